@@ -1,0 +1,1 @@
+//! TCP for the speaker: listening, connecting, MD5 and GTSM, byte shuttling.

@@ -1,0 +1,2 @@
+//! A BGP speaker in memory: wire, session, rib, policy, speaker.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The CNI plugin: specification types, agent socket protocol, thin client.

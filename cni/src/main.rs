@@ -1,0 +1,3 @@
+//! The CNI plugin: one request to the node's agent, one result.
+
+fn main() {}

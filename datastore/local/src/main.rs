@@ -1,0 +1,3 @@
+//! The embedded store as a process of its own.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Store trait, revisions, watch events, memory store.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Planned kernel operations carried out: netlink, sysctl, namespaces, veth.

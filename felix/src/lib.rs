@@ -1,0 +1,2 @@
+//! Facts into a planned kernel: calculation graph, desired tables, reconciler.
+#![forbid(unsafe_code)]

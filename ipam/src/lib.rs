@@ -1,0 +1,2 @@
+//! One address for each workload: blocks, affinities, assignment, release.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The node agent: tasks, mailboxes, sockets, start-up, health, metrics.

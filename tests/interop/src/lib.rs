@@ -1,0 +1,1 @@
+//! Other BGP daemons against our speaker.

@@ -1,0 +1,1 @@
+//! Nodes, racks and pods as network namespaces on one machine.

@@ -1,0 +1,3 @@
+//! `cargo lab`: a cluster on one machine that pings.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Whole clusters under virtual time, seeded faults, invariant checkers.
