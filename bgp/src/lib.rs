@@ -1,2 +1,9 @@
 //! A BGP speaker in memory: wire, session, rib, policy, speaker.
+//!
+//! Bytes, connections' fates, deadlines and configuration go in; bytes, connection requests, Loc-RIB changes and
+//! events come out. There is no socket, clock, thread or randomness here: time and the seed are arguments.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod route;
+pub mod types;

@@ -1,0 +1,132 @@
+//! What the speaker is told to be. A new value replaces the old one; only sessions whose own wire-visible fields
+//! changed are reset.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::types::{AfiSafi, Asn, PeerName, RouterId};
+
+/// The whole configuration of one speaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Own AS.
+    pub asn: Asn,
+    /// BGP Identifier.
+    pub router_id: RouterId,
+    /// TCP port to listen on, 179 unless configured.
+    pub listen_port: u16,
+    /// Own addresses to listen on; empty listens on every address.
+    pub listen_addresses: BTreeSet<IpAddr>,
+    /// Cluster id when this speaker reflects routes (RFC 4456).
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Restart Time told to peers (RFC 4724 §3), at most 4095 s.
+    pub restart_time: Duration,
+    /// How long a restarting speaker waits for End-of-RIB of its peers before it selects routes (RFC 4724 §4.1).
+    pub deferral_time: Duration,
+    /// The peers, by name.
+    pub peers: BTreeMap<PeerName, PeerConfig>,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where the peer listens and which address its connections come from.
+    pub address: IpAddr,
+    /// TCP port to connect to.
+    pub port: u16,
+    /// Own address to connect from; the kernel chooses when absent.
+    pub local_address: Option<IpAddr>,
+    /// The peer's AS; equal to ours makes it iBGP.
+    pub asn: Asn,
+    /// AS presented to this peer in place of our own.
+    pub local_asn: Option<Asn>,
+    /// Families offered.
+    pub families: BTreeSet<AfiSafi>,
+    /// Wait for the peer to connect, never connect.
+    pub passive: bool,
+    /// Hold Time offered (RFC 4271 §4.2): 0 or at least 3 s. Calico's default is 240 s.
+    pub hold_time: Duration,
+    /// ConnectRetryTimer, before jitter.
+    pub connect_retry_time: Duration,
+    /// TCP MD5 key (RFC 2385).
+    pub password: Option<Password>,
+    /// Peer may be this many hops away and no further (RFC 5082); absent leaves TTLs to the kernel for iBGP, and 1 for
+    /// eBGP unless `multihop`.
+    pub ttl_security: Option<u8>,
+    /// eBGP peer that is not on a connected network.
+    pub multihop: bool,
+    /// Reflect to this peer (RFC 4456).
+    pub route_reflector_client: bool,
+    /// Next hop put in routes sent to this peer.
+    pub next_hop: NextHopMode,
+    /// How often our own AS may stand in a received AS_PATH.
+    pub allow_own_as: u8,
+    /// Offer graceful restart (RFC 4724).
+    pub graceful_restart: bool,
+    /// Most prefixes accepted from this peer, per family.
+    pub prefix_limit: Option<u32>,
+    /// Which received routes enter the decision process.
+    pub import: RoutePolicy,
+    /// Which routes are sent.
+    pub export: RoutePolicy,
+}
+
+/// NEXT_HOP towards a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NextHopMode {
+    /// RFC 4271 §5.1.3: self towards eBGP and for own routes, unchanged otherwise.
+    Auto,
+    /// Always our own address.
+    SelfAddress,
+    /// Unchanged even towards eBGP.
+    Keep,
+}
+
+/// A filter on prefixes: the first rule that covers a prefix decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePolicy {
+    /// Rules in order.
+    pub rules: Vec<PolicyRule>,
+    /// What happens to a route no rule covers.
+    pub default_accept: bool,
+}
+
+impl RoutePolicy {
+    /// Lets everything through.
+    pub const fn accept_all() -> Self {
+        Self {
+            rules: Vec::new(),
+            default_accept: true,
+        }
+    }
+}
+
+/// One rule of a [`RoutePolicy`]. Every stated condition must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRule {
+    /// The route's prefix is this one or inside it.
+    pub prefix: Option<IpNet>,
+    /// Shortest prefix length matched.
+    pub min_len: Option<u8>,
+    /// Longest prefix length matched.
+    pub max_len: Option<u8>,
+    /// Only routes that this speaker originates.
+    pub originated: Option<bool>,
+    /// Let the route through.
+    pub accept: bool,
+}
+
+/// A TCP MD5 key, at most 80 bytes; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub Arc<str>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}

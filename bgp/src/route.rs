@@ -1,0 +1,49 @@
+//! Loc-RIB changes and originations: what crosses the border between the speaker and the calculation graph.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::types::PeerName;
+
+/// The best route of one prefix changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteChange {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The new best route; `None` when no usable route is left.
+    pub best: Option<BestRoute>,
+}
+
+/// A route the decision process chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BestRoute {
+    /// Next hops as received, lowest first; more than one for an ECMP set.
+    pub next_hops: Vec<IpAddr>,
+    /// Where it was learned.
+    pub source: RouteSource,
+    /// The peer of the best path; `None` for own routes.
+    pub peer: Option<PeerName>,
+    /// Retained across the peer's restart (RFC 4724 §4.2), not refreshed yet.
+    pub stale: bool,
+}
+
+/// How a route entered the Loc-RIB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteSource {
+    /// Originated here.
+    Local,
+    /// From a peer of another AS.
+    Ebgp,
+    /// From a peer of our own AS.
+    Ibgp,
+}
+
+/// A prefix this speaker announces as its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origination {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// NEXT_HOP to announce; `None` means the session's own address.
+    pub next_hop: Option<IpAddr>,
+}
