@@ -1,2 +1,14 @@
 //! What exists: resource types, keys, validation, selectors, parameter table.
+//!
+//! The JSON shapes are those of Calico's v3 API, so that objects written by either product are read by the other;
+//! fields this package does not know are kept and written back.
 #![forbid(unsafe_code)]
+
+pub mod bgp;
+pub mod endpoint;
+pub mod ipam;
+pub mod key;
+pub mod metadata;
+pub mod node;
+pub mod object;
+pub mod pool;

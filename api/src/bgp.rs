@@ -1,0 +1,85 @@
+//! `BGPConfiguration` and `BGPPeer`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::metadata::Resource;
+
+/// A `BGPConfiguration` object: `default`, or `node.<name>` for one node.
+pub type BGPConfiguration = Resource<BGPConfigurationSpec>;
+/// A `BGPPeer` object.
+pub type BGPPeer = Resource<BGPPeerSpec>;
+
+/// Settings of every speaker of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BGPConfigurationSpec {
+    /// `Debug`, `Info`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_severity_screen: Option<String>,
+    /// Full mesh between nodes; on unless false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_to_node_mesh_enabled: Option<bool>,
+    /// AS of nodes that name none; 64512 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<u32>,
+    /// TCP port; 179 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_port: Option<u16>,
+    /// Restart Time for the mesh, a Go duration; `120s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_mesh_max_restart_time: Option<String>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A peer of some or all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BGPPeerSpec {
+    /// One node; not with `nodeSelector`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// Nodes that have this peer; all when neither this nor `node` is given.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node_selector: String,
+    /// `address` or `address:port`, `[v6]:port`.
+    #[serde(rename = "peerIP", skip_serializing_if = "String::is_empty")]
+    pub peer_ip: String,
+    /// The peer's AS.
+    #[serde(rename = "asNumber", skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<u32>,
+    /// Nodes that are the peers; not with `peerIP`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub peer_selector: String,
+    /// Leave NEXT_HOP alone towards an eBGP peer.
+    pub keep_original_next_hop: bool,
+    /// `Auto`, `Self`, `Keep`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_hop_mode: Option<String>,
+    /// `UseNodeIP` or `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<String>,
+    /// Restart Time, a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_restart_time: Option<String>,
+    /// How often our own AS may stand in a received AS_PATH.
+    #[serde(
+        rename = "numAllowedLocalASNumbers",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub num_allowed_local_as_numbers: Option<u8>,
+    /// Hops to the peer, for GTSM.
+    #[serde(rename = "ttlSecurity", skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<u8>,
+    /// Prefixes the peer is reached through.
+    #[serde(rename = "reachableBy", skip_serializing_if = "Option::is_none")]
+    pub reachable_by: Option<String>,
+    /// AS presented to this peer.
+    #[serde(rename = "localASNumber", skip_serializing_if = "Option::is_none")]
+    pub local_as_number: Option<u32>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}

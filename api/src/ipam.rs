@@ -1,0 +1,163 @@
+//! `IPAMBlock`, `BlockAffinity`, `IPAMHandle`, `IPAMConfig`.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::metadata::Resource;
+
+/// An `IPAMBlock` object; its name is [`block_name`] of its CIDR.
+pub type IPAMBlock = Resource<IPAMBlockSpec>;
+/// A `BlockAffinity` object; its name is [`affinity_name`].
+pub type BlockAffinity = Resource<BlockAffinitySpec>;
+/// An `IPAMHandle` object; its name is the handle id in lower case.
+pub type IPAMHandle = Resource<IPAMHandleSpec>;
+/// The `IPAMConfig` object named `default`.
+pub type IPAMConfig = Resource<IPAMConfigSpec>;
+
+/// A block of addresses, one slot an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAMBlockSpec {
+    /// Range.
+    pub cidr: IpNet,
+    /// `host:<node>` or `virtual:<name>`; absent when nobody owns the block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
+    /// RFC 3339 time of the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_claim_time: Option<String>,
+    /// One slot an address: `null` free, else an index into `attributes`.
+    pub allocations: Vec<Option<usize>>,
+    /// Free ordinals in the order in which they are given out.
+    pub unallocated: Vec<usize>,
+    /// Who holds addresses.
+    #[serde(default)]
+    pub attributes: Vec<AllocationAttribute>,
+    /// Grows by one at each write.
+    #[serde(default)]
+    pub sequence_number: u64,
+    /// Ordinal (as text) → `sequenceNumber` at allocation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sequence_number_for_allocation: BTreeMap<String, u64>,
+    /// Tombstone of the Kubernetes store.
+    #[serde(default)]
+    pub deleted: bool,
+    /// Deprecated by Calico, still required by its CRD.
+    #[serde(default)]
+    pub strict_affinity: bool,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Who holds an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocationAttribute {
+    /// Handle id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle_id: Option<String>,
+    /// `pod`, `namespace`, `node`, `timestamp`, `type`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secondary: BTreeMap<String, String>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Progress of a claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AffinityState {
+    /// The block is about to be claimed.
+    Pending,
+    /// The block is this node's.
+    #[default]
+    Confirmed,
+    /// The block is being given up.
+    PendingDeletion,
+}
+
+/// A node's claim on a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockAffinitySpec {
+    /// Progress.
+    #[serde(default)]
+    pub state: AffinityState,
+    /// Node name.
+    pub node: String,
+    /// Block.
+    pub cidr: IpNet,
+    /// `host` or `virtual`.
+    #[serde(default = "host", rename = "type")]
+    pub affinity_type: String,
+    /// Tombstone: the text `true` or `false`, as in Calico's CRD.
+    #[serde(default = "text_false")]
+    pub deleted: String,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+fn host() -> String {
+    "host".to_owned()
+}
+
+fn text_false() -> String {
+    "false".to_owned()
+}
+
+/// Which blocks a handle has addresses in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IPAMHandleSpec {
+    /// Handle id, case kept.
+    #[serde(rename = "handleID")]
+    pub handle_id: String,
+    /// Block CIDR → number of addresses.
+    #[serde(default)]
+    pub block: BTreeMap<String, u32>,
+    /// Tombstone.
+    #[serde(default)]
+    pub deleted: bool,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Rules for allocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IPAMConfigSpec {
+    /// Never borrow from another node's block.
+    pub strict_affinity: bool,
+    /// Claim blocks on demand.
+    pub auto_allocate_blocks: bool,
+    /// 0 means 20.
+    pub max_blocks_per_host: u32,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Default for IPAMConfigSpec {
+    fn default() -> Self {
+        Self {
+            strict_affinity: false,
+            auto_allocate_blocks: true,
+            max_blocks_per_host: 0,
+            extra: Map::new(),
+        }
+    }
+}
+
+/// `10.0.0.0/26` → `10-0-0-0-26`.
+pub fn block_name(cidr: IpNet) -> String {
+    cidr.to_string().replace(['.', ':', '/'], "-")
+}
+
+/// `<node>-<block name>`.
+pub fn affinity_name(node: &str, cidr: IpNet) -> String {
+    format!("{node}-{}", block_name(cidr))
+}

@@ -1,0 +1,183 @@
+//! Rows of the wanted kernel. A key is the kernel's own key; a spec is everything else that must match.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+/// Name of a network device, at most 15 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IfName(pub Arc<str>);
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for IfName {
+    fn from(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// One row of the wanted kernel: key and value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A device this agent creates (never a pod's).
+    Link(IfName, LinkSpec),
+    /// An address on a device.
+    Addr(AddrKey),
+    /// A permanent neighbour (ARP, NDP).
+    Neigh(NeighKey, Mac),
+    /// A permanent forwarding entry of a VXLAN device: where a MAC's owner is reached.
+    Fdb(FdbKey, IpAddr),
+    /// A route.
+    Route(RouteKey, RouteSpec),
+    /// A file under `/proc/sys`.
+    Sysctl(SysctlKey, Arc<str>),
+}
+
+/// The key of a [`Row`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "as in Row")]
+pub enum RowKey {
+    Link(IfName),
+    Addr(AddrKey),
+    Neigh(NeighKey),
+    Fdb(FdbKey),
+    Route(RouteKey),
+    Sysctl(SysctlKey),
+}
+
+impl Row {
+    /// Its key.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Link(name, _) => RowKey::Link(name.clone()),
+            Self::Addr(key) => RowKey::Addr(key.clone()),
+            Self::Neigh(key, _) => RowKey::Neigh(key.clone()),
+            Self::Fdb(key, _) => RowKey::Fdb(key.clone()),
+            Self::Route(key, _) => RowKey::Route(key.clone()),
+            Self::Sysctl(key, _) => RowKey::Sysctl(key.clone()),
+        }
+    }
+}
+
+/// A tunnel device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkSpec {
+    /// `ip link add NAME type vxlan id VNI dstport PORT local LOCAL dev PARENT`, MAC and MTU set, up.
+    Vxlan {
+        /// VXLAN network identifier, 24 bits.
+        vni: u32,
+        /// UDP port.
+        port: u16,
+        /// Outer source address.
+        local: IpAddr,
+        /// Device that carries `local`.
+        parent: IfName,
+        /// Own MAC.
+        mac: Mac,
+        /// MTU in bytes; `None` = the parent's less the encapsulation's 50 (v4) or 70 (v6).
+        mtu_bytes: Option<u32>,
+    },
+    /// `tunl0`, the kernel's fallback IPIP device, up.
+    Ipip {
+        /// MTU in bytes.
+        mtu_bytes: Option<u32>,
+    },
+}
+
+/// Key of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddrKey {
+    /// Device.
+    pub ifname: IfName,
+    /// Address and prefix length.
+    pub addr: IpNet,
+}
+
+/// Key of a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NeighKey {
+    /// Device.
+    pub ifname: IfName,
+    /// Address.
+    pub addr: IpAddr,
+}
+
+/// Key of a forwarding entry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FdbKey {
+    /// VXLAN device.
+    pub ifname: IfName,
+    /// MAC of the remote tunnel endpoint.
+    pub mac: Mac,
+}
+
+/// Key of a route, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// Table; 254 is `main`.
+    pub table: u32,
+    /// Destination.
+    pub dst: IpNet,
+    /// Type of service.
+    pub tos: u8,
+    /// Metric; IPv6 shows 1024 for 0.
+    pub metric: u32,
+}
+
+/// Value of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// What happens to packets.
+    pub kind: RouteKind,
+    /// Scope: 0 universe, 253 link.
+    pub scope: u8,
+    /// Routing protocol number: 3 boot, 12 bird, 80 Felix's remote routes.
+    pub protocol: u8,
+    /// Next hops; empty for a blackhole.
+    pub next_hops: Vec<NextHop>,
+    /// Preferred source address.
+    pub prefsrc: Option<IpAddr>,
+    /// MTU attribute, bytes.
+    pub mtu_bytes: Option<u32>,
+}
+
+/// What a route does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteKind {
+    /// Forwards.
+    Unicast,
+    /// Drops silently.
+    Blackhole,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NextHop {
+    /// Gateway.
+    pub gateway: Option<IpAddr>,
+    /// Device; the kernel finds it by the gateway when absent.
+    pub ifname: Option<IfName>,
+    /// The gateway is taken to be on the device's link.
+    pub onlink: bool,
+}
+
+/// A sysctl: path below `/proc/sys`, parts joined by `/` (`net/ipv4/conf/cali0/proxy_arp`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SysctlKey(pub Arc<str>);

@@ -1,0 +1,85 @@
+//! What crosses the border between the reconciler and the kernel's side: operations, their results, notifications.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::desired::{IfName, Mac, Row, RowKey};
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Create or replace.
+    Set(Row),
+    /// Delete.
+    Remove(RowKey),
+}
+
+/// Why the kernel did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpError {
+    /// The device does not exist (yet).
+    #[error("no device {0}")]
+    NoDevice(IfName),
+    /// A gateway is not reachable (yet).
+    #[error("the next hop is not reachable")]
+    Unreachable,
+    /// The kernel lacks a feature; says the module and what to do.
+    #[error("{0}")]
+    Unsupported(Arc<str>),
+    /// Anything else, with the kernel's own words.
+    #[error("{text} (errno {errno})")]
+    Kernel {
+        /// errno, positive.
+        errno: i32,
+        /// Text, from the extended acknowledgement where there is one.
+        text: Arc<str>,
+    },
+}
+
+/// A device as the kernel shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// Name.
+    pub ifname: IfName,
+    /// Index; never kept without the name.
+    pub ifindex: u32,
+    /// IFF_UP and operationally up.
+    pub up: bool,
+    /// MTU in bytes.
+    pub mtu_bytes: u32,
+    /// MAC, for Ethernet-like devices.
+    pub mac: Option<Mac>,
+    /// Kind (`vxlan`, `veth`, `ipip`), absent for hardware.
+    pub kind: Option<Arc<str>>,
+}
+
+/// What the kernel tells without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// A device appeared or changed.
+    Link(LinkState),
+    /// A device is gone.
+    LinkGone(IfName),
+    /// A row of a kind the reconciler owns was written by anyone.
+    RowSet(Row),
+    /// A row was deleted by anyone (or by the kernel with its device).
+    RowGone(RowKey),
+    /// An address of the host appeared.
+    HostAddr {
+        /// Device.
+        ifname: IfName,
+        /// Address and prefix length, host bits kept.
+        addr: IpNet,
+    },
+    /// An address of the host is gone.
+    HostAddrGone {
+        /// Device.
+        ifname: IfName,
+        /// Address.
+        addr: IpAddr,
+    },
+    /// Notifications were lost: read everything again.
+    Overrun,
+}
