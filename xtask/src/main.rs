@@ -1,3 +1,47 @@
-//! One front door for the developers' chores.
+//! One front door for the developers' chores: `cargo xtask check` and friends.
 
-fn main() {}
+mod check;
+mod layers;
+mod licences;
+mod metadata;
+mod sizes;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the Tortie workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Everything that must hold before a commit: format, clippy, layers, licences, generated files; sizes as a report.
+    Check,
+    /// Only the layers: which of our packages may see which, and what pure packages must never see.
+    Layers,
+    /// Only the licences of everything in the lock file.
+    Licences,
+    /// Only the report of long files and functions.
+    Sizes,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Check => check::run(),
+        Chore::Layers => metadata::read().and_then(|tree| layers::check(&tree)),
+        Chore::Licences => metadata::read().and_then(|tree| licences::check(&tree)),
+        Chore::Sizes => sizes::report(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
