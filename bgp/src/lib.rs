@@ -4,6 +4,10 @@
 //! events come out. There is no socket, clock, thread or randomness here: time and the seed are arguments.
 #![forbid(unsafe_code)]
 
+pub mod action;
 pub mod config;
+pub mod event;
 pub mod route;
+pub mod speaker;
+pub mod status;
 pub mod types;

@@ -1,0 +1,191 @@
+//! What happened, with typed reasons: for logs, metrics and `tortiectl`.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use crate::types::{AfiSafi, PeerName, RouterId};
+
+/// Something an operator or the node wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session reached Established.
+    SessionUp {
+        /// Whose.
+        peer: PeerName,
+        /// BGP Identifier in its OPEN.
+        router_id: RouterId,
+        /// The transport's far end.
+        remote: SocketAddr,
+    },
+    /// A session left Established.
+    SessionDown {
+        /// Whose.
+        peer: PeerName,
+        /// Why.
+        reason: DownReason,
+        /// Its routes are kept as stale until it is back or its Restart Time is over (RFC 4724 §4.2).
+        routes_kept: bool,
+    },
+    /// A connection that was not Established failed.
+    ConnectionFailed {
+        /// Whose.
+        peer: PeerName,
+        /// Why.
+        reason: DownReason,
+    },
+    /// A received route does not enter the decision process.
+    RouteRefused {
+        /// Sender.
+        peer: PeerName,
+        /// The route.
+        prefix: IpNet,
+        /// Why.
+        reason: RouteRefusal,
+    },
+    /// An UPDATE held an attribute with a fault that did not end the session (RFC 7606).
+    AttributeFault {
+        /// Sender.
+        peer: PeerName,
+        /// Attribute, numbers and action taken.
+        fault: String,
+    },
+    /// An own route could not be sent to a peer.
+    NotAdvertised {
+        /// The peer.
+        peer: PeerName,
+        /// The route.
+        prefix: IpNet,
+        /// Why.
+        reason: ExportRefusal,
+    },
+    /// The peer has sent its whole table (RFC 4724 §2).
+    EndOfRib {
+        /// Sender.
+        peer: PeerName,
+        /// Of which family.
+        family: AfiSafi,
+    },
+    /// Retained routes that were not refreshed were removed.
+    StaleRoutesRemoved {
+        /// Whose.
+        peer: PeerName,
+        /// How many.
+        count: usize,
+        /// Why now.
+        reason: StaleEnd,
+    },
+    /// Every route that the configured peers had was heard, or waiting for it is over: from here on a prefix without a
+    /// best route has none. Until this event the node keeps adopted kernel routes that no [`crate::route::RouteChange`]
+    /// mentioned. Exactly one per speaker; a speaker that is not restarting gives it at its first configuration.
+    SelectionComplete,
+}
+
+/// Why a session or connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// The transport was closed or reset by the far end.
+    TcpClosed,
+    /// No transport connection: the system's words.
+    ConnectFailed(String),
+    /// We sent this NOTIFICATION.
+    NotificationSent(NotificationText),
+    /// The peer sent this NOTIFICATION.
+    NotificationReceived(NotificationText),
+    /// The peer opened a new connection, so it has restarted (RFC 4724 §4.2).
+    PeerRestarted,
+    /// No progress in sending for the send hold time (RFC 9687).
+    SendHoldTimerExpired,
+    /// Lost the comparison of RFC 4271 §6.8.
+    Collision,
+    /// No answer to the connection attempt within the ConnectRetryTime.
+    ConnectTimedOut,
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TcpClosed => f.write_str("connection closed by the peer"),
+            Self::ConnectFailed(why) => write!(f, "connecting failed: {why}"),
+            Self::NotificationSent(text) => write!(f, "sent {text}"),
+            Self::NotificationReceived(text) => write!(f, "received {text}"),
+            Self::PeerRestarted => f.write_str("peer opened a new session, so it restarted"),
+            Self::SendHoldTimerExpired => f.write_str("peer does not read: send hold timer"),
+            Self::Collision => f.write_str("closed in favour of the other connection"),
+            Self::ConnectTimedOut => f.write_str("connecting took too long"),
+        }
+    }
+}
+
+/// A NOTIFICATION for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotificationText {
+    /// Error code (RFC 4271 §4.5).
+    pub code: u8,
+    /// Error subcode.
+    pub subcode: u8,
+    /// What the numbers mean, and what the data field says.
+    pub text: String,
+}
+
+impl fmt::Display for NotificationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} {}", self.code, self.subcode, self.text)
+    }
+}
+
+/// Why a received route does not take part in the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteRefusal {
+    /// The import policy of the peer says no.
+    Policy,
+    /// Our AS stands in AS_PATH more often than `allow_own_as` (RFC 4271 §9.1.2).
+    AsLoop,
+    /// ORIGINATOR_ID is our BGP Identifier (RFC 4456 §8).
+    OriginatorLoop,
+    /// Our cluster id stands in CLUSTER_LIST (RFC 4456 §8).
+    ClusterLoop,
+    /// NEXT_HOP is our own address on this session (RFC 4271 §5.1.3).
+    NextHopIsSelf,
+    /// Next hop is missing or of another family.
+    NextHopMissing,
+    /// More prefixes than `prefix_limit`.
+    PrefixLimit,
+}
+
+impl fmt::Display for RouteRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Policy => "refused by the import policy",
+            Self::AsLoop => "own AS in AS_PATH",
+            Self::OriginatorLoop => "own router id in ORIGINATOR_ID",
+            Self::ClusterLoop => "own cluster id in CLUSTER_LIST",
+            Self::NextHopIsSelf => "next hop is our own address",
+            Self::NextHopMissing => "no usable next hop in the UPDATE",
+            Self::PrefixLimit => "prefix limit of the peer reached",
+        })
+    }
+}
+
+/// Why a route cannot be sent to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExportRefusal {
+    /// The session has no own address of the route's family to name as next hop.
+    NoNextHop,
+    /// Attributes and one prefix do not fit into one message.
+    TooLong,
+}
+
+/// What ended the retention of stale routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StaleEnd {
+    /// End-of-RIB.
+    EndOfRib,
+    /// The peer did not come back within its Restart Time.
+    RestartTimeOver,
+    /// The peer came back, but End-of-RIB did not.
+    EndOfRibMissing,
+    /// The peer came back without having preserved its forwarding state.
+    ForwardingNotPreserved,
+}
