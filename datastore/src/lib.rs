@@ -4,4 +4,6 @@
 //! compared and written in one transaction; a watch delivers every change after a revision, in order.
 #![forbid(unsafe_code)]
 
+pub mod history;
+pub mod memory;
 pub mod store;

@@ -1,5 +1,6 @@
 //! The seam between the agent and whatever keeps its objects.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::key::{Key, Kind};
@@ -129,4 +130,69 @@ pub trait Store: Send + Sync {
         kinds: Vec<Kind>,
         after: Revision,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>>;
+}
+
+impl Op {
+    /// The key it is about.
+    pub const fn key(&self) -> &Key {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key, .. } | Self::Check { key, .. } => key,
+        }
+    }
+
+    /// What must hold of that key.
+    pub const fn expect(&self) -> Expect {
+        match self {
+            Self::Put { expect, .. } | Self::Delete { expect, .. } | Self::Check { expect, .. } => {
+                *expect
+            }
+        }
+    }
+}
+
+impl Expect {
+    /// Whether the condition holds of a key last written at `current` (`None`: it does not exist).
+    pub fn holds(self, current: Option<Revision>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Absent => current.is_none(),
+            Self::Revision(wanted) => current == Some(wanted),
+        }
+    }
+}
+
+impl WatchEvent {
+    /// The object it is about; `None` for progress.
+    pub const fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Put(object) => Some(&object.key),
+            Self::Delete { key, .. } => Some(key),
+            Self::Progress(_) => None,
+        }
+    }
+
+    /// The revision it belongs to.
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Put(object) => object.revision,
+            Self::Delete { revision, .. } | Self::Progress(revision) => *revision,
+        }
+    }
+}
+
+/// Refuses a transaction that names a key twice: which of two steps on one key would win is nobody's wish.
+pub fn refuse_repeated_keys(ops: &[Op]) -> Result<(), StoreError> {
+    let mut seen = BTreeSet::new();
+    for op in ops {
+        if !seen.insert(op.key()) {
+            return Err(StoreError::Refused(
+                format!(
+                    "{} stands twice in one transaction; each key may stand once",
+                    op.key()
+                )
+                .into(),
+            ));
+        }
+    }
+    Ok(())
 }
