@@ -11,3 +11,4 @@ pub mod route;
 pub mod speaker;
 pub mod status;
 pub mod types;
+pub mod wire;

@@ -1,0 +1,176 @@
+//! Path attributes (RFC 4271 §5), decoded.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::types::{AfiSafi, Asn, RouterId};
+
+pub mod as_path;
+pub mod community;
+
+use as_path::AsPath;
+use community::{Community, ExtendedCommunity, LargeCommunity};
+
+/// The attributes that routes share, in the form the RIB interns: equal sets are equal values with equal hashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PathAttributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// AS_PATH, merged with AS4_PATH when the peer writes 2-octet AS numbers (RFC 6793 §4.2.3).
+    pub as_path: AsPath,
+    /// Next hop of the routes that have these attributes. The decoder leaves it empty, since one UPDATE may carry two
+    /// ([`Reach::next_hop`](super::update::Reach)); the RIB sets it before it interns. Only an IPv4 next hop is
+    /// written with the attributes, as NEXT_HOP; an IPv6 one stands in MP_REACH_NLRI.
+    pub next_hop: Option<NextHop>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF; never there from an eBGP peer.
+    pub local_pref: Option<u32>,
+    /// ATOMIC_AGGREGATE is present.
+    pub atomic_aggregate: bool,
+    /// AGGREGATOR, merged with AS4_AGGREGATOR like AS_PATH.
+    pub aggregator: Option<Aggregator>,
+    /// COMMUNITIES (RFC 1997), as received.
+    pub communities: Box<[Community]>,
+    /// ORIGINATOR_ID (RFC 4456 §8); never there from an eBGP peer.
+    pub originator_id: Option<RouterId>,
+    /// CLUSTER_LIST (RFC 4456 §8), nearest cluster first; never there from an eBGP peer.
+    pub cluster_list: Box<[Ipv4Addr]>,
+    /// EXTENDED COMMUNITIES (RFC 4360), as received.
+    pub extended_communities: Box<[ExtendedCommunity]>,
+    /// LARGE_COMMUNITY (RFC 8092), repeated ones removed.
+    pub large_communities: Box<[LargeCommunity]>,
+    /// Optional transitive attributes that are passed on unseen, by rising code.
+    pub unknown: Box<[RawAttribute]>,
+}
+
+/// ORIGIN (RFC 4271 §5.1.1), in order of preference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// 0: interior to the originating AS.
+    #[default]
+    Igp,
+    /// 1: learned by EGP.
+    Egp,
+    /// 2: learned by other means.
+    Incomplete,
+}
+
+impl Origin {
+    /// The attribute's octet.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Igp => 0,
+            Self::Egp => 1,
+            Self::Incomplete => 2,
+        }
+    }
+
+    /// The origin of an octet; `None` for an undefined one.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Igp),
+            1 => Some(Self::Egp),
+            2 => Some(Self::Incomplete),
+            _ => None,
+        }
+    }
+}
+
+/// A next hop: of NEXT_HOP (RFC 4271 §5.1.3), or of MP_REACH_NLRI with its link-local companion (RFC 2545 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NextHop {
+    /// IPv4.
+    V4(Ipv4Addr),
+    /// IPv6.
+    V6 {
+        /// The global address, or a link-local one when it stands alone.
+        global: Ipv6Addr,
+        /// The link-local address beside it.
+        link_local: Option<Ipv6Addr>,
+    },
+}
+
+impl NextHop {
+    /// The address to resolve.
+    pub const fn address(&self) -> IpAddr {
+        match self {
+            Self::V4(address) => IpAddr::V4(*address),
+            Self::V6 { global, .. } => IpAddr::V6(*global),
+        }
+    }
+
+    /// The family whose routes carry such a next hop. (RFC 8950 would allow IPv6 next hops for IPv4 routes.)
+    pub const fn family(&self) -> AfiSafi {
+        match self {
+            Self::V4(_) => AfiSafi::Ipv4Unicast,
+            Self::V6 { .. } => AfiSafi::Ipv6Unicast,
+        }
+    }
+}
+
+impl From<IpAddr> for NextHop {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(global) => Self::V6 {
+                global,
+                link_local: None,
+            },
+        }
+    }
+}
+
+impl fmt::Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address().fmt(f)
+    }
+}
+
+/// AGGREGATOR (RFC 4271 §5.1.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Aggregator {
+    /// AS that formed the aggregate; never 0 (RFC 7607).
+    pub asn: Asn,
+    /// Its speaker.
+    pub router_id: RouterId,
+}
+
+/// An attribute that is passed on without being looked at.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RawAttribute {
+    /// Attribute flags, the length bit cleared, Partial set when the attribute is not known here.
+    pub flags: u8,
+    /// Type code.
+    pub code: AttributeCode,
+    /// Value.
+    pub value: Box<[u8]>,
+}
+
+impl fmt::Debug for RawAttribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} flags {:#04x} ", self.code, self.flags)?;
+        self.value
+            .iter()
+            .try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+/// Attribute type code; shown by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AttributeCode(pub u8);
+
+/// How wide AS numbers are in AS_PATH and AGGREGATOR (RFC 6793 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsnWidth {
+    /// The peer did not offer 4-octet AS numbers.
+    Two,
+    /// Both sides did.
+    Four,
+}
+
+impl fmt::Display for AttributeCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attribute {}", self.0)
+    }
+}

@@ -1,0 +1,237 @@
+//! AS_PATH (RFC 4271 §5.1.2, RFC 6793).
+
+use std::fmt;
+
+use crate::types::Asn;
+use crate::wire::reader::Reader;
+
+/// An AS_PATH, held as its own encoding with 4-octet AS numbers: one allocation, none when empty, and towards
+/// 4-octet peers it is sent as it is.
+///
+/// ```text
+/// +---------------+---------------+-------------------------------+
+/// | segment type  |     count     |  AS numbers, 4 octets each ...
+/// +---------------+---------------+-------------------------------+
+/// ```
+///
+/// Every segment has at least one AS number, none is 0 (RFC 7607), types are AS_SET and AS_SEQUENCE.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct AsPath {
+    octets: Box<[u8]>,
+}
+
+/// Type of a segment. Confederation segments (RFC 5065) are not spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SegmentKind {
+    /// 1: unordered.
+    Set,
+    /// 2: ordered, nearest first.
+    Sequence,
+}
+
+impl SegmentKind {
+    /// The type octet.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Set => 1,
+            Self::Sequence => 2,
+        }
+    }
+
+    /// The kind of a type octet; `None` for any other, those of confederations included.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Set),
+            2 => Some(Self::Sequence),
+            _ => None,
+        }
+    }
+}
+
+/// One segment of an [`AsPath`]: its kind and its AS numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Its kind.
+    pub kind: SegmentKind,
+    octets: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// AS numbers, nearest first in a sequence.
+    pub fn asns(&self) -> impl Iterator<Item = Asn> + Clone + use<'a> {
+        let (chunks, _) = self.octets.as_chunks::<4>();
+        chunks.iter().map(|chunk| Asn(u32::from_be_bytes(*chunk)))
+    }
+
+    /// How many AS numbers it holds, 1 to 255.
+    pub const fn count(&self) -> usize {
+        self.octets.len() / 4
+    }
+}
+
+impl AsPath {
+    /// A path from segments; an empty one is left out, and one longer than 255 is split.
+    ///
+    /// # Panics
+    /// When an AS number is 0.
+    pub fn from_segments<'a>(segments: impl IntoIterator<Item = (SegmentKind, &'a [Asn])>) -> Self {
+        let mut octets = Vec::new();
+        for (kind, asns) in segments {
+            for part in asns.chunks(255) {
+                let count = u8::try_from(part.len()).expect("chunks of 255");
+                octets.extend_from_slice(&[kind.code(), count]);
+                for asn in part {
+                    assert!(asn.0 != 0, "AS 0 never stands in an AS_PATH (RFC 7607)");
+                    octets.extend_from_slice(&asn.0.to_be_bytes());
+                }
+            }
+        }
+        Self {
+            octets: octets.into(),
+        }
+    }
+
+    /// A path of one AS_SEQUENCE, empty when there is no AS.
+    ///
+    /// # Panics
+    /// When an AS number is 0.
+    pub fn sequence(asns: &[Asn]) -> Self {
+        Self::from_segments([(SegmentKind::Sequence, asns)])
+    }
+
+    /// The route was originated inside the AS.
+    pub const fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    /// Segments, nearest first.
+    pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        let mut reader = Reader::new(&self.octets);
+        std::iter::from_fn(move || {
+            let kind = SegmentKind::from_code(reader.u8().ok()?)?;
+            let count = usize::from(reader.u8().ok()?);
+            let octets = reader.take(count.saturating_mul(4)).ok()?;
+            Some(Segment { kind, octets })
+        })
+    }
+
+    /// Length for the decision process: an AS_SET counts as one (RFC 4271 §9.1.2.2 a).
+    pub fn length(&self) -> usize {
+        self.segments()
+            .map(|segment| match segment.kind {
+                SegmentKind::Set => 1,
+                SegmentKind::Sequence => segment.count(),
+            })
+            .sum()
+    }
+
+    /// Every AS number, those in sets included.
+    pub fn asns(&self) -> impl Iterator<Item = Asn> + '_ {
+        self.segments().flat_map(|segment| segment.asns())
+    }
+
+    /// The AS stands in the path: a loop when it is ours (RFC 4271 §9.1.2).
+    pub fn contains(&self, asn: Asn) -> bool {
+        self.asns().any(|other| other == asn)
+    }
+
+    /// How often the AS stands in the path.
+    pub fn occurrences(&self, asn: Asn) -> usize {
+        self.asns().filter(|other| *other == asn).count()
+    }
+
+    /// The neighbouring AS: leftmost of a leading AS_SEQUENCE. `None` for an empty path and a leading AS_SET.
+    pub fn first_as(&self) -> Option<Asn> {
+        let first = self.segments().next()?;
+        match first.kind {
+            SegmentKind::Sequence => first.asns().next(),
+            SegmentKind::Set => None,
+        }
+    }
+
+    /// The originating AS: rightmost of a final AS_SEQUENCE. `None` for an empty path and a final AS_SET.
+    pub fn origin_as(&self) -> Option<Asn> {
+        let last = self.segments().last()?;
+        match last.kind {
+            SegmentKind::Sequence => last.asns().last(),
+            SegmentKind::Set => None,
+        }
+    }
+
+    /// The path with `asn` put in front `times` times (RFC 4271 §5.1.2 b).
+    ///
+    /// # Panics
+    /// When `asn` is 0.
+    #[must_use]
+    pub fn prepend(&self, asn: Asn, times: usize) -> Self {
+        let mut segments: Vec<(SegmentKind, Vec<Asn>)> = self
+            .segments()
+            .map(|segment| (segment.kind, segment.asns().collect()))
+            .collect();
+        match segments.first_mut() {
+            Some((SegmentKind::Sequence, asns)) if asns.len().saturating_add(times) <= 255 => {
+                asns.splice(0..0, std::iter::repeat_n(asn, times));
+            }
+            Some(_) | None => segments.insert(0, (SegmentKind::Sequence, vec![asn; times])),
+        }
+        Self::from_segments(segments.iter().map(|(kind, asns)| (*kind, asns.as_slice())))
+    }
+}
+
+impl fmt::Display for AsPath {
+    /// `65001 65002 {65003,65004}`; nothing for an empty path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut gap = "";
+        for segment in self.segments() {
+            match segment.kind {
+                SegmentKind::Sequence => {
+                    for asn in segment.asns() {
+                        write!(f, "{gap}{asn}")?;
+                        gap = " ";
+                    }
+                }
+                SegmentKind::Set => {
+                    write!(f, "{gap}{{")?;
+                    for (index, asn) in segment.asns().enumerate() {
+                        let comma = if index == 0 { "" } else { "," };
+                        write!(f, "{comma}{asn}")?;
+                    }
+                    f.write_str("}")?;
+                }
+            }
+            gap = " ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for AsPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AsPath({self})")
+    }
+}
+
+/// Why octets are no AS_PATH (RFC 7606 §7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Neither AS_SET nor AS_SEQUENCE.
+    #[error("segment type {found}, must be 1 (AS_SET) or 2 (AS_SEQUENCE)")]
+    SegmentType {
+        /// The type received.
+        found: u8,
+    },
+    /// A segment without AS numbers.
+    #[error("segment of no AS numbers")]
+    EmptySegment,
+    /// A segment reaches over the end, or its header does.
+    #[error("segment needs {needed} octets, {left} left")]
+    Short {
+        /// Octets it takes.
+        needed: usize,
+        /// Octets there were.
+        left: usize,
+    },
+    /// AS 0 (RFC 7607 §2).
+    #[error("AS 0 is no AS number")]
+    AsZero,
+}

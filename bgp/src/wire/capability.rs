@@ -1,0 +1,174 @@
+//! Capabilities (RFC 5492), the negotiable part of an OPEN.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::types::{AfiSafi, Asn};
+use crate::wire::family::Family;
+use crate::wire::reader::{ReadError, Reader};
+
+/// One capability. Codes that are not listed, long-lived graceful restart (71), add-path (69), extended next hop (5),
+/// role (9) and FQDN (73) among them, are kept as [`Capability::Unknown`].
+///
+/// ```text
+/// +---------------+---------------+-------------------------------+
+/// |     code      |    length     |  value (variable) ...
+/// +---------------+---------------+-------------------------------+
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// 1: the family is spoken (RFC 4760 §8).
+    Multiprotocol(Family),
+    /// 2: ROUTE-REFRESH is answered (RFC 2918).
+    RouteRefresh,
+    /// 6: messages of up to 65535 octets are received (RFC 8654).
+    ExtendedMessage,
+    /// 64 (RFC 4724, RFC 8538).
+    GracefulRestart(GracefulRestart),
+    /// 65: the sender's AS in full (RFC 6793).
+    FourOctetAs(Asn),
+    /// 70: BoRR and EoRR are understood (RFC 7313).
+    EnhancedRouteRefresh,
+    /// Any other.
+    Unknown {
+        /// Capability code.
+        code: u8,
+        /// Its value.
+        value: Bytes,
+    },
+}
+
+/// Graceful Restart (RFC 4724 §3).
+///
+/// ```text
+/// +-------+-----------------------+
+/// |R|N|   |  restart time, 12 bit |
+/// +-------+-----------------------+-------------------------------+
+/// |              AFI              |     SAFI      |F|             |  per family
+/// +-------------------------------+---------------+---------------+
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GracefulRestart {
+    /// R: the sender has restarted; do not wait for its End-of-RIB before you send.
+    pub restarting: bool,
+    /// N: routes are kept across NOTIFICATIONs and hold timer expiry too (RFC 8538 §2).
+    pub notification: bool,
+    /// Restart Time in whole seconds, at most 4095.
+    pub time: Duration,
+    /// Families whose routes are kept; empty says only that End-of-RIB is sent.
+    pub families: Vec<GracefulFamily>,
+}
+
+/// One family of [`GracefulRestart`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GracefulFamily {
+    /// The family.
+    pub family: Family,
+    /// F: forwarding state was preserved over the restart.
+    pub forwarding: bool,
+}
+
+impl GracefulRestart {
+    /// The family's entry, if the sender keeps its routes.
+    pub fn family(&self, family: AfiSafi) -> Option<GracefulFamily> {
+        let family = Family::from(family);
+        self.families
+            .iter()
+            .copied()
+            .find(|entry| entry.family == family)
+    }
+}
+
+impl Capability {
+    /// Capability code.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Multiprotocol(_) => 1,
+            Self::RouteRefresh => 2,
+            Self::ExtendedMessage => 6,
+            Self::GracefulRestart(_) => 64,
+            Self::FourOctetAs(_) => 65,
+            Self::EnhancedRouteRefresh => 70,
+            Self::Unknown { code, .. } => *code,
+        }
+    }
+
+    /// Reads one capability.
+    ///
+    /// # Errors
+    /// When a length does not suit the code.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, ReadError> {
+        let code = reader.u8()?;
+        let length = reader.u8()?;
+        let mut value = reader.sub(usize::from(length))?;
+        let capability = match code {
+            1 => {
+                let afi = value.u16()?;
+                // The octet between AFI and SAFI is reserved and not to be looked at.
+                value.u8()?;
+                let safi = value.u8()?;
+                Self::Multiprotocol(Family { afi, safi })
+            }
+            2 => Self::RouteRefresh,
+            6 => Self::ExtendedMessage,
+            64 => Self::GracefulRestart(decode_graceful_restart(&mut value)?),
+            65 => Self::FourOctetAs(Asn(value.u32()?)),
+            70 => Self::EnhancedRouteRefresh,
+            _ => Self::Unknown {
+                code,
+                value: Bytes::copy_from_slice(value.rest()),
+            },
+        };
+        value.finish()?;
+        Ok(capability)
+    }
+
+    /// Appends the capability. A value longer than 255 octets is cut at its last whole entry.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut value = Vec::new();
+        match self {
+            Self::Multiprotocol(family) => {
+                value.extend_from_slice(&family.afi.to_be_bytes());
+                value.extend_from_slice(&[0, family.safi]);
+            }
+            Self::RouteRefresh | Self::ExtendedMessage | Self::EnhancedRouteRefresh => {}
+            Self::GracefulRestart(restart) => encode_graceful_restart(restart, &mut value),
+            Self::FourOctetAs(asn) => value.extend_from_slice(&asn.0.to_be_bytes()),
+            Self::Unknown { value: raw, .. } => value.extend(raw.iter().take(255)),
+        }
+        let length = u8::try_from(value.len()).expect("every arm keeps to 255 octets");
+        out.extend_from_slice(&[self.code(), length]);
+        out.extend_from_slice(&value);
+    }
+}
+
+fn decode_graceful_restart(value: &mut Reader<'_>) -> Result<GracefulRestart, ReadError> {
+    let head = value.u16()?;
+    let mut families = Vec::new();
+    while !value.is_empty() {
+        let afi = value.u16()?;
+        let safi = value.u8()?;
+        let flags = value.u8()?;
+        families.push(GracefulFamily {
+            family: Family { afi, safi },
+            forwarding: flags & 0x80 != 0,
+        });
+    }
+    Ok(GracefulRestart {
+        restarting: head & 0x8000 != 0,
+        notification: head & 0x4000 != 0,
+        time: Duration::from_secs(u64::from(head & 0x0fff)),
+        families,
+    })
+}
+
+fn encode_graceful_restart(restart: &GracefulRestart, value: &mut Vec<u8>) {
+    let seconds = u16::try_from(restart.time.as_secs().min(0x0fff)).unwrap_or(0x0fff);
+    let flags = (u16::from(restart.restarting) << 15) | (u16::from(restart.notification) << 14);
+    value.extend_from_slice(&(flags | seconds).to_be_bytes());
+    for entry in restart.families.iter().take(63) {
+        value.extend_from_slice(&entry.family.afi.to_be_bytes());
+        value.extend_from_slice(&[entry.family.safi, u8::from(entry.forwarding) << 7]);
+    }
+}

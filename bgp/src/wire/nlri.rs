@@ -1,0 +1,186 @@
+//! Prefixes as UPDATEs carry them (RFC 4271 §4.3, RFC 4760 §5).
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bytes::Bytes;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::types::AfiSafi;
+use crate::wire::reader::Reader;
+
+/// Received prefixes of one family, still in the received buffer, known to be well-formed.
+///
+/// ```text
+/// +---------------+-----------------------------------------------+
+/// |  length, bits |  prefix, as many octets as the bits need
+/// +---------------+-----------------------------------------------+
+/// ```
+///
+/// Add-path (RFC 7911) would put four octets of path identifier before each length.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Nlri {
+    family: AfiSafi,
+    bytes: Bytes,
+}
+
+/// Why a prefix cannot be read; what follows it cannot be found either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrefixError {
+    /// More bits than an address has.
+    #[error("prefix length {bits} exceeds {max}")]
+    Length {
+        /// The length octet.
+        bits: u8,
+        /// 32 or 128.
+        max: u8,
+    },
+    /// The field ends inside the prefix.
+    #[error("prefix of length {bits} needs {needed} octets, {left} left")]
+    Short {
+        /// The length octet.
+        bits: u8,
+        /// Octets it takes.
+        needed: usize,
+        /// Octets there were.
+        left: usize,
+    },
+}
+
+impl Nlri {
+    /// Checks the syntax of a whole field.
+    ///
+    /// # Errors
+    /// The first prefix that cannot be read.
+    pub fn new(family: AfiSafi, bytes: Bytes) -> Result<Self, PrefixError> {
+        let mut reader = Reader::new(&bytes);
+        while !reader.is_empty() {
+            take_prefix(&mut reader, max_bits(family))?;
+        }
+        Ok(Self { family, bytes })
+    }
+
+    /// The family of every prefix.
+    pub const fn family(&self) -> AfiSafi {
+        self.family
+    }
+
+    /// There is no prefix.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The prefixes in the order received, host bits cleared.
+    pub fn iter(&self) -> NlriIter<'_> {
+        NlriIter {
+            family: self.family,
+            reader: Reader::new(&self.bytes),
+        }
+    }
+}
+
+impl fmt::Debug for Nlri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Nlri {
+    type Item = IpNet;
+    type IntoIter = NlriIter<'a>;
+
+    fn into_iter(self) -> NlriIter<'a> {
+        self.iter()
+    }
+}
+
+/// Iterator of [`Nlri::iter`].
+#[derive(Clone, Debug)]
+pub struct NlriIter<'a> {
+    family: AfiSafi,
+    reader: Reader<'a>,
+}
+
+impl Iterator for NlriIter<'_> {
+    type Item = IpNet;
+
+    fn next(&mut self) -> Option<IpNet> {
+        if self.reader.is_empty() {
+            return None;
+        }
+        // The syntax was checked by `Nlri::new`, so no error ends the walk early.
+        match self.family {
+            AfiSafi::Ipv4Unicast => {
+                let (bits, octets) = take_prefix(&mut self.reader, 32).ok()?;
+                let address = Ipv4Addr::from(padded::<4>(octets));
+                Ipv4Net::new(address, bits)
+                    .ok()
+                    .map(|net| IpNet::V4(net.trunc()))
+            }
+            AfiSafi::Ipv6Unicast => {
+                let (bits, octets) = take_prefix(&mut self.reader, 128).ok()?;
+                let address = Ipv6Addr::from(padded::<16>(octets));
+                Ipv6Net::new(address, bits)
+                    .ok()
+                    .map(|net| IpNet::V6(net.trunc()))
+            }
+        }
+    }
+}
+
+/// Most octets a prefix of the family takes.
+pub(super) const fn max_prefix_octets(family: AfiSafi) -> usize {
+    match family {
+        AfiSafi::Ipv4Unicast => 5,
+        AfiSafi::Ipv6Unicast => 17,
+    }
+}
+
+/// Appends one prefix.
+///
+/// # Panics
+/// When the prefix is of another family, which its owner's table rules out.
+pub(super) fn write_prefix(out: &mut Vec<u8>, family: AfiSafi, prefix: IpNet) {
+    let bits = prefix.prefix_len();
+    let octets = usize::from(bits.div_ceil(8));
+    out.push(bits);
+    match (family, prefix) {
+        (AfiSafi::Ipv4Unicast, IpNet::V4(net)) => {
+            out.extend(net.network().octets().iter().take(octets));
+        }
+        (AfiSafi::Ipv6Unicast, IpNet::V6(net)) => {
+            out.extend(net.network().octets().iter().take(octets));
+        }
+        (AfiSafi::Ipv4Unicast, IpNet::V6(_)) | (AfiSafi::Ipv6Unicast, IpNet::V4(_)) => {
+            panic!("{prefix} stands among prefixes of another family")
+        }
+    }
+}
+
+const fn max_bits(family: AfiSafi) -> u8 {
+    match family {
+        AfiSafi::Ipv4Unicast => 32,
+        AfiSafi::Ipv6Unicast => 128,
+    }
+}
+
+fn take_prefix<'a>(reader: &mut Reader<'a>, max: u8) -> Result<(u8, &'a [u8]), PrefixError> {
+    let bits = reader.u8().unwrap_or_default();
+    if bits > max {
+        return Err(PrefixError::Length { bits, max });
+    }
+    let needed = usize::from(bits.div_ceil(8));
+    let left = reader.remaining();
+    let octets = reader
+        .take(needed)
+        .map_err(|_| PrefixError::Short { bits, needed, left })?;
+    Ok((bits, octets))
+}
+
+fn padded<const N: usize>(octets: &[u8]) -> [u8; N] {
+    let mut full = [0; N];
+    for (to, from) in full.iter_mut().zip(octets) {
+        *to = *from;
+    }
+    full
+}
