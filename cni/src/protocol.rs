@@ -1,0 +1,233 @@
+//! What plugin and agent say to each other.
+//!
+//! One connection carries one request and one reply, each a frame: a 4-octet big-endian length, then that many octets
+//! of JSON. The descriptor of the pod's network namespace rides with the first octet of the request (`SCM_RIGHTS`).
+//! Fields that one side does not know are ignored and missing ones take their default, so that plugin and agent can be
+//! upgraded one after the other.
+//!
+//! ```text
+//!  0                   4                              4 + length
+//! +-------------------+--------------------------------+
+//! | length, octets    | JSON of Request or Reply       |
+//! +-------------------+--------------------------------+
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::spec::error::CniError;
+use crate::spec::result::AddResult;
+use crate::spec::version::Version;
+
+/// Where the agent listens unless the network configuration's `agent_socket` names another path.
+pub const SOCKET_PATH: &str = "/var/run/calico/tortie-cni.sock";
+
+/// The longest JSON of a frame, in octets. A GC of 5,000 attachments takes about 500,000.
+pub const FRAME_MAX_BYTES: usize = 1 << 20;
+
+/// Length of a frame's head, in octets.
+pub const FRAME_HEAD_BYTES: usize = 4;
+
+/// What the runtime wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Command {
+    /// Connect a pod. Comes with the namespace's descriptor.
+    Add,
+    /// Undo ADD. Without a descriptor when the namespace is gone. Must succeed when there is nothing to undo.
+    Del,
+    /// Compare what stands in the kernel with `prev_result`. Comes with the namespace's descriptor.
+    Check,
+    /// Say whether ADD would be served now.
+    Status,
+    /// Undo every ADD of this network that is not in `valid_attachments`.
+    Gc,
+}
+
+/// A runtime's call, checked by the plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// What to do.
+    pub command: Command,
+    /// Version of the configuration; the agent need not care, the plugin converts results.
+    pub cni_version: Version,
+    /// `name` of the network: first part of the IPAM handle, see [`Request::handle_id`].
+    pub network: String,
+    /// Sandbox id; empty for STATUS and GC.
+    #[serde(default)]
+    pub container_id: String,
+    /// Device name inside the pod; empty for STATUS and GC.
+    #[serde(default)]
+    pub ifname: String,
+    /// `CNI_NETNS`, for the result's `sandbox` and for messages: the agent must use the descriptor.
+    #[serde(default)]
+    pub netns_path: Option<String>,
+    /// The Kubernetes pod; absent outside Kubernetes.
+    #[serde(default)]
+    pub pod: Option<Pod>,
+    /// An explicit address (`IP` in `CNI_ARGS`).
+    #[serde(default)]
+    pub ip: Option<IpAddr>,
+    /// Other pairs of `CNI_ARGS`.
+    #[serde(default)]
+    pub args: BTreeMap<String, String>,
+    /// Node name if the configuration sets one (`nodename`): it must be the agent's own.
+    #[serde(default)]
+    pub nodename: Option<String>,
+    /// MTU of the pod's device in bytes; 0: the agent decides.
+    #[serde(default)]
+    pub mtu_bytes: u32,
+    /// Whether the pod may forward packets (`container_settings.allow_ip_forwarding`).
+    #[serde(default)]
+    pub allow_ip_forwarding: bool,
+    /// `policy.type`: `k8s` or empty.
+    #[serde(default)]
+    pub policy_type: String,
+    /// Address management.
+    #[serde(default)]
+    pub ipam: IpamSettings,
+    /// Result of ADD, for CHECK and, when the runtime still has it, DEL.
+    #[serde(default)]
+    pub prev_result: Option<AddResult>,
+    /// What GC must keep.
+    #[serde(default)]
+    pub valid_attachments: Vec<Attachment>,
+}
+
+/// A Kubernetes pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pod {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Unique id, when the runtime passed it.
+    #[serde(default)]
+    pub uid: String,
+}
+
+/// The `ipam` part of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpamSettings {
+    /// Give an IPv4 address.
+    pub assign_ipv4: bool,
+    /// Give an IPv6 address.
+    pub assign_ipv6: bool,
+    /// Names or CIDRs of the only IPv4 pools to use; empty: the pools that select the node.
+    #[serde(default)]
+    pub ipv4_pools: Vec<String>,
+    /// The same for IPv6.
+    #[serde(default)]
+    pub ipv6_pools: Vec<String>,
+}
+
+impl Default for IpamSettings {
+    fn default() -> Self {
+        Self {
+            assign_ipv4: true,
+            assign_ipv6: false,
+            ipv4_pools: Vec::new(),
+            ipv6_pools: Vec::new(),
+        }
+    }
+}
+
+/// One interface of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Sandbox id.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// Device name inside the pod.
+    pub ifname: String,
+}
+
+/// The agent's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reply {
+    /// ADD is done: the route is in the FIB and both ends of the pair are up.
+    Added(AddResult),
+    /// Any other command is done.
+    Done,
+    /// It was not done; the plugin prints this.
+    Failed(CniError),
+}
+
+impl Request {
+    /// `<network>.<container id>`: the IPAM handle of this attachment's addresses.
+    pub fn handle_id(&self) -> String {
+        format!("{}.{}", self.network, self.container_id)
+    }
+
+    /// `k8s` for a Kubernetes pod, else `cni`.
+    pub const fn orchestrator(&self) -> &'static str {
+        if self.pod.is_some() { "k8s" } else { "cni" }
+    }
+}
+
+/// Why octets are no frame, or a message makes none.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The length is above [`FRAME_MAX_BYTES`].
+    #[error("frame of {length} octets; allowed: at most {FRAME_MAX_BYTES}")]
+    TooLong {
+        /// Its length.
+        length: usize,
+    },
+    /// The JSON is not that of the message.
+    #[error("frame holds no valid message")]
+    Json(#[source] serde_json::Error),
+}
+
+/// A message as a frame.
+pub fn encode_frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; FRAME_HEAD_BYTES];
+    serde_json::to_writer(&mut frame, message).map_err(FrameError::Json)?;
+    let length = frame.len() - FRAME_HEAD_BYTES;
+    match u32::try_from(length) {
+        Ok(head) if length <= FRAME_MAX_BYTES => {
+            frame[..FRAME_HEAD_BYTES].copy_from_slice(&head.to_be_bytes());
+            Ok(frame)
+        }
+        _ => Err(FrameError::TooLong { length }),
+    }
+}
+
+/// Collects octets, in whatever pieces they arrive, until they make one frame.
+#[derive(Debug, Default)]
+pub struct FrameReader {
+    octets: Vec<u8>,
+}
+
+impl FrameReader {
+    /// Takes octets off the socket.
+    pub fn push(&mut self, octets: &[u8]) {
+        self.octets.extend_from_slice(octets);
+    }
+
+    /// Whether nothing has arrived yet: tells an unused connection from a cut one when it is closed.
+    pub const fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    /// The message, once it is all there. A too long frame is refused as soon as its head is there.
+    pub fn message<T: DeserializeOwned>(&self) -> Result<Option<T>, FrameError> {
+        let Some((head, rest)) = self.octets.split_first_chunk::<FRAME_HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+        if length > FRAME_MAX_BYTES {
+            return Err(FrameError::TooLong { length });
+        }
+        match rest.get(..length) {
+            None => Ok(None),
+            Some(json) => serde_json::from_slice(json)
+                .map(Some)
+                .map_err(FrameError::Json),
+        }
+    }
+}
