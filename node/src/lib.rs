@@ -1,1 +1,5 @@
-//! The node agent: tasks, mailboxes, sockets, start-up, health, metrics.
+//! The node agent: start-up, tasks, mailboxes, sockets, health, metrics.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may panic"))]
+
+pub mod mailbox;
+pub mod startup;

@@ -1,0 +1,3 @@
+//! From the environment to a node the cluster knows.
+
+pub mod address;

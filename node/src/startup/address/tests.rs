@@ -1,0 +1,114 @@
+use super::*;
+
+struct Fake {
+    interfaces: Vec<HostInterface>,
+    source: Option<IpAddr>,
+}
+
+impl Host for Fake {
+    fn interfaces(&self) -> &[HostInterface] {
+        &self.interfaces
+    }
+
+    fn source_towards(&self, _: &str, _: Family) -> Option<IpAddr> {
+        self.source
+    }
+}
+
+fn host() -> Fake {
+    let interface = |ifindex, name: &str, addresses: &[&str]| HostInterface {
+        name: name.to_owned(),
+        ifindex,
+        addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
+    };
+    Fake {
+        interfaces: vec![
+            interface(1, "lo", &["127.0.0.1/8", "::1/128"]),
+            interface(2, "eth0", &["10.10.1.11/24", "fe80::1/64", "fd00:1::11/64"]),
+            interface(3, "eth1", &["169.254.3.3/16", "192.0.2.7/25", "192.0.2.8/25"]),
+            interface(4, "docker0", &["172.17.0.1/16"]),
+            interface(5, "cali1234", &["169.254.1.1/32"]),
+            interface(6, "vxlan.calico", &["192.168.7.0/32"]),
+        ],
+        source: None,
+    }
+}
+
+fn detect(method: &str) -> Option<String> {
+    Method::parse(method)
+        .unwrap()
+        .detect(&host(), Family::V4)
+        .map(|net| net.to_string())
+}
+
+#[test]
+fn first_found_takes_the_highest_interface_that_is_not_excluded_and_skips_link_local() {
+    assert_eq!(detect("").as_deref(), Some("192.0.2.7/25"));
+    assert_eq!(detect("first-found").as_deref(), Some("192.0.2.7/25"));
+    let six = Method::FirstFound.detect(&host(), Family::V6);
+    assert_eq!(six, Some("fd00:1::11/64".parse().unwrap()));
+}
+
+#[test]
+fn interface_ignores_the_default_exclusions_and_the_order_of_its_expressions() {
+    assert_eq!(detect("interface=eth0").as_deref(), Some("10.10.1.11/24"));
+    assert_eq!(detect("interface=docker.*").as_deref(), Some("172.17.0.1/16"));
+    assert_eq!(detect("interface=eth0, eth1").as_deref(), Some("192.0.2.7/25"));
+    assert_eq!(detect("interface=th0").as_deref(), Some("10.10.1.11/24"));
+    assert_eq!(detect("interface=nothing"), None);
+}
+
+#[test]
+fn skip_interface_adds_to_the_default_exclusions() {
+    assert_eq!(detect("skip-interface=eth1").as_deref(), Some("10.10.1.11/24"));
+    assert_eq!(detect("skip-interface=eth.*"), None);
+}
+
+#[test]
+fn cidr_looks_at_every_interface() {
+    assert_eq!(detect("cidr=192.0.2.8/32").as_deref(), Some("192.0.2.8/25"));
+    assert_eq!(
+        detect("cidr=198.51.100.0/24, 172.17.0.0/16").as_deref(),
+        Some("172.17.0.1/16")
+    );
+}
+
+#[test]
+fn can_reach_takes_the_mask_of_the_interface_that_owns_the_source_address() {
+    let mut host = host();
+    host.source = Some("10.10.1.11".parse().unwrap());
+    let method = Method::parse("can-reach=192.0.2.1").unwrap();
+    assert_eq!(
+        method.detect(&host, Family::V4),
+        Some("10.10.1.11/24".parse().unwrap())
+    );
+    host.source = None;
+    assert_eq!(method.detect(&host, Family::V4), None);
+}
+
+#[test]
+fn bad_methods_say_what_is_allowed() {
+    let error = |text: &str| Method::parse(text).unwrap_err().to_string();
+    assert!(error("firstfound").contains("first-found"));
+    assert!(error("Interface=eth0").contains("interface=REGEX"));
+    assert!(error("interface=").contains("after the `=`"));
+    assert!(error("interface=eth[").contains("eth["));
+    assert!(error("cidr=10.0.0.0/33").contains("10.0.0.0/33"));
+}
+
+#[test]
+fn literal_takes_the_local_mask_and_is_a_host_prefix_elsewhere() {
+    let mask = |addr: &str| with_local_mask(&host(), addr.parse().unwrap()).to_string();
+    assert_eq!(mask("10.10.1.11"), "10.10.1.11/24");
+    assert_eq!(mask("10.10.1.12"), "10.10.1.12/32");
+    assert_eq!(mask("fd00:1::12"), "fd00:1::12/128");
+}
+
+#[test]
+fn listed_interfaces_leave_out_what_the_agent_and_container_runtimes_make() {
+    let names: Vec<_> = listed_interfaces(&host())
+        .into_iter()
+        .map(|interface| (interface.name, interface.addresses.len()))
+        .collect();
+    assert_eq!(names, [("eth0".to_owned(), 2), ("eth1".to_owned(), 2)]);
+}
