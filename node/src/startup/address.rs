@@ -112,7 +112,10 @@ impl Method {
             "skip-interface" => any_of(&parts).map(Self::SkipInterface),
             "cidr" => parts
                 .iter()
-                .map(|part| part.parse().map_err(|_| MethodError::Cidr((*part).to_owned())))
+                .map(|part| {
+                    part.parse()
+                        .map_err(|_| MethodError::Cidr((*part).to_owned()))
+                })
                 .collect::<Result<_, _>>()
                 .map(Self::Cidr),
             "can-reach" => Ok(Self::CanReach(rest.trim().to_owned())),

@@ -25,7 +25,11 @@ fn host() -> Fake {
         interfaces: vec![
             interface(1, "lo", &["127.0.0.1/8", "::1/128"]),
             interface(2, "eth0", &["10.10.1.11/24", "fe80::1/64", "fd00:1::11/64"]),
-            interface(3, "eth1", &["169.254.3.3/16", "192.0.2.7/25", "192.0.2.8/25"]),
+            interface(
+                3,
+                "eth1",
+                &["169.254.3.3/16", "192.0.2.7/25", "192.0.2.8/25"],
+            ),
             interface(4, "docker0", &["172.17.0.1/16"]),
             interface(5, "cali1234", &["169.254.1.1/32"]),
             interface(6, "vxlan.calico", &["192.168.7.0/32"]),
@@ -52,15 +56,24 @@ fn first_found_takes_the_highest_interface_that_is_not_excluded_and_skips_link_l
 #[test]
 fn interface_ignores_the_default_exclusions_and_the_order_of_its_expressions() {
     assert_eq!(detect("interface=eth0").as_deref(), Some("10.10.1.11/24"));
-    assert_eq!(detect("interface=docker.*").as_deref(), Some("172.17.0.1/16"));
-    assert_eq!(detect("interface=eth0, eth1").as_deref(), Some("192.0.2.7/25"));
+    assert_eq!(
+        detect("interface=docker.*").as_deref(),
+        Some("172.17.0.1/16")
+    );
+    assert_eq!(
+        detect("interface=eth0, eth1").as_deref(),
+        Some("192.0.2.7/25")
+    );
     assert_eq!(detect("interface=th0").as_deref(), Some("10.10.1.11/24"));
     assert_eq!(detect("interface=nothing"), None);
 }
 
 #[test]
 fn skip_interface_adds_to_the_default_exclusions() {
-    assert_eq!(detect("skip-interface=eth1").as_deref(), Some("10.10.1.11/24"));
+    assert_eq!(
+        detect("skip-interface=eth1").as_deref(),
+        Some("10.10.1.11/24")
+    );
     assert_eq!(detect("skip-interface=eth.*"), None);
 }
 
