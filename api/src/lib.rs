@@ -4,6 +4,7 @@
 //! fields this package does not know are kept and written back.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod bgp;
 pub mod endpoint;
 pub mod ipam;
