@@ -1,1 +1,24 @@
 //! Nodes, racks and pods as network namespaces on one machine.
+//!
+//! A library for tests, and the pieces of `cargo lab`. Its checks read the kernel, the wire and what receivers saw; they share no code
+//! with the product, so that one mistake cannot hide in both. It deliberately knows nothing of the product's inside: it starts the built
+//! programs and calls the plugin as a container runtime does.
+//!
+//! Everything happens in a private world ([`in_namespaces`]) that vanishes with its process 1.
+
+mod enter;
+mod netlink;
+mod netns;
+mod probe;
+mod sys;
+mod wait;
+
+pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusal_advice};
+pub use netlink::{
+    Link, Neighbour, Netlink, NetlinkError, Route, RouteChange, RouteEvent, RouteKind, RouteMonitor,
+};
+pub use netns::NetNs;
+pub use probe::capture::{Capture, Content, Packet};
+pub use probe::ping::Pinger;
+pub use probe::stream::{Outcome, Stream};
+pub use probe::tcp::{Seen, SourceReporter, ask_source, ask_source_here};

@@ -1,0 +1,420 @@
+//! Encoding of requests and reading of answers: struct headers of rtnetlink(7), then attributes of length, type, value, padded to 4.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+pub(crate) const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_GETLINK: u16 = 18;
+pub(crate) const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_GETADDR: u16 = 22;
+pub(crate) const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_DELROUTE: u16 = 25;
+pub(crate) const RTM_GETROUTE: u16 = 26;
+pub(crate) const RTM_NEWNEIGH: u16 = 28;
+pub(crate) const RTM_GETNEIGH: u16 = 30;
+pub(crate) const RTM_NEWRULE: u16 = 32;
+
+pub(crate) const IFLA_ADDRESS: u16 = 1;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_MASTER: u16 = 10;
+pub(crate) const IFLA_OPERSTATE: u16 = 16;
+pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+pub(crate) const IFLA_INFO_KIND: u16 = 1;
+pub(crate) const IFLA_INFO_DATA: u16 = 2;
+pub(crate) const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+pub(crate) const RTA_GATEWAY: u16 = 5;
+const RTA_TABLE: u16 = 15;
+pub(crate) const NDA_DST: u16 = 1;
+pub(crate) const NDA_LLADDR: u16 = 2;
+const FRA_DST: u16 = 1;
+const FRA_PRIORITY: u16 = 6;
+const FRA_IP_PROTO: u16 = 22;
+pub(crate) const FRA_SPORT_RANGE: u16 = 23;
+pub(crate) const FRA_DPORT_RANGE: u16 = 24;
+
+pub(crate) const TABLE_MAIN: u32 = 254;
+const SCOPE_LINK: u8 = 253;
+const SCOPE_NOWHERE: u8 = 255;
+const RTPROT_STATIC: u8 = 4;
+const RTN_UNICAST: u8 = 1;
+const RTN_BLACKHOLE: u8 = 6;
+const FR_ACT_BLACKHOLE: u8 = 6;
+const NUD_PERMANENT: u16 = 0x80;
+const IFF_UP: u32 = 1;
+const IF_OPER_UP: u8 = 6;
+
+/// A message under construction.
+pub(crate) struct Request {
+    kind: u16,
+    body: Vec<u8>,
+}
+
+impl Request {
+    fn new(kind: u16, header: &[u8]) -> Self {
+        Self {
+            kind,
+            body: header.to_vec(),
+        }
+    }
+
+    /// `struct ifinfomsg`: family, pad, type (2), index (4), flags (4), change mask (4).
+    pub(crate) fn link(kind: u16, index: u32, up: bool) -> Self {
+        let flags = if up { IFF_UP } else { 0 };
+        let mut header = vec![0; 4];
+        header.extend(index.to_ne_bytes());
+        header.extend(flags.to_ne_bytes());
+        header.extend(flags.to_ne_bytes());
+        Self::new(kind, &header)
+    }
+
+    /// `struct ifaddrmsg`: family, prefix length, flags, scope, index (4).
+    pub(crate) fn address(index: u32, address: Ipv4Net) -> Self {
+        let mut header = vec![libc::AF_INET as u8, address.prefix_len(), 0, 0];
+        header.extend(index.to_ne_bytes());
+        Self::new(RTM_NEWADDR, &header)
+            .ipv4(IFA_LOCAL, address.addr())
+            .ipv4(IFA_ADDRESS, address.addr())
+    }
+
+    /// `struct rtmsg`: family, destination length, source length, TOS, table, protocol, scope, type, flags (4).
+    pub(crate) fn route(kind: u16, destination: Ipv4Net) -> Self {
+        let header = [
+            libc::AF_INET as u8,
+            destination.prefix_len(),
+            0,
+            0,
+            TABLE_MAIN as u8,
+            RTPROT_STATIC,
+            0,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
+        Self::new(kind, &header).ipv4(RTA_DST, destination.network())
+    }
+
+    /// A deletion that matches any protocol, scope and type.
+    pub(crate) fn delete_route(destination: Ipv4Net) -> Self {
+        let header = [
+            libc::AF_INET as u8,
+            destination.prefix_len(),
+            0,
+            0,
+            TABLE_MAIN as u8,
+            0,
+            SCOPE_NOWHERE,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        Self::new(RTM_DELROUTE, &header).ipv4(RTA_DST, destination.network())
+    }
+
+    /// `struct ndmsg`: family, pad (3), index (4), state (2), flags, type.
+    pub(crate) fn neighbour(index: u32) -> Self {
+        let mut header = vec![libc::AF_INET as u8, 0, 0, 0];
+        header.extend(index.to_ne_bytes());
+        header.extend(NUD_PERMANENT.to_ne_bytes());
+        header.extend([0, RTN_UNICAST]);
+        Self::new(RTM_NEWNEIGH, &header)
+    }
+
+    /// `struct fib_rule_hdr`: family, destination length, source length, TOS, table, reserved (2), action, flags (4).
+    pub(crate) fn blackhole_rule(peer: Ipv4Addr, port_attribute: u16, port: u16) -> Self {
+        let header = [
+            libc::AF_INET as u8,
+            32,
+            0,
+            0,
+            0,
+            0,
+            0,
+            FR_ACT_BLACKHOLE,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let range = [port.to_ne_bytes(), port.to_ne_bytes()].concat();
+        Self::new(RTM_NEWRULE, &header)
+            .ipv4(FRA_DST, peer)
+            .u32(FRA_PRIORITY, 10)
+            .bytes(FRA_IP_PROTO, &[libc::IPPROTO_TCP as u8])
+            .bytes(port_attribute, &range)
+    }
+
+    pub(crate) fn list_routes() -> Self {
+        Self::new(
+            RTM_GETROUTE,
+            &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        )
+    }
+
+    pub(crate) fn list_addresses() -> Self {
+        Self::new(RTM_GETADDR, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0])
+    }
+
+    pub(crate) fn list_neighbours(family: i32) -> Self {
+        Self::new(
+            RTM_GETNEIGH,
+            &[family as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        )
+    }
+
+    /// Appends one attribute.
+    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        let length = u16::try_from(4 + value.len()).expect("the lab's attributes are short");
+        self.body.extend(length.to_ne_bytes());
+        self.body.extend(kind.to_ne_bytes());
+        self.bytes_raw(value)
+    }
+
+    /// Appends bytes and pads to 4.
+    pub(crate) fn bytes_raw(mut self, value: &[u8]) -> Self {
+        self.body.extend(value);
+        self.body.resize(self.body.len().next_multiple_of(4), 0);
+        self
+    }
+
+    pub(crate) fn string(self, kind: u16, value: &str) -> Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(kind, &bytes)
+    }
+
+    pub(crate) fn u32(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
+    pub(crate) fn ipv4(self, kind: u16, value: Ipv4Addr) -> Self {
+        self.bytes(kind, &value.octets())
+    }
+
+    /// Appends an attribute whose value is built by `inner`.
+    pub(crate) fn nest(self, kind: u16, inner: impl FnOnce(Self) -> Self) -> Self {
+        let nested = inner(Self {
+            kind: 0,
+            body: Vec::new(),
+        });
+        self.bytes(kind, &nested.body)
+    }
+
+    /// The whole message with `struct nlmsghdr`: length (4), type (2), flags (2), sequence (4), port (4).
+    pub(crate) fn finish(self, flags: u16, sequence: u32) -> Vec<u8> {
+        let length = u32::try_from(16 + self.body.len()).expect("the lab's requests are short");
+        let mut message = length.to_ne_bytes().to_vec();
+        message.extend(self.kind.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend(sequence.to_ne_bytes());
+        message.extend([0; 4]);
+        message.extend(self.body);
+        message
+    }
+}
+
+/// One message of a received datagram.
+pub(crate) struct Part<'a> {
+    pub(crate) kind: u16,
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The messages of a datagram; stops at the first malformed one.
+pub(crate) fn split(mut datagram: &[u8]) -> impl Iterator<Item = Part<'_>> {
+    std::iter::from_fn(move || {
+        let length = u32_at(datagram, 0)? as usize;
+        let message = datagram.get(..length)?;
+        let part = Part {
+            kind: u16_at(message, 4)?,
+            sequence: u32_at(message, 8)?,
+            payload: message.get(16..)?,
+        };
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+        Some(part)
+    })
+}
+
+/// The attributes after a header of `header` bytes, as (type without flag bits, value).
+fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = payload.get(header..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(rest, 0)?);
+        let value = rest.get(4..length)?;
+        let kind = u16_at(rest, 2)? & 0x3fff;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+pub(crate) fn i32_at_start(bytes: &[u8]) -> i32 {
+    u32_at(bytes, 0).map_or(-libc::EIO, u32::cast_signed)
+}
+
+fn ipv4_of(value: &[u8]) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?))
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index in its namespace.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// Whether the operational state (RFC 2863) is up, or the device keeps none and is administratively up.
+    pub up: bool,
+    /// MTU in bytes.
+    pub mtu_bytes: u32,
+}
+
+impl Link {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        let mut link = Self {
+            index: u32_at(payload, 4)?,
+            name: String::new(),
+            up: false,
+            mtu_bytes: 0,
+        };
+        let flags = u32_at(payload, 8)?;
+        for (kind, value) in attributes(payload, 16) {
+            match kind {
+                IFLA_IFNAME => {
+                    link.name = String::from_utf8_lossy(value)
+                        .trim_end_matches('\0')
+                        .to_owned()
+                }
+                IFLA_MTU => link.mtu_bytes = u32_at(value, 0)?,
+                IFLA_OPERSTATE => {
+                    link.up = match value.first() {
+                        Some(&IF_OPER_UP) => true,
+                        Some(0) => flags & IFF_UP != 0,
+                        _ => false,
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some(link)
+    }
+}
+
+pub(crate) fn parse_local_address(payload: &[u8]) -> Option<Ipv4Addr> {
+    attributes(payload, 8)
+        .find(|(kind, _)| *kind == IFA_LOCAL)
+        .and_then(|(_, value)| ipv4_of(value))
+}
+
+/// What the kernel does with a packet that meets the route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// Forward it.
+    Unicast,
+    /// Drop it silently.
+    Blackhole,
+    /// Anything else, with the kernel's number.
+    Other(u8),
+}
+
+/// An IPv4 route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination prefix.
+    pub destination: Ipv4Net,
+    /// Next hop, when the route has one.
+    pub gateway: Option<Ipv4Addr>,
+    /// Output interface's index, when the route has one.
+    pub oif: Option<u32>,
+    /// Unicast, blackhole, ...
+    pub kind: RouteKind,
+    /// `scope link`: the destination is on the link itself.
+    pub scope_link: bool,
+    /// Who made it (`RTPROT_*`).
+    pub protocol: u8,
+    /// Routing table.
+    pub table: u32,
+}
+
+impl Route {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        let &[family, length, _, _, table, protocol, scope, kind] = payload.first_chunk::<8>()?;
+        if i32::from(family) != libc::AF_INET {
+            return None;
+        }
+        let mut address = Ipv4Addr::UNSPECIFIED;
+        let (mut gateway, mut oif, mut table) = (None, None, u32::from(table));
+        for (attribute, value) in attributes(payload, 12) {
+            match attribute {
+                RTA_DST => address = ipv4_of(value)?,
+                RTA_GATEWAY => gateway = ipv4_of(value),
+                RTA_OIF => oif = u32_at(value, 0),
+                RTA_TABLE => table = u32_at(value, 0)?,
+                _ => {}
+            }
+        }
+        let kind = match kind {
+            RTN_UNICAST => RouteKind::Unicast,
+            RTN_BLACKHOLE => RouteKind::Blackhole,
+            other => RouteKind::Other(other),
+        };
+        let destination = Ipv4Net::new(address, length).ok()?;
+        Some(Self {
+            destination,
+            gateway,
+            oif,
+            kind,
+            scope_link: scope == SCOPE_LINK,
+            protocol,
+            table,
+        })
+    }
+}
+
+/// A neighbour (ARP) or forwarding-database entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Interface it belongs to.
+    pub ifindex: u32,
+    /// The neighbour's address; for a VXLAN forwarding entry, the remote tunnel end.
+    pub address: Option<Ipv4Addr>,
+    /// Hardware address.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Neighbour {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        let mut entry = Self {
+            ifindex: u32_at(payload, 4)?,
+            address: None,
+            mac: None,
+        };
+        for (kind, value) in attributes(payload, 12) {
+            match kind {
+                NDA_DST => entry.address = ipv4_of(value),
+                NDA_LLADDR => entry.mac = value.try_into().ok(),
+                _ => {}
+            }
+        }
+        Some(entry)
+    }
+}

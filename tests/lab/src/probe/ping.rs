@@ -1,0 +1,142 @@
+//! ICMP echo (RFC 792) over a raw socket; no `ping` program needed.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::netns::NetNs;
+
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST: u8 = 8;
+
+/// A raw ICMP socket inside one namespace.
+#[derive(Debug)]
+pub struct Pinger {
+    socket: Socket,
+    identifier: u16,
+    sequence: u16,
+}
+
+impl Pinger {
+    /// Opens the socket in `namespace`. Pingers of one namespace must not share an `identifier`.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn open(namespace: &NetNs, identifier: u16) -> io::Result<Self> {
+        let socket =
+            namespace.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            identifier,
+            sequence: 0,
+        })
+    }
+
+    /// Pings one address once; its round-trip time, or `None` when no answer came in time.
+    ///
+    /// # Errors
+    /// What the kernel answers to sending, e.g. ENETUNREACH.
+    pub fn ping(&mut self, target: Ipv4Addr, timeout: Duration) -> io::Result<Option<Duration>> {
+        Ok(self
+            .ping_all(&[target], timeout)
+            .remove(&target)
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+            .ok())
+    }
+
+    /// Pings each address once, all at the same time. Each gets its round-trip time, or the reason why there is none: the error of
+    /// sending, or `TimedOut` when no answer came.
+    pub fn ping_all(
+        &mut self,
+        targets: &[Ipv4Addr],
+        timeout: Duration,
+    ) -> BTreeMap<Ipv4Addr, io::Result<Duration>> {
+        let mut results = BTreeMap::new();
+        let mut waiting = BTreeMap::new();
+        for &target in targets {
+            self.sequence = self.sequence.wrapping_add(1);
+            let packet = echo_request(self.identifier, self.sequence);
+            let started = Instant::now();
+            match self
+                .socket
+                .send_to(&packet, &SocketAddrV4::new(target, 0).into())
+            {
+                Ok(_) => {
+                    waiting.insert(self.sequence, (target, started));
+                }
+                Err(error) => {
+                    results.insert(target, Err(error));
+                }
+            }
+        }
+        let deadline = Instant::now() + timeout;
+        while !waiting.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero()
+                || !crate::wait::readable(self.socket.as_raw_fd(), left).unwrap_or(false)
+            {
+                break;
+            }
+            while let Some((from, sequence)) = self.read_reply() {
+                if waiting
+                    .get(&sequence)
+                    .is_some_and(|(target, _)| *target == from)
+                    && let Some((target, started)) = waiting.remove(&sequence)
+                {
+                    results.insert(target, Ok(started.elapsed()));
+                }
+            }
+        }
+        for (target, _) in waiting.into_values() {
+            results.insert(target, Err(io::ErrorKind::TimedOut.into()));
+        }
+        results
+    }
+
+    /// The sender and sequence number of the next echo reply to this pinger, if one is queued.
+    fn read_reply(&mut self) -> Option<(Ipv4Addr, u16)> {
+        let mut buffer = [0; 2048];
+        loop {
+            let length = self.socket.read(&mut buffer).ok()?;
+            let packet = buffer.get(..length)?;
+            let header = usize::from(packet.first()? & 0x0f) * 4;
+            let from = Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?);
+            let Some(&[ECHO_REPLY, _, _, _, i1, i2, s1, s2]) =
+                packet.get(header..).and_then(<[u8]>::first_chunk)
+            else {
+                continue;
+            };
+            if u16::from_be_bytes([i1, i2]) == self.identifier {
+                return Some((from, u16::from_be_bytes([s1, s2])));
+            }
+        }
+    }
+}
+
+/// Type, code, checksum (2), identifier (2), sequence number (2), then data.
+fn echo_request(identifier: u16, sequence: u16) -> Vec<u8> {
+    let mut packet = vec![ECHO_REQUEST, 0, 0, 0];
+    packet.extend(identifier.to_be_bytes());
+    packet.extend(sequence.to_be_bytes());
+    packet.extend([0x54; 24]);
+    let checksum = internet_checksum(&packet);
+    packet.splice(2..4, checksum.to_be_bytes());
+    packet
+}
+
+/// RFC 1071, for an even number of bytes.
+fn internet_checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = 0;
+    for pair in bytes.chunks_exact(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

@@ -1,0 +1,125 @@
+//! Numbered UDP packets at a steady rate, and a count of those that never arrived.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::netns::NetNs;
+
+/// How long a receiver waits for stragglers after the last packet was sent.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+
+/// A running stream of packets numbered from 0.
+#[derive(Debug)]
+pub struct Stream {
+    name: String,
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<io::Result<u64>>,
+    receiver: JoinHandle<Vec<u64>>,
+}
+
+/// What became of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The stream's name.
+    pub name: String,
+    /// Packets sent.
+    pub sent: u64,
+    /// Numbers that never arrived.
+    pub lost: Vec<u64>,
+    /// Packets that arrived more than once.
+    pub doubled: u64,
+}
+
+impl Stream {
+    /// Starts to send `per_second` packets from `from` to `address`, which lies in `to`.
+    ///
+    /// # Errors
+    /// What the kernel answers to opening the sockets.
+    pub fn start(
+        name: &str,
+        from: &NetNs,
+        to: &NetNs,
+        address: Ipv4Addr,
+        per_second: u32,
+    ) -> io::Result<Self> {
+        let inbound = to.run(|| UdpSocket::bind(SocketAddrV4::new(address, 0)))?;
+        let target = inbound.local_addr()?;
+        let outbound = from.run(|| -> io::Result<UdpSocket> {
+            let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.connect(target)?;
+            Ok(socket)
+        })?;
+        inbound.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stop_sending, stop_receiving) = (stop.clone(), stop.clone());
+        let interval = Duration::from_secs(1) / per_second;
+        Ok(Self {
+            name: name.to_owned(),
+            stop,
+            sender: std::thread::spawn(move || send(&outbound, interval, &stop_sending)),
+            receiver: std::thread::spawn(move || receive(&inbound, &stop_receiving)),
+        })
+    }
+
+    /// Stops sending, waits for stragglers, and counts.
+    ///
+    /// # Errors
+    /// What the kernel answered to a send.
+    ///
+    /// # Panics
+    /// When one of its threads did.
+    pub fn finish(self) -> io::Result<Outcome> {
+        self.stop.store(true, Ordering::Relaxed);
+        let sent = self.sender.join().expect("the sender does not panic")?;
+        let mut arrived = self.receiver.join().expect("the receiver does not panic");
+        arrived.sort_unstable();
+        let total = arrived.len();
+        arrived.dedup();
+        let lost = (0..sent)
+            .filter(|number| arrived.binary_search(number).is_err())
+            .collect();
+        Ok(Outcome {
+            name: self.name,
+            sent,
+            lost,
+            doubled: (total - arrived.len()) as u64,
+        })
+    }
+}
+
+fn send(socket: &UdpSocket, interval: Duration, stop: &AtomicBool) -> io::Result<u64> {
+    let started = Instant::now();
+    let mut number: u64 = 0;
+    while !stop.load(Ordering::Relaxed) {
+        match socket.send(&number.to_be_bytes()) {
+            // An ICMP error of an earlier packet: that packet is lost and counted as such.
+            Ok(_) | Err(_) => number += 1,
+        }
+        let due = started + interval * u32::try_from(number).unwrap_or(u32::MAX);
+        // Pacing is what this thread is for.
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(number)
+}
+
+fn receive(socket: &UdpSocket, stop: &AtomicBool) -> Vec<u64> {
+    let mut arrived = Vec::new();
+    let mut deadline: Option<Instant> = None;
+    let mut buffer = [0; 64];
+    loop {
+        if let Ok(8) = socket.recv(&mut buffer) {
+            arrived.push(u64::from_be_bytes(
+                *buffer.first_chunk().expect("8 of 64 bytes"),
+            ));
+        }
+        if stop.load(Ordering::Relaxed)
+            && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + STRAGGLERS)
+        {
+            return arrived;
+        }
+    }
+}
