@@ -132,7 +132,7 @@ pub(super) fn begin_message(out: &mut Vec<u8>, kind: MessageType) -> usize {
 }
 
 /// Sets the length of the message that starts at `start` and ends at the end of `out`.
-pub(super) fn end_message(out: &mut Vec<u8>, start: usize) {
+pub(super) fn end_message(out: &mut [u8], start: usize) {
     let length = out.len().saturating_sub(start);
     patch_u16(out, start.saturating_add(16), length);
 }
