@@ -6,10 +6,13 @@
 
 pub mod admin;
 pub mod bgp;
+pub mod duration;
 pub mod endpoint;
 pub mod ipam;
 pub mod key;
 pub mod metadata;
 pub mod node;
 pub mod object;
+pub mod params;
 pub mod pool;
+pub mod selector;

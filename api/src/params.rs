@@ -1,0 +1,394 @@
+//! Settings from the environment: the parameter table and its reader.
+//!
+//! A setting exists once, as a row of [`TABLE`]: its names, default, unit, allowed values and documentation. Everything
+//! else, the typed fields of [`Params`] included, comes from there.
+
+mod table;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use sha2::{Digest, Sha256};
+
+use crate::pool::EncapMode;
+pub use table::{TABLE, Values};
+pub use value::{AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, RouterIdSource};
+
+/// All settings, with where they come from. The fields are those of [`Values`].
+#[derive(Clone, Debug)]
+pub struct Params {
+    values: Values,
+    settings: Vec<Setting>,
+    rejected: Vec<ParamError>,
+    notices: Vec<Notice>,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The field of [`Values`].
+    pub field: &'static str,
+    /// Environment variables, the first one set counts.
+    pub names: &'static [&'static str],
+    /// Text that means the same as leaving it out.
+    pub default: &'static str,
+    /// Unit of a bare number; empty when there is none.
+    pub unit: &'static str,
+    /// What may be given, in words.
+    pub allowed: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// What the empty text means.
+    pub empty: EmptyText,
+    /// What a value that is not allowed leads to.
+    pub invalid: Invalid,
+}
+
+/// What the empty text means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmptyText {
+    /// The same as leaving the variable out.
+    IsUnset,
+    /// A value like any other.
+    IsValue,
+}
+
+/// What a value that is not allowed leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// The node does not start.
+    Stops,
+    /// The default is taken and the error logged: what Felix does with its own variables.
+    TakesDefault,
+}
+
+/// One setting as it is shown to an operator.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The row.
+    pub row: &'static Row,
+    /// The text in force.
+    pub text: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// This environment variable.
+    Environment(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Environment(variable) => write!(f, "environment variable {variable}"),
+        }
+    }
+}
+
+/// A value that is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamError {
+    /// Variable as it was given.
+    pub variable: String,
+    /// Its value.
+    pub value: String,
+    /// What is wrong, when that is more than not being allowed; else empty.
+    pub reason: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl fmt::Display for ParamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={:?}", self.variable, self.value)?;
+        if self.reason.is_empty() {
+            write!(f, " is not allowed")?;
+        } else {
+            write!(f, ": {}", self.reason)?;
+        }
+        write!(f, "; allowed: {}", self.allowed)
+    }
+}
+
+impl std::error::Error for ParamError {}
+
+/// Something an operator should know about a variable that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Variable.
+    pub variable: String,
+    /// Its value.
+    pub value: String,
+    /// What is done with it.
+    pub message: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={:?}: {}", self.variable, self.value, self.message)
+    }
+}
+
+impl Params {
+    /// Reads the variables of an environment; those not in the table are none of our business, unless they begin with
+    /// `FELIX_`, which makes a notice. The error holds everything that stops the node, not only the first.
+    pub fn from_env(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Vec<ParamError>> {
+        let mut reader = Reader::new(variables);
+        let mut values = reader.read_table();
+        if reader.origin("datastore_type") == Some(&Origin::Default) && values.store.is_some() {
+            values.datastore_type = DatastoreType::Local;
+        }
+        reader.check_together(&values);
+        reader.notice_unused(&values);
+        if reader.errors.is_empty() {
+            Ok(Self {
+                values,
+                settings: reader.settings,
+                rejected: reader.rejected,
+                notices: reader.notices,
+            })
+        } else {
+            Err(reader.errors)
+        }
+    }
+
+    /// Every setting in the table's order.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// Values in whose stead the default is used.
+    pub fn rejected(&self) -> &[ParamError] {
+        &self.rejected
+    }
+
+    /// What else an operator should know.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// The node's name: `NODENAME`, else `file` (content of the nodename file), else `HOSTNAME`, else the kernel's name;
+    /// the latter two in lower case. `None` when all are empty.
+    pub fn node_name(&self, file: Option<&str>, kernel_hostname: &str) -> Option<String> {
+        let given = self.values.nodename.clone();
+        let from_file = || file.map(|name| name.trim().to_owned());
+        let from_host = || {
+            self.values
+                .hostname
+                .as_ref()
+                .map(|name| name.to_lowercase())
+        };
+        let from_kernel = || Some(kernel_hostname.trim().to_lowercase());
+        let filled = |name: &String| !name.is_empty();
+        given
+            .or_else(|| from_file().filter(filled))
+            .or_else(|| from_host().filter(filled))
+            .or_else(|| from_kernel().filter(filled))
+    }
+}
+
+/// The router id made from a node's name: the first four bytes of its SHA-256, kept out of the multicast range.
+pub fn router_id_of_name(node: &str) -> Ipv4Addr {
+    let digest = Sha256::digest(node.as_bytes());
+    let first = if digest[0] > 223 {
+        digest[0] - 32
+    } else {
+        digest[0]
+    };
+    Ipv4Addr::new(first, digest[1], digest[2], digest[3])
+}
+
+/// Goes through the table once.
+struct Reader {
+    /// Variables by the name the table knows them by; `FELIX_` names are in upper case.
+    variables: BTreeMap<String, Variable>,
+    settings: Vec<Setting>,
+    errors: Vec<ParamError>,
+    rejected: Vec<ParamError>,
+    notices: Vec<Notice>,
+}
+
+struct Variable {
+    /// The name as it was given.
+    name: String,
+    text: String,
+}
+
+impl Reader {
+    fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let known_as = |name: &str| {
+            let upper = name.to_ascii_uppercase();
+            if upper.starts_with("FELIX_") {
+                upper
+            } else {
+                name.to_owned()
+            }
+        };
+        Self {
+            variables: variables
+                .into_iter()
+                .map(|(name, text)| (known_as(&name), Variable { name, text }))
+                .collect(),
+            settings: Vec::with_capacity(TABLE.len()),
+            errors: Vec::new(),
+            rejected: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    fn read<T>(&mut self, row: &'static Row, read: impl Fn(&str) -> Result<T, String>) -> T {
+        let default = || read(row.default).expect("the defaults of the table are allowed: tested");
+        let given = row
+            .names
+            .iter()
+            .filter_map(|name| self.variables.get(*name))
+            .find(|variable| row.empty == EmptyText::IsValue || !variable.text.trim().is_empty());
+        let mut setting = Setting {
+            row,
+            text: row.default.to_owned(),
+            origin: Origin::Default,
+        };
+        let value = match given {
+            None => default(),
+            Some(variable) => match read(variable.text.trim()) {
+                Ok(value) => {
+                    setting.text = variable.text.trim().to_owned();
+                    setting.origin = Origin::Environment(variable.name.clone());
+                    value
+                }
+                Err(reason) => {
+                    let error = ParamError {
+                        variable: variable.name.clone(),
+                        value: variable.text.clone(),
+                        reason,
+                        allowed: row.allowed.to_owned(),
+                    };
+                    match row.invalid {
+                        Invalid::Stops => self.errors.push(error),
+                        Invalid::TakesDefault => self.rejected.push(error),
+                    }
+                    default()
+                }
+            },
+        };
+        self.settings.push(setting);
+        value
+    }
+
+    fn setting(&self, field: &str) -> Option<&Setting> {
+        self.settings
+            .iter()
+            .find(|setting| setting.row.field == field)
+    }
+
+    fn origin(&self, field: &str) -> Option<&Origin> {
+        self.setting(field).map(|setting| &setting.origin)
+    }
+
+    /// Rules that bind several variables.
+    fn check_together(&mut self, values: &Values) {
+        if values.pool_ipip != EncapMode::Never && values.pool_vxlan != EncapMode::Never {
+            self.refuse(
+                "pool_vxlan",
+                format!(
+                    "a pool cannot have both tunnels, and CALICO_IPV4POOL_IPIP is {:?}",
+                    values.pool_ipip
+                ),
+                "one of CALICO_IPV4POOL_IPIP and CALICO_IPV4POOL_VXLAN other than `Never`",
+            );
+        }
+        let cidr_given = matches!(self.origin("pool_cidr"), Some(Origin::Environment(_)));
+        if values.no_default_pools && cidr_given {
+            self.refuse(
+                "pool_cidr",
+                "NO_DEFAULT_POOLS is `true`, so no pool would be made of it".to_owned(),
+                "one of CALICO_IPV4POOL_CIDR and NO_DEFAULT_POOLS=true",
+            );
+        }
+        if let PoolCidr::Cidr(cidr) = values.pool_cidr
+            && values.pool_block_size < cidr.prefix_len()
+        {
+            self.refuse(
+                "pool_block_size",
+                format!("a block would be larger than the pool {cidr}"),
+                &format!("{} to 32", cidr.prefix_len().max(20)),
+            );
+        }
+        if values.datastore_type == DatastoreType::Local && values.store.is_none() {
+            self.refuse(
+                "datastore_type",
+                "the embedded store is reached through TORTIE_STORE, which is not set".to_owned(),
+                "TORTIE_STORE=unix:/var/run/calico/tortie-store.sock or the like beside it",
+            );
+        }
+    }
+
+    fn refuse(&mut self, field: &str, reason: String, allowed: &str) {
+        let (variable, value) = self.as_given(field);
+        self.errors.push(ParamError {
+            variable,
+            value,
+            reason,
+            allowed: allowed.to_owned(),
+        });
+    }
+
+    /// The variable a field was set by, or would be, and its text.
+    fn as_given(&self, field: &str) -> (String, String) {
+        match self.setting(field) {
+            Some(setting) => match &setting.origin {
+                Origin::Environment(variable) => (variable.clone(), setting.text.clone()),
+                Origin::Default => (setting.row.names[0].to_owned(), setting.text.clone()),
+            },
+            None => (field.to_owned(), String::new()),
+        }
+    }
+
+    fn notice_unused(&mut self, values: &Values) {
+        if values.ip6_wanted {
+            self.notice(
+                "ip6_wanted",
+                "ignored: this release gives nodes and pods IPv4 addresses only".to_owned(),
+            );
+        }
+        if let PoolCidr::Cidr(cidr) = values.pool_cidr
+            && self
+                .setting("pool_cidr")
+                .is_some_and(|set| set.text != cidr.to_string())
+        {
+            self.notice("pool_cidr", format!("the range used is {cidr}"));
+        }
+        let known = |name: &String| TABLE.iter().any(|row| row.names.contains(&name.as_str()));
+        for (name, variable) in &self.variables {
+            if name.starts_with("FELIX_") && !known(name) {
+                self.notices.push(Notice {
+                    variable: variable.name.clone(),
+                    value: variable.text.clone(),
+                    message: "ignored: this release has no such setting".to_owned(),
+                });
+            }
+        }
+    }
+
+    fn notice(&mut self, field: &str, message: String) {
+        let (variable, value) = self.as_given(field);
+        self.notices.push(Notice {
+            variable,
+            value,
+            message,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The table itself: one row a parameter.
+
+use std::time::Duration;
+
+use super::value::{
+    self, AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, RouterIdSource,
+};
+use super::{EmptyText, Invalid, Params, Reader, Row};
+use crate::pool::EncapMode;
+use crate::selector::Selector;
+
+/// Makes, from one list, the struct with a typed field a row, the table of rows, and the code that fills the fields.
+macro_rules! parameters {
+    ($(
+        $(#[doc = $doc:literal])+
+        $field:ident: $type:ty = $read:expr, [$($name:literal),+], $default:literal, $unit:literal,
+            $empty:ident, $invalid:ident, $allowed:literal;
+    )*) => {
+        /// The value of every parameter.
+        #[derive(Clone, Debug)]
+        pub struct Values {
+            $( $(#[doc = $doc])+ pub $field: $type, )*
+        }
+
+        /// Every parameter, in the order in which they are shown.
+        pub static TABLE: &[Row] = &[$( Row {
+            field: stringify!($field),
+            names: &[$($name),+],
+            default: $default,
+            unit: $unit,
+            allowed: $allowed,
+            doc: concat!($($doc),+),
+            empty: EmptyText::$empty,
+            invalid: Invalid::$invalid,
+        }, )*];
+
+        impl Reader {
+            /// Reads all rows in order.
+            pub(super) fn read_table(&mut self) -> Values {
+                let mut rows = TABLE.iter();
+                Values {
+                    $( $field: self.read(
+                        rows.next().expect("the table has a row for each field"),
+                        $read,
+                    ), )*
+                }
+            }
+        }
+    };
+}
+
+parameters! {
+    /// Name of this node; else the nodename file, `HOSTNAME` and the kernel's host name are asked.
+    nodename: Option<String> = value::node_name, ["NODENAME"], "", "",
+        IsUnset, Stops, "letters, digits, `-`, `_` and `.`, 253 characters at most";
+    /// File with the node's name: second source of it, and where it is written once the node is up.
+    nodename_file: String = value::path, ["CALICO_NODENAME_FILE"], "/var/lib/calico/nodename", "",
+        IsUnset, Stops, "an absolute path";
+    /// Host name: third source of the node's name.
+    hostname: Option<String> = value::node_name, ["HOSTNAME"], "", "",
+        IsUnset, Stops, "letters, digits, `-`, `_` and `.`, 253 characters at most";
+    /// The node's IPv4 address.
+    ip: AddressSource = value::ipv4_source, ["IP"], "", "",
+        IsUnset, Stops, "`autodetect`, `none`, an IPv4 address, an IPv4 address with prefix length, or nothing";
+    /// Whether an IPv6 address is asked for.
+    ip6_wanted: bool = value::ipv6_wanted, ["IP6"], "", "",
+        IsUnset, Stops, "`autodetect`, `none`, an IPv6 address, an IPv6 address with prefix length, or nothing";
+    /// How the IPv4 address is detected.
+    ip_autodetection_method: String = value::method, ["IP_AUTODETECTION_METHOD"], "first-found", "",
+        IsUnset, Stops, "`first-found`, `interface=REGEX,…`, `skip-interface=REGEX,…`, `cidr=CIDR,…`, `can-reach=HOST` or `kubernetes-internal-ip`";
+    /// How often the address is detected anew.
+    autodetect_poll_interval: Duration = value::go_duration, ["AUTODETECT_POLL_INTERVAL"], "60s", "",
+        IsUnset, Stops, "a duration such as `60s` or `1m30s`";
+    /// Skip the check that no other node has our address.
+    disable_node_ip_check: bool = value::only_true, ["DISABLE_NODE_IP_CHECK"], "false", "",
+        IsUnset, Stops, "`true`; everything else means false";
+    /// The node's AS, written to its Node object.
+    as_number: Option<u32> = value::as_number, ["AS"], "", "",
+        IsUnset, Stops, "1 to 4294967295, or two numbers up to 65535 joined by a dot";
+    /// The speaker's router id.
+    router_id: RouterIdSource = value::router_id, ["CALICO_ROUTER_ID"], "", "",
+        IsUnset, Stops, "nothing (the node's IPv4 address), `hash`, or a dotted quad other than 0.0.0.0";
+    /// What carries packets between nodes.
+    backend: Backend = value::backend, ["CALICO_NETWORKING_BACKEND"], "bird", "",
+        IsUnset, Stops, "`bird` (BGP), `vxlan` or `none`";
+    /// Which datastore; `local` without being named when `TORTIE_STORE` is set.
+    datastore_type: DatastoreType = value::datastore_type, ["DATASTORE_TYPE", "CALICO_DATASTORE_TYPE"], "etcdv3", "",
+        IsUnset, Stops, "`kubernetes`, `etcdv3` or `local`";
+    /// Socket of the embedded store.
+    store: Option<String> = value::socket, ["TORTIE_STORE"], "", "",
+        IsUnset, Stops, "`unix:` and an absolute path, such as unix:/var/run/calico/tortie-store.sock";
+    /// Wait until the datastore answers, instead of failing at once.
+    wait_for_datastore: bool = value::only_true, ["WAIT_FOR_DATASTORE"], "false", "",
+        IsUnset, Stops, "`true`; everything else means false";
+    /// Make no pool at the first start.
+    no_default_pools: bool = value::only_true, ["NO_DEFAULT_POOLS"], "false", "",
+        IsUnset, Stops, "`true`; everything else means false";
+    /// Range of the pool made when no IPv4 pool exists.
+    pool_cidr: PoolCidr = value::pool_cidr, ["CALICO_IPV4POOL_CIDR"], "", "",
+        IsUnset, Stops, "an IPv4 range such as 10.244.0.0/16, `none`, or nothing (192.168.0.0/16, or a free range of 172.16.0.0/12)";
+    /// Prefix length of that pool's blocks.
+    pool_block_size: u8 = value::block_len, ["CALICO_IPV4POOL_BLOCK_SIZE"], "26", "bits",
+        IsUnset, Stops, "20 to 32";
+    /// IPIP between nodes for that pool.
+    pool_ipip: EncapMode = value::encap, ["CALICO_IPV4POOL_IPIP"], "Never", "",
+        IsUnset, Stops, "`Always`, `CrossSubnet`, `Never` or `off`";
+    /// VXLAN between nodes for that pool.
+    pool_vxlan: EncapMode = value::encap, ["CALICO_IPV4POOL_VXLAN"], "Never", "",
+        IsUnset, Stops, "`Always`, `CrossSubnet`, `Never` or `off`";
+    /// Masquerade what leaves the pools.
+    pool_nat_outgoing: bool = value::pool_bool, ["CALICO_IPV4POOL_NAT_OUTGOING"], "true", "",
+        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    /// Nodes that may use that pool.
+    pool_node_selector: Selector = value::selector, ["CALICO_IPV4POOL_NODE_SELECTOR"], "all()", "",
+        IsUnset, Stops, "a selector such as rack == 'r1'";
+    /// Do not announce that pool.
+    pool_disable_bgp_export: bool = value::pool_bool, ["CALICO_IPV4POOL_DISABLE_BGP_EXPORT"], "false", "",
+        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    /// UDP port of VXLAN.
+    vxlan_port: u16 = value::port, ["FELIX_VXLANPORT"], "4789", "",
+        IsUnset, TakesDefault, "1 to 65535";
+    /// VXLAN network identifier.
+    vxlan_vni: u32 = value::number(1..=0x00ff_ffff), ["FELIX_VXLANVNI"], "4096", "",
+        IsUnset, TakesDefault, "1 to 16777215";
+    /// MTU of `vxlan.calico`; 0 is found out.
+    vxlan_mtu_bytes: u32 = value::number(0..=65535), ["FELIX_VXLANMTU"], "0", "bytes",
+        IsUnset, TakesDefault, "0 (found out) to 65535";
+    /// Whether VXLAN is on; by default when a pool asks for it.
+    vxlan_enabled: Option<bool> = value::optional_felix_bool, ["FELIX_VXLANENABLED"], "", "",
+        IsUnset, TakesDefault, "`true` or `false`";
+    /// MTU of `tunl0`; 0 is found out.
+    ipip_mtu_bytes: u32 = value::number(0..=65535), ["FELIX_IPINIPMTU"], "0", "bytes",
+        IsUnset, TakesDefault, "0 (found out) to 65535";
+    /// Whether IPIP is on; by default when a pool asks for it.
+    ipip_enabled: Option<bool> = value::optional_felix_bool, ["FELIX_IPINIPENABLED"], "", "",
+        IsUnset, TakesDefault, "`true` or `false`";
+    /// Interfaces whose MTU counts as the host's.
+    mtu_iface_pattern: String = value::text, ["FELIX_MTUIFACEPATTERN"],
+        "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)", "",
+        IsUnset, TakesDefault, "a regular expression over interface names";
+    /// Beginnings of the names of workload interfaces.
+    interface_prefixes: Vec<String> = value::interface_prefixes, ["FELIX_INTERFACEPREFIX"], "cali", "",
+        IsUnset, TakesDefault, "beginnings of interface names, joined by commas";
+    /// Protocol number of workload routes.
+    device_route_protocol: u8 = value::byte, ["FELIX_DEVICEROUTEPROTOCOL"], "3", "",
+        IsUnset, TakesDefault, "0 to 255";
+    /// Metric of workload routes.
+    normal_route_priority: u32 = value::number(1..=2_147_483_646), ["FELIX_IPV4NORMALROUTEPRIORITY"], "1024", "",
+        IsUnset, TakesDefault, "1 to 2147483646";
+    /// Delete foreign routes on workload interfaces.
+    remove_external_routes: bool = value::felix_bool, ["FELIX_REMOVEEXTERNALROUTES"], "true", "",
+        IsUnset, TakesDefault, "`true` or `false`";
+    /// How often the kernel's routes are compared with the wanted ones; 0 is never.
+    route_refresh_interval: Duration = value::seconds, ["FELIX_ROUTEREFRESHINTERVAL"], "90", "s",
+        IsUnset, TakesDefault, "seconds; 0 for never";
+    /// How often the kernel's links are listed anew; 0 is never.
+    interface_refresh_interval: Duration = value::seconds, ["FELIX_INTERFACEREFRESHINTERVAL"], "90", "s",
+        IsUnset, TakesDefault, "seconds; 0 for never";
+    /// How often the node's status is reported; 0 is never.
+    reporting_interval: Duration = value::seconds, ["FELIX_REPORTINGINTERVALSECS"], "30", "s",
+        IsUnset, TakesDefault, "seconds; 0 for never";
+    /// The least severe line on the terminal.
+    log_severity_screen: LogSeverity = value::log_severity, ["FELIX_LOGSEVERITYSCREEN"], "Info", "",
+        IsUnset, TakesDefault, "`Trace`, `Debug`, `Info`, `Warning`, `Error` or `Fatal`";
+    /// Whether health is served over HTTP.
+    health_enabled: bool = value::felix_bool, ["FELIX_HEALTHENABLED"], "false", "",
+        IsUnset, TakesDefault, "`true` or `false`";
+    /// Address health is served at.
+    health_host: String = value::text, ["FELIX_HEALTHHOST"], "localhost", "",
+        IsUnset, TakesDefault, "an address or a name";
+    /// TCP port health is served at.
+    health_port: u16 = value::port, ["FELIX_HEALTHPORT"], "9099", "",
+        IsUnset, TakesDefault, "1 to 65535";
+    /// Whether metrics are served over HTTP.
+    metrics_enabled: bool = value::felix_bool, ["FELIX_PROMETHEUSMETRICSENABLED"], "false", "",
+        IsUnset, TakesDefault, "`true` or `false`";
+    /// Address metrics are served at; all when not given.
+    metrics_host: Option<String> = value::optional_text, ["FELIX_PROMETHEUSMETRICSHOST"], "", "",
+        IsUnset, TakesDefault, "an address or a name";
+    /// TCP port metrics are served at.
+    metrics_port: u16 = value::port, ["FELIX_PROMETHEUSMETRICSPORT"], "9091", "",
+        IsUnset, TakesDefault, "1 to 65535";
+}
+
+impl std::ops::Deref for Params {
+    type Target = Values;
+
+    fn deref(&self) -> &Values {
+        &self.values
+    }
+}

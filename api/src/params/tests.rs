@@ -1,0 +1,217 @@
+use std::time::Duration;
+
+use super::*;
+
+fn read(variables: &[(&str, &str)]) -> Result<Params, Vec<ParamError>> {
+    Params::from_env(
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+fn accepted(variables: &[(&str, &str)]) -> Params {
+    read(variables).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+#[test]
+fn an_empty_environment_gives_the_defaults_of_the_contract() {
+    let params = accepted(&[]);
+    assert_eq!(params.nodename_file, "/var/lib/calico/nodename");
+    assert_eq!(params.ip, AddressSource::Keep);
+    assert_eq!(params.router_id, RouterIdSource::NodeAddress);
+    assert_eq!(params.backend, Backend::Bgp);
+    assert_eq!(params.datastore_type, DatastoreType::Etcdv3);
+    assert_eq!(params.pool_cidr, PoolCidr::Choose);
+    assert_eq!(params.pool_block_size, 26);
+    assert!(params.pool_nat_outgoing);
+    assert!(!params.pool_disable_bgp_export);
+    assert_eq!((params.vxlan_port, params.vxlan_vni), (4789, 4096));
+    assert_eq!(params.route_refresh_interval, Duration::from_secs(90));
+    assert_eq!(params.health_port, 9099);
+    assert_eq!(params.metrics_port, 9091);
+    assert_eq!(params.settings().len(), TABLE.len());
+    assert!(
+        params
+            .settings()
+            .iter()
+            .all(|setting| setting.origin == Origin::Default)
+    );
+}
+
+#[test]
+fn every_error_is_reported_with_variable_value_and_what_is_allowed() {
+    let errors = read(&[
+        ("CALICO_IPV4POOL_CIDR", "10.0.0.0/33"),
+        ("CALICO_IPV4POOL_BLOCK_SIZE", "19"),
+        ("CALICO_IPV4POOL_IPIP", "sometimes"),
+        ("AS", "70000.1"),
+        ("IP", "fd00::1"),
+        ("CALICO_IPV4POOL_NODE_SELECTOR", "rack = 'a'"),
+    ])
+    .expect_err("all are wrong");
+    let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 6, "{shown:?}");
+    for (variable, value, allowed) in [
+        ("CALICO_IPV4POOL_CIDR", "10.0.0.0/33", "IPv4 range"),
+        ("CALICO_IPV4POOL_BLOCK_SIZE", "19", "20 to 32"),
+        ("CALICO_IPV4POOL_IPIP", "sometimes", "CrossSubnet"),
+        ("AS", "70000.1", "4294967295"),
+        ("IP", "fd00::1", "autodetect"),
+        (
+            "CALICO_IPV4POOL_NODE_SELECTOR",
+            "rack = 'a'",
+            "at character 6",
+        ),
+    ] {
+        let named = format!("{variable}={value:?}");
+        assert!(
+            shown
+                .iter()
+                .any(|text| text.starts_with(&named) && text.contains(allowed)),
+            "{variable}: {shown:?}"
+        );
+    }
+}
+
+#[test]
+fn rules_between_variables_are_checked() {
+    for (variables, named) in [
+        (
+            vec![
+                ("CALICO_IPV4POOL_IPIP", "Always"),
+                ("CALICO_IPV4POOL_VXLAN", "CrossSubnet"),
+            ],
+            "CALICO_IPV4POOL_VXLAN",
+        ),
+        (
+            vec![
+                ("NO_DEFAULT_POOLS", "True"),
+                ("CALICO_IPV4POOL_CIDR", "10.0.0.0/16"),
+            ],
+            "CALICO_IPV4POOL_CIDR",
+        ),
+        (
+            vec![("CALICO_IPV4POOL_CIDR", "10.0.0.0/28")],
+            "CALICO_IPV4POOL_BLOCK_SIZE",
+        ),
+        (vec![("DATASTORE_TYPE", "local")], "DATASTORE_TYPE"),
+    ] {
+        let errors = read(&variables).expect_err(named);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(errors[0].variable, named);
+    }
+}
+
+#[test]
+fn a_wrong_felix_value_leaves_the_default_and_is_told() {
+    let params = accepted(&[("FELIX_VxlanPort", "70000"), ("FELIX_HEALTHPORT", "none")]);
+    assert_eq!(params.vxlan_port, 4789);
+    assert_eq!(params.rejected().len(), 2);
+    assert_eq!(params.rejected()[0].variable, "FELIX_VxlanPort");
+}
+
+#[test]
+fn felix_names_are_read_in_any_case_and_none_is_zero() {
+    let params = accepted(&[
+        ("Felix_VXLANport", "8472"),
+        ("FELIX_ROUTEREFRESHINTERVAL", "none"),
+        ("FELIX_INTERFACEPREFIX", "cali, tap"),
+    ]);
+    assert_eq!(params.vxlan_port, 8472);
+    assert_eq!(params.route_refresh_interval, Duration::ZERO);
+    assert_eq!(params.interface_prefixes, ["cali", "tap"]);
+    let shown = params
+        .settings()
+        .iter()
+        .find(|setting| setting.row.field == "vxlan_port");
+    let shown = shown.expect("each row is shown");
+    assert_eq!(shown.text, "8472");
+    assert_eq!(
+        shown.origin,
+        Origin::Environment("Felix_VXLANport".to_owned())
+    );
+}
+
+#[test]
+fn pool_booleans_are_true_unless_a_word_for_no_is_given() {
+    for (text, wanted) in [
+        ("", true),
+        ("False", false),
+        ("0", false),
+        ("off", true),
+        ("N", false),
+    ] {
+        let params = accepted(&[("CALICO_IPV4POOL_NAT_OUTGOING", text)]);
+        assert_eq!(params.pool_nat_outgoing, wanted, "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_ignored_is_told() {
+    let params = accepted(&[
+        ("IP6", "autodetect"),
+        ("FELIX_BPFENABLED", "true"),
+        ("CALICO_IPV4POOL_CIDR", "10.1.2.3/16"),
+    ]);
+    let named: Vec<&str> = params
+        .notices()
+        .iter()
+        .map(|notice| notice.variable.as_str())
+        .collect();
+    assert_eq!(named, ["IP6", "CALICO_IPV4POOL_CIDR", "FELIX_BPFENABLED"]);
+    assert_eq!(
+        params.pool_cidr,
+        PoolCidr::Cidr("10.1.0.0/16".parse().unwrap())
+    );
+}
+
+#[test]
+fn a_store_socket_means_the_local_datastore() {
+    let params = accepted(&[("TORTIE_STORE", "unix:/run/store.sock")]);
+    assert_eq!(params.datastore_type, DatastoreType::Local);
+    assert_eq!(params.store.as_deref(), Some("/run/store.sock"));
+}
+
+#[test]
+fn the_node_name_comes_from_the_first_source_that_has_one() {
+    assert_eq!(
+        accepted(&[("NODENAME", "A")])
+            .node_name(Some("b"), "c")
+            .as_deref(),
+        Some("A")
+    );
+    assert_eq!(
+        accepted(&[("HOSTNAME", "H")])
+            .node_name(Some("b\n"), "c")
+            .as_deref(),
+        Some("b")
+    );
+    assert_eq!(
+        accepted(&[("HOSTNAME", "H")])
+            .node_name(None, "c")
+            .as_deref(),
+        Some("h")
+    );
+    assert_eq!(
+        accepted(&[]).node_name(Some(""), " C\n").as_deref(),
+        Some("c")
+    );
+    assert_eq!(accepted(&[]).node_name(None, ""), None);
+}
+
+#[test]
+fn addresses_and_numbers_are_read_in_each_form() {
+    let params = accepted(&[
+        ("IP", "10.10.1.11/24"),
+        ("AS", "1.10"),
+        ("CALICO_ROUTER_ID", "hash"),
+    ]);
+    assert_eq!(
+        params.ip,
+        AddressSource::Cidr("10.10.1.11/24".parse().unwrap())
+    );
+    assert_eq!(params.as_number, Some(65546));
+    assert_eq!(params.router_id, RouterIdSource::Hash);
+    assert!(!router_id_of_name("node-1").is_multicast());
+}

@@ -1,0 +1,365 @@
+//! What the values of parameters can be, and how they are read from text.
+//!
+//! A reader's error says what is wrong when that is more than "not one of the allowed values", which the table's row
+//! says anyway; then it is empty.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use crate::duration;
+use crate::pool::EncapMode;
+use crate::selector::Selector;
+
+/// A value, or what is wrong with the text.
+pub(super) type Read<T> = Result<T, String>;
+
+/// Where the node's IPv4 address comes from: variable `IP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    /// Keep the stored address; detect one when none is stored.
+    Keep,
+    /// Detect it at each start.
+    Autodetect,
+    /// Store none; keep what is stored.
+    None,
+    /// This address, with the prefix length of the interface that has it, else /32.
+    Address(Ipv4Addr),
+    /// This address and prefix length; host bits are kept.
+    Cidr(Ipv4Net),
+}
+
+/// Where the router id comes from: variable `CALICO_ROUTER_ID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterIdSource {
+    /// The node's IPv4 address.
+    NodeAddress,
+    /// From the node's name: [`super::router_id_of_name`].
+    Hash,
+    /// Given.
+    Literal(Ipv4Addr),
+}
+
+/// The range of the first IPv4 pool: variable `CALICO_IPV4POOL_CIDR`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolCidr {
+    /// To be chosen: 192.168.0.0/16, or one that the host has no address in.
+    Choose,
+    /// Make no pool.
+    None,
+    /// This range, host bits cleared.
+    Cidr(Ipv4Net),
+}
+
+/// What carries packets between nodes: variable `CALICO_NETWORKING_BACKEND`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// BGP (and whatever tunnels the pools ask for).
+    Bgp,
+    /// VXLAN without BGP.
+    Vxlan,
+    /// Nothing: policy only.
+    None,
+}
+
+/// Which datastore: variable `DATASTORE_TYPE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatastoreType {
+    /// The Kubernetes API.
+    Kubernetes,
+    /// etcd, version 3 of its API.
+    Etcdv3,
+    /// The embedded store, through the socket named by `TORTIE_STORE`.
+    Local,
+}
+
+/// The least severe line to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogSeverity {
+    Trace,
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Fatal,
+}
+
+fn no<T>() -> Read<T> {
+    Err(String::new())
+}
+
+fn ok_or_no<T>(value: Option<T>) -> Read<T> {
+    value.ok_or_else(String::new)
+}
+
+/// `text`, or `None` when it is empty.
+pub(super) fn optional_text(text: &str) -> Read<Option<String>> {
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+pub(super) fn text(text: &str) -> Read<String> {
+    Ok(text.to_owned())
+}
+
+pub(super) fn node_name(text: &str) -> Read<Option<String>> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.chars().all(fits) && text.len() <= 253 {
+        optional_text(text)
+    } else {
+        no()
+    }
+}
+
+pub(super) fn path(text: &str) -> Read<String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        no()
+    }
+}
+
+/// The path of a Unix socket, given as `unix:/path` or `/path`.
+pub(super) fn socket(text: &str) -> Read<Option<String>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    path(text.strip_prefix("unix:").unwrap_or(text)).map(Some)
+}
+
+/// Calico's start-up takes whatever is not a word for "no" as "yes", the empty text included.
+pub(super) fn pool_bool(text: &str) -> Read<bool> {
+    Ok(!is_word_for_no(text))
+}
+
+fn is_word_for_no(text: &str) -> bool {
+    ["false", "0", "no", "n", "f"]
+        .iter()
+        .any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// Only the word `true`, in any case, switches it on.
+pub(super) fn only_true(text: &str) -> Read<bool> {
+    Ok(text.eq_ignore_ascii_case("true"))
+}
+
+pub(super) fn felix_bool(text: &str) -> Read<bool> {
+    let yes = ["true", "1", "yes", "y", "t"];
+    if yes.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        Ok(true)
+    } else if is_word_for_no(text) || is_none(text) {
+        Ok(false)
+    } else {
+        no()
+    }
+}
+
+pub(super) fn optional_felix_bool(text: &str) -> Read<Option<bool>> {
+    if text.is_empty() || is_none(text) {
+        return Ok(None);
+    }
+    felix_bool(text).map(Some)
+}
+
+/// Felix reads the word `none` as the zero of a parameter that may be zero.
+fn is_none(text: &str) -> bool {
+    text.eq_ignore_ascii_case("none")
+}
+
+pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Read<u32> {
+    move |text| {
+        let text = if is_none(text) && range.contains(&0) {
+            "0"
+        } else {
+            text
+        };
+        ok_or_no(text.parse().ok().filter(|number| range.contains(number)))
+    }
+}
+
+pub(super) fn port(text: &str) -> Read<u16> {
+    ok_or_no(text.parse().ok().filter(|port| *port != 0))
+}
+
+pub(super) fn byte(text: &str) -> Read<u8> {
+    ok_or_no(if is_none(text) {
+        Some(0)
+    } else {
+        text.parse().ok()
+    })
+}
+
+pub(super) fn block_len(text: &str) -> Read<u8> {
+    ok_or_no(text.parse().ok().filter(|len| (20..=32).contains(len)))
+}
+
+pub(super) fn seconds(text: &str) -> Read<Duration> {
+    ok_or_no(if is_none(text) {
+        Some(Duration::ZERO)
+    } else {
+        duration::parse_seconds(text)
+    })
+}
+
+pub(super) fn go_duration(text: &str) -> Read<Duration> {
+    ok_or_no(duration::parse(text))
+}
+
+/// A number, or two 16-bit halves joined by a dot (RFC 5396 asdot).
+pub(super) fn as_number(text: &str) -> Read<Option<u32>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = match text.split_once('.') {
+        Some((high, low)) => match (high.parse::<u16>(), low.parse::<u16>()) {
+            (Ok(high), Ok(low)) => Some(u32::from(high) << 16 | u32::from(low)),
+            _ => None,
+        },
+        None => text.parse().ok(),
+    };
+    match number {
+        Some(0) => Err("AS 0 is reserved (RFC 7607)".to_owned()),
+        Some(number) => Ok(Some(number)),
+        None => no(),
+    }
+}
+
+pub(super) fn ipv4_source(text: &str) -> Read<AddressSource> {
+    if text.is_empty() {
+        return Ok(AddressSource::Keep);
+    }
+    match text {
+        "autodetect" => return Ok(AddressSource::Autodetect),
+        "none" => return Ok(AddressSource::None),
+        _ => {}
+    }
+    let (addr, source) = if text.contains('/') {
+        let Ok(net) = text.parse::<Ipv4Net>() else {
+            return no();
+        };
+        (net.addr(), AddressSource::Cidr(net))
+    } else {
+        let Ok(addr) = text.parse() else {
+            return no();
+        };
+        (addr, AddressSource::Address(addr))
+    };
+    if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() || addr.is_link_local() {
+        return Err("other nodes cannot reach this address".to_owned());
+    }
+    Ok(source)
+}
+
+/// Whether an IPv6 address is asked for; only the form is checked.
+pub(super) fn ipv6_wanted(text: &str) -> Read<bool> {
+    match text {
+        "" | "none" => Ok(false),
+        "autodetect" => Ok(true),
+        _ => {
+            let addr = text.split_once('/').map_or(text, |(addr, _)| addr);
+            match addr.parse() {
+                Ok(IpAddr::V6(_)) => Ok(true),
+                _ => no(),
+            }
+        }
+    }
+}
+
+pub(super) fn method(text: &str) -> Read<String> {
+    let plain = ["", "first-found", "kubernetes-internal-ip"];
+    let with_argument = ["interface=", "skip-interface=", "cidr=", "can-reach="];
+    let known = plain.contains(&text)
+        || with_argument.iter().any(|prefix| {
+            text.strip_prefix(prefix)
+                .is_some_and(|rest| !rest.is_empty())
+        });
+    if known { Ok(text.to_owned()) } else { no() }
+}
+
+pub(super) fn router_id(text: &str) -> Read<RouterIdSource> {
+    match text {
+        "" => Ok(RouterIdSource::NodeAddress),
+        "hash" => Ok(RouterIdSource::Hash),
+        _ => match text.parse() {
+            Ok(Ipv4Addr::UNSPECIFIED) => {
+                Err("a router id of 0.0.0.0 is refused by every peer (RFC 6286)".to_owned())
+            }
+            Ok(id) => Ok(RouterIdSource::Literal(id)),
+            Err(_) => no(),
+        },
+    }
+}
+
+pub(super) fn pool_cidr(text: &str) -> Read<PoolCidr> {
+    match text {
+        "" => return Ok(PoolCidr::Choose),
+        "none" => return Ok(PoolCidr::None),
+        _ => {}
+    }
+    let Ok(cidr) = text.parse::<Ipv4Net>() else {
+        return no();
+    };
+    if cidr.network().is_link_local() {
+        return Err("link-local addresses cannot be given to pods".to_owned());
+    }
+    Ok(PoolCidr::Cidr(cidr.trunc()))
+}
+
+pub(super) fn encap(text: &str) -> Read<EncapMode> {
+    match text.to_ascii_lowercase().as_str() {
+        "" | "off" | "never" => Ok(EncapMode::Never),
+        "always" => Ok(EncapMode::Always),
+        "crosssubnet" | "cross-subnet" => Ok(EncapMode::CrossSubnet),
+        _ => no(),
+    }
+}
+
+pub(super) fn selector(text: &str) -> Read<Selector> {
+    Selector::parse(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn backend(text: &str) -> Read<Backend> {
+    match text {
+        "" | "bird" => Ok(Backend::Bgp),
+        "vxlan" => Ok(Backend::Vxlan),
+        "none" => Ok(Backend::None),
+        _ => no(),
+    }
+}
+
+pub(super) fn datastore_type(text: &str) -> Read<DatastoreType> {
+    match text {
+        "kubernetes" => Ok(DatastoreType::Kubernetes),
+        "etcdv3" => Ok(DatastoreType::Etcdv3),
+        "local" => Ok(DatastoreType::Local),
+        _ => no(),
+    }
+}
+
+pub(super) fn log_severity(text: &str) -> Read<LogSeverity> {
+    match text.to_ascii_lowercase().as_str() {
+        "trace" => Ok(LogSeverity::Trace),
+        "debug" => Ok(LogSeverity::Debug),
+        "info" => Ok(LogSeverity::Info),
+        "warning" | "warn" => Ok(LogSeverity::Warning),
+        "error" => Ok(LogSeverity::Error),
+        "fatal" => Ok(LogSeverity::Fatal),
+        _ => no(),
+    }
+}
+
+/// Comma-separated beginnings of interface names.
+pub(super) fn interface_prefixes(text: &str) -> Read<Vec<String>> {
+    let prefixes: Vec<String> = text.split(',').map(|item| item.trim().to_owned()).collect();
+    let fits = |prefix: &String| {
+        (1..=15).contains(&prefix.len())
+            && !prefix.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+    };
+    if prefixes.iter().all(fits) {
+        Ok(prefixes)
+    } else {
+        no()
+    }
+}
