@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::types::{AfiSafi, Asn, RouterId};
 
 pub mod as_path;
+pub(in crate::wire) mod codec;
 pub mod community;
+pub(in crate::wire) mod table;
 
 use as_path::AsPath;
 use community::{Community, ExtendedCommunity, LargeCommunity};
@@ -171,6 +173,9 @@ pub enum AsnWidth {
 
 impl fmt::Display for AttributeCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "attribute {}", self.0)
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "attribute {}", self.0),
+        }
     }
 }

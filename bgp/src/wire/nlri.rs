@@ -22,6 +22,8 @@ use crate::wire::reader::Reader;
 pub struct Nlri {
     family: AfiSafi,
     bytes: Bytes,
+    /// Some prefix is not unicast.
+    suspicious: bool,
 }
 
 /// Why a prefix cannot be read; what follows it cannot be found either.
@@ -54,10 +56,44 @@ impl Nlri {
     /// The first prefix that cannot be read.
     pub fn new(family: AfiSafi, bytes: Bytes) -> Result<Self, PrefixError> {
         let mut reader = Reader::new(&bytes);
+        let mut suspicious = false;
+        let max = max_bits(family);
         while !reader.is_empty() {
-            take_prefix(&mut reader, max_bits(family))?;
+            let (bits, octets) = take_prefix(&mut reader, max)?;
+            suspicious |= !is_unicast(family, bits, octets);
         }
-        Ok(Self { family, bytes })
+        Ok(Self {
+            family,
+            bytes,
+            suspicious,
+        })
+    }
+
+    /// Takes out multicast and link-local prefixes, which no unicast route can have (RFC 4271 §6.3).
+    pub(super) fn remove_not_unicast(&mut self) -> Vec<IpNet> {
+        let mut removed = Vec::new();
+        if !self.suspicious {
+            return removed;
+        }
+        let mut kept = Vec::with_capacity(self.bytes.len());
+        for prefix in self.iter() {
+            let unicast = match prefix {
+                IpNet::V4(net) => {
+                    is_unicast(self.family, net.prefix_len(), &net.network().octets())
+                }
+                IpNet::V6(net) => {
+                    is_unicast(self.family, net.prefix_len(), &net.network().octets())
+                }
+            };
+            if unicast {
+                write_prefix(&mut kept, self.family, prefix);
+            } else {
+                removed.push(prefix);
+            }
+        }
+        self.bytes = kept.into();
+        self.suspicious = false;
+        removed
     }
 
     /// The family of every prefix.
@@ -161,6 +197,16 @@ const fn max_bits(family: AfiSafi) -> u8 {
     match family {
         AfiSafi::Ipv4Unicast => 32,
         AfiSafi::Ipv6Unicast => 128,
+    }
+}
+
+/// Not inside 224.0.0.0/4, ff00::/8, fe80::/10.
+const fn is_unicast(family: AfiSafi, bits: u8, octets: &[u8]) -> bool {
+    match (family, octets) {
+        (AfiSafi::Ipv4Unicast, [first, ..]) => !(bits >= 4 && *first & 0xf0 == 0xe0),
+        (AfiSafi::Ipv6Unicast, [0xff, ..]) => bits < 8,
+        (AfiSafi::Ipv6Unicast, [0xfe, second, ..]) => !(bits >= 10 && *second & 0xc0 == 0x80),
+        (AfiSafi::Ipv4Unicast | AfiSafi::Ipv6Unicast, _) => true,
     }
 }
 

@@ -3,7 +3,13 @@
 use std::fmt;
 
 use crate::types::Asn;
-use crate::wire::reader::Reader;
+use crate::wire::attr::AsnWidth;
+use crate::wire::attr::codec::put_asn;
+use crate::wire::reader::{ReadError, Reader};
+
+/// Segment types of RFC 5065 §3.
+const CONFED_SEQUENCE: u8 = 3;
+const CONFED_SET: u8 = 4;
 
 /// An AS_PATH, held as its own encoding with 4-octet AS numbers: one allocation, none when empty, and towards
 /// 4-octet peers it is sent as it is.
@@ -99,6 +105,97 @@ impl AsPath {
         Self::from_segments([(SegmentKind::Sequence, asns)])
     }
 
+    /// Reads the value of AS_PATH.
+    ///
+    /// # Errors
+    /// RFC 7606 §7.2, RFC 7607 §2.
+    pub(in crate::wire) fn decode(value: &[u8], width: AsnWidth) -> Result<Self, PathError> {
+        let mut reader = Reader::new(value);
+        let mut octets = Vec::with_capacity(match width {
+            AsnWidth::Two => value.len().saturating_mul(2),
+            AsnWidth::Four => value.len(),
+        });
+        while !reader.is_empty() {
+            let found = read_segment(&mut reader, width, &mut octets)?;
+            SegmentKind::from_code(found).ok_or(PathError::SegmentType { found })?;
+        }
+        Ok(Self {
+            octets: octets.into(),
+        })
+    }
+
+    /// Reads the value of AS4_PATH, whose confederation segments are dropped (RFC 6793 §6).
+    ///
+    /// # Errors
+    /// As for AS_PATH.
+    pub(in crate::wire) fn decode_as4(value: &[u8]) -> Result<Self, PathError> {
+        let mut reader = Reader::new(value);
+        let mut octets = Vec::with_capacity(value.len());
+        while !reader.is_empty() {
+            let start = octets.len();
+            let found = read_segment(&mut reader, AsnWidth::Four, &mut octets)?;
+            match SegmentKind::from_code(found) {
+                Some(_) => {}
+                None if matches!(found, CONFED_SEQUENCE | CONFED_SET) => octets.truncate(start),
+                None => return Err(PathError::SegmentType { found }),
+            }
+        }
+        Ok(Self {
+            octets: octets.into(),
+        })
+    }
+
+    /// Appends the value of AS_PATH. In two octets, AS_TRANS stands for what does not fit.
+    pub(in crate::wire) fn encode(&self, width: AsnWidth, out: &mut Vec<u8>) {
+        match width {
+            AsnWidth::Four => out.extend_from_slice(&self.octets),
+            AsnWidth::Two => {
+                for segment in self.segments() {
+                    let count = u8::try_from(segment.count()).expect("segments hold 1 to 255");
+                    out.extend_from_slice(&[segment.kind.code(), count]);
+                    for asn in segment.asns() {
+                        put_asn(asn, width, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The path that AS_PATH (`self`) and AS4_PATH stand for (RFC 6793 §4.2.3): AS4_PATH, with what AS_PATH has more
+    /// in front of it.
+    pub(in crate::wire) fn merge_as4(&self, as4: &Self) -> Self {
+        let Some(mut missing) = self.length().checked_sub(as4.length()) else {
+            return self.clone();
+        };
+        let mut segments: Vec<(SegmentKind, Vec<Asn>)> = Vec::new();
+        for segment in self.segments() {
+            if missing == 0 {
+                break;
+            }
+            let (count, taken) = match segment.kind {
+                SegmentKind::Set => (1, segment.count()),
+                SegmentKind::Sequence => {
+                    let count = segment.count().min(missing);
+                    (count, count)
+                }
+            };
+            missing = missing.saturating_sub(count);
+            segments.push((segment.kind, segment.asns().take(taken).collect()));
+        }
+        for segment in as4.segments() {
+            match segments.last_mut() {
+                Some((SegmentKind::Sequence, asns))
+                    if segment.kind == SegmentKind::Sequence
+                        && asns.len().saturating_add(segment.count()) <= 255 =>
+                {
+                    asns.extend(segment.asns());
+                }
+                Some(_) | None => segments.push((segment.kind, segment.asns().collect())),
+            }
+        }
+        Self::from_segments(segments.iter().map(|(kind, asns)| (*kind, asns.as_slice())))
+    }
+
     /// The route was originated inside the AS.
     pub const fn is_empty(&self) -> bool {
         self.octets.is_empty()
@@ -176,6 +273,47 @@ impl AsPath {
         }
         Self::from_segments(segments.iter().map(|(kind, asns)| (*kind, asns.as_slice())))
     }
+}
+
+/// Appends one segment with 4-octet AS numbers, whatever its type, and returns the type.
+fn read_segment(
+    reader: &mut Reader<'_>,
+    width: AsnWidth,
+    octets: &mut Vec<u8>,
+) -> Result<u8, PathError> {
+    let left = reader.remaining();
+    let header_short = |_: ReadError| PathError::Short { needed: 2, left };
+    let kind = reader.u8().map_err(header_short)?;
+    let count = reader.u8().map_err(header_short)?;
+    if count == 0 {
+        return Err(PathError::EmptySegment);
+    }
+    let asn_octets = match width {
+        AsnWidth::Two => 2,
+        AsnWidth::Four => 4,
+    };
+    let needed = usize::from(count).saturating_mul(asn_octets);
+    let left = reader.remaining();
+    let asns = reader
+        .take(needed)
+        .map_err(|_| PathError::Short { needed, left })?;
+    octets.extend_from_slice(&[kind, count]);
+    match width {
+        AsnWidth::Two => {
+            for [high, low] in asns.as_chunks::<2>().0 {
+                octets.extend_from_slice(&[0, 0, *high, *low]);
+            }
+        }
+        AsnWidth::Four => octets.extend_from_slice(asns),
+    }
+    let zero = match width {
+        AsnWidth::Two => asns.as_chunks().0.contains(&[0_u8; 2]),
+        AsnWidth::Four => asns.as_chunks().0.contains(&[0_u8; 4]),
+    };
+    if zero {
+        return Err(PathError::AsZero);
+    }
+    Ok(kind)
 }
 
 impl fmt::Display for AsPath {

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::types::AfiSafi;
-use crate::wire::attr::{AsnWidth, NextHop, PathAttributes};
+use crate::wire::attr::codec::write_attribute;
+use crate::wire::attr::{AsnWidth, NextHop, PathAttributes, table};
 use crate::wire::message::{
     HEADER_LENGTH, MAX_EXTENDED_LENGTH, MAX_LENGTH, MessageType, begin_message, end_message,
     patch_u16,
@@ -44,8 +45,22 @@ pub struct AttributesTooLong {
 /// Encodes everything but MP_REACH_NLRI and MP_UNREACH_NLRI, to be used for any number of messages to any number of
 /// peers with the same width of AS numbers.
 pub fn encode_attributes(attributes: &PathAttributes, width: AsnWidth) -> Bytes {
-    let _ = (attributes, width);
-    Bytes::new()
+    let mut out = Vec::with_capacity(64);
+    let mut value = Vec::new();
+    let mut unknown = attributes.unknown.iter().peekable();
+    for row in &table::ROWS {
+        while let Some(raw) = unknown.next_if(|raw| raw.code < row.code) {
+            write_attribute(&mut out, raw.flags, raw.code.0, &raw.value);
+        }
+        value.clear();
+        if (row.encode)(attributes, width, &mut value) {
+            write_attribute(&mut out, row.flags, row.code.0, &value);
+        }
+    }
+    for raw in unknown {
+        write_attribute(&mut out, raw.flags, raw.code.0, &raw.value);
+    }
+    out.into()
 }
 
 /// Appends one UPDATE that announces as many of `prefixes` as fit, and returns how many it took from the iterator.

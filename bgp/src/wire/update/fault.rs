@@ -10,6 +10,7 @@ use crate::wire::attr::AttributeCode;
 use crate::wire::attr::as_path::PathError;
 use crate::wire::family::Family;
 use crate::wire::nlri::PrefixError;
+use crate::wire::notification::Notification;
 
 /// One error in one UPDATE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,16 +59,6 @@ pub enum Reason {
     /// A path attribute reaches over the end of the attributes (RFC 7606 §4).
     #[error("attribute needs {needed} octets, {left} left")]
     Overrun {
-        /// Octets it takes.
-        needed: usize,
-        /// Octets there were.
-        left: usize,
-    },
-    /// A length field of the UPDATE reaches over its end (RFC 7606 §3 a).
-    #[error("{field} of {needed} octets, {left} left")]
-    MessageOverrun {
-        /// The field's name.
-        field: &'static str,
         /// Octets it takes.
         needed: usize,
         /// Octets there were.
@@ -139,6 +130,40 @@ pub enum Reason {
     /// Not taken from a peer with 4-octet AS numbers (RFC 6793 §6).
     #[error("comes from a peer that writes 4-octet AS numbers")]
     FromFourOctetPeer,
+}
+
+impl Reason {
+    /// The NOTIFICATION to send when this ends the session (RFC 4271 §6.3). `whole` is the attribute as received.
+    pub(in crate::wire) fn notification(
+        &self,
+        attribute: Option<AttributeCode>,
+        whole: &[u8],
+    ) -> Notification {
+        let multiprotocol = matches!(
+            attribute,
+            Some(AttributeCode::MP_REACH_NLRI | AttributeCode::MP_UNREACH_NLRI)
+        );
+        match self {
+            Self::Repeated | Self::Overrun { .. } => Notification::malformed_attribute_list(),
+            Self::UnknownWellKnown => Notification::unrecognized_well_known(whole),
+            Self::Missing => {
+                Notification::missing_well_known(attribute.map_or(0, |attribute| attribute.0))
+            }
+            Self::Flags { .. } => Notification::attribute_flags(whole),
+            // RFC 4760 §7.
+            _ if multiprotocol => Notification::optional_attribute(whole),
+            Self::Length { .. } => Notification::attribute_length(whole),
+            Self::Origin { .. } => Notification::invalid_origin(whole),
+            Self::Path(_) | Self::FirstAs { .. } => Notification::malformed_as_path(),
+            Self::NextHop { .. } | Self::NextHopLength { .. } => {
+                Notification::invalid_next_hop(whole)
+            }
+            Self::Prefix(_) | Self::NotUnicast { .. } => Notification::invalid_network_field(),
+            Self::AsZero | Self::Family { .. } | Self::FromEbgp | Self::FromFourOctetPeer => {
+                Notification::optional_attribute(whole)
+            }
+        }
+    }
 }
 
 impl fmt::Display for Fault {
