@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha1::{Digest, Sha1};
 
 use crate::metadata::Resource;
 
@@ -70,4 +71,25 @@ pub struct NodeInterface {
     /// Addresses.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+}
+
+/// MAC of a node's `vxlan.calico` unless [`NodeSpec::vxlan_tunnel_mac_addr`] says otherwise: 0x66, then the first five
+/// bytes of the SHA-1 of the node's name, as Calico derives it.
+pub fn vxlan_mac(node: &str) -> [u8; 6] {
+    let digest = Sha1::digest(node.as_bytes());
+    let mut mac = [0x66; 6];
+    for (byte, from) in mac.iter_mut().skip(1).zip(digest.iter()) {
+        *byte = *from;
+    }
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vxlan_mac_is_0x66_and_the_start_of_the_names_sha1() {
+        assert_eq!(vxlan_mac("node1"), [0x66, 0xf9, 0x37, 0xc3, 0x7e, 0x94]);
+    }
 }

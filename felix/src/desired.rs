@@ -76,6 +76,32 @@ impl Row {
     }
 }
 
+/// What a [`Row`] is about: the unit in which the kernel is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "as in Row")]
+pub enum RowKind {
+    Link,
+    Addr,
+    Neigh,
+    Fdb,
+    Route,
+    Sysctl,
+}
+
+impl RowKey {
+    /// Its kind.
+    pub const fn kind(&self) -> RowKind {
+        match self {
+            Self::Link(_) => RowKind::Link,
+            Self::Addr(_) => RowKind::Addr,
+            Self::Neigh(_) => RowKind::Neigh,
+            Self::Fdb(_) => RowKind::Fdb,
+            Self::Route(_) => RowKind::Route,
+            Self::Sysctl(_) => RowKind::Sysctl,
+        }
+    }
+}
+
 /// A tunnel device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkSpec {
@@ -87,8 +113,9 @@ pub enum LinkSpec {
         port: u16,
         /// Outer source address.
         local: IpAddr,
-        /// Device that carries `local`.
-        parent: IfName,
+        /// Device that carries `local`. A wanted device without one is never made, and one that exists is left as it is:
+        /// the operations given out always name a parent.
+        parent: Option<IfName>,
         /// Own MAC.
         mac: Mac,
         /// MTU in bytes; `None` = the parent's less the encapsulation's 50 (v4) or 70 (v6).

@@ -1,0 +1,131 @@
+//! Why something the operator asked for is not done.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::key::Key;
+use ipnet::IpNet;
+
+/// What a [`Problem`] is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// An object.
+    Object(Key),
+    /// A route.
+    Prefix(IpNet),
+    /// This node's own tunnel device.
+    Device(&'static str),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(key) => key.fmt(f),
+            Self::Prefix(prefix) => write!(f, "route {prefix}"),
+            Self::Device(name) => write!(f, "device {name}"),
+        }
+    }
+}
+
+/// Something skipped: object, field and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// What is concerned.
+    pub subject: Subject,
+    /// Its field, as in the manifest; empty when it is the whole.
+    pub field: &'static str,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            subject,
+            field,
+            reason,
+        } = self;
+        if field.is_empty() {
+            write!(f, "{subject}: {reason}")
+        } else {
+            write!(f, "{subject}: {field}: {reason}")
+        }
+    }
+}
+
+/// Why something is skipped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The object cannot be used; the reader's words.
+    Invalid(Arc<str>),
+    /// Another object has the same value and was first.
+    Duplicate {
+        /// The value.
+        value: String,
+        /// The object that has it.
+        of: Key,
+    },
+    /// The node that owns the block has no Node object with an address of this family.
+    OwnerUnknown {
+        /// The node's name.
+        node: String,
+    },
+    /// The owner's tunnel address is not known.
+    OwnerHasNoTunnelAddress {
+        /// The node's name.
+        node: String,
+    },
+    /// No next hop of the BGP route leads anywhere.
+    NextHopUnreachable {
+        /// The next hops.
+        next_hops: Vec<IpAddr>,
+    },
+    /// This node's Node object lacks what is needed.
+    OwnNodeLacks {
+        /// The field.
+        field: &'static str,
+    },
+    /// No device of the host carries the node's address.
+    NoParent {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The field is known but not supported; acting without it would be wrong.
+    Unsupported,
+    /// An explicit peer has the address of a mesh peer and takes its place.
+    ReplacesMeshPeer {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(why) => f.write_str(why),
+            Self::Duplicate { value, of } => write!(f, "{value} is taken by {of}"),
+            Self::OwnerUnknown { node } => {
+                write!(f, "owner {node:?} has no Node object with an address")
+            }
+            Self::OwnerHasNoTunnelAddress { node } => {
+                write!(f, "owner {node:?} has no tunnel address yet")
+            }
+            Self::NextHopUnreachable { next_hops } => {
+                let hops: Vec<String> = next_hops.iter().map(ToString::to_string).collect();
+                write!(f, "no route to the next hop {}", hops.join(", "))
+            }
+            Self::OwnNodeLacks { field } => write!(f, "this node's Node object has no {field}"),
+            Self::NoParent { address } => {
+                write!(
+                    f,
+                    "no device of this host carries the node's address {address}"
+                )
+            }
+            Self::Unsupported => f.write_str("not supported, so the whole object is left out"),
+            Self::ReplacesMeshPeer { address } => {
+                write!(f, "takes the place of the mesh session to {address}")
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What the graph must know besides the objects of the cluster.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::params::{self, Backend, RouterIdSource, Values};
+use ipnet::IpNet;
+
+use crate::desired::{RouteKey, RowKey};
+use crate::ownership::{BgpRoutes, ExternalRoutes, Ownership, PROTOCOL_BOOT, TABLE_MAIN};
+
+/// Where routes to other nodes' blocks come from, by the encapsulation of their pool. VXLAN pools are always routed from
+/// the blocks themselves, prefixes outside every pool always from BGP. Names and meaning of Felix's
+/// `programClusterRoutes`; what Felix would not own, BGP does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterRoutes {
+    /// IPIP and plain pools from blocks.
+    Enabled,
+    /// IPIP and plain pools from BGP.
+    Disabled,
+    /// IPIP pools from blocks, plain ones from BGP.
+    #[default]
+    EnabledIpipOnly,
+    /// Plain pools from blocks, IPIP ones from BGP.
+    EnabledNoEncapOnly,
+}
+
+/// Settings of one node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node's name.
+    pub node_name: String,
+    /// What carries packets between nodes.
+    pub backend: Backend,
+    /// Protocol number of workload routes and of VXLAN tunnel routes; other than 3, of all routes but BGP's.
+    pub device_route_protocol: u8,
+    /// Names of pods' devices begin with one of these.
+    pub interface_prefixes: Vec<String>,
+    /// Foreign routes on pods' devices.
+    pub external_routes: ExternalRoutes,
+    /// VXLAN network identifier.
+    pub vxlan_vni: u32,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Overrides what the pools say.
+    pub vxlan_enabled: Option<bool>,
+    /// MTU of the VXLAN device; from the parent's when absent.
+    pub vxlan_mtu_bytes: Option<u32>,
+    /// Overrides what the pools say.
+    pub ipip_enabled: Option<bool>,
+    /// MTU of the IPIP device; from the parent's when absent.
+    pub ipip_mtu_bytes: Option<u32>,
+    /// Who routes to other nodes' blocks.
+    pub cluster_routes: ClusterRoutes,
+    /// Metric of workload routes and of routes from BGP.
+    pub normal_route_metric: u32,
+    /// `src` of IPv4 workload routes.
+    pub device_route_source: Option<Ipv4Addr>,
+    /// Turn on forwarding between interfaces.
+    pub ip_forwarding: bool,
+    /// Write IPv6 sysctls and routes.
+    pub ipv6_support: bool,
+    /// What pods' devices get as `rp_filter`: what `conf.default.rp_filter` was when the agent started, else `1`.
+    pub rp_filter: Arc<str>,
+    /// BGP Identifier.
+    pub router_id: RouterIdSource,
+    /// How long a restarted speaker waits for each peer's routes.
+    pub deferral_time: Duration,
+}
+
+impl Settings {
+    /// Calico's defaults.
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            backend: Backend::Bgp,
+            device_route_protocol: PROTOCOL_BOOT,
+            interface_prefixes: vec!["cali".to_owned()],
+            external_routes: ExternalRoutes::Remove,
+            vxlan_vni: 4096,
+            vxlan_port: 4789,
+            vxlan_enabled: None,
+            vxlan_mtu_bytes: None,
+            ipip_enabled: None,
+            ipip_mtu_bytes: None,
+            cluster_routes: ClusterRoutes::default(),
+            normal_route_metric: 1024,
+            device_route_source: None,
+            ip_forwarding: true,
+            ipv6_support: false,
+            rp_filter: Arc::from("1"),
+            router_id: RouterIdSource::NodeAddress,
+            deferral_time: Duration::from_secs(120),
+        }
+    }
+
+    /// From the environment. `rp_filter` is what `net/ipv4/conf/default/rp_filter` says, `1` when it cannot be read.
+    pub fn from_params(node_name: impl Into<String>, values: &Values, rp_filter: &str) -> Self {
+        let some = |bytes: u32| (bytes != 0).then_some(bytes);
+        Self {
+            backend: values.backend,
+            device_route_protocol: values.device_route_protocol,
+            interface_prefixes: values.interface_prefixes.clone(),
+            external_routes: if values.remove_external_routes {
+                ExternalRoutes::Remove
+            } else {
+                ExternalRoutes::Keep
+            },
+            vxlan_vni: values.vxlan_vni,
+            vxlan_port: values.vxlan_port,
+            vxlan_enabled: values.vxlan_enabled,
+            vxlan_mtu_bytes: some(values.vxlan_mtu_bytes),
+            ipip_enabled: values.ipip_enabled,
+            ipip_mtu_bytes: some(values.ipip_mtu_bytes),
+            normal_route_metric: values.normal_route_priority,
+            rp_filter: Arc::from(rp_filter),
+            router_id: values.router_id,
+            ..Self::new(node_name)
+        }
+    }
+
+    /// Which rows of the kernel are this agent's.
+    pub fn ownership(&self) -> Ownership {
+        Ownership {
+            interface_prefixes: self.interface_prefixes.clone(),
+            device_route_protocol: self.device_route_protocol,
+            bgp_routes: if self.backend == Backend::Bgp {
+                BgpRoutes::Ours
+            } else {
+                BgpRoutes::Foreign
+            },
+            external_routes: self.external_routes,
+        }
+    }
+
+    /// Key of the route to a pod of this node: what CNI ADD waits for.
+    pub fn workload_route_key(&self, addr: IpAddr) -> RowKey {
+        RowKey::Route(self.route_key(IpNet::from(addr), self.normal_route_metric))
+    }
+
+    /// BGP Identifier of a node with this address.
+    pub(crate) fn router_id(&self, node_address: Option<Ipv4Addr>) -> Ipv4Addr {
+        match self.router_id {
+            RouterIdSource::Literal(id) => id,
+            RouterIdSource::Hash => params::router_id_of_name(&self.node_name),
+            RouterIdSource::NodeAddress => {
+                node_address.unwrap_or_else(|| params::router_id_of_name(&self.node_name))
+            }
+        }
+    }
+
+    /// The kernel shows metric 1024 for an IPv6 route without one.
+    pub(crate) fn route_key(&self, dst: IpNet, metric: u32) -> RouteKey {
+        RouteKey {
+            table: TABLE_MAIN,
+            dst,
+            tos: 0,
+            metric: match dst {
+                IpNet::V6(_) if metric == 0 => 1024,
+                IpNet::V4(_) | IpNet::V6(_) => metric,
+            },
+        }
+    }
+}
