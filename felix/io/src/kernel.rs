@@ -1,0 +1,406 @@
+//! The kernel of one network namespace: operations in, results and objects out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+
+use felix::desired::{IfName, Row, RowKey};
+use felix::kernel::{KernelEvent, Op, OpError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::netlink::decode::{self, Names};
+use crate::netlink::monitor::Monitor;
+use crate::netlink::socket::{BATCH_BYTES, BATCH_MESSAGES, Failure, Requests};
+use crate::netlink::uapi::*;
+use crate::netlink::wire::{Batch, RouteHead};
+use crate::netlink::{encode, link};
+use crate::sysctl;
+
+/// Requests that wait for the thread; a caller beyond that waits in its `await`.
+const COMMANDS: usize = 64;
+/// Events that wait for the receiver; beyond that the kernel's socket buffer is the queue.
+const EVENTS: usize = 4096;
+
+/// What can be read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Table {
+    /// Devices: [`KernelEvent::Link`], and [`Row::Link`] for tunnel devices that are up.
+    Links,
+    /// Addresses: [`KernelEvent::HostAddr`] and [`Row::Addr`] for each.
+    Addrs,
+    /// Routes of table main, IPv4 and IPv6, of all protocols and owners, that a row can express.
+    Routes,
+    /// Permanent neighbours.
+    Neighbours,
+    /// Permanent forwarding entries of VXLAN devices.
+    Fdb,
+}
+
+impl Table {
+    /// All tables, in the order in which they make sense: devices first.
+    pub const ALL: [Self; 5] = [
+        Self::Links,
+        Self::Addrs,
+        Self::Routes,
+        Self::Neighbours,
+        Self::Fdb,
+    ];
+}
+
+/// A table could not be read. Retryable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read {table:?} from the kernel: {text} (errno {errno})")]
+pub struct DumpError {
+    /// Which.
+    pub table: Table,
+    /// errno, positive.
+    pub errno: i32,
+    /// The kernel's words.
+    pub text: Arc<str>,
+}
+
+enum Command {
+    Apply(Vec<Op>, oneshot::Sender<Vec<(RowKey, Result<(), OpError>)>>),
+    Dump(Table, oneshot::Sender<Result<Vec<KernelEvent>, DumpError>>),
+}
+
+/// Handle of the thread that writes to one namespace's kernel. The thread ends with the last handle.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Kernel {
+    /// Opens the sockets in the calling thread's network namespace and starts the thread, which
+    /// stays in that namespace (sysctls follow it).
+    ///
+    /// # Errors
+    /// Sockets or the thread could not be made.
+    pub fn open() -> io::Result<Self> {
+        let requests = Requests::open()?;
+        // Full: callers wait, nothing is dropped.
+        let (commands, queue) = mpsc::channel(COMMANDS);
+        thread::Builder::new()
+            .name("felix-kernel".to_owned())
+            .spawn(move || Worker { requests }.run(queue))?;
+        Ok(Self { commands })
+    }
+
+    /// Carries out operations in order; one result per operation, in order. A refusal of one does
+    /// not keep later ones from being tried. Removing what is not there is success.
+    pub async fn apply(&self, ops: Vec<Op>) -> Vec<(RowKey, Result<(), OpError>)> {
+        let keys: Vec<RowKey> = ops.iter().map(key).collect();
+        let (reply, answer) = oneshot::channel();
+        // A closed channel shows in the reply that never comes.
+        let _ = self.commands.send(Command::Apply(ops, reply)).await;
+        answer.await.unwrap_or_else(|_| {
+            let gone = OpError::Kernel {
+                errno: libc::ESHUTDOWN,
+                text: Arc::from("the kernel thread has ended"),
+            };
+            keys.into_iter()
+                .map(|key| (key, Err(gone.clone())))
+                .collect()
+        })
+    }
+
+    /// Reads a table. Subscribe with [`Kernel::events`] before, else a change in between is missed.
+    ///
+    /// # Errors
+    /// The kernel refused, or the table changed in each of several tries.
+    pub async fn dump(&self, table: Table) -> Result<Vec<KernelEvent>, DumpError> {
+        let (reply, answer) = oneshot::channel();
+        // A closed channel shows in the reply that never comes.
+        let _ = self.commands.send(Command::Dump(table, reply)).await;
+        answer.await.unwrap_or_else(|_| {
+            let text = Arc::from("the kernel thread has ended");
+            Err(DumpError {
+                table,
+                errno: libc::ESHUTDOWN,
+                text,
+            })
+        })
+    }
+
+    /// Subscribes to notifications of all tables, by anyone, this handle's own writes included. To
+    /// be called in a tokio runtime, from a thread in the namespace of [`Kernel::open`].
+    ///
+    /// Order is the kernel's. [`KernelEvent::Overrun`] means that events before it are missing:
+    /// read all tables again. The kernel does *not* tell of IPv4 routes that vanish because their
+    /// device went down or away: take [`KernelEvent::Link`] not up and [`KernelEvent::LinkGone`] as
+    /// that.
+    ///
+    /// # Errors
+    /// The socket could not be made.
+    pub fn events(&self) -> io::Result<mpsc::Receiver<KernelEvent>> {
+        let monitor = Monitor::open()?;
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        // Ends when the receiver is dropped.
+        tokio::spawn(monitor.run(sender));
+        Ok(receiver)
+    }
+}
+
+/// The key an operation is about.
+fn key(op: &Op) -> RowKey {
+    match op {
+        Op::Set(row) => row.key(),
+        Op::Remove(key) => key.clone(),
+    }
+}
+
+/// The thread's state.
+struct Worker {
+    requests: Requests,
+}
+
+impl Worker {
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(command) = queue.blocking_recv() {
+            match command {
+                // A caller that does not wait any more needs no answer; the work is done all the same.
+                Command::Apply(ops, reply) => drop(reply.send(self.apply(ops))),
+                Command::Dump(table, reply) => {
+                    let result = self.dump(table).map_err(|failure| DumpError {
+                        table,
+                        errno: failure.errno,
+                        text: Arc::from(failure.text),
+                    });
+                    drop(reply.send(result));
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, ops: Vec<Op>) -> Vec<(RowKey, Result<(), OpError>)> {
+        let mut run = Run::default();
+        for op in ops {
+            let index = run.results.len();
+            run.results.push((key(&op), Ok(())));
+            match &op {
+                Op::Set(Row::Link(..) | Row::Sysctl(..)) | Op::Remove(RowKey::Link(_)) => {
+                    run.flush(&mut self.requests);
+                    // What a device's making and unmaking does to indexes is asked again.
+                    run.indexes.clear();
+                    run.results[index].1 = self.alone(&op);
+                }
+                op => {
+                    let staged = run.stage(op, &self.requests);
+                    run.take_stage(index, device(op), matches!(op, Op::Remove(_)), staged);
+                }
+            }
+            if run.batch.len() >= BATCH_MESSAGES || run.batch.bytes_len() >= BATCH_BYTES - 1024 {
+                run.flush(&mut self.requests);
+            }
+        }
+        run.flush(&mut self.requests);
+        run.results
+    }
+
+    /// Operations that are more than one message.
+    fn alone(&mut self, op: &Op) -> Result<(), OpError> {
+        match op {
+            Op::Set(Row::Link(name, spec)) => link::set(&mut self.requests, name, spec),
+            Op::Remove(RowKey::Link(name)) => link::delete(&mut self.requests, name)
+                .map_err(|failure| link::refused(failure, name)),
+            Op::Set(Row::Sysctl(key, value)) => {
+                sysctl::write(key, value).map_err(|error| sysctl::refused(&error))
+            }
+            Op::Set(_) | Op::Remove(_) => Ok(()),
+        }
+    }
+
+    fn dump(&mut self, table: Table) -> Result<Vec<KernelEvent>, Failure> {
+        let mut names = Names::default();
+        match table {
+            Table::Links => self.read(RTM_GETLINK, AF_UNSPEC, &mut names),
+            Table::Addrs => self.read(RTM_GETADDR, AF_UNSPEC, &mut names),
+            Table::Fdb => self.read(RTM_GETNEIGH, AF_BRIDGE, &mut names),
+            Table::Routes | Table::Neighbours => {
+                let kind = if table == Table::Routes {
+                    RTM_GETROUTE
+                } else {
+                    RTM_GETNEIGH
+                };
+                let mut events = self.read(kind, AF_INET, &mut names)?;
+                events.append(&mut self.read(kind, AF_INET6, &mut names)?);
+                Ok(events)
+            }
+        }
+    }
+
+    /// One dump of one family.
+    fn read(
+        &mut self,
+        kind: u16,
+        family: u8,
+        names: &mut Names,
+    ) -> Result<Vec<KernelEvent>, Failure> {
+        // A second socket-like handle for name look-ups, as the first is borrowed by the dump.
+        let lookup = self.requests.as_fd().try_clone_to_owned()?;
+        let answer = self.requests.dump(
+            kind,
+            |writer| match kind {
+                RTM_GETLINK => {
+                    writer.ifinfo(family, 0, 0, 0);
+                    writer.attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+                }
+                RTM_GETADDR => writer.ifaddr(family, 0, 0, 0),
+                RTM_GETNEIGH => writer.neigh(family, 0, 0, 0),
+                _ => {
+                    writer.route(RouteHead {
+                        family,
+                        ..RouteHead::default()
+                    });
+                    writer.attr_u32(RTA_TABLE, u32::from(RT_TABLE_MAIN));
+                }
+            },
+            |message, events| {
+                // A kernel without the family answers with all of them.
+                if family == AF_UNSPEC || message.payload.first() == Some(&family) {
+                    decode::events(&message, lookup.as_fd(), names, events);
+                }
+            },
+        );
+        match answer {
+            // A namespace in which nobody has written a route yet has no table.
+            Err(failure) if failure.errno == libc::ENOENT => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+}
+
+/// One call of apply: results so far, and what waits to be sent.
+#[derive(Default)]
+struct Run {
+    results: Vec<(RowKey, Result<(), OpError>)>,
+    batch: Batch,
+    /// For each message of the batch: its result's place, its device, whether it removes.
+    staged: Vec<(usize, Option<IfName>, bool)>,
+    indexes: BTreeMap<IfName, u32>,
+}
+
+impl Run {
+    /// Adds the message of one operation to the batch; `Ok(false)` if there is nothing to send.
+    fn stage(&mut self, op: &Op, socket: &Requests) -> Result<bool, OpError> {
+        let Self { batch, indexes, .. } = self;
+        let mut index = |name: &IfName| resolve(indexes, name, socket);
+        match op {
+            Op::Set(Row::Route(key, spec)) => encode::set_route(batch, key, spec, &mut index)?,
+            Op::Set(Row::Addr(key)) => encode::set_addr(batch, key, index(&key.ifname)?),
+            Op::Set(Row::Neigh(key, mac)) => {
+                encode::set_neigh(batch, key, *mac, index(&key.ifname)?);
+            }
+            Op::Set(Row::Fdb(key, remote)) => {
+                encode::set_fdb(batch, key, *remote, index(&key.ifname)?);
+            }
+            Op::Remove(RowKey::Route(key)) => encode::remove_route(batch, key),
+            Op::Remove(RowKey::Addr(key)) => encode::remove_addr(batch, key, index(&key.ifname)?),
+            Op::Remove(RowKey::Neigh(key)) => {
+                encode::remove_neigh(batch, key, index(&key.ifname)?);
+            }
+            Op::Remove(RowKey::Fdb(key)) => encode::remove_fdb(batch, key, index(&key.ifname)?),
+            // A sysctl has no absence: its last value stays.
+            Op::Remove(RowKey::Sysctl(_) | RowKey::Link(_))
+            | Op::Set(Row::Link(..) | Row::Sysctl(..)) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Notes where the result of what was staged belongs, or the result itself.
+    fn take_stage(
+        &mut self,
+        index: usize,
+        device: Option<IfName>,
+        removes: bool,
+        staged: Result<bool, OpError>,
+    ) {
+        match staged {
+            Ok(true) => self.staged.push((index, device, removes)),
+            Ok(false) => {}
+            // A device that is gone took its rows along.
+            Err(OpError::NoDevice(_)) if removes => {}
+            Err(error) => self.results[index].1 = Err(error),
+        }
+    }
+
+    /// Sends the batch and files the answers.
+    fn flush(&mut self, requests: &mut Requests) {
+        if self.batch.len() == 0 {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let staged = std::mem::take(&mut self.staged);
+        assert_eq!(
+            batch.len(),
+            staged.len(),
+            "each message has one place for its result"
+        );
+        for (answer, (index, device, removes)) in requests.exchange(&batch).into_iter().zip(staged)
+        {
+            if let Err(failure) = answer
+                && !(removes && is_absence(failure.errno))
+            {
+                self.results[index].1 = Err(refused(failure, device));
+            }
+        }
+    }
+}
+
+/// The index of a device, asked for once per call of apply.
+fn resolve(
+    indexes: &mut BTreeMap<IfName, u32>,
+    name: &IfName,
+    socket: &Requests,
+) -> Result<u32, OpError> {
+    if let Some(index) = indexes.get(name) {
+        return Ok(*index);
+    }
+    let index = rustix::net::netdevice::name_to_index(socket, &name.0)
+        .map_err(|_| OpError::NoDevice(name.clone()))?;
+    indexes.insert(name.clone(), index);
+    Ok(index)
+}
+
+/// errnos that say that what is to be removed is not there.
+fn is_absence(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ESRCH | libc::ENOENT | libc::ENODEV | libc::EADDRNOTAVAIL
+    )
+}
+
+/// The device named by a row.
+fn device(op: &Op) -> Option<IfName> {
+    match op {
+        Op::Set(Row::Route(_, spec)) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
+        Op::Set(row) => key_device(&row.key()),
+        Op::Remove(key) => key_device(key),
+    }
+}
+
+fn key_device(key: &RowKey) -> Option<IfName> {
+    match key {
+        RowKey::Link(name) => Some(name.clone()),
+        RowKey::Addr(key) => Some(key.ifname.clone()),
+        RowKey::Neigh(key) => Some(key.ifname.clone()),
+        RowKey::Fdb(key) => Some(key.ifname.clone()),
+        RowKey::Route(_) | RowKey::Sysctl(_) => None,
+    }
+}
+
+fn refused(failure: Failure, device: Option<IfName>) -> OpError {
+    match device {
+        Some(name) => link::refused(failure, &name),
+        None => match failure.errno {
+            libc::ENETUNREACH | libc::EHOSTUNREACH => OpError::Unreachable,
+            errno => OpError::Kernel {
+                errno,
+                text: Arc::from(failure.text),
+            },
+        },
+    }
+}

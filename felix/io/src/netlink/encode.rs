@@ -1,0 +1,185 @@
+//! Operations on rows with one message each: routes, addresses, neighbours, forwarding entries.
+
+use std::net::IpAddr;
+
+use felix::desired::{
+    AddrKey, FdbKey, IfName, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec,
+};
+
+use super::uapi::*;
+use super::wire::{Batch, RouteHead, Writer};
+
+/// Finds the index of a device; the error is the caller's.
+pub(crate) type Resolve<'a, E> = &'a mut dyn FnMut(&IfName) -> Result<u32, E>;
+
+const SET: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+
+/// Family number of an address.
+pub(crate) fn family(addr: IpAddr) -> u8 {
+    match addr {
+        IpAddr::V4(_) => AF_INET,
+        IpAddr::V6(_) => AF_INET6,
+    }
+}
+
+/// Creates or replaces a route: the destination never lacks one in between.
+pub(crate) fn set_route<E>(
+    batch: &mut Batch,
+    key: &RouteKey,
+    spec: &RouteSpec,
+    resolve: Resolve<'_, E>,
+) -> Result<(), E> {
+    let mut hops = Vec::with_capacity(spec.next_hops.len());
+    for hop in &spec.next_hops {
+        let ifindex = hop.ifname.as_ref().map(&mut *resolve).transpose()?;
+        hops.push((hop, ifindex));
+    }
+    let kind = match spec.kind {
+        RouteKind::Unicast => RTN_UNICAST,
+        RouteKind::Blackhole => RTN_BLACKHOLE,
+    };
+    let onlink = match hops.as_slice() {
+        [(hop, _)] if hop.onlink => u32::from(RTNH_F_ONLINK),
+        _ => 0,
+    };
+    batch.request(RTM_NEWROUTE, SET, |writer| {
+        writer.route(RouteHead {
+            protocol: spec.protocol,
+            scope: spec.scope,
+            kind,
+            flags: onlink,
+            ..head(key)
+        });
+        route_key(writer, key);
+        match hops.as_slice() {
+            [] => {}
+            [(hop, ifindex)] => next_hop(writer, key, hop, *ifindex),
+            many => writer.nest(RTA_MULTIPATH, |writer| {
+                for (hop, ifindex) in many {
+                    let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
+                    writer.next_hop(flags, ifindex.unwrap_or(0), |writer| {
+                        next_hop(writer, key, hop, None);
+                    });
+                }
+            }),
+        }
+        if let Some(prefsrc) = spec.prefsrc {
+            writer.attr_ip(RTA_PREFSRC, prefsrc);
+        }
+        if let Some(mtu) = spec.mtu_bytes {
+            writer.nest(RTA_METRICS, |writer| writer.attr_u32(RTAX_MTU, mtu));
+        }
+    });
+    Ok(())
+}
+
+/// Removes a route by its key, whatever its value. The kernel takes an IPv4 metric of 0 as "the
+/// lowest there is", so such a key is removed only while it is known to be there.
+pub(crate) fn remove_route(batch: &mut Batch, key: &RouteKey) {
+    batch.request(RTM_DELROUTE, 0, |writer| {
+        writer.route(RouteHead {
+            protocol: RTPROT_UNSPEC,
+            scope: RT_SCOPE_NOWHERE,
+            ..head(key)
+        });
+        route_key(writer, key);
+    });
+}
+
+fn head(key: &RouteKey) -> RouteHead {
+    RouteHead {
+        family: family(key.dst.addr()),
+        dst_len: key.dst.prefix_len(),
+        tos: key.tos,
+        table: u8::try_from(key.table).unwrap_or(RT_TABLE_UNSPEC),
+        ..RouteHead::default()
+    }
+}
+
+fn route_key(writer: &mut Writer<'_>, key: &RouteKey) {
+    writer.attr_ip(RTA_DST, key.dst.network());
+    if u8::try_from(key.table).is_err() {
+        writer.attr_u32(RTA_TABLE, key.table);
+    }
+    if key.metric != 0 {
+        writer.attr_u32(RTA_PRIORITY, key.metric);
+    }
+}
+
+fn next_hop(writer: &mut Writer<'_>, key: &RouteKey, hop: &NextHop, ifindex: Option<u32>) {
+    if let Some(gateway) = hop.gateway {
+        if family(gateway) == family(key.dst.addr()) {
+            writer.attr_ip(RTA_GATEWAY, gateway);
+        } else {
+            // RFC 8950 next hops: struct rtvia is the family (2 bytes) and the address.
+            let mut via = u16::from(family(gateway)).to_ne_bytes().to_vec();
+            match gateway {
+                IpAddr::V4(v4) => via.extend_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => via.extend_from_slice(&v6.octets()),
+            }
+            writer.attr(RTA_VIA, &via);
+        }
+    }
+    if let Some(ifindex) = ifindex {
+        writer.attr_u32(RTA_OIF, ifindex);
+    }
+}
+
+/// Creates or refreshes an address. IPv6 ones skip duplicate address detection: they are the
+/// node's own by allocation.
+pub(crate) fn set_addr(batch: &mut Batch, key: &AddrKey, ifindex: u32) {
+    addr(batch, RTM_NEWADDR, SET, key, ifindex);
+}
+
+/// Removes an address.
+pub(crate) fn remove_addr(batch: &mut Batch, key: &AddrKey, ifindex: u32) {
+    addr(batch, RTM_DELADDR, 0, key, ifindex);
+}
+
+fn addr(batch: &mut Batch, kind: u16, flags: u16, key: &AddrKey, ifindex: u32) {
+    let ip = key.addr.addr();
+    let address_flags = if ip.is_ipv6() && kind == RTM_NEWADDR {
+        IFA_F_NODAD
+    } else {
+        0
+    };
+    batch.request(kind, flags, |writer| {
+        writer.ifaddr(family(ip), key.addr.prefix_len(), address_flags, ifindex);
+        writer.attr_ip(IFA_LOCAL, ip);
+        writer.attr_ip(IFA_ADDRESS, ip);
+    });
+}
+
+/// Creates or replaces a permanent neighbour.
+pub(crate) fn set_neigh(batch: &mut Batch, key: &NeighKey, mac: Mac, ifindex: u32) {
+    batch.request(RTM_NEWNEIGH, SET, |writer| {
+        writer.neigh(family(key.addr), ifindex, NUD_PERMANENT, 0);
+        writer.attr_ip(NDA_DST, key.addr);
+        writer.attr(NDA_LLADDR, &mac.0);
+    });
+}
+
+/// Removes a neighbour.
+pub(crate) fn remove_neigh(batch: &mut Batch, key: &NeighKey, ifindex: u32) {
+    batch.request(RTM_DELNEIGH, 0, |writer| {
+        writer.neigh(family(key.addr), ifindex, 0, 0);
+        writer.attr_ip(NDA_DST, key.addr);
+    });
+}
+
+/// Creates or replaces a permanent forwarding entry of a VXLAN device.
+pub(crate) fn set_fdb(batch: &mut Batch, key: &FdbKey, remote: IpAddr, ifindex: u32) {
+    batch.request(RTM_NEWNEIGH, SET, |writer| {
+        writer.neigh(AF_BRIDGE, ifindex, NUD_PERMANENT, NTF_SELF);
+        writer.attr(NDA_LLADDR, &key.mac.0);
+        writer.attr_ip(NDA_DST, remote);
+    });
+}
+
+/// Removes a forwarding entry with all its remotes.
+pub(crate) fn remove_fdb(batch: &mut Batch, key: &FdbKey, ifindex: u32) {
+    batch.request(RTM_DELNEIGH, 0, |writer| {
+        writer.neigh(AF_BRIDGE, ifindex, 0, NTF_SELF);
+        writer.attr(NDA_LLADDR, &key.mac.0);
+    });
+}

@@ -1,0 +1,204 @@
+//! Tunnel devices: made as wanted, put right in place where the kernel allows it, else made anew.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use felix::desired::{IfName, LinkSpec, Mac};
+use felix::kernel::OpError;
+
+use super::decode::{self, Link, Vxlan};
+use super::socket::{Failure, Requests};
+use super::uapi::*;
+
+/// Bytes that VXLAN adds: outer IP, UDP, VXLAN and inner Ethernet headers (RFC 7348 §5).
+const VXLAN_OVERHEAD_V4: u32 = 50;
+const VXLAN_OVERHEAD_V6: u32 = 70;
+
+/// The device of this name, if there is one.
+pub(crate) fn find(requests: &mut Requests, name: &IfName) -> Result<Option<Link>, Failure> {
+    let answer = requests.query(
+        RTM_GETLINK,
+        |writer| {
+            writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+            writer.attr_str(IFLA_IFNAME, &name.0);
+            writer.attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        },
+        |message| decode::link(&message),
+    );
+    match answer {
+        Err(failure) if failure.errno == libc::ENODEV => Ok(None),
+        answer => answer,
+    }
+}
+
+/// All devices.
+pub(crate) fn list(requests: &mut Requests) -> Result<Vec<Link>, Failure> {
+    requests.dump(
+        RTM_GETLINK,
+        |writer| {
+            writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+            writer.attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        },
+        |message, links| links.extend(decode::link(&message)),
+    )
+}
+
+/// Deletes the device of this name; no such device is success.
+pub(crate) fn delete(requests: &mut Requests, name: &IfName) -> Result<(), Failure> {
+    let answer = requests.request(RTM_DELLINK, 0, |writer| {
+        writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+        writer.attr_str(IFLA_IFNAME, &name.0);
+    });
+    match answer {
+        Err(failure) if failure.errno == libc::ENODEV => Ok(()),
+        answer => answer,
+    }
+}
+
+/// Makes the tunnel device what `spec` says.
+pub(crate) fn set(requests: &mut Requests, name: &IfName, spec: &LinkSpec) -> Result<(), OpError> {
+    match spec {
+        LinkSpec::Vxlan {
+            vni,
+            port,
+            local,
+            parent,
+            mac,
+            mtu_bytes,
+        } => {
+            let parent_link = find(requests, parent)
+                .map_err(|failure| refused(failure, name))?
+                .ok_or_else(|| OpError::NoDevice(parent.clone()))?;
+            let overhead = if local.is_ipv4() {
+                VXLAN_OVERHEAD_V4
+            } else {
+                VXLAN_OVERHEAD_V6
+            };
+            let derived = parent_link.state.mtu_bytes.saturating_sub(overhead);
+            let wanted = Vxlan {
+                vni: *vni,
+                port: *port,
+                local: Some(*local),
+                parent: parent_link.state.ifindex,
+            };
+            set_vxlan(requests, name, &wanted, *mac, mtu_bytes.unwrap_or(derived))
+                .map_err(|failure| vxlan_refused(failure, name))
+        }
+        LinkSpec::Ipip { mtu_bytes } => set_ipip(requests, name, *mtu_bytes),
+    }
+}
+
+fn set_vxlan(
+    requests: &mut Requests,
+    name: &IfName,
+    wanted: &Vxlan,
+    mac: Mac,
+    mtu_bytes: u32,
+) -> Result<(), Failure> {
+    if let Some(link) = find(requests, name)? {
+        if link.vxlan.as_ref() == Some(wanted) && link.state.mac == Some(mac) {
+            return put_right(requests, &link, Some(mtu_bytes));
+        }
+        delete(requests, name)?;
+    }
+    // IFF_UP here makes the device appear up, in one notification.
+    requests.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |writer| {
+        writer.ifinfo(AF_UNSPEC, 0, IFF_UP, IFF_UP);
+        writer.attr_str(IFLA_IFNAME, &name.0);
+        writer.attr(IFLA_ADDRESS, &mac.0);
+        writer.attr_u32(IFLA_MTU, mtu_bytes);
+        writer.nest(IFLA_LINKINFO, |writer| {
+            writer.attr_str(IFLA_INFO_KIND, "vxlan");
+            writer.nest(IFLA_INFO_DATA, |writer| {
+                writer.attr_u32(IFLA_VXLAN_ID, wanted.vni);
+                writer.attr(IFLA_VXLAN_PORT, &wanted.port.to_be_bytes());
+                writer.attr_u32(IFLA_VXLAN_LINK, wanted.parent);
+                match wanted.local {
+                    Some(local @ IpAddr::V4(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL, local),
+                    Some(local @ IpAddr::V6(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL6, local),
+                    None => {}
+                }
+            });
+        });
+    })
+}
+
+/// `tunl0` comes into being when the ipip module is loaded, which asking for one does.
+fn set_ipip(requests: &mut Requests, name: &IfName, mtu_bytes: Option<u32>) -> Result<(), OpError> {
+    let found = find(requests, name).map_err(|failure| refused(failure, name))?;
+    let found = match found {
+        Some(link) => Some(link),
+        None => {
+            let created = requests.request(RTM_NEWLINK, NLM_F_CREATE, |writer| {
+                writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+                writer.attr_str(IFLA_IFNAME, &name.0);
+                writer.nest(IFLA_LINKINFO, |writer| {
+                    writer.attr_str(IFLA_INFO_KIND, "ipip")
+                });
+            });
+            let found = find(requests, name).map_err(|failure| refused(failure, name))?;
+            // The kernel refuses to change the fallback device that its own loading has just made.
+            if let (None, Err(failure)) = (&found, created) {
+                return Err(ipip_refused(failure, name));
+            }
+            found
+        }
+    };
+    let link = found.ok_or_else(|| OpError::NoDevice(name.clone()))?;
+    if link.state.kind.as_deref() != Some("ipip") {
+        return Err(OpError::Kernel {
+            errno: libc::EEXIST,
+            text: Arc::from(format!(
+                "device {name} exists with kind {}, and must be of kind ipip",
+                link.state.kind.as_deref().unwrap_or("none")
+            )),
+        });
+    }
+    put_right(requests, &link, mtu_bytes).map_err(|failure| refused(failure, name))
+}
+
+/// MTU and state of an existing device, written only where they differ.
+fn put_right(requests: &mut Requests, link: &Link, mtu_bytes: Option<u32>) -> Result<(), Failure> {
+    let mtu = mtu_bytes.filter(|mtu| *mtu != link.state.mtu_bytes);
+    if mtu.is_none() && link.admin_up {
+        return Ok(());
+    }
+    requests.request(RTM_NEWLINK, 0, |writer| {
+        writer.ifinfo(AF_UNSPEC, link.state.ifindex, IFF_UP, IFF_UP);
+        if let Some(mtu) = mtu {
+            writer.attr_u32(IFLA_MTU, mtu);
+        }
+    })
+}
+
+/// A refusal in the reconciler's terms, for an operation on this device.
+pub(crate) fn refused(failure: Failure, name: &IfName) -> OpError {
+    match failure.errno {
+        libc::ENODEV | libc::ENXIO => OpError::NoDevice(name.clone()),
+        libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN => OpError::Unreachable,
+        errno => OpError::Kernel {
+            errno,
+            text: Arc::from(failure.text),
+        },
+    }
+}
+
+fn vxlan_refused(failure: Failure, name: &IfName) -> OpError {
+    if failure.errno == libc::EOPNOTSUPP {
+        return OpError::Unsupported(Arc::from(format!(
+            "cannot create {name}: the kernel has no VXLAN devices; load the module on this node \
+             with `modprobe vxlan`"
+        )));
+    }
+    refused(failure, name)
+}
+
+fn ipip_refused(failure: Failure, name: &IfName) -> OpError {
+    if failure.errno == libc::EOPNOTSUPP {
+        return OpError::Unsupported(Arc::from(format!(
+            "cannot create {name}: the kernel has no IPIP devices; load the module on this node \
+             with `modprobe ipip`, or set the pool's vxlanMode instead of ipipMode"
+        )));
+    }
+    refused(failure, name)
+}

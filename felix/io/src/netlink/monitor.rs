@@ -1,0 +1,110 @@
+//! Notifications: one socket for all groups, so that they come in the order of their causes.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use felix::kernel::KernelEvent;
+use netlink_sys::Socket;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::decode::{self, Names};
+use super::socket;
+use super::uapi::*;
+use super::wire::Messages;
+use crate::sys;
+
+const GROUPS: [u32; 6] = [
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+];
+
+/// Datagrams read per wake-up before other tasks get their turn.
+const DATAGRAMS_PER_TURN: usize = 64;
+
+/// The subscribed socket, its names and a buffer.
+pub(crate) struct Monitor {
+    socket: AsyncFd<Socket>,
+    names: Names,
+    buffer: Box<[u8]>,
+}
+
+impl Monitor {
+    /// Subscribes in the calling thread's namespace; must be called within a tokio runtime.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = socket::open(&GROUPS)?;
+        socket.set_non_blocking(true)?;
+        Ok(Self {
+            socket: sys::readable(socket)?,
+            names: Names::default(),
+            buffer: vec![0; 64 * 1024].into_boxed_slice(),
+        })
+    }
+
+    /// Forwards until the receiver is dropped. While its channel is full nothing is read: the
+    /// socket's buffer is the queue, and when the kernel drops from it, that becomes an overrun.
+    pub(crate) async fn run(mut self, events: mpsc::Sender<KernelEvent>) {
+        let mut read = Vec::new();
+        loop {
+            tokio::select! {
+                () = events.closed() => return,
+                // Cancel-safe: nothing is read before it resolves.
+                ready = self.socket.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(error) => {
+                        tracing::error!(%error, "kernel notifications ended");
+                        return;
+                    }
+                },
+            }
+            while self.turn(&mut read) == Turn::More || !read.is_empty() {
+                for event in read.drain(..) {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a bounded number of datagrams.
+    fn turn(&mut self, out: &mut Vec<KernelEvent>) -> Turn {
+        let socket = self.socket.get_ref().as_fd();
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match rustix::net::recv(socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => {
+                    for message in Messages(&self.buffer[..length]) {
+                        decode::events(&message, socket, &mut self.names, out);
+                    }
+                }
+                Err(Errno::AGAIN) => return Turn::Empty,
+                Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => {
+                    // What is queued now is older than what was lost: told after the overrun it
+                    // would undo what the receiver reads from the kernel.
+                    socket::discard(socket, &mut self.buffer);
+                    self.names.clear();
+                    out.push(KernelEvent::Overrun);
+                }
+                Err(errno) => {
+                    tracing::error!(error = %errno, "cannot read kernel notifications");
+                    return Turn::Empty;
+                }
+            }
+        }
+        Turn::More
+    }
+}
+
+/// Whether the socket was read to its end.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Empty,
+    More,
+}

@@ -1,0 +1,61 @@
+//! Work in another network namespace: always on a thread made for it, which then ends. A pooled
+//! thread that changed its namespace would run other tasks there.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::oneshot;
+
+/// Runs `work` in the network namespace that `netns` refers to and awaits its value.
+///
+/// # Errors
+/// The thread could not be made, or the descriptor is not a network namespace one may enter.
+pub async fn run<T: Send + 'static>(
+    netns: OwnedFd,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    on_thread("felix-netns", move || enter(netns.as_fd()).map(|()| work())).await?
+}
+
+/// Descriptor of the calling thread's network namespace.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn current() -> io::Result<OwnedFd> {
+    Ok(File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// Runs `work` on a fresh thread and awaits its value.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (reply, answer) = oneshot::channel();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // Nobody waits any more: the value is dropped, as a cancelled future's would be.
+            drop(reply.send(work()));
+        })?;
+    answer
+        .await
+        .map_err(|_| io::Error::other("the thread panicked"))
+}
+
+/// Moves the calling thread for good.
+pub(crate) fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_into_link_name_space(
+        netns,
+        Some(LinkNameSpaceType::Network),
+    )?)
+}
+
+/// Whether the descriptor is the calling thread's own namespace.
+pub(crate) fn is_current(netns: BorrowedFd<'_>) -> io::Result<bool> {
+    let other = rustix::fs::fstat(netns)?;
+    let own = rustix::fs::stat("/proc/thread-self/ns/net")?;
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}

@@ -1,0 +1,358 @@
+//! A pod's interface pair: made, configured, checked, taken down.
+//!
+//! ```text
+//! begin   host namespace: old link of the name gone, pair made with the pod's end in the pod's
+//!         namespace (0.2 ms; moving it there would cost 18), host sysctls, host end up
+//! finish  pod namespace: up, addresses, 169.254.1.1 on link, routes via it, then both ends are
+//!         waited for: a packet sent before they are operational is lost, and TCP retries after 1 s
+//! detach  host end down (its routes vanish at once), marked; `sweep` deletes the marked ones
+//!         together, because each single deletion waits 20 ms for the kernel
+//! ```
+//! The pod resolves 169.254.1.1 by proxy ARP on the host's end, which bears no address.
+
+mod check;
+mod pair;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use felix::desired::{IfName, Mac};
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+
+pub use check::check;
+
+use crate::netlink::socket::Requests;
+use crate::netlink::uapi::{AF_UNSPEC, IFF_UP, IFLA_GROUP, RTM_DELLINK, RTM_SETLINK};
+use crate::netlink::{link, socket::Failure};
+use crate::netns;
+use crate::sysctl::SysctlError;
+
+/// MAC of every host end: a pod that keeps its neighbour cache over a migration still finds its node.
+pub const HOST_MAC: Mac = Mac([0xee; 6]);
+/// The pod's IPv4 gateway, answered by proxy ARP.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Link group of host ends that wait for deletion.
+const DETACHED_GROUP: u32 = 0x746f_7274;
+
+/// The interface pair, before addresses are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairSpec {
+    /// Host end (`cali…`), at most 15 bytes. A veth of this name is replaced.
+    pub host_ifname: IfName,
+    /// Pod end (CNI_IFNAME), at most 15 bytes; must not exist yet.
+    pub pod_ifname: IfName,
+    /// MTU of both ends in bytes; `None` leaves the kernel's 1500.
+    pub mtu_bytes: Option<u32>,
+    /// MAC of the host end, normally [`HOST_MAC`].
+    pub host_mac: Mac,
+    /// MAC of the pod end; `None` lets the kernel choose.
+    pub pod_mac: Option<Mac>,
+    /// Families the host end is prepared for.
+    pub families: Families,
+}
+
+/// Address families of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 only.
+    V4,
+    /// IPv4 and IPv6, or IPv6 alone.
+    Dual,
+}
+
+/// What is configured inside the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNetwork {
+    /// Addresses, given to the pod as /32 and /128.
+    pub addresses: Vec<IpAddr>,
+    /// Destinations routed via the host; [`PodNetwork::new`] gives a default route per family.
+    pub routes: Vec<IpNet>,
+    /// IP forwarding inside the pod.
+    pub forwarding: Forwarding,
+}
+
+/// IP forwarding inside the pod (`container_settings.allow_ip_forwarding`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Off, Calico's default.
+    Off,
+    /// On.
+    On,
+}
+
+impl PodNetwork {
+    /// These addresses, a default route for each of their families, no forwarding.
+    pub fn new(addresses: Vec<IpAddr>) -> Self {
+        let any = |v4: bool| addresses.iter().any(|addr| addr.is_ipv4() == v4);
+        let mut routes = Vec::new();
+        if any(true) {
+            routes.push(IpNet::V4(ipnet::Ipv4Net::default()));
+        }
+        if any(false) {
+            routes.push(IpNet::V6(ipnet::Ipv6Net::default()));
+        }
+        Self {
+            addresses,
+            routes,
+            forwarding: Forwarding::Off,
+        }
+    }
+}
+
+/// A pair that is ready: both ends operational.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Host end.
+    pub host_ifname: IfName,
+    /// Index of the host end.
+    pub host_ifindex: u32,
+    /// MAC of the host end.
+    pub host_mac: Mac,
+    /// Pod end.
+    pub pod_ifname: IfName,
+    /// MAC of the pod end.
+    pub pod_mac: Mac,
+    /// MTU of the pod end, bytes.
+    pub mtu_bytes: u32,
+}
+
+/// Why a pod could not be attached, checked or detached. Nothing half-made is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkloadError {
+    /// A device name the kernel cannot take.
+    #[error(
+        "interface name `{0}` is not valid: 1 to 15 bytes without `/`, `:` or white space are \
+         allowed"
+    )]
+    Name(IfName),
+    /// The descriptor is not a network namespace that can be entered.
+    #[error("the pod's network namespace (CNI_NETNS) cannot be entered")]
+    Namespace(#[source] io::Error),
+    /// The descriptor is the agent's own namespace.
+    #[error("the pod's network namespace (CNI_NETNS) is the host's own")]
+    HostNamespace,
+    /// The pod has such an interface already.
+    #[error("the pod already has an interface `{0}` (CNI_IFNAME)")]
+    PodInterfaceExists(IfName),
+    /// The host has a device of the name that is not a pod's.
+    #[error("the host's interface `{ifname}` is in the way: its kind is {kind}, not veth")]
+    ForeignLink {
+        /// Name.
+        ifname: IfName,
+        /// Kind.
+        kind: String,
+    },
+    /// The kernel refused a step.
+    #[error("cannot {doing}: {text} (errno {errno})")]
+    Kernel {
+        /// The step, with its object.
+        doing: String,
+        /// errno, positive.
+        errno: i32,
+        /// The kernel's words.
+        text: String,
+    },
+    /// A sysctl could not be written.
+    #[error("cannot prepare interface `{ifname}`")]
+    Sysctl {
+        /// Interface.
+        ifname: IfName,
+        /// Cause.
+        #[source]
+        source: SysctlError,
+    },
+    /// An end did not become operational.
+    #[error("interface `{ifname}` is not operationally up after {waited_ms} ms")]
+    NotOperational {
+        /// Interface.
+        ifname: IfName,
+        /// How long it was waited for.
+        waited_ms: u128,
+    },
+    /// CNI CHECK: something is not as ADD left it.
+    #[error("{0}")]
+    Differs(String),
+    /// No thread could be made, or it died.
+    #[error("no thread for the pod's namespace")]
+    Thread(#[source] io::Error),
+}
+
+impl WorkloadError {
+    /// From a request the kernel refused.
+    fn kernel(doing: String) -> impl FnOnce(Failure) -> Self {
+        move |failure| Self::Kernel {
+            doing,
+            errno: failure.errno,
+            text: failure.text,
+        }
+    }
+}
+
+/// A pair whose addresses are still being decided. Dropping it removes the pair.
+#[derive(Debug)]
+pub struct Attachment {
+    finish: oneshot::Sender<Finish>,
+    /// Of the host end, for the endpoint's record.
+    pub host_ifindex: u32,
+    /// MAC of the pod end, for the endpoint's record.
+    pub pod_mac: Mac,
+}
+
+type Finish = (PodNetwork, oneshot::Sender<Result<Attached, WorkloadError>>);
+
+impl Attachment {
+    /// Makes the pair on a thread of its own. The host's namespace is that of the calling thread.
+    ///
+    /// # Errors
+    /// Any of [`WorkloadError`]; nothing is left then.
+    pub async fn begin(netns: OwnedFd, spec: PairSpec) -> Result<Self, WorkloadError> {
+        let (finish, finished) = oneshot::channel::<Finish>();
+        let (ready, made) = oneshot::channel();
+        thread::Builder::new()
+            .name("felix-attach".to_owned())
+            .spawn(move || attach_thread(netns, spec, ready, finished))
+            .map_err(WorkloadError::Thread)?;
+        let (host_ifindex, pod_mac) = made
+            .await
+            .map_err(|_| WorkloadError::Thread(io::Error::other("it panicked")))??;
+        Ok(Self {
+            finish,
+            host_ifindex,
+            pod_mac,
+        })
+    }
+
+    /// Configures the pod and waits until both ends are operational.
+    ///
+    /// # Errors
+    /// Any of [`WorkloadError`]; the pair is removed then.
+    pub async fn finish(self, network: PodNetwork) -> Result<Attached, WorkloadError> {
+        let (reply, answer) = oneshot::channel();
+        // A dead thread shows in the reply that never comes.
+        drop(self.finish.send((network, reply)));
+        answer
+            .await
+            .map_err(|_| WorkloadError::Thread(io::Error::other("it panicked")))?
+    }
+}
+
+/// The life of an attachment's thread.
+fn attach_thread(
+    netns: OwnedFd,
+    spec: PairSpec,
+    ready: oneshot::Sender<Result<(u32, Mac), WorkloadError>>,
+    finished: oneshot::Receiver<Finish>,
+) {
+    let mut pair = match pair::Pair::make(&netns, spec) {
+        Ok(pair) => pair,
+        Err(error) => {
+            // Nobody waits any more: there is nothing to undo either.
+            drop(ready.send(Err(error)));
+            return;
+        }
+    };
+    if ready
+        .send(Ok((pair.host_ifindex(), pair.pod_mac())))
+        .is_err()
+    {
+        return pair.undo();
+    }
+    let Ok((network, reply)) = finished.blocking_recv() else {
+        return pair.undo();
+    };
+    match pair.configure(&network) {
+        Ok(attached) => {
+            if reply.send(Ok(attached)).is_err() {
+                pair.undo();
+            }
+        }
+        Err(error) => {
+            pair.undo();
+            // Nobody waits any more: it is undone already.
+            drop(reply.send(Err(error)));
+        }
+    }
+}
+
+/// Makes and configures a pair in one go.
+///
+/// # Errors
+/// Any of [`WorkloadError`]; nothing is left then.
+pub async fn attach(
+    netns: OwnedFd,
+    spec: PairSpec,
+    network: PodNetwork,
+) -> Result<Attached, WorkloadError> {
+    Attachment::begin(netns, spec).await?.finish(network).await
+}
+
+/// Takes a pod's host end down, so that its routes vanish, and marks it for [`sweep`]. No such
+/// device is success: it went with the pod's namespace.
+///
+/// # Errors
+/// The kernel refused, or the device is not a pod's.
+pub async fn detach(host_ifname: IfName) -> Result<(), WorkloadError> {
+    netns::on_thread("felix-detach", move || detach_now(&host_ifname))
+        .await
+        .map_err(WorkloadError::Thread)?
+}
+
+fn detach_now(host_ifname: &IfName) -> Result<(), WorkloadError> {
+    let doing = || format!("take interface `{host_ifname}` down");
+    let mut host = requests()?;
+    let Some(found) = pair::find_veth(&mut host, host_ifname)? else {
+        return Ok(());
+    };
+    let answer = host.request(RTM_SETLINK, 0, |writer| {
+        writer.ifinfo(AF_UNSPEC, found.state.ifindex, 0, IFF_UP);
+        writer.attr_u32(IFLA_GROUP, DETACHED_GROUP);
+    });
+    match answer {
+        Err(failure) if failure.errno == libc::ENODEV => Ok(()),
+        answer => answer.map_err(WorkloadError::kernel(doing())),
+    }
+}
+
+/// Deletes all detached host ends that did not go with their pods' namespaces, in one operation;
+/// how many there were. To be called now and then, off any hot path: it waits for the kernel.
+///
+/// # Errors
+/// The kernel refused.
+pub async fn sweep() -> Result<usize, WorkloadError> {
+    netns::on_thread("felix-sweep", sweep_now)
+        .await
+        .map_err(WorkloadError::Thread)?
+}
+
+fn sweep_now() -> Result<usize, WorkloadError> {
+    let doing = || "delete the interfaces of pods that are gone".to_owned();
+    let mut host = requests()?;
+    let links = link::list(&mut host).map_err(WorkloadError::kernel(doing()))?;
+    let detached = links
+        .iter()
+        .filter(|link| link.group == DETACHED_GROUP)
+        .count();
+    if detached == 0 {
+        return Ok(0);
+    }
+    let answer = host.request(RTM_DELLINK, 0, |writer| {
+        writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+        writer.attr_u32(IFLA_GROUP, DETACHED_GROUP);
+    });
+    match answer {
+        Err(failure) if failure.errno == libc::ENODEV => Ok(0),
+        answer => answer
+            .map_err(WorkloadError::kernel(doing()))
+            .map(|()| detached),
+    }
+}
+
+/// A request socket in the calling thread's namespace.
+fn requests() -> Result<Requests, WorkloadError> {
+    Requests::open()
+        .map_err(|error| WorkloadError::kernel("open a netlink socket".to_owned())(error.into()))
+}
