@@ -202,7 +202,7 @@ pub(crate) fn mount_new(kind: &str, target: &Path) -> io::Result<()> {
         .map_err(|error| doing(&format!("mount {kind} on {}", target.display()), error))
 }
 
-fn doing(what: &str, error: rustix::io::Errno) -> io::Error {
+pub(crate) fn doing(what: &str, error: rustix::io::Errno) -> io::Error {
     let error = io::Error::from(error);
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -6,19 +6,34 @@
 //!
 //! Everything happens in a private world ([`in_namespaces`]) that vanishes with its process 1.
 
+mod cluster;
 mod enter;
 mod netlink;
 mod netns;
+mod options;
 mod probe;
+mod programs;
+mod proof;
+mod runtime;
 mod sys;
+mod topology;
 mod wait;
 
+pub use cluster::{Lab, LabError, log_end, log_path};
 pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusal_advice};
 pub use netlink::{
     Link, Neighbour, Netlink, NetlinkError, Route, RouteChange, RouteEvent, RouteKind, RouteMonitor,
 };
 pub use netns::NetNs;
+pub use options::{Mode, Options, Path, Sabotage};
 pub use probe::capture::{Capture, Content, Packet};
 pub use probe::ping::Pinger;
 pub use probe::stream::{Outcome, Stream};
 pub use probe::tcp::{Seen, SourceReporter, ask_source, ask_source_here};
+pub use programs::{Programs, ProgramsError};
+pub use proof::Proof;
+pub use proof::fib::FibRow;
+pub use proof::matrix::Cell;
+pub use proof::sessions::{SessionEnd, established_peers};
+pub use runtime::{Pod, RuntimeError, Sandbox, call_plugin, make_sandbox};
+pub use topology::{Rack, Site, Topology};

@@ -201,11 +201,20 @@ impl Netlink {
         mac: [u8; 6],
     ) -> Result<(), NetlinkError> {
         let index = self.index_of(link)?;
+        self.add_neighbour_at(index, address, mac)
+    }
+
+    pub(crate) fn add_neighbour_at(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        mac: [u8; 6],
+    ) -> Result<(), NetlinkError> {
         let request = Request::neighbour(index)
             .ipv4(message::NDA_DST, address)
             .bytes(message::NDA_LLADDR, &mac);
         self.change(request, NLM_F_CREATE | NLM_F_REPLACE, || {
-            format!("add neighbour {address} on {link}")
+            format!("add neighbour {address} on interface {index}")
         })
     }
 
@@ -293,7 +302,7 @@ impl Netlink {
         Ok(entries)
     }
 
-    fn index_of(&mut self, name: &str) -> Result<u32, NetlinkError> {
+    pub(crate) fn index_of(&mut self, name: &str) -> Result<u32, NetlinkError> {
         self.links()?
             .into_iter()
             .find(|link| link.name == name)

@@ -1,0 +1,459 @@
+//! The product on the topology: a store, an agent per node, pods.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use ipnet::Ipv4Net;
+
+use crate::enter::BASE;
+use crate::options::{Mode, Options};
+use crate::programs::Programs;
+use crate::runtime::{self, Pod, RuntimeError};
+use crate::sys::Mounts;
+use crate::topology::{Site, Topology};
+use crate::{NetNs, wait};
+
+/// Where the store listens; the same path in every mount namespace.
+pub(crate) const STORE_SOCKET: &str = "/run/tortie-lab/store.sock";
+/// Where an agent listens for the plugin.
+const AGENT_SOCKET: &str = "/var/run/calico/tortie-cni.sock";
+/// Lines of a log that an error shows.
+const LOG_LINES: usize = 15;
+/// How many pods are made or removed at the same time.
+const PARALLEL: usize = 8;
+
+/// A running cluster. Lives inside a private world ([`crate::in_namespaces`]).
+#[derive(Debug)]
+pub struct Lab {
+    /// What was asked for.
+    pub options: Options,
+    /// Racks, router and machines.
+    pub topology: Topology,
+    /// All pods, in the order in which they were made.
+    pub pods: Vec<Pod>,
+    /// When the first agent was started.
+    pub started: Instant,
+    programs: Programs,
+    store: Child,
+    agents: Vec<Child>,
+}
+
+/// Why the cluster did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The lab itself could not do something.
+    #[error("{what}")]
+    System {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A program of the product ended, or never became ready.
+    #[error("{program}: {what}\n{log}")]
+    Program {
+        /// Which, e.g. `tortie-node of n1`.
+        program: String,
+        /// What it did.
+        what: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// The kernel lacks something that the mode needs.
+    #[error(
+        "mode {mode} needs the kernel module `{module}`, which this kernel does not have loaded: {advice}"
+    )]
+    Kernel {
+        /// The mode's name.
+        mode: &'static str,
+        /// The module's name.
+        module: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+}
+
+impl LabError {
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::System { what, source }
+    }
+}
+
+impl Lab {
+    /// Checks that the kernel can do what the mode needs. Builds nothing.
+    ///
+    /// # Errors
+    /// [`LabError::Kernel`], or what the kernel answers.
+    pub fn check_kernel(mode: Mode) -> Result<(), LabError> {
+        if !matches!(mode, Mode::Ipip | Mode::IpipCrosssubnet) {
+            return Ok(());
+        }
+        let probe = NetNs::new("probe").map_err(LabError::system("make a namespace"))?;
+        let has_module = probe.run(|| -> io::Result<bool> {
+            let mut netlink = crate::Netlink::open()?;
+            // Where the module is there, tunl0 is made with every namespace or on this request.
+            let known = netlink
+                .links()
+                .map_err(crate::NetlinkError::into_io)?
+                .iter()
+                .any(|link| link.name == "tunl0");
+            Ok(known || netlink.add_plain_link("probe0", "ipip").is_ok())
+        });
+        if has_module.map_err(LabError::system("ask the kernel for ipip"))? {
+            return Ok(());
+        }
+        Err(LabError::Kernel {
+            mode: mode.name(),
+            module: "ipip",
+            advice: "run `modprobe ipip` as root, or use --mode vxlan or vxlan-crosssubnet",
+        })
+    }
+
+    /// Builds topology, store and agents, and waits until every agent is ready for the plugin.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn start(options: Options, programs: Programs) -> Result<Self, LabError> {
+        Self::start_with(options, programs, |_| Ok(()))
+    }
+
+    /// As [`Lab::start`]; `prepare` sees the topology before the first agent starts.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn start_with(
+        options: Options,
+        programs: Programs,
+        prepare: impl FnOnce(&Topology) -> io::Result<()>,
+    ) -> Result<Self, LabError> {
+        Self::check_kernel(options.mode)?;
+        runtime::install_plugin(&programs.cni()).map_err(LabError::system("install the plugin"))?;
+        fs::create_dir_all(log_directory()).map_err(LabError::system("make the log directory"))?;
+        let topology = Topology::build(options.nodes, options.racks)
+            .map_err(LabError::system("build racks and nodes"))?;
+        for site in &topology.sites {
+            runtime::install_conflist(site).map_err(LabError::system("write the conflist"))?;
+        }
+        prepare(&topology).map_err(LabError::system("prepare the topology"))?;
+        let store = start_store(&programs, &options)?;
+        let mut lab = Self {
+            options,
+            topology,
+            pods: Vec::new(),
+            started: Instant::now(),
+            programs,
+            store,
+            agents: Vec::new(),
+        };
+        for node in 0..lab.options.nodes {
+            let agent = lab.spawn_agent(node)?;
+            lab.agents.push(agent);
+        }
+        for node in 0..lab.options.nodes {
+            lab.wait_ready(node)?;
+        }
+        Ok(lab)
+    }
+
+    fn spawn_agent(&self, node: usize) -> Result<Child, LabError> {
+        let site = &self.topology.sites[node];
+        let mut command = site
+            .namespace
+            .command_with(self.programs.node(), Mounts::Copied);
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(
+                self.options
+                    .environment_of(&site.name, &site.address.to_string()),
+            )
+            .stdin(Stdio::null());
+        spawn_logged(command, &site.name)
+    }
+
+    /// Starts the agent of a node again, after [`Lab::kill_agent`], and waits until it is ready.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn restart_agent(&mut self, node: usize) -> Result<(), LabError> {
+        self.agents[node] = self.spawn_agent(node)?;
+        self.wait_ready(node)
+    }
+
+    /// Kills the agent of a node with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it was gone before.
+    pub fn kill_agent(&mut self, node: usize) -> io::Result<()> {
+        self.agents[node].kill()?;
+        self.agents[node].wait().map(drop)
+    }
+
+    /// Stops the agent of a node where it stands, so that a fault stays unrepaired.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze_agent(&self, node: usize) -> io::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.agents[node]);
+        Ok(rustix::process::kill_process(
+            pid,
+            rustix::process::Signal::STOP,
+        )?)
+    }
+
+    fn wait_ready(&mut self, node: usize) -> Result<(), LabError> {
+        let deadline = Instant::now() + self.options.patience;
+        let site = self.topology.sites[node].clone();
+        let program = format!("tortie-node of {}", site.name);
+        let agent = &mut self.agents[node];
+        let ready = site.namespace.run(|| -> io::Result<bool> {
+            let mut alive = || still_runs(agent);
+            if !wait::for_path(Path::new(AGENT_SOCKET), deadline, &mut alive)? {
+                return Ok(false);
+            }
+            // A socket file of a former process may lie there: ready means that somebody accepts.
+            let answered = wait::until(deadline, || match alive() {
+                Err(error) => Some(Err(error)),
+                Ok(()) => UnixStream::connect(AGENT_SOCKET).ok().map(|_| Ok(())),
+            });
+            answered.transpose().map(|answer| answer.is_some())
+        });
+        let what = match ready {
+            Ok(true) => return Ok(()),
+            Ok(false) => format!(
+                "{AGENT_SOCKET} did not come within {:?}",
+                self.options.patience
+            ),
+            Err(error) => error.to_string(),
+        };
+        Err(LabError::Program {
+            program,
+            what,
+            log: log_end(&site.name),
+        })
+    }
+
+    /// An error when a program of the cluster has ended.
+    ///
+    /// # Errors
+    /// [`LabError::Program`] with the end of its log.
+    pub fn check_programs(&mut self) -> Result<(), LabError> {
+        let names = self.topology.sites.iter().map(|site| site.name.clone());
+        let programs = std::iter::once(("store".to_owned(), &mut self.store))
+            .chain(names.zip(&mut self.agents));
+        for (name, child) in programs {
+            if let Err(error) = still_runs(child) {
+                return Err(LabError::Program {
+                    program: format!("the program of {name}"),
+                    what: error.to_string(),
+                    log: log_end(&name),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one pod on a node.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    pub fn add_pod(&mut self, node: usize) -> Result<&Pod, RuntimeError> {
+        let site = &self.topology.sites[node];
+        let name = format!(
+            "p{}",
+            self.pods.iter().filter(|pod| pod.node == site.name).count()
+        );
+        let pod = runtime::add_pod(site, &name)?;
+        self.pods.push(pod);
+        Ok(&self.pods[self.pods.len() - 1])
+    }
+
+    /// Makes pods until every node has `count`, the nodes in parallel.
+    ///
+    /// # Errors
+    /// The first error of each node that had one.
+    pub fn fill_pods(&mut self, count: usize) -> Result<(), Vec<RuntimeError>> {
+        let made: Vec<Result<Vec<Pod>, RuntimeError>> = std::thread::scope(|scope| {
+            let parts: Vec<_> = self
+                .topology
+                .sites
+                .iter()
+                .map(|site| {
+                    let first = self.pods.iter().filter(|pod| pod.node == site.name).count();
+                    scope.spawn(move || {
+                        (first..count)
+                            .map(|index| runtime::add_pod(site, &format!("p{index}")))
+                            .collect()
+                    })
+                })
+                .collect();
+            parts
+                .into_iter()
+                .map(|part| part.join().expect("making pods does not panic"))
+                .collect()
+        });
+        let mut errors = Vec::new();
+        for result in made {
+            match result {
+                Ok(pods) => self.pods.extend(pods),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Disconnects and removes all pods.
+    ///
+    /// # Errors
+    /// All errors that there were; the pods are forgotten in any case.
+    pub fn delete_pods(&mut self) -> Result<(), Vec<RuntimeError>> {
+        let pods = std::mem::take(&mut self.pods);
+        let placed: Vec<(&Site, &Pod)> =
+            pods.iter().map(|pod| (self.site(&pod.node), pod)).collect();
+        let errors = runtime::delete_all(&placed, PARALLEL);
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The machine of a name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn site(&self, name: &str) -> &Site {
+        self.topology
+            .sites
+            .iter()
+            .find(|site| site.name == name)
+            .expect("pods name nodes of this lab")
+    }
+
+    /// The blocks in use: each with the machine whose pods live in it.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<(Ipv4Net, &Site)> {
+        let mut blocks: Vec<(Ipv4Net, &Site)> = Vec::new();
+        for pod in &self.pods {
+            let block = self.options.block_of(pod.address);
+            let site = self.site(&pod.node);
+            if !blocks
+                .iter()
+                .any(|(known, owner)| *known == block && owner.name == site.name)
+            {
+                blocks.push((block, site));
+            }
+        }
+        blocks.sort_by_key(|(block, _)| *block);
+        blocks
+    }
+
+    /// The next hop by which a machine reaches another without a tunnel.
+    #[must_use]
+    pub fn plain_next_hop(&self, from: &Site, to: &Site) -> Ipv4Addr {
+        if from.rack == to.rack {
+            to.address
+        } else {
+            self.topology.racks[usize::from(from.rack) - 1].gateway()
+        }
+    }
+
+    /// The built programs.
+    #[must_use]
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+}
+
+fn start_store(programs: &Programs, options: &Options) -> Result<Child, LabError> {
+    let data = format!("{BASE}/store");
+    fs::create_dir_all(&data).map_err(LabError::system("make the store's directory"))?;
+    let mut command = Command::new(programs.store());
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .args([
+            "--data",
+            &format!("{data}/store.redb"),
+            "--listen",
+            &format!("unix:{STORE_SOCKET}"),
+        ])
+        .stdin(Stdio::null());
+    let mut store = spawn_logged(command, "store")?;
+    let deadline = Instant::now() + options.patience;
+    let what = match wait::for_path(Path::new(STORE_SOCKET), deadline, || still_runs(&mut store)) {
+        Ok(true) => return Ok(store),
+        Ok(false) => format!("{STORE_SOCKET} did not come within {:?}", options.patience),
+        Err(error) => error.to_string(),
+    };
+    Err(LabError::Program {
+        program: "tortie-store".to_owned(),
+        what,
+        log: log_end("store"),
+    })
+}
+
+fn spawn_logged(mut command: Command, name: &str) -> Result<Child, LabError> {
+    let log = || -> io::Result<File> {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(log_path(name))
+    };
+    let open = || -> io::Result<(File, File)> {
+        let first = log()?;
+        let second = first.try_clone()?;
+        Ok((first, second))
+    };
+    let (out, err) = open().map_err(LabError::system(format!("open the log of {name}")))?;
+    command
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .map_err(LabError::system(format!(
+            "start {} for {name}",
+            command.get_program().display()
+        )))
+}
+
+fn still_runs(child: &mut Child) -> io::Result<()> {
+    match child.try_wait()? {
+        None => Ok(()),
+        Some(status) => Err(io::Error::other(match status.signal() {
+            Some(signal) => format!("killed by signal {signal}"),
+            None => format!("ended with {status}"),
+        })),
+    }
+}
+
+fn log_directory() -> PathBuf {
+    Path::new(BASE).join("log")
+}
+
+/// The log of a node's agent, or of `store`.
+#[must_use]
+pub fn log_path(name: &str) -> PathBuf {
+    log_directory().join(format!("{name}.log"))
+}
+
+/// The last lines of a log, for an error.
+#[must_use]
+pub fn log_end(name: &str) -> String {
+    let text = fs::read(log_path(name)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+}

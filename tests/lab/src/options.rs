@@ -1,0 +1,171 @@
+//! What a lab is asked to be.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use ipnet::Ipv4Net;
+
+/// How packets between nodes travel. The lab only translates it to the agents' environment and knows what to expect in the FIB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Plain routes learnt by BGP.
+    #[default]
+    Bgp,
+    /// VXLAN between all nodes.
+    Vxlan,
+    /// VXLAN between racks, plain routes within one.
+    VxlanCrosssubnet,
+    /// IP in IP between all nodes.
+    Ipip,
+    /// IP in IP between racks, plain routes within one.
+    IpipCrosssubnet,
+}
+
+impl Mode {
+    /// The mode's name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bgp => "bgp",
+            Self::Vxlan => "vxlan",
+            Self::VxlanCrosssubnet => "vxlan-crosssubnet",
+            Self::Ipip => "ipip",
+            Self::IpipCrosssubnet => "ipip-crosssubnet",
+        }
+    }
+
+    /// Value of CALICO_IPV4POOL_IPIP.
+    #[must_use]
+    pub fn ipip(self) -> &'static str {
+        match self {
+            Self::Ipip => "Always",
+            Self::IpipCrosssubnet => "CrossSubnet",
+            Self::Bgp | Self::Vxlan | Self::VxlanCrosssubnet => "Never",
+        }
+    }
+
+    /// Value of CALICO_IPV4POOL_VXLAN.
+    #[must_use]
+    pub fn vxlan(self) -> &'static str {
+        match self {
+            Self::Vxlan => "Always",
+            Self::VxlanCrosssubnet => "CrossSubnet",
+            Self::Bgp | Self::Ipip | Self::IpipCrosssubnet => "Never",
+        }
+    }
+
+    /// The path between two nodes, by whether they share a rack.
+    #[must_use]
+    pub fn path(self, same_rack: bool) -> Path {
+        match self {
+            Self::Bgp => Path::Plain,
+            Self::Vxlan => Path::Vxlan,
+            Self::Ipip => Path::Ipip,
+            Self::VxlanCrosssubnet | Self::IpipCrosssubnet if same_rack => Path::Plain,
+            Self::VxlanCrosssubnet => Path::Vxlan,
+            Self::IpipCrosssubnet => Path::Ipip,
+        }
+    }
+}
+
+/// How a packet gets from one node to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// As it is.
+    Plain,
+    /// In VXLAN.
+    Vxlan,
+    /// In IPv4.
+    Ipip,
+}
+
+/// A fault that a test of the lab's own checks asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sabotage {
+    /// The first node loses the route to the last node's block.
+    Route,
+    /// The first node masquerades what its pods send to other nodes.
+    Masquerade,
+    /// No BGP connection between the first and the last node.
+    Session,
+}
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of nodes.
+    pub nodes: usize,
+    /// Pods per node.
+    pub pods: usize,
+    /// Encapsulation.
+    pub mode: Mode,
+    /// Number of racks, 1 or 2.
+    pub racks: u8,
+    /// Value of CALICO_IPV4POOL_CIDR.
+    pub pool: String,
+    /// Value of CALICO_IPV4POOL_BLOCK_SIZE: prefix length.
+    pub block_size: u8,
+    /// AS number of the cluster.
+    pub asn: u32,
+    /// How long each stage may take before it counts as failed.
+    pub patience: Duration,
+    /// More variables for every agent.
+    pub environment: Vec<(String, String)>,
+    /// A fault to bring in, for tests of the checks.
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            pods: 2,
+            mode: Mode::Bgp,
+            racks: 1,
+            pool: "192.168.0.0/16".to_owned(),
+            block_size: 26,
+            asn: 64512,
+            patience: Duration::from_secs(30),
+            environment: Vec::new(),
+            sabotage: None,
+        }
+    }
+}
+
+impl Options {
+    /// The block that a pod's address belongs to.
+    #[must_use]
+    pub fn block_of(&self, address: std::net::Ipv4Addr) -> Ipv4Net {
+        Ipv4Net::new(address, self.block_size)
+            .unwrap_or_default()
+            .trunc()
+    }
+
+    /// The agents' whole environment for one node, besides PATH.
+    #[must_use]
+    pub fn environment_of(&self, node: &str, address: &str) -> Vec<(String, String)> {
+        let mut all: Vec<(String, String)> = [
+            ("NODENAME", node),
+            ("IP", address),
+            ("AS", &self.asn.to_string()),
+            ("CALICO_IPV4POOL_CIDR", &self.pool),
+            ("CALICO_IPV4POOL_BLOCK_SIZE", &self.block_size.to_string()),
+            ("CALICO_IPV4POOL_IPIP", self.mode.ipip()),
+            ("CALICO_IPV4POOL_VXLAN", self.mode.vxlan()),
+            ("CALICO_NETWORKING_BACKEND", "bird"),
+            ("DATASTORE_TYPE", "local"),
+            (
+                "TORTIE_STORE",
+                &format!("unix:{}", crate::cluster::STORE_SOCKET),
+            ),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+        for (name, value) in &self.environment {
+            all.retain(|(known, _)| known != name);
+            all.push((name.clone(), value.clone()));
+        }
+        all
+    }
+}

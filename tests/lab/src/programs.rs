@@ -1,0 +1,142 @@
+//! The product's programs: building them beside the lab, and finding them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Package and program, in the order in which they are named to cargo.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("node", "tortie-node"),
+    ("cni", "tortie-cni"),
+    ("ctl", "tortiectl"),
+    ("datastore-local", "tortie-store"),
+];
+
+/// Where the built programs lie.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    directory: PathBuf,
+}
+
+/// Why the programs are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramsError {
+    /// The running program lies outside a cargo target directory.
+    #[error("{} does not lie in a cargo target directory, so the product's programs cannot be found beside it", .0.display())]
+    NoTargetDirectory(PathBuf),
+    /// cargo could not be started.
+    #[error(
+        "cannot start `{cargo}`; cargo must be in PATH, or named by the environment variable CARGO"
+    )]
+    NoCargo {
+        /// What was tried.
+        cargo: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// cargo ran and failed; it has said why on standard error.
+    #[error("building the product's programs failed")]
+    BuildFailed,
+    /// A program is not there although the build succeeded.
+    #[error("{} is missing", .0.display())]
+    Missing(PathBuf),
+}
+
+impl Programs {
+    /// Builds all programs with the profile of the running one, into its target directory. `cargo run` and `cargo test` of one package
+    /// build no programs of others. Must be called before any namespace is entered.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn build() -> Result<Self, ProgramsError> {
+        let programs = Self::beside_this_one()?;
+        let target = programs
+            .directory
+            .parent()
+            .expect("a profile directory has a parent");
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let mut command = Command::new(&cargo);
+        command
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .args(["build", "--quiet", "--target-dir"])
+            .arg(target);
+        if programs.directory.ends_with("release") {
+            command.arg("--release");
+        }
+        for (package, _) in PROGRAMS {
+            command.args(["--package", package]);
+        }
+        // Standard output is for the lab's own report.
+        command.stdout(io::stderr());
+        let status = command
+            .status()
+            .map_err(|source| ProgramsError::NoCargo { cargo, source })?;
+        if !status.success() {
+            return Err(ProgramsError::BuildFailed);
+        }
+        programs.check()
+    }
+
+    /// The programs that were built before.
+    ///
+    /// # Errors
+    /// See [`ProgramsError`].
+    pub fn find() -> Result<Self, ProgramsError> {
+        Self::beside_this_one()?.check()
+    }
+
+    fn beside_this_one() -> Result<Self, ProgramsError> {
+        let program = std::env::current_exe().unwrap_or_default();
+        let directory = program.parent().map(Path::to_path_buf);
+        // Test programs lie one directory deeper.
+        let directory = match directory {
+            Some(directory) if directory.ends_with("deps") => {
+                directory.parent().map(Path::to_path_buf)
+            }
+            other => other,
+        };
+        directory
+            .map(|directory| Self { directory })
+            .ok_or(ProgramsError::NoTargetDirectory(program))
+    }
+
+    fn check(self) -> Result<Self, ProgramsError> {
+        match PROGRAMS
+            .iter()
+            .map(|(_, program)| self.path(program))
+            .find(|path| !path.exists())
+        {
+            Some(missing) => Err(ProgramsError::Missing(missing)),
+            None => Ok(self),
+        }
+    }
+
+    fn path(&self, program: &str) -> PathBuf {
+        self.directory.join(program)
+    }
+
+    /// The node agent.
+    #[must_use]
+    pub fn node(&self) -> PathBuf {
+        self.path("tortie-node")
+    }
+
+    /// The CNI plugin.
+    #[must_use]
+    pub fn cni(&self) -> PathBuf {
+        self.path("tortie-cni")
+    }
+
+    /// The operator's tool.
+    #[must_use]
+    pub fn ctl(&self) -> PathBuf {
+        self.path("tortiectl")
+    }
+
+    /// The embedded store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.path("tortie-store")
+    }
+}

@@ -1,0 +1,187 @@
+//! Everybody to everybody: one ping and one TCP exchange per cell, all senders at the same time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::cluster::Lab;
+use crate::netns::NetNs;
+use crate::probe::ping::Pinger;
+use crate::probe::tcp::{self, SourceReporter};
+
+/// How long an answer may take. Machines are shared; what is lost stays lost.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// One sender and one receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// `n1/p0` or `n1`.
+    pub from: String,
+    /// `n2/p1`.
+    pub to: String,
+    /// Round-trip time, or why there is none.
+    pub ping: Result<Duration, String>,
+    /// The source address that the receiver of a TCP exchange saw, or why there is none.
+    pub source: Result<Ipv4Addr, String>,
+    /// What is wrong with that source address: it is not the sender's own.
+    pub translated: Option<String>,
+}
+
+impl Cell {
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let Self {
+            from,
+            to,
+            ping,
+            source,
+            translated,
+        } = self;
+        let mut faults = Vec::new();
+        if let Err(error) = ping {
+            faults.push(format!("ping {from} -> {to}: {error}"));
+        }
+        if let Err(error) = source {
+            faults.push(format!("TCP exchange {from} -> {to}: {error}"));
+        }
+        faults.extend(
+            translated
+                .iter()
+                .map(|fault| format!("source address {from} -> {to}: {fault}")),
+        );
+        faults
+    }
+}
+
+struct Sender {
+    name: String,
+    namespace: NetNs,
+    own: Vec<Ipv4Addr>,
+    targets: Vec<(String, SocketAddrV4)>,
+}
+
+/// Every ordered pair of pods, and every node to each pod of other nodes.
+pub(crate) fn measure(lab: &Lab) -> Vec<Cell> {
+    let mut reporters = Vec::new();
+    let mut cells = Vec::new();
+    for pod in &lab.pods {
+        match SourceReporter::open(&pod.namespace, pod.address) {
+            Ok(reporter) => reporters.push((pod, reporter)),
+            Err(error) => cells.push(unreachable_pod(&pod.label(), pod.address, &error)),
+        }
+    }
+    let target = |to: &(&crate::Pod, SourceReporter)| (to.0.label(), to.1.address());
+    let pods = lab.pods.iter().map(|pod| Sender {
+        name: pod.label(),
+        namespace: pod.namespace.clone(),
+        own: vec![pod.address],
+        targets: reporters
+            .iter()
+            .filter(|to| to.0.label() != pod.label())
+            .map(target)
+            .collect(),
+    });
+    let nodes = lab.topology.sites.iter().map(|site| Sender {
+        name: site.name.clone(),
+        namespace: site.namespace.clone(),
+        own: node_addresses(&site.namespace),
+        targets: reporters
+            .iter()
+            .filter(|to| to.0.node != site.name)
+            .map(target)
+            .collect(),
+    });
+    let senders: Vec<Sender> = pods.chain(nodes).collect();
+    let owners = owners_of(&senders);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = senders
+            .iter()
+            .enumerate()
+            .map(|(index, sender)| {
+                let owners = &owners;
+                scope.spawn(move || sender.namespace.run(|| send(sender, index, owners)))
+            })
+            .collect();
+        for thread in running {
+            cells.extend(thread.join().expect("senders do not panic"));
+        }
+    });
+    cells
+}
+
+fn unreachable_pod(pod: &str, address: Ipv4Addr, error: &io::Error) -> Cell {
+    let fault = format!("the pod cannot listen on its address {address}: {error}");
+    Cell {
+        from: pod.to_owned(),
+        to: pod.to_owned(),
+        ping: Err(fault.clone()),
+        source: Err(fault),
+        translated: None,
+    }
+}
+
+/// A node's own addresses: any of them is a proper source. The tunnel's is used for what leaves through the tunnel.
+fn node_addresses(namespace: &NetNs) -> Vec<Ipv4Addr> {
+    namespace
+        .netlink()
+        .ok()
+        .and_then(|mut netlink| netlink.addresses().ok())
+        .unwrap_or_default()
+}
+
+fn owners_of(senders: &[Sender]) -> BTreeMap<Ipv4Addr, String> {
+    let pairs = senders.iter().flat_map(|sender| {
+        sender
+            .own
+            .iter()
+            .map(|address| (*address, sender.name.clone()))
+    });
+    pairs.collect()
+}
+
+/// Runs on a thread in the sender's namespace.
+fn send(sender: &Sender, index: usize, owners: &BTreeMap<Ipv4Addr, String>) -> Vec<Cell> {
+    let addresses: Vec<Ipv4Addr> = sender
+        .targets
+        .iter()
+        .map(|(_, target)| *target.ip())
+        .collect();
+    let identifier = u16::try_from(index).unwrap_or(u16::MAX);
+    let mut pings = Pinger::open(&sender.namespace, identifier)
+        .map(|mut pinger| pinger.ping_all(&addresses, PATIENCE))
+        .unwrap_or_default();
+    let mut cells = Vec::new();
+    for (to, target) in &sender.targets {
+        let ping = match pings.remove(target.ip()) {
+            Some(Ok(took)) => Ok(took),
+            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Err("no answer".to_owned())
+            }
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("not sent".to_owned()),
+        };
+        let source = tcp::ask_source_here(*target, PATIENCE)
+            .map(|seen| seen.source)
+            .map_err(|error| error.to_string());
+        let translated = source
+            .as_ref()
+            .ok()
+            .filter(|seen| !sender.own.contains(seen))
+            .map(|seen| {
+                let whose = owners
+                    .get(seen)
+                    .map(|owner| format!(" ({owner}'s)"))
+                    .unwrap_or_default();
+                let own: Vec<String> = sender.own.iter().map(Ipv4Addr::to_string).collect();
+                format!("receiver saw {seen}{whose}, expected {}", own.join(" or "))
+            });
+        cells.push(Cell {
+            from: sender.name.clone(),
+            to: to.clone(),
+            ping,
+            source,
+            translated,
+        });
+    }
+    cells
+}

@@ -1,0 +1,215 @@
+//! Racks, a router between them, and nodes: the machines that the product runs on.
+//!
+//! ```text
+//! pod ─ cali… [node n1] eth0 ── n1 [switch of rack 1] uplink ── rack1 [router] rack2 ── uplink [switch of rack 2] n2 ── eth0 [node n2]
+//!               10.10.1.11/24              bridge             10.10.1.1   10.10.2.1           bridge           10.10.2.12/24
+//! ```
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use ipnet::Ipv4Net;
+
+use crate::enter::{doing, mount_new};
+use crate::netlink::{Netlink, NetlinkError};
+use crate::netns::NetNs;
+
+/// Most nodes that the address plan holds.
+pub(crate) const NODES_MAX: usize = 200;
+/// Directories that each node has for itself, at the paths that the product uses.
+const NODE_DIRECTORIES: [&str; 5] = [
+    "/var/lib/calico",
+    "/var/run/calico",
+    "/etc/cni/net.d",
+    "/run/netns",
+    "/var/run/netns",
+];
+const BRIDGE: &str = "br0";
+
+/// A subnet: one switch, numbered from 1.
+#[derive(Clone, Debug)]
+pub struct Rack {
+    /// 1 or 2.
+    pub number: u8,
+    /// The namespace that holds the bridge; a capture here sees what passes the rack's switch.
+    pub switch: NetNs,
+}
+
+impl Rack {
+    /// The router's address in this rack: every node's default gateway.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        gateway(self.number)
+    }
+}
+
+/// A machine of the cluster: a network and a mount namespace.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// `n1`, `n2`, …
+    pub name: String,
+    /// Number of its rack, from 1.
+    pub rack: u8,
+    /// Its own address, on eth0.
+    pub address: Ipv4Addr,
+    /// Where commands of this machine run.
+    pub namespace: NetNs,
+}
+
+/// Everything between the pods and the products: racks, router, machines.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    /// The racks, by number.
+    pub racks: Vec<Rack>,
+    /// Joins the racks' subnets; a capture here sees what passes between racks.
+    pub router: NetNs,
+    /// The machines, by number.
+    pub sites: Vec<Site>,
+}
+
+impl Topology {
+    /// Builds `racks` racks and spreads `nodes` machines over them in turn.
+    ///
+    /// # Errors
+    /// What the kernel answers, with what was being built.
+    pub fn build(nodes: usize, racks: u8) -> io::Result<Self> {
+        assert!(
+            nodes <= NODES_MAX,
+            "the address plan ends at {NODES_MAX} nodes"
+        );
+        let router = NetNs::new("router")?;
+        router.set_sysctl("net/ipv4/ip_forward", "1")?;
+        let racks = (1..=racks)
+            .map(|number| build_rack(number, &router))
+            .collect::<io::Result<Vec<_>>>()?;
+        let sites = (1..=nodes)
+            .map(|index| build_site(index, &racks[(index - 1) % racks.len()]))
+            .collect::<io::Result<Vec<_>>>()?;
+        let topology = Self {
+            racks,
+            router,
+            sites,
+        };
+        topology
+            .install_neighbours()
+            .map_err(NetlinkError::into_io)?;
+        Ok(topology)
+    }
+
+    /// Permanent ARP entries between all that share a subnet: the kernel's neighbour table is one for the whole machine
+    /// (gc_thresh3, 1024 by default) and full meshes would fill it; permanent entries do not count.
+    fn install_neighbours(&self) -> Result<(), NetlinkError> {
+        let mut router = open(&self.router)?;
+        for site in &self.sites {
+            router.add_neighbour(&uplink(site.rack), site.address, mac(site.address))?;
+            let mut netlink = open(&site.namespace)?;
+            let eth0 = netlink.index_of("eth0")?;
+            netlink.add_neighbour_at(eth0, gateway(site.rack), mac(gateway(site.rack)))?;
+            for other in self
+                .sites
+                .iter()
+                .filter(|other| other.rack == site.rack && other.name != site.name)
+            {
+                netlink.add_neighbour_at(eth0, other.address, mac(other.address))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the router, as the operator of a routed fabric would, which machine a block of pod addresses lies behind.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn route_on_router(&self, block: Ipv4Net, owner: &Site) -> Result<(), NetlinkError> {
+        open(&self.router)?.add_route(block, owner.address)
+    }
+}
+
+fn build_rack(number: u8, router: &NetNs) -> io::Result<Rack> {
+    let switch = NetNs::new(&format!("rack{number}"))?;
+    let port = uplink(number);
+    let address = gateway(number);
+    let build = || -> Result<(), NetlinkError> {
+        let mut netlink = open(&switch)?;
+        netlink.add_bridge(BRIDGE)?;
+        netlink.add_veth("uplink", &port, router.fd().as_raw_fd(), mac(address))?;
+        netlink.set_master("uplink", BRIDGE)?;
+        let mut netlink = open(router)?;
+        netlink.add_address(&port, subnet(address))?;
+        netlink.set_up(&port)
+    };
+    build().map_err(NetlinkError::into_io)?;
+    Ok(Rack { number, switch })
+}
+
+fn build_site(index: usize, rack: &Rack) -> io::Result<Site> {
+    let name = format!("n{index}");
+    let host = u8::try_from(10 + index).expect("NODES_MAX keeps addresses below 255");
+    let address = Ipv4Addr::new(10, 10, rack.number, host);
+    let namespace = NetNs::new(&name)?;
+    let build = || -> Result<(), NetlinkError> {
+        let mut netlink = open(&rack.switch)?;
+        netlink.add_veth(&name, "eth0", namespace.fd().as_raw_fd(), mac(address))?;
+        netlink.set_master(&name, BRIDGE)?;
+        let mut netlink = open(&namespace)?;
+        netlink.add_address("eth0", subnet(address))?;
+        netlink.set_up("eth0")?;
+        // Proxy ARP for the pods' gateway 169.254.1.1 answers only where a route to it exists.
+        netlink.add_route(Ipv4Net::default(), rack.gateway())
+    };
+    build().map_err(NetlinkError::into_io)?;
+    let namespace = namespace.with_mounts(mount_node_directories)?;
+    Ok(Site {
+        name,
+        rack: rack.number,
+        address,
+        namespace,
+    })
+}
+
+fn mount_node_directories() -> io::Result<()> {
+    // /proc and /sys follow the namespaces of whoever mounts; a container may forbid /sys, which only tools started by hand read.
+    let _ = mount_new("sysfs", Path::new("/sys"));
+    let mut done = Vec::new();
+    for directory in NODE_DIRECTORIES {
+        let Ok(real) = Path::new(directory).canonicalize() else {
+            continue;
+        };
+        if !done.contains(&real) {
+            mount_new("tmpfs", &real)?;
+            done.push(real);
+        }
+    }
+    rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )
+    .map_err(|error| doing("make a node's mounts private", error))
+}
+
+fn open(namespace: &NetNs) -> Result<Netlink, NetlinkError> {
+    namespace.netlink().map_err(|source| NetlinkError {
+        what: format!("open a netlink socket in {}", namespace.name()),
+        source,
+    })
+}
+
+fn uplink(rack: u8) -> String {
+    format!("rack{rack}")
+}
+
+fn gateway(rack: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 10, rack, 1)
+}
+
+fn subnet(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::new(address, 24).expect("24 is a prefix length")
+}
+
+/// A locally administered address made from the IPv4 address, so that everybody can know everybody's.
+fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0, a, b, c, d]
+}
