@@ -8,12 +8,17 @@
 
 mod cluster;
 mod enter;
+mod kept;
+mod launch;
 mod netlink;
 mod netns;
 mod options;
 mod probe;
 mod programs;
+mod progress;
 mod proof;
+mod report;
+mod run;
 mod runtime;
 mod sys;
 mod topology;
@@ -21,6 +26,8 @@ mod wait;
 
 pub use cluster::{Lab, LabError, log_end, log_path};
 pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusal_advice};
+pub use kept::{Kept, KeptError};
+pub use launch::{Output, launch};
 pub use netlink::{
     Link, Neighbour, Netlink, NetlinkError, Route, RouteChange, RouteEvent, RouteKind, RouteMonitor,
 };
@@ -31,9 +38,12 @@ pub use probe::ping::Pinger;
 pub use probe::stream::{Outcome, Stream};
 pub use probe::tcp::{Seen, SourceReporter, ask_source, ask_source_here};
 pub use programs::{Programs, ProgramsError};
+pub use progress::Progress;
 pub use proof::Proof;
 pub use proof::fib::FibRow;
 pub use proof::matrix::Cell;
 pub use proof::sessions::{SessionEnd, established_peers};
+pub use report::{NodeReport, PingCounts, Quantiles, Report, SessionCounts};
+pub use run::{Run, RunError, has_nft, run};
 pub use runtime::{Pod, RuntimeError, Sandbox, call_plugin, make_sandbox};
 pub use topology::{Rack, Site, Topology};

@@ -1,3 +1,102 @@
 //! `cargo lab`: a cluster on one machine that pings.
 
-fn main() {}
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use lab::{Kept, KeptError, Mode, Options, Output, Sabotage, launch};
+
+/// Builds a cluster of network namespaces, proves that it works, and takes it down again.
+#[derive(Debug, Parser)]
+#[command(name = "cargo lab", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<KeptCommand>,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=200))]
+    nodes: u16,
+    /// Pods per node.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pods: u16,
+    /// How packets between nodes travel.
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
+    /// Subnets, joined by a router.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    racks: u8,
+    /// Print one JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Leave the cluster up, for `cargo lab exec NODE -- CMD` and `cargo lab down`.
+    #[arg(long)]
+    keep: bool,
+    /// Prefix length of a node's blocks.
+    #[arg(long, default_value_t = 26, value_parser = clap::value_parser!(u8).range(20..=32))]
+    block_size: u8,
+    /// Seconds that each stage may take.
+    #[arg(long, default_value_t = 30)]
+    patience: u64,
+    /// Bring in a fault, to see the lab's own checks find it.
+    #[arg(long, value_enum, hide = true)]
+    sabotage: Option<Sabotage>,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeptCommand {
+    /// Run a command on a node of a kept lab, in its network and mount namespaces.
+    Exec {
+        /// The node's name.
+        node: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// End a kept lab.
+    Down,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match &arguments.command {
+        Some(KeptCommand::Exec { node, command }) => on_kept(|kept| {
+            let status = kept.exec(node, command)?;
+            Ok(ExitCode::from(
+                status
+                    .code()
+                    .and_then(|code| u8::try_from(code).ok())
+                    .unwrap_or(1),
+            ))
+        }),
+        Some(KeptCommand::Down) => on_kept(|kept| kept.end().map(|()| ExitCode::SUCCESS)),
+        None => launch(
+            &options(&arguments),
+            Output {
+                json: arguments.json,
+                keep: arguments.keep,
+            },
+        ),
+    }
+}
+
+fn on_kept(work: impl FnOnce(&Kept) -> Result<ExitCode, KeptError>) -> ExitCode {
+    Kept::find()
+        .and_then(|kept| work(&kept))
+        .unwrap_or_else(|error| {
+            eprintln!("error: {:#}", anyhow::Error::from(error));
+            ExitCode::FAILURE
+        })
+}
+
+fn options(arguments: &Arguments) -> Options {
+    Options {
+        nodes: arguments.nodes.into(),
+        pods: arguments.pods.into(),
+        mode: arguments.mode,
+        racks: arguments.racks,
+        block_size: arguments.block_size,
+        patience: Duration::from_secs(arguments.patience),
+        sabotage: arguments.sabotage,
+        ..Options::default()
+    }
+}

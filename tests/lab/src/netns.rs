@@ -52,14 +52,6 @@ impl NetNs {
         })
     }
 
-    pub(crate) fn from_parts(name: &str, net: OwnedFd, mount: Option<Arc<OwnedFd>>) -> Self {
-        Self {
-            name: name.to_owned(),
-            net: Arc::new(net),
-            mount,
-        }
-    }
-
     /// Gives this namespace a mount namespace of its own: a copy of the caller's, in which `prepare` may mount what it likes.
     ///
     /// # Errors

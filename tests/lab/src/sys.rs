@@ -212,3 +212,33 @@ pub(crate) fn borrow<'a>(fd: RawFd) -> std::os::fd::BorrowedFd<'a> {
     // SAFETY: callers pass the number of a socket that they hold by reference for the duration of the poll.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }
 }
+
+/// Takes over an inherited descriptor.
+pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the launcher made this descriptor for this process and nothing else here knows its number; a wrong number leads to
+    // errors of the calls on it, not to memory faults.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
+}
+
+/// Stays as process 1 and buries the dead, until killed.
+pub(crate) fn stay_as_init() -> ! {
+    loop {
+        // SAFETY: waitpid with a null status writes nothing; pause takes no argument.
+        unsafe {
+            if libc::waitpid(-1, std::ptr::null_mut(), 0) == -1 {
+                libc::pause();
+            }
+        }
+    }
+}
+
+/// Makes `file` standard input, output and error.
+pub(crate) fn replace_standard_descriptors(file: &File) -> io::Result<()> {
+    for standard in 0..=2 {
+        // SAFETY: dup2 on descriptor numbers; std holds 0 to 2 only by number.
+        if unsafe { libc::dup2(file.as_raw_fd(), standard) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! `cargo lab` from inside its private world: build, prove, print, tear down.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::cluster::{Lab, LabError};
+use crate::options::{Options, Sabotage};
+use crate::programs::{Programs, ProgramsError};
+use crate::progress::Progress;
+use crate::proof::claim::describe;
+use crate::proof::fib;
+use crate::report::{Quantiles, Report, milliseconds, tables};
+use crate::runtime::RuntimeError;
+use crate::topology::Topology;
+
+/// At least so many ADDs that claim a block are measured, when there are nodes to see the route.
+const CLAIMS_MIN: usize = 3;
+
+/// Why there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The programs are not there.
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    /// The cluster did not come up, or one of its programs ended.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// Pods could not be made.
+    #[error("{}", .0.join("\n"))]
+    Pods(Vec<String>),
+    /// The asked-for fault could not be brought in.
+    #[error("the sabotage could not be done")]
+    Sabotage(#[source] io::Error),
+}
+
+/// A finished run: the cluster still stands.
+#[derive(Debug)]
+pub struct Run {
+    /// The cluster.
+    pub lab: Lab,
+    /// What was found.
+    pub report: Report,
+    /// The same for people.
+    pub tables: String,
+}
+
+/// Builds the cluster and proves everything that `cargo lab` promises. Must run inside a private world.
+///
+/// # Errors
+/// See [`RunError`]; checks that fail are no errors but faults in the report.
+pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
+    let programs = Programs::find()?;
+    let (nodes, pods, sabotage) = (options.nodes, options.pods, options.sabotage);
+    let mut lab = progress.stage(
+        &format!("{nodes} nodes, their agents and the store"),
+        || {
+            Lab::start_with(options, programs, |topology| match sabotage {
+                Some(Sabotage::Session) => block_session(topology),
+                Some(Sabotage::Route | Sabotage::Masquerade) | None => Ok(()),
+            })
+        },
+    )?;
+    progress.stage("BGP sessions", || lab.wait_sessions())?;
+    let mut claims = Claims::default();
+    if pods > 0 {
+        progress.stage("the first pod of each node", || {
+            (0..nodes).try_for_each(|node| claims.add(&mut lab, node))
+        })?;
+        progress.stage(&format!("{} pods", nodes * pods), || {
+            lab.fill_pods(pods).map_err(pod_errors)
+        })?;
+    }
+    let converged = progress.stage("routes in every FIB", || lab.wait_converged())?;
+    sabotage_running(&lab, sabotage).map_err(RunError::Sabotage)?;
+    let Ok(proof) = progress.stage("pings and TCP exchanges", || {
+        Ok::<_, Infallible>(lab.prove())
+    });
+    if proof.faults.is_empty() && pods > 0 && nodes > 1 {
+        let proved = lab.pods.len();
+        progress.stage("more pods, until enough blocks were claimed", || {
+            claims.fill(&mut lab)
+        })?;
+        // The report is of the pods that were proved.
+        claims.extra = lab.pods.split_off(proved);
+    }
+    let mut report = Report::new(&lab, &proof);
+    report.converged_ms = converged.map(milliseconds);
+    report.add_to_fib_ms = Quantiles::of(&claims.times);
+    report.faults.extend(claims.faults);
+    let tables = tables(&lab, &proof, &report);
+    lab.pods.append(&mut claims.extra);
+    Ok(Run {
+        lab,
+        report,
+        tables,
+    })
+}
+
+impl Run {
+    /// Has the plugin disconnect every pod, and looks whether anything of them stays in the nodes' kernels.
+    pub fn tear_down(&mut self, progress: Progress) {
+        let addresses: Vec<Ipv4Addr> = self.lab.pods.iter().map(|pod| pod.address).collect();
+        if self.lab.options.sabotage.is_some() {
+            // A frozen agent answers no DEL; the namespaces end with this process.
+            return;
+        }
+        match progress.stage("CNI DEL of all pods", || self.lab.delete_pods()) {
+            Ok(()) => self
+                .report
+                .faults
+                .extend(fib::leftovers(&self.lab, &addresses)),
+            Err(errors) => self
+                .report
+                .faults
+                .extend(errors.iter().map(|error| describe(error))),
+        }
+    }
+}
+
+/// Measured ADDs.
+#[derive(Default)]
+struct Claims {
+    times: Vec<Duration>,
+    faults: Vec<String>,
+    extra: Vec<crate::Pod>,
+}
+
+impl Claims {
+    fn add(&mut self, lab: &mut Lab, node: usize) -> Result<(), RunError> {
+        let before = lab.pods.len();
+        match lab.timed_add(node) {
+            Ok(time) => self.times.extend(time),
+            Err(fault) if lab.pods.len() > before => self.faults.push(fault),
+            Err(error) => return Err(RunError::Pods(vec![error])),
+        }
+        Ok(())
+    }
+
+    /// Fills blocks on one node after the other until enough claims were measured.
+    fn fill(&mut self, lab: &mut Lab) -> Result<(), RunError> {
+        let block_addresses = 1_usize << (32 - u32::from(lab.options.block_size)).min(16);
+        for node in (0..lab.options.nodes).cycle().take(CLAIMS_MIN) {
+            if self.times.len() >= CLAIMS_MIN {
+                break;
+            }
+            let measured = self.times.len() + self.faults.len();
+            for _ in 0..=block_addresses {
+                self.add(lab, node)?;
+                if self.times.len() + self.faults.len() > measured {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pod_errors(errors: Vec<RuntimeError>) -> RunError {
+    RunError::Pods(errors.iter().map(|error| describe(error)).collect())
+}
+
+fn block_session(topology: &Topology) -> io::Result<()> {
+    let (Some(first), Some(last)) = (topology.sites.first(), topology.sites.last()) else {
+        return Ok(());
+    };
+    first
+        .namespace
+        .netlink()?
+        .block_tcp(last.address, 179)
+        .map_err(crate::NetlinkError::into_io)
+}
+
+fn sabotage_running(lab: &Lab, sabotage: Option<Sabotage>) -> io::Result<()> {
+    let first = &lab.topology.sites[0].namespace;
+    match sabotage {
+        Some(Sabotage::Route) => {
+            // Frozen, or it would repair the route before anybody looks.
+            lab.freeze_agent(0)?;
+            let last = lab
+                .topology
+                .sites
+                .last()
+                .map(|site| site.name.clone())
+                .unwrap_or_default();
+            for (block, owner) in lab.blocks() {
+                if owner.name == last {
+                    first
+                        .netlink()?
+                        .delete_route(block)
+                        .map_err(crate::NetlinkError::into_io)?;
+                }
+            }
+            Ok(())
+        }
+        Some(Sabotage::Masquerade) => {
+            lab.freeze_agent(0)?;
+            let rules = "add table ip sabotage; \
+                 add chain ip sabotage post { type nat hook postrouting priority 200; }; \
+                 add rule ip sabotage post oifname != \"cali*\" masquerade";
+            let status = first.command("nft").arg(rules).status()?;
+            if status.success() {
+                Ok(())
+            } else {
+                Err(io::Error::other(format!("nft: {status}")))
+            }
+        }
+        Some(Sabotage::Session) | None => Ok(()),
+    }
+}
+
+/// Whether the `nft` program, which the masquerade sabotage needs, is installed.
+#[must_use]
+pub fn has_nft() -> bool {
+    Command::new("nft")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
