@@ -1,2 +1,35 @@
 //! One address for each workload: blocks, affinities, assignment, release.
+//!
+//! A pool is cut into blocks, a node claims whole blocks, and an address is one slot of a block. Every decision is made
+//! over a [`view::View`] of the store and written as **one** transaction in which each object is compared with the
+//! revision the decision saw; who loses a race is told what stands there now, and decides anew.
+//!
+//! ```text
+//! requests ─► plan (pure) over View ─► one transaction ─► assignments + changes to echo
+//!                  ▲                          │
+//!                  └── what stands there now ─┘ conflict
+//! ```
+//!
+//! The objects are Calico's, and what its three-step claims leave behind after a crash is understood and mended. It does
+//! not route, does not watch, knows no clock: time is an argument. Shapes and rules: Calico's
+//! `libcalico-go/lib/ipam`, IPAM resources of `projectcalico.org/v3`.
 #![forbid(unsafe_code)]
+
+pub mod allocator;
+pub mod block;
+pub mod candidates;
+pub mod check;
+mod draft;
+pub mod error;
+mod plan;
+pub mod pools;
+mod release;
+pub mod request;
+pub mod time;
+pub mod tunnel;
+pub mod view;
+
+pub use allocator::Ipam;
+pub use error::AssignError;
+pub use request::{AssignRequest, Assignment, Committed, Released, Wanted};
+pub use time::Timestamp;

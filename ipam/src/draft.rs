@@ -1,0 +1,253 @@
+//! Changes laid over a view, until they are written in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::ipam::{
+    AffinityState, BlockAffinity, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMHandle,
+    IPAMHandleSpec,
+};
+use api::key::{Key, Kind};
+use api::metadata::{Metadata, Resource, api_version};
+use api::object::Object;
+use bytes::Bytes;
+use datastore::store::{Expect, KeyValue, Op, Revision, WatchEvent};
+use ipnet::IpNet;
+use serde_json::Map;
+
+use crate::view::{Known, View, affinity_key, block_key, config_key, handle_key, is_of_node};
+
+/// A view and the changes decided so far; `None` deletes.
+pub(crate) struct Draft<'v> {
+    view: &'v View,
+    blocks: BTreeMap<IpNet, Option<IPAMBlock>>,
+    affinities: BTreeMap<String, Option<BlockAffinity>>,
+    handles: BTreeMap<String, Option<IPAMHandle>>,
+    /// What else the decision rests on: it must not have changed when the changes are written.
+    relied_on: BTreeSet<Key>,
+}
+
+impl<'v> Draft<'v> {
+    pub(crate) const fn new(view: &'v View) -> Self {
+        Self {
+            view,
+            blocks: BTreeMap::new(),
+            affinities: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            relied_on: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) const fn view(&self) -> &'v View {
+        self.view
+    }
+
+    pub(crate) fn rely_on_pool(&mut self, name: &str) {
+        self.relied_on.insert(Key::new(Kind::IPPool, name));
+        self.relied_on.insert(config_key());
+    }
+
+    pub(crate) fn block(&self, cidr: IpNet) -> Known<'_, IPAMBlock> {
+        match self.blocks.get(&cidr) {
+            Some(Some(block)) => Known::Present(block),
+            Some(None) => Known::Absent,
+            None => self.view.block(cidr),
+        }
+    }
+
+    pub(crate) fn handle(&self, handle_id: &str) -> Known<'_, IPAMHandle> {
+        match self.handles.get(&handle_key(handle_id).name) {
+            Some(Some(handle)) => Known::Present(handle),
+            Some(None) => Known::Absent,
+            None => self.view.handle(handle_id),
+        }
+    }
+
+    /// Every readable block, in address order.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (IpNet, &IPAMBlock)> {
+        let unchanged = self
+            .view
+            .blocks()
+            .filter(|(cidr, _)| !self.blocks.contains_key(cidr));
+        let changed = self
+            .blocks
+            .iter()
+            .filter_map(|(cidr, block)| Some((*cidr, block.as_ref()?)));
+        let all: BTreeMap<IpNet, &IPAMBlock> = unchanged.chain(changed).collect();
+        all.into_iter()
+    }
+
+    /// The affinities of `node`, by name.
+    pub(crate) fn affinities_of(&self, node: &str) -> Vec<(String, BlockAffinitySpec)> {
+        let unchanged = self
+            .view
+            .affinities()
+            .filter(|(name, _)| !self.affinities.contains_key(*name));
+        let changed = self
+            .affinities
+            .iter()
+            .filter_map(|(name, affinity)| Some((name.as_str(), affinity.as_ref()?)));
+        let mut found: Vec<_> = unchanged
+            .chain(changed)
+            .filter(|(_, affinity)| is_of_node(affinity, node))
+            .map(|(name, affinity)| (name.to_owned(), affinity.spec.clone()))
+            .collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found
+    }
+
+    /// Changes a block that is there.
+    pub(crate) fn edit_block(&mut self, cidr: IpNet) -> Option<&mut IPAMBlockSpec> {
+        if !self.blocks.contains_key(&cidr) {
+            let Known::Present(block) = self.view.block(cidr) else {
+                return None;
+            };
+            let mut block = block.clone();
+            block.spec.sequence_number += 1;
+            self.blocks.insert(cidr, Some(block));
+        }
+        self.blocks
+            .get_mut(&cidr)?
+            .as_mut()
+            .map(|block| &mut block.spec)
+    }
+
+    pub(crate) fn put_block(&mut self, spec: IPAMBlockSpec) {
+        let key = block_key(spec.cidr);
+        self.blocks.insert(spec.cidr, Some(resource(&key, spec)));
+    }
+
+    pub(crate) fn delete_block(&mut self, cidr: IpNet) {
+        self.blocks.insert(cidr, None);
+    }
+
+    /// Makes `node`'s claim on a block a confirmed one.
+    pub(crate) fn confirm_affinity(&mut self, node: &str, cidr: IpNet) {
+        let stored = self
+            .view
+            .affinities()
+            .find(|(_, affinity)| is_of_node(affinity, node) && affinity.spec.cidr == cidr)
+            .map(|(name, affinity)| (name.to_owned(), affinity.clone()));
+        let (name, affinity) = match stored {
+            Some((name, affinity)) if !self.affinities.contains_key(&name) => {
+                if affinity.spec.state == AffinityState::Confirmed {
+                    return;
+                }
+                let mut affinity = affinity;
+                affinity.spec.state = AffinityState::Confirmed;
+                (name, affinity)
+            }
+            _ => {
+                let key = affinity_key(node, cidr);
+                let spec = BlockAffinitySpec {
+                    state: AffinityState::Confirmed,
+                    node: node.to_owned(),
+                    cidr,
+                    affinity_type: "host".to_owned(),
+                    deleted: "false".to_owned(),
+                    extra: Map::new(),
+                };
+                (key.name.clone(), resource(&key, spec))
+            }
+        };
+        self.affinities.insert(name, Some(affinity));
+    }
+
+    pub(crate) fn delete_affinity(&mut self, name: &str) {
+        self.affinities.insert(name.to_owned(), None);
+    }
+
+    /// Writes which blocks a handle has addresses in; without any the handle goes.
+    pub(crate) fn set_handle(&mut self, handle_id: &str, counts: BTreeMap<String, u32>) {
+        let key = handle_key(handle_id);
+        if counts.is_empty() {
+            self.handles.insert(key.name, None);
+            return;
+        }
+        let handle = match self.handle(handle_id) {
+            Known::Present(handle) => {
+                let mut handle = handle.clone();
+                handle.spec.block = counts;
+                handle
+            }
+            Known::Absent | Known::Unknown | Known::Unreadable(_) => resource(
+                &key,
+                IPAMHandleSpec {
+                    handle_id: handle_id.to_owned(),
+                    block: counts,
+                    deleted: false,
+                    extra: Map::new(),
+                },
+            ),
+        };
+        self.handles.insert(key.name, Some(handle));
+    }
+
+    /// The transaction, one step a key; empty when nothing changes.
+    pub(crate) fn into_ops(self) -> Vec<Op> {
+        let view = self.view;
+        let blocks = self
+            .blocks
+            .into_iter()
+            .map(|(cidr, block)| (block_key(cidr), block.map(Object::IPAMBlock)));
+        let affinities = self.affinities.into_iter().map(|(name, affinity)| {
+            let key = Key::new(Kind::BlockAffinity, name);
+            (key, affinity.map(Object::BlockAffinity))
+        });
+        let handles = self.handles.into_iter().map(|(name, handle)| {
+            let key = Key::new(Kind::IPAMHandle, name);
+            (key, handle.map(Object::IPAMHandle))
+        });
+        let mut ops: Vec<Op> = affinities
+            .chain(blocks)
+            .chain(handles)
+            .filter_map(|(key, object)| {
+                let expect = view.expect(&key);
+                match object {
+                    Some(object) => Some(Op::Put {
+                        key,
+                        value: Bytes::from(object.encode()),
+                        expect,
+                    }),
+                    // Made and unmade in this draft.
+                    None if expect == Expect::Absent => None,
+                    None => Some(Op::Delete { key, expect }),
+                }
+            })
+            .collect();
+        if !ops.is_empty() {
+            ops.extend(self.relied_on.into_iter().map(|key| Op::Check {
+                expect: view.expect(&key),
+                key,
+            }));
+        }
+        ops
+    }
+}
+
+/// The changes `ops` made at `revision`, as a watch would deliver them.
+pub(crate) fn events(ops: Vec<Op>, revision: Revision) -> Vec<WatchEvent> {
+    ops.into_iter()
+        .filter_map(|op| match op {
+            Op::Put { key, value, .. } => Some(WatchEvent::Put(KeyValue {
+                key,
+                value,
+                revision,
+            })),
+            Op::Delete { key, .. } => Some(WatchEvent::Delete { key, revision }),
+            Op::Check { .. } => None,
+        })
+        .collect()
+}
+
+fn resource<S>(key: &Key, spec: S) -> Resource<S> {
+    Resource {
+        api_version: api_version(),
+        kind: key.kind.name().to_owned(),
+        metadata: Metadata {
+            name: key.name.clone(),
+            ..Metadata::default()
+        },
+        spec,
+        extra: Map::new(),
+    }
+}

@@ -1,0 +1,196 @@
+//! What a release changes: decided over a draft, without I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use api::ipam::IPAMBlockSpec;
+use ipnet::IpNet;
+
+use crate::block::{self, host_affinity};
+use crate::draft::Draft;
+use crate::plan::{Halt, Stop};
+use crate::request::{ReleaseAddress, ReleaseRefused, Released};
+use crate::view::{Known, block_key, handle_key};
+
+/// Frees all addresses of each handle; one result a handle. A handle that does not exist has none.
+pub(crate) fn release_handles(
+    draft: &mut Draft<'_>,
+    handle_ids: &[String],
+) -> Result<Vec<Vec<IpAddr>>, Stop> {
+    handle_ids
+        .iter()
+        .map(|handle_id| release_handle(draft, handle_id))
+        .collect()
+}
+
+pub(crate) fn release_handle(draft: &mut Draft<'_>, handle_id: &str) -> Result<Vec<IpAddr>, Stop> {
+    let blocks: Vec<String> = match draft.handle(handle_id) {
+        Known::Present(handle) => handle.spec.block.keys().cloned().collect(),
+        Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
+        Known::Absent | Known::Unreadable(_) => return Ok(Vec::new()),
+    };
+    let mut released = Vec::new();
+    let mut kept = BTreeMap::new();
+    for name in blocks {
+        let Ok(cidr) = name.parse::<IpNet>() else {
+            continue;
+        };
+        let ordinals = match draft.block(cidr) {
+            Known::Present(found) => block::held_by(&found.spec, handle_id),
+            Known::Absent => Vec::new(),
+            Known::Unknown => return Err(Stop::Halt(Halt::Read(block_key(cidr)))),
+            // What the block says of the handle cannot be read: the handle still says that something is there.
+            Known::Unreadable(_) => {
+                kept.insert(name, 1);
+                continue;
+            }
+        };
+        released.extend(addresses(cidr, &ordinals));
+        free(draft, cidr, &ordinals);
+    }
+    draft.set_handle(handle_id, kept);
+    Ok(released)
+}
+
+/// Frees single addresses if they are still what the caller looked at. Needs a full view.
+pub(crate) fn release_addresses(
+    draft: &mut Draft<'_>,
+    wanted: &[ReleaseAddress],
+) -> Result<Released, Stop> {
+    if !draft.view().is_full() {
+        return Err(Stop::Halt(Halt::Reload));
+    }
+    let mut done = Released::default();
+    for item in wanted {
+        let address = item.address;
+        let found = draft.blocks().find(|(cidr, _)| cidr.contains(&address));
+        let Some((cidr, ordinal, holder)) = found.and_then(|(cidr, found)| {
+            let ordinal = block::ordinal(cidr, address)?;
+            let holder = block::holder(&found.spec, ordinal)?;
+            Some((cidr, ordinal, judge(&found.spec, ordinal, holder, item)))
+        }) else {
+            done.unallocated.push(address);
+            continue;
+        };
+        match holder {
+            Err(refused) => done.refused.push((address, refused)),
+            Ok(handle_id) => {
+                if let Some(handle_id) = handle_id {
+                    count_down(draft, &handle_id, cidr)?;
+                }
+                free(draft, cidr, &[ordinal]);
+                done.released.push(address);
+            }
+        }
+    }
+    Ok(done)
+}
+
+fn judge(
+    found: &IPAMBlockSpec,
+    ordinal: usize,
+    holder: &api::ipam::AllocationAttribute,
+    wanted: &ReleaseAddress,
+) -> Result<Option<String>, ReleaseRefused> {
+    if let Some(expected) = &wanted.handle_id
+        && !block::is_handle(holder, expected)
+    {
+        return Err(ReleaseRefused::Handle {
+            holder: holder.handle_id.clone(),
+            expected: expected.clone(),
+        });
+    }
+    let numbers = &found.sequence_number_for_allocation;
+    let number = numbers.get(&ordinal.to_string()).copied();
+    match wanted.sequence_number {
+        Some(expected) if number != Some(expected) => Err(ReleaseRefused::SequenceNumber {
+            found: number,
+            expected,
+        }),
+        _ => Ok(holder.handle_id.clone()),
+    }
+}
+
+fn count_down(draft: &mut Draft<'_>, handle_id: &str, cidr: IpNet) -> Result<(), Stop> {
+    let mut counts = match draft.handle(handle_id) {
+        Known::Present(handle) => handle.spec.block.clone(),
+        Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
+        Known::Absent | Known::Unreadable(_) => return Ok(()),
+    };
+    let name = cidr.to_string();
+    match counts.get_mut(&name) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => {
+            counts.remove(&name);
+        }
+    }
+    draft.set_handle(handle_id, counts);
+    Ok(())
+}
+
+/// Frees slots; a block that is nobody's and empty goes.
+fn free(draft: &mut Draft<'_>, cidr: IpNet, ordinals: &[usize]) {
+    if ordinals.is_empty() {
+        return;
+    }
+    if let Some(spec) = draft.edit_block(cidr) {
+        block::free(spec, ordinals);
+        if spec.affinity.is_none() && block::is_empty(spec) {
+            draft.delete_block(cidr);
+        }
+    }
+}
+
+fn addresses(cidr: IpNet, ordinals: &[usize]) -> impl Iterator<Item = IpAddr> {
+    ordinals
+        .iter()
+        .filter_map(move |ordinal| block::address(cidr, *ordinal))
+        .map(|net| net.addr())
+}
+
+/// What becomes of a node's blocks when it leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostReleased {
+    /// Blocks that are nobody's now; the empty ones are deleted.
+    pub released: Vec<IpNet>,
+    /// Blocks kept because addresses in them are taken and only empty ones were to go.
+    pub in_use: Vec<IpNet>,
+}
+
+/// Gives up a node's claims. Needs a full view.
+pub(crate) fn release_host(
+    draft: &mut Draft<'_>,
+    node: &str,
+    only_empty: bool,
+) -> Result<HostReleased, Stop> {
+    if !draft.view().is_full() {
+        return Err(Stop::Halt(Halt::Reload));
+    }
+    let host = host_affinity(node);
+    let affinities = draft.affinities_of(node);
+    let of_host = |found: &IPAMBlockSpec| found.affinity.as_deref() == Some(&host);
+    let mut cidrs: BTreeSet<IpNet> = affinities.iter().map(|(_, a)| a.cidr).collect();
+    let blocks = draft.blocks().filter(|(_, found)| of_host(&found.spec));
+    cidrs.extend(blocks.map(|(cidr, _)| cidr));
+    let mut done = HostReleased::default();
+    for cidr in cidrs {
+        if let Known::Present(found) = draft.block(cidr)
+            && of_host(&found.spec)
+        {
+            if block::is_empty(&found.spec) {
+                draft.delete_block(cidr);
+            } else if only_empty {
+                done.in_use.push(cidr);
+                continue;
+            } else if let Some(spec) = draft.edit_block(cidr) {
+                spec.affinity = None;
+                spec.affinity_claim_time = None;
+            }
+        }
+        for (name, _) in affinities.iter().filter(|(_, a)| a.cidr == cidr) {
+            draft.delete_affinity(name);
+        }
+        done.released.push(cidr);
+    }
+    Ok(done)
+}

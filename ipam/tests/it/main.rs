@@ -1,0 +1,4 @@
+//! Assignment and release over the memory store.
+
+mod assign;
+mod world;
