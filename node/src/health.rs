@@ -1,0 +1,215 @@
+//! Whether the agent lives and is ready, as Felix's and BIRD's probes ask it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use api::admin::Peer;
+
+/// A loop that has not reported for this long is taken for dead (DataplaneWatchdogTimeout).
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// How often every loop reports even when it has nothing to do.
+pub const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// How long after start-up all sessions must stand rather than one.
+pub const BGP_START_WINDOW: Duration = Duration::from_secs(30);
+
+/// The loops that report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the task of its name")]
+pub enum Loop {
+    Calc,
+    Dataplane,
+    Bgp,
+}
+
+/// Facts the probes read. Cheap to clone: clones share.
+#[derive(Clone, Debug)]
+pub struct Health(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    start: Instant,
+    started: SystemTime,
+    /// Milliseconds after `start` of each loop's last report.
+    reports: [AtomicU64; 3],
+    datastore_in_sync: AtomicBool,
+    first_apply_done: AtomicBool,
+    selection_complete: AtomicBool,
+}
+
+impl Health {
+    /// Nothing is ready yet; every loop counts as having just reported.
+    pub fn new(start: Instant, started: SystemTime) -> Self {
+        Self(Arc::new(Shared {
+            start,
+            started,
+            reports: [const { AtomicU64::new(0) }; 3],
+            datastore_in_sync: AtomicBool::new(false),
+            first_apply_done: AtomicBool::new(false),
+            selection_complete: AtomicBool::new(false),
+        }))
+    }
+
+    /// Wall-clock time of the start.
+    pub fn started(&self) -> SystemTime {
+        self.0.started
+    }
+
+    /// `which` goes round.
+    pub fn report(&self, which: Loop, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.0.start).as_millis();
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        self.0.reports[which as usize].store(elapsed, Ordering::Relaxed);
+    }
+
+    /// The datastore's whole content was read.
+    pub fn set_datastore_in_sync(&self) {
+        self.0.datastore_in_sync.store(true, Ordering::Release);
+    }
+
+    /// The kernel was written completely for the first time.
+    pub fn set_first_apply_done(&self) {
+        self.0.first_apply_done.store(true, Ordering::Release);
+    }
+
+    /// The speaker has made its first choice of routes.
+    pub fn set_selection_complete(&self) {
+        self.0.selection_complete.store(true, Ordering::Release);
+    }
+
+    /// See [`Self::set_datastore_in_sync`].
+    pub fn datastore_in_sync(&self) -> bool {
+        self.0.datastore_in_sync.load(Ordering::Acquire)
+    }
+
+    /// See [`Self::set_first_apply_done`].
+    pub fn first_apply_done(&self) -> bool {
+        self.0.first_apply_done.load(Ordering::Acquire)
+    }
+
+    /// See [`Self::set_selection_complete`].
+    pub fn selection_complete(&self) -> bool {
+        self.0.selection_complete.load(Ordering::Acquire)
+    }
+
+    /// `/liveness`: every loop goes round.
+    pub fn live(&self, now: Instant) -> Result<(), String> {
+        for (which, name) in [
+            (Loop::Calc, "CalculationGraph"),
+            (Loop::Dataplane, "InternalDataplaneMainLoop"),
+        ] {
+            self.going_round(which, name, now)?;
+        }
+        Ok(())
+    }
+
+    fn going_round(&self, which: Loop, name: &str, now: Instant) -> Result<(), String> {
+        let at = Duration::from_millis(self.0.reports[which as usize].load(Ordering::Relaxed));
+        let silence = now
+            .saturating_duration_since(self.0.start)
+            .saturating_sub(at);
+        if silence > SILENCE_MAX {
+            Err(format!(
+                "{name} has been silent for {} s (allowed: {} s)",
+                silence.as_secs(),
+                SILENCE_MAX.as_secs()
+            ))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// `/readiness`: the datastore is read and the kernel written.
+    pub fn ready(&self, now: Instant) -> Result<(), String> {
+        self.live(now)?;
+        if !self.datastore_in_sync() {
+            return Err("the datastore has not been read completely yet".to_owned());
+        }
+        if !self.first_apply_done() {
+            return Err("the kernel has not been written completely yet".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The speaker's loop goes round.
+    pub fn bgp_live(&self, now: Instant) -> Result<(), String> {
+        self.going_round(Loop::Bgp, "BGP speaker", now)
+    }
+
+    /// Readiness of BGP: within the first 30 s all sessions, later at least one; ready without peers.
+    pub fn bgp_ready(&self, peers: &[Peer], now: Instant) -> Result<(), String> {
+        let down: Vec<String> = peers
+            .iter()
+            .filter(|peer| peer.state != "Established")
+            .map(|peer| peer.address.to_string())
+            .collect();
+        let starting = now.saturating_duration_since(self.0.start) < BGP_START_WINDOW;
+        let refused = if starting {
+            !down.is_empty() || !self.selection_complete()
+        } else {
+            !peers.is_empty() && down.len() == peers.len()
+        };
+        match (refused, down.is_empty()) {
+            (false, _) => Ok(()),
+            (true, false) => Err(format!(
+                "BGP is not ready: BGP not established with {}",
+                down.join(",")
+            )),
+            (true, true) => {
+                Err("BGP is not ready: graceful restart has not finished yet".to_owned())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(address: &str, state: &str) -> Peer {
+        Peer {
+            name: "Mesh".to_owned(),
+            address: address.parse().unwrap(),
+            asn: 64512,
+            peer_type: "node-to-node mesh".to_owned(),
+            state: state.to_owned(),
+            since: String::new(),
+            router_id: None,
+            local_address: None,
+            hold_time_seconds: None,
+            prefixes: Default::default(),
+            last_error: None,
+            graceful_restart: String::new(),
+        }
+    }
+
+    #[test]
+    fn ready_needs_datastore_and_kernel_and_silence_ends_life() {
+        let start = Instant::now();
+        let health = Health::new(start, SystemTime::UNIX_EPOCH);
+        assert!(health.ready(start).is_err());
+        health.set_datastore_in_sync();
+        assert!(health.ready(start).unwrap_err().contains("kernel"));
+        health.set_first_apply_done();
+        assert_eq!(health.ready(start), Ok(()));
+        let late = start + Duration::from_secs(91);
+        assert!(health.live(late).unwrap_err().contains("91 s"));
+        health.report(Loop::Calc, late);
+        health.report(Loop::Dataplane, late);
+        assert_eq!(health.live(late), Ok(()));
+    }
+
+    #[test]
+    fn bgp_is_ready_with_all_sessions_at_first_and_with_one_later() {
+        let start = Instant::now();
+        let health = Health::new(start, SystemTime::UNIX_EPOCH);
+        health.set_selection_complete();
+        assert_eq!(health.bgp_ready(&[], start), Ok(()));
+        let half = [peer("10.0.0.1", "Established"), peer("10.0.0.2", "Active")];
+        let why = health.bgp_ready(&half, start).unwrap_err();
+        assert!(why.ends_with("not established with 10.0.0.2"), "{why}");
+        let later = start + BGP_START_WINDOW;
+        assert_eq!(health.bgp_ready(&half, later), Ok(()));
+        assert!(health.bgp_ready(&half[1..], later).is_err());
+    }
+}
