@@ -1,0 +1,159 @@
+//! Sockets for people and probes: the admin socket, health, metrics.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use api::admin::{Peer, Problem, Route, Setting, Status};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::health::Health;
+use crate::task::bgp::{Asker, status};
+use crate::task::calc::CalcView;
+use crate::task::dataplane::DataplaneView;
+use crate::telemetry::render;
+
+/// What the answers are made of.
+pub struct Admin {
+    /// Parts of `/status` that do not change.
+    pub status: Status,
+    /// `/config`.
+    pub settings: Vec<Setting>,
+    /// Facts for probes.
+    pub health: Health,
+    /// The speaker, when there is one.
+    pub bgp: Option<Asker>,
+    /// The calculation's newest account of itself.
+    pub calc: watch::Receiver<CalcView>,
+    /// The dataplane's newest account of itself.
+    pub dataplane: watch::Receiver<DataplaneView>,
+}
+
+type Shared = Arc<Admin>;
+
+/// Routes of the admin socket.
+pub fn admin_routes(admin: Shared) -> Router {
+    Router::new()
+        .route("/status", get(get_status))
+        .route("/bgp/peers", get(get_peers))
+        .route("/bgp/routes", get(get_routes))
+        .route("/problems", get(get_problems))
+        .route("/config", get(get_config))
+        .route("/health/bird-live", get(get_bgp_live))
+        .route("/health/bird-ready", get(get_bgp_ready))
+        .with_state(admin)
+}
+
+/// `/liveness` and `/readiness`, as Felix has them.
+pub fn health_routes(admin: Shared) -> Router {
+    Router::new()
+        .route("/liveness", get(get_liveness))
+        .route("/readiness", get(get_readiness))
+        .with_state(admin)
+}
+
+/// `/metrics`.
+pub fn metrics_routes(registry: Arc<Registry>) -> Router {
+    Router::new()
+        .route("/metrics", get(get_metrics))
+        .with_state(registry)
+}
+
+impl Admin {
+    async fn peers(&self) -> Vec<Peer> {
+        let Some(bgp) = &self.bgp else {
+            return Vec::new();
+        };
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let peers = bgp.peers().await.unwrap_or_default();
+        peers
+            .iter()
+            .map(|peer| status::peer(peer, now, wall))
+            .collect()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.calc.borrow().problems.clone();
+        problems.extend(self.dataplane.borrow().problems.iter().cloned());
+        problems
+    }
+}
+
+async fn get_status(State(admin): State<Shared>) -> Json<Status> {
+    let mut status = admin.status.clone();
+    for peer in admin.peers().await {
+        *status.sessions.entry(peer.state).or_default() += 1;
+    }
+    status.datastore_in_sync = admin.health.datastore_in_sync();
+    status.dataplane_in_sync = admin.health.first_apply_done();
+    status.bgp_selection_complete = admin.health.selection_complete();
+    status.local_endpoints = admin.calc.borrow().local_endpoints;
+    {
+        let dataplane = admin.dataplane.borrow();
+        status.rows_wanted = dataplane.rows_wanted;
+        status.rows_pending = dataplane.rows_pending;
+    }
+    status.problems = admin.problems().len();
+    Json(status)
+}
+
+async fn get_peers(State(admin): State<Shared>) -> Json<Vec<Peer>> {
+    Json(admin.peers().await)
+}
+
+async fn get_routes(State(admin): State<Shared>) -> Json<Vec<Route>> {
+    let routes = match &admin.bgp {
+        Some(bgp) => bgp.routes().await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    Json(routes.iter().map(status::route).collect())
+}
+
+async fn get_problems(State(admin): State<Shared>) -> Json<Vec<Problem>> {
+    Json(admin.problems())
+}
+
+async fn get_config(State(admin): State<Shared>) -> Json<Vec<Setting>> {
+    Json(admin.settings.clone())
+}
+
+async fn get_bgp_live(State(admin): State<Shared>) -> Response {
+    if admin.bgp.is_none() {
+        return verdict(Err("BGP is not running on this node".to_owned()));
+    }
+    verdict(admin.health.bgp_live(Instant::now()))
+}
+
+async fn get_bgp_ready(State(admin): State<Shared>) -> Response {
+    if admin.bgp.is_none() {
+        return verdict(Err("BGP is not running on this node".to_owned()));
+    }
+    let peers = admin.peers().await;
+    verdict(admin.health.bgp_ready(&peers, Instant::now()))
+}
+
+async fn get_liveness(State(admin): State<Shared>) -> Response {
+    verdict(admin.health.live(Instant::now()))
+}
+
+async fn get_readiness(State(admin): State<Shared>) -> Response {
+    verdict(admin.health.ready(Instant::now()))
+}
+
+async fn get_metrics(State(registry): State<Arc<Registry>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([("content-type", kind)], render(&registry)).into_response()
+}
+
+/// 200, or 503 with the reason.
+fn verdict(result: Result<(), String>) -> Response {
+    match result {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()).into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}

@@ -1,0 +1,241 @@
+//! The speaker's task and what joins it to the calculation.
+//!
+//! ```text
+//! calc ── mailbox: configuration, originations, next hops ──► pump_down ── bounded channel ──► bgp_io::run
+//! calc ◄── mailbox: best routes ── pump_up ◄── bounded channel ──────────────────────────────────┘
+//! ```
+//! `bgp_io::run` stops while its output channel is full, so `pump_up` only writes to mailboxes, counters and the log,
+//! and never waits.
+
+pub mod status;
+
+use std::time::Instant;
+
+use bgp::event::Event;
+use bgp::speaker::Speaker;
+use bgp_io::{Command, Output};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::health::{Health, Loop, REPORT_EVERY};
+use crate::mailbox;
+use crate::task::calc::Inbox;
+use crate::telemetry::{Metrics, SessionState, StateLabel};
+
+/// What the speaker is told, one pending value per key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DownKey {
+    /// The configuration.
+    Config,
+    /// An own prefix.
+    Originate(IpNet),
+    /// All own prefixes were given.
+    OriginationsComplete,
+    /// A next hop.
+    NextHop(IpAddr),
+}
+
+/// Calc's side of the way down.
+pub type Down = mailbox::Sender<DownKey, Command>;
+
+/// How many commands and outputs wait at most: enough that neither side wakes for every one.
+const CHANNEL_ROOM: usize = 256;
+
+/// What the speaker's task is made of.
+pub struct BgpTask {
+    /// Kernel routes of a former process still forward.
+    pub restarting: bool,
+    /// Decides jitter.
+    pub seed: u64,
+    /// Commands from calc.
+    pub down: mailbox::Receiver<DownKey, Command>,
+    /// Where best routes go.
+    pub calc: Inbox,
+    /// Facts for probes.
+    pub health: Health,
+    /// Counters.
+    pub metrics: Metrics,
+    /// End of the process.
+    pub cancel: CancellationToken,
+}
+
+/// Asks the speaker for its state.
+#[derive(Clone, Debug)]
+pub struct Asker(mpsc::Sender<Command>);
+
+impl Asker {
+    /// Every peer; `None` when the speaker is gone.
+    pub async fn peers(&self) -> Option<Vec<bgp::status::PeerStatus>> {
+        let (answer, asked) = tokio::sync::oneshot::channel();
+        self.0.send(Command::Peers(answer)).await.ok()?;
+        asked.await.ok()
+    }
+
+    /// Every prefix.
+    pub async fn routes(&self) -> Option<Vec<bgp::status::RouteStatus>> {
+        let (answer, asked) = tokio::sync::oneshot::channel();
+        self.0.send(Command::Routes(answer)).await.ok()?;
+        asked.await.ok()
+    }
+}
+
+impl BgpTask {
+    /// The way to ask the speaker, and the future that runs it until the token is cancelled: then every TCP connection
+    /// is closed without a NOTIFICATION, so that peers keep our routes (RFC 4724).
+    pub fn start(self) -> (Asker, impl Future<Output = ()> + Send) {
+        // Full: the asker or `pump_down` waits; the speaker drains it at every wake-up.
+        let (commands, commands_in) = mpsc::channel(CHANNEL_ROOM);
+        // Full: the speaker waits for `pump_up`, which never waits for it.
+        let (outputs_out, outputs) = mpsc::channel(CHANNEL_ROOM);
+        let now = Instant::now();
+        let speaker = if self.restarting {
+            Speaker::restarting(self.seed, now)
+        } else {
+            Speaker::new(self.seed, now)
+        };
+        let asker = Asker(commands.clone());
+        let cancelled = self.cancel.clone();
+        let watched = asker.clone();
+        let up = PumpUp {
+            calc: self.calc,
+            health: self.health,
+            metrics: self.metrics,
+        };
+        let future = async move {
+            let speaking = bgp_io::run(speaker, commands_in, outputs_out, cancelled.cancelled_owned());
+            tokio::join!(
+                speaking,
+                async {
+                    tokio::select! {
+                        () = pump_down(self.down, commands) => {}
+                        () = self.cancel.cancelled() => {}
+                    }
+                },
+                up.run(outputs, watched),
+            );
+        };
+        (asker, future)
+    }
+}
+
+/// Passes commands on in the order in which their keys became pending.
+async fn pump_down(
+    mut down: mailbox::Receiver<DownKey, Command>,
+    commands: mpsc::Sender<Command>,
+) {
+    while let Some(batch) = down.take(CHANNEL_ROOM).await {
+        for (_, command) in batch {
+            if commands.send(command).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct PumpUp {
+    calc: Inbox,
+    health: Health,
+    metrics: Metrics,
+}
+
+impl PumpUp {
+    async fn run(self, mut outputs: mpsc::Receiver<Output>, asker: Asker) {
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        loop {
+            tokio::select! {
+                output = outputs.recv() => match output {
+                    Some(output) => self.output(output),
+                    None => return,
+                },
+                // Asking must not wait here: the speaker may be waiting for this loop.
+                _ = tick.tick() => {
+                    let (health, metrics, asker) =
+                        (self.health.clone(), self.metrics.clone(), asker.clone());
+                    tokio::spawn(async move { count_sessions(&asker, &health, &metrics).await });
+                }
+            }
+        }
+    }
+
+    fn output(&self, output: Output) {
+        match output {
+            Output::Route(change) => self.calc.bgp_route(change),
+            Output::NextHopWatch(next_hop, watched) => self.calc.next_hop_watch(next_hop, watched),
+            Output::Listening(address) => info!(%address, "BGP listens"),
+            Output::ListenFailed { address, error } => {
+                warn!(%address, error, "BGP cannot listen; trying again");
+            }
+            Output::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&self, event: Event) {
+        match event {
+            Event::SessionUp {
+                peer,
+                router_id,
+                remote,
+            } => {
+                self.metrics.bgp_sessions_up.inc();
+                info!(%peer, %router_id, %remote, "BGP session established");
+            }
+            Event::SessionDown {
+                peer,
+                reason,
+                routes_kept,
+            } => {
+                self.metrics.bgp_sessions_down.inc();
+                warn!(%peer, %reason, routes_kept, "BGP session down");
+            }
+            Event::SelectionComplete => {
+                info!("BGP has chosen its routes");
+                self.health.set_selection_complete();
+                self.calc.selection_complete();
+            }
+            Event::AttributeFault { peer, fault } => {
+                warn!(%peer, fault, "faulty attribute in an UPDATE");
+            }
+            Event::StaleRoutesRemoved {
+                peer,
+                count,
+                reason,
+            } => {
+                info!(%peer, count, ?reason, "retained routes removed");
+            }
+            Event::ConnectionFailed { peer, reason } => {
+                debug!(%peer, %reason, "BGP connection failed");
+            }
+            Event::RouteRefused {
+                peer,
+                prefix,
+                reason,
+            } => debug!(%peer, %prefix, %reason, "received route takes no part"),
+            Event::NotAdvertised {
+                peer,
+                prefix,
+                reason,
+            } => debug!(%peer, %prefix, ?reason, "route cannot be sent"),
+            Event::EndOfRib { peer, family } => debug!(%peer, ?family, "End-of-RIB"),
+        }
+    }
+}
+
+async fn count_sessions(asker: &Asker, health: &Health, metrics: &Metrics) {
+    let Some(peers) = asker.peers().await else {
+        return;
+    };
+    health.report(Loop::Bgp, Instant::now());
+    for state in SessionState::ALL {
+        let count = peers
+            .iter()
+            .filter(|peer| status::session_state(peer.state) == state)
+            .count();
+        metrics
+            .bgp_sessions
+            .get_or_create(&StateLabel { state })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

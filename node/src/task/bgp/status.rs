@@ -1,0 +1,118 @@
+//! The speaker's state in the words of the admin socket.
+
+use std::time::{Instant, SystemTime};
+
+use api::admin::{Path, Peer, PrefixCounts, Route};
+use bgp::route::RouteSource;
+use bgp::status::{
+    GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus, RouteStatus,
+};
+use bgp::types::AfiSafi;
+
+use crate::clock::rfc3339;
+use crate::telemetry::SessionState;
+
+/// A peer for the admin socket. `now` and `wall` are the same moment.
+pub fn peer(status: &PeerStatus, now: Instant, wall: SystemTime) -> Peer {
+    let ago = now.saturating_duration_since(status.since);
+    Peer {
+        name: status.name.to_string(),
+        address: status.address,
+        asn: status.asn.0,
+        peer_type: peer_type(&status.name.0).to_owned(),
+        state: status.state.to_string(),
+        since: rfc3339(wall.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)),
+        router_id: status.router_id.map(|id| id.0),
+        local_address: status.local_address,
+        hold_time_seconds: status.hold_time.map(|time| time.as_secs()),
+        prefixes: status
+            .prefixes
+            .iter()
+            .map(|(family, counts)| {
+                let counts = PrefixCounts {
+                    received: counts.received,
+                    accepted: counts.accepted,
+                    advertised: counts.advertised,
+                };
+                (family_name(*family).to_owned(), counts)
+            })
+            .collect(),
+        last_error: status.last_error.as_ref().map(ToString::to_string),
+        graceful_restart: graceful_restart(status.graceful_restart, now),
+    }
+}
+
+/// What calicoctl calls a session, by the beginning of its name.
+fn peer_type(name: &str) -> &'static str {
+    match name.split_once('_').map(|(class, _)| class) {
+        Some("Mesh") => "node-to-node mesh",
+        Some("Global") => "global",
+        _ => "node specific",
+    }
+}
+
+const fn family_name(family: AfiSafi) -> &'static str {
+    match family {
+        AfiSafi::Ipv4Unicast => "ipv4 unicast",
+        AfiSafi::Ipv6Unicast => "ipv6 unicast",
+    }
+}
+
+fn graceful_restart(state: GracefulRestartState, now: Instant) -> String {
+    match state {
+        GracefulRestartState::Off => "off".to_owned(),
+        GracefulRestartState::Ready => "ready".to_owned(),
+        GracefulRestartState::AwaitingEndOfRib => "awaiting End-of-RIB".to_owned(),
+        GracefulRestartState::RetainingUntil(until) => format!(
+            "retaining routes for {} s",
+            until.saturating_duration_since(now).as_secs()
+        ),
+        GracefulRestartState::Refreshing => "refreshing".to_owned(),
+    }
+}
+
+/// A prefix for the admin socket.
+pub fn route(status: &RouteStatus) -> Route {
+    Route {
+        prefix: status.prefix,
+        paths: status.paths.iter().map(path).collect(),
+    }
+}
+
+fn path(path: &PathStatus) -> Path {
+    Path {
+        peer: path.peer.as_ref().map(ToString::to_string),
+        source: match path.source {
+            RouteSource::Local => "local",
+            RouteSource::Ebgp => "ebgp",
+            RouteSource::Ibgp => "ibgp",
+        }
+        .to_owned(),
+        next_hop: path.next_hop,
+        standing: match path.standing {
+            PathStanding::Best => "best".to_owned(),
+            PathStanding::Multipath => "multipath".to_owned(),
+            PathStanding::Lost(step) => format!("lost at {step:?}"),
+            PathStanding::Refused(reason) => format!("refused: {reason}"),
+            PathStanding::Deferred => "deferred until End-of-RIB".to_owned(),
+        },
+        stale: path.stale,
+        as_path: path.as_path.clone(),
+        local_pref: path.local_pref,
+        med: path.med,
+        origin: path.origin.to_owned(),
+        communities: path.communities.clone(),
+    }
+}
+
+/// The label of a state.
+pub const fn session_state(state: PeerState) -> SessionState {
+    match state {
+        PeerState::Idle => SessionState::Idle,
+        PeerState::Connect => SessionState::Connect,
+        PeerState::Active => SessionState::Active,
+        PeerState::OpenSent => SessionState::OpenSent,
+        PeerState::OpenConfirm => SessionState::OpenConfirm,
+        PeerState::Established => SessionState::Established,
+    }
+}
