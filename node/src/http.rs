@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn answer_is_split_into_status_and_body() {
-        let answer = parse(b"HTTP/1.0 503 Service Unavailable\r\nx: y\r\n\r\nno\r\n\r\nno").unwrap();
+        let answer =
+            parse(b"HTTP/1.0 503 Service Unavailable\r\nx: y\r\n\r\nno\r\n\r\nno").unwrap();
         assert_eq!(answer.status, 503);
         assert_eq!(answer.body, "no\r\n\r\nno");
         assert_eq!(parse(b"SSH-2.0-OpenSSH\r\n\r\n"), None);

@@ -1,5 +1,18 @@
 //! The node agent: start-up, tasks, mailboxes, sockets, health, metrics.
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may panic"))]
+//!
+//! This crate composes the others and decides nothing about routes: `felix` plans the kernel, `bgp` chooses routes,
+//! `ipam` gives addresses. What stands here is who owns what, what waits for what, and what the process looks like from
+//! outside (environment, sockets, files, signals).
+//!
+//! ```text
+//! environment ─► api::params ─► startup ─► Identity ─► tasks (see `task`)
+//! ```
 
+pub mod cli;
+pub mod clock;
+pub mod health;
+pub mod http;
 pub mod mailbox;
 pub mod startup;
+pub mod task;
+pub mod telemetry;

@@ -142,7 +142,10 @@ impl Metrics {
             cni_failures: Count::default(),
         };
         for state in SessionState::ALL {
-            metrics.bgp_sessions.get_or_create(&StateLabel { state });
+            metrics
+                .bgp_sessions
+                .get_or_create(&StateLabel { state })
+                .set(0);
         }
         let mut registry = Registry::default();
         metrics.register(&mut registry);
@@ -159,11 +162,31 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         let m = self.clone();
         registry.register("bgp_sessions", "BGP sessions by state", m.bgp_sessions);
-        registry.register("bgp_sessions_up", "BGP sessions established so far", m.bgp_sessions_up);
-        registry.register("bgp_sessions_down", "BGP sessions lost so far", m.bgp_sessions_down);
-        registry.register("bgp_routes", "Prefixes whose best route is a peer's", m.bgp_routes);
-        registry.register("felix_active_local_endpoints", "Pods of this node", m.local_endpoints);
-        registry.register("felix_cluster_num_hosts", "Nodes of the cluster", m.cluster_hosts);
+        registry.register(
+            "bgp_sessions_up",
+            "BGP sessions established so far",
+            m.bgp_sessions_up,
+        );
+        registry.register(
+            "bgp_sessions_down",
+            "BGP sessions lost so far",
+            m.bgp_sessions_down,
+        );
+        registry.register(
+            "bgp_routes",
+            "Prefixes whose best route is a peer's",
+            m.bgp_routes,
+        );
+        registry.register(
+            "felix_active_local_endpoints",
+            "Pods of this node",
+            m.local_endpoints,
+        );
+        registry.register(
+            "felix_cluster_num_hosts",
+            "Nodes of the cluster",
+            m.cluster_hosts,
+        );
         registry.register(
             "felix_cluster_num_workload_endpoints",
             "Pods of the cluster",
@@ -189,7 +212,11 @@ impl Metrics {
             "Reads of the whole kernel state",
             m.resyncs_started,
         );
-        registry.register("felix_route_table_num_routes", "Routes in the kernel", m.routes);
+        registry.register(
+            "felix_route_table_num_routes",
+            "Routes in the kernel",
+            m.routes,
+        );
         registry.register(
             "felix_int_dataplane_failures",
             "Writes that the kernel refused",

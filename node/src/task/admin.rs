@@ -44,6 +44,8 @@ pub fn admin_routes(admin: Shared) -> Router {
         .route("/bgp/routes", get(get_routes))
         .route("/problems", get(get_problems))
         .route("/config", get(get_config))
+        .route("/health/felix-live", get(get_liveness))
+        .route("/health/felix-ready", get(get_readiness))
         .route("/health/bird-live", get(get_bgp_live))
         .route("/health/bird-ready", get(get_bgp_ready))
         .with_state(admin)

@@ -105,7 +105,12 @@ impl BgpTask {
             metrics: self.metrics,
         };
         let future = async move {
-            let speaking = bgp_io::run(speaker, commands_in, outputs_out, cancelled.cancelled_owned());
+            let speaking = bgp_io::run(
+                speaker,
+                commands_in,
+                outputs_out,
+                cancelled.cancelled_owned(),
+            );
             tokio::join!(
                 speaking,
                 async {
@@ -122,10 +127,7 @@ impl BgpTask {
 }
 
 /// Passes commands on in the order in which their keys became pending.
-async fn pump_down(
-    mut down: mailbox::Receiver<DownKey, Command>,
-    commands: mpsc::Sender<Command>,
-) {
+async fn pump_down(mut down: mailbox::Receiver<DownKey, Command>, commands: mpsc::Sender<Command>) {
     while let Some(batch) = down.take(CHANNEL_ROOM).await {
         for (_, command) in batch {
             if commands.send(command).await.is_err() {
@@ -163,7 +165,8 @@ impl PumpUp {
     fn output(&self, output: Output) {
         match output {
             Output::Route(change) => self.calc.bgp_route(change),
-            Output::NextHopWatch(next_hop, watched) => self.calc.next_hop_watch(next_hop, watched),
+            // Until told otherwise the speaker takes every next hop as reachable.
+            Output::NextHopWatch(next_hop, watched) => debug!(%next_hop, watched, "next hop"),
             Output::Listening(address) => info!(%address, "BGP listens"),
             Output::ListenFailed { address, error } => {
                 warn!(%address, error, "BGP cannot listen; trying again");

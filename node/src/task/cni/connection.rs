@@ -67,8 +67,6 @@ pub async fn write_reply(mut stream: UnixStream, reply: &Reply) -> io::Result<()
             format!("the agent's answer makes no frame: {error}"),
         )))
     });
-    stream
-        .write_all(&frame.map_err(io::Error::other)?)
-        .await?;
+    stream.write_all(&frame.map_err(io::Error::other)?).await?;
     stream.shutdown().await
 }

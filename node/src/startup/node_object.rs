@@ -1,0 +1,185 @@
+//! What this node tells the cluster about itself.
+
+use std::net::Ipv4Addr;
+
+use api::metadata::{Metadata, Resource, api_version};
+use api::node::{Node, NodeBGPSpec, NodeInterface, NodeSpec};
+use api::params::{AddressSource, RouterIdSource, Values, router_id_of_name};
+use ipnet::IpNet;
+
+use super::address::{Family, Host, Method, MethodError, with_local_mask};
+
+/// Why the node has no place in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeError {
+    /// IP_AUTODETECTION_METHOD cannot be used.
+    #[error("IP_AUTODETECTION_METHOD: {0}")]
+    Method(#[from] MethodError),
+    /// Nothing was detected and nothing is stored.
+    #[error(
+        "IP: no IPv4 address found with IP_AUTODETECTION_METHOD={method:?} among {interfaces}; set IP to this node's address (10.0.0.5/24), or choose another method"
+    )]
+    NotDetected {
+        /// Method.
+        method: String,
+        /// The host's interfaces.
+        interfaces: String,
+    },
+    /// No address at all.
+    #[error(
+        "IP={ip:?}: the node has no IPv4 address, and CALICO_NETWORKING_BACKEND={backend} needs one; set IP to `autodetect` or to this node's address"
+    )]
+    NoAddress {
+        /// As given.
+        ip: String,
+        /// As given.
+        backend: &'static str,
+    },
+    /// Another node has it.
+    #[error(
+        "IP: node {other} has the address {address} already; give each node its own, or set DISABLE_NODE_IP_CHECK=true"
+    )]
+    Duplicate {
+        /// The other node.
+        other: String,
+        /// The address.
+        address: String,
+    },
+    /// No router id.
+    #[error(
+        "CALICO_ROUTER_ID: not set, and the node has no IPv4 address to take; allowed: `hash` or a dotted quad"
+    )]
+    NoRouterId,
+}
+
+/// The node's IPv4 address with the prefix length of its subnet, and a warning for the log when there is one.
+pub fn ipv4_address(
+    values: &Values,
+    stored: Option<IpNet>,
+    host: &dyn Host,
+) -> Result<(Option<IpNet>, Option<String>), NodeError> {
+    let unlocal = |addr: IpNet| {
+        let local = host
+            .interfaces()
+            .iter()
+            .flat_map(|interface| &interface.addresses)
+            .any(|net| net.addr() == addr.addr());
+        (!local).then(|| format!("the node's address {addr} is on none of its interfaces"))
+    };
+    match (values.ip, stored) {
+        (AddressSource::Address(addr), _) => {
+            let net = with_local_mask(host, addr.into());
+            Ok((Some(net), unlocal(net)))
+        }
+        (AddressSource::Cidr(net), _) => {
+            let net = IpNet::V4(net);
+            Ok((Some(net), unlocal(net)))
+        }
+        (AddressSource::None | AddressSource::Keep, Some(stored)) => {
+            Ok((Some(stored), unlocal(stored)))
+        }
+        (AddressSource::None, None) => Ok((None, None)),
+        (AddressSource::Keep | AddressSource::Autodetect, stored) => {
+            let method = Method::parse(&values.ip_autodetection_method)?;
+            match (method.detect(host, Family::V4), stored) {
+                (Some(found), _) => Ok((Some(found), None)),
+                (None, Some(stored)) => Ok((
+                    Some(stored),
+                    Some(format!(
+                        "no IPv4 address detected with {:?}; keeping {stored}",
+                        values.ip_autodetection_method
+                    )),
+                )),
+                (None, None) => Err(NodeError::NotDetected {
+                    method: values.ip_autodetection_method.clone(),
+                    interfaces: named_interfaces(host),
+                }),
+            }
+        }
+    }
+}
+
+fn named_interfaces(host: &dyn Host) -> String {
+    let shown: Vec<String> = host
+        .interfaces()
+        .iter()
+        .map(|interface| {
+            let addresses: Vec<String> = interface
+                .addresses
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            format!("{} ({})", interface.name, addresses.join(", "))
+        })
+        .collect();
+    shown.join(", ")
+}
+
+/// The Node object with this start's facts in it; fields of others are kept.
+pub fn with_facts(
+    stored: Option<Node>,
+    name: &str,
+    ipv4: Option<IpNet>,
+    as_number: Option<u32>,
+    interfaces: Vec<NodeInterface>,
+) -> Node {
+    let mut node = stored.unwrap_or_else(|| empty(name));
+    node.spec.interfaces = interfaces;
+    let bgp = node.spec.bgp.get_or_insert_with(NodeBGPSpec::default);
+    bgp.ipv4_address = ipv4;
+    if as_number.is_some() {
+        bgp.as_number = as_number;
+    }
+    node
+}
+
+fn empty(name: &str) -> Node {
+    Resource {
+        api_version: api_version(),
+        kind: "Node".to_owned(),
+        metadata: Metadata {
+            name: name.to_owned(),
+            ..Metadata::default()
+        },
+        spec: NodeSpec::default(),
+        extra: serde_json::Map::new(),
+    }
+}
+
+/// Fails when another node has our address.
+pub fn check_duplicate(name: &str, ipv4: Option<IpNet>, nodes: &[Node]) -> Result<(), NodeError> {
+    let Some(own) = ipv4 else {
+        return Ok(());
+    };
+    let address = |node: &Node| {
+        let bgp = node.spec.bgp.as_ref()?;
+        bgp.ipv4_address.map(|net| net.addr())
+    };
+    match nodes
+        .iter()
+        .find(|node| node.metadata.name != name && address(node) == Some(own.addr()))
+    {
+        Some(other) => Err(NodeError::Duplicate {
+            other: other.metadata.name.clone(),
+            address: own.addr().to_string(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The BGP Identifier.
+pub fn router_id(
+    source: RouterIdSource,
+    node: &str,
+    ipv4: Option<IpNet>,
+) -> Result<Ipv4Addr, NodeError> {
+    match (source, ipv4) {
+        (RouterIdSource::Hash, _) => Ok(router_id_of_name(node)),
+        (RouterIdSource::Literal(id), _) => Ok(id),
+        (RouterIdSource::NodeAddress, Some(IpNet::V4(net))) => Ok(net.addr()),
+        (RouterIdSource::NodeAddress, _) => Err(NodeError::NoRouterId),
+    }
+}
+
+#[cfg(test)]
+mod tests;

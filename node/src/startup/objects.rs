@@ -1,0 +1,78 @@
+//! Writing objects that others may write at the same time.
+
+use api::bgp::{BGPConfiguration, BGPConfigurationSpec};
+use api::ipam::{IPAMConfig, IPAMConfigSpec};
+use api::key::Key;
+use api::metadata::{Metadata, Resource, api_version};
+use api::object::Object;
+use datastore::store::{Expect, Op, Store, StoreError};
+
+/// How often a write is tried anew when somebody else was quicker.
+const ATTEMPTS: usize = 10;
+
+/// What exists in every cluster.
+pub fn defaults() -> [Object; 2] {
+    let bgp: BGPConfiguration = named_default("BGPConfiguration", BGPConfigurationSpec::default());
+    let ipam: IPAMConfig = named_default("IPAMConfig", IPAMConfigSpec::default());
+    [Object::BGPConfiguration(bgp), Object::IPAMConfig(ipam)]
+}
+
+fn named_default<S>(kind: &str, spec: S) -> Resource<S> {
+    Resource {
+        api_version: api_version(),
+        kind: kind.to_owned(),
+        metadata: Metadata {
+            name: "default".to_owned(),
+            ..Metadata::default()
+        },
+        spec,
+        extra: serde_json::Map::new(),
+    }
+}
+
+/// Writes an object unless one of its name exists. Answers whether it was written.
+pub async fn create(store: &dyn Store, object: Object) -> Result<bool, StoreError> {
+    let put = Op::Put {
+        key: object.key(),
+        value: object.encode().into(),
+        expect: Expect::Absent,
+    };
+    match store.transact(vec![put]).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::Conflict { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces an object by what `change` makes of the stored one; nothing is written when that is equal. Answers whether
+/// it was written. `change` gets `None` for an object that does not exist or cannot be read.
+pub async fn update(
+    store: &dyn Store,
+    key: &Key,
+    change: impl Fn(Option<Object>) -> Object,
+) -> Result<bool, StoreError> {
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let stored = store.get(key).await?;
+        let before = stored
+            .as_ref()
+            .and_then(|stored| Object::decode(key, &stored.value).ok());
+        let after = change(before.clone());
+        if before.as_ref() == Some(&after) {
+            return Ok(false);
+        }
+        let put = Op::Put {
+            key: key.clone(),
+            value: after.encode().into(),
+            expect: stored
+                .as_ref()
+                .map_or(Expect::Absent, |stored| Expect::Revision(stored.revision)),
+        };
+        match store.transact(vec![put]).await {
+            Ok(_) => return Ok(true),
+            Err(conflict @ StoreError::Conflict { .. }) => last = Some(conflict),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.expect("every attempt but a conflict returns"))
+}

@@ -1,0 +1,18 @@
+//! The tasks of the agent. Each owns what it works on; they exchange state through mailboxes and ask each other by
+//! request with a one-shot reply.
+//!
+//! ```text
+//! watch ──► calc ──► dataplane ──► kernel
+//!            ▲ │         │
+//!  best      │ │ config, └─► kernel events back to calc
+//!  routes    │ ▼ originations
+//!            bgp                  cni ──► ipam, veth, store; echo to calc; waits for dataplane
+//!                                 admin ──► asks bgp; reads the accounts of calc and dataplane
+//! ```
+
+pub mod admin;
+pub mod bgp;
+pub mod calc;
+pub mod cni;
+pub mod dataplane;
+pub mod watch;

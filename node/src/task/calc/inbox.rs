@@ -1,0 +1,122 @@
+//! The calculation's mailbox: what is known of the world, one pending value per fact.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::key::Key;
+use api::object::Object;
+use bgp::route::RouteChange;
+use datastore::store::Revision;
+use felix::desired::{IfName, RowKey};
+use felix::kernel::KernelEvent;
+use ipnet::IpNet;
+
+use crate::mailbox;
+
+/// Which fact.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum InputKey {
+    /// An object, as the watch saw it.
+    Object(Key),
+    /// An object, as this process wrote it: the watch will say the same later.
+    Echo(Key),
+    /// The datastore's whole content was told.
+    InSync,
+    /// The best BGP route of a prefix.
+    BgpRoute(IpNet),
+    /// BGP's first choice of routes is made.
+    SelectionComplete,
+    /// A device of the kernel.
+    Link(IfName),
+    /// An address of the host.
+    HostAddr(IfName, IpAddr),
+    /// A row of the kernel.
+    Row(RowKey),
+}
+
+/// The fact.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// For [`InputKey::Object`] and [`InputKey::Echo`].
+    Object(Seen),
+    /// The key says it.
+    Marker,
+    /// For [`InputKey::BgpRoute`].
+    BgpRoute(RouteChange),
+    /// For the kernel's keys.
+    Kernel(KernelEvent),
+}
+
+/// An object at a revision.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The revision that made it so.
+    pub revision: Revision,
+    /// What stands there.
+    pub state: State,
+}
+
+/// What stands under a key.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// A valid object.
+    Present(Box<Object>),
+    /// Nothing.
+    Absent,
+    /// Something that cannot be used: counts as nothing, for this reason.
+    Invalid(Arc<str>),
+}
+
+/// The writing side. Cheap to clone.
+#[derive(Clone)]
+pub struct Inbox(mailbox::Sender<InputKey, Input>);
+
+impl Inbox {
+    /// A mailbox and its reading side.
+    pub fn new() -> (Self, mailbox::Receiver<InputKey, Input>) {
+        let (sender, receiver) = mailbox::mailbox();
+        (Self(sender), receiver)
+    }
+
+    /// The watch saw an object change.
+    pub fn object(&self, key: Key, seen: Seen) {
+        self.0.put(InputKey::Object(key), Input::Object(seen));
+    }
+
+    /// This process wrote an object.
+    pub fn echo(&self, key: Key, seen: Seen) {
+        self.0.put(InputKey::Echo(key), Input::Object(seen));
+    }
+
+    /// Everything the datastore held was told.
+    pub fn in_sync(&self) {
+        self.0.put(InputKey::InSync, Input::Marker);
+    }
+
+    /// The best BGP route of a prefix changed.
+    pub fn bgp_route(&self, change: RouteChange) {
+        self.0
+            .put(InputKey::BgpRoute(change.prefix), Input::BgpRoute(change));
+    }
+
+    /// BGP has made its first choice of routes.
+    pub fn selection_complete(&self) {
+        self.0.put(InputKey::SelectionComplete, Input::Marker);
+    }
+
+    /// The kernel changed. An overrun is no fact about the kernel and must be handled by who reads it.
+    pub fn kernel(&self, event: KernelEvent) {
+        let key = match &event {
+            KernelEvent::Link(link) => InputKey::Link(link.ifname.clone()),
+            KernelEvent::LinkGone(ifname) => InputKey::Link(ifname.clone()),
+            KernelEvent::HostAddr { ifname, addr } => {
+                InputKey::HostAddr(ifname.clone(), addr.addr())
+            }
+            KernelEvent::HostAddrGone { ifname, addr } => InputKey::HostAddr(ifname.clone(), *addr),
+            KernelEvent::RowSet(row) => InputKey::Row(row.key()),
+            KernelEvent::RowGone(key) => InputKey::Row(key.clone()),
+            KernelEvent::Overrun => return,
+        };
+        self.0.put(key, Input::Kernel(event));
+    }
+}

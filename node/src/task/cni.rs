@@ -1,0 +1,2 @@
+//! The CNI task.
+pub mod connection;
