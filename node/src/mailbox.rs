@@ -66,6 +66,31 @@ impl<K: Eq + Hash + Clone, V> Sender<K, V> {
     }
 }
 
+impl<K: Eq + Hash + Clone, V> Sender<K, V> {
+    /// Makes `value` the pending value of `key`, behind everything pending, and drops the pending values of all keys
+    /// that `superseded` names: for a snapshot that holds whatever they said.
+    pub fn put_instead(&self, key: K, value: V, superseded: impl Fn(&K) -> bool) {
+        {
+            let mut pending = self.0.lock();
+            let Pending {
+                slots, position, ..
+            } = &mut *pending;
+            slots.retain(|_, (pending_key, _)| {
+                let keep = *pending_key != key && !superseded(pending_key);
+                if !keep {
+                    position.remove(pending_key);
+                }
+                keep
+            });
+            let at = pending.next;
+            pending.next += 1;
+            pending.position.insert(key.clone(), at);
+            pending.slots.insert(at, (key, value));
+        }
+        self.0.changed.notify_one();
+    }
+}
+
 impl<K, V> Clone for Sender<K, V> {
     fn clone(&self) -> Self {
         self.0.lock().senders += 1;
@@ -182,6 +207,20 @@ mod tests {
         sender.put("in sync", 0);
         sender.put("object", 2);
         assert_eq!(receiver.take_now(9), vec![("object", 2), ("in sync", 0)]);
+    }
+
+    #[test]
+    fn snapshot_drops_what_it_supersedes_and_comes_last() {
+        let (sender, mut receiver) = mailbox();
+        sender.put("snapshot", 0);
+        sender.put("route a", 1);
+        sender.put("object", 2);
+        sender.put_instead("snapshot", 3, |key| key.starts_with("route"));
+        sender.put("route a", 4);
+        assert_eq!(
+            receiver.take_now(9),
+            vec![("object", 2), ("snapshot", 3), ("route a", 4)]
+        );
     }
 
     #[tokio::test]

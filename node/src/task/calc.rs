@@ -1,16 +1,347 @@
 //! The calculation's task: owner of the graph.
+//!
+//! It takes facts from its mailbox, lets the graph work them off, and puts what changed into the mailboxes of the
+//! dataplane and of the speaker. It never waits for either.
 
 pub mod inbox;
 
-pub use inbox::{Inbox, Input, InputKey};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use api::admin::Problem;
+use api::key::{Key, Kind};
+use api::object::Object;
+use bgp_io::Command;
+use datastore::store::Revision;
+use felix::calc::Graph;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+pub use inbox::{Inbox, Input, InputKey, Seen, State};
+
+use crate::health::{Health, Loop, REPORT_EVERY};
+use crate::mailbox;
+use crate::task::bgp::{Down, DownKey};
+use crate::task::dataplane::{Desired, DesiredKey};
+use crate::telemetry::Metrics;
+
+/// Facts taken into one flush.
+const BATCH: usize = 1024;
 
 /// What the calculation tells about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalcView {
     /// Pods of this node.
     pub local_endpoints: usize,
-    /// Objects that count as absent, and why.
+    /// Objects and routes that are skipped, and why.
     pub problems: Vec<Problem>,
+    /// MTU for pods, once known.
+    pub pod_mtu_bytes: Option<u32>,
+}
+
+/// What the calculation's task is made of.
+pub struct CalcTask {
+    /// The graph, empty.
+    pub graph: Graph,
+    /// Facts.
+    pub inbox: mailbox::Receiver<InputKey, Input>,
+    /// Wanted rows.
+    pub dataplane: mailbox::Sender<DesiredKey, Desired>,
+    /// The speaker; `None` when the node does not speak BGP.
+    pub bgp: Option<Down>,
+    /// Account of itself.
+    pub view: watch::Sender<CalcView>,
+    /// Facts for probes.
+    pub health: Health,
+    /// Counters.
+    pub metrics: Metrics,
+    /// End of the process.
+    pub cancel: CancellationToken,
+}
+
+impl CalcTask {
+    /// Runs until the token is cancelled.
+    pub async fn run(mut self) {
+        let mut progress = Progress::default();
+        let mut echoes = Echoes::default();
+        let mut census = Census::new(self.graph.settings().node_name.clone());
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        self.metrics.resync_state.set(1);
+        loop {
+            tokio::select! {
+                batch = self.inbox.take(BATCH) => {
+                    let Some(batch) = batch else { return };
+                    for (key, input) in batch {
+                        self.handle(key, input, &mut progress, &mut echoes, &mut census);
+                    }
+                    self.graph.flush();
+                    self.hand_out(&mut progress);
+                    self.account(&census);
+                }
+                _ = tick.tick() => {}
+                () = self.cancel.cancelled() => return,
+            }
+            self.health.report(Loop::Calc, Instant::now());
+        }
+    }
+
+    fn handle(
+        &mut self,
+        key: InputKey,
+        input: Input,
+        progress: &mut Progress,
+        echoes: &mut Echoes,
+        census: &mut Census,
+    ) {
+        match (key, input) {
+            (InputKey::Object(key), Input::Object(seen)) => {
+                if echoes.watched(&key, seen.revision) {
+                    self.object(&key, seen.state, census);
+                }
+            }
+            (InputKey::Echo(key), Input::Object(seen)) => {
+                if echoes.written(&key, seen.revision) {
+                    self.object(&key, seen.state, census);
+                }
+            }
+            (InputKey::InSync(kind), _) => self.graph.handle_in_sync(kind),
+            (InputKey::SelectionComplete, _) => progress.selection_complete = true,
+            (_, Input::BgpRoute(change)) => self.graph.handle_bgp_route(change),
+            (_, Input::KernelEvent(event)) => self.graph.handle_kernel_event(&event),
+            (_, Input::Kernel(events)) => {
+                self.graph.handle_kernel_resync();
+                for event in &events {
+                    self.graph.handle_kernel_event(event);
+                }
+                self.graph.handle_kernel_in_sync();
+            }
+            (key, Input::Object(_) | Input::Marker) => {
+                unreachable!("the inbox pairs {key:?} with another kind of value")
+            }
+        }
+        self.metrics.updates_processed.inc();
+    }
+
+    fn object(&mut self, key: &Key, state: State, census: &mut Census) {
+        match state {
+            State::Present(object) => {
+                census.present(key, &object);
+                self.graph.handle_update(key, Some(&object));
+            }
+            State::Absent => {
+                census.absent(key);
+                self.graph.handle_update(key, None);
+            }
+            State::Invalid(reason) => {
+                census.absent(key);
+                warn!(object = %key, %reason, "object is not valid and counts as absent");
+                self.graph.handle_invalid(key, reason);
+            }
+        }
+    }
+
+    /// Gives out what the flush changed. Permissions to delete follow the rows they depend on.
+    fn hand_out(&mut self, progress: &mut Progress) {
+        while let Some((key, row)) = self.graph.poll_desired() {
+            debug!(?key, wanted = row.is_some(), "row");
+            self.metrics.output_events.inc();
+            let value = match row {
+                Some(row) => Desired::Set(row),
+                None => Desired::Remove,
+            };
+            self.dataplane.put(DesiredKey::Row(key), value);
+        }
+        if let Some(bgp) = &self.bgp {
+            while let Some((prefix, origination)) = self.graph.poll_originate() {
+                debug!(%prefix, announced = origination.is_some(), "own prefix");
+                let command = Command::Originate(prefix, origination);
+                bgp.put(DownKey::Originate(prefix), command);
+            }
+            if let Some(config) = self.graph.poll_bgp_config() {
+                info!(
+                    asn = %config.asn,
+                    router_id = %config.router_id,
+                    peers = config.peers.len(),
+                    "BGP configuration"
+                );
+                bgp.put(DownKey::Config, Command::Config(Box::new(config)));
+            }
+            if self.graph.originations_complete() && !progress.originations_told {
+                progress.originations_told = true;
+                bgp.put(DownKey::OriginationsComplete, Command::OriginationsComplete);
+            }
+        }
+        self.allow_deletes(progress);
+    }
+
+    fn allow_deletes(&self, progress: &mut Progress) {
+        if self.graph.in_sync() && !progress.deletes_allowed {
+            progress.deletes_allowed = true;
+            info!("datastore in sync");
+            self.metrics.resync_state.set(2);
+            self.health.set_datastore_in_sync();
+            self.dataplane.put(DesiredKey::AllowDeletes, Desired::Allow);
+        }
+        let selected = progress.selection_complete || self.bgp.is_none();
+        if progress.deletes_allowed && selected && !progress.bgp_deletes_allowed {
+            progress.bgp_deletes_allowed = true;
+            self.dataplane
+                .put(DesiredKey::AllowBgpDeletes, Desired::Allow);
+        }
+    }
+
+    fn account(&self, census: &Census) {
+        let problems: Vec<Problem> = self
+            .graph
+            .problems()
+            .iter()
+            .map(|problem| Problem {
+                subject: problem.subject.to_string(),
+                reason: if problem.field.is_empty() {
+                    problem.reason.to_string()
+                } else {
+                    format!("{}: {}", problem.field, problem.reason)
+                },
+            })
+            .collect();
+        let count = |set: &BTreeSet<Key>| i64::try_from(set.len()).unwrap_or(i64::MAX);
+        self.metrics.local_endpoints.set(count(&census.local));
+        self.metrics.cluster_hosts.set(count(&census.hosts));
+        self.metrics.cluster_endpoints.set(count(&census.endpoints));
+        let view = CalcView {
+            local_endpoints: census.local.len(),
+            problems,
+            pod_mtu_bytes: self.graph.pod_mtu_bytes(),
+        };
+        self.view.send_if_modified(|before| {
+            let changed = *before != view;
+            if changed {
+                *before = view;
+            }
+            changed
+        });
+    }
+}
+
+/// What has been told once and for all.
+#[derive(Debug, Default)]
+struct Progress {
+    selection_complete: bool,
+    originations_told: bool,
+    deletes_allowed: bool,
+    bgp_deletes_allowed: bool,
+}
+
+/// Keeps what this process wrote from being undone by an older account of the watch, and the other way round.
+#[derive(Debug, Default)]
+struct Echoes {
+    /// Revision of the newest echo of a key that the watch has not reached.
+    written: BTreeMap<Key, Revision>,
+    /// How far the watch of a kind has come.
+    watched: BTreeMap<Kind, Revision>,
+}
+
+impl Echoes {
+    /// The watch tells of a change at `revision`; whether it is news.
+    fn watched(&mut self, key: &Key, revision: Revision) -> bool {
+        let watched = self.watched.entry(key.kind).or_default();
+        *watched = revision.max(*watched);
+        match self.written.get(key) {
+            Some(written) if revision < *written => false,
+            Some(_) => {
+                self.written.remove(key);
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// This process wrote `key` at `revision`; whether it is news.
+    fn written(&mut self, key: &Key, revision: Revision) -> bool {
+        let watched = self.watched.get(&key.kind).copied().unwrap_or(0);
+        let before = self.written.get(key).copied().unwrap_or(0);
+        if revision <= watched || revision < before {
+            return false;
+        }
+        self.written.insert(key.clone(), revision);
+        true
+    }
+}
+
+/// Who is there, for the metrics.
+#[derive(Debug)]
+struct Census {
+    node: String,
+    hosts: BTreeSet<Key>,
+    endpoints: BTreeSet<Key>,
+    local: BTreeSet<Key>,
+}
+
+impl Census {
+    const fn new(node: String) -> Self {
+        Self {
+            node,
+            hosts: BTreeSet::new(),
+            endpoints: BTreeSet::new(),
+            local: BTreeSet::new(),
+        }
+    }
+
+    fn present(&mut self, key: &Key, object: &Object) {
+        match object {
+            Object::Node(_) => {
+                self.hosts.insert(key.clone());
+            }
+            Object::WorkloadEndpoint(endpoint) => {
+                self.endpoints.insert(key.clone());
+                if endpoint.spec.node == self.node {
+                    self.local.insert(key.clone());
+                }
+            }
+            Object::IPPool(_)
+            | Object::BGPConfiguration(_)
+            | Object::BGPPeer(_)
+            | Object::IPAMConfig(_)
+            | Object::IPAMBlock(_)
+            | Object::BlockAffinity(_)
+            | Object::IPAMHandle(_) => {}
+        }
+    }
+
+    fn absent(&mut self, key: &Key) {
+        self.hosts.remove(key);
+        self.endpoints.remove(key);
+        self.local.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::new(Kind::Node, "n1")
+    }
+
+    #[test]
+    fn older_watch_event_does_not_undo_an_own_write() {
+        let mut echoes = Echoes::default();
+        assert!(echoes.watched(&key(), 5));
+        assert!(echoes.written(&key(), 9));
+        assert!(!echoes.watched(&key(), 7), "the write at 9 is newer");
+        assert!(echoes.watched(&key(), 9));
+        assert!(echoes.watched(&key(), 12));
+        assert!(echoes.written.is_empty(), "nothing is kept for long");
+    }
+
+    #[test]
+    fn late_echo_does_not_undo_what_the_watch_has_told() {
+        let mut echoes = Echoes::default();
+        assert!(echoes.watched(&key(), 12));
+        assert!(!echoes.written(&key(), 10));
+        assert!(!echoes.written(&key(), 12));
+        assert!(echoes.written(&key(), 14));
+        assert!(!echoes.written(&key(), 13), "two echoes in the wrong order");
+    }
 }

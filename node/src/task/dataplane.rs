@@ -1,6 +1,65 @@
 //! The dataplane's task: owner of the reconciler and of the kernel's sockets.
+//!
+//! The kernel is read as a whole at the start, after lost notifications, and now and then. Whatever it shows goes to
+//! the reconciler and to the calculation. Nothing is removed when the task ends: devices and routes stay.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use api::admin::Problem;
+use felix::desired::{IfName, Row, RouteKind, RowKey, RowKind};
+use felix::kernel::{KernelEvent, Op};
+use felix::ownership::PROTOCOL_BGP;
+use felix::reconcile::Reconciler;
+use felix_io::{Kernel, Table};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::health::{Health, Loop, REPORT_EVERY};
+use crate::mailbox;
+use crate::task::calc::Inbox;
+use crate::telemetry::Metrics;
+
+/// Operations given to the kernel at once.
+const BATCH: usize = 512;
+/// Waits that are taken in at most before the CNI task waits itself.
+pub const WAITS: usize = 256;
+/// How long after a failed read of the kernel it is read again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// What is wanted, one pending value per key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DesiredKey {
+    /// A row.
+    Row(RowKey),
+    /// All rows are known: what is not wanted may go.
+    AllowDeletes,
+    /// BGP has chosen: its routes, too.
+    AllowBgpDeletes,
+}
+
+/// The value of a [`DesiredKey`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Desired {
+    /// The row is wanted.
+    Set(Row),
+    /// It is not.
+    Remove,
+    /// The key says it.
+    Allow,
+}
+
+/// Tells when the route to a pod is in the kernel, leading to its device.
+#[derive(Debug)]
+pub struct Wait {
+    /// The route.
+    pub route: RowKey,
+    /// The pod's host end.
+    pub ifname: IfName,
+    /// Told when it is there.
+    pub done: oneshot::Sender<()>,
+}
 
 /// What the dataplane tells about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,6 +68,316 @@ pub struct DataplaneView {
     pub rows_wanted: usize,
     /// Of these, rows that are not there yet.
     pub rows_pending: usize,
-    /// Rows the kernel refuses, and why.
+    /// Rows the kernel does not have as they are wanted, and why.
     pub problems: Vec<Problem>,
+}
+
+/// What was in the kernel at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Routes of BGP: a former process of ours still forwards.
+    pub bgp_routes: usize,
+}
+
+/// What the dataplane's task is made of.
+pub struct DataplaneTask {
+    /// Plans.
+    pub reconciler: Reconciler,
+    /// Writes.
+    pub kernel: Kernel,
+    /// Notifications, subscribed before the first read.
+    pub events: mpsc::Receiver<KernelEvent>,
+    /// Wanted rows.
+    pub desired: mailbox::Receiver<DesiredKey, Desired>,
+    /// Who waits for a route.
+    pub waits: mpsc::Receiver<Wait>,
+    /// Where the kernel's facts go.
+    pub calc: Inbox,
+    /// Account of itself.
+    pub view: watch::Sender<DataplaneView>,
+    /// Facts for probes.
+    pub health: Health,
+    /// Counters.
+    pub metrics: Metrics,
+    /// How often the kernel is read as a whole; zero for never.
+    pub refresh: Duration,
+    /// End of the process.
+    pub cancel: CancellationToken,
+}
+
+/// State of the loop besides the reconciler.
+struct State {
+    /// Host end of the device each wanted workload route leads to.
+    pods: BTreeMap<RowKey, IfName>,
+    waiting: BTreeMap<RowKey, Vec<(IfName, oneshot::Sender<()>)>>,
+    deletes_allowed: bool,
+    resync_due: Option<Instant>,
+}
+
+impl DataplaneTask {
+    /// Runs until the token is cancelled. `adopted` is told once the kernel was read for the first time.
+    pub async fn run(mut self, adopted: oneshot::Sender<Adopted>) {
+        let mut state = State {
+            pods: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            deletes_allowed: false,
+            resync_due: None,
+        };
+        let mut adopted = Some(adopted);
+        self.resync(&mut state, &mut adopted).await;
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        loop {
+            self.drain(&mut state);
+            if self.apply(&mut state).await {
+                self.health.report(Loop::Dataplane, Instant::now());
+                if self.cancel.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            self.settled(&state);
+            let retry = self.reconciler.poll_timeout().map(|(at, _)| at);
+            tokio::select! {
+                batch = self.desired.take(BATCH) => {
+                    let Some(batch) = batch else { return };
+                    for (key, desired) in batch {
+                        self.desired(key, desired, &mut state);
+                    }
+                }
+                event = self.events.recv() => {
+                    let Some(event) = event else { return };
+                    self.event(event, &mut state);
+                }
+                wait = self.waits.recv() => {
+                    let Some(wait) = wait else { return };
+                    self.wait(wait, &mut state);
+                }
+                () = until(retry) => self.reconciler.handle_timeout(Instant::now()),
+                () = until(state.resync_due) => self.resync(&mut state, &mut adopted).await,
+                _ = tick.tick() => self.account(),
+                () = self.cancel.cancelled() => return,
+            }
+            self.health.report(Loop::Dataplane, Instant::now());
+        }
+    }
+
+    /// Takes in what has come without waiting.
+    fn drain(&mut self, state: &mut State) {
+        for (key, desired) in self.desired.take_now(BATCH) {
+            self.desired(key, desired, state);
+        }
+        for _ in 0..BATCH {
+            match self.events.try_recv() {
+                Ok(event) => self.event(event, state),
+                Err(_) => break,
+            }
+        }
+        while let Ok(wait) = self.waits.try_recv() {
+            self.wait(wait, state);
+        }
+    }
+
+    fn desired(&mut self, key: DesiredKey, desired: Desired, state: &mut State) {
+        match (key, desired) {
+            (DesiredKey::Row(key), Desired::Set(row)) => {
+                match self.pod_of(&row) {
+                    Some(ifname) => state.pods.insert(key, ifname),
+                    None => state.pods.remove(&key),
+                };
+                self.reconciler.set(row);
+            }
+            (DesiredKey::Row(key), Desired::Remove | Desired::Allow) => {
+                state.pods.remove(&key);
+                self.reconciler.remove(&key);
+            }
+            (DesiredKey::AllowDeletes, _) => {
+                state.deletes_allowed = true;
+                self.reconciler.allow_deletes();
+            }
+            (DesiredKey::AllowBgpDeletes, _) => self.reconciler.allow_bgp_deletes(),
+        }
+    }
+
+    /// The pod's device a route leads to.
+    fn pod_of(&self, row: &Row) -> Option<IfName> {
+        let Row::Route(_, spec) = row else {
+            return None;
+        };
+        spec.next_hops
+            .iter()
+            .filter_map(|hop| hop.ifname.clone())
+            .find(|ifname| self.reconciler.ownership().is_workload(ifname))
+    }
+
+    fn event(&mut self, event: KernelEvent, state: &mut State) {
+        if event == KernelEvent::Overrun {
+            warn!("notifications of the kernel were lost: reading everything again");
+            state.resync_due = Some(Instant::now());
+            return;
+        }
+        self.reconciler.kernel_event(&event);
+        self.calc.kernel(event);
+    }
+
+    fn wait(&mut self, wait: Wait, state: &mut State) {
+        if state.pods.get(&wait.route) == Some(&wait.ifname)
+            && self.reconciler.is_programmed(&wait.route)
+        {
+            // The pod's request may be gone: then nobody needs to know.
+            let _ = wait.done.send(());
+            return;
+        }
+        let waiting = state.waiting.entry(wait.route).or_default();
+        waiting.retain(|(_, done)| !done.is_closed());
+        waiting.push((wait.ifname, wait.done));
+    }
+
+    /// Executes what the reconciler has to do; whether there was anything.
+    async fn apply(&mut self, state: &mut State) -> bool {
+        let mut ops = Vec::new();
+        while let Some(op) = self.reconciler.poll_op(BATCH - ops.len()) {
+            ops.push(op);
+        }
+        if ops.is_empty() {
+            self.tell_programmed(state);
+            return false;
+        }
+        for op in &ops {
+            match op {
+                Op::Set(row) => debug!(?row, "set"),
+                Op::Remove(key) => debug!(?key, "remove"),
+            }
+        }
+        let started = Instant::now();
+        let results = self.kernel.apply(ops).await;
+        let now = Instant::now();
+        self.metrics
+            .apply_seconds
+            .observe((now - started).as_secs_f64());
+        for (key, result) in results {
+            if let Err(error) = &result {
+                self.metrics.dataplane_failures.inc();
+                debug!(?key, %error, "the kernel refused");
+            }
+            self.reconciler.handle_result(now, &key, result);
+        }
+        self.tell_programmed(state);
+        true
+    }
+
+    fn tell_programmed(&mut self, state: &mut State) {
+        while let Some(key) = self.reconciler.poll_programmed() {
+            let Some(waiting) = state.waiting.remove(&key) else {
+                continue;
+            };
+            let leads_to = state.pods.get(&key);
+            let mut others = Vec::new();
+            for (ifname, done) in waiting {
+                if leads_to == Some(&ifname) {
+                    // As above: a request that is gone needs no answer.
+                    let _ = done.send(());
+                } else if !done.is_closed() {
+                    others.push((ifname, done));
+                }
+            }
+            if !others.is_empty() {
+                state.waiting.insert(key, others);
+            }
+        }
+    }
+
+    /// Nothing is left to do right now.
+    fn settled(&self, state: &State) {
+        if state.deletes_allowed && !self.health.first_apply_done() {
+            info!("kernel written completely for the first time");
+            self.health.set_first_apply_done();
+        }
+    }
+
+    fn account(&self) {
+        let problems: Vec<Problem> = self
+            .reconciler
+            .problems()
+            .iter()
+            .map(|problem| Problem {
+                subject: format!("{:?}", problem.key),
+                reason: format!("{:?} ({} attempts)", problem.reason, problem.attempts),
+            })
+            .collect();
+        let view = DataplaneView {
+            rows_wanted: 0,
+            rows_pending: problems.len(),
+            problems,
+        };
+        self.view.send_replace(view);
+    }
+
+    /// Reads the whole kernel.
+    async fn resync(&mut self, state: &mut State, adopted: &mut Option<oneshot::Sender<Adopted>>) {
+        self.metrics.resyncs_started.inc();
+        match self.read_kernel().await {
+            Ok(events) => {
+                if let Some(adopted) = adopted.take() {
+                    // The receiver is the start of the process; without it nobody needs to know.
+                    let _ = adopted.send(count_adopted(&events));
+                }
+                self.calc.whole_kernel(events);
+                state.resync_due = (!self.refresh.is_zero()).then(|| Instant::now() + self.refresh);
+            }
+            Err(error) => {
+                warn!(%error, "reading the kernel failed; trying again");
+                state.resync_due = Some(Instant::now() + RETRY_EVERY);
+            }
+        }
+    }
+
+    async fn read_kernel(&mut self) -> Result<Vec<KernelEvent>, felix_io::kernel::DumpError> {
+        let mut all = Vec::new();
+        for table in Table::ALL {
+            let kind = row_kind(table);
+            self.reconciler.resync_begin(kind);
+            let events = self.kernel.dump(table).await?;
+            for event in &events {
+                match event {
+                    KernelEvent::RowSet(row) => self.reconciler.resync_entry(row.clone()),
+                    event => self.reconciler.kernel_event(event),
+                }
+            }
+            self.reconciler.resync_end(kind);
+            all.extend(events);
+        }
+        Ok(all)
+    }
+}
+
+/// What a table of the kernel holds.
+const fn row_kind(table: Table) -> RowKind {
+    match table {
+        Table::Links => RowKind::Link,
+        Table::Addrs => RowKind::Addr,
+        Table::Routes => RowKind::Route,
+        Table::Neighbours => RowKind::Neigh,
+        Table::Fdb => RowKind::Fdb,
+    }
+}
+
+fn count_adopted(events: &[KernelEvent]) -> Adopted {
+    let bgp_routes = events
+        .iter()
+        .filter(|event| match event {
+            KernelEvent::RowSet(Row::Route(_, spec)) => {
+                spec.protocol == PROTOCOL_BGP && spec.kind == RouteKind::Unicast
+            }
+            _ => false,
+        })
+        .count();
+    Adopted { bgp_routes }
+}
+
+/// Waits until `at`, for ever without one.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }

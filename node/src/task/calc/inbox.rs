@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::key::Key;
+use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::route::RouteChange;
 use datastore::store::Revision;
@@ -20,8 +20,8 @@ pub enum InputKey {
     Object(Key),
     /// An object, as this process wrote it: the watch will say the same later.
     Echo(Key),
-    /// The datastore's whole content was told.
-    InSync,
+    /// All objects of a kind were told.
+    InSync(Kind),
     /// The best BGP route of a prefix.
     BgpRoute(IpNet),
     /// BGP's first choice of routes is made.
@@ -32,6 +32,8 @@ pub enum InputKey {
     HostAddr(IfName, IpAddr),
     /// A row of the kernel.
     Row(RowKey),
+    /// The whole kernel.
+    Kernel,
 }
 
 /// The fact.
@@ -43,8 +45,10 @@ pub enum Input {
     Marker,
     /// For [`InputKey::BgpRoute`].
     BgpRoute(RouteChange),
-    /// For the kernel's keys.
-    Kernel(KernelEvent),
+    /// For a device, an address or a row of the kernel.
+    KernelEvent(KernelEvent),
+    /// For [`InputKey::Kernel`].
+    Kernel(Vec<KernelEvent>),
 }
 
 /// An object at a revision.
@@ -88,9 +92,9 @@ impl Inbox {
         self.0.put(InputKey::Echo(key), Input::Object(seen));
     }
 
-    /// Everything the datastore held was told.
-    pub fn in_sync(&self) {
-        self.0.put(InputKey::InSync, Input::Marker);
+    /// Every object of a kind that the datastore held was told.
+    pub fn in_sync(&self, kind: Kind) {
+        self.0.put(InputKey::InSync(kind), Input::Marker);
     }
 
     /// The best BGP route of a prefix changed.
@@ -104,7 +108,7 @@ impl Inbox {
         self.0.put(InputKey::SelectionComplete, Input::Marker);
     }
 
-    /// The kernel changed. An overrun is no fact about the kernel and must be handled by who reads it.
+    /// The kernel changed. An overrun is not a fact about the kernel and must be handled by who reads it.
     pub fn kernel(&self, event: KernelEvent) {
         let key = match &event {
             KernelEvent::Link(link) => InputKey::Link(link.ifname.clone()),
@@ -117,6 +121,17 @@ impl Inbox {
             KernelEvent::RowGone(key) => InputKey::Row(key.clone()),
             KernelEvent::Overrun => return,
         };
-        self.0.put(key, Input::Kernel(event));
+        self.0.put(key, Input::KernelEvent(event));
+    }
+
+    /// The kernel was read as a whole: what it does not have is gone.
+    pub fn whole_kernel(&self, events: Vec<KernelEvent>) {
+        self.0
+            .put_instead(InputKey::Kernel, Input::Kernel(events), |key| {
+                matches!(
+                    key,
+                    InputKey::Link(_) | InputKey::HostAddr(..) | InputKey::Row(_)
+                )
+            });
     }
 }
