@@ -187,7 +187,7 @@ fn new_link(
             vni: *vni,
             port: *port,
             local: *local,
-            parent,
+            parent: Some(parent),
             mac,
             mtu_bytes,
         }),

@@ -66,6 +66,9 @@ pub(crate) fn set(requests: &mut Requests, name: &IfName, spec: &LinkSpec) -> Re
             mac,
             mtu_bytes,
         } => {
+            let parent = parent
+                .as_ref()
+                .expect("the reconciler's operations always name a parent");
             let parent_link = find(requests, parent)
                 .map_err(|failure| refused(failure, name))?
                 .ok_or_else(|| OpError::NoDevice(parent.clone()))?;
