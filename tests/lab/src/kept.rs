@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Lab;
-use crate::enter::BASE;
-use crate::netns::NetNs;
 use crate::{sys, wait};
 
 /// How long a killed lab may take to vanish.
@@ -26,8 +24,38 @@ pub struct Kept {
     pub host_pid: u32,
     /// Its PID namespace, to tell it from a later process with the same number.
     pub pid_namespace: String,
-    /// The nodes' names.
-    pub nodes: Vec<String>,
+    /// The nodes.
+    pub nodes: Vec<KeptNode>,
+}
+
+/// A node of a kept lab: descriptors of process 1 that hold its namespaces. Paths would not do: the kernel refuses to bind a mount
+/// namespace below one that it numbers higher, and its numbers follow no order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptNode {
+    /// Its name.
+    pub name: String,
+    /// Descriptor of the network namespace.
+    pub net: i32,
+    /// Descriptor of the mount namespace.
+    pub mount: i32,
+}
+
+impl KeptNode {
+    /// The nodes of a lab that this process, as process 1, goes on holding.
+    #[must_use]
+    pub fn all(lab: &Lab) -> Vec<Self> {
+        let sites = lab.topology.sites.iter();
+        sites
+            .filter_map(|site| {
+                let mount = site.namespace.mount_fd()?.as_raw_fd();
+                Some(Self {
+                    name: site.name.clone(),
+                    net: site.namespace.fd().as_raw_fd(),
+                    mount,
+                })
+            })
+            .collect()
+    }
 }
 
 /// Why a kept lab cannot be used.
@@ -135,12 +163,13 @@ impl Kept {
     /// # Errors
     /// See [`KeptError`].
     pub fn exec(&self, node: &str, arguments: &[OsString]) -> Result<ExitStatus, KeptError> {
-        if !self.nodes.iter().any(|known| known == node) {
+        let Some(node) = self.nodes.iter().find(|known| known.name == node) else {
+            let known = self.nodes.iter().map(|node| node.name.clone()).collect();
             return Err(KeptError::NoSuchNode {
                 given: node.to_owned(),
-                known: self.nodes.clone(),
+                known,
             });
-        }
+        };
         let prepare = || -> io::Result<Command> {
             let (program, rest) = arguments
                 .split_first()
@@ -155,8 +184,9 @@ impl Kept {
                     outer.push(File::open(path)?);
                 }
             }
-            let inner = [namespace_path(node, "net"), namespace_path(node, "mnt")]
-                .map(|path| CString::new(path).expect("node names of a lab hold no zero byte"));
+            let inner = [node.net, node.mount].map(|fd| {
+                CString::new(format!("/proc/1/fd/{fd}")).expect("digits hold no zero byte")
+            });
             sys::in_kept_lab(&mut command, outer, inner.to_vec());
             Ok(command)
         };
@@ -200,34 +230,4 @@ impl Kept {
 fn remove_state() {
     let _ = fs::remove_file(state_path());
     let _ = fs::remove_dir(directory());
-}
-
-fn namespace_path(node: &str, kind: &str) -> String {
-    format!("{BASE}/ns/{node}.{kind}")
-}
-
-/// Gives the nodes' namespaces paths in the lab's mount namespace, for [`Kept::exec`].
-///
-/// # Errors
-/// What the kernel answers.
-pub(crate) fn publish_namespaces(lab: &Lab) -> io::Result<()> {
-    fs::create_dir_all(format!("{BASE}/ns"))?;
-    for site in &lab.topology.sites {
-        publish(
-            &site.namespace,
-            &namespace_path(&site.name, "net"),
-            site.namespace.fd(),
-        )?;
-        if let Some(mount) = site.namespace.mount_fd() {
-            publish(&site.namespace, &namespace_path(&site.name, "mnt"), mount)?;
-        }
-    }
-    Ok(())
-}
-
-fn publish(namespace: &NetNs, path: &str, fd: &OwnedFd) -> io::Result<()> {
-    fs::write(path, "")?;
-    rustix::mount::mount_bind(format!("/proc/self/fd/{}", fd.as_raw_fd()), path).map_err(|error| {
-        crate::enter::doing(&format!("bind a namespace of {}", namespace.name()), error)
-    })
 }

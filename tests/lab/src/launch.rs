@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::enter::{self, Inside};
-use crate::kept::{Kept, publish_namespaces};
+use crate::kept::{Kept, KeptNode};
 use crate::netlink::Netlink;
 use crate::options::Options;
 use crate::programs::Programs;
@@ -196,15 +196,9 @@ fn inside(options: Options, output: Output) -> ExitCode {
     if !output.json {
         println!("{}", run.tables);
     }
-    let nodes: Vec<String> = run
-        .lab
-        .topology
-        .sites
-        .iter()
-        .map(|site| site.name.clone())
-        .collect();
+    let nodes = KeptNode::all(&run.lab);
     if output.keep {
-        if let Err(error) = publish_namespaces(&run.lab).and_then(|()| cut_the_cord()) {
+        if let Err(error) = cut_the_cord() {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
         }
@@ -235,7 +229,7 @@ fn cut_the_cord() -> io::Result<()> {
     sys::replace_standard_descriptors(&nothing)
 }
 
-fn kept(facts: &Inside, nodes: &[String]) -> Kept {
+fn kept(facts: &Inside, nodes: &[KeptNode]) -> Kept {
     let pid_namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     Kept {
         host_pid: facts.host_pid,

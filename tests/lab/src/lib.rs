@@ -26,7 +26,7 @@ mod wait;
 
 pub use cluster::{Lab, LabError, log_end, log_path};
 pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusal_advice};
-pub use kept::{Kept, KeptError};
+pub use kept::{Kept, KeptError, KeptNode};
 pub use launch::{Output, launch};
 pub use netlink::{
     Link, Neighbour, Netlink, NetlinkError, Route, RouteChange, RouteEvent, RouteKind, RouteMonitor,

@@ -12,6 +12,9 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("datastore-local", "tortie-store"),
 ];
 
+/// Names a directory of programs built elsewhere (e.g. a release to be tried); nothing is built then.
+const PREBUILT: &str = "TORTIE_LAB_PROGRAMS";
+
 /// Where the built programs lie.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -51,6 +54,9 @@ impl Programs {
     /// See [`ProgramsError`].
     pub fn build() -> Result<Self, ProgramsError> {
         let programs = Self::beside_this_one()?;
+        if std::env::var_os(PREBUILT).is_some() {
+            return programs.check();
+        }
         let target = programs
             .directory
             .parent()
@@ -87,6 +93,11 @@ impl Programs {
     }
 
     fn beside_this_one() -> Result<Self, ProgramsError> {
+        if let Some(directory) = std::env::var_os(PREBUILT) {
+            return Ok(Self {
+                directory: directory.into(),
+            });
+        }
         let program = std::env::current_exe().unwrap_or_default();
         let directory = program.parent().map(Path::to_path_buf);
         // Test programs lie one directory deeper.

@@ -352,7 +352,8 @@ fn matrix_tables(lab: &Lab, proof: &Proof) -> (Table, Table) {
         }
         cells.entry(key).or_default().push(cell);
     }
-    columns.sort();
+    columns.sort_by_key(|label| order(label));
+    rows.sort_by_key(|label| (!label.contains('/'), order(label)));
     let header = || {
         std::iter::once(String::new())
             .chain(columns.iter().cloned())
@@ -374,6 +375,14 @@ fn matrix_tables(lab: &Lab, proof: &Proof) -> (Table, Table) {
         );
     }
     (ping, source)
+}
+
+/// Labels such as `n10/p2` by their numbers.
+fn order(label: &str) -> Vec<u32> {
+    label
+        .split('/')
+        .map(|part| part[1..].parse().unwrap_or(u32::MAX))
+        .collect()
 }
 
 fn ping_text(cells: &[&crate::Cell]) -> String {
