@@ -29,3 +29,6 @@ pub mod open;
 pub mod reader;
 pub mod refresh;
 pub mod update;
+
+#[cfg(test)]
+mod tests;
