@@ -1,0 +1,222 @@
+//! Tunnel devices and their forwarding entries.
+
+use std::net::IpAddr;
+
+use felix::desired::{AddrKey, FdbKey, IfName, LinkSpec, Row, RowKey};
+use felix::kernel::{KernelEvent, LinkState, Op, OpError};
+use felix_io::Table;
+
+use crate::namespace::kernel_test;
+use crate::node::{Node, UNDERLAY, events_until, ip, ip_json, mac, net, route, via};
+
+const NAME: &str = "vxlan.calico";
+
+fn vxlan(vni: u32, mtu_bytes: Option<u32>) -> Row {
+    let spec = LinkSpec::Vxlan {
+        vni,
+        port: 4789,
+        local: ip("10.0.0.1"),
+        parent: UNDERLAY.into(),
+        mac: mac(0x66),
+        mtu_bytes,
+    };
+    Row::Link(NAME.into(), spec)
+}
+
+async fn state(node: &Node, name: &str) -> Option<LinkState> {
+    let name = IfName::from(name);
+    node.kernel
+        .dump(Table::Links)
+        .await
+        .unwrap()
+        .into_iter()
+        .find_map(|event| match event {
+            KernelEvent::Link(link) if link.ifname == name => Some(link),
+            _ => None,
+        })
+}
+
+kernel_test!(
+    a_vxlan_device_is_made_with_all_its_parameters_and_adopted,
+    async {
+        let node = Node::new().await;
+        let mut events = node.kernel.events().unwrap();
+        node.set(vxlan(4096, None)).await;
+        let link = state(&node, NAME).await.unwrap();
+        assert!(link.up && link.mac == Some(mac(0x66)) && link.kind.as_deref() == Some("vxlan"));
+        assert_eq!(link.mtu_bytes, 1400, "the parent's 1450 less 50");
+        let rows = node.rows(Table::Links).await;
+        assert_eq!(
+            rows.get(&RowKey::Link(NAME.into())),
+            Some(&vxlan(4096, Some(1400)))
+        );
+        let told = KernelEvent::RowSet(vxlan(4096, Some(1400)));
+        let seen = events_until(&mut events, |event| *event == told).await;
+        assert!(
+            !seen.contains(&KernelEvent::RowGone(RowKey::Link(NAME.into()))),
+            "{seen:?}"
+        );
+        if let Some(seen) = ip_json(&format!("-d link show {NAME}")) {
+            let data = &seen[0]["linkinfo"]["info_data"];
+            assert_eq!(data["id"], 4096);
+            assert_eq!(data["port"], 4789);
+            assert_eq!(data["local"], "10.0.0.1");
+            assert_eq!(data["link"], UNDERLAY);
+        }
+    }
+);
+
+kernel_test!(
+    an_mtu_is_changed_in_place_and_another_vni_makes_the_device_anew,
+    async {
+        let node = Node::new().await;
+        node.set(vxlan(4096, None)).await;
+        let first = state(&node, NAME).await.unwrap();
+        node.set(vxlan(4096, None)).await;
+        node.set(vxlan(4096, Some(1300))).await;
+        let second = state(&node, NAME).await.unwrap();
+        assert_eq!((second.ifindex, second.mtu_bytes), (first.ifindex, 1300));
+        node.set(vxlan(4097, Some(1300))).await;
+        let third = state(&node, NAME).await.unwrap();
+        assert_ne!(third.ifindex, second.ifindex);
+        node.remove(RowKey::Link(NAME.into())).await;
+        node.remove(RowKey::Link(NAME.into())).await;
+        assert_eq!(state(&node, NAME).await, None);
+        assert!(state(&node, UNDERLAY).await.is_some());
+    }
+);
+
+kernel_test!(a_vxlan_device_waits_for_its_parent, async {
+    let node = Node::new().await;
+    let Row::Link(
+        name,
+        LinkSpec::Vxlan {
+            vni,
+            port,
+            local,
+            mac,
+            mtu_bytes,
+            ..
+        },
+    ) = vxlan(1, None)
+    else {
+        unreachable!()
+    };
+    let spec = LinkSpec::Vxlan {
+        vni,
+        port,
+        local,
+        parent: "eth9".into(),
+        mac,
+        mtu_bytes,
+    };
+    let result = node.try_op(Op::Set(Row::Link(name, spec))).await;
+    assert_eq!(result, Err(OpError::NoDevice("eth9".into())));
+});
+
+kernel_test!(a_forwarding_entry_is_adopted_replaced_and_removed, async {
+    let node = Node::new().await;
+    node.set(vxlan(4096, None)).await;
+    let key = FdbKey {
+        ifname: NAME.into(),
+        mac: mac(7),
+    };
+    let entry = |remote: IpAddr| Row::Fdb(key.clone(), remote);
+    node.set(entry(ip("10.0.0.7"))).await;
+    let foreign = Row::Fdb(
+        FdbKey {
+            mac: mac(8),
+            ..key.clone()
+        },
+        ip("10.0.0.8"),
+    );
+    node.set(foreign.clone()).await;
+    let mut events = node.kernel.events().unwrap();
+    node.set(entry(ip("10.0.0.9"))).await;
+    let last = KernelEvent::RowSet(entry(ip("10.0.0.9")));
+    assert_eq!(
+        events_until(&mut events, |event| *event == last).await,
+        [last]
+    );
+    let rows = node.rows(Table::Fdb).await;
+    assert_eq!(
+        rows.get(&RowKey::Fdb(key.clone())),
+        Some(&entry(ip("10.0.0.9")))
+    );
+    node.remove(RowKey::Fdb(key.clone())).await;
+    node.remove(RowKey::Fdb(key.clone())).await;
+    let gone = KernelEvent::RowGone(RowKey::Fdb(key.clone()));
+    events_until(&mut events, |event| *event == gone).await;
+    let rows = node.rows(Table::Fdb).await;
+    assert_eq!(rows.into_values().collect::<Vec<_>>(), [foreign]);
+});
+
+kernel_test!(a_whole_peer_is_set_in_one_list_with_its_device, async {
+    let node = Node::new().await;
+    let rows = [
+        vxlan(4096, None),
+        Row::Addr(AddrKey {
+            ifname: NAME.into(),
+            addr: net("10.65.0.0/32"),
+        }),
+        Row::Fdb(
+            FdbKey {
+                ifname: NAME.into(),
+                mac: mac(7),
+            },
+            ip("10.0.0.7"),
+        ),
+        Row::Neigh(
+            felix::desired::NeighKey {
+                ifname: NAME.into(),
+                addr: ip("10.65.1.0"),
+            },
+            mac(7),
+        ),
+        route("10.65.1.0/26", {
+            let mut hops = via("10.65.1.0", NAME);
+            hops[0].onlink = true;
+            hops
+        }),
+    ];
+    let results = node
+        .kernel
+        .apply(rows.iter().cloned().map(Op::Set).collect())
+        .await;
+    for (key, result) in results {
+        assert_eq!(result, Ok(()), "{key:?}");
+    }
+    // Its rows go with the device, and whoever listens can tell.
+    let mut events = node.kernel.events().unwrap();
+    node.remove(RowKey::Link(NAME.into())).await;
+    let gone = KernelEvent::RowGone(RowKey::Link(NAME.into()));
+    let seen = events_until(&mut events, |event| *event == gone).await;
+    assert!(
+        seen.contains(&KernelEvent::LinkGone(NAME.into())),
+        "{seen:?}"
+    );
+    assert!(!node.rows(Table::Routes).await.contains_key(&rows[4].key()));
+});
+
+kernel_test!(tunl0_is_raised_or_its_module_is_named, async {
+    let node = Node::new().await;
+    let row = Row::Link(
+        "tunl0".into(),
+        LinkSpec::Ipip {
+            mtu_bytes: Some(1430),
+        },
+    );
+    match node.try_op(Op::Set(row.clone())).await {
+        Ok(()) => {
+            assert_eq!(node.rows(Table::Links).await.get(&row.key()), Some(&row));
+            node.set(row).await;
+        }
+        Err(OpError::Unsupported(text)) => {
+            assert!(
+                text.contains("tunl0") && text.contains("modprobe ipip"),
+                "{text}"
+            );
+        }
+        Err(error) => panic!("{error}"),
+    }
+});

@@ -1,0 +1,319 @@
+//! Pods: made in one go, talking at once, leaving nothing behind.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use felix::desired::{IfName, LinkSpec, Mac, Row, SysctlKey};
+use felix::kernel::KernelEvent;
+use felix_io::workload::{
+    self, Attachment, Families, Forwarding, HOST_MAC, PairSpec, PodNetwork, WorkloadError,
+};
+use felix_io::{Table, netns, sysctl};
+
+use crate::namespace::{self, kernel_test};
+use crate::node::{Node, UNDERLAY, ip, mac, net, pair, pod_route};
+
+/// A listener inside a namespace; it serves from any thread.
+async fn listener(netns: OwnedFd, addr: IpAddr) -> TcpListener {
+    netns::run(netns, move || TcpListener::bind((addr, 0)).unwrap())
+        .await
+        .unwrap()
+}
+
+/// One exchange from inside a namespace: what the server saw as the client's address, and how long
+/// the connect took.
+async fn exchange(client: OwnedFd, server: &TcpListener) -> (IpAddr, Duration) {
+    let to = server.local_addr().unwrap();
+    let server = server.try_clone().unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut stream, peer): (TcpStream, SocketAddr) = server.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        peer.ip()
+    });
+    let took = netns::run(client, move || {
+        let start = Instant::now();
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+        let took = start.elapsed();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+        took
+    })
+    .await
+    .unwrap();
+    (served.join().unwrap(), took)
+}
+
+async fn links(node: &Node) -> Vec<IfName> {
+    let events = node.kernel.dump(Table::Links).await.unwrap();
+    let names = events.into_iter().filter_map(|event| match event {
+        KernelEvent::Link(link) => Some(link.ifname),
+        _ => None,
+    });
+    names.collect()
+}
+
+kernel_test!(two_pods_talk_by_their_own_addresses, async {
+    let node = Node::new().await;
+    let (one, two) = (node.pod(1).await, node.pod(2).await);
+    assert_eq!(one.attached.host_mac, HOST_MAC);
+    assert_eq!(one.attached.mtu_bytes, 1450);
+    let server = listener(two.netns(), two.addr).await;
+    let (seen, _) = exchange(one.netns(), &server).await;
+    assert_eq!(seen, one.addr, "no address translation on the way");
+    let spec = pair(&one.attached.host_ifname.0, "eth0");
+    workload::check(one.netns(), spec, PodNetwork::new(vec![one.addr]))
+        .await
+        .unwrap();
+    let forwarding = netns::run(one.netns(), || {
+        sysctl::read(&SysctlKey("net/ipv4/ip_forward".into())).unwrap()
+    });
+    assert_eq!(forwarding.await.unwrap(), "0");
+    assert_eq!(
+        sysctl::read(&SysctlKey("net/ipv4/ip_forward".into())).unwrap(),
+        "1"
+    );
+});
+
+kernel_test!(the_first_connection_of_a_new_pod_does_not_stall, async {
+    let node = Node::new().await;
+    let target = node.pod(1).await;
+    let server = listener(target.netns(), target.addr).await;
+    let mut slowest = Duration::ZERO;
+    let mut attaching = Duration::ZERO;
+    let mut pods = Vec::new();
+    for number in 2..202 {
+        let start = Instant::now();
+        let pod = node.pod(number).await;
+        attaching += start.elapsed();
+        let (seen, took) = exchange(pod.netns(), &server).await;
+        assert_eq!(seen, pod.addr);
+        slowest = slowest.max(took);
+        pods.push(pod);
+    }
+    println!(
+        "slowest connect {slowest:?}, mean ADD {:?}",
+        attaching / 200
+    );
+    // A lost first packet is sent again after one second.
+    assert!(
+        slowest < Duration::from_millis(900),
+        "a first connect took {slowest:?}"
+    );
+});
+
+kernel_test!(a_dual_stack_pod_talks_over_ipv6, async {
+    let node = Node::new().await;
+    node.set(Row::Sysctl(
+        SysctlKey("net/ipv6/conf/all/forwarding".into()),
+        "1".into(),
+    ))
+    .await;
+    let mut pods = Vec::new();
+    for number in 1..=2u16 {
+        let netns = namespace::new();
+        let addrs = vec![
+            ip(&format!("10.65.0.{number}")),
+            ip(&format!("fd65::{number}")),
+        ];
+        let host_ifname = format!("cali{number}");
+        let spec = PairSpec {
+            families: Families::Dual,
+            ..pair(&host_ifname, "eth0")
+        };
+        let network = PodNetwork::new(addrs.clone());
+        workload::attach(netns.try_clone().unwrap(), spec.clone(), network.clone())
+            .await
+            .unwrap();
+        for addr in &addrs {
+            node.set(pod_route(*addr, &host_ifname)).await;
+        }
+        workload::check(netns.try_clone().unwrap(), spec, network)
+            .await
+            .unwrap();
+        pods.push((netns, addrs));
+    }
+    let server = listener(pods[1].0.try_clone().unwrap(), pods[1].1[1]).await;
+    let (seen, _) = exchange(pods[0].0.try_clone().unwrap(), &server).await;
+    assert_eq!(seen, pods[0].1[1]);
+});
+
+kernel_test!(a_pair_whose_addresses_never_come_is_removed, async {
+    let node = Node::new().await;
+    let before = links(&node).await;
+    let mut events = node.kernel.events().unwrap();
+    let attachment = Attachment::begin(namespace::new(), pair("cali1", "eth0"))
+        .await
+        .unwrap();
+    assert!(attachment.host_ifindex > 0 && attachment.pod_mac != Mac([0; 6]));
+    assert!(links(&node).await.contains(&"cali1".into()));
+    drop(attachment);
+    let gone = KernelEvent::LinkGone("cali1".into());
+    crate::node::events_until(&mut events, |event| *event == gone).await;
+    assert_eq!(links(&node).await, before);
+});
+
+kernel_test!(
+    each_bad_request_has_its_own_error_and_leaves_nothing,
+    async {
+        let node = Node::new().await;
+        let before = links(&node).await;
+        let network = || PodNetwork::new(vec![ip("10.65.0.1")]);
+        let attach = |netns: OwnedFd, spec: PairSpec| workload::attach(netns, spec, network());
+
+        let error = attach(namespace::new(), pair("cali1", "a/b"))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, WorkloadError::Name(_)), "{error}");
+        let error = attach(netns::current().unwrap(), pair("cali1", "eth1"))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, WorkloadError::HostNamespace), "{error}");
+        let file = OwnedFd::from(File::open("/proc/self/exe").unwrap());
+        let error = attach(file, pair("cali1", "eth0")).await.unwrap_err();
+        assert!(matches!(error, WorkloadError::Namespace(_)), "{error}");
+        let error = attach(namespace::new(), pair("cali1", "lo"))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, WorkloadError::PodInterfaceExists(_)),
+            "{error}"
+        );
+        let bad = PairSpec {
+            pod_mac: Some(Mac([1, 0, 0, 0, 0, 1])),
+            ..pair("cali1", "eth0")
+        };
+        let error = attach(namespace::new(), bad).await.unwrap_err();
+        assert!(matches!(error, WorkloadError::Kernel { .. }), "{error}");
+        let error = workload::attach(
+            namespace::new(),
+            pair("cali1", "eth0"),
+            PodNetwork {
+                routes: vec![net("10.1.2.3/8")],
+                ..PodNetwork::new(vec![ip("0.0.0.0")])
+            },
+        );
+        let error = error.await.unwrap_err();
+        assert!(error.to_string().contains("0.0.0.0"), "{error}");
+        assert_eq!(links(&node).await, before, "nothing half-made is left");
+
+        let spec = LinkSpec::Vxlan {
+            vni: 1,
+            port: 4789,
+            local: ip("10.0.0.1"),
+            parent: UNDERLAY.into(),
+            mac: mac(1),
+            mtu_bytes: None,
+        };
+        node.set(Row::Link("cali1".into(), spec)).await;
+        let error = attach(namespace::new(), pair("cali1", "eth0"))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, WorkloadError::ForeignLink { .. }),
+            "{error}"
+        );
+        assert!(workload::detach("cali1".into()).await.is_err());
+        assert!(
+            links(&node).await.contains(&"cali1".into()),
+            "a foreign device is left alone"
+        );
+    }
+);
+
+kernel_test!(a_pod_that_is_made_again_replaces_its_old_pair, async {
+    let node = Node::new().await;
+    let old = node.pod(1).await;
+    let new = node.pod(1).await;
+    assert_ne!(old.attached.host_ifindex, new.attached.host_ifindex);
+    let server = listener(new.netns(), new.addr).await;
+    let other = node.pod(2).await;
+    exchange(other.netns(), &server).await;
+});
+
+kernel_test!(
+    detached_pods_lose_their_routes_at_once_and_are_swept_together,
+    async {
+        let node = Node::new().await;
+        let mut pods = Vec::new();
+        for number in 1..=20 {
+            pods.push(node.pod(number).await);
+        }
+        let stays = node.pod(99).await;
+        for pod in &pods {
+            workload::detach(pod.attached.host_ifname.clone())
+                .await
+                .unwrap();
+            workload::detach(pod.attached.host_ifname.clone())
+                .await
+                .unwrap();
+        }
+        let routes = node.rows(Table::Routes).await;
+        for pod in &pods {
+            assert!(!routes.contains_key(&pod_route(pod.addr, "any").key()));
+        }
+        let start = Instant::now();
+        assert_eq!(workload::sweep().await.unwrap(), 20);
+        println!("20 pairs swept in {:?}", start.elapsed());
+        assert_eq!(workload::sweep().await.unwrap(), 0);
+        let left = links(&node).await;
+        assert!(
+            pods.iter()
+                .all(|pod| !left.contains(&pod.attached.host_ifname))
+        );
+        assert!(left.contains(&stays.attached.host_ifname));
+        workload::detach("cali-never-was".into()).await.unwrap();
+    }
+);
+
+kernel_test!(a_check_names_what_is_missing, async {
+    let node = Node::new().await;
+    let pod = node.pod(1).await;
+    let name = &*pod.attached.host_ifname.0;
+    let network = PodNetwork::new(vec![pod.addr]);
+    let differs = async |spec: PairSpec, network: PodNetwork| match workload::check(
+        pod.netns(),
+        spec,
+        network,
+    )
+    .await
+    {
+        Err(WorkloadError::Differs(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let text = differs(pair(name, "eth0"), PodNetwork::new(vec![ip("10.65.9.9")])).await;
+    assert!(text.contains("10.65.9.9"), "{text}");
+    let text = differs(pair(name, "eth7"), network.clone()).await;
+    assert!(text.contains("eth7"), "{text}");
+    let text = differs(pair("cali7", "eth0"), network.clone()).await;
+    assert!(text.contains("cali7"), "{text}");
+    let more = PodNetwork {
+        routes: vec![net("10.9.0.0/16")],
+        ..network.clone()
+    };
+    let text = differs(pair(name, "eth0"), more).await;
+    assert!(
+        text.contains("10.9.0.0/16") && text.contains("169.254.1.1"),
+        "{text}"
+    );
+});
+
+kernel_test!(a_pod_may_forward_when_it_is_asked_to, async {
+    let _node = Node::new().await;
+    let netns = namespace::new();
+    let network = PodNetwork {
+        forwarding: Forwarding::On,
+        ..PodNetwork::new(vec![ip("10.65.0.1")])
+    };
+    let inside = netns.try_clone().unwrap();
+    workload::attach(netns, pair("cali1", "eth0"), network)
+        .await
+        .unwrap();
+    let value = netns::run(inside, || {
+        sysctl::read(&SysctlKey("net/ipv4/ip_forward".into()))
+    });
+    assert_eq!(value.await.unwrap().unwrap(), "1");
+});
