@@ -9,6 +9,9 @@ use std::thread;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::oneshot;
 
+/// Type of the file system that namespaces' descriptors are of (`linux/magic.h`).
+const NSFS_MAGIC: libc::c_long = 0x6e73_6673;
+
 /// Runs `work` in the network namespace that `netns` refers to and awaits its value.
 ///
 /// # Errors
@@ -51,6 +54,15 @@ pub(crate) fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
         netns,
         Some(LinkNameSpaceType::Network),
     )?)
+}
+
+/// Refuses a descriptor that is no namespace's: the kernel's own answer would blame the interface.
+pub(crate) fn check(netns: BorrowedFd<'_>) -> io::Result<()> {
+    if rustix::fs::fstatfs(netns)?.f_type == NSFS_MAGIC {
+        return Ok(());
+    }
+    let text = "the descriptor is not one of a namespace";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// Whether the descriptor is the calling thread's own namespace.

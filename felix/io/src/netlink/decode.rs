@@ -1,6 +1,6 @@
 //! The kernel's objects as events and rows. What the rows cannot say is skipped: another owner's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,15 +15,32 @@ use ipnet::IpNet;
 use super::uapi::*;
 use super::wire::{Attr, Attrs, Message, ip, u16_at, u32_at};
 
-/// Names of device indexes, asked for once each. An index that has no device any more has no name:
-/// the object that bears it is gone with the device.
+/// What is known of devices by index: names, and which tunnels have been up.
+///
+/// Names are asked for once each. An index that has no device any more has no name: the object that
+/// bears it is gone with the device.
 #[derive(Default)]
-pub(crate) struct Names(BTreeMap<u32, Option<IfName>>);
+pub(crate) struct Names {
+    names: BTreeMap<u32, Option<IfName>>,
+    tunnels_up: BTreeSet<u32>,
+}
 
 impl Names {
+    /// Knows these devices.
+    pub(crate) fn new(links: &[Link]) -> Self {
+        let mut names = Self::default();
+        for link in links {
+            names.learn(link.state.ifindex, &link.state.ifname);
+            if link.admin_up && link.is_tunnel() {
+                names.tunnels_up.insert(link.state.ifindex);
+            }
+        }
+        names
+    }
+
     /// The name of `ifindex` in the namespace of the socket.
     pub(crate) fn of(&mut self, socket: impl AsFd, ifindex: u32) -> Option<IfName> {
-        self.0
+        self.names
             .entry(ifindex)
             .or_insert_with(|| {
                 let name = rustix::net::netdevice::index_to_name(socket, ifindex).ok()?;
@@ -34,16 +51,12 @@ impl Names {
 
     /// Learns a name; gives back the one it had.
     fn learn(&mut self, ifindex: u32, name: &IfName) -> Option<IfName> {
-        self.0.insert(ifindex, Some(name.clone())).flatten()
+        self.names.insert(ifindex, Some(name.clone())).flatten()
     }
 
     fn forget(&mut self, ifindex: u32) {
-        self.0.remove(&ifindex);
-    }
-
-    /// Forgets all, after notifications were lost.
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.names.remove(&ifindex);
+        self.tunnels_up.remove(&ifindex);
     }
 }
 
@@ -59,6 +72,13 @@ pub(crate) struct Link {
     pub(crate) group: u32,
     /// The parameters, for VXLAN devices.
     pub(crate) vxlan: Option<Vxlan>,
+}
+
+impl Link {
+    /// Whether it is of a kind that [`LinkSpec`] describes.
+    fn is_tunnel(&self) -> bool {
+        matches!(self.state.kind.as_deref(), Some("vxlan" | "ipip"))
+    }
 }
 
 /// Parameters of a VXLAN device that cannot be changed later.
@@ -157,7 +177,8 @@ fn link_info(info: Attr<'_>, link: &mut Link) {
     }
 }
 
-/// A tunnel device's row: set while it is up, gone while it is not, so that it is put right.
+/// A tunnel device's row is there while the device is up: one that is taken down is gone, so that
+/// it is put right. One that is being made appears down first, which is no loss.
 fn new_link(
     message: &Message<'_>,
     socket: impl AsFd,
@@ -165,17 +186,27 @@ fn new_link(
     out: &mut Vec<KernelEvent>,
 ) {
     let Some(link) = link(message) else { return };
-    let name = link.state.ifname.clone();
-    if let Some(old) = names.learn(link.state.ifindex, &name)
+    let (name, ifindex) = (link.state.ifname.clone(), link.state.ifindex);
+    if let Some(old) = names.learn(ifindex, &name)
         && old != name
     {
         out.push(KernelEvent::LinkGone(old));
     }
+    out.push(KernelEvent::Link(link.state.clone()));
+    if !link.is_tunnel() {
+        return;
+    }
+    if !link.admin_up {
+        if names.tunnels_up.remove(&ifindex) {
+            out.push(KernelEvent::RowGone(RowKey::Link(name)));
+        }
+        return;
+    }
+    names.tunnels_up.insert(ifindex);
     let mtu_bytes = Some(link.state.mtu_bytes);
-    let spec = match (link.state.kind.as_deref(), &link.vxlan, link.state.mac) {
-        (Some("ipip"), _, _) => Some(LinkSpec::Ipip { mtu_bytes }),
+    let spec = match (link.vxlan, link.state.mac) {
+        (None, _) => Some(LinkSpec::Ipip { mtu_bytes }),
         (
-            _,
             Some(Vxlan {
                 vni,
                 port,
@@ -183,29 +214,25 @@ fn new_link(
                 parent,
             }),
             Some(mac),
-        ) => names.of(socket, *parent).map(|parent| LinkSpec::Vxlan {
-            vni: *vni,
-            port: *port,
-            local: *local,
+        ) => names.of(socket, parent).map(|parent| LinkSpec::Vxlan {
+            vni,
+            port,
+            local,
             parent: Some(parent),
             mac,
             mtu_bytes,
         }),
-        _ => None,
+        // Made by somebody else without a local address.
+        (Some(_), _) => None,
     };
-    out.push(KernelEvent::Link(link.state));
-    match spec {
-        Some(spec) if link.admin_up => out.push(KernelEvent::RowSet(Row::Link(name, spec))),
-        Some(_) => out.push(KernelEvent::RowGone(RowKey::Link(name))),
-        None => {}
-    }
+    out.extend(spec.map(|spec| KernelEvent::RowSet(Row::Link(name, spec))));
 }
 
 fn gone_link(message: &Message<'_>, names: &mut Names, out: &mut Vec<KernelEvent>) {
     let Some(link) = link(message) else { return };
     names.forget(link.state.ifindex);
+    let tunnel = link.is_tunnel();
     let name = link.state.ifname;
-    let tunnel = matches!(link.state.kind.as_deref(), Some("vxlan" | "ipip"));
     out.push(KernelEvent::LinkGone(name.clone()));
     if tunnel {
         out.push(KernelEvent::RowGone(RowKey::Link(name)));

@@ -11,7 +11,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use super::decode::{self, Names};
-use super::socket;
+use super::link;
+use super::socket::{self, Requests};
 use super::uapi::*;
 use super::wire::Messages;
 use crate::sys;
@@ -42,7 +43,7 @@ impl Monitor {
         socket.set_non_blocking(true)?;
         Ok(Self {
             socket: sys::readable(socket)?,
-            names: Names::default(),
+            names: known()?,
             buffer: vec![0; 64 * 1024].into_boxed_slice(),
         })
     }
@@ -89,7 +90,7 @@ impl Monitor {
                     // What is queued now is older than what was lost: told after the overrun it
                     // would undo what the receiver reads from the kernel.
                     socket::discard(socket, &mut self.buffer);
-                    self.names.clear();
+                    self.names = known().unwrap_or_default();
                     out.push(KernelEvent::Overrun);
                 }
                 Err(errno) => {
@@ -100,6 +101,11 @@ impl Monitor {
         }
         Turn::More
     }
+}
+
+/// The devices there are. Without them names are looked up one by one.
+fn known() -> io::Result<Names> {
+    Ok(Names::new(&link::list(&mut Requests::open()?)?))
 }
 
 /// Whether the socket was read to its end.

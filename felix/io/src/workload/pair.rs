@@ -39,6 +39,7 @@ impl Pair {
     pub(super) fn make(netns: &OwnedFd, spec: PairSpec) -> Result<Self, WorkloadError> {
         check_name(&spec.host_ifname)?;
         check_name(&spec.pod_ifname)?;
+        netns::check(netns.as_fd()).map_err(WorkloadError::Namespace)?;
         if netns::is_current(netns.as_fd()).map_err(WorkloadError::Namespace)? {
             return Err(WorkloadError::HostNamespace);
         }

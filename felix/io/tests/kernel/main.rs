@@ -1,6 +1,6 @@
 //! Against the real kernel, each test in a network namespace of its own, as root or as an ordinary
 //! user. Where the machine allows neither, a test says `skipped` and why.
-#![allow(missing_docs, reason = "tests are sentences")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic with them")]
 
 mod monitor;
 mod namespace;

@@ -56,7 +56,7 @@ kernel_test!(
         let last = KernelEvent::RowSet(row);
         assert_eq!(
             events_until(&mut one, |event| *event == last).await,
-            [last.clone()]
+            std::slice::from_ref(&last)
         );
         assert_eq!(events_until(&mut two, |event| *event == last).await, [last]);
     }

@@ -50,7 +50,7 @@ kernel_test!(every_form_of_route_is_read_back_as_it_was_set, async {
         assert_eq!(rows.get(&row.key()), Some(&row));
     }
     if let Some(seen) = ip_json("route show 10.65.6.0/26") {
-        assert_eq!(seen[0]["protocol"], 80);
+        assert_eq!(seen[0]["protocol"], "80");
         assert_eq!(seen[0]["metrics"][0]["mtu"], 1400);
         assert_eq!(seen[0]["gateway"], "10.0.0.3");
     }

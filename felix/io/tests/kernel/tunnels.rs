@@ -16,7 +16,7 @@ fn vxlan(vni: u32, mtu_bytes: Option<u32>) -> Row {
         vni,
         port: 4789,
         local: ip("10.0.0.1"),
-        parent: UNDERLAY.into(),
+        parent: Some(UNDERLAY.into()),
         mac: mac(0x66),
         mtu_bytes,
     };
@@ -106,7 +106,7 @@ kernel_test!(a_vxlan_device_waits_for_its_parent, async {
         vni,
         port,
         local,
-        parent: "eth9".into(),
+        parent: Some("eth9".into()),
         mac,
         mtu_bytes,
     };
@@ -189,12 +189,10 @@ kernel_test!(a_whole_peer_is_set_in_one_list_with_its_device, async {
     // Its rows go with the device, and whoever listens can tell.
     let mut events = node.kernel.events().unwrap();
     node.remove(RowKey::Link(NAME.into())).await;
-    let gone = KernelEvent::RowGone(RowKey::Link(NAME.into()));
+    let gone = KernelEvent::LinkGone(NAME.into());
     let seen = events_until(&mut events, |event| *event == gone).await;
-    assert!(
-        seen.contains(&KernelEvent::LinkGone(NAME.into())),
-        "{seen:?}"
-    );
+    let row_gone = KernelEvent::RowGone(RowKey::Link(NAME.into()));
+    assert!(seen.contains(&row_gone), "{seen:?}");
     assert!(!node.rows(Table::Routes).await.contains_key(&rows[4].key()));
 });
 
