@@ -61,8 +61,6 @@ pub enum Refused {
     UnknownAddress,
     /// The peer's session stands, and it did not offer graceful restart (RFC 4271 §6.8).
     Established,
-    /// One connection that the peer opened is being negotiated already.
-    Pending,
 }
 
 impl fmt::Display for Refused {
@@ -70,7 +68,6 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::UnknownAddress => "no configured peer has this address",
             Self::Established => "the peer's session is established",
-            Self::Pending => "another connection from the peer is being negotiated",
         })
     }
 }

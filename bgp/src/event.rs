@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::types::{AfiSafi, PeerName, RouterId};
+use crate::wire::notification::Notification;
 
 /// Something an operator or the node wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +130,18 @@ pub struct NotificationText {
     pub text: String,
 }
 
+impl From<&Notification> for NotificationText {
+    fn from(notification: &Notification) -> Self {
+        let text = notification.to_string();
+        let numbers = format!("{}/{} ", notification.code, notification.subcode);
+        Self {
+            code: notification.code,
+            subcode: notification.subcode,
+            text: text.strip_prefix(&numbers).unwrap_or(&text).to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for NotificationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} {}", self.code, self.subcode, self.text)
@@ -150,8 +163,6 @@ pub enum RouteRefusal {
     NextHopIsSelf,
     /// Next hop is missing or of another family.
     NextHopMissing,
-    /// More prefixes than `prefix_limit`.
-    PrefixLimit,
 }
 
 impl fmt::Display for RouteRefusal {
@@ -163,7 +174,6 @@ impl fmt::Display for RouteRefusal {
             Self::ClusterLoop => "own cluster id in CLUSTER_LIST",
             Self::NextHopIsSelf => "next hop is our own address",
             Self::NextHopMissing => "no usable next hop in the UPDATE",
-            Self::PrefixLimit => "prefix limit of the peer reached",
         })
     }
 }

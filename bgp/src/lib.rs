@@ -7,7 +7,9 @@
 pub mod action;
 pub mod config;
 pub mod event;
+mod rib;
 pub mod route;
+mod session;
 pub mod speaker;
 pub mod status;
 pub mod types;

@@ -1,55 +1,153 @@
 //! The whole speaker: one value that owns sessions and routes, driven through `handle_*` and `poll_*`.
+//!
+//! ```text
+//!                 handle_config, _originate, _next_hop
+//!                                  │
+//!  handle_accepted, _connected,    ▼                    poll_route, _event,
+//!  _bytes, _closed, _timeout ─► peer ─► rib ─► groups ─► poll_transmit, _writable
+//!                                  └──────────────────► poll_action, _timeout
+//! ```
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use ipnet::IpNet;
 
 use crate::action::{Action, Refused};
 use crate::config::Config;
-use crate::event::Event;
+use crate::event::{DownReason, Event};
+use crate::rib::source::SourceId;
+use crate::rib::{Rib, Transmitted};
 use crate::route::{Origination, RouteChange};
-use crate::status::{PeerStatus, RouteStatus};
-use crate::types::ConnId;
+use crate::session::connection::Connection;
+use crate::session::jitter::Jitter;
+use crate::session::offer::{Offer, OwnRestart};
+use crate::session::peer::{Context, Down, Peer, PeerOutput};
+use crate::types::{AfiSafi, ConnId, PeerName};
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
+
+mod configure;
+mod restart;
+mod routes;
+mod view;
+
+use restart::{Awaiting, Retention};
+
+/// Prefixes decided at one call; what is left follows at [`Speaker::handle_timeout`].
+const DECISIONS_PER_CALL: usize = 16_384;
 
 /// A BGP speaker.
 ///
-/// After each `handle_*` the caller drains [`poll_action`](Self::poll_action), [`poll_event`](Self::poll_event),
-/// [`poll_route`](Self::poll_route) and [`poll_writable`](Self::poll_writable), and sets one timer from
+/// After each `handle_*` the caller drains [`poll_action`](Self::poll_action), [`poll_route`](Self::poll_route),
+/// [`poll_event`](Self::poll_event) and [`poll_writable`](Self::poll_writable), and sets one timer from
 /// [`poll_timeout`](Self::poll_timeout). `now` never goes backwards.
 #[derive(Debug)]
 pub struct Speaker {
     now: Instant,
+    jitter: Jitter,
     config: Option<Config>,
+    slots: BTreeMap<SourceId, Slot>,
+    by_name: BTreeMap<PeerName, SourceId>,
+    conns: BTreeMap<ConnId, SourceId>,
+    next_conn: u64,
+    rib: Rib,
+    originated: BTreeMap<IpNet, Origination>,
+    timers: BTreeSet<(Instant, SourceId)>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
+    writable: VecDeque<ConnId>,
+    noted: BTreeSet<ConnId>,
+    /// The predecessor's routes still forward.
+    restarting: bool,
+    originations_complete: bool,
+    selection: Selection,
+}
+
+/// How far the first route selection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Selection {
+    /// Peers' End-of-RIBs are awaited, or there is no configuration yet.
+    Running,
+    /// Over; [`Event::SelectionComplete`] goes out after the last change.
+    Due,
+    /// Told.
+    Told,
+}
+
+/// A peer and what the speaker keeps beside it.
+#[derive(Debug)]
+struct Slot {
+    peer: Peer,
+    /// Connections that `conns` names for this peer.
+    known: Vec<ConnId>,
+    armed: Option<Instant>,
+    /// Own restart: its End-of-RIB is awaited.
+    awaiting: Option<Awaiting>,
+    /// The peer's restart: its routes are kept.
+    retention: Retention,
+    /// Families that RFC 4760 §7 made deaf until the session ends.
+    disabled: BTreeSet<AfiSafi>,
+    /// Graceful restart was negotiated on the last session.
+    restart_negotiated: bool,
+}
+
+impl Slot {
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let awaiting = self
+            .awaiting
+            .as_ref()
+            .map(|awaiting| (awaiting.until, "deferral of route selection"));
+        self.peer
+            .deadline()
+            .into_iter()
+            .chain(awaiting)
+            .chain(self.retention.deadline())
+            .min()
+    }
 }
 
 impl Speaker {
-    /// A speaker that starts with nothing. `seed` decides jitter only.
+    /// A speaker that starts with nothing. `seed` decides jitter and hashing, never results.
     pub fn new(seed: u64, now: Instant) -> Self {
-        let _ = seed;
         Self {
             now,
+            jitter: Jitter::new(seed),
             config: None,
+            slots: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            next_conn: 0,
+            rib: Rib::new(seed),
+            originated: BTreeMap::new(),
+            timers: BTreeSet::new(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
+            writable: VecDeque::new(),
+            noted: BTreeSet::new(),
+            restarting: false,
+            originations_complete: false,
+            selection: Selection::Running,
         }
     }
 
     /// A speaker whose predecessor's routes still forward (RFC 4724 §4.1): it says so in its OPEN, a peer's routes enter
     /// the decision at that peer's End-of-RIB, and [`Event::SelectionComplete`] tells when all did or had their time
-    /// ([`Config::deferral_time`], per peer).
+    /// ([`Config::deferral_time`], per peer). Its own End-of-RIB waits for that and for
+    /// [`handle_originations_complete`](Self::handle_originations_complete).
     pub fn restarting(seed: u64, now: Instant) -> Self {
-        Self::new(seed, now)
+        let mut speaker = Self::new(seed, now);
+        speaker.restarting = true;
+        speaker.rib.end_of_rib_allowed = false;
+        speaker
     }
 
     /// A new configuration. Sessions whose own wire-visible fields changed are reset, those of removed peers end with
-    /// Cease/Peer De-configured; changed policies are applied to the routes at hand.
+    /// Cease/Peer De-configured; changed policies and next hop rules are applied to the routes at hand.
     pub fn handle_config(&mut self, now: Instant, config: Config) {
         self.now = now;
-        self.config = Some(config);
+        self.configure(config);
+        self.work();
     }
 
     /// A connection came in. `conn` is from [`ConnId::incoming`].
@@ -64,32 +162,51 @@ impl Speaker {
         local: SocketAddr,
     ) -> Result<(), Refused> {
         self.now = now;
-        let _ = (conn, remote, local);
-        Err(Refused::UnknownAddress)
+        let address = remote.ip().to_canonical();
+        let id = self
+            .slots
+            .iter()
+            .find(|(_, slot)| slot.peer.config.address == address)
+            .map(|(id, _)| *id)
+            .ok_or(Refused::UnknownAddress)?;
+        let accepted = self.with_peer(id, |peer, cx| peer.handle_accepted(cx, conn, remote, local));
+        self.settle(id);
+        self.work();
+        accepted.unwrap_or(Err(Refused::UnknownAddress))
     }
 
     /// An [`Action::Connect`] succeeded; `local` is the address the kernel chose.
     pub fn handle_connected(&mut self, now: Instant, conn: ConnId, local: SocketAddr) {
-        self.now = now;
-        let _ = (conn, local);
+        self.on_connection(now, conn, |peer, cx| peer.handle_connected(cx, conn, local));
     }
 
     /// An [`Action::Connect`] failed; `reason` is the system's words.
     pub fn handle_connect_failed(&mut self, now: Instant, conn: ConnId, reason: &str) {
-        self.now = now;
-        let _ = (conn, reason);
+        let reason = DownReason::ConnectFailed(reason.to_owned());
+        self.on_connection(now, conn, |peer, cx| peer.handle_closed(cx, conn, reason));
     }
 
     /// Bytes arrived, in any cut.
     pub fn handle_bytes(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         self.now = now;
-        let _ = (conn, bytes);
+        let Some(id) = self.conns.get(&conn).copied() else {
+            return;
+        };
+        if let Some(connection) = self.connection_mut(conn) {
+            connection.extend(bytes);
+        }
+        while self.with_peer(id, |peer, cx| peer.handle_message(cx, conn)) == Some(true) {
+            self.take_outputs(id);
+        }
+        self.settle(id);
+        self.work();
     }
 
     /// The transport ended: end of stream, reset, or a failed write.
     pub fn handle_closed(&mut self, now: Instant, conn: ConnId) {
-        self.now = now;
-        let _ = conn;
+        self.on_connection(now, conn, |peer, cx| {
+            peer.handle_closed(cx, conn, DownReason::TcpClosed);
+        });
     }
 
     /// Announce `prefix` as our own, or `None` to withdraw it.
@@ -100,28 +217,45 @@ impl Speaker {
         origination: Option<Origination>,
     ) {
         self.now = now;
-        let _ = (prefix, origination);
+        self.originate(prefix.trunc(), origination);
+        self.work();
     }
 
     /// A restarting speaker has all its own routes: from here on End-of-RIB may be sent.
     pub fn handle_originations_complete(&mut self, now: Instant) {
         self.now = now;
+        self.originations_complete = true;
+        self.work();
     }
 
     /// Whether a next hop can be reached; until told, it can.
     pub fn handle_next_hop(&mut self, now: Instant, next_hop: IpAddr, reachable: bool) {
         self.now = now;
-        let _ = (next_hop, reachable);
+        self.rib.set_next_hop(next_hop, reachable);
+        self.work();
     }
 
     /// Does what is due: expired timers, and one slice of outstanding work.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.with_peer(id, Peer::handle_timeout);
+            self.take_outputs(id);
+            self.restart_timeout(id);
+            self.settle(id);
+        }
+        self.work();
     }
 
     /// The next deadline and its reason; one that is not in the future means there is work left.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        if self.rib.table.has_undecided() {
+            return Some((self.now, "routes to decide"));
+        }
+        let (_, id) = self.timers.first()?;
+        self.slots.get(id)?.deadline()
     }
 
     /// Next request to the transport.
@@ -132,7 +266,17 @@ impl Speaker {
     /// A connection that has something to send and had nothing before. Call
     /// [`poll_transmit`](Self::poll_transmit) for it whenever its socket has room, until that appends nothing.
     pub fn poll_writable(&mut self) -> Option<ConnId> {
-        None
+        while let Some(id) = self.rib.next_woken() {
+            let conn = self
+                .slots
+                .get(&id)
+                .and_then(|slot| slot.peer.established())
+                .map(|connection| connection.id);
+            if let Some(conn) = conn {
+                self.note_writable(conn);
+            }
+        }
+        self.writable.pop_front()
     }
 
     /// Appends whole messages to `out` until at least `room` octets were appended or nothing is left; returns how many
@@ -145,33 +289,229 @@ impl Speaker {
         out: &mut Vec<u8>,
     ) -> usize {
         self.now = now;
-        let _ = (conn, room, out);
-        0
+        let start = out.len();
+        let Some(id) = self.conns.get(&conn).copied() else {
+            self.noted.remove(&conn);
+            return 0;
+        };
+        let Some(connection) = self.connection_mut(conn) else {
+            return 0;
+        };
+        connection.take_control(out);
+        let established = connection.is_established();
+        let room = room.saturating_sub(out.len() - start);
+        let drained =
+            !established || matches!(self.rib.transmit(id, room, out), Transmitted::Drained);
+        if drained {
+            self.noted.remove(&conn);
+        }
+        self.report_withheld();
+        out.len() - start
     }
 
     /// Next prefix whose best route changed. Changes of one prefix between two calls are one.
     pub fn poll_route(&mut self) -> Option<RouteChange> {
-        None
+        self.rib.table.poll_change()
     }
 
     /// Next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| {
+            let all_told = !self.rib.table.has_undecided() && !self.rib.table.has_unreported();
+            (self.selection == Selection::Due && all_told).then(|| {
+                self.selection = Selection::Told;
+                Event::SelectionComplete
+            })
+        })
     }
 
-    /// A next hop that routes began to use (`true`) or ceased to use, for whoever tracks reachability.
+    /// A next hop that routes began to use, for whoever tracks reachability and answers with
+    /// [`handle_next_hop`](Self::handle_next_hop). Each is named once.
+    /// (`true`: in use. Giving up a watch comes with next-hop tracking.)
     pub fn poll_next_hop_watch(&mut self) -> Option<(IpAddr, bool)> {
-        None
+        self.rib.table.poll_watch().map(|next_hop| (next_hop, true))
     }
 
-    /// Every peer, by name.
-    pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
-        let _ = now;
-        Vec::new()
+    fn on_connection(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        handle: impl FnOnce(&mut Peer, &mut Context<'_>),
+    ) {
+        self.now = now;
+        if let Some(id) = self.conns.get(&conn).copied() {
+            self.with_peer(id, handle);
+            self.settle(id);
+            self.work();
+        }
     }
 
-    /// Every prefix with its paths, in order of prefix.
-    pub fn routes(&self) -> Vec<RouteStatus> {
-        Vec::new()
+    fn connection_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        let id = self.conns.get(&conn)?;
+        self.slots.get_mut(id)?.peer.connection_mut(conn)
+    }
+
+    fn with_peer<R>(
+        &mut self,
+        id: SourceId,
+        handle: impl FnOnce(&mut Peer, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let offer = self.offer(id)?;
+        let slot = self.slots.get_mut(&id)?;
+        let mut cx = Context {
+            now: self.now,
+            jitter: &mut self.jitter,
+            actions: &mut self.actions,
+            next_conn: &mut self.next_conn,
+            offer: &offer,
+        };
+        Some(handle(&mut slot.peer, &mut cx))
+    }
+
+    /// Our side of an OPEN to a peer.
+    fn offer(&self, id: SourceId) -> Option<Offer> {
+        let config = self.config.as_ref()?;
+        let peer = &self.slots.get(&id)?.peer;
+        let restart = peer.config.graceful_restart.then(|| OwnRestart {
+            time: config.restart_time,
+            restarting: self.restarting && self.selection == Selection::Running,
+            forwarding: self.restarting || peer.was_established,
+        });
+        Some(Offer {
+            asn: peer.config.local_asn.unwrap_or(config.asn),
+            router_id: config.router_id,
+            hold_time: peer.config.hold_time,
+            families: peer.config.families.clone(),
+            restart,
+            peer_asn: peer.config.asn,
+        })
+    }
+
+    fn cluster_id(&self) -> Ipv4Addr {
+        let config = self.config.as_ref();
+        config.map_or(Ipv4Addr::UNSPECIFIED, |config| {
+            config.cluster_id.unwrap_or(config.router_id.0)
+        })
+    }
+
+    /// Brings the speaker's indexes up to a peer's state after something happened to it.
+    fn settle(&mut self, id: SourceId) {
+        self.take_outputs(id);
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let present: Vec<ConnId> = slot.peer.connections().map(|c| c.id).collect();
+        if slot.known != present {
+            for gone in slot.known.iter().filter(|conn| !present.contains(conn)) {
+                self.conns.remove(gone);
+                self.noted.remove(gone);
+            }
+            self.conns.extend(present.iter().map(|conn| (*conn, id)));
+            slot.known = present;
+        }
+        let deadline = slot.deadline().map(|(at, _)| at);
+        if slot.armed != deadline {
+            if let Some(at) = slot.armed {
+                self.timers.remove(&(at, id));
+            }
+            if let Some(at) = deadline {
+                self.timers.insert((at, id));
+            }
+            slot.armed = deadline;
+        }
+        let with_control = |connection: &&Connection| connection.has_control();
+        let ready: Vec<ConnId> = slot
+            .peer
+            .connections()
+            .filter(with_control)
+            .map(|connection| connection.id)
+            .collect();
+        for conn in ready {
+            self.note_writable(conn);
+        }
+    }
+
+    fn note_writable(&mut self, conn: ConnId) {
+        if self.noted.insert(conn) {
+            self.writable.push_back(conn);
+        }
+    }
+
+    fn take_outputs(&mut self, id: SourceId) {
+        while let Some(output) = self.slots.get_mut(&id).and_then(|slot| slot.peer.poll()) {
+            match output {
+                PeerOutput::Up(conn) => self.session_up(id, conn),
+                PeerOutput::Down(down) => self.session_down(id, down),
+                PeerOutput::Failed(reason) => {
+                    let peer = self.slots[&id].peer.name.clone();
+                    self.events
+                        .push_back(Event::ConnectionFailed { peer, reason });
+                }
+                PeerOutput::Update(update) => self.update(id, *update),
+                PeerOutput::Refresh(refresh) => self.refresh(id, refresh),
+            }
+        }
+    }
+
+    fn session_up(&mut self, id: SourceId, conn: ConnId) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.disabled.clear();
+        let Some(connection) = slot.peer.connection_mut(conn) else {
+            return;
+        };
+        let Some(agreement) = connection.agreement() else {
+            return;
+        };
+        let (router_id, remote) = (agreement.router_id, connection.remote);
+        let source = self.rib.table.source_mut(id);
+        source.kind = agreement.kind;
+        source.client = slot.peer.config.route_reflector_client;
+        if source.router_id != router_id {
+            source.router_id = router_id;
+            self.rib.table.reconsider(id);
+        }
+        let peer = self.slots[&id].peer.name.clone();
+        self.events.push_back(Event::SessionUp {
+            peer,
+            router_id,
+            remote,
+        });
+        self.restart_session_up(id);
+        self.join_groups(id);
+    }
+
+    fn session_down(&mut self, id: SourceId, down: Down) {
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            self.rib.leave(id, family);
+        }
+        let routes_kept = self.restart_session_down(id, down.restart.as_ref());
+        self.noted.remove(&down.conn);
+        let peer = self.slots[&id].peer.name.clone();
+        self.events.push_back(Event::SessionDown {
+            peer,
+            reason: down.reason,
+            routes_kept,
+        });
+    }
+
+    fn refresh(&mut self, id: SourceId, refresh: RouteRefresh) {
+        let Some(agreement) = self.slots.get(&id).and_then(|slot| slot.peer.agreement()) else {
+            return;
+        };
+        // RFC 2918 §4: a family that was not negotiated is ignored. We never ask, so markers mean nothing to us.
+        if let (Some(family), RefreshKind::Request) = (refresh.family.known(), refresh.kind)
+            && agreement.families.contains(&family)
+        {
+            let enhanced = agreement.enhanced_refresh;
+            self.rib.refresh(id, family, enhanced);
+        }
+    }
+
+    /// One slice of decisions, and what follows from there being none left.
+    fn work(&mut self) {
+        self.check_selection();
+        self.rib.decide(DECISIONS_PER_CALL);
     }
 }

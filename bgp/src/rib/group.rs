@@ -1,0 +1,678 @@
+//! Adj-RIB-Out of all peers with one export treatment: attributes are computed and UPDATEs encoded once, then copied to
+//! each peer at the peer's own pace.
+//!
+//! ```text
+//!  changed prefixes ─► pack ─► log of chunks ─┬─► peer at the end of the log
+//!  (a set: the newest state counts)           ├─► peer some chunks behind
+//!       sent: what the log has said last ─────┴─► peer still walking through all of it (new, or refreshing)
+//! ```
+//! Nothing is packed before some peer has room. A chunk is freed when the last peer has taken it; a peer that falls too
+//! far behind leaves the log and keeps only the set of prefixes it is owed, so memory is bounded.
+//!
+//! A peer never gets its own routes back: a part of a chunk has an [`Audience`]. When the best route of a prefix moves
+//! to a peer of the group, that peer alone gets a withdrawal of what it was sent before.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+use crate::config::{NextHopMode, RoutePolicy};
+use crate::event::ExportRefusal;
+use crate::rib::Transmitted;
+use crate::rib::export::{NotFor, export};
+use crate::rib::policy::permits;
+use crate::rib::source::SourceId;
+use crate::rib::table::{AttributesId, PrefixId, Table};
+use crate::types::{AfiSafi, Asn};
+use crate::wire::attr::{AsnWidth, NextHop};
+use crate::wire::message::HEADER_LENGTH;
+use crate::wire::refresh::{RefreshKind, RouteRefresh};
+use crate::wire::update::encode::{
+    MessageLimit, encode_attributes, write_end_of_rib, write_reach, write_unreach,
+};
+use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext, decode_update};
+
+/// Most prefixes packed, walked or repaid at a time.
+const SLICE: usize = 8192;
+/// Octets of the log that a peer may be behind.
+const LOG_OCTETS_MAX: usize = 16 << 20;
+
+/// Everything that decides how routes look when they are sent. Peers that agree in it share one Adj-RIB-Out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupKey {
+    pub(crate) family: AfiSafi,
+    pub(crate) kind: PeerKind,
+    /// AS put in front towards eBGP.
+    pub(crate) local_asn: Asn,
+    /// Next hop "self".
+    pub(crate) local_address: IpAddr,
+    pub(crate) next_hop: NextHopMode,
+    pub(crate) client: bool,
+    pub(crate) cluster_id: Ipv4Addr,
+    pub(crate) width: AsnWidth,
+    pub(crate) limit: MessageLimit,
+    pub(crate) policy: RoutePolicy,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Group {
+    key: GroupKey,
+    /// By prefix id: what was packed last.
+    sent: Vec<Option<Sent>>,
+    dirty: Vec<PrefixId>,
+    is_dirty: Vec<bool>,
+    log: VecDeque<Chunk>,
+    log_octets: usize,
+    /// Sequence number of the first chunk in the log.
+    log_start: u64,
+    members: BTreeMap<SourceId, Member>,
+    withheld: Vec<Withheld>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    attributes: AttributesId,
+    source: SourceId,
+}
+
+/// UPDATEs packed at one time.
+#[derive(Debug, Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    parts: Vec<Part>,
+    /// Members that have not taken all of it.
+    readers: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    audience: Audience,
+    end: usize,
+}
+
+/// For whom a part of a chunk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Audience {
+    All,
+    Except(SourceId),
+    Only(SourceId),
+}
+
+#[derive(Debug)]
+struct Member {
+    /// Chunk to read next, and the place in it.
+    chunk: u64,
+    offset: usize,
+    /// For this member alone, to be sent before anything else.
+    private: VecDeque<Bytes>,
+    /// Prefixes whose present state it must be told.
+    owed: BTreeSet<IpNet>,
+    walk: Option<Walk>,
+    owes_end_of_rib: bool,
+}
+
+/// A pass through everything sent.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    next: usize,
+    /// EoRR follows (RFC 7313 §4).
+    enhanced: bool,
+}
+
+/// A route that could not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Withheld {
+    pub(crate) prefix: IpNet,
+    pub(crate) reason: ExportRefusal,
+}
+
+impl Audience {
+    fn includes(self, peer: SourceId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Except(other) => other != peer,
+            Self::Only(other) => other == peer,
+        }
+    }
+}
+
+impl Group {
+    pub(crate) fn new(key: GroupKey) -> Self {
+        Self {
+            key,
+            sent: Vec::new(),
+            dirty: Vec::new(),
+            is_dirty: Vec::new(),
+            log: VecDeque::new(),
+            log_octets: 0,
+            log_start: 0,
+            members: BTreeMap::new(),
+            withheld: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    pub(crate) const fn family(&self) -> AfiSafi {
+        self.key.family
+    }
+
+    pub(crate) fn has(&self, peer: SourceId) -> bool {
+        self.members.contains_key(&peer)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Adds a member that holds nothing, or the prefixes in `owed` from another treatment.
+    pub(crate) fn join(&mut self, peer: SourceId, owed: BTreeSet<IpNet>) {
+        let fresh = owed.is_empty();
+        let member = Member {
+            chunk: self.log_end(),
+            offset: 0,
+            private: VecDeque::new(),
+            owed,
+            walk: Some(Walk {
+                next: 0,
+                enhanced: false,
+            }),
+            owes_end_of_rib: fresh,
+        };
+        self.members.insert(peer, member);
+    }
+
+    pub(crate) fn leave(&mut self, peer: SourceId) {
+        if let Some(member) = self.members.remove(&peer) {
+            for chunk in self
+                .log
+                .iter_mut()
+                .skip(chunk_index(member.chunk, self.log_start))
+            {
+                chunk.readers -= 1;
+            }
+            self.trim_log();
+        }
+    }
+
+    /// Gives everything back that the group holds.
+    pub(crate) fn dissolve(mut self, table: &mut Table) {
+        for id in std::mem::take(&mut self.dirty) {
+            table.unhold(id);
+        }
+        for (index, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
+            if let Some(sent) = sent {
+                table.release(sent.attributes);
+                table.unhold(PrefixId(u32::try_from(index).expect("ids are 32 bit")));
+            }
+        }
+    }
+
+    /// The state of a prefix is to be told to every member.
+    pub(crate) fn mark_dirty(
+        &mut self,
+        table: &mut Table,
+        id: PrefixId,
+        woken: &mut Vec<SourceId>,
+    ) {
+        if self.is_dirty.len() <= id.index() {
+            self.is_dirty.resize(table.ids_end(), false);
+        }
+        if std::mem::replace(&mut self.is_dirty[id.index()], true) {
+            return;
+        }
+        if self.dirty.is_empty() {
+            woken.extend(self.members.keys());
+        }
+        table.hold(id);
+        self.dirty.push(id);
+    }
+
+    pub(crate) fn refresh(&mut self, peer: SourceId, enhanced: bool) {
+        let family = self.key.family;
+        if let Some(member) = self.members.get_mut(&peer) {
+            if enhanced {
+                member.push_refresh(family, RefreshKind::Begin);
+            }
+            member.walk = Some(Walk { next: 0, enhanced });
+        }
+    }
+
+    /// Members whose initial table is out and whose End-of-RIB was held back.
+    pub(crate) fn members_owing_end_of_rib(&self) -> impl Iterator<Item = SourceId> {
+        self.members
+            .iter()
+            .filter(|(_, member)| member.owes_end_of_rib)
+            .map(|(peer, _)| *peer)
+    }
+
+    pub(crate) fn sent_prefixes(&self, table: &Table) -> BTreeSet<IpNet> {
+        self.ids_sent().map(|(id, _)| table.prefix(id)).collect()
+    }
+
+    fn ids_sent(&self) -> impl Iterator<Item = (PrefixId, Sent)> {
+        (0u32..)
+            .map(PrefixId)
+            .zip(&self.sent)
+            .filter_map(|(id, sent)| sent.map(|sent| (id, sent)))
+    }
+
+    /// Prefixes that a member was or will be sent.
+    pub(crate) fn advertised(&self, peer: SourceId) -> usize {
+        self.ids_sent()
+            .filter(|(_, sent)| sent.source != peer)
+            .count()
+    }
+
+    /// Routes that could not be sent, each named for every member.
+    pub(crate) fn take_withheld(&mut self) -> Vec<(SourceId, Withheld)> {
+        let withheld = std::mem::take(&mut self.withheld);
+        let named = |peer: &SourceId| withheld.iter().map(|w| (*peer, *w)).collect::<Vec<_>>();
+        self.members.keys().flat_map(named).collect()
+    }
+
+    /// Appends messages for a member until `out` has `end` octets.
+    pub(crate) fn transmit(
+        &mut self,
+        table: &mut Table,
+        peer: SourceId,
+        end: usize,
+        end_of_rib: bool,
+        out: &mut Vec<u8>,
+    ) -> Transmitted {
+        loop {
+            if out.len() >= end {
+                return Transmitted::Full;
+            }
+            let Some(member) = self.members.get_mut(&peer) else {
+                return Transmitted::Drained;
+            };
+            if let Some(message) = member.private.pop_front() {
+                out.extend_from_slice(&message);
+            } else if member.chunk < self.log_start + self.log.len() as u64 {
+                self.copy_from_log(peer, end, out);
+            } else if !self.dirty.is_empty() {
+                self.pack(table);
+            } else if !member.owed.is_empty() {
+                self.repay(table, peer);
+            } else if let Some(walk) = member.walk {
+                self.walk(table, peer, walk);
+            } else if member.owes_end_of_rib && end_of_rib {
+                member.owes_end_of_rib = false;
+                write_end_of_rib(out, self.key.family);
+            } else {
+                return Transmitted::Drained;
+            }
+        }
+    }
+
+    fn log_end(&self) -> u64 {
+        self.log_start + self.log.len() as u64
+    }
+
+    /// Copies whole messages of one chunk.
+    fn copy_from_log(&mut self, peer: SourceId, end: usize, out: &mut Vec<u8>) {
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        let chunk = &mut self.log[chunk_index(member.chunk, self.log_start)];
+        for part in &chunk.parts {
+            if part.end <= member.offset {
+                continue;
+            }
+            if !part.audience.includes(peer) {
+                member.offset = part.end;
+                continue;
+            }
+            while member.offset < part.end {
+                if out.len() >= end {
+                    return;
+                }
+                let rest = &chunk.bytes[member.offset..part.end];
+                let fitting = whole_messages(rest, end - out.len());
+                out.extend_from_slice(&rest[..fitting]);
+                member.offset += fitting;
+            }
+        }
+        member.chunk += 1;
+        member.offset = 0;
+        chunk.readers -= 1;
+        self.trim_log();
+    }
+
+    fn trim_log(&mut self) {
+        while let Some(chunk) = self.log.front() {
+            if chunk.readers > 0 && self.log_octets <= LOG_OCTETS_MAX {
+                break;
+            }
+            if chunk.readers > 0 {
+                self.set_back_laggards();
+            }
+            if let Some(chunk) = self.log.pop_front() {
+                self.log_octets -= chunk.bytes.len();
+                self.log_start += 1;
+            }
+        }
+    }
+
+    /// Moves the members that still need the first chunk to the next one, and notes what they are owed for it.
+    fn set_back_laggards(&mut self) {
+        let Some(chunk) = self.log.front() else {
+            return;
+        };
+        let prefixes = prefixes_in(&chunk.bytes, &self.key);
+        for member in self.members.values_mut() {
+            if member.chunk == self.log_start {
+                member.owed.extend(&prefixes);
+                member.chunk += 1;
+                member.offset = 0;
+            }
+        }
+    }
+
+    /// Turns a slice of the changed prefixes into a chunk.
+    fn pack(&mut self, table: &mut Table) {
+        let count = self.dirty.len().min(SLICE);
+        let ids: Vec<PrefixId> = self.dirty.drain(..count).collect();
+        if self.sent.len() < table.ids_end() {
+            self.sent.resize(table.ids_end(), None);
+        }
+        let mut reach = Vec::new();
+        let mut unreach = Vec::new();
+        for id in ids {
+            self.is_dirty[id.index()] = false;
+            let prefix = table.prefix(id);
+            match table.best(id) {
+                Some(best) if permits(&self.key.policy, prefix, best.source == SourceId::OWN) => {
+                    reach.push((best.attributes, best.source, id));
+                }
+                Some(_) | None => unreach.push(id),
+            }
+        }
+        reach.sort_unstable();
+        let mut chunk = Chunk {
+            readers: self.members.len(),
+            ..Chunk::default()
+        };
+        let mut withdrawn: Vec<(Audience, PrefixId)> = Vec::new();
+        for run in reach.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            self.pack_run(table, run, &mut chunk, &mut withdrawn);
+        }
+        for id in &unreach {
+            self.forget(table, *id, &mut withdrawn);
+        }
+        withdrawn.sort_unstable();
+        for run in withdrawn.chunk_by(|a, b| a.0 == b.0) {
+            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id));
+            while write_unreach(
+                &mut chunk.bytes,
+                self.key.family,
+                &mut prefixes,
+                self.key.limit,
+            ) > 0
+            {}
+            chunk.close_part(run[0].0);
+        }
+        // The ids were named by the set of changed prefixes until here.
+        reach.iter().for_each(|(_, _, id)| table.unhold(*id));
+        unreach.iter().for_each(|id| table.unhold(*id));
+        if !chunk.bytes.is_empty() {
+            self.log_octets += chunk.bytes.len();
+            self.log.push_back(chunk);
+            self.trim_log();
+        }
+    }
+
+    /// Prefixes that share one attribute set and one source.
+    fn pack_run(
+        &mut self,
+        table: &mut Table,
+        run: &[(AttributesId, SourceId, PrefixId)],
+        chunk: &mut Chunk,
+        withdrawn: &mut Vec<(Audience, PrefixId)>,
+    ) {
+        let (attributes, source, _) = run[0];
+        let exported = export(
+            table.attributes(attributes),
+            source,
+            table.source(source),
+            &self.key,
+        );
+        let exported = match exported {
+            Ok(exported) => exported,
+            Err(reason) => {
+                for (_, _, id) in run {
+                    if reason == NotFor::NoNextHop {
+                        self.withhold(table.prefix(*id), ExportRefusal::NoNextHop);
+                    }
+                    self.forget(table, *id, withdrawn);
+                }
+                return;
+            }
+        };
+        let next_hop = exported.next_hop.expect("export sets the next hop");
+        let encoded = encode_attributes(&exported, self.key.width);
+        let new = Sent {
+            attributes: table.acquire(exported),
+            source,
+        };
+        let from_member = self.members.contains_key(&source);
+        let mut changed = Vec::with_capacity(run.len());
+        for (_, _, id) in run {
+            let old = self.sent[id.index()];
+            if old == Some(new) {
+                continue;
+            }
+            table.retain(new.attributes);
+            match old {
+                Some(old) => {
+                    table.release(old.attributes);
+                    if from_member && old.source != source {
+                        withdrawn.push((Audience::Only(source), *id));
+                    }
+                }
+                None => table.hold(*id),
+            }
+            self.sent[id.index()] = Some(new);
+            changed.push(*id);
+        }
+        table.release(new.attributes);
+        let start = chunk.bytes.len();
+        if write_all(
+            &mut chunk.bytes,
+            table,
+            &encoded,
+            &next_hop,
+            &changed,
+            self.key.limit,
+        ) {
+            chunk.close_part(if from_member {
+                Audience::Except(source)
+            } else {
+                Audience::All
+            });
+        } else {
+            chunk.bytes.truncate(start);
+            for id in changed {
+                self.withhold(table.prefix(id), ExportRefusal::TooLong);
+                self.forget(table, id, withdrawn);
+            }
+        }
+    }
+
+    fn withhold(&mut self, prefix: IpNet, reason: ExportRefusal) {
+        self.withheld.push(Withheld { prefix, reason });
+    }
+
+    fn forget(
+        &mut self,
+        table: &mut Table,
+        id: PrefixId,
+        withdrawn: &mut Vec<(Audience, PrefixId)>,
+    ) {
+        if let Some(old) = self.sent[id.index()].take() {
+            withdrawn.push((Audience::Except(old.source), id));
+            table.release(old.attributes);
+            // The caller's set of changed prefixes names the id, so it is not freed here.
+            table.unhold(id);
+        }
+    }
+
+    /// Writes the present state of prefixes that a member missed.
+    fn repay(&mut self, table: &Table, peer: SourceId) {
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        let mut reach = Vec::new();
+        let mut unreach = Vec::new();
+        for _ in 0..SLICE {
+            let Some(prefix) = member.owed.pop_first() else {
+                break;
+            };
+            let sent = table.find(prefix).and_then(|id| {
+                let sent = self.sent.get(id.index()).copied().flatten()?;
+                (sent.source != peer).then_some((sent.attributes, id))
+            });
+            match sent {
+                Some(entry) => reach.push(entry),
+                None => unreach.push(prefix),
+            }
+        }
+        let mut bytes = Vec::new();
+        let mut prefixes = unreach.into_iter();
+        while write_unreach(&mut bytes, self.key.family, &mut prefixes, self.key.limit) > 0 {}
+        write_state(&mut bytes, table, reach, &self.key);
+        member.push_messages(&bytes);
+    }
+
+    /// Writes a slice of everything sent, for a member that is new or asked for it.
+    fn walk(&mut self, table: &Table, peer: SourceId, walk: Walk) {
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        let next = (walk.next + SLICE).min(self.sent.len());
+        let mut reach = Vec::new();
+        for index in walk.next..next {
+            if let Some(sent) = self.sent[index]
+                && sent.source != peer
+            {
+                let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
+                reach.push((sent.attributes, id));
+            }
+        }
+        let mut bytes = Vec::new();
+        write_state(&mut bytes, table, reach, &self.key);
+        member.push_messages(&bytes);
+        member.walk = Some(Walk { next, ..walk });
+        if next == self.sent.len() {
+            member.walk = None;
+            if walk.enhanced {
+                member.push_refresh(self.key.family, RefreshKind::End);
+            }
+        }
+    }
+}
+
+impl Chunk {
+    /// What was written since the last part is for this audience.
+    fn close_part(&mut self, audience: Audience) {
+        let end = self.bytes.len();
+        if self.parts.last().map_or(0, |part| part.end) < end {
+            self.parts.push(Part { audience, end });
+        }
+    }
+}
+
+impl Member {
+    fn push_messages(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (message, tail) = rest.split_at(whole_messages(rest, 1));
+            self.private.push_back(Bytes::copy_from_slice(message));
+            rest = tail;
+        }
+    }
+
+    fn push_refresh(&mut self, family: AfiSafi, kind: RefreshKind) {
+        let mut message = Vec::new();
+        RouteRefresh::new(family, kind).encode(&mut message);
+        self.private.push_back(message.into());
+    }
+}
+
+/// Announces prefixes with what was sent of them last, sorted by attribute set.
+fn write_state(
+    out: &mut Vec<u8>,
+    table: &Table,
+    mut reach: Vec<(AttributesId, PrefixId)>,
+    key: &GroupKey,
+) {
+    reach.sort_unstable();
+    for run in reach.chunk_by(|a, b| a.0 == b.0) {
+        let attributes = table.attributes(run[0].0);
+        let encoded = encode_attributes(attributes, key.width);
+        let next_hop = attributes.next_hop.expect("export sets the next hop");
+        let ids: Vec<PrefixId> = run.iter().map(|(_, id)| *id).collect();
+        let fits = write_all(out, table, &encoded, &next_hop, &ids, key.limit);
+        assert!(fits, "what was packed once fits again");
+    }
+}
+
+/// Writes as many messages as the prefixes take; false when not even one prefix fits.
+fn write_all(
+    out: &mut Vec<u8>,
+    table: &Table,
+    encoded: &[u8],
+    next_hop: &NextHop,
+    ids: &[PrefixId],
+    limit: MessageLimit,
+) -> bool {
+    let mut prefixes = ids.iter().map(|id| table.prefix(*id));
+    loop {
+        match write_reach(out, encoded, next_hop, &mut prefixes, limit) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Octets of the whole messages at the start of `bytes` that reach `room`, at least one message.
+fn whole_messages(bytes: &[u8], room: usize) -> usize {
+    let mut octets = 0;
+    while octets < bytes.len() && octets < room {
+        octets += usize::from(u16::from_be_bytes([bytes[octets + 16], bytes[octets + 17]]));
+    }
+    octets
+}
+
+fn chunk_index(chunk: u64, start: u64) -> usize {
+    usize::try_from(chunk - start).expect("a log is in memory")
+}
+
+/// Prefixes announced or withdrawn in UPDATEs that we encoded ourselves.
+fn prefixes_in(bytes: &[u8], key: &GroupKey) -> Vec<IpNet> {
+    let context = ReceiveContext {
+        peer: PeerKind::Ibgp,
+        peer_asn: key.local_asn,
+        asn_width: key.width,
+        families: [key.family].into(),
+        first_as: FirstAsCheck::Off,
+    };
+    let mut prefixes = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (message, tail) = rest.split_at(whole_messages(rest, 1));
+        let body = Bytes::copy_from_slice(&message[HEADER_LENGTH..]);
+        let update = decode_update(&body, &context).expect("own UPDATEs are in order");
+        prefixes.extend(update.unreach.iter().flatten());
+        prefixes.extend(update.reach.iter().flat_map(|reach| &reach.nlri));
+        rest = tail;
+    }
+    prefixes
+}

@@ -1,0 +1,137 @@
+//! Values kept once each, called by dense counted ids.
+
+use std::hash::{BuildHasher, Hash};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+/// Values of `T`, each stored once, with reference counts kept by the caller.
+///
+/// A dense id costs 4 bytes where a counted pointer costs 8, and comparing two values is comparing two numbers.
+#[derive(Debug)]
+pub(crate) struct Interner<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hasher: FixedState,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    value: Option<T>,
+    references: u32,
+}
+
+impl<T: Hash + Eq> Interner<T> {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+        }
+    }
+
+    /// The id of `value`, with one more reference to it.
+    pub(crate) fn acquire(&mut self, value: T) -> u32 {
+        let hash = self.hasher.hash_one(&value);
+        let slots = &self.slots;
+        let same = |id: &u32| slots[*id as usize].value.as_ref() == Some(&value);
+        if let Some(id) = self.index.find(hash, same).copied() {
+            self.slots[id as usize].references += 1;
+            return id;
+        }
+        let slot = Slot {
+            value: Some(value),
+            references: 1,
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.slots[id as usize] = slot;
+                id
+            }
+            None => {
+                self.slots.push(slot);
+                u32::try_from(self.slots.len() - 1).expect("memory ends before ids do")
+            }
+        };
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.index.insert_unique(hash, id, |id| {
+            hasher.hash_one(
+                slots[*id as usize]
+                    .value
+                    .as_ref()
+                    .expect("indexed ids have values"),
+            )
+        });
+        id
+    }
+
+    /// One more reference to an id that has some.
+    pub(crate) fn retain(&mut self, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        assert!(slot.value.is_some(), "id {id} is free");
+        slot.references += 1;
+    }
+
+    /// One reference less; the value goes with the last one.
+    pub(crate) fn release(&mut self, id: u32) {
+        let slot = &mut self.slots[id as usize];
+        assert!(slot.references > 0, "id {id} is free");
+        slot.references -= 1;
+        if slot.references > 0 {
+            return;
+        }
+        let value = slot.value.take().expect("a referenced slot has a value");
+        let hash = self.hasher.hash_one(&value);
+        self.index
+            .find_entry(hash, |other| *other == id)
+            .expect("a referenced value is indexed")
+            .remove();
+        self.free.push(id);
+    }
+
+    /// The value of an id that has references.
+    pub(crate) fn value(&self, id: u32) -> &T {
+        self.slots[id as usize]
+            .value
+            .as_ref()
+            .expect("an id in use has a value")
+    }
+
+    /// Number of values.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_share_an_id_and_go_with_the_last_reference() {
+        let mut interner = Interner::new(7);
+        let a = interner.acquire("a".to_owned());
+        let b = interner.acquire("b".to_owned());
+        assert_eq!(interner.acquire("a".to_owned()), a);
+        assert_ne!(a, b);
+        interner.release(a);
+        assert_eq!(interner.value(a), "a");
+        interner.release(a);
+        assert_eq!(interner.len(), 1);
+        let c = interner.acquire("c".to_owned());
+        assert_eq!(c, a, "ids stay dense");
+        assert_eq!(interner.value(c), "c");
+    }
+
+    #[test]
+    fn many_values_are_found_again_after_growth() {
+        let mut interner = Interner::new(1);
+        let ids: Vec<u32> = (0..1000u32).map(|n| interner.acquire(n)).collect();
+        for (n, id) in (0..1000u32).zip(&ids) {
+            assert_eq!(interner.acquire(n), *id);
+        }
+    }
+}

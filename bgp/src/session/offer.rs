@@ -1,0 +1,151 @@
+//! What we put into an OPEN to one peer, and what its answer makes of the session (RFC 4271 §6.2, RFC 5492).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::types::{AfiSafi, Asn, RouterId};
+use crate::wire::attr::AsnWidth;
+use crate::wire::capability::{Capability, GracefulFamily, GracefulRestart};
+use crate::wire::family::Family;
+use crate::wire::notification::Notification;
+use crate::wire::open::Open;
+use crate::wire::update::encode::MessageLimit;
+use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext};
+
+/// Our side of the OPEN exchange with one peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    /// AS presented to the peer.
+    pub(crate) asn: Asn,
+    pub(crate) router_id: RouterId,
+    pub(crate) hold_time: Duration,
+    pub(crate) families: BTreeSet<AfiSafi>,
+    /// `None` when graceful restart is not offered.
+    pub(crate) restart: Option<OwnRestart>,
+    /// AS the peer must have.
+    pub(crate) peer_asn: Asn,
+}
+
+/// Graceful restart as we tell it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnRestart {
+    pub(crate) time: Duration,
+    /// R bit.
+    pub(crate) restarting: bool,
+    /// F bit of every family.
+    pub(crate) forwarding: bool,
+}
+
+/// What an accepted OPEN exchange agreed on.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreement {
+    pub(crate) router_id: RouterId,
+    /// AS presented to the peer.
+    pub(crate) local_asn: Asn,
+    pub(crate) kind: PeerKind,
+    /// Zero: no keepalives, no hold timer.
+    pub(crate) hold_time: Duration,
+    pub(crate) families: BTreeSet<AfiSafi>,
+    pub(crate) asn_width: AsnWidth,
+    pub(crate) enhanced_refresh: bool,
+    /// Longest message the peer takes.
+    pub(crate) limit: MessageLimit,
+    /// Both sides offered graceful restart: the peer's capability.
+    pub(crate) restart: Option<GracefulRestart>,
+    pub(crate) receive: ReceiveContext,
+}
+
+impl Offer {
+    /// The OPEN to send.
+    pub(crate) fn message(&self) -> Open {
+        let mut capabilities: Vec<Capability> = self
+            .families
+            .iter()
+            .map(|family| Capability::Multiprotocol((*family).into()))
+            .collect();
+        capabilities.push(Capability::RouteRefresh);
+        capabilities.push(Capability::ExtendedMessage);
+        if let Some(restart) = &self.restart {
+            let entry = |family: &AfiSafi| GracefulFamily {
+                family: Family::from(*family),
+                forwarding: restart.forwarding,
+            };
+            capabilities.push(Capability::GracefulRestart(GracefulRestart {
+                restarting: restart.restarting,
+                notification: false,
+                time: restart.time,
+                families: self.families.iter().map(entry).collect(),
+            }));
+        }
+        capabilities.push(Capability::FourOctetAs(self.asn));
+        capabilities.push(Capability::EnhancedRouteRefresh);
+        Open {
+            asn: self.asn,
+            hold_time: self.hold_time,
+            router_id: self.router_id,
+            capabilities,
+        }
+    }
+
+    /// Judges the peer's OPEN (RFC 4271 §6.2, RFC 6286 §2.2).
+    ///
+    /// # Errors
+    /// The NOTIFICATION that refuses it.
+    pub(crate) fn agree(&self, open: &Open) -> Result<Agreement, Notification> {
+        if open.asn != self.peer_asn {
+            return Err(Notification::bad_peer_as());
+        }
+        let kind = if self.asn == self.peer_asn {
+            PeerKind::Ibgp
+        } else {
+            PeerKind::Ebgp
+        };
+        if kind == PeerKind::Ibgp && open.router_id == self.router_id {
+            return Err(Notification::bad_identifier());
+        }
+        let families: BTreeSet<AfiSafi> = self
+            .families
+            .intersection(&open.families())
+            .copied()
+            .collect();
+        if families.is_empty() {
+            let mut missing = Vec::new();
+            for family in &self.families {
+                Capability::Multiprotocol((*family).into()).encode(&mut missing);
+            }
+            return Err(Notification::unsupported_capability(missing));
+        }
+        let asn_width = if open.has_four_octet_as() {
+            AsnWidth::Four
+        } else {
+            AsnWidth::Two
+        };
+        Ok(Agreement {
+            router_id: open.router_id,
+            local_asn: self.asn,
+            kind,
+            hold_time: self.hold_time.min(open.hold_time),
+            asn_width,
+            enhanced_refresh: open.has_route_refresh() && open.has_enhanced_route_refresh(),
+            limit: if open.has_extended_message() {
+                MessageLimit::Extended
+            } else {
+                MessageLimit::Standard
+            },
+            restart: self.restart.and_then(|_| open.graceful_restart().cloned()),
+            receive: ReceiveContext {
+                peer: kind,
+                peer_asn: self.peer_asn,
+                asn_width,
+                families: families.clone(),
+                first_as: FirstAsCheck::Off,
+            },
+            families,
+        })
+    }
+
+    /// Whether a connection that we opened is the one to keep when there are two (RFC 4271 §6.8, RFC 6286 §2.3).
+    pub(crate) fn keeps_own_connection(&self, peer: RouterId) -> bool {
+        (self.router_id, self.asn) > (peer, self.peer_asn)
+    }
+}

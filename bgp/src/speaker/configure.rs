@@ -1,0 +1,162 @@
+//! Applying a configuration: the smallest effect on sessions and routes that makes it true.
+
+use std::collections::BTreeSet;
+
+use crate::config::{Config, PeerConfig};
+use crate::event::RouteRefusal;
+use crate::rib::policy::permits;
+use crate::rib::source::{Source, SourceId};
+use crate::session::peer::Peer;
+use crate::speaker::restart::Retention;
+use crate::speaker::{Slot, Speaker};
+use crate::types::{AfiSafi, PeerName};
+use crate::wire::notification::Notification;
+use crate::wire::update::PeerKind;
+
+impl Speaker {
+    pub(super) fn configure(&mut self, config: Config) {
+        let old = self.config.replace(config.clone());
+        let all_reset = old.is_some_and(|old| {
+            (old.asn, old.router_id, old.cluster_id)
+                != (config.asn, config.router_id, config.cluster_id)
+        });
+        let removed: Vec<(PeerName, SourceId)> = self
+            .by_name
+            .iter()
+            .filter(|(name, _)| !config.peers.contains_key(*name))
+            .map(|(name, id)| (name.clone(), *id))
+            .collect();
+        for (name, id) in removed {
+            self.remove_peer(&name, id);
+        }
+        for (name, peer) in &config.peers {
+            match self.by_name.get(name).copied() {
+                Some(id) => self.change_peer(id, peer, &config, all_reset),
+                None => self.add_peer(name, peer, &config),
+            }
+        }
+    }
+
+    fn add_peer(&mut self, name: &PeerName, peer: &PeerConfig, config: &Config) {
+        let awaiting = self.awaiting_for_new_peer(peer.graceful_restart, config.deferral_time);
+        let id = self.rib.table.add_source(Source {
+            peer: Some(name.clone()),
+            kind: kind(peer, config),
+            address: peer.address,
+            router_id: config.router_id,
+            client: peer.route_reflector_client,
+            deferred: awaiting.is_some(),
+            counts: Default::default(),
+        });
+        self.by_name.insert(name.clone(), id);
+        self.slots.insert(
+            id,
+            Slot {
+                peer: Peer::new(name.clone(), peer.clone(), self.now),
+                known: Vec::new(),
+                armed: None,
+                awaiting,
+                retention: Retention::None,
+                disabled: BTreeSet::new(),
+                restart_negotiated: false,
+            },
+        );
+        self.with_peer(id, Peer::handle_timeout);
+        self.settle(id);
+    }
+
+    fn remove_peer(&mut self, name: &PeerName, id: SourceId) {
+        self.with_peer(id, |peer, cx| {
+            peer.reset(cx, &Notification::peer_deconfigured());
+        });
+        self.settle(id);
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            self.rib.table.purge(id, family, false);
+        }
+        // No best route may name the source when it goes.
+        while self.rib.decide(usize::MAX) {}
+        if let Some(at) = self.slots.remove(&id).and_then(|slot| slot.armed) {
+            self.timers.remove(&(at, id));
+        }
+        self.by_name.remove(name);
+        self.rib.table.remove_source(id);
+    }
+
+    fn change_peer(&mut self, id: SourceId, new: &PeerConfig, config: &Config, all_reset: bool) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let old = slot.peer.config.clone();
+        if old == *new && !all_reset {
+            return;
+        }
+        slot.peer.config = new.clone();
+        if all_reset || on_the_wire(&old) != on_the_wire(new) {
+            self.with_peer(id, |peer, cx| {
+                peer.reset(cx, &Notification::configuration_change());
+            });
+            self.settle(id);
+            self.forget_retained(id);
+            let source = self.rib.table.source_mut(id);
+            source.kind = kind(new, config);
+            source.address = new.address;
+            source.client = new.route_reflector_client;
+            self.with_peer(id, Peer::handle_timeout);
+            self.settle(id);
+            return;
+        }
+        if old.passive != new.passive {
+            self.with_peer(id, Peer::passive_changed);
+        }
+        if old.import != new.import || old.allow_own_as != new.allow_own_as {
+            self.rejudge(id);
+        }
+        self.join_groups(id);
+        self.settle(id);
+    }
+
+    /// Routes kept over a restart of a peer that has become another one.
+    fn forget_retained(&mut self, id: SourceId) {
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            self.rib.table.purge(id, family, false);
+        }
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.retention = Retention::None;
+        }
+    }
+
+    fn rejudge(&mut self, id: SourceId) {
+        let (Some(judge), Some(slot)) = (self.judge_of(id), self.slots.get(&id)) else {
+            return;
+        };
+        let import = &slot.peer.config.import;
+        self.rib.table.rejudge(id, |prefix, attributes| {
+            judge
+                .judge(attributes)
+                .or_else(|| (!permits(import, prefix, false)).then_some(RouteRefusal::Policy))
+        });
+    }
+}
+
+fn kind(peer: &PeerConfig, config: &Config) -> PeerKind {
+    if peer.local_asn.unwrap_or(config.asn) == peer.asn {
+        PeerKind::Ibgp
+    } else {
+        PeerKind::Ebgp
+    }
+}
+
+/// A peer's configuration with everything made equal that takes effect without a new session: where and when to connect,
+/// policies, next hop, limits.
+fn on_the_wire(peer: &PeerConfig) -> PeerConfig {
+    let mut session = peer.clone();
+    session.port = 0;
+    session.passive = false;
+    session.connect_retry_time = std::time::Duration::ZERO;
+    session.next_hop = crate::config::NextHopMode::Auto;
+    session.allow_own_as = 0;
+    session.prefix_limit = None;
+    session.import = crate::config::RoutePolicy::accept_all();
+    session.export = crate::config::RoutePolicy::accept_all();
+    session
+}

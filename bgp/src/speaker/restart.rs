@@ -1,0 +1,231 @@
+//! Graceful restart (RFC 4724): ours and the peers'.
+//!
+//! As the restarting speaker: a peer's routes are deferred until its End-of-RIB, until it turns out that it sends none,
+//! or until the deferral time is over, each peer for itself; own routes are chosen at once. So a peer that is dead
+//! holds up nothing but the final [`Event::SelectionComplete`].
+//!
+//! As the helper:
+//!
+//! | state | on | to |
+//! |---|---|---|
+//! | none | transport lost, graceful restart negotiated | away: routes stale, Restart Time runs |
+//! | away | session back, F bit | back: stale routes wait for End-of-RIB |
+//! | away | session back without F bit, or Restart Time over | none: stale routes removed |
+//! | back | End-of-RIB, or none within [`STALE_TIME_MAX`] | none: routes still stale removed |
+//! | away, back | session down with a NOTIFICATION | none: all routes removed |
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::event::{Event, StaleEnd};
+use crate::rib::source::SourceId;
+use crate::speaker::{Selection, Slot, Speaker};
+use crate::types::AfiSafi;
+use crate::wire::capability::GracefulRestart;
+
+/// Longest wait for the End-of-RIB of a peer that is back (RFC 4724 §4.2 leaves the bound to us): longer than a restarted
+/// speaker defers its own End-of-RIB by default.
+const STALE_TIME_MAX: Duration = Duration::from_secs(360);
+
+/// Own restart: a peer's End-of-RIB is awaited.
+#[derive(Debug)]
+pub(super) struct Awaiting {
+    pub(super) until: Instant,
+    /// Families of the session that were not ended yet; `None` before there is a session.
+    families: Option<BTreeSet<AfiSafi>>,
+}
+
+/// The peer's restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retention {
+    None,
+    Away { until: Instant },
+    Back { until: Instant },
+}
+
+impl Retention {
+    pub(super) const fn deadline(self) -> Option<(Instant, &'static str)> {
+        match self {
+            Self::None => None,
+            Self::Away { until } => Some((until, "restart time of the peer")),
+            Self::Back { until } => Some((until, "end-of-rib of the restarted peer")),
+        }
+    }
+}
+
+impl Speaker {
+    /// A new peer of a restarting speaker is awaited.
+    pub(super) fn awaiting_for_new_peer(
+        &self,
+        graceful_restart: bool,
+        deferral_time: Duration,
+    ) -> Option<Awaiting> {
+        let awaited = self.restarting && self.selection == Selection::Running && graceful_restart;
+        awaited.then(|| Awaiting {
+            until: self.now + deferral_time,
+            families: None,
+        })
+    }
+
+    pub(super) fn restart_session_up(&mut self, id: SourceId) {
+        let now = self.now;
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let Some(agreement) = slot.peer.agreement() else {
+            return;
+        };
+        let restart = agreement.restart.clone();
+        let families = agreement.families.clone();
+        slot.restart_negotiated = restart.is_some();
+        match (&restart, &mut slot.awaiting) {
+            // A peer that restarts as well waits for us: nobody may wait for the other (RFC 4724 §4.1).
+            (Some(restart), Some(awaiting)) if !restart.restarting => {
+                awaiting.families = Some(families.clone());
+            }
+            (Some(_) | None, Some(_)) => self.release(id),
+            (_, None) => {}
+        }
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if slot.retention == Retention::None {
+            return;
+        }
+        slot.retention = Retention::Back {
+            until: now + STALE_TIME_MAX,
+        };
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            let preserved = restart
+                .as_ref()
+                .and_then(|restart| restart.family(family))
+                .is_some_and(|entry| entry.forwarding);
+            if !preserved || !families.contains(&family) {
+                self.drop_stale(id, family, StaleEnd::ForwardingNotPreserved);
+            }
+        }
+        self.end_retention_without_stale(id);
+    }
+
+    /// Returns whether routes are kept.
+    pub(super) fn restart_session_down(
+        &mut self,
+        id: SourceId,
+        restart: Option<&GracefulRestart>,
+    ) -> bool {
+        let mut kept = false;
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            if restart.and_then(|restart| restart.family(family)).is_some() {
+                // RFC 4724 §4.2: of consecutive restarts, only the last one's routes stay.
+                self.rib.table.purge(id, family, true);
+                self.rib.table.mark_stale(id, family);
+                kept = true;
+            } else {
+                self.rib.table.purge(id, family, false);
+            }
+        }
+        let until = self.now + restart.map_or(Duration::ZERO, |restart| restart.time);
+        if let Some(slot) = self.slots.get_mut(&id) {
+            if let Some(awaiting) = &mut slot.awaiting {
+                awaiting.families = None;
+            }
+            slot.retention = if kept {
+                Retention::Away { until }
+            } else {
+                Retention::None
+            };
+        }
+        kept
+    }
+
+    /// The peer has sent everything of a family.
+    pub(super) fn end_of_rib(&mut self, id: SourceId, family: AfiSafi) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let peer = slot.peer.name.clone();
+        self.events.push_back(Event::EndOfRib { peer, family });
+        if let Some(Awaiting {
+            families: Some(families),
+            ..
+        }) = &mut slot.awaiting
+        {
+            families.remove(&family);
+            if families.is_empty() {
+                self.release(id);
+            }
+        }
+        if matches!(self.slots[&id].retention, Retention::Back { .. }) {
+            self.drop_stale(id, family, StaleEnd::EndOfRib);
+            self.end_retention_without_stale(id);
+        }
+    }
+
+    /// Handles the expiry of what this module waits for.
+    pub(super) fn restart_timeout(&mut self, id: SourceId) {
+        let now = self.now;
+        let Some(slot) = self.slots.get(&id) else {
+            return;
+        };
+        if slot
+            .awaiting
+            .as_ref()
+            .is_some_and(|awaiting| awaiting.until <= now)
+        {
+            self.release(id);
+        }
+        let reason = match self.slots[&id].retention {
+            Retention::Away { until } if until <= now => StaleEnd::RestartTimeOver,
+            Retention::Back { until } if until <= now => StaleEnd::EndOfRibMissing,
+            Retention::None | Retention::Away { .. } | Retention::Back { .. } => return,
+        };
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            self.drop_stale(id, family, reason);
+        }
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.retention = Retention::None;
+        }
+    }
+
+    /// The first selection is over once nobody is awaited and there was a configuration.
+    pub(super) fn check_selection(&mut self) {
+        if self.selection == Selection::Running
+            && self.config.is_some()
+            && self.slots.values().all(|slot| slot.awaiting.is_none())
+        {
+            self.selection = Selection::Due;
+        }
+        self.rib.end_of_rib_allowed = !self.restarting
+            || (self.originations_complete && self.selection != Selection::Running);
+    }
+
+    /// The paths of a peer take part in the decision from here on.
+    fn release(&mut self, id: SourceId) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.awaiting = None;
+        }
+        self.rib.table.source_mut(id).deferred = false;
+        self.rib.table.reconsider(id);
+    }
+
+    fn drop_stale(&mut self, id: SourceId, family: AfiSafi, reason: StaleEnd) {
+        let count = self.rib.table.purge(id, family, true);
+        if count > 0 {
+            let peer = self.slots[&id].peer.name.clone();
+            self.events.push_back(Event::StaleRoutesRemoved {
+                peer,
+                count,
+                reason,
+            });
+        }
+    }
+
+    fn end_retention_without_stale(&mut self, id: SourceId) {
+        let counts = &self.rib.table.source(id).counts;
+        if counts.iter().all(|counts| counts.stale == 0)
+            && let Some(Slot { retention, .. }) = self.slots.get_mut(&id)
+        {
+            *retention = Retention::None;
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! UPDATEs into the Adj-RIB-In, own routes, and who is sent what.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::event::{Event, RouteRefusal};
+use crate::rib::export::{family_of, own_attributes};
+use crate::rib::group::GroupKey;
+use crate::rib::policy::permits;
+use crate::rib::source::{SourceId, slot as family_slot};
+use crate::route::Origination;
+use crate::session::peer::Peer;
+use crate::speaker::Speaker;
+use crate::types::{AfiSafi, Asn, RouterId};
+use crate::wire::attr::{NextHop, PathAttributes};
+use crate::wire::notification::Notification;
+use crate::wire::update::{Action, Reach, Update};
+
+/// What a received route is judged by, apart from its prefix.
+pub(super) struct Judge {
+    asn: Asn,
+    router_id: RouterId,
+    cluster_id: std::net::Ipv4Addr,
+    allow_own_as: u8,
+    local_address: Option<IpAddr>,
+}
+
+impl Judge {
+    pub(super) fn new(
+        config: &Config,
+        cluster_id: std::net::Ipv4Addr,
+        peer: &Peer,
+        local_address: Option<IpAddr>,
+    ) -> Self {
+        Self {
+            asn: peer.config.local_asn.unwrap_or(config.asn),
+            router_id: config.router_id,
+            cluster_id,
+            allow_own_as: peer.config.allow_own_as,
+            local_address,
+        }
+    }
+
+    /// The reason against every route with these attributes.
+    pub(super) fn judge(&self, attributes: &PathAttributes) -> Option<RouteRefusal> {
+        if attributes.as_path.occurrences(self.asn) > usize::from(self.allow_own_as) {
+            return Some(RouteRefusal::AsLoop);
+        }
+        if attributes.originator_id == Some(self.router_id) {
+            return Some(RouteRefusal::OriginatorLoop);
+        }
+        if attributes.cluster_list.contains(&self.cluster_id) {
+            return Some(RouteRefusal::ClusterLoop);
+        }
+        let next_hop = attributes.next_hop.map(|next_hop| next_hop.address());
+        match next_hop {
+            None => Some(RouteRefusal::NextHopMissing),
+            Some(_) if next_hop == self.local_address => Some(RouteRefusal::NextHopIsSelf),
+            Some(_) => None,
+        }
+    }
+}
+
+impl Speaker {
+    pub(super) fn judge_of(&self, id: SourceId) -> Option<Judge> {
+        let config = self.config.as_ref()?;
+        let peer = &self.slots.get(&id)?.peer;
+        let local = peer.established().and_then(|connection| connection.local);
+        let local = local.map(|local| local.ip().to_canonical());
+        Some(Judge::new(config, self.cluster_id(), peer, local))
+    }
+
+    pub(super) fn update(&mut self, id: SourceId, update: Update) {
+        let Some(judge) = self.judge_of(id) else {
+            return;
+        };
+        for fault in &update.faults {
+            let peer = self.slots[&id].peer.name.clone();
+            self.events.push_back(Event::AttributeFault {
+                peer,
+                fault: fault.to_string(),
+            });
+            if let Action::DisableFamily(family) = fault.action {
+                self.rib.table.purge(id, family, false);
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.disabled.insert(family);
+                }
+            }
+        }
+        for prefix in update.unreach.iter().flatten() {
+            self.rib.table.withdraw(prefix, id);
+        }
+        if let Some(attributes) = update.attributes {
+            for reach in &update.reach {
+                if !self.slots[&id].disabled.contains(&reach.nlri.family()) {
+                    self.announce(id, &judge, reach, attributes.clone());
+                }
+            }
+            self.check_prefix_limit(id);
+        }
+        if let Some(family) = update.end_of_rib {
+            self.end_of_rib(id, family);
+        }
+    }
+
+    fn announce(
+        &mut self,
+        id: SourceId,
+        judge: &Judge,
+        reach: &Reach,
+        mut attributes: PathAttributes,
+    ) {
+        attributes.next_hop = Some(reach.next_hop);
+        let refusal = judge.judge(&attributes);
+        let attributes = self.rib.table.acquire(attributes);
+        let peer = &self.slots[&id].peer;
+        for prefix in &reach.nlri {
+            let refused = refusal.or_else(|| {
+                (!permits(&peer.config.import, prefix, false)).then_some(RouteRefusal::Policy)
+            });
+            if let Some(reason) = refusal {
+                self.events.push_back(Event::RouteRefused {
+                    peer: peer.name.clone(),
+                    prefix,
+                    reason,
+                });
+            }
+            self.rib.table.announce(prefix, id, attributes, refused);
+        }
+        self.rib.table.release(attributes);
+    }
+
+    /// More prefixes than configured end the session (RFC 4486 §4, subcode 1).
+    fn check_prefix_limit(&mut self, id: SourceId) {
+        let Some(limit) = self.slots[&id].peer.config.prefix_limit else {
+            return;
+        };
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            let received = self.rib.table.source(id).counts[family_slot(family)].received;
+            if u32::try_from(received).is_ok_and(|received| received <= limit) {
+                continue;
+            }
+            let notification = Notification::max_prefixes(family, limit);
+            self.with_peer(id, |peer, cx| peer.stop(cx, &notification));
+            return;
+        }
+    }
+
+    pub(super) fn originate(&mut self, prefix: IpNet, origination: Option<Origination>) {
+        match origination {
+            Some(origination) => {
+                self.originated.insert(prefix, origination);
+                let next_hop = origination
+                    .next_hop
+                    .map(NextHop::from)
+                    .filter(|next_hop| next_hop.family() == family_of(prefix));
+                let attributes = self.rib.table.acquire(own_attributes(next_hop));
+                self.rib
+                    .table
+                    .announce(prefix, SourceId::OWN, attributes, None);
+                self.rib.table.release(attributes);
+            }
+            None => {
+                if self.originated.remove(&prefix).is_some() {
+                    self.rib.table.withdraw(prefix, SourceId::OWN);
+                }
+            }
+        }
+    }
+
+    /// Puts the families of an established session under their export treatments.
+    pub(super) fn join_groups(&mut self, id: SourceId) {
+        let Some(slot) = self.slots.get(&id) else {
+            return;
+        };
+        let (Some(connection), Some(agreement)) = (slot.peer.established(), slot.peer.agreement())
+        else {
+            return;
+        };
+        let local_address = connection
+            .local
+            .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |local| {
+                local.ip().to_canonical()
+            });
+        let keys: Vec<GroupKey> = agreement
+            .families
+            .iter()
+            .map(|family| GroupKey {
+                family: *family,
+                kind: agreement.kind,
+                local_asn: agreement.local_asn,
+                local_address,
+                next_hop: slot.peer.config.next_hop,
+                client: slot.peer.config.route_reflector_client,
+                cluster_id: self.cluster_id(),
+                width: agreement.asn_width,
+                limit: agreement.limit,
+                policy: slot.peer.config.export.clone(),
+            })
+            .collect();
+        for key in keys {
+            self.rib.join(id, key);
+        }
+    }
+
+    pub(super) fn report_withheld(&mut self) {
+        for (id, withheld) in self.rib.take_withheld() {
+            if let Some(slot) = self.slots.get(&id) {
+                self.events.push_back(Event::NotAdvertised {
+                    peer: slot.peer.name.clone(),
+                    prefix: withheld.prefix,
+                    reason: withheld.reason,
+                });
+            }
+        }
+    }
+}

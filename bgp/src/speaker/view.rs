@@ -1,0 +1,116 @@
+//! Answers to `tortiectl`.
+
+use std::time::Instant;
+
+use crate::rib::export::LOCAL_PREF_DEFAULT;
+use crate::rib::source::{SourceId, slot as family_slot};
+use crate::rib::table::Path;
+use crate::speaker::restart::Retention;
+use crate::speaker::{Slot, Speaker};
+use crate::status::{
+    DecisionStep, GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus,
+    PrefixCounts, RouteStatus,
+};
+use crate::types::AfiSafi;
+use crate::wire::attr::Origin;
+
+impl Speaker {
+    /// Every peer, by name.
+    pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        self.by_name
+            .values()
+            .filter_map(|id| Some(self.peer_status(*id, self.slots.get(id)?, now)))
+            .collect()
+    }
+
+    /// Every prefix with its paths, in order of prefix.
+    pub fn routes(&self) -> Vec<RouteStatus> {
+        self.rib
+            .table
+            .view()
+            .into_iter()
+            .map(|(prefix, paths)| RouteStatus {
+                prefix,
+                paths: paths
+                    .iter()
+                    .map(|(path, lost)| self.path_status(path, *lost))
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn peer_status(&self, id: SourceId, slot: &Slot, now: Instant) -> PeerStatus {
+        let peer = &slot.peer;
+        let state = peer.state();
+        let agreement = peer.agreement();
+        let prefixes = [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast]
+            .into_iter()
+            .map(|family| {
+                let counts = self.rib.table.source(id).counts[family_slot(family)];
+                let counts = PrefixCounts {
+                    received: counts.received,
+                    accepted: counts.accepted,
+                    advertised: self.rib.advertised(id, family),
+                };
+                (family, counts)
+            })
+            .filter(|(family, counts)| {
+                counts.received > 0 || agreement.is_some_and(|a| a.families.contains(family))
+            })
+            .collect();
+        PeerStatus {
+            name: peer.name.clone(),
+            address: peer.config.address,
+            asn: peer.config.asn,
+            state,
+            since: peer.since,
+            uptime: (state == PeerState::Established).then(|| now - peer.since),
+            router_id: peer.router_id,
+            local_address: peer
+                .established()
+                .and_then(|connection| connection.local)
+                .map(|local| local.ip().to_canonical()),
+            hold_time: agreement.map(|agreement| agreement.hold_time),
+            prefixes,
+            last_error: peer.last_error.clone(),
+            graceful_restart: match (slot.retention, &slot.awaiting) {
+                (Retention::Away { until }, _) => GracefulRestartState::RetainingUntil(until),
+                (Retention::Back { .. }, _) => GracefulRestartState::Refreshing,
+                (Retention::None, Some(_)) => GracefulRestartState::AwaitingEndOfRib,
+                (Retention::None, None) if slot.restart_negotiated => GracefulRestartState::Ready,
+                (Retention::None, None) => GracefulRestartState::Off,
+            },
+        }
+    }
+
+    fn path_status(&self, path: &Path, lost: Option<DecisionStep>) -> PathStatus {
+        let table = &self.rib.table;
+        let attributes = table.attributes(path.attributes);
+        let source = table.source(path.source);
+        let deferred = source.deferred;
+        let standing = match (path.refusal, lost) {
+            (Some(reason), _) => PathStanding::Refused(reason),
+            (None, _) if deferred => PathStanding::Deferred,
+            (None, Some(step)) => PathStanding::Lost(step),
+            (None, None) => PathStanding::Best,
+        };
+        let plain = attributes.communities.iter().map(ToString::to_string);
+        let large = attributes.large_communities.iter().map(ToString::to_string);
+        PathStatus {
+            peer: source.peer.clone(),
+            source: table.route_source(path.source),
+            next_hop: attributes.next_hop.map(|next_hop| next_hop.address()),
+            standing,
+            stale: path.stale,
+            as_path: attributes.as_path.to_string(),
+            local_pref: attributes.local_pref.unwrap_or(LOCAL_PREF_DEFAULT),
+            med: attributes.med,
+            origin: match attributes.origin {
+                Origin::Igp => "igp",
+                Origin::Egp => "egp",
+                Origin::Incomplete => "incomplete",
+            },
+            communities: plain.chain(large).collect(),
+        }
+    }
+}

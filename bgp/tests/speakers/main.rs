@@ -1,0 +1,8 @@
+//! Several speakers together, through the public interface only.
+
+mod configuration;
+mod mesh;
+mod network;
+mod propagation;
+mod restart;
+mod timers;
