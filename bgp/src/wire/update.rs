@@ -55,6 +55,8 @@ pub enum FirstAsCheck {
 }
 
 /// A decoded UPDATE, the faults' actions applied.
+///
+/// `unreach` is to be applied before `reach`: a prefix in both is announced (RFC 4271 §4.3).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
     /// Announced routes. Not empty exactly when `attributes` is there.
@@ -63,7 +65,7 @@ pub struct Update {
     pub unreach: Vec<Nlri>,
     /// Attributes of `reach`.
     pub attributes: Option<PathAttributes>,
-    /// What was wrong, without ending the session. Only [`Action::DisableFamily`] is left for the caller to do.
+    /// What was wrong, without ending the session; no more than a few for each attribute code. Only [`Action::DisableFamily`] is left for the caller to do.
     pub faults: Vec<Fault>,
     /// This is an End-of-RIB marker (RFC 4724 §2).
     pub end_of_rib: Option<AfiSafi>,
@@ -267,8 +269,13 @@ fn checked(
         let reason = Reason::NextHop { found };
         draft.fault(Some(next_hop_of), reason, Action::TreatAsWithdraw, &[])?;
     }
-    for prefix in routes.nlri.remove_not_unicast() {
-        draft.fault(None, Reason::NotUnicast { prefix }, Action::Discard, &[])?;
+    if let [first, others @ ..] = routes.nlri.remove_not_unicast().as_slice() {
+        // One fault however many they are: a message holds thousands.
+        let reason = Reason::NotUnicast {
+            first: *first,
+            others: others.len(),
+        };
+        draft.fault(None, reason, Action::Discard, &[])?;
     }
     Ok(routes)
 }

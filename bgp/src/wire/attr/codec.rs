@@ -14,13 +14,13 @@ use crate::wire::update::{Reason, ReceiveContext};
 
 /// Appends one attribute, its length in one octet when that is enough.
 ///
-/// # Panics
-/// When the value is longer than 65535 octets, which no message holds.
+/// A value may be longer than 65535 octets: AS numbers of a long 2-octet path double when widened. No message has room
+/// for it, so [`write_reach`](crate::wire::update::encode::write_reach) refuses the block, whatever its length says.
 pub(in crate::wire) fn write_attribute(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
     if let Ok(length) = u8::try_from(value.len()) {
         out.extend_from_slice(&[flags, code, length]);
     } else {
-        let length = u16::try_from(value.len()).expect("attributes come from messages or config");
+        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&[flags | table::EXTENDED_LENGTH, code]);
         out.extend_from_slice(&length.to_be_bytes());
     }

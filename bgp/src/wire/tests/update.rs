@@ -54,7 +54,7 @@ fn prefixes_that_are_not_unicast_are_ignored_alone() {
     let update = decode(&update_body(
         &[],
         &attributes,
-        &[8, 224, 16, 172, 16, 3, 0xe0],
+        &[8, 224, 16, 172, 16, 3, 0xe0, 8, 239],
     ));
     let prefixes: Vec<String> = update.reach[0]
         .nlri
@@ -62,8 +62,9 @@ fn prefixes_that_are_not_unicast_are_ignored_alone() {
         .map(|net| net.to_string())
         .collect();
     assert_eq!(prefixes, ["172.16.0.0/16", "224.0.0.0/3"]);
-    let prefix = "224.0.0.0/8".parse().expect("a prefix");
-    assert_eq!(update.faults[0].reason, Reason::NotUnicast { prefix });
+    let first = "224.0.0.0/8".parse().expect("a prefix");
+    let reason = Reason::NotUnicast { first, others: 1 };
+    assert_eq!(update.faults[0].reason, reason);
 }
 
 #[test]
@@ -256,6 +257,34 @@ fn attributes_that_leave_no_room_are_refused_and_take_nothing() {
     let fits = write_reach(&mut out, &block[1..], &next_hop, &mut v4(1), limit);
     assert_eq!(fits, Ok(1));
     assert!(out.len() <= 4096);
+}
+
+#[test]
+fn a_path_that_grows_beyond_every_message_when_widened_is_refused_and_nothing_panics() {
+    let mut value = Vec::new();
+    for _ in 0..120 {
+        value.extend_from_slice(&[2, 255]);
+        value.extend_from_slice(&[1; 510]);
+    }
+    let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, 1));
+    let attributes = PathAttributes {
+        as_path: AsPath::decode(&value, AsnWidth::Two).expect("valid"),
+        next_hop: Some(next_hop),
+        ..PathAttributes::default()
+    };
+    let block = encode_attributes(&attributes, AsnWidth::Four);
+    let limit = MessageLimit::Extended;
+    assert!(write_reach(&mut Vec::new(), &block, &next_hop, &mut v4(1), limit).is_err());
+    let block = encode_attributes(&attributes, AsnWidth::Two);
+    assert!(write_reach(&mut Vec::new(), &block, &next_hop, &mut v4(1), limit).is_ok());
+}
+
+#[test]
+fn a_message_full_of_one_attribute_makes_one_fault() {
+    let mut attributes = vec![ORIGIN.to_vec(), PATH.to_vec(), NEXT_HOP.to_vec()];
+    attributes.extend((0..1000).map(|_| ORIGIN.to_vec()));
+    let update = decode(&update_body(&[], &attributes, &[8, 11]));
+    assert_eq!((update.faults.len(), update.reach.len()), (1, 1));
 }
 
 /// What a 2-octet peer's AS_PATH and AS4_PATH make.

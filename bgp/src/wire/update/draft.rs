@@ -65,6 +65,8 @@ pub(in crate::wire) struct Draft<'a> {
     pub(in crate::wire) unknown: Vec<RawAttribute>,
     /// Codes that stood in the message.
     pub(in crate::wire) seen: Seen,
+    /// Codes of which a repetition was noted; a message has room for thousands.
+    repeated: Seen,
     /// What was wrong.
     pub(in crate::wire) faults: Vec<Fault>,
     /// The NOTIFICATION of the first fault that is more than a discard, should it have to end the session.
@@ -84,6 +86,7 @@ impl<'a> Draft<'a> {
             as4_aggregator: None,
             unknown: Vec::new(),
             seen: Seen::default(),
+            repeated: Seen::default(),
             faults: Vec::new(),
             reset: None,
         }
@@ -163,6 +166,9 @@ impl<'a> Draft<'a> {
                 }
                 _ => Action::Discard,
             };
+            if !self.repeated.insert(code) {
+                return Ok(());
+            }
             return self.fault(Some(code), Reason::Repeated, action, whole);
         }
         let Some(row) = table::row(code) else {

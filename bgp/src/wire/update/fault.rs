@@ -112,11 +112,13 @@ pub enum Reason {
     /// A prefix cannot be read.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
-    /// A prefix that no unicast route can have.
-    #[error("{prefix} is no unicast prefix")]
+    /// Prefixes that no unicast route can have.
+    #[error("{first} and {others} other prefixes are not unicast")]
     NotUnicast {
-        /// The prefix.
-        prefix: IpNet,
+        /// The first of them.
+        first: IpNet,
+        /// How many more there were.
+        others: usize,
     },
     /// The family was not negotiated.
     #[error("{family} was not negotiated")]
