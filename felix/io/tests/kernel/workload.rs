@@ -1,5 +1,6 @@
 //! Pods: made in one go, talking at once, leaving nothing behind.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -84,7 +85,7 @@ kernel_test!(the_first_connection_of_a_new_pod_does_not_stall, async {
     let server = listener(target.netns(), target.addr).await;
     let mut slowest = Duration::ZERO;
     let mut attaching = Duration::ZERO;
-    let mut pods = Vec::new();
+    let mut pods = VecDeque::new();
     for number in 2..1002 {
         let start = Instant::now();
         let pod = node.pod(number).await;
@@ -92,7 +93,11 @@ kernel_test!(the_first_connection_of_a_new_pod_does_not_stall, async {
         let (seen, took) = exchange(pod.netns(), &server).await;
         assert_eq!(seen, pod.addr);
         slowest = slowest.max(took);
-        pods.push(pod);
+        // Few at a time: each pod's ARP entries count against one limit of the whole machine.
+        pods.push_back(pod);
+        if pods.len() > 50 {
+            pods.pop_front();
+        }
     }
     println!(
         "slowest connect {slowest:?}, mean ADD {:?}",
