@@ -8,6 +8,7 @@ use crate::types::{AfiSafi, Asn, RouterId};
 pub mod as_path;
 pub(in crate::wire) mod codec;
 pub mod community;
+pub mod reference;
 pub(in crate::wire) mod table;
 
 use as_path::AsPath;

@@ -1,6 +1,6 @@
 //! The one table of path attributes: what is known about each, and in which order they are written.
 //!
-//! Flag checks, RFC 7606 actions, names and the order of encoding follow from the rows; a new attribute is a new row,
+//! Flag checks, RFC 7606 actions, names, the order of encoding and the page for readers follow from the rows; a new attribute is a new row,
 //! its pair of functions in [`codec`](super::codec) and its field in [`PathAttributes`].
 //!
 //! Places kept: AIGP (26) and OTC (35) are rows to come. Add-path (RFC 7911) changes [`Nlri`](crate::wire::nlri),
@@ -85,7 +85,7 @@ pub(in crate::wire) fn row(code: AttributeCode) -> Option<&'static Row> {
 }
 
 /// Attributes without a row, so that they are shown by name.
-const PLACES: [(u8, &str); 9] = [
+pub(in crate::wire) const PLACES: [(u8, &str); 9] = [
     (22, "PMSI_TUNNEL"),
     (23, "Tunnel Encapsulation"),
     (24, "Traffic Engineering"),

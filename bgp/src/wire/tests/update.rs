@@ -304,6 +304,8 @@ fn as4_path_takes_the_place_of_the_end_of_as_path() {
     // A set in front counts as one.
     let path = [1, 2, 0, 1, 0, 2, 2, 2, 0x5b, 0xa0, 0, 7];
     assert_eq!(merged(&path, &as4), "{1,2} 65536 7");
+    let path = [1, 2, 0, 1, 0, 2, 2, 3, 0, 5, 0x5b, 0xa0, 0, 7];
+    assert_eq!(merged(&path, &as4), "{1,2} 5 65536 7");
     // Segments of a confederation are not looked at.
     let confederation = [3, 1, 0, 0, 0, 9, 2, 1, 0, 1, 0, 0];
     assert_eq!(merged(&[2, 1, 0x5b, 0xa0], &confederation), "65536");
