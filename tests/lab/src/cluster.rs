@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
@@ -134,25 +134,9 @@ impl Lab {
         programs: Programs,
         prepare: impl FnOnce(&Topology) -> io::Result<()>,
     ) -> Result<Self, LabError> {
-        Self::check_kernel(options.mode)?;
-        runtime::install_plugin(&programs.cni()).map_err(LabError::system("install the plugin"))?;
-        fs::create_dir_all(log_directory()).map_err(LabError::system("make the log directory"))?;
-        let topology = Topology::build(options.nodes, options.racks)
-            .map_err(LabError::system("build racks and nodes"))?;
-        for site in &topology.sites {
-            runtime::install_conflist(site).map_err(LabError::system("write the conflist"))?;
-        }
-        prepare(&topology).map_err(LabError::system("prepare the topology"))?;
-        let store = start_store(&programs, &options)?;
-        let mut lab = Self {
-            options,
-            topology,
-            pods: Vec::new(),
-            started: Instant::now(),
-            programs,
-            store,
-            agents: Vec::new(),
-        };
+        let mut lab = Self::without_agents(options, programs)?;
+        prepare(&lab.topology).map_err(LabError::system("prepare the topology"))?;
+        lab.started = Instant::now();
         for node in 0..lab.options.nodes {
             let agent = lab.spawn_agent(node)?;
             lab.agents.push(agent);
@@ -163,7 +147,74 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Builds topology and store only, for tests of what comes before a running agent.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn without_agents(options: Options, programs: Programs) -> Result<Self, LabError> {
+        Self::check_kernel(options.mode)?;
+        runtime::install_plugin(&programs.cni()).map_err(LabError::system("install the plugin"))?;
+        fs::create_dir_all(log_directory()).map_err(LabError::system("make the log directory"))?;
+        let topology = Topology::build(options.nodes, options.racks)
+            .map_err(LabError::system("build racks and nodes"))?;
+        for site in &topology.sites {
+            runtime::install_conflist(site).map_err(LabError::system("write the conflist"))?;
+        }
+        let store = start_store(&programs, &options)?;
+        Ok(Self {
+            options,
+            topology,
+            pods: Vec::new(),
+            started: Instant::now(),
+            programs,
+            store,
+            agents: Vec::new(),
+        })
+    }
+
+    /// Runs an agent that is expected to end by itself, with more or other variables than usual. Returns how it ended and what it said.
+    ///
+    /// # Errors
+    /// [`LabError::Program`] when it still runs after the lab's patience; it is killed then.
+    pub fn try_agent(
+        &self,
+        node: usize,
+        environment: &[(&str, &str)],
+    ) -> Result<(ExitStatus, String), LabError> {
+        let name = &self.topology.sites[node].name;
+        // Its words only, not those of an agent before.
+        fs::remove_file(log_path(name))
+            .or_else(ignore_missing)
+            .map_err(LabError::system("remove a log"))?;
+        let mut agent = spawn_logged(self.agent_command(node, environment), name)?;
+        let deadline = Instant::now() + self.options.patience;
+        let ended = wait::until(deadline, || agent.try_wait().transpose());
+        let log = fs::read_to_string(log_path(name)).unwrap_or_default();
+        match ended {
+            Some(status) => Ok((status.map_err(LabError::system("wait for an agent"))?, log)),
+            None => {
+                agent
+                    .kill()
+                    .and_then(|()| agent.wait())
+                    .map_err(LabError::system("kill an agent"))?;
+                let what = format!("still runs after {:?}", self.options.patience);
+                Err(LabError::Program {
+                    program: format!("tortie-node of {name}"),
+                    what,
+                    log,
+                })
+            }
+        }
+    }
+
     fn spawn_agent(&self, node: usize) -> Result<Child, LabError> {
+        spawn_logged(
+            self.agent_command(node, &[]),
+            &self.topology.sites[node].name,
+        )
+    }
+
+    fn agent_command(&self, node: usize, environment: &[(&str, &str)]) -> Command {
         let site = &self.topology.sites[node];
         let mut command = site
             .namespace
@@ -175,8 +226,9 @@ impl Lab {
                 self.options
                     .environment_of(&site.name, &site.address.to_string()),
             )
+            .envs(environment.iter().copied())
             .stdin(Stdio::null());
-        spawn_logged(command, &site.name)
+        command
     }
 
     /// Starts the agent of a node again, after [`Lab::kill_agent`], and waits until it is ready.
@@ -436,6 +488,14 @@ fn still_runs(child: &mut Child) -> io::Result<()> {
             Some(signal) => format!("killed by signal {signal}"),
             None => format!("ended with {status}"),
         })),
+    }
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound {
+        Ok(())
+    } else {
+        Err(error)
     }
 }
 

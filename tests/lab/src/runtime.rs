@@ -148,6 +148,8 @@ pub(crate) fn add_pod(site: &Site, name: &str) -> Result<Pod, RuntimeError> {
             sandbox,
         }),
         Err(error) => {
+            // Specification, "ADD": after a failure the runtime calls DEL. Its own failure must not hide the first error.
+            let _ = call_plugin(site, &sandbox, "DEL", None);
             remove_namespace(site, &sandbox)?;
             Err(error)
         }

@@ -1,0 +1,228 @@
+//! Bad input: an error of its own for each, and nothing half-made.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use lab::{Lab, Options, Sandbox, Site, call_plugin, make_sandbox};
+use serde_json::Value;
+
+use crate::{options, with_programs};
+
+/// An agent with these variables must end with an error that has all these words.
+fn agent_refuses(lab: &Lab, environment: &[(&str, &str)], words: &[&str]) {
+    let (status, said) = lab
+        .try_agent(0, environment)
+        .unwrap_or_else(|error| panic!("{environment:?}: {error}"));
+    assert!(!status.success(), "{environment:?}: {said}");
+    for word in words {
+        assert!(
+            said.contains(word),
+            "{environment:?}: no \"{word}\" in: {said}"
+        );
+    }
+    let links = lab.topology.sites[0]
+        .namespace
+        .netlink()
+        .unwrap()
+        .links()
+        .unwrap();
+    assert!(
+        links
+            .iter()
+            .all(|link| ["lo", "eth0"].contains(&&*link.name) || !link.up),
+        "{environment:?}: {links:?}"
+    );
+}
+
+#[test]
+fn a_wrong_pool_in_the_environment_ends_the_agent_with_variable_value_and_rule() {
+    let name =
+        "bad_input::a_wrong_pool_in_the_environment_ends_the_agent_with_variable_value_and_rule";
+    with_programs(name, |programs| {
+        let lab = Lab::without_agents(
+            Options {
+                nodes: 1,
+                ..options()
+            },
+            programs,
+        )
+        .unwrap();
+        agent_refuses(
+            &lab,
+            &[("CALICO_IPV4POOL_CIDR", "192.168.0.0/999")],
+            &["CALICO_IPV4POOL_CIDR", "192.168.0.0/999"],
+        );
+        agent_refuses(
+            &lab,
+            &[("CALICO_IPV4POOL_BLOCK_SIZE", "19")],
+            &["CALICO_IPV4POOL_BLOCK_SIZE", "19", "20", "32"],
+        );
+        agent_refuses(
+            &lab,
+            &[("CALICO_IPV4POOL_BLOCK_SIZE", "33")],
+            &["CALICO_IPV4POOL_BLOCK_SIZE", "33", "20", "32"],
+        );
+        agent_refuses(
+            &lab,
+            &[("CALICO_IPV4POOL_IPIP", "Sometimes")],
+            &[
+                "CALICO_IPV4POOL_IPIP",
+                "Sometimes",
+                "Always",
+                "CrossSubnet",
+                "Never",
+            ],
+        );
+        agent_refuses(
+            &lab,
+            &[
+                ("CALICO_IPV4POOL_IPIP", "Always"),
+                ("CALICO_IPV4POOL_VXLAN", "Always"),
+            ],
+            &["CALICO_IPV4POOL_IPIP", "CALICO_IPV4POOL_VXLAN"],
+        );
+    });
+}
+
+#[test]
+fn a_pool_that_overlaps_another_is_refused_with_both_ranges() {
+    with_programs(
+        "bad_input::a_pool_that_overlaps_another_is_refused_with_both_ranges",
+        |programs| {
+            let lab = Lab::start(
+                Options {
+                    nodes: 1,
+                    ..options()
+                },
+                programs,
+            )
+            .unwrap_or_else(|error| panic!("{error}"));
+            let file = "/run/tortie-lab/overlap.yaml";
+            let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: second\nspec:\n  cidr: 192.168.128.0/17\n";
+            std::fs::write(file, pool).unwrap();
+            let output = ctl(&lab, &["apply", "-f", file]);
+            assert!(!output.status.success(), "{output:?}");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                said.contains("192.168.128.0/17") && said.contains("192.168.0.0/16"),
+                "{said}"
+            );
+            let pools = ctl(&lab, &["get", "ippools"]);
+            assert!(
+                !String::from_utf8_lossy(&pools.stdout).contains("192.168.128.0/17"),
+                "{pools:?}"
+            );
+        },
+    );
+}
+
+fn ctl(lab: &Lab, arguments: &[&str]) -> Output {
+    let site = &lab.topology.sites[0];
+    site.namespace
+        .command(lab.programs().ctl())
+        .envs(
+            lab.options
+                .environment_of(&site.name, &site.address.to_string()),
+        )
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// Calls ADD and expects an error object with one of `codes` and all `words`.
+fn add_fails(
+    site: &Site,
+    sandbox: &Sandbox,
+    configuration: Option<&str>,
+    codes: &[u64],
+    words: &[&str],
+) {
+    let output = call_plugin(site, sandbox, "ADD", configuration).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success(), "{said}");
+    let error: Value =
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    assert!(
+        error["code"]
+            .as_u64()
+            .is_some_and(|code| codes.contains(&code)),
+        "code is not in {codes:?}: {said}"
+    );
+    for word in words {
+        assert!(said.contains(word), "no \"{word}\" in: {said}");
+    }
+    let links = site.namespace.netlink().unwrap().links().unwrap();
+    assert!(
+        links.iter().all(|link| !link.name.starts_with("cali")),
+        "{said}: {links:?}"
+    );
+}
+
+#[test]
+fn a_bad_call_of_the_plugin_gets_its_code_and_leaves_no_device() {
+    with_programs(
+        "bad_input::a_bad_call_of_the_plugin_gets_its_code_and_leaves_no_device",
+        |programs| {
+            let mut lab = Lab::start(
+                Options {
+                    nodes: 1,
+                    ..options()
+                },
+                programs,
+            )
+            .unwrap_or_else(|error| panic!("{error}"));
+            let site = lab.topology.sites[0].clone();
+            let (sandbox, _namespace) = make_sandbox(&site, "bad").unwrap();
+            // Codes of the specification: 6 = cannot be decoded, 7 = invalid configuration.
+            add_fails(&site, &sandbox, Some("{ not json"), &[6], &[]);
+            add_fails(
+                &site,
+                &sandbox,
+                Some(r#"{"cniVersion":"1.0.0","type":"calico"}"#),
+                &[6, 7],
+                &["name"],
+            );
+            let version = r#"{"cniVersion":"9.9.9","name":"k8s-pod-network","type":"calico"}"#;
+            add_fails(&site, &sandbox, Some(version), &[1], &["9.9.9"]);
+            let missing = Sandbox {
+                netns_path: PathBuf::from("/run/netns/is-not-there"),
+                ..sandbox.clone()
+            };
+            add_fails(
+                &site,
+                &missing,
+                None,
+                &[4, 5, 8],
+                &["/run/netns/is-not-there"],
+            );
+            let no_namespace = Sandbox {
+                netns_path: PathBuf::from("/etc/passwd"),
+                ..sandbox.clone()
+            };
+            add_fails(&site, &no_namespace, None, &[4, 5, 8], &["/etc/passwd"]);
+            // After all that the address space is untouched: the first real pod works.
+            lab.add_pod(0).unwrap_or_else(|error| panic!("{error}"));
+            assert!(lab.prove().faults.is_empty(), "{:#?}", lab.prove().faults);
+        },
+    );
+}
+
+#[test]
+fn without_an_agent_the_plugin_asks_the_runtime_to_try_again() {
+    with_programs(
+        "bad_input::without_an_agent_the_plugin_asks_the_runtime_to_try_again",
+        |programs| {
+            let lab = Lab::without_agents(
+                Options {
+                    nodes: 1,
+                    ..options()
+                },
+                programs,
+            )
+            .unwrap();
+            let site = &lab.topology.sites[0];
+            let (sandbox, _namespace) = make_sandbox(site, "early").unwrap();
+            add_fails(site, &sandbox, None, &[11], &["tortie-cni.sock"]);
+        },
+    );
+}

@@ -1,0 +1,89 @@
+//! The lab's own checks, each made to fail: a check that cannot fail proves nothing.
+
+use std::time::Duration;
+
+use lab::{Options, Sabotage};
+
+use crate::{options, run, with_programs};
+
+/// Runs a sabotaged cluster and returns its faults.
+fn faults(sabotage: Sabotage, patience: Duration) -> Vec<String> {
+    let run = run(Options {
+        sabotage: Some(sabotage),
+        patience,
+        ..options()
+    });
+    run.report.faults
+}
+
+fn has(faults: &[String], start: &str, parts: &[&str]) -> bool {
+    faults
+        .iter()
+        .any(|fault| fault.starts_with(start) && parts.iter().all(|part| fault.contains(part)))
+}
+
+#[test]
+fn a_removed_route_is_named_with_the_pings_that_it_costs() {
+    with_programs(
+        "checks::a_removed_route_is_named_with_the_pings_that_it_costs",
+        |_| {
+            let faults = faults(Sabotage::Route, options().patience);
+            assert!(
+                has(&faults, "FIB of n1: block ", &["(n3) has no route"]),
+                "{faults:#?}"
+            );
+            assert!(
+                has(&faults, "ping n1/p0 -> n3/p1: no answer", &[]),
+                "{faults:#?}"
+            );
+            assert!(!has(&faults, "ping n1/p0 -> n2/", &[]), "{faults:#?}");
+        },
+    );
+}
+
+#[test]
+fn a_masquerade_rule_is_named_with_the_address_that_the_receiver_saw() {
+    if !lab::has_nft() {
+        lab::skipped(
+            "lab-masquerade-sabotage",
+            "the program nft is not installed",
+        );
+        return;
+    }
+    with_programs(
+        "checks::a_masquerade_rule_is_named_with_the_address_that_the_receiver_saw",
+        |_| {
+            let faults = faults(Sabotage::Masquerade, options().patience);
+            assert!(
+                has(
+                    &faults,
+                    "source address n1/p0 -> n2/p0: receiver saw ",
+                    &["(n1's)"]
+                ),
+                "{faults:#?}"
+            );
+            assert!(
+                faults
+                    .iter()
+                    .all(|fault| fault.starts_with("source address n1/")),
+                "{faults:#?}"
+            );
+        },
+    );
+}
+
+#[test]
+fn a_blocked_session_is_named_at_both_ends() {
+    with_programs("checks::a_blocked_session_is_named_at_both_ends", |_| {
+        let faults = faults(Sabotage::Session, Duration::from_secs(10));
+        assert!(
+            has(&faults, "session n1 -> n3 ", &["not established"]),
+            "{faults:#?}"
+        );
+        assert!(
+            has(&faults, "session n3 -> n1 ", &["not established"]),
+            "{faults:#?}"
+        );
+        assert!(!has(&faults, "session n1 -> n2 ", &[]), "{faults:#?}");
+    });
+}

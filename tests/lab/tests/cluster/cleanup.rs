@@ -1,0 +1,113 @@
+//! `cargo lab` as a program: its exit code, its object, and what it leaves when killed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::{Programs, Report};
+
+/// The program, with the product built before.
+fn cargo_lab() -> Command {
+    Programs::build().unwrap_or_else(|error| panic!("{error}"));
+    Command::new(env!("CARGO_BIN_EXE_lab"))
+}
+
+/// The PID namespaces of the processes that descend from `pid`.
+fn inner_pid_namespaces(pid: u32) -> BTreeSet<String> {
+    let own = fs::read_link("/proc/self/ns/pid").unwrap();
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![pid];
+    while let Some(pid) = waiting.pop() {
+        let children =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            waiting.push(child.parse().unwrap());
+            if let Ok(namespace) = fs::read_link(format!("/proc/{child}/ns/pid"))
+                && namespace != own
+            {
+                found.insert(namespace.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found
+}
+
+fn members(namespaces: &BTreeSet<String>) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter(|process| {
+            fs::read_link(process.path().join("ns/pid"))
+                .is_ok_and(|namespace| namespaces.contains(&*namespace.to_string_lossy()))
+        })
+        .count()
+}
+
+#[test]
+fn the_object_has_the_promised_fields_and_nothing_is_left_behind() {
+    let output = cargo_lab()
+        .args(["--json", "--nodes", "4", "--pods", "1"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (report.sessions.expected, report.sessions.established),
+        (12, 12)
+    );
+    // 4 pods to 3 others each, and 4 nodes to 3 remote pods each.
+    assert_eq!((report.pings.sent, report.pings.lost), (24, 0));
+    assert_eq!(
+        (
+            report.mode.as_str(),
+            report.store.as_str(),
+            report.nodes.len()
+        ),
+        ("bgp", "local", 4)
+    );
+    assert!(
+        report.source_address_kept && report.converged_ms.is_some() && report.add_to_fib_ms.n > 0
+    );
+    assert_eq!(report.left_behind, Vec::<String>::new());
+}
+
+#[test]
+fn killing_the_lab_ends_everything_inside() {
+    let mut lab = cargo_lab()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let progress = BufReader::new(lab.stderr.take().unwrap());
+    // Agents and store run once the second stage is over.
+    let started = progress
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.contains("ok BGP sessions"));
+    assert!(started, "the lab did not get that far");
+    let inside = inner_pid_namespaces(lab.id());
+    assert!(members(&inside) > 4, "store, three agents, process 1");
+    lab.kill().unwrap();
+    lab.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while members(&inside) > 0 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert_eq!(members(&inside), 0, "processes outlived the lab");
+}
+
+#[test]
+fn a_wrong_option_is_an_error_of_usage() {
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["--mode", "geneve"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("geneve") && text.contains("vxlan-crosssubnet"),
+        "{text}"
+    );
+}

@@ -1,0 +1,112 @@
+//! An agent dies and comes back: the packets do not notice.
+
+use std::time::{Duration, Instant};
+
+use lab::{Lab, Pod, RouteChange, RouteMonitor, Stream};
+
+use crate::{options, with_programs};
+
+const PER_SECOND: u32 = 100;
+/// How long the agent is away: long enough for its peers to notice and for packets to be lost if anything was.
+const AWAY: Duration = Duration::from_secs(2);
+
+fn stream(from: &Pod, to: &Pod) -> Stream {
+    let name = format!("{} -> {}", from.label(), to.label());
+    Stream::start(
+        &name,
+        &from.namespace,
+        &to.namespace,
+        to.address,
+        PER_SECOND,
+    )
+    .unwrap()
+}
+
+/// The routes whose deletion was told within `time` or before.
+fn deletions(monitor: &mut RouteMonitor, time: Duration) -> Vec<String> {
+    let deadline = Instant::now() + time;
+    let mut deleted = Vec::new();
+    loop {
+        let events = monitor
+            .wait(deadline.saturating_duration_since(Instant::now()))
+            .unwrap();
+        if events.is_empty() {
+            return deleted;
+        }
+        let gone = events
+            .iter()
+            .filter(|event| event.change == RouteChange::Deleted);
+        deleted.extend(gone.map(|event| format!("{:?}", event.route)));
+    }
+}
+
+#[test]
+fn killing_an_agent_loses_no_packet_and_its_return_deletes_no_route() {
+    with_programs(
+        "restart::killing_an_agent_loses_no_packet_and_its_return_deletes_no_route",
+        |programs| {
+            let mut lab = Lab::start(options(), programs).unwrap_or_else(|error| panic!("{error}"));
+            lab.fill_pods(2)
+                .unwrap_or_else(|errors| panic!("{errors:?}"));
+            assert!(
+                lab.wait_converged()
+                    .unwrap_or_else(|error| panic!("{error}"))
+                    .is_some(),
+                "{:#?}",
+                lab.prove().faults
+            );
+            assert!(lab.prove().faults.is_empty());
+
+            let mut monitors: Vec<RouteMonitor> = lab
+                .topology
+                .sites
+                .iter()
+                .map(|site| RouteMonitor::open(&site.namespace).unwrap())
+                .collect();
+            let of = |node: &str, name: &str| {
+                lab.pods
+                    .iter()
+                    .find(|pod| pod.node == node && pod.name == name)
+                    .expect("two pods a node")
+            };
+            let streams = [
+                stream(of("n2", "p0"), of("n3", "p0")),
+                stream(of("n1", "p0"), of("n2", "p1")),
+                stream(of("n3", "p1"), of("n1", "p1")),
+                stream(of("n1", "p0"), of("n1", "p1")),
+            ];
+            lab.kill_agent(0).unwrap();
+            let mut deleted = deletions(&mut monitors[0], AWAY);
+            lab.restart_agent(0)
+                .unwrap_or_else(|error| panic!("{error}"));
+            assert!(
+                lab.wait_converged()
+                    .unwrap_or_else(|error| panic!("{error}"))
+                    .is_some(),
+                "{:#?}",
+                lab.prove().faults
+            );
+            deleted.extend(deletions(&mut monitors[0], AWAY));
+            assert_eq!(
+                deleted,
+                Vec::<String>::new(),
+                "routes deleted on the killed agent's node"
+            );
+
+            for stream in streams {
+                let outcome = stream.finish().unwrap();
+                assert!(outcome.sent > u64::from(PER_SECOND), "{outcome:?}");
+                assert!(outcome.lost.is_empty(), "{outcome:?}");
+            }
+            for (site, monitor) in lab.topology.sites.iter().zip(&mut monitors) {
+                assert_eq!(
+                    deletions(monitor, Duration::ZERO),
+                    Vec::<String>::new(),
+                    "routes deleted on {}",
+                    site.name
+                );
+            }
+            assert!(lab.prove().faults.is_empty(), "{:#?}", lab.prove().faults);
+        },
+    );
+}
