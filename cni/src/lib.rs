@@ -12,6 +12,8 @@
 //! Source: CNI specification 1.1.0, <https://github.com/containernetworking/cni/blob/main/SPEC.md>.
 
 pub mod client;
+pub mod netns;
+pub mod plugin;
 pub mod protocol;
 pub mod socket;
 pub mod spec;

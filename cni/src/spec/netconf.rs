@@ -1,0 +1,338 @@
+//! The network configuration a plugin gets on its standard input: the specification's keys and Calico's.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use crate::protocol::{Attachment, Command, IpamSettings, SOCKET_PATH};
+use crate::spec::environment::is_identifier;
+use crate::spec::error::{CniError, Code};
+use crate::spec::result::AddResult;
+use crate::spec::version::Version;
+
+/// Where Calico's agent writes the node's name once it is ready.
+pub const NODENAME_FILE: &str = "/var/lib/calico/nodename";
+
+/// A checked configuration. Keys that are not here are accepted and not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetConf {
+    /// Version the result must have.
+    pub cni_version: Version,
+    /// Name of the network.
+    pub name: String,
+    /// `agent_socket`: where the agent listens.
+    pub agent_socket: PathBuf,
+    /// `nodename`.
+    pub nodename: Option<String>,
+    /// `nodename_file`.
+    pub nodename_file: PathBuf,
+    /// `mtu` in bytes, 0 when the agent is to decide.
+    pub mtu_bytes: u32,
+    /// `container_settings.allow_ip_forwarding`.
+    pub allow_ip_forwarding: bool,
+    /// `policy.type`.
+    pub policy_type: String,
+    /// `ipam`.
+    pub ipam: IpamSettings,
+    /// `prevResult`.
+    pub prev_result: Option<AddResult>,
+    /// `cni.dev/valid-attachments`.
+    pub valid_attachments: Vec<Attachment>,
+}
+
+/// Reads the object and its version, which later errors are printed with.
+pub fn read_object(json: &[u8]) -> Result<(Map<String, Value>, Version), CniError> {
+    let decode = |msg: String| CniError::new(Code::DECODE, msg);
+    let value: Value = serde_json::from_slice(json).map_err(|error| {
+        decode(format!(
+            "network configuration on stdin is no JSON: {error}"
+        ))
+    })?;
+    let Value::Object(object) = value else {
+        return Err(decode(
+            "network configuration on stdin is no JSON object".to_owned(),
+        ));
+    };
+    let version = match object.get("cniVersion") {
+        None => Version::parse("")?,
+        Some(Value::String(text)) => Version::parse(text)?,
+        Some(other) => return Err(decode(format!("cniVersion: {other}; allowed: text"))),
+    };
+    Ok((object, version))
+}
+
+impl NetConf {
+    /// Checks the keys `command` needs. DEL and GC must work with what is left of a configuration: they need a name
+    /// only.
+    pub fn check(
+        object: &Map<String, Value>,
+        cni_version: Version,
+        command: Command,
+    ) -> Result<Self, CniError> {
+        let needed = match command {
+            Command::Add | Command::Del => Version::V0_1_0,
+            Command::Check => Version::V0_4_0,
+            Command::Status | Command::Gc => Version::V1_1_0,
+        };
+        if cni_version < needed {
+            let name = serde_json::to_string(&command).unwrap_or_default();
+            return Err(CniError::new(
+                Code::INCOMPATIBLE_VERSION,
+                format!(
+                    "cniVersion: \"{cni_version}\" has no command {name}; allowed: {needed} and later"
+                ),
+            ));
+        }
+        if object.contains_key("plugins") {
+            return Err(wrong(
+                "plugins: this is a network configuration list; a plugin gets one element of it, with name and cniVersion"
+                    .to_owned(),
+            ));
+        }
+        let fields = Fields { object, path: "" };
+        let lenient = matches!(command, Command::Del | Command::Gc);
+        let strict = !lenient;
+        let mut conf = Self {
+            cni_version,
+            name: network_name(fields)?,
+            agent_socket: fields.path("agent_socket", SOCKET_PATH)?,
+            nodename: fields.text("nodename")?.filter(|name| !name.is_empty()),
+            nodename_file: fields.path("nodename_file", NODENAME_FILE)?,
+            mtu_bytes: 0,
+            allow_ip_forwarding: false,
+            policy_type: String::new(),
+            ipam: IpamSettings::default(),
+            prev_result: None,
+            valid_attachments: Vec::new(),
+        };
+        if strict {
+            conf.mtu_bytes = mtu(fields)?;
+            conf.policy_type = policy_type(fields)?;
+            let settings = fields.object("container_settings")?;
+            conf.allow_ip_forwarding = match settings {
+                Some(settings) => settings.boolean("allow_ip_forwarding")?.unwrap_or(false),
+                None => false,
+            };
+            conf.ipam = ipam(fields)?;
+            supported_devices(fields)?;
+        }
+        let prev_result = object.get("prevResult").filter(|value| !value.is_null());
+        match (command, prev_result) {
+            (Command::Check, None) => {
+                return Err(wrong("prevResult: required for CHECK".to_owned()));
+            }
+            (Command::Check, Some(value)) => {
+                conf.prev_result = Some(AddResult::from_json(value, cni_version)?);
+            }
+            // DEL works without it, so a broken one must not stop it.
+            (Command::Del, Some(value)) => {
+                conf.prev_result = AddResult::from_json(value, cni_version).ok();
+            }
+            (Command::Add | Command::Del | Command::Status | Command::Gc, _) => {}
+        }
+        if command == Command::Gc {
+            conf.valid_attachments = valid_attachments(object)?;
+        }
+        Ok(conf)
+    }
+}
+
+fn wrong(msg: String) -> CniError {
+    CniError::new(Code::INVALID_CONFIG, msg)
+}
+
+fn network_name(fields: Fields<'_>) -> Result<String, CniError> {
+    let allowed = "allowed: a letter or digit, then letters, digits, '_', '.', '-'";
+    match fields.text("name")? {
+        Some(name) if is_identifier(&name) => Ok(name),
+        Some(name) => Err(wrong(format!("name: \"{name}\"; {allowed}"))),
+        None => Err(wrong(format!("name: required; {allowed}"))),
+    }
+}
+
+fn mtu(fields: Fields<'_>) -> Result<u32, CniError> {
+    let allowed = "allowed: 0 (the agent decides), or 68 to 65535";
+    match fields.object.get("mtu") {
+        None | Some(Value::Null) => Ok(0),
+        Some(value) => value
+            .as_u64()
+            .and_then(|mtu| u32::try_from(mtu).ok())
+            .filter(|mtu| *mtu == 0 || (68..=65_535).contains(mtu))
+            .ok_or_else(|| wrong(format!("mtu: {value}; {allowed}"))),
+    }
+}
+
+fn policy_type(fields: Fields<'_>) -> Result<String, CniError> {
+    let Some(policy) = fields.object("policy")? else {
+        return Ok(String::new());
+    };
+    match policy.text("type")?.unwrap_or_default() {
+        text if text.is_empty() || text == "k8s" => Ok(text),
+        other => Err(unsupported("policy.type", &other, "k8s, or none")),
+    }
+}
+
+fn ipam(fields: Fields<'_>) -> Result<IpamSettings, CniError> {
+    let Some(ipam) = fields.object("ipam")? else {
+        return Err(wrong(
+            "ipam.type: required; allowed: calico-ipam".to_owned(),
+        ));
+    };
+    match ipam.text("type")? {
+        Some(text) if text == "calico-ipam" => {}
+        Some(other) if !other.is_empty() => {
+            return Err(unsupported("ipam.type", &other, "calico-ipam"));
+        }
+        _ => {
+            return Err(wrong(
+                "ipam.type: required; allowed: calico-ipam".to_owned(),
+            ));
+        }
+    }
+    let settings = IpamSettings {
+        assign_ipv4: ipam.boolean("assign_ipv4")?.unwrap_or(true),
+        assign_ipv6: ipam.boolean("assign_ipv6")?.unwrap_or(false),
+        ipv4_pools: ipam.pools("ipv4_pools", |net| matches!(net, IpNet::V4(_)))?,
+        ipv6_pools: ipam.pools("ipv6_pools", |net| matches!(net, IpNet::V6(_)))?,
+    };
+    if !settings.assign_ipv4 && !settings.assign_ipv6 {
+        return Err(wrong(
+            "ipam.assign_ipv4 and ipam.assign_ipv6: both false; allowed: at least one true"
+                .to_owned(),
+        ));
+    }
+    Ok(settings)
+}
+
+fn supported_devices(fields: Fields<'_>) -> Result<(), CniError> {
+    match fields.text("device_type")?.unwrap_or_default() {
+        text if text.is_empty() || text == "veth" => {}
+        other => return Err(unsupported("device_type", &other, "veth")),
+    }
+    let Some(options) = fields.object("dataplane_options")? else {
+        return Ok(());
+    };
+    match options.text("type")?.unwrap_or_default() {
+        text if text.is_empty() => Ok(()),
+        other => Err(unsupported("dataplane_options.type", &other, "none")),
+    }
+}
+
+fn unsupported(field: &str, value: &str, allowed: &str) -> CniError {
+    CniError::new(
+        Code::UNSUPPORTED_FIELD,
+        format!("{field}: \"{value}\" is not supported; allowed: {allowed}"),
+    )
+}
+
+/// libcni writes the older key too; either will do. Without any nothing can be told apart, and nothing is deleted.
+fn valid_attachments(object: &Map<String, Value>) -> Result<Vec<Attachment>, CniError> {
+    const KEY: &str = "cni.dev/valid-attachments";
+    let list = object
+        .get(KEY)
+        .or_else(|| object.get("cni.dev/attachments"));
+    match list {
+        Some(list) => serde_json::from_value(list.clone()).map_err(|error| {
+            wrong(format!(
+                "{KEY}: {error}; allowed: a list of {{containerID, ifname}}"
+            ))
+        }),
+        None => Err(wrong(format!("{KEY}: required for GC"))),
+    }
+}
+
+/// An object and where it stands, so that errors can name fields.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    path: &'static str,
+}
+
+impl<'a> Fields<'a> {
+    fn name(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    fn value(&self, key: &str) -> Option<&'a Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>, CniError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(other) => Err(wrong(format!("{}: {other}; allowed: text", self.name(key)))),
+        }
+    }
+
+    fn path(&self, key: &str, default: &str) -> Result<PathBuf, CniError> {
+        match self.text(key)?.filter(|text| !text.is_empty()) {
+            None => Ok(PathBuf::from(default)),
+            Some(text) if text.starts_with('/') => Ok(PathBuf::from(text)),
+            Some(text) => Err(wrong(format!(
+                "{}: \"{text}\"; allowed: an absolute path",
+                self.name(key)
+            ))),
+        }
+    }
+
+    /// Calico's booleans are text in some places.
+    fn boolean(&self, key: &str) -> Result<Option<bool>, CniError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(Value::String(text)) => match text.as_str() {
+                "" => Ok(None),
+                "true" => Ok(Some(true)),
+                "false" => Ok(Some(false)),
+                _ => Err(wrong(format!(
+                    "{}: \"{text}\"; allowed: true, false",
+                    self.name(key)
+                ))),
+            },
+            Some(other) => Err(wrong(format!(
+                "{}: {other}; allowed: true, false",
+                self.name(key)
+            ))),
+        }
+    }
+
+    fn object(&self, key: &'static str) -> Result<Option<Fields<'a>>, CniError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(Fields { object, path: key })),
+            Some(other) => Err(wrong(format!(
+                "{}: {other}; allowed: an object",
+                self.name(key)
+            ))),
+        }
+    }
+
+    fn pools(&self, key: &str, is_right: fn(&IpNet) -> bool) -> Result<Vec<String>, CniError> {
+        let allowed = "allowed: names of IPPools or their CIDRs, of this family";
+        let field = self.name(key);
+        let Some(value) = self.value(key) else {
+            return Ok(Vec::new());
+        };
+        let Value::Array(list) = value else {
+            return Err(wrong(format!("{field}: {value}; {allowed}")));
+        };
+        list.iter()
+            .map(|entry| match entry {
+                Value::String(text) if !text.contains('/') && !text.is_empty() => Ok(text.clone()),
+                Value::String(text) if text.parse().as_ref().is_ok_and(is_right) => {
+                    Ok(text.clone())
+                }
+                other => Err(wrong(format!("{field}: {other}; {allowed}"))),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
