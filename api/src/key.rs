@@ -71,6 +71,16 @@ impl Kind {
         }
     }
 
+    /// The kind of this name, as in a manifest.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind of this lower-case plural, as in a path.
+    pub fn from_plural(plural: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.plural() == plural)
+    }
+
     /// Whether objects of this kind live in a namespace.
     pub const fn namespaced(self) -> bool {
         matches!(self, Self::WorkloadEndpoint)

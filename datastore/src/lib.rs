@@ -4,6 +4,7 @@
 //! compared and written in one transaction; a watch delivers every change after a revision, in order.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 pub mod history;
 pub mod memory;
 pub mod store;
