@@ -28,7 +28,7 @@ const RECEIVE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 const DATAGRAM_BYTES: usize = 64 * 1024;
 /// The kernel answers before `send` returns; this only bounds what should never happen.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a dump that changed while it was read, or a batch whose answers were lost, is tried.
+/// How often a dump that changed while it was read is tried, and a batch whose answers are all lost.
 const ATTEMPTS: usize = 5;
 
 /// A request that failed.
@@ -86,6 +86,8 @@ pub(crate) struct Requests {
     socket: Socket,
     sequence: u32,
     buffer: Box<[u8]>,
+    /// Answers were lost: what is queued is all that will come.
+    lossy: bool,
 }
 
 impl AsFd for Requests {
@@ -103,6 +105,7 @@ impl Requests {
             socket,
             sequence: 0,
             buffer: vec![0; DATAGRAM_BYTES].into_boxed_slice(),
+            lossy: false,
         })
     }
 
@@ -112,7 +115,9 @@ impl Requests {
     pub(crate) fn exchange(&mut self, batch: &Batch) -> Vec<Result<(), Failure>> {
         let mut results = vec![None; batch.len()];
         let mut last = Failure::from_errno(libc::EIO);
-        for _ in 0..ATTEMPTS {
+        let mut idle = 0;
+        while idle < ATTEMPTS {
+            let unanswered = missing(&results);
             match self.exchange_once(batch, &mut results, &mut |_| ()) {
                 Ok(()) => break,
                 Err(Broken::Again(failure)) => last = failure,
@@ -120,6 +125,9 @@ impl Requests {
                     last = failure;
                     break;
                 }
+            }
+            if missing(&results) == unanswered {
+                idle += 1;
             }
         }
         results
@@ -204,6 +212,7 @@ impl Requests {
         rustix::net::send(&self.socket, &datagram, SendFlags::empty())
             .map_err(|errno| Broken::Final(errno.into()))?;
         let deadline = Instant::now() + DEADLINE;
+        self.lossy = false;
         let mut left = pending.len();
         let mut interrupted = false;
         while left > 0 {
@@ -241,7 +250,9 @@ impl Requests {
     fn receive(&mut self, deadline: Instant) -> Result<usize, Broken> {
         use rustix::io::Errno;
         loop {
-            match rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC) {
+            let mut flags = RecvFlags::TRUNC;
+            flags.set(RecvFlags::DONTWAIT, self.lossy);
+            match rustix::net::recv(&self.socket, &mut self.buffer[..], flags) {
                 Ok((_, length)) if length > self.buffer.len() => {
                     let text = format!("a netlink message of {length} bytes was cut");
                     return Err(Broken::Final(Failure {
@@ -250,8 +261,10 @@ impl Requests {
                     }));
                 }
                 Ok((_, length)) => return Ok(length),
-                Err(Errno::NOBUFS) => {
-                    discard(self.socket.as_fd(), &mut self.buffer);
+                // What was not lost is still to be read.
+                Err(Errno::NOBUFS) => self.lossy = true,
+                Err(Errno::AGAIN) if self.lossy => {
+                    self.lossy = false;
                     return Err(Broken::Again(Failure::from_errno(libc::ENOBUFS)));
                 }
                 Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {}
@@ -266,6 +279,11 @@ impl Requests {
             }
         }
     }
+}
+
+/// How many messages have no answer yet.
+fn missing(results: &[Option<Result<(), Failure>>]) -> usize {
+    results.iter().filter(|result| result.is_none()).count()
 }
 
 /// Throws away what waits in the socket.
@@ -343,4 +361,29 @@ fn errno_text(errno: i32) -> String {
         .next()
         .unwrap_or_default()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::uapi::{AF_UNSPEC, IFLA_IFNAME, RTM_GETLINK};
+
+    #[test]
+    fn answers_that_do_not_fit_the_receive_buffer_are_asked_for_again() {
+        let mut requests = Requests::open().unwrap();
+        // The kernel's minimum holds about three acknowledgements.
+        set_socket_recv_buffer_size(&requests, 1).unwrap();
+        let mut batch = Batch::default();
+        for n in 0..BATCH_MESSAGES {
+            let name = format!("none{n}");
+            batch.request(RTM_GETLINK, 0, |writer| {
+                writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+                writer.attr_str(IFLA_IFNAME, &name);
+            });
+        }
+        for (n, result) in requests.exchange(&batch).into_iter().enumerate() {
+            let errno = result.err().map(|failure| failure.errno);
+            assert_eq!(errno, Some(libc::ENODEV), "message {n}");
+        }
+    }
 }

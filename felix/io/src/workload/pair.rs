@@ -257,20 +257,24 @@ fn host_sysctls(spec: &PairSpec) -> Result<(), WorkloadError> {
     let name = &spec.host_ifname;
     let mut wanted = vec![
         (format!("net/ipv4/conf/{name}/route_localnet"), "1"),
-        (format!("net/ipv4/neigh/{name}/proxy_delay"), "0"),
         (format!("net/ipv4/conf/{name}/proxy_arp"), "1"),
         (format!("net/ipv4/conf/{name}/forwarding"), "1"),
     ];
+    // A pod works without these two: proxy ARP then answers late, and the host may believe routers.
+    let mut wished = vec![(format!("net/ipv4/neigh/{name}/proxy_delay"), "0")];
     if spec.families == Families::Dual {
         for (key, value) in [
             ("disable_ipv6", "0"),
             ("accept_dad", "0"),
-            ("accept_ra", "0"),
             ("proxy_ndp", "1"),
             ("forwarding", "1"),
         ] {
             wanted.push((format!("net/ipv6/conf/{name}/{key}"), value));
         }
+        wished.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
+    }
+    if let Err(error) = write_all(name, &wished) {
+        tracing::warn!(ifname = %name, %error, "a wished setting of a pod's interface is refused");
     }
     write_all(name, &wanted)
 }

@@ -68,7 +68,8 @@ pub(crate) fn run(path: &str, body: impl Future<Output = ()>) {
     let output = match command.output() {
         Ok(output) => output,
         Err(error) if may_be_forbidden(&error) => {
-            println!("skipped: {name}: no namespaces for this user here: {error}");
+            println!("skipped: kernel-namespaces: {name}: this user may make none here: {error}");
+            assert!(std::env::var_os("CI").is_none(), "nothing is skipped in CI");
             return;
         }
         Err(error) => panic!("cannot run {name} in a namespace: {error}"),
