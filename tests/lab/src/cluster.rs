@@ -325,6 +325,7 @@ impl Lab {
         );
         let pod = runtime::add_pod(site, &name)?;
         self.pods.push(pod);
+        self.teach_router()?;
         Ok(&self.pods[self.pods.len() - 1])
     }
 
@@ -359,11 +360,28 @@ impl Lab {
                 Err(error) => errors.push(error),
             }
         }
+        errors.extend(self.teach_router().err());
         if errors.is_empty() {
             Ok(())
         } else {
             Err(errors)
         }
+    }
+
+    /// Plain routes between racks: the fabric has to know the way to every block, as its operator would see to.
+    fn teach_router(&self) -> Result<(), RuntimeError> {
+        if self.topology.racks.len() < 2 || self.options.mode != Mode::Bgp {
+            return Ok(());
+        }
+        for (block, owner) in self.blocks() {
+            self.topology
+                .route_on_router(block, owner)
+                .map_err(|error| RuntimeError::System {
+                    what: error.what,
+                    source: error.source,
+                })?;
+        }
+        Ok(())
     }
 
     /// Disconnects and removes all pods.

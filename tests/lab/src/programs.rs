@@ -1,6 +1,6 @@
 //! The product's programs: building them beside the lab, and finding them.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -65,13 +65,16 @@ impl Programs {
         let mut command = Command::new(&cargo);
         command
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-            .args(["build", "--quiet", "--target-dir"])
+            .args(["build", "--target-dir"])
             .arg(target);
         if programs.directory.ends_with("release") {
             command.arg("--release");
         }
         for (package, _) in PROGRAMS {
             command.args(["--package", package]);
+        }
+        if !io::stderr().is_terminal() {
+            command.arg("--quiet");
         }
         // Standard output is for the lab's own report.
         command.stdout(io::stderr());

@@ -98,6 +98,18 @@ impl Topology {
         Ok(topology)
     }
 
+    /// Puts one more machine on a rack's switch, e.g. for another product's BGP speaker. It is no node: it is in no mesh and gets no
+    /// agent. `host` is the last octet of its address, 2 to 10 or 211 to 254.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    ///
+    /// # Panics
+    /// When there is no such rack.
+    pub fn attach(&self, name: &str, host: u8, rack: u8) -> io::Result<Site> {
+        attach(name, host, &self.racks[usize::from(rack) - 1])
+    }
+
     /// Permanent ARP entries between all that share a subnet: the kernel's neighbour table is one for the whole machine
     /// (gc_thresh3, 1024 by default) and full meshes would fill it; permanent entries do not count.
     fn install_neighbours(&self) -> Result<(), NetlinkError> {
@@ -145,14 +157,18 @@ fn build_rack(number: u8, router: &NetNs) -> io::Result<Rack> {
 }
 
 fn build_site(index: usize, rack: &Rack) -> io::Result<Site> {
-    let name = format!("n{index}");
     let host = u8::try_from(10 + index).expect("NODES_MAX keeps addresses below 255");
+    attach(&format!("n{index}"), host, rack)
+}
+
+/// A new machine on a rack's switch.
+fn attach(name: &str, host: u8, rack: &Rack) -> io::Result<Site> {
     let address = Ipv4Addr::new(10, 10, rack.number, host);
-    let namespace = NetNs::new(&name)?;
+    let namespace = NetNs::new(name)?;
     let build = || -> Result<(), NetlinkError> {
         let mut netlink = open(&rack.switch)?;
-        netlink.add_veth(&name, "eth0", namespace.fd().as_raw_fd(), mac(address))?;
-        netlink.set_master(&name, BRIDGE)?;
+        netlink.add_veth(name, "eth0", namespace.fd().as_raw_fd(), mac(address))?;
+        netlink.set_master(name, BRIDGE)?;
         let mut netlink = open(&namespace)?;
         netlink.add_address("eth0", subnet(address))?;
         netlink.set_up("eth0")?;
@@ -162,7 +178,7 @@ fn build_site(index: usize, rack: &Rack) -> io::Result<Site> {
     build().map_err(NetlinkError::into_io)?;
     let namespace = namespace.with_mounts(mount_node_directories)?;
     Ok(Site {
-        name,
+        name: name.to_owned(),
         rack: rack.number,
         address,
         namespace,

@@ -42,13 +42,6 @@ impl Lab {
         if known.contains(&block) {
             return Ok(None);
         }
-        if self.topology.racks.len() > 1 && self.options.mode == crate::Mode::Bgp {
-            // Plain routes between racks: the fabric has to know the way.
-            let site = self.site(&pod.node).clone();
-            self.topology
-                .route_on_router(block, &site)
-                .map_err(|error| describe(&error))?;
-        }
         match listener.wait_for(block, Instant::now() + self.options.patience) {
             Some(at) => Ok(Some(at.saturating_duration_since(pod.started))),
             None => Err(format!(
