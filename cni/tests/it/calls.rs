@@ -1,0 +1,285 @@
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::PathBuf;
+
+use cni::protocol::{Command, Pod, Reply};
+use cni::spec::error::{CniError, Code};
+use cni::spec::result::{AddResult, Interface, IpConfig, Route};
+use cni::spec::version::Version;
+use serde_json::{Value, json};
+
+use crate::agent::{Call, OTHER_NAMESPACE, Scratch, Script, configuration, serve_one};
+
+fn net<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("valid")
+}
+
+/// A dual-stack result as the agent makes it.
+fn added() -> AddResult {
+    AddResult {
+        interfaces: vec![
+            Interface {
+                name: "cali12345678901".to_owned(),
+                ..Interface::default()
+            },
+            Interface {
+                name: "eth0".to_owned(),
+                mac: "0a:58:0a:00:00:05".to_owned(),
+                mtu: Some(1450),
+                sandbox: OTHER_NAMESPACE.to_owned(),
+            },
+        ],
+        ips: ["10.0.0.5/32", "fd00::5/128"]
+            .map(|address| IpConfig {
+                address: net(address),
+                gateway: None,
+                interface: Some(1),
+            })
+            .to_vec(),
+        routes: vec![
+            Route::new(net("0.0.0.0/0"), Some(net("169.254.1.1"))),
+            Route::new(net("::/0"), None),
+        ],
+        ..AddResult::default()
+    }
+}
+
+#[test]
+fn add_hands_over_the_pod_and_prints_the_result() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("agent.sock");
+    let agent = serve_one(&socket, Script::reply(&Reply::Added(added())));
+    let outcome = Call::new("ADD", &socket).run();
+    let (request, _) = agent.join().expect("the agent saw a request");
+
+    assert_eq!((outcome.exit_code, outcome.stderr.as_str()), (0, ""));
+    assert_eq!(outcome.json(), added().to_json(Version::V1_0_0));
+    assert_eq!(request.command, Command::Add);
+    assert_eq!(request.handle_id(), "k8s-pod-network.4f1c0de");
+    assert_eq!(request.orchestrator(), "k8s");
+    assert_eq!(
+        request.pod,
+        Some(Pod {
+            namespace: "default".to_owned(),
+            name: "web-0".to_owned(),
+            uid: "u1".to_owned(),
+        })
+    );
+    assert_eq!(request.ifname, "eth0");
+    assert_eq!(request.netns_path.as_deref(), Some(OTHER_NAMESPACE));
+    assert_eq!(
+        (request.mtu_bytes, request.policy_type.as_str()),
+        (1450, "k8s")
+    );
+    assert!(request.ipam.assign_ipv4 && !request.ipam.assign_ipv6);
+}
+
+#[test]
+fn the_descriptor_refers_to_the_namespace_of_cni_netns() {
+    let scratch = Scratch::new();
+    for (command, reply) in [("ADD", Reply::Added(added())), ("DEL", Reply::Done)] {
+        let socket = scratch.path(command);
+        let agent = serve_one(&socket, Script::reply(&reply));
+        Call::new(command, &socket).run();
+        let (_, inode) = agent.join().expect("the agent saw a request");
+        let expected = std::fs::metadata(OTHER_NAMESPACE).expect("it exists").ino();
+        assert_eq!(inode, Some(expected), "{command}");
+    }
+}
+
+#[test]
+fn each_version_gets_its_own_shape_of_result() {
+    let new = json!([
+        {"name": "cali12345678901"},
+        {"name": "eth0", "mac": "0a:58:0a:00:00:05", "sandbox": OTHER_NAMESPACE},
+    ]);
+    let mut with_mtu = new.clone();
+    with_mtu[1]["mtu"] = json!(1450);
+    let routes = json!([{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}, {"dst": "::/0"}]);
+    let numbered = json!([
+        {"address": "10.0.0.5/32", "interface": 1, "version": "4"},
+        {"address": "fd00::5/128", "interface": 1, "version": "6"},
+    ]);
+    let plain = json!([
+        {"address": "10.0.0.5/32", "interface": 1},
+        {"address": "fd00::5/128", "interface": 1},
+    ]);
+    let old = json!({
+        "ip4": {"ip": "10.0.0.5/32", "routes": [{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}]},
+        "ip6": {"ip": "fd00::5/128", "routes": [{"dst": "::/0"}]},
+    });
+    let middle = json!({"interfaces": new, "ips": numbered, "routes": routes});
+    let cases = [
+        ("0.1.0", old.clone()),
+        ("0.2.0", old),
+        ("0.3.0", middle.clone()),
+        ("0.3.1", middle.clone()),
+        ("0.4.0", middle),
+        (
+            "1.0.0",
+            json!({"interfaces": new, "ips": plain, "routes": routes}),
+        ),
+        (
+            "1.1.0",
+            json!({"interfaces": with_mtu, "ips": plain, "routes": routes}),
+        ),
+    ];
+    let scratch = Scratch::new();
+    for (version, mut expected) in cases {
+        let socket = scratch.path(version);
+        let agent = serve_one(&socket, Script::reply(&Reply::Added(added())));
+        let outcome = Call::new("ADD", &socket)
+            .stdin(configuration(version, &socket))
+            .run();
+        agent.join().expect("the agent saw a request");
+        expected["cniVersion"] = json!(version);
+        expected["dns"] = json!({});
+        assert_eq!(outcome.json(), expected);
+        let version = Version::parse(version).expect("known");
+        let mut kept = added();
+        if version < Version::V1_1_0 {
+            kept.interfaces[1].mtu = None;
+        }
+        if version < Version::V0_3_0 {
+            kept.interfaces.clear();
+            kept.ips.iter_mut().for_each(|ip| ip.interface = None);
+        }
+        assert_eq!(AddResult::from_json(&expected, version), Ok(kept));
+    }
+}
+
+#[test]
+fn check_hands_over_the_previous_result_and_says_nothing_on_success() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("agent.sock");
+    let agent = serve_one(&socket, Script::reply(&Reply::Done));
+    let mut conf = configuration("1.1.0", &socket);
+    conf["prevResult"] = added().to_json(Version::V1_1_0);
+    let outcome = Call::new("CHECK", &socket).stdin(conf).run();
+    let (request, inode) = agent.join().expect("the agent saw a request");
+    assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (0, ""));
+    assert_eq!(request.prev_result, Some(added()));
+    assert!(inode.is_some());
+}
+
+#[test]
+fn del_works_without_a_namespace_and_with_what_is_left_of_the_configuration() {
+    let scratch = Scratch::new();
+    let gone = scratch.path("gone-netns").display().to_string();
+    let file = scratch.path("plain-file");
+    std::fs::write(&file, "").expect("writable");
+    let file = file.display().to_string();
+    for (name, netns) in [
+        ("none", None),
+        ("empty", Some("")),
+        ("gone", Some(&*gone)),
+        ("file", Some(&*file)),
+    ] {
+        let socket = scratch.path(name);
+        let agent = serve_one(&socket, Script::reply(&Reply::Done));
+        let call = Call::new("DEL", &socket)
+            .set("CNI_ARGS", "nonsense")
+            .stdin(json!({"name": "n", "agent_socket": socket, "prevResult": "nonsense"}));
+        let call = match netns {
+            Some(path) => call.set("CNI_NETNS", path),
+            None => call.unset("CNI_NETNS"),
+        };
+        let outcome = call.run();
+        let (request, inode) = agent.join().expect("the agent saw a request");
+        assert_eq!(
+            (outcome.exit_code, outcome.stdout.as_str()),
+            (0, ""),
+            "{name}"
+        );
+        assert_eq!((request.command, inode), (Command::Del, None), "{name}");
+        assert_eq!(request.container_id, "4f1c0de");
+    }
+}
+
+#[test]
+fn status_and_gc_need_no_container() {
+    let scratch = Scratch::new();
+    for command in ["STATUS", "GC"] {
+        let socket = scratch.path(command);
+        let agent = serve_one(&socket, Script::reply(&Reply::Done));
+        let mut conf = configuration("1.1.0", &socket);
+        conf["cni.dev/valid-attachments"] = json!([{"containerID": "a", "ifname": "eth0"}]);
+        let outcome = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"]
+            .into_iter()
+            .fold(Call::new(command, &socket), Call::unset)
+            .stdin(conf)
+            .run();
+        let (request, inode) = agent.join().expect("the agent saw a request");
+        assert_eq!(
+            (outcome.exit_code, outcome.stdout.as_str(), inode),
+            (0, "", None)
+        );
+        let kept: Vec<_> = request
+            .valid_attachments
+            .iter()
+            .map(|a| a.container_id.as_str())
+            .collect();
+        let expected: &[&str] = if command == "GC" { &["a"] } else { &[] };
+        assert_eq!(kept, expected);
+    }
+}
+
+#[test]
+fn the_agents_error_is_the_plugins_error() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("agent.sock");
+    let error = CniError::new(Code::NO_ADDRESS, "no pools").with_details("a: disabled");
+    let agent = serve_one(&socket, Script::reply(&Reply::Failed(error)));
+    let outcome = Call::new("ADD", &socket).run();
+    agent.join().expect("the agent saw a request");
+    assert_eq!(outcome.error(100), "no pools");
+    let expected = json!({
+        "cniVersion": "1.0.0", "code": 100, "msg": "no pools", "details": "a: disabled",
+    });
+    assert_eq!(outcome.json(), expected);
+}
+
+#[test]
+fn version_is_answered_under_both_names_without_an_agent() {
+    let scratch = Scratch::new();
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_tortie-cni"));
+    for name in ["calico", "calico-ipam"] {
+        let link = scratch.path(name);
+        symlink(&program, &link).expect("a link can be made");
+        let call = Call::new("VERSION", &scratch.path("nobody"))
+            .program(&link)
+            .unset("CNI_PATH");
+        for (stdin, version) in [("{\"cniVersion\":\"0.4.0\"}", "0.4.0"), ("", "1.1.0")] {
+            let outcome = call.clone().stdin(stdin).run();
+            assert_eq!(outcome.exit_code, 0, "{name}");
+            let answer = outcome.json();
+            assert_eq!(answer["cniVersion"], version);
+            let supported: &Vec<Value> = answer["supportedVersions"].as_array().expect("a list");
+            assert_eq!(supported.len(), 7);
+        }
+    }
+}
+
+#[test]
+fn called_as_calico_ipam_it_says_where_ipam_is() {
+    let scratch = Scratch::new();
+    let link = scratch.path("calico-ipam");
+    symlink(env!("CARGO_BIN_EXE_tortie-cni"), &link).expect("a link can be made");
+    let call = Call::new("ADD", &scratch.path("nobody")).program(&link);
+    let msg = call.run().error(2);
+    assert!(
+        msg.contains("node's agent") && msg.contains("ipam.type"),
+        "{msg}"
+    );
+}
+
+#[test]
+fn a_person_is_told_what_it_is() {
+    let call = Call::new("ADD", &Scratch::new().path("nobody")).unset("CNI_COMMAND");
+    let outcome = call.run();
+    assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (0, ""));
+    assert!(
+        outcome.stderr.contains("CNI versions: 0.1.0"),
+        "{}",
+        outcome.stderr
+    );
+}

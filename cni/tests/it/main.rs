@@ -1,0 +1,6 @@
+//! The real program, called as a runtime calls it, against a scripted agent.
+
+mod agent;
+mod bad_input;
+mod calls;
+mod protocol;
