@@ -1,15 +1,34 @@
 //! The calculation graph: objects, BGP routes and the host's own links into rows of the wanted kernel, the speaker's
 //! configuration and the prefixes to announce.
+//!
+//! `handle_*` files each fact with the node it belongs to (pool, host, workload, block, bgp_route, underlay) and notes what
+//! may follow from it; [`Graph::flush`] works the notes off in a fixed order.
 
-#![allow(dead_code)]
-
+mod bgp_route;
+mod block;
 mod changes;
+mod device;
+mod dirty;
+mod host;
+mod local;
+mod origination;
+mod peers;
+mod pool;
 mod problem;
+mod route;
 mod settings;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod underlay;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::bgp::BGPConfigurationSpec;
 use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::config::Config;
@@ -18,22 +37,64 @@ use ipnet::IpNet;
 
 use crate::desired::{Row, RowKey};
 use crate::kernel::KernelEvent;
+use crate::ownership::Ownership;
+use bgp_route::BgpRoutes;
+use block::Blocks;
 use changes::Changes;
+use dirty::Dirty;
+use host::Host;
+use local::Local;
+use peers::{Inputs, Peer, Peers};
+use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
+use route::{Facts, Plan};
 pub use settings::{ClusterRoutes, Settings};
+use tunnel::Tunnels;
+use underlay::{Change, Underlay};
+use workload::Workloads;
 
 /// The calculation graph of one node.
 ///
 /// Facts go in through `handle_*` in any order and number; [`flush`](Self::flush) works them off; the `poll_*` outputs
 /// then hold what changed, at most one value a key. Outputs depend on the present facts only, never on their order.
 /// Nothing comes out before [`in_sync`](Self::in_sync).
-#[derive(Debug)]
 pub struct Graph {
     settings: Settings,
-    invalid: BTreeMap<Key, Arc<str>>,
+    ownership: Ownership,
     synced: BTreeSet<Kind>,
+    dirty: Dirty,
+    // Facts.
+    invalid: BTreeMap<Key, Arc<str>>,
+    pools: Pools,
+    hosts: BTreeMap<String, Host>,
+    workloads: Workloads,
+    blocks: Blocks,
+    bgp_routes: BgpRoutes,
+    bgp_configs: BTreeMap<String, BGPConfigurationSpec>,
+    bgp_peers: BTreeMap<Key, Peer>,
+    underlay: Underlay,
+    // What follows from them.
+    started: bool,
+    local: Local,
+    /// Destination → the key of its planned route.
+    routes: BTreeMap<IpNet, RowKey>,
+    skipped: BTreeMap<IpNet, Reason>,
+    neighbours: BTreeMap<IpAddr, RowKey>,
+    tunnels: Tunnels,
+    peers: Peers,
+    // Outputs.
     rows: Changes<RowKey, Row>,
     originations: Changes<IpNet, Origination>,
+    config: Option<Config>,
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph")
+            .field("node", &self.settings.node_name)
+            .field("dirty", &self.dirty)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Graph {
@@ -51,18 +112,68 @@ impl Graph {
     /// A graph that knows nothing yet.
     pub fn new(settings: Settings) -> Self {
         Self {
+            ownership: settings.ownership(),
             settings,
-            invalid: BTreeMap::new(),
             synced: BTreeSet::new(),
+            dirty: Dirty::default(),
+            invalid: BTreeMap::new(),
+            pools: Pools::default(),
+            hosts: BTreeMap::new(),
+            workloads: Workloads::default(),
+            blocks: Blocks::default(),
+            bgp_routes: BgpRoutes::default(),
+            bgp_configs: BTreeMap::new(),
+            bgp_peers: BTreeMap::new(),
+            underlay: Underlay::default(),
+            started: false,
+            local: Local::default(),
+            routes: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            tunnels: Tunnels::default(),
+            peers: Peers::default(),
             rows: Changes::default(),
             originations: Changes::default(),
+            config: None,
         }
     }
 
-    /// An object was written, or is gone (`None`). Kinds the graph has no use for are ignored.
+    /// An object was written, or is gone (`None`). Kinds the graph has no use for, and objects of another kind than the
+    /// key's, are ignored.
     pub fn handle_update(&mut self, key: &Key, object: Option<&Object>) {
-        let _ = object;
         self.invalid.remove(key);
+        macro_rules! spec {
+            ($variant:ident) => {
+                match object {
+                    Some(Object::$variant(object)) => Some(object),
+                    Some(_) => return,
+                    None => None,
+                }
+            };
+        }
+        match key.kind {
+            Kind::IPPool => self.update_pool(key, spec!(IPPool)),
+            Kind::Node => self.update_node(key, spec!(Node)),
+            Kind::BGPConfiguration => self.update_bgp_config(key, spec!(BGPConfiguration)),
+            Kind::BGPPeer => self.update_bgp_peer(key, spec!(BGPPeer)),
+            Kind::WorkloadEndpoint => self.update_workload(key, spec!(WorkloadEndpoint)),
+            Kind::IPAMBlock => {
+                let touched = self
+                    .blocks
+                    .update(key, spec!(IPAMBlock).map(|object| &object.spec));
+                self.touch_ranges(touched);
+            }
+            Kind::BlockAffinity => {
+                let ours = spec!(BlockAffinity)
+                    .map(|object| &object.spec)
+                    .filter(|spec| {
+                        spec.node == self.settings.node_name && spec.affinity_type == "host"
+                    });
+                let touched = self.blocks.update_claim(key, ours);
+                self.touch_ranges(touched);
+            }
+            Kind::IPAMConfig | Kind::IPAMHandle => {}
+        }
     }
 
     /// An object cannot be read or does not validate: it counts as absent, and [`problems`](Self::problems) says why.
@@ -78,37 +189,61 @@ impl Graph {
 
     /// The best BGP route of a prefix changed.
     pub fn handle_bgp_route(&mut self, change: RouteChange) {
-        let _ = change;
+        self.dirty.prefixes.extend(self.bgp_routes.update(change));
     }
 
     /// The host's links, addresses and routes changed. Every event may be given, also about the agent's own rows.
     pub fn handle_kernel_event(&mut self, event: &KernelEvent) {
-        let _ = event;
+        if self.underlay.update(&self.ownership, event) == Change::Some {
+            self.dirty.underlay = true;
+        }
     }
 
     /// The host is being read again: what is not told until [`handle_kernel_in_sync`](Self::handle_kernel_in_sync) is
     /// gone by then.
-    pub fn handle_kernel_resync(&mut self) {}
+    pub fn handle_kernel_resync(&mut self) {
+        self.underlay.resync_begin();
+    }
 
     /// All links, addresses and routes of the host have been given.
-    pub fn handle_kernel_in_sync(&mut self) {}
+    pub fn handle_kernel_in_sync(&mut self) {
+        if self.underlay.resync_end() == Change::Some {
+            self.dirty.underlay = true;
+        }
+    }
 
-    /// Whether all facts of the start are known: from the next flush on what is not wanted may be deleted.
+    /// Whether all facts of the start are known: what the next flush does not want may be deleted.
     pub fn in_sync(&self) -> bool {
-        Self::KINDS.iter().all(|kind| self.synced.contains(kind))
+        self.underlay.is_synced() && Self::KINDS.iter().all(|kind| self.synced.contains(kind))
     }
 
     /// Works off what was handled since the last flush.
-    pub fn flush(&mut self) {}
+    pub fn flush(&mut self) {
+        if !self.in_sync() {
+            return;
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if !self.started {
+            self.started = true;
+            dirty.everything();
+        }
+        self.flush_underlay(&mut dirty);
+        self.flush_local(&mut dirty);
+        self.flush_prefixes(&dirty);
+        self.flush_tunnels(&dirty);
+        self.flush_devices(&dirty);
+        self.flush_peers(&dirty);
+    }
 
     /// A row of the wanted kernel that changed; `None` in the pair when it is no longer wanted.
     pub fn poll_desired(&mut self) -> Option<(RowKey, Option<Row>)> {
         self.rows.poll()
     }
 
-    /// The speaker's configuration, when it changed. Nothing while the node has no address, or does not speak BGP.
+    /// The speaker's configuration, when it changed. Nothing until the node has an address, or when it does not speak
+    /// BGP; a node that loses its addresses is left with a configuration without peers.
     pub fn poll_bgp_config(&mut self) -> Option<Config> {
-        None
+        self.config.take()
     }
 
     /// A prefix to announce, or no longer to announce.
@@ -118,28 +253,274 @@ impl Graph {
 
     /// Whether every prefix this node announces has been polled: from then on the speaker may send End-of-RIB.
     pub fn originations_complete(&self) -> bool {
-        self.in_sync() && self.originations.is_read()
+        self.started && self.originations.is_read()
     }
 
     /// What is skipped, and why, sorted.
     pub fn problems(&self) -> Vec<Problem> {
-        self.invalid
-            .iter()
-            .map(|(key, why)| Problem {
-                subject: Subject::Object(key.clone()),
-                field: "",
-                reason: Reason::Invalid(why.clone()),
-            })
-            .collect()
+        let invalid = self.invalid.iter().map(|(key, why)| Problem {
+            subject: Subject::Object(key.clone()),
+            field: "",
+            reason: Reason::Invalid(why.clone()),
+        });
+        let skipped = self.skipped.iter().map(|(prefix, reason)| Problem {
+            subject: Subject::Prefix(*prefix),
+            field: "",
+            reason: reason.clone(),
+        });
+        let mut all: Vec<Problem> = invalid
+            .chain(skipped)
+            .chain(self.pools.problems())
+            .chain(self.workloads.problems())
+            .chain(self.tunnels.problems.iter().cloned())
+            .chain(self.peers.problems.iter().cloned())
+            .collect();
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// MTU for pods: the smallest of the tunnels in use, else the host's; `None` while the host's is not known.
     pub fn pod_mtu_bytes(&self) -> Option<u32> {
-        None
+        self.local.pod_mtu_bytes()
     }
 
     /// Its settings.
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+}
+
+/// Filing of facts.
+impl Graph {
+    fn update_pool(&mut self, key: &Key, pool: Option<&api::pool::IPPool>) {
+        let ranges = self.pools.update(key, pool.map(|pool| &pool.spec));
+        if !ranges.is_empty() {
+            self.dirty.local = true;
+            self.dirty.peers = true;
+        }
+        for range in ranges {
+            self.dirty
+                .prefixes
+                .extend(self.blocks.prefixes_inside(&range));
+            self.dirty
+                .prefixes
+                .extend(self.bgp_routes.prefixes_inside(&range));
+            self.dirty.prefixes.extend(self.addrs_inside(&range));
+        }
+    }
+
+    fn update_node(&mut self, key: &Key, node: Option<&api::node::Node>) {
+        let new = node.map(|node| Host::of(&key.name, &node.spec, &node.metadata.labels));
+        if self.hosts.get(&key.name) == new.as_ref() {
+            return;
+        }
+        match new {
+            Some(new) => self.hosts.insert(key.name.clone(), new),
+            None => self.hosts.remove(&key.name),
+        };
+        self.dirty.prefixes.extend(self.blocks.of_node(&key.name));
+        self.dirty.local = true;
+        self.dirty.tunnels = true;
+        self.dirty.peers = true;
+    }
+
+    fn update_bgp_config(&mut self, key: &Key, config: Option<&api::bgp::BGPConfiguration>) {
+        match config {
+            Some(config) => {
+                let spec = config.spec.clone();
+                self.bgp_configs.insert(key.name.clone(), spec);
+            }
+            None => {
+                self.bgp_configs.remove(&key.name);
+            }
+        }
+        self.dirty.peers = true;
+    }
+
+    fn update_bgp_peer(&mut self, key: &Key, peer: Option<&api::bgp::BGPPeer>) {
+        match peer {
+            Some(peer) => {
+                let peer = Peer {
+                    created: peer.metadata.creation_timestamp.clone(),
+                    spec: peer.spec.clone(),
+                };
+                self.bgp_peers.insert(key.clone(), peer);
+            }
+            None => {
+                self.bgp_peers.remove(key);
+            }
+        }
+        self.dirty.peers = true;
+    }
+
+    fn update_workload(&mut self, key: &Key, endpoint: Option<&api::endpoint::WorkloadEndpoint>) {
+        let ours = endpoint
+            .map(|endpoint| &endpoint.spec)
+            .filter(|spec| spec.node == self.settings.node_name);
+        let touched = self.workloads.update(key, ours);
+        self.dirty.ifnames.extend(touched.ifnames);
+        for addr in touched.addrs {
+            self.dirty.prefixes.insert(IpNet::from(addr));
+            self.dirty.neighbours.insert(addr);
+        }
+    }
+
+    /// Blocks and claims decide about themselves and about whether addresses inside them are announced.
+    fn touch_ranges(&mut self, ranges: impl IntoIterator<Item = IpNet>) {
+        for range in ranges {
+            self.dirty.prefixes.insert(range);
+            self.dirty.prefixes.extend(self.addrs_inside(&range));
+        }
+    }
+
+    /// This node's own addresses inside a range: of pods and of tunnels.
+    fn addrs_inside(&self, range: &IpNet) -> Vec<IpNet> {
+        let tunnels = self.local.tunnel_prefixes();
+        self.workloads
+            .addrs_inside(range)
+            .chain(tunnels.filter(|addr| range.contains(addr)))
+            .collect()
+    }
+}
+
+/// Working off, in the order of [`Graph::flush`].
+impl Graph {
+    fn flush_underlay(&mut self, dirty: &mut Dirty) {
+        if dirty.underlay {
+            dirty.local = true;
+            if self.underlay.flush() == Change::Some {
+                dirty.bgp_prefixes = true;
+            }
+        }
+    }
+
+    fn flush_local(&mut self, dirty: &mut Dirty) {
+        if !dirty.local {
+            return;
+        }
+        let local = Local::derive(&self.settings, &self.hosts, &self.pools, &self.underlay);
+        if local != self.local {
+            self.local = local;
+            dirty.all_prefixes = true;
+            dirty.tunnels = true;
+        }
+    }
+
+    /// Routes and originations.
+    fn flush_prefixes(&mut self, dirty: &Dirty) {
+        let mut prefixes = dirty.prefixes.clone();
+        if dirty.all_prefixes || dirty.bgp_prefixes {
+            prefixes.extend(self.bgp_routes.prefixes());
+        }
+        if dirty.all_prefixes {
+            prefixes.extend(self.blocks.prefixes());
+            prefixes.extend(self.workloads.addrs());
+            prefixes.extend(self.local.tunnel_prefixes());
+            prefixes.extend(self.routes.keys());
+            prefixes.extend(self.originations.keys());
+        }
+        let facts = Facts {
+            settings: &self.settings,
+            remote_protocol: self.ownership.remote_protocol(),
+            local: &self.local,
+            pools: &self.pools,
+            hosts: &self.hosts,
+            workloads: &self.workloads,
+            blocks: &self.blocks,
+            bgp: &self.bgp_routes,
+            underlay: &self.underlay,
+        };
+        for prefix in prefixes {
+            self.originations.put(prefix, facts.originate(prefix));
+            let (row, skipped) = match facts.plan(prefix) {
+                Plan::Nothing => (None, None),
+                Plan::Route(key, spec) => (Some(Row::Route(key, spec)), None),
+                Plan::Skipped(reason) => (None, Some(reason)),
+            };
+            put_keyed(&mut self.rows, &mut self.routes, prefix, row);
+            match skipped {
+                Some(reason) => self.skipped.insert(prefix, reason),
+                None => self.skipped.remove(&prefix),
+            };
+        }
+    }
+
+    fn flush_tunnels(&mut self, dirty: &Dirty) {
+        if !dirty.tunnels {
+            return;
+        }
+        let tunnels = Tunnels::derive(&self.settings, &self.local, &self.hosts);
+        let old = std::mem::replace(&mut self.tunnels, tunnels);
+        for key in old.rows.into_keys() {
+            if !self.tunnels.rows.contains_key(&key) {
+                self.rows.put(key, None);
+            }
+        }
+        for (key, row) in &self.tunnels.rows {
+            self.rows.put(key.clone(), Some(row.clone()));
+        }
+    }
+
+    /// Sysctls and neighbours of pods' devices.
+    fn flush_devices(&mut self, dirty: &Dirty) {
+        if dirty.host {
+            for row in device::host_sysctls(&self.settings) {
+                self.rows.put(row.key(), Some(row));
+            }
+        }
+        for ifname in &dirty.ifnames {
+            let wanted = self.workloads.has_device(ifname);
+            for row in device::device_sysctls(&self.settings, ifname) {
+                self.rows.put(row.key(), wanted.then_some(row));
+            }
+        }
+        for addr in &dirty.neighbours {
+            let row = device::neighbour(&self.workloads, *addr);
+            put_keyed(&mut self.rows, &mut self.neighbours, *addr, row);
+        }
+    }
+
+    fn flush_peers(&mut self, dirty: &Dirty) {
+        if !dirty.peers {
+            return;
+        }
+        let mut peers = Peers::derive(&Inputs {
+            settings: &self.settings,
+            hosts: &self.hosts,
+            pools: &self.pools,
+            configs: &self.bgp_configs,
+            peers: &self.bgp_peers,
+        });
+        if peers.config.is_none() {
+            peers.config = self.peers.config.take().map(|config| Config {
+                peers: BTreeMap::new(),
+                ..config
+            });
+        }
+        if peers.config != self.peers.config {
+            self.config.clone_from(&peers.config);
+        }
+        self.peers = peers;
+    }
+}
+
+/// Puts a row whose key may differ from the key of the row that was there for the same `at`.
+fn put_keyed<K: Ord>(
+    rows: &mut Changes<RowKey, Row>,
+    keys: &mut BTreeMap<K, RowKey>,
+    at: K,
+    row: Option<Row>,
+) {
+    let key = row.as_ref().map(Row::key);
+    let old = match &key {
+        Some(key) => keys.insert(at, key.clone()),
+        None => keys.remove(&at),
+    };
+    if let Some(old) = old.filter(|old| Some(old) != key.as_ref()) {
+        rows.put(old, None);
+    }
+    if let Some(key) = key {
+        rows.put(key, row);
     }
 }

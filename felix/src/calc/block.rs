@@ -1,0 +1,214 @@
+//! IPAM blocks and this node's claims on them: who has which part of a pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::ipam::{AffinityState, BlockAffinitySpec, IPAMBlockSpec};
+use api::key::Key;
+use ipnet::IpNet;
+
+/// What the graph uses of an IPAMBlock object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Block {
+    range: IpNet,
+    /// The node whose block it is.
+    owner: Option<String>,
+    /// Addresses held by nodes other than the owner.
+    away: BTreeMap<IpNet, String>,
+}
+
+impl Block {
+    fn of(spec: &IPAMBlockSpec) -> Self {
+        let range = spec.cidr.trunc();
+        let owner = spec
+            .affinity
+            .as_deref()
+            .and_then(|affinity| affinity.strip_prefix("host:"))
+            .map(str::to_owned);
+        let away = spec
+            .allocations
+            .iter()
+            .zip(range.hosts_all())
+            .filter_map(|(slot, addr)| {
+                let node = spec.attributes.get((*slot)?)?.secondary.get("node")?;
+                (owner.as_ref() != Some(node)).then(|| (addr, node.clone()))
+            })
+            .collect();
+        Self { range, owner, away }
+    }
+}
+
+/// Every address of a range, network and broadcast included.
+trait HostsAll {
+    fn hosts_all(&self) -> Box<dyn Iterator<Item = IpNet>>;
+}
+
+impl HostsAll for IpNet {
+    fn hosts_all(&self) -> Box<dyn Iterator<Item = IpNet>> {
+        match self.subnets(self.max_prefix_len()) {
+            Ok(addrs) => Box::new(addrs),
+            Err(_) => Box::new(std::iter::empty()),
+        }
+    }
+}
+
+/// All blocks, and the claims of one node.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    by_key: BTreeMap<Key, Block>,
+    by_range: BTreeMap<IpNet, BTreeSet<Key>>,
+    /// Address → blocks that say another node than their owner has it.
+    away: BTreeMap<IpNet, BTreeSet<Key>>,
+    /// Node → blocks it owns or has an address of.
+    by_node: BTreeMap<String, BTreeSet<Key>>,
+    claims: BTreeMap<Key, (IpNet, AffinityState)>,
+    claims_by_range: BTreeMap<IpNet, BTreeSet<Key>>,
+}
+
+impl Blocks {
+    /// Gives the prefixes for which something changed.
+    pub(super) fn update(&mut self, key: &Key, spec: Option<&IPAMBlockSpec>) -> BTreeSet<IpNet> {
+        let new = spec.filter(|spec| !spec.deleted).map(Block::of);
+        let mut touched = BTreeSet::new();
+        if self.by_key.get(key) == new.as_ref() {
+            return touched;
+        }
+        if let Some(old) = self.by_key.remove(key) {
+            unindex(&mut self.by_range, &old.range, key);
+            for addr in old.away.keys() {
+                unindex(&mut self.away, addr, key);
+            }
+            for node in old.owner.iter().chain(old.away.values()) {
+                unindex(&mut self.by_node, node, key);
+            }
+            touched.insert(old.range);
+            touched.extend(old.away.into_keys());
+        }
+        if let Some(new) = new {
+            index(&mut self.by_range, new.range, key);
+            for addr in new.away.keys() {
+                index(&mut self.away, *addr, key);
+            }
+            for node in new.owner.iter().chain(new.away.values()) {
+                index(&mut self.by_node, node.clone(), key);
+            }
+            touched.insert(new.range);
+            touched.extend(new.away.keys().copied());
+            self.by_key.insert(key.clone(), new);
+        }
+        touched
+    }
+
+    /// A claim of this node, or one that is gone. Gives the ranges for which something changed.
+    pub(super) fn update_claim(
+        &mut self,
+        key: &Key,
+        spec: Option<&BlockAffinitySpec>,
+    ) -> Vec<IpNet> {
+        let new = spec
+            .filter(|spec| spec.deleted != "true")
+            .map(|spec| (spec.cidr.trunc(), spec.state));
+        if self.claims.get(key) == new.as_ref() {
+            return Vec::new();
+        }
+        let mut touched = Vec::new();
+        if let Some((range, _)) = self.claims.remove(key) {
+            unindex(&mut self.claims_by_range, &range, key);
+            touched.push(range);
+        }
+        if let Some((range, state)) = new {
+            index(&mut self.claims_by_range, range, key);
+            self.claims.insert(key.clone(), (range, state));
+            touched.push(range);
+        }
+        touched
+    }
+
+    fn block(&self, range: &IpNet) -> Option<&Block> {
+        self.by_key.get(self.by_range.get(range)?.first()?)
+    }
+
+    /// The node that the block with exactly this range belongs to.
+    pub(super) fn owner(&self, range: &IpNet) -> Option<&str> {
+        self.block(range)?.owner.as_deref()
+    }
+
+    /// The node that has an address although the address's block belongs to another node, or to none.
+    pub(super) fn borrower(&self, addr: &IpNet) -> Option<&str> {
+        let key = self.away.get(addr)?.first()?;
+        self.by_key.get(key)?.away.get(addr).map(String::as_str)
+    }
+
+    /// This node's claim, as far as the block itself does not belong to another.
+    pub(super) fn claim(&self, node: &str, range: &IpNet) -> Option<AffinityState> {
+        let key = self.claims_by_range.get(range)?.first()?;
+        let (_, state) = self.claims.get(key)?;
+        match self.block(range) {
+            Some(block) if block.owner.as_deref() != Some(node) => None,
+            Some(_) | None => Some(*state),
+        }
+    }
+
+    /// Whether the block with exactly this range is this node's to drop unused addresses of. While the block itself
+    /// has not arrived the claim decides.
+    pub(super) fn is_local(&self, node: &str, range: &IpNet) -> bool {
+        match self.block(range) {
+            Some(block) => block.owner.as_deref() == Some(node),
+            None => matches!(
+                self.claim(node, range),
+                Some(AffinityState::Confirmed | AffinityState::PendingDeletion)
+            ),
+        }
+    }
+
+    /// Whether the address lies in a block that this node announces as a whole.
+    pub(super) fn is_aggregated(&self, node: &str, addr: &IpNet) -> bool {
+        let mut range = *addr;
+        while let Some(wider) = range.supernet() {
+            if self.claim(node, &wider) == Some(AffinityState::Confirmed) {
+                return true;
+            }
+            range = wider;
+        }
+        false
+    }
+
+    /// Prefixes that a node's addresses decide about.
+    pub(super) fn of_node(&self, node: &str) -> BTreeSet<IpNet> {
+        self.by_node
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.by_key.get(key))
+            .flat_map(|block| std::iter::once(block.range).chain(block.away.keys().copied()))
+            .collect()
+    }
+
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.by_range
+            .keys()
+            .chain(self.away.keys())
+            .chain(self.claims_by_range.keys())
+            .copied()
+    }
+
+    pub(super) fn prefixes_inside(&self, range: &IpNet) -> Vec<IpNet> {
+        let span = super::dirty::inside(range);
+        let blocks = self.by_range.range(span.clone()).map(|(prefix, _)| prefix);
+        let away = self.away.range(span.clone()).map(|(prefix, _)| prefix);
+        let claims = self.claims_by_range.range(span).map(|(prefix, _)| prefix);
+        blocks.chain(away).chain(claims).copied().collect()
+    }
+}
+
+fn index<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Key>>, at: K, key: &Key) {
+    index.entry(at).or_default().insert(key.clone());
+}
+
+fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Key>>, at: &K, key: &Key) {
+    if let Some(keys) = index.get_mut(at) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(at);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Pods' devices: sysctls and permanent neighbours, and the sysctls of the host.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::settings::Settings;
+use super::workload::Workloads;
+use crate::desired::{IfName, NeighKey, Row, SysctlKey};
+
+fn sysctl(path: String, value: &str) -> Row {
+    Row::Sysctl(SysctlKey(path.into()), Arc::from(value))
+}
+
+/// Sysctls of the host as a whole.
+pub(super) fn host_sysctls(settings: &Settings) -> Vec<Row> {
+    let mut rows = Vec::new();
+    if settings.ip_forwarding {
+        rows.push(sysctl("net/ipv4/ip_forward".to_owned(), "1"));
+        if settings.ipv6_support {
+            rows.push(sysctl("net/ipv6/conf/all/forwarding".to_owned(), "1"));
+        }
+    }
+    rows
+}
+
+/// Sysctls of one pod's device.
+pub(super) fn device_sysctls(settings: &Settings, ifname: &IfName) -> Vec<Row> {
+    let v4 = |name: &str, value: &str| sysctl(format!("net/ipv4/conf/{ifname}/{name}"), value);
+    let mut rows = vec![
+        v4("route_localnet", "1"),
+        // The pod asks for its gateway's MAC first of all: an answer that waits would hold up its first packet.
+        sysctl(format!("net/ipv4/neigh/{ifname}/proxy_delay"), "0"),
+        v4("proxy_arp", "1"),
+        v4("forwarding", "1"),
+        v4("rp_filter", &settings.rp_filter),
+    ];
+    if settings.ipv6_support {
+        let v6 = |name: &str, value: &str| sysctl(format!("net/ipv6/conf/{ifname}/{name}"), value);
+        rows.extend([
+            v6("accept_ra", "0"),
+            v6("proxy_ndp", "1"),
+            v6("forwarding", "1"),
+        ]);
+    }
+    rows
+}
+
+/// The permanent neighbour of a pod's IPv4 address: the host never asks for it.
+pub(super) fn neighbour(workloads: &Workloads, addr: IpAddr) -> Option<Row> {
+    let workload = workloads.at(&addr)?;
+    let mac = workload.mac?;
+    addr.is_ipv4().then(|| {
+        Row::Neigh(
+            NeighKey {
+                ifname: workload.ifname.clone(),
+                addr,
+            },
+            mac,
+        )
+    })
+}

@@ -1,0 +1,49 @@
+//! What the next flush has to look at again.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use crate::desired::IfName;
+
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Every prefix, whatever `prefixes` says.
+    pub(super) all_prefixes: bool,
+    /// Every prefix that has a BGP route.
+    pub(super) bgp_prefixes: bool,
+    pub(super) prefixes: BTreeSet<IpNet>,
+    /// Pods' devices whose sysctls and neighbours may change.
+    pub(super) ifnames: BTreeSet<IfName>,
+    /// Pods' addresses whose neighbours may change.
+    pub(super) neighbours: BTreeSet<IpAddr>,
+    /// The host's links, addresses or routes.
+    pub(super) underlay: bool,
+    /// What [`super::local::Local`] is derived from.
+    pub(super) local: bool,
+    /// The host's own sysctls.
+    pub(super) host: bool,
+    pub(super) tunnels: bool,
+    pub(super) peers: bool,
+}
+
+impl Dirty {
+    /// Everything that is not noted by key.
+    pub(super) const fn everything(&mut self) {
+        self.all_prefixes = true;
+        self.underlay = true;
+        self.local = true;
+        self.host = true;
+        self.tunnels = true;
+        self.peers = true;
+    }
+}
+
+/// All prefixes inside `range`, itself included, as a span of the order of prefixes: by address, then by length. Wider
+/// prefixes that begin at the same address are left out.
+pub(super) fn inside(range: &IpNet) -> RangeInclusive<IpNet> {
+    let range = range.trunc();
+    range..=IpNet::from(range.broadcast())
+}

@@ -1,0 +1,144 @@
+//! IP pools: which encapsulation and which export rule hold for a prefix.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::key::Key;
+use api::pool::{EncapMode, IPPoolSpec};
+use ipnet::IpNet;
+use prefix_trie::joint::JointPrefixMap;
+
+use super::problem::{Problem, Reason, Subject};
+
+/// How packets to another node's part of a pool travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encap {
+    Plain,
+    Vxlan(Reach),
+    Ipip(Reach),
+}
+
+/// Where a tunnel is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Always,
+    CrossSubnet,
+}
+
+/// What a pool says about the prefixes inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pool {
+    pub(super) encap: Encap,
+    pub(super) exported: bool,
+}
+
+impl Pool {
+    fn of(spec: &IPPoolSpec) -> Self {
+        let encap = match (reach(spec.vxlan_mode), reach(spec.ipip_mode)) {
+            (Some(reach), _) => Encap::Vxlan(reach),
+            // There is no IPIP for IPv6.
+            (None, Some(reach)) if matches!(spec.cidr, IpNet::V4(_)) => Encap::Ipip(reach),
+            (None, _) => Encap::Plain,
+        };
+        Self {
+            encap,
+            exported: !spec.disable_bgp_export,
+        }
+    }
+}
+
+const fn reach(mode: EncapMode) -> Option<Reach> {
+    match mode {
+        EncapMode::Never => None,
+        EncapMode::Always => Some(Reach::Always),
+        EncapMode::CrossSubnet => Some(Reach::CrossSubnet),
+    }
+}
+
+/// All pools. Of two with the same range the first by name counts; inside each other, the smaller one.
+#[derive(Default)]
+pub(super) struct Pools {
+    by_key: BTreeMap<Key, (IpNet, Pool)>,
+    by_range: BTreeMap<IpNet, BTreeSet<Key>>,
+    trie: JointPrefixMap<IpNet, Pool>,
+}
+
+impl Pools {
+    /// Gives the ranges for which something changed.
+    pub(super) fn update(&mut self, key: &Key, spec: Option<&IPPoolSpec>) -> Vec<IpNet> {
+        let new = spec.map(|spec| (spec.cidr.trunc(), Pool::of(spec)));
+        if self.by_key.get(key) == new.as_ref() {
+            return Vec::new();
+        }
+        let mut ranges = Vec::new();
+        if let Some((range, _)) = self.by_key.remove(key) {
+            if let Some(keys) = self.by_range.get_mut(&range) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_range.remove(&range);
+                }
+            }
+            ranges.push(range);
+        }
+        if let Some((range, pool)) = new {
+            self.by_key.insert(key.clone(), (range, pool));
+            self.by_range.entry(range).or_default().insert(key.clone());
+            ranges.push(range);
+        }
+        for range in &ranges {
+            self.trie.remove(range);
+            if let Some(pool) = self.first(range) {
+                self.trie.insert(*range, pool);
+            }
+        }
+        ranges
+    }
+
+    fn first(&self, range: &IpNet) -> Option<Pool> {
+        let key = self.by_range.get(range)?.first()?;
+        self.by_key.get(key).map(|(_, pool)| *pool)
+    }
+
+    /// The innermost pool that the whole prefix lies in.
+    pub(super) fn covering(&self, prefix: &IpNet) -> Option<Pool> {
+        self.trie.get_lpm(prefix).map(|(_, pool)| *pool)
+    }
+
+    pub(super) fn vxlan_v4(&self) -> bool {
+        self.by_key.values().any(|(range, pool)| {
+            matches!(range, IpNet::V4(_)) && matches!(pool.encap, Encap::Vxlan(_))
+        })
+    }
+
+    pub(super) fn ipip(&self) -> bool {
+        self.by_key
+            .values()
+            .any(|(_, pool)| matches!(pool.encap, Encap::Ipip(_)))
+    }
+
+    /// Ranges and whether they are exported, the innermost first.
+    pub(super) fn export_rules(&self) -> Vec<(IpNet, bool)> {
+        let mut rules: Vec<(IpNet, bool)> = self
+            .by_range
+            .keys()
+            .filter_map(|range| self.first(range).map(|pool| (*range, pool.exported)))
+            .collect();
+        rules.sort_by_key(|(range, _)| (std::cmp::Reverse(range.prefix_len()), *range));
+        rules
+    }
+
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+        self.by_range.iter().flat_map(|(range, keys)| {
+            let of = keys.first();
+            keys.iter().skip(1).filter_map(move |key| {
+                Some(Problem {
+                    subject: Subject::Object(key.clone()),
+                    field: "spec.cidr",
+                    reason: Reason::Duplicate {
+                        value: range.to_string(),
+                        of: of?.clone(),
+                    },
+                })
+            })
+        })
+    }
+}

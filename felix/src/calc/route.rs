@@ -1,0 +1,277 @@
+//! One prefix, all facts, one route: the longest-prefix join and its precedence.
+//!
+//! First match wins:
+//!
+//! | # | prefix is | route |
+//! |---|---|---|
+//! | 1 | address of a pod of this node | `dev cali… scope link` |
+//! | 2 | address of a tunnel device of this node | none: the kernel's local table has it |
+//! | 3 | address that another node has outside its own blocks | to that node, as the pool says |
+//! | 4 | block of this node | blackhole, so that unused addresses do not follow the default route |
+//! | 5 | block of another node | to that node, as the pool says |
+//! | 6 | anything BGP knows, unless the pool's routes come from blocks | via the BGP next hops |
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::params::Backend;
+use bgp::route::BestRoute;
+use ipnet::IpNet;
+
+use super::bgp_route::BgpRoutes;
+use super::block::Blocks;
+use super::host::Host;
+use super::local::Local;
+use super::pool::{Encap, Pool, Pools, Reach};
+use super::problem::Reason;
+use super::settings::{ClusterRoutes, Settings};
+use super::underlay::Underlay;
+use super::workload::{Workload, Workloads};
+use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec};
+use crate::ownership::{IPIP_DEVICE, PROTOCOL_BGP, VXLAN_DEVICE};
+
+/// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK` of rtnetlink(7).
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+
+/// Everything a route depends on.
+pub(super) struct Facts<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) remote_protocol: u8,
+    pub(super) local: &'a Local,
+    pub(super) pools: &'a Pools,
+    pub(super) hosts: &'a BTreeMap<String, Host>,
+    pub(super) workloads: &'a Workloads,
+    pub(super) blocks: &'a Blocks,
+    pub(super) bgp: &'a BgpRoutes,
+    pub(super) underlay: &'a Underlay,
+}
+
+/// What becomes of a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    Nothing,
+    Route(RouteKey, RouteSpec),
+    Skipped(Reason),
+}
+
+impl Facts<'_> {
+    pub(super) fn plan(&self, dst: IpNet) -> Plan {
+        let node = self.settings.node_name.as_str();
+        let is_address = dst.prefix_len() == dst.max_prefix_len();
+        if is_address {
+            if let Some(workload) = self.workloads.at(&dst.addr()) {
+                return self.to_workload(dst, workload);
+            }
+            if self.local.tunnel_prefixes().any(|own| own == dst) {
+                return Plan::Nothing;
+            }
+        }
+        let pool = self.pools.covering(&dst);
+        let by_blocks = self.routed_by_blocks(pool);
+        match self.blocks.borrower(&dst) {
+            Some(borrower) if borrower != node && by_blocks => {
+                return self.to_node(dst, pool, borrower);
+            }
+            Some(_) | None => {}
+        }
+        if self.blocks.is_local(node, &dst) {
+            return if is_address {
+                Plan::Nothing
+            } else {
+                self.blackhole(dst, by_blocks)
+            };
+        }
+        if by_blocks {
+            return match self.blocks.owner(&dst) {
+                Some(owner) => self.to_node(dst, pool, owner),
+                None => Plan::Nothing,
+            };
+        }
+        match self.bgp.at(&dst) {
+            Some(best) => self.via_bgp(dst, pool, best),
+            None => Plan::Nothing,
+        }
+    }
+
+    /// Whether routes inside this pool come from its blocks. Otherwise they come from BGP.
+    fn routed_by_blocks(&self, pool: Option<Pool>) -> bool {
+        use ClusterRoutes::{Enabled, EnabledIpipOnly, EnabledNoEncapOnly};
+        let owned = self.settings.cluster_routes;
+        match pool.map(|pool| pool.encap) {
+            Some(Encap::Vxlan(_)) => true,
+            Some(Encap::Ipip(_)) => matches!(owned, Enabled | EnabledIpipOnly),
+            Some(Encap::Plain) => matches!(owned, Enabled | EnabledNoEncapOnly),
+            None => false,
+        }
+    }
+
+    fn to_workload(&self, dst: IpNet, workload: &Workload) -> Plan {
+        let (scope, prefsrc) = match dst {
+            IpNet::V4(_) => (
+                SCOPE_LINK,
+                self.settings.device_route_source.map(IpAddr::V4),
+            ),
+            IpNet::V6(_) => (SCOPE_UNIVERSE, None),
+        };
+        let spec = RouteSpec {
+            scope,
+            prefsrc,
+            ..unicast(
+                self.settings.device_route_protocol,
+                vec![device(&workload.ifname)],
+            )
+        };
+        let metric = self.settings.normal_route_metric;
+        Plan::Route(self.settings.route_key(dst, metric), spec)
+    }
+
+    fn blackhole(&self, dst: IpNet, by_blocks: bool) -> Plan {
+        let protocol = if by_blocks {
+            self.remote_protocol
+        } else if self.settings.backend == Backend::Bgp {
+            PROTOCOL_BGP
+        } else {
+            return Plan::Nothing;
+        };
+        let spec = RouteSpec {
+            kind: RouteKind::Blackhole,
+            ..unicast(protocol, Vec::new())
+        };
+        Plan::Route(self.settings.route_key(dst, 0), spec)
+    }
+
+    fn to_node(&self, dst: IpNet, pool: Option<Pool>, node: &str) -> Plan {
+        let host = self.hosts.get(node);
+        let Some((host, addr)) = host.and_then(|host| Some((host, host.address(&dst)?))) else {
+            return Plan::Skipped(Reason::OwnerUnknown {
+                node: node.to_owned(),
+            });
+        };
+        match pool.map(|pool| pool.encap) {
+            Some(Encap::Vxlan(reach)) => match self.direct(dst, addr, reach) {
+                Some(plan) => plan,
+                None => self.over_vxlan(dst, node, host),
+            },
+            Some(Encap::Ipip(reach)) => match self.direct(dst, addr, reach) {
+                Some(plan) => plan,
+                None => self.over_ipip(dst, addr),
+            },
+            Some(Encap::Plain) | None => match self.local.parent(&dst) {
+                Some(parent) => self.on_link(dst, addr, parent),
+                None => Plan::Skipped(self.no_parent(&dst)),
+            },
+        }
+    }
+
+    fn no_parent(&self, dst: &IpNet) -> Reason {
+        let address = match dst {
+            IpNet::V4(_) => self.local.v4.map(|net| IpAddr::V4(net.addr())),
+            IpNet::V6(_) => self.local.v6.map(|net| IpAddr::V6(net.addr())),
+        };
+        match address {
+            Some(address) => Reason::NoParent { address },
+            None => Reason::OwnNodeLacks {
+                field: "address of this family",
+            },
+        }
+    }
+
+    /// A route without tunnel, when the pool and the subnets allow it. While the device of this node's address is not
+    /// known the tunnel is taken: it works either way.
+    fn direct(&self, dst: IpNet, addr: IpAddr, reach: Reach) -> Option<Plan> {
+        let parent = self.local.parent(&dst)?;
+        (reach == Reach::CrossSubnet && self.local.shares_subnet(addr))
+            .then(|| self.on_link(dst, addr, parent))
+    }
+
+    fn on_link(&self, dst: IpNet, addr: IpAddr, parent: &IfName) -> Plan {
+        let spec = unicast(self.remote_protocol, vec![onlink(addr, parent.clone())]);
+        Plan::Route(self.settings.route_key(dst, 0), spec)
+    }
+
+    fn over_vxlan(&self, dst: IpNet, node: &str, host: &Host) -> Plan {
+        let (IpNet::V4(_), Some(tunnel)) = (dst, host.vxlan) else {
+            return Plan::Skipped(Reason::OwnerHasNoTunnelAddress {
+                node: node.to_owned(),
+            });
+        };
+        let tunnel = IpAddr::V4(tunnel);
+        let device_name = IfName::from(VXLAN_DEVICE);
+        let protocol = self.settings.device_route_protocol;
+        let spec = if dst == IpNet::from(tunnel) {
+            RouteSpec {
+                scope: SCOPE_LINK,
+                ..unicast(protocol, vec![device(&device_name)])
+            }
+        } else {
+            RouteSpec {
+                mtu_bytes: self.local.vxlan.and_then(|vxlan| vxlan.mtu_bytes),
+                ..unicast(protocol, vec![onlink(tunnel, device_name)])
+            }
+        };
+        Plan::Route(self.settings.route_key(dst, 0), spec)
+    }
+
+    fn over_ipip(&self, dst: IpNet, addr: IpAddr) -> Plan {
+        let spec = RouteSpec {
+            mtu_bytes: self.local.ipip.and_then(|ipip| ipip.mtu_bytes),
+            ..unicast(
+                self.remote_protocol,
+                vec![onlink(addr, IfName::from(IPIP_DEVICE))],
+            )
+        };
+        Plan::Route(self.settings.route_key(dst, 0), spec)
+    }
+
+    fn via_bgp(&self, dst: IpNet, pool: Option<Pool>, best: &BestRoute) -> Plan {
+        let hop = |next_hop: &IpAddr| match pool.map(|pool| pool.encap) {
+            Some(Encap::Ipip(reach))
+                if reach == Reach::Always || !self.local.shares_subnet(*next_hop) =>
+            {
+                Some(onlink(*next_hop, IfName::from(IPIP_DEVICE)))
+            }
+            Some(_) | None => self.underlay.resolve(*next_hop),
+        };
+        let mut next_hops: Vec<NextHop> = best.next_hops.iter().filter_map(hop).collect();
+        next_hops.sort();
+        next_hops.dedup();
+        if next_hops.is_empty() {
+            return Plan::Skipped(Reason::NextHopUnreachable {
+                next_hops: best.next_hops.clone(),
+            });
+        }
+        let metric = self.settings.normal_route_metric;
+        Plan::Route(
+            self.settings.route_key(dst, metric),
+            unicast(PROTOCOL_BGP, next_hops),
+        )
+    }
+}
+
+const fn unicast(protocol: u8, next_hops: Vec<NextHop>) -> RouteSpec {
+    RouteSpec {
+        kind: RouteKind::Unicast,
+        scope: SCOPE_UNIVERSE,
+        protocol,
+        next_hops,
+        prefsrc: None,
+        mtu_bytes: None,
+    }
+}
+
+fn device(ifname: &IfName) -> NextHop {
+    NextHop {
+        gateway: None,
+        ifname: Some(ifname.clone()),
+        onlink: false,
+    }
+}
+
+const fn onlink(gateway: IpAddr, ifname: IfName) -> NextHop {
+    NextHop {
+        gateway: Some(gateway),
+        ifname: Some(ifname),
+        onlink: true,
+    }
+}

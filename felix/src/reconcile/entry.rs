@@ -1,0 +1,219 @@
+//! One row: what is wanted, what the kernel has, what is under way.
+
+use std::time::Instant;
+
+use crate::desired::{IfName, LinkSpec, RouteKind, Row, RowKey};
+use crate::kernel::{Op, OpError};
+
+/// What the kernel has under a key, as far as it told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Held {
+    #[default]
+    Absent,
+    Has(Row),
+    /// It had this, and may have dropped it without a word.
+    Unsure(Row),
+}
+
+impl Held {
+    pub(super) const fn row(&self) -> Option<&Row> {
+        match self {
+            Self::Absent => None,
+            Self::Has(row) | Self::Unsure(row) => Some(row),
+        }
+    }
+
+    pub(super) fn doubt(&mut self) {
+        if let Self::Has(row) = std::mem::take(self) {
+            *self = Self::Unsure(row);
+        }
+    }
+}
+
+/// Failed attempts since the last success.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) error: OpError,
+    pub(super) attempts: u32,
+    pub(super) retry_at: Instant,
+}
+
+/// An operation that was given out.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) op: Op,
+    /// The kernel told something about the row meanwhile.
+    pub(super) told: bool,
+}
+
+/// When an operation is given out: what others build on first, deletions last and the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    SetLink,
+    SetAddr,
+    SetSysctl,
+    SetNeigh,
+    SetRoute,
+    RemoveRoute,
+    RemoveNeigh,
+    RemoveAddr,
+    RemoveLink,
+}
+
+impl Stage {
+    pub(super) const fn of_set(key: &RowKey) -> Self {
+        match key {
+            RowKey::Link(_) => Self::SetLink,
+            RowKey::Addr(_) => Self::SetAddr,
+            RowKey::Sysctl(_) => Self::SetSysctl,
+            RowKey::Neigh(_) | RowKey::Fdb(_) => Self::SetNeigh,
+            RowKey::Route(_) => Self::SetRoute,
+        }
+    }
+
+    pub(super) const fn of_remove(key: &RowKey) -> Self {
+        match key {
+            RowKey::Route(_) => Self::RemoveRoute,
+            RowKey::Neigh(_) | RowKey::Fdb(_) => Self::RemoveNeigh,
+            RowKey::Addr(_) => Self::RemoveAddr,
+            RowKey::Link(_) | RowKey::Sysctl(_) => Self::RemoveLink,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) wanted: Option<Row>,
+    pub(super) held: Held,
+    pub(super) flight: Option<Flight>,
+    pub(super) failure: Option<Failure>,
+    /// Where it stands among the operations to give out.
+    pub(super) stage: Option<Stage>,
+    pub(super) programmed: bool,
+    /// Written since it was last not as wanted.
+    pub(super) written: bool,
+    /// Times in a row that it turned out not to be as wanted after it had been.
+    pub(super) repeats: u32,
+}
+
+impl Entry {
+    pub(super) const fn is_void(&self) -> bool {
+        self.wanted.is_none()
+            && matches!(self.held, Held::Absent)
+            && self.flight.is_none()
+            && self.stage.is_none()
+    }
+
+    /// Devices of both rows.
+    pub(super) fn devices(&self) -> Vec<IfName> {
+        let mut all: Vec<IfName> = self
+            .wanted
+            .iter()
+            .chain(self.held.row())
+            .flat_map(devices)
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// Devices a row lies on, the row's own device for a link.
+pub(super) fn devices(row: &Row) -> Vec<IfName> {
+    match row {
+        Row::Link(name, _) => vec![name.clone()],
+        Row::Addr(key) => vec![key.ifname.clone()],
+        Row::Neigh(key, _) => vec![key.ifname.clone()],
+        Row::Fdb(key, _) => vec![key.ifname.clone()],
+        Row::Route(_, spec) => {
+            let hops = spec.next_hops.iter();
+            hops.filter_map(|hop| hop.ifname.clone()).collect()
+        }
+        Row::Sysctl(key, _) => sysctl_device(&key.0).into_iter().collect(),
+    }
+}
+
+/// `net/ipv4/conf/cali1/proxy_arp` → `cali1`.
+fn sysctl_device(path: &str) -> Option<IfName> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["net", "ipv4" | "ipv6", "conf" | "neigh", device, _]
+            if *device != "all" && *device != "default" =>
+        {
+            Some(IfName::from(*device))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the kernel's row is what is wanted. What the wanted row leaves open matches anything.
+pub(super) fn matches(wanted: &Row, held: &Row) -> bool {
+    match (wanted, held) {
+        (Row::Link(_, wanted), Row::Link(_, held)) => {
+            same_device(wanted, held) && mtu_matches(mtu(wanted), mtu(held))
+        }
+        (Row::Route(_, wanted), Row::Route(_, held)) => {
+            wanted.kind == held.kind
+                && wanted.scope == held.scope
+                && wanted.protocol == held.protocol
+                && wanted.prefsrc == held.prefsrc
+                && wanted.mtu_bytes == held.mtu_bytes
+                && (wanted.kind == RouteKind::Blackhole || hops_match(wanted, held))
+        }
+        (wanted, held) => wanted == held,
+    }
+}
+
+fn hops_match(wanted: &crate::desired::RouteSpec, held: &crate::desired::RouteSpec) -> bool {
+    wanted.next_hops.len() == held.next_hops.len()
+        && wanted.next_hops.iter().all(|wanted| {
+            held.next_hops.iter().any(|held| {
+                wanted.gateway == held.gateway
+                    && wanted.onlink == held.onlink
+                    && (wanted.ifname.is_none() || wanted.ifname == held.ifname)
+            })
+        })
+}
+
+const fn mtu(spec: &LinkSpec) -> Option<u32> {
+    match spec {
+        LinkSpec::Vxlan { mtu_bytes, .. } | LinkSpec::Ipip { mtu_bytes } => *mtu_bytes,
+    }
+}
+
+fn mtu_matches(wanted: Option<u32>, held: Option<u32>) -> bool {
+    wanted.is_none() || wanted == held
+}
+
+/// Whether a device can become the wanted one in place; otherwise it is made anew, and all that lies on it goes.
+pub(super) fn same_device(wanted: &LinkSpec, held: &LinkSpec) -> bool {
+    match (wanted, held) {
+        (
+            LinkSpec::Vxlan {
+                vni,
+                port,
+                local,
+                parent,
+                mac,
+                mtu_bytes: _,
+            },
+            LinkSpec::Vxlan {
+                vni: held_vni,
+                port: held_port,
+                local: held_local,
+                parent: held_parent,
+                mac: held_mac,
+                mtu_bytes: _,
+            },
+        ) => {
+            vni == held_vni
+                && port == held_port
+                && local == held_local
+                && mac == held_mac
+                && (parent.is_none() || parent == held_parent)
+        }
+        (LinkSpec::Ipip { .. }, LinkSpec::Ipip { .. }) => true,
+        (LinkSpec::Vxlan { .. }, LinkSpec::Ipip { .. })
+        | (LinkSpec::Ipip { .. }, LinkSpec::Vxlan { .. }) => false,
+    }
+}
