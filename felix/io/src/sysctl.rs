@@ -57,9 +57,18 @@ pub fn write(key: &SysctlKey, value: &Arc<str>) -> Result<(), SysctlError> {
     if fs::read(&path).is_ok_and(|old| old.trim_ascii_end() == value.as_bytes()) {
         return Ok(());
     }
-    fs::write(&path, value.as_bytes()).map_err(|source| SysctlError::Write {
+    put(key, path, value)
+}
+
+/// Writes a value whatever the file holds: for a device that was just made.
+pub(crate) fn overwrite(key: &SysctlKey, value: &str) -> Result<(), SysctlError> {
+    put(key, path(key)?, value)
+}
+
+fn put(key: &SysctlKey, path: PathBuf, value: &str) -> Result<(), SysctlError> {
+    fs::write(path, value).map_err(|source| SysctlError::Write {
         key: key.0.clone(),
-        value: value.clone(),
+        value: Arc::from(value),
         source,
     })
 }

@@ -80,9 +80,7 @@ impl Pair {
             writer.ifinfo(AF_UNSPEC, host_link.state.ifindex, IFF_UP, IFF_UP);
         })
         .map_err(WorkloadError::kernel(format!("raise interface `{name}`")))?;
-        let host_links = socket::open(&[RTNLGRP_LINK]).map_err(|error| {
-            WorkloadError::kernel("open a netlink socket".to_owned())(error.into())
-        })?;
+        let host_links = link_notifications()?;
         netns::enter(netns.as_fd()).map_err(WorkloadError::Namespace)?;
         let mut pod = super::requests()?;
         let pod_link = must_find(&mut pod, &spec.pod_ifname)?;
@@ -105,15 +103,13 @@ impl Pair {
         for (answer, doing) in self.pod.exchange(&batch).into_iter().zip(doings) {
             answer.map_err(WorkloadError::kernel(doing))?;
         }
-        let pod_links = socket::open(&[RTNLGRP_LINK]).map_err(|error| {
-            WorkloadError::kernel("open a netlink socket".to_owned())(error.into())
-        })?;
         let deadline = Instant::now() + OPERATIONAL_WITHIN;
-        wait_operational(&mut self.pod, &pod_links, &pod_ifname, deadline)?;
+        wait_operational(&mut self.pod, None, &pod_ifname, deadline)?;
+        let host_ifname = &self.spec.host_ifname;
         wait_operational(
             &mut self.host,
-            &self.host_links,
-            &self.spec.host_ifname,
+            Some(&self.host_links),
+            host_ifname,
             deadline,
         )?;
         Ok(Attached {
@@ -300,24 +296,34 @@ fn pod_sysctls(ifname: &IfName, network: &PodNetwork) -> Result<(), WorkloadErro
 
 fn write_all(ifname: &IfName, wanted: &[(String, &str)]) -> Result<(), WorkloadError> {
     for (key, value) in wanted {
-        sysctl::write(&SysctlKey(Arc::from(key.as_str())), &Arc::from(*value)).map_err(
-            |source| WorkloadError::Sysctl {
+        sysctl::overwrite(&SysctlKey(Arc::from(key.as_str())), value).map_err(|source| {
+            WorkloadError::Sysctl {
                 ifname: ifname.clone(),
                 source,
-            },
-        )?;
+            }
+        })?;
     }
     Ok(())
 }
 
-/// Waits for `IFLA_OPERSTATE` up. `links` was subscribed before the state is asked for, so that no
-/// change falls in between.
+/// Waits for `IFLA_OPERSTATE` up. Notifications are subscribed before the state is asked for, so
+/// that no change falls in between: in `links`, or here if the state is not up at once.
 fn wait_operational(
     requests: &mut Requests,
-    links: &Socket,
+    links: Option<&Socket>,
     ifname: &IfName,
     deadline: Instant,
 ) -> Result<(), WorkloadError> {
+    if must_find(requests, ifname)?.operstate == IF_OPER_UP {
+        return Ok(());
+    }
+    let own;
+    let links = if let Some(links) = links {
+        links
+    } else {
+        own = link_notifications()?;
+        &own
+    };
     let mut buffer = [0; 16 * 1024];
     while must_find(requests, ifname)?.operstate != IF_OPER_UP {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -333,6 +339,11 @@ fn wait_operational(
             .and_then(|()| rustix::net::recv(links, &mut buffer[..], RecvFlags::TRUNC));
     }
     Ok(())
+}
+
+fn link_notifications() -> Result<Socket, WorkloadError> {
+    socket::open(&[RTNLGRP_LINK])
+        .map_err(|error| WorkloadError::kernel("open a netlink socket".to_owned())(error.into()))
 }
 
 /// A pod's host end of this name; any other kind of device is an error.
