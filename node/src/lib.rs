@@ -8,8 +8,8 @@
 //! environment ─► api::params ─► startup ─► Identity ─► tasks (see `task`)
 //! ```
 
+pub mod agent;
 pub mod cli;
-pub mod clock;
 pub mod health;
 pub mod http;
 pub mod mailbox;

@@ -10,6 +10,9 @@ pub mod host;
 pub mod node_object;
 pub mod objects;
 pub mod pool;
+mod tunnel;
+
+pub(crate) use tunnel::chain;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use api::node::Node;
 use api::object::Object;
 use api::params::{Backend, Params};
 use api::pool::IPPool;
-use datastore::store::{KeyValue, Store, StoreError};
+use datastore::store::{Store, StoreError};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
@@ -106,9 +109,7 @@ impl Startup<'_> {
 
         let pools = self.pools().await?;
         let stored = self.stored_node(&name).await?;
-        let facts = self
-            .facts(&name, stored.as_ref().map(|(node, _)| node))
-            .await?;
+        let facts = self.facts(&name, stored.as_ref()).await?;
         let pool = self.wanted_pool(&pools);
         files::make_directories(self.params)?;
 
@@ -118,6 +119,7 @@ impl Startup<'_> {
         self.create_defaults().await?;
         if self.params.backend != Backend::None {
             self.write_node(&name, facts.0).await?;
+            tunnel::allocate(&self.store, &name).await?;
         }
         files::write_nodename(self.params, &name)?;
         Ok(Identity {
@@ -125,6 +127,25 @@ impl Startup<'_> {
             ipv4: facts.0,
             router_id: facts.1,
         })
+    }
+
+    /// Looks at the host again and writes the Node if its address or interfaces changed: what runs every
+    /// AUTODETECT_POLL_INTERVAL.
+    pub async fn refresh(&self, name: &str) -> Result<(), StartupError> {
+        if self.params.backend == Backend::None {
+            return Ok(());
+        }
+        let stored = self.stored_node(name).await?;
+        let (ipv4, _) = self.facts(name, stored.as_ref()).await?;
+        self.write_node(name, ipv4).await
+    }
+
+    /// Sees to it that the node has the tunnel addresses its pools ask for: what runs when a pool changes.
+    pub async fn refresh_tunnels(&self, name: &str) -> Result<(), StartupError> {
+        if self.params.backend == Backend::None {
+            return Ok(());
+        }
+        tunnel::allocate(&self.store, name).await
     }
 
     /// Asks for one key until the store answers. Without WAIT_FOR_DATASTORE the first failure ends it.
@@ -185,7 +206,7 @@ impl Startup<'_> {
             .collect())
     }
 
-    async fn stored_node(&self, name: &str) -> Result<Option<(Node, KeyValue)>, StartupError> {
+    async fn stored_node(&self, name: &str) -> Result<Option<Node>, StartupError> {
         let key = Key::new(Kind::Node, name);
         let stored = self
             .store
@@ -196,7 +217,7 @@ impl Startup<'_> {
             return Ok(None);
         };
         match Object::decode(&key, &stored.value)? {
-            Object::Node(node) => Ok(Some((node, stored))),
+            Object::Node(node) => Ok(Some(node)),
             _ => Ok(None),
         }
     }

@@ -15,4 +15,12 @@ pub mod bgp;
 pub mod calc;
 pub mod cni;
 pub mod dataplane;
+pub mod keeper;
 pub mod watch;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A moment as `ipam` and the objects spell it.
+pub fn timestamp(time: SystemTime) -> ipam::Timestamp {
+    ipam::Timestamp::from_unix(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}

@@ -20,7 +20,7 @@ pub struct HostInterface {
 }
 
 /// What detection may ask of the host.
-pub trait Host {
+pub trait Host: Sync {
     /// All interfaces, in the kernel's order.
     fn interfaces(&self) -> &[HostInterface];
     /// The local address the kernel would use towards `destination` (a name or an address).

@@ -38,6 +38,10 @@ pub struct CalcView {
     pub problems: Vec<Problem>,
     /// MTU for pods, once known.
     pub pod_mtu_bytes: Option<u32>,
+    /// Labels of this node.
+    pub node_labels: BTreeMap<String, String>,
+    /// Grows with every change of a pool or of this node's object: what tunnel addresses depend on.
+    pub pools_generation: u64,
 }
 
 /// What the calculation's task is made of.
@@ -213,6 +217,8 @@ impl CalcTask {
             local_endpoints: census.local.len(),
             problems,
             pod_mtu_bytes: self.graph.pod_mtu_bytes(),
+            node_labels: census.node_labels.clone(),
+            pools_generation: census.pools_generation,
         };
         self.view.send_if_modified(|before| {
             let changed = *before != view;
@@ -276,6 +282,8 @@ struct Census {
     hosts: BTreeSet<Key>,
     endpoints: BTreeSet<Key>,
     local: BTreeSet<Key>,
+    node_labels: BTreeMap<String, String>,
+    pools_generation: u64,
 }
 
 impl Census {
@@ -285,13 +293,25 @@ impl Census {
             hosts: BTreeSet::new(),
             endpoints: BTreeSet::new(),
             local: BTreeSet::new(),
+            node_labels: BTreeMap::new(),
+            pools_generation: 0,
+        }
+    }
+
+    fn changed(&mut self, key: &Key) {
+        if key.kind == Kind::IPPool || (key.kind == Kind::Node && key.name == self.node) {
+            self.pools_generation += 1;
         }
     }
 
     fn present(&mut self, key: &Key, object: &Object) {
+        self.changed(key);
         match object {
-            Object::Node(_) => {
+            Object::Node(node) => {
                 self.hosts.insert(key.clone());
+                if key.name == self.node {
+                    self.node_labels.clone_from(&node.metadata.labels);
+                }
             }
             Object::WorkloadEndpoint(endpoint) => {
                 self.endpoints.insert(key.clone());
@@ -310,6 +330,7 @@ impl Census {
     }
 
     fn absent(&mut self, key: &Key) {
+        self.changed(key);
         self.hosts.remove(key);
         self.endpoints.remove(key);
         self.local.remove(key);

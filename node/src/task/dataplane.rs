@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use api::admin::Problem;
-use felix::desired::{IfName, Row, RouteKind, RowKey, RowKind};
+use felix::desired::{IfName, RouteKind, Row, RowKey, RowKind};
 use felix::kernel::{KernelEvent, Op};
 use felix::ownership::PROTOCOL_BGP;
 use felix::reconcile::Reconciler;
@@ -333,8 +333,7 @@ impl DataplaneTask {
 
     async fn read_kernel(&mut self) -> Result<Vec<KernelEvent>, felix_io::kernel::DumpError> {
         let mut all = Vec::new();
-        for table in Table::ALL {
-            let kind = row_kind(table);
+        for (table, kind) in TABLES {
             self.reconciler.resync_begin(kind);
             let events = self.kernel.dump(table).await?;
             for event in &events {
@@ -350,16 +349,14 @@ impl DataplaneTask {
     }
 }
 
-/// What a table of the kernel holds.
-const fn row_kind(table: Table) -> RowKind {
-    match table {
-        Table::Links => RowKind::Link,
-        Table::Addrs => RowKind::Addr,
-        Table::Routes => RowKind::Route,
-        Table::Neighbours => RowKind::Neigh,
-        Table::Fdb => RowKind::Fdb,
-    }
-}
+/// The tables of the kernel and what they hold, devices first.
+const TABLES: [(Table, RowKind); 5] = [
+    (Table::Links, RowKind::Link),
+    (Table::Addrs, RowKind::Addr),
+    (Table::Routes, RowKind::Route),
+    (Table::Neighbours, RowKind::Neigh),
+    (Table::Fdb, RowKind::Fdb),
+];
 
 fn count_adopted(events: &[KernelEvent]) -> Adopted {
     let bgp_routes = events

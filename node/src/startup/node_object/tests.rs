@@ -115,7 +115,7 @@ fn an_address_of_another_node_is_refused_with_its_name() {
         None,
         Vec::new(),
     );
-    let error = check_duplicate("n1", net, &[other.clone()]).unwrap_err();
+    let error = check_duplicate("n1", net, std::slice::from_ref(&other)).unwrap_err();
     assert!(error.to_string().contains("node n2"), "{error}");
     assert_eq!(check_duplicate("n2", net, &[other]), Ok(()));
 }

@@ -9,7 +9,7 @@ use bgp::status::{
 };
 use bgp::types::AfiSafi;
 
-use crate::clock::rfc3339;
+use crate::task::timestamp;
 use crate::telemetry::SessionState;
 
 /// A peer for the admin socket. `now` and `wall` are the same moment.
@@ -21,7 +21,7 @@ pub fn peer(status: &PeerStatus, now: Instant, wall: SystemTime) -> Peer {
         asn: status.asn.0,
         peer_type: peer_type(&status.name.0).to_owned(),
         state: status.state.to_string(),
-        since: rfc3339(wall.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)),
+        since: timestamp(wall.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)).rfc3339(),
         router_id: status.router_id.map(|id| id.0),
         local_address: status.local_address,
         hold_time_seconds: status.hold_time.map(|time| time.as_secs()),

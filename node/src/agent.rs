@@ -1,0 +1,423 @@
+//! The agent as a whole: which tasks there are, what joins them, in which order they begin and end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use api::admin::{Setting, Status};
+use api::params::{Backend, DatastoreType, Params};
+use axum::Router;
+use datastore::store::Store;
+use datastore_local::RelayStore;
+use felix::calc::{Graph, Settings};
+use felix::desired::SysctlKey;
+use felix::reconcile::Reconciler;
+use felix_io::Kernel;
+use ipam::Ipam;
+use prometheus_client::registry::Registry;
+use regex::Regex;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::health::Health;
+use crate::mailbox::{self, mailbox};
+use crate::startup::host::{LiveHost, kernel_hostname};
+use crate::startup::{Identity, Startup, StartupError, files};
+use crate::task::admin::{Admin, admin_routes, health_routes, metrics_routes};
+use crate::task::bgp::{Asker, BgpTask, DownKey};
+use crate::task::calc::{CalcTask, CalcView, Inbox};
+use crate::task::cni::addresses::Addresses;
+use crate::task::cni::locks::Locks;
+use crate::task::cni::{CniTask, Pods, bind};
+use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait};
+use crate::task::keeper::Keeper;
+use crate::task::watch::WatchTask;
+use crate::telemetry::Metrics;
+
+/// How long tasks may take to end after a signal.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs the agent until the token is cancelled. What was set up in the kernel stays.
+pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()> {
+    let host = LiveHost::read().context("reading the host's interfaces")?;
+    let store = open_store(&params)?;
+    let name = params
+        .node_name(files::read_nodename(&params).as_deref(), &kernel_hostname())
+        .ok_or(StartupError::NoName)?;
+    let startup = Startup {
+        params: &params,
+        host: &host,
+        store: Arc::clone(&store),
+    };
+    let identity = tokio::select! {
+        identity = startup.run(name) => identity?,
+        () = cancel.cancelled() => return Ok(()),
+    };
+    info!(
+        node = identity.name,
+        address = identity.ipv4.map(tracing::field::display),
+        router_id = identity.router_id.map(tracing::field::display),
+        "node started"
+    );
+    let host_mtu_bytes = Regex::new(&params.mtu_iface_pattern)
+        .ok()
+        .and_then(|pattern| host.mtu_bytes(&pattern));
+    let agent = Agent {
+        params: Arc::new(params),
+        identity,
+        store,
+        host_mtu_bytes,
+        cancel,
+    };
+    agent.run().await
+}
+
+/// The store that DATASTORE_TYPE names.
+fn open_store(params: &Params) -> anyhow::Result<Arc<dyn Store>> {
+    let named = match params.datastore_type {
+        DatastoreType::Local => {
+            let socket = params
+                .store
+                .as_deref()
+                .context("TORTIE_STORE is not set; allowed: unix:PATH of the embedded store")?;
+            return Ok(Arc::new(RelayStore::new(socket)));
+        }
+        DatastoreType::Kubernetes => "kubernetes",
+        DatastoreType::Etcdv3 => "etcdv3",
+    };
+    anyhow::bail!(
+        "DATASTORE_TYPE={named:?} is not in this build yet; allowed: `local`, with TORTIE_STORE=unix:PATH"
+    )
+}
+
+/// What the tasks are made from.
+struct Agent {
+    params: Arc<Params>,
+    identity: Identity,
+    store: Arc<dyn Store>,
+    host_mtu_bytes: Option<u32>,
+    cancel: CancellationToken,
+}
+
+impl Agent {
+    /// Starts every task, waits for the end and for each of them.
+    async fn run(self) -> anyhow::Result<()> {
+        let health = Health::new(Instant::now(), SystemTime::now());
+        let (metrics, registry) = Metrics::new(&self.identity.name);
+        let settings = self.graph_settings();
+        let mut tasks = JoinSet::new();
+
+        let (calc_inbox, calc_facts) = Inbox::new();
+        let (desired_in, desired) = mailbox();
+        // Full: the CNI requests wait.
+        let (waits_in, waits) = mpsc::channel(WAITS);
+        let (calc_view_in, calc_view) = watch::channel(CalcView::default());
+        let (dataplane_view_in, dataplane_view) = watch::channel(DataplaneView::default());
+
+        // Subscribed before the first read, so that no change falls between.
+        let kernel = Kernel::open().context("opening the kernel's netlink sockets")?;
+        let events = kernel
+            .events()
+            .context("subscribing to the kernel's notifications")?;
+        let (adopted_in, adopted) = oneshot::channel();
+        let dataplane = DataplaneTask {
+            reconciler: Reconciler::new(settings.ownership()),
+            kernel,
+            events,
+            desired,
+            waits,
+            calc: calc_inbox.clone(),
+            view: dataplane_view_in,
+            health: health.clone(),
+            metrics: metrics.clone(),
+            refresh: self.params.route_refresh_interval,
+            cancel: self.cancel.clone(),
+        };
+        tasks.spawn(dataplane.run(adopted_in));
+
+        let speaks_bgp = self.params.backend == Backend::Bgp;
+        let (down, down_out) = mailbox();
+        let calc = CalcTask {
+            graph: Graph::new(settings.clone()),
+            inbox: calc_facts,
+            dataplane: desired_in,
+            bgp: speaks_bgp.then_some(down),
+            view: calc_view_in,
+            health: health.clone(),
+            metrics: metrics.clone(),
+            cancel: self.cancel.clone(),
+        };
+        tasks.spawn(calc.run());
+
+        let ipam = Arc::new(Ipam::new(
+            Arc::clone(&self.store),
+            self.identity.name.clone(),
+        ));
+        let watcher = WatchTask {
+            store: Arc::clone(&self.store),
+            kinds: Graph::KINDS.to_vec(),
+            calc: calc_inbox.clone(),
+            ipam: Arc::clone(&ipam),
+            socket: self.params.store.clone().unwrap_or_default(),
+            cancel: self.cancel.clone(),
+        };
+        tasks.spawn(watcher.run());
+
+        let bgp = self
+            .start_bgp(
+                &mut tasks,
+                adopted,
+                down_out,
+                &calc_inbox,
+                &health,
+                &metrics,
+            )
+            .await;
+        let keeper = Keeper {
+            params: Arc::clone(&self.params),
+            node: self.identity.name.clone(),
+            store: Arc::clone(&self.store),
+            view: calc_view.clone(),
+            host_mtu_bytes: self.host_mtu_bytes,
+            cancel: self.cancel.clone(),
+        };
+        tasks.spawn(keeper.run());
+
+        let serving = Serving {
+            ipam,
+            calc: calc_inbox,
+            calc_view: calc_view.clone(),
+            waits: waits_in,
+            settings,
+            health: health.clone(),
+            metrics,
+        };
+        self.serve_pods(&mut tasks, serving)?;
+        let admin = Arc::new(Admin {
+            status: self.status(&health),
+            settings: self.settings_shown(),
+            health,
+            bgp,
+            calc: calc_view,
+            dataplane: dataplane_view,
+        });
+        self.serve_http(&mut tasks, admin, registry).await?;
+        self.finish(tasks).await
+    }
+
+    /// Waits for the end of the process or of a task, which is the same: no task ends by itself.
+    async fn finish(self, mut tasks: JoinSet<()>) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = self.cancel.cancelled() => None,
+            ended = tasks.join_next() => ended,
+        };
+        self.cancel.cancel();
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
+            warn!("some tasks did not end in time");
+        }
+        match ended {
+            None => Ok(()),
+            Some(Ok(())) => anyhow::bail!("a task of the agent ended by itself"),
+            Some(Err(error)) => Err(error).context("a task of the agent failed"),
+        }
+    }
+
+    fn graph_settings(&self) -> Settings {
+        let key = SysctlKey("net/ipv4/conf/default/rp_filter".into());
+        let rp_filter = felix_io::sysctl::read(&key).unwrap_or_else(|error| {
+            warn!(%error, "taking rp_filter=1 for pods' devices");
+            "1".to_owned()
+        });
+        Settings::from_params(self.identity.name.clone(), &self.params, &rp_filter)
+    }
+
+    /// The speaker, once it is known whether routes of a former process still forward.
+    async fn start_bgp(
+        &self,
+        tasks: &mut JoinSet<()>,
+        adopted: oneshot::Receiver<Adopted>,
+        down: mailbox::Receiver<DownKey, bgp_io::Command>,
+        calc: &Inbox,
+        health: &Health,
+        metrics: &Metrics,
+    ) -> Option<Asker> {
+        if self.params.backend != Backend::Bgp {
+            return None;
+        }
+        let adopted = tokio::select! {
+            adopted = adopted => adopted.unwrap_or_default(),
+            () = self.cancel.cancelled() => return None,
+        };
+        let restarting = adopted.bgp_routes > 0;
+        if restarting {
+            info!(
+                routes = adopted.bgp_routes,
+                "BGP restarts: routes of the former process stay until peers have told theirs"
+            );
+        }
+        let task = BgpTask {
+            restarting,
+            seed: seed(&self.identity.name),
+            down,
+            calc: calc.clone(),
+            health: health.clone(),
+            metrics: metrics.clone(),
+            cancel: self.cancel.clone(),
+        };
+        let (asker, speaking) = task.start();
+        tasks.spawn(speaking);
+        Some(asker)
+    }
+
+    fn serve_pods(&self, tasks: &mut JoinSet<()>, serving: Serving) -> anyhow::Result<()> {
+        let (addresses, serve_addresses) =
+            Addresses::new(serving.ipam, serving.calc.clone(), self.cancel.clone());
+        tasks.spawn(serve_addresses);
+        let path = Path::new(cni::protocol::SOCKET_PATH);
+        let listener = bind(path).with_context(|| format!("listening on {}", path.display()))?;
+        let interface_prefix = self
+            .params
+            .interface_prefixes
+            .first()
+            .cloned()
+            .unwrap_or_else(|| "cali".to_owned());
+        let pods = Pods {
+            node: self.identity.name.clone(),
+            interface_prefix,
+            settings: serving.settings,
+            mtu_bytes: self.host_mtu_bytes,
+            store: Arc::clone(&self.store),
+            addresses,
+            calc: serving.calc,
+            view: serving.calc_view,
+            waits: serving.waits,
+            health: serving.health,
+            locks: Locks::default(),
+        };
+        let task = CniTask {
+            listener,
+            pods: Arc::new(pods),
+            metrics: serving.metrics,
+            cancel: self.cancel.clone(),
+        };
+        tasks.spawn(task.run());
+        Ok(())
+    }
+
+    /// Admin socket always; health and metrics when they are switched on.
+    async fn serve_http(
+        &self,
+        tasks: &mut JoinSet<()>,
+        admin: Arc<Admin>,
+        registry: Registry,
+    ) -> anyhow::Result<()> {
+        let path = Path::new(api::admin::SOCKET_PATH);
+        let listener = bind(path).with_context(|| format!("listening on {}", path.display()))?;
+        let app = admin_routes(Arc::clone(&admin));
+        let cancelled = self.cancel.clone().cancelled_owned();
+        tasks.spawn(async move {
+            tokio::select! {
+                served = axum::serve(listener, app) => tell(served),
+                () = cancelled => {}
+            }
+        });
+        if self.params.health_enabled {
+            let (host, port) = (self.params.health_host.as_str(), self.params.health_port);
+            self.serve_tcp(tasks, host, port, health_routes(admin))
+                .await
+                .context("FELIX_HEALTHHOST, FELIX_HEALTHPORT")?;
+        }
+        if self.params.metrics_enabled {
+            let host = self.params.metrics_host.as_deref().unwrap_or("0.0.0.0");
+            let routes = metrics_routes(Arc::new(registry));
+            self.serve_tcp(tasks, host, self.params.metrics_port, routes)
+                .await
+                .context("FELIX_PROMETHEUSMETRICSHOST, FELIX_PROMETHEUSMETRICSPORT")?;
+        }
+        Ok(())
+    }
+
+    async fn serve_tcp(
+        &self,
+        tasks: &mut JoinSet<()>,
+        host: &str,
+        port: u16,
+        app: Router,
+    ) -> anyhow::Result<()> {
+        let listener = TcpListener::bind((host, port))
+            .await
+            .with_context(|| format!("listening on {host}:{port}"))?;
+        let cancelled = self.cancel.clone().cancelled_owned();
+        tasks.spawn(async move {
+            tokio::select! {
+                served = axum::serve(listener, app) => tell(served),
+                () = cancelled => {}
+            }
+        });
+        Ok(())
+    }
+
+    fn status(&self, health: &Health) -> Status {
+        Status {
+            node: self.identity.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: crate::task::timestamp(health.started()).rfc3339(),
+            ipv4_address: self.identity.ipv4,
+            router_id: self.identity.router_id,
+            backend: match self.params.backend {
+                Backend::Bgp => "bird",
+                Backend::Vxlan => "vxlan",
+                Backend::None => "none",
+            }
+            .to_owned(),
+            ..Status::default()
+        }
+    }
+
+    fn settings_shown(&self) -> Vec<Setting> {
+        self.params
+            .settings()
+            .iter()
+            .map(|setting| Setting {
+                name: setting.row.names[0].to_owned(),
+                value: setting.text.clone(),
+                origin: setting.origin.to_string(),
+            })
+            .collect()
+    }
+}
+
+/// What the CNI task shares with others.
+struct Serving {
+    ipam: Arc<Ipam>,
+    calc: Inbox,
+    calc_view: watch::Receiver<CalcView>,
+    waits: mpsc::Sender<Wait>,
+    settings: Settings,
+    health: Health,
+    metrics: Metrics,
+}
+
+fn tell(served: std::io::Result<()>) {
+    if let Err(error) = served {
+        warn!(%error, "serving HTTP ended");
+    }
+}
+
+/// Jitter's seed: differs between nodes and between starts.
+fn seed(node: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
+    let mut hasher = DefaultHasher::new();
+    node.hash(&mut hasher);
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,471 @@
+//! What the runtime's commands do to one pod.
+
+mod endpoint;
+mod gc;
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api::object::Object;
+use api::pool::AllowedUse;
+use cni::protocol::Request;
+use cni::spec::error::{CniError, Code};
+use cni::spec::result::{AddResult, Interface, IpConfig};
+use datastore::store::{Expect, KeyValue, Op, Store, StoreError, WatchEvent};
+use felix::desired::IfName;
+use felix_io::workload::{
+    self, Attached, Attachment, Families, Forwarding, HOST_MAC, PairSpec, PodNetwork, WorkloadError,
+};
+use ipam::{AssignError, AssignRequest, Assignment, Wanted};
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+
+use super::addresses::Addresses;
+use super::locks::Locks;
+use crate::health::Health;
+use crate::startup::chain;
+use crate::task::calc::{CalcView, Inbox};
+use crate::task::dataplane::Wait;
+use crate::task::timestamp;
+use crate::task::watch::echo;
+use endpoint::Identity;
+
+/// How long ADD waits for the route.
+const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What serving pods needs.
+pub struct Pods {
+    /// Node name.
+    pub node: String,
+    /// Beginning of the names of pods' devices.
+    pub interface_prefix: String,
+    /// The graph's settings: they know the key of a pod's route.
+    pub settings: felix::calc::Settings,
+    /// MTU for pods while the graph does not know one.
+    pub mtu_bytes: Option<u32>,
+    /// Endpoints.
+    pub store: Arc<dyn Store>,
+    /// Addresses.
+    pub addresses: Addresses,
+    /// Where own writes are echoed.
+    pub calc: Inbox,
+    /// MTU and labels.
+    pub view: watch::Receiver<CalcView>,
+    /// Tells when a route is there.
+    pub waits: mpsc::Sender<Wait>,
+    /// Facts for STATUS.
+    pub health: Health,
+    /// One request at a time for each container.
+    pub locks: Locks,
+}
+
+impl Pods {
+    /// Connects a pod.
+    pub async fn add(
+        &self,
+        request: &Request,
+        netns: Option<OwnedFd>,
+    ) -> Result<AddResult, CniError> {
+        let pod = self.identify(request)?;
+        let Some(netns) = netns else {
+            return Err(CniError::new(
+                Code::INVALID_NETNS,
+                "ADD came without the descriptor of the pod's network namespace (CNI_NETNS)",
+            ));
+        };
+        let _turn = self.locks.lock(&request.container_id).await;
+        let pair = self.pair(request, &pod);
+        // Both take their time and neither needs the other.
+        let (address, attachment) =
+            tokio::join!(self.assign(request, &pod), Attachment::begin(netns, pair));
+        let assignment = address?;
+        // Dropping the attachment removes the pair, so only the address is given back by hand.
+        let connected = match attachment {
+            Ok(attachment) => self.connect(request, &pod, &assignment, attachment).await,
+            Err(error) => Err(kernel_error(&error)),
+        };
+        match connected {
+            Ok(attached) => Ok(result(request, &assignment, &attached)),
+            Err(error) => {
+                if !assignment.existing {
+                    self.undo_address(request).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Configures the pod, writes the endpoint and waits for the route, all at once. Undoes what it did when it fails.
+    async fn connect(
+        &self,
+        request: &Request,
+        pod: &Identity,
+        assignment: &Assignment,
+        attachment: Attachment,
+    ) -> Result<Attached, CniError> {
+        let addresses: Vec<IpAddr> = assignment.addresses.iter().map(IpNet::addr).collect();
+        let mut network = PodNetwork::new(addresses.clone());
+        if request.allow_ip_forwarding {
+            network.forwarding = Forwarding::On;
+        }
+        let object = pod.endpoint(&self.node, &assignment.addresses, attachment.pod_mac);
+        let (attached, routed) = tokio::join!(attachment.finish(network), async {
+            self.write_endpoint(object).await?;
+            self.await_routes(pod, &addresses).await
+        });
+        let failed = match (attached, routed) {
+            (Ok(attached), Ok(())) => return Ok(attached),
+            (Err(error), _) => kernel_error(&error),
+            (Ok(_), Err(error)) => {
+                self.detach(pod).await;
+                error
+            }
+        };
+        if let Err(error) = self.delete_endpoint(pod, &request.container_id).await {
+            warn!(%error, endpoint = %pod.key, "endpoint of a failed ADD is left behind");
+        }
+        Err(failed)
+    }
+
+    /// Undoes ADD. Nothing to undo is success.
+    pub async fn del(&self, request: &Request) -> Result<(), CniError> {
+        let pod = self.identify(request)?;
+        let _turn = self.locks.lock(&request.container_id).await;
+        self.remove(&pod, &request.container_id, request.handle_id())
+            .await
+    }
+
+    /// Takes an endpoint of this container away and frees its addresses. The endpoint and device of a newer container
+    /// of the same pod stay.
+    async fn remove(
+        &self,
+        pod: &Identity,
+        container: &str,
+        handle: String,
+    ) -> Result<(), CniError> {
+        let stored = self
+            .store
+            .get(&pod.key)
+            .await
+            .map_err(|error| store_error(&error))?;
+        let ours = stored
+            .as_ref()
+            .is_none_or(|stored| endpoint::container_of(stored).is_none_or(|id| id == container));
+        if ours {
+            let (detached, deleted) = tokio::join!(
+                workload::detach(pod.host_ifname.clone()),
+                self.delete_stored(pod, stored.as_ref())
+            );
+            detached.map_err(|error| kernel_error(&error))?;
+            deleted?;
+        }
+        // After the route is gone: the address may be another pod's from here on.
+        match self.addresses.release(handle).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(assign_error(&error)),
+            None => Err(stopping()),
+        }
+    }
+
+    /// Compares what stands in the kernel with what ADD left.
+    pub async fn check(&self, request: &Request, netns: Option<OwnedFd>) -> Result<(), CniError> {
+        let pod = self.identify(request)?;
+        let Some(netns) = netns else {
+            return Err(CniError::new(
+                Code::INVALID_NETNS,
+                "CHECK came without the descriptor of the pod's network namespace (CNI_NETNS)",
+            ));
+        };
+        let differs = |text: String| Err(CniError::new(Code::CHECK_FAILED, text));
+        let stored = self
+            .store
+            .get(&pod.key)
+            .await
+            .map_err(|error| store_error(&error))?;
+        let Some(stored) = stored else {
+            return differs(format!("{} does not exist", pod.key));
+        };
+        let addresses = endpoint::addresses_of(&stored);
+        let expected = request.prev_result.as_ref();
+        if let Some(missing) = expected
+            .iter()
+            .flat_map(|result| &result.ips)
+            .map(|ip| ip.address.addr())
+            .find(|addr| !addresses.contains(addr))
+        {
+            return differs(format!("{}: spec.ipNetworks lacks {missing}", pod.key));
+        }
+        let pair = self.pair(request, &pod);
+        workload::check(netns, pair, PodNetwork::new(addresses.clone()))
+            .await
+            .map_err(|error| match error {
+                WorkloadError::Differs(text) => CniError::new(Code::CHECK_FAILED, text),
+                error => kernel_error(&error),
+            })?;
+        tokio::time::timeout(Duration::from_secs(1), self.routes(&pod, &addresses))
+            .await
+            .unwrap_or_else(|_| {
+                differs(format!(
+                    "the host has no route to {addresses:?} on {}",
+                    pod.host_ifname
+                ))
+            })
+    }
+
+    /// Whether ADD would be served now.
+    pub fn status(&self) -> Result<(), CniError> {
+        if self.health.datastore_in_sync() && self.health.first_apply_done() {
+            Ok(())
+        } else {
+            Err(CniError::new(
+                Code::NOT_AVAILABLE,
+                "the agent has started but not read the datastore and written the kernel yet",
+            ))
+        }
+    }
+
+    /// Removes devices of pods that are gone.
+    pub async fn sweep(&self) {
+        if let Err(error) = workload::sweep().await {
+            warn!(%error, "devices of pods that are gone could not be deleted");
+        }
+    }
+
+    fn identify(&self, request: &Request) -> Result<Identity, CniError> {
+        if let Some(named) = &request.nodename
+            && *named != self.node
+        {
+            return Err(CniError::new(
+                Code::INVALID_CONFIG,
+                format!(
+                    "nodename: {named:?} is not this node; allowed: {:?}, or leave it out",
+                    self.node
+                ),
+            ));
+        }
+        Ok(Identity::new(&self.node, &self.interface_prefix, request))
+    }
+
+    fn pair(&self, request: &Request, pod: &Identity) -> PairSpec {
+        let mtu = match request.mtu_bytes {
+            0 => self.view.borrow().pod_mtu_bytes.or(self.mtu_bytes),
+            bytes => Some(bytes),
+        };
+        PairSpec {
+            host_ifname: pod.host_ifname.clone(),
+            pod_ifname: IfName::from(request.ifname.as_str()),
+            mtu_bytes: mtu,
+            host_mac: HOST_MAC,
+            pod_mac: None,
+            families: if request.ipam.assign_ipv6 {
+                Families::Dual
+            } else {
+                Families::V4
+            },
+        }
+    }
+
+    async fn assign(&self, request: &Request, pod: &Identity) -> Result<Assignment, CniError> {
+        let wanted = match request.ip {
+            Some(address) => Wanted::Address(address),
+            None => Wanted::Any {
+                ipv4: usize::from(request.ipam.assign_ipv4),
+                ipv6: usize::from(request.ipam.assign_ipv6),
+                pools: [&request.ipam.ipv4_pools[..], &request.ipam.ipv6_pools[..]].concat(),
+            },
+        };
+        let asked = AssignRequest {
+            node_labels: self.view.borrow().node_labels.clone(),
+            namespace_labels: None,
+            handle_id: request.handle_id(),
+            attributes: pod.attributes(&self.node),
+            allowed_use: AllowedUse::Workload,
+            wanted,
+            now: timestamp(SystemTime::now()),
+        };
+        match self.addresses.assign(asked).await {
+            Some(outcome) => outcome.map_err(|error| assign_error(&error)),
+            None => Err(stopping()),
+        }
+    }
+
+    async fn undo_address(&self, request: &Request) {
+        match self.addresses.release(request.handle_id()).await {
+            Some(Ok(_)) | None => {}
+            Some(Err(error)) => warn!(
+                error = chain(&error),
+                handle = request.handle_id(),
+                "address of a failed ADD is not given back yet; DEL will"
+            ),
+        }
+    }
+
+    async fn detach(&self, pod: &Identity) {
+        if let Err(error) = workload::detach(pod.host_ifname.clone()).await {
+            warn!(%error, ifname = %pod.host_ifname, "device of a failed ADD is left behind");
+        }
+    }
+
+    async fn write_endpoint(&self, object: Object) -> Result<(), CniError> {
+        let key = object.key();
+        let value = bytes::Bytes::from(object.encode());
+        let put = Op::Put {
+            key: key.clone(),
+            value: value.clone(),
+            expect: Expect::Any,
+        };
+        let revision = self
+            .store
+            .transact(vec![put])
+            .await
+            .map_err(|error| store_error(&error))?;
+        let written = KeyValue {
+            key,
+            value,
+            revision,
+        };
+        echo(&self.calc, &[WatchEvent::Put(written)]);
+        Ok(())
+    }
+
+    /// Deletes the endpoint if it is this container's.
+    async fn delete_endpoint(&self, pod: &Identity, container: &str) -> Result<(), StoreError> {
+        let stored = self.store.get(&pod.key).await?;
+        match &stored {
+            Some(found) if endpoint::container_of(found).is_none_or(|id| id == container) => {
+                self.delete_at(pod, found).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete_stored(
+        &self,
+        pod: &Identity,
+        stored: Option<&KeyValue>,
+    ) -> Result<(), CniError> {
+        match stored {
+            Some(found) => self
+                .delete_at(pod, found)
+                .await
+                .map_err(|error| store_error(&error)),
+            None => Ok(()),
+        }
+    }
+
+    async fn delete_at(&self, pod: &Identity, found: &KeyValue) -> Result<(), StoreError> {
+        let delete = Op::Delete {
+            key: pod.key.clone(),
+            expect: Expect::Revision(found.revision),
+        };
+        match self.store.transact(vec![delete]).await {
+            Ok(revision) => {
+                let key = pod.key.clone();
+                echo(&self.calc, &[WatchEvent::Delete { key, revision }]);
+                Ok(())
+            }
+            // Somebody else deleted it or wrote a newer one: either way it is no longer ours.
+            Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn await_routes(&self, pod: &Identity, addresses: &[IpAddr]) -> Result<(), CniError> {
+        tokio::time::timeout(ROUTE_PATIENCE, self.routes(pod, addresses))
+            .await
+            .unwrap_or_else(|_| {
+                Err(CniError::new(
+                    Code::TRY_AGAIN_LATER,
+                    format!(
+                        "the route to {addresses:?} on {} is not in the kernel after {} s; see `tortiectl node status`",
+                        pod.host_ifname,
+                        ROUTE_PATIENCE.as_secs()
+                    ),
+                ))
+            })
+    }
+
+    async fn routes(&self, pod: &Identity, addresses: &[IpAddr]) -> Result<(), CniError> {
+        for addr in addresses {
+            let (done, told) = oneshot::channel();
+            let wait = Wait {
+                route: self.settings.workload_route_key(*addr),
+                ifname: pod.host_ifname.clone(),
+                done,
+            };
+            self.waits.send(wait).await.map_err(|_| stopping())?;
+            told.await.map_err(|_| stopping())?;
+        }
+        Ok(())
+    }
+}
+
+/// What the plugin prints: addresses narrowed to hosts, both devices.
+fn result(request: &Request, assignment: &Assignment, attached: &Attached) -> AddResult {
+    let sandbox = request.netns_path.clone().unwrap_or_default();
+    AddResult {
+        interfaces: vec![
+            Interface {
+                name: attached.host_ifname.to_string(),
+                ..Interface::default()
+            },
+            Interface {
+                name: attached.pod_ifname.to_string(),
+                mac: attached.pod_mac.to_string(),
+                mtu: Some(attached.mtu_bytes),
+                sandbox,
+            },
+        ],
+        ips: assignment
+            .addresses
+            .iter()
+            .map(|net| IpConfig {
+                address: IpNet::from(net.addr()),
+                gateway: None,
+                interface: Some(1),
+            })
+            .collect(),
+        ..AddResult::default()
+    }
+}
+
+fn stopping() -> CniError {
+    CniError::new(Code::TRY_AGAIN_LATER, "the agent is stopping")
+}
+
+fn store_error(error: &StoreError) -> CniError {
+    let code = match error {
+        StoreError::Unavailable(_) | StoreError::Conflict { .. } | StoreError::Gone { .. } => {
+            Code::TRY_AGAIN_LATER
+        }
+        StoreError::Refused(_) => Code::DATASTORE,
+    };
+    CniError::new(code, chain(error))
+}
+
+fn assign_error(error: &AssignError) -> CniError {
+    match error {
+        AssignError::Store(error) => store_error(error),
+        AssignError::Contended { .. } => CniError::new(Code::TRY_AGAIN_LATER, chain(error)),
+        AssignError::NoPools { .. }
+        | AssignError::UnknownPool { .. }
+        | AssignError::BlockLimit { .. }
+        | AssignError::Exhausted { .. }
+        | AssignError::NotInPool { .. }
+        | AssignError::InUse { .. }
+        | AssignError::ForeignBlock { .. }
+        | AssignError::Corrupt { .. } => CniError::new(Code::NO_ADDRESS, chain(error)),
+    }
+}
+
+fn kernel_error(error: &WorkloadError) -> CniError {
+    let code = match error {
+        WorkloadError::Namespace(_) | WorkloadError::HostNamespace => Code::INVALID_NETNS,
+        WorkloadError::Name(_) => Code::INVALID_ENVIRONMENT,
+        _ => Code::KERNEL,
+    };
+    CniError::new(code, chain(error))
+}
