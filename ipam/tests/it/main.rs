@@ -1,4 +1,9 @@
 //! Assignment and release over the memory store.
 
 mod assign;
+mod interleave;
+mod leftovers;
+mod races;
+mod release;
+mod tunnel;
 mod world;

@@ -1,0 +1,211 @@
+use std::sync::Arc;
+
+use api::ipam::AffinityState;
+use api::key::Kind;
+use ipam::{AssignError, Ipam};
+use serde_json::{Value, json};
+
+use crate::interleave::{Comparing, Slow, run_polls};
+use crate::world::{World, assign, now, request, texts};
+
+const BLOCK: &str = "10.0.0.0/30";
+
+fn one_block() -> World {
+    World::new(&[("default", BLOCK, 30)])
+}
+
+fn affinity(world: &World, node: &str, state: &str) {
+    world.put(
+        Kind::BlockAffinity,
+        &format!("{node}-10-0-0-0-30"),
+        json!({"node": node, "state": state, "cidr": BLOCK, "deleted": "false", "type": "host"}),
+    );
+}
+
+fn block(world: &World, affinity: Value, deleted: bool) {
+    world.put(
+        Kind::IPAMBlock,
+        "10-0-0-0-30",
+        json!({
+            "cidr": BLOCK, "affinity": affinity, "deleted": deleted, "strictAffinity": false,
+            "allocations": [null, null, null, null], "unallocated": [0, 1, 2, 3], "attributes": [],
+            "affinityClaimTime": "1970-01-01T00:16:40Z",
+        }),
+    );
+}
+
+fn states(world: &World) -> Vec<(String, AffinityState)> {
+    let affinities = world.affinities();
+    affinities.into_iter().map(|a| (a.node, a.state)).collect()
+}
+
+#[test]
+fn a_crash_at_any_moment_leaves_nothing_half_made() {
+    for polls in 0..12 {
+        let world = World::new(&[("default", "10.0.0.0/24", 26)]);
+        let ipam = Ipam::new(Arc::new(Slow::new(&world.store, Comparing::Yes)), "n1");
+        let batch = [request("a"), request("b")];
+        let done = run_polls(
+            Box::pin(async {
+                ipam.assign_many(&batch).await;
+                ipam.release_by_handle("a").await.expect("the store works");
+            }),
+            polls,
+        );
+        world.assert_sound();
+        assert_eq!(
+            world.taken().len(),
+            world.handles().len(),
+            "after {polls} polls"
+        );
+        assert_eq!(
+            world.blocks().len(),
+            world.affinities().len(),
+            "after {polls} polls"
+        );
+        // The agent that comes after it gives the same pods one address each, and can take them back.
+        let next = world.ipam("n1");
+        for result in now(next.assign_many(&batch)).outcome {
+            assert_eq!(result.unwrap().addresses.len(), 1);
+        }
+        assert_eq!(world.taken().len(), 2, "after {polls} polls, done: {done}");
+        now(next.release_by_handles(&["a".to_owned(), "b".to_owned()])).unwrap();
+        assert!(world.taken().is_empty() && world.handles().is_empty());
+    }
+}
+
+#[test]
+fn a_claim_that_stopped_half_way_is_completed() {
+    for state in ["pending", "confirmed", ""] {
+        for with_block in [false, true] {
+            if state.is_empty() && !with_block {
+                continue;
+            }
+            let world = one_block();
+            if state.is_empty() {
+                // The affinity object got lost; the block still names its node.
+                block(&world, json!("host:n1"), false);
+            } else {
+                affinity(&world, "n1", state);
+                if with_block {
+                    block(&world, json!("host:n1"), false);
+                }
+            }
+            let given = assign(&world.ipam("n1"), request("a")).unwrap();
+            assert_eq!(texts(&given), ["10.0.0.0/32"]);
+            let expected = [("n1".to_owned(), AffinityState::Confirmed)];
+            assert_eq!(states(&world), expected, "{state:?} {with_block}");
+            world.assert_sound();
+        }
+    }
+}
+
+#[test]
+fn a_claim_on_a_block_that_went_to_another_node_is_void() {
+    for state in ["pending", "pendingDeletion"] {
+        let world = one_block();
+        world.config(json!({"strictAffinity": false, "autoAllocateBlocks": true}));
+        affinity(&world, "n1", state);
+        affinity(&world, "n2", "confirmed");
+        block(&world, json!("host:n2"), false);
+        // It borrows, and its own claim goes in the same transaction.
+        assign(&world.ipam("n1"), request("a")).unwrap();
+        assert_eq!(
+            states(&world),
+            [("n2".to_owned(), AffinityState::Confirmed)]
+        );
+        world.assert_sound();
+    }
+}
+
+#[test]
+fn a_release_that_stopped_half_way_is_finished_or_undone() {
+    let world = one_block();
+    affinity(&world, "n1", "pendingDeletion");
+    let given = assign(&world.ipam("n1"), request("a")).unwrap();
+    assert_eq!(given.claimed.len(), 1);
+    assert_eq!(
+        states(&world),
+        [("n1".to_owned(), AffinityState::Confirmed)]
+    );
+
+    let world = one_block();
+    affinity(&world, "n1", "pendingDeletion");
+    block(&world, json!("host:n1"), false);
+    assign(&world.ipam("n1"), request("a")).unwrap();
+    assert_eq!(
+        states(&world),
+        [("n1".to_owned(), AffinityState::Confirmed)]
+    );
+    world.assert_sound();
+}
+
+#[test]
+fn a_pending_claim_of_another_node_does_not_block_the_block() {
+    let world = one_block();
+    affinity(&world, "n2", "pending");
+    let given = assign(&world.ipam("n1"), request("a")).unwrap();
+    assert_eq!(given.claimed.len(), 1);
+    world.assert_sound();
+}
+
+#[test]
+fn tombstones_are_written_over() {
+    let world = one_block();
+    block(&world, json!("host:n9"), true);
+    world.put(
+        Kind::IPAMHandle,
+        "a",
+        json!({"handleID": "a", "block": {BLOCK: 1}, "deleted": true}),
+    );
+    let given = assign(&world.ipam("n1"), request("a")).unwrap();
+    assert_eq!(texts(&given), ["10.0.0.0/32"]);
+    assert!(!world.blocks()[0].deleted && !world.handles()["a"].deleted);
+    world.assert_sound();
+}
+
+#[test]
+fn a_handle_that_counts_too_much_is_put_right() {
+    let world = one_block();
+    let too_much = json!({"handleID": "a", "block": {BLOCK: 3, "10.9.0.0/26": 1}});
+    world.put(Kind::IPAMHandle, "a", too_much.clone());
+    let given = assign(&world.ipam("n1"), request("a")).unwrap();
+    assert!(!given.existing);
+    let handles = world.handles();
+    assert_eq!(
+        handles["a"].block.iter().collect::<Vec<_>>(),
+        [(&BLOCK.to_owned(), &1)]
+    );
+    now(world.ipam("n1").release_by_handle("a")).unwrap();
+    world.put(Kind::IPAMHandle, "a", too_much);
+    assert!(
+        now(world.ipam("n1").release_by_handle("a"))
+            .unwrap()
+            .outcome
+            .is_empty()
+    );
+    assert!(world.handles().is_empty());
+}
+
+#[test]
+fn a_block_that_makes_no_sense_is_left_alone() {
+    let world = World::new(&[("default", "10.0.0.0/29", 30)]);
+    world.config(json!({"strictAffinity": true, "autoAllocateBlocks": true}));
+    let broken =
+        json!({"cidr": BLOCK, "affinity": "host:n1", "allocations": [5], "unallocated": []});
+    world.put(Kind::IPAMBlock, "10-0-0-0-30", broken.clone());
+    affinity(&world, "n1", "confirmed");
+    for i in 0..4 {
+        let given = assign(&world.ipam("n1"), request(&format!("h{i}"))).unwrap();
+        assert_eq!(texts(&given), [format!("10.0.0.{}/32", i + 4)]);
+    }
+    let error = assign(&world.ipam("n1"), request("more")).unwrap_err();
+    assert!(matches!(error, AssignError::Exhausted { .. }), "{error}");
+    let kept = world
+        .store
+        .objects()
+        .into_iter()
+        .find(|item| item.key.name == "10-0-0-0-30");
+    let kept: Value = serde_json::from_slice(&kept.unwrap().value).unwrap();
+    assert_eq!(kept["spec"], broken);
+}

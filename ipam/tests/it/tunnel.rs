@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::key::Kind;
+use ipam::tunnel::{TunnelKind, TunnelRequest};
+use ipam::{AssignError, Wanted};
+use serde_json::json;
+
+use crate::world::{World, assign, now, request, seconds, wanting};
+
+fn vxlan(world: &World, name: &str, cidr: &str) {
+    world.pool(name, json!({"cidr": cidr, "vxlanMode": "Always"}));
+}
+
+fn ensure(
+    world: &World,
+    kind: TunnelKind,
+    current: Option<IpAddr>,
+) -> Result<Option<IpAddr>, AssignError> {
+    let request = TunnelRequest {
+        kind,
+        node_labels: BTreeMap::new(),
+        current,
+        now: seconds(1),
+    };
+    let committed = now(world.ipam("n1").ensure_tunnel_address(&request))?;
+    world.assert_sound();
+    Ok(committed.outcome)
+}
+
+#[test]
+fn a_pool_with_a_tunnel_gives_the_node_an_address_under_the_tunnels_handle() {
+    let world = World::new(&[("plain", "10.9.0.0/24", 26)]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let address = ensure(&world, TunnelKind::VxlanV4, None).unwrap().unwrap();
+    let taken = world.taken();
+    assert_eq!(
+        taken,
+        [(address.to_string(), "vxlan-tunnel-addr-n1".to_owned())]
+    );
+    assert!(address.to_string().starts_with("10.0.0."));
+    let secondary = &world.blocks()[0].attributes[0].secondary;
+    assert_eq!(secondary["type"], "vxlanTunnelAddress");
+    assert_eq!(secondary["node"], "n1");
+    // No pool uses the other tunnels.
+    assert_eq!(ensure(&world, TunnelKind::Ipip, None), Ok(None));
+    assert_eq!(ensure(&world, TunnelKind::VxlanV6, None), Ok(None));
+}
+
+#[test]
+fn the_address_is_kept_while_its_pool_uses_the_tunnel() {
+    let world = World::new(&[]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let first = ensure(&world, TunnelKind::VxlanV4, None).unwrap();
+    let revision = world.store.revision();
+    assert_eq!(ensure(&world, TunnelKind::VxlanV4, first), Ok(first));
+    // The agent died before it wrote the Node.
+    assert_eq!(ensure(&world, TunnelKind::VxlanV4, None), Ok(first));
+    assert_eq!(world.store.revision(), revision);
+}
+
+#[test]
+fn an_address_outside_every_pool_that_qualifies_is_replaced() {
+    let world = World::new(&[]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let first = ensure(&world, TunnelKind::VxlanV4, None).unwrap();
+    world.pool(
+        "overlay",
+        json!({"cidr": "10.0.0.0/24", "vxlanMode": "Always", "disabled": true}),
+    );
+    vxlan(&world, "second", "10.1.0.0/24");
+    let second = ensure(&world, TunnelKind::VxlanV4, first).unwrap().unwrap();
+    assert!(second.to_string().starts_with("10.1.0."));
+    assert_eq!(world.taken().len(), 1);
+    world.delete(Kind::IPPool, "second");
+    assert_eq!(ensure(&world, TunnelKind::VxlanV4, Some(second)), Ok(None));
+    assert!(world.taken().is_empty() && world.handles().is_empty());
+}
+
+#[test]
+fn an_address_that_became_a_pods_is_left_to_the_pod() {
+    let world = World::new(&[]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let pods: IpAddr = "10.0.0.9".parse().unwrap();
+    assign(&world.ipam("n1"), wanting("pod", Wanted::Address(pods))).unwrap();
+    let given = ensure(&world, TunnelKind::VxlanV4, Some(pods)).unwrap();
+    assert_ne!(given, Some(pods));
+    assert_eq!(world.taken().len(), 2);
+}
+
+#[test]
+fn an_address_nobody_holds_is_taken_again() {
+    let world = World::new(&[]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let known: IpAddr = "10.0.0.9".parse().unwrap();
+    assert_eq!(
+        ensure(&world, TunnelKind::VxlanV4, Some(known)),
+        Ok(Some(known))
+    );
+    // Old versions left it allocated, without handle and attributes.
+    let world = World::new(&[]);
+    world.pool(
+        "overlay",
+        json!({"cidr": "10.0.0.0/30", "blockSize": 30, "ipipMode": "Always"}),
+    );
+    world.put(
+        Kind::IPAMBlock,
+        "10-0-0-0-30",
+        json!({
+            "cidr": "10.0.0.0/30", "affinity": "host:n1", "allocations": [null, null, 0, null],
+            "unallocated": [0, 1, 3], "attributes": [{}],
+        }),
+    );
+    let old: IpAddr = "10.0.0.2".parse().unwrap();
+    assert_eq!(ensure(&world, TunnelKind::Ipip, Some(old)), Ok(Some(old)));
+    let expected = [("10.0.0.2".to_owned(), "ipip-tunnel-addr-n1".to_owned())];
+    assert_eq!(world.taken(), expected);
+}
+
+#[test]
+fn a_failed_replacement_keeps_the_address_the_node_has() {
+    let world = World::new(&[]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let first = ensure(&world, TunnelKind::VxlanV4, None).unwrap();
+    world.pool("overlay", json!({"cidr": "10.0.0.0/24"}));
+    world.pool(
+        "full",
+        json!({"cidr": "10.1.0.0/32", "blockSize": 32, "vxlanMode": "Always"}),
+    );
+    world.config(json!({"strictAffinity": true, "autoAllocateBlocks": true}));
+    let pod = Wanted::Address("10.1.0.0".parse().unwrap());
+    assign(&world.ipam("n2"), wanting("pod", pod)).unwrap();
+    assert!(ensure(&world, TunnelKind::VxlanV4, first).is_err());
+    let held: Vec<_> = world
+        .taken()
+        .into_iter()
+        .map(|(address, _)| address)
+        .collect();
+    assert!(held.contains(&first.unwrap().to_string()), "{held:?}");
+    assign(&world.ipam("n1"), request("pod2")).unwrap();
+}
