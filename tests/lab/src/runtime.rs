@@ -100,20 +100,19 @@ pub enum RuntimeError {
     },
 }
 
-/// The default network configuration list, as Calico's installer writes it.
-#[must_use]
-pub(crate) fn conflist(mode_mtu: Option<u32>) -> Value {
-    let mut calico = json!({
-        "type": "calico",
-        "log_level": "info",
-        "datastore_type": "local",
-        "ipam": { "type": "calico-ipam" },
-        "policy": { "type": "none" },
-    });
-    if let Some(mtu) = mode_mtu {
-        calico["mtu"] = json!(mtu);
-    }
-    json!({ "name": "k8s-pod-network", "cniVersion": CNI_VERSION, "plugins": [calico] })
+/// The default network configuration list, with the keys that Calico's installer writes.
+fn conflist() -> Value {
+    json!({
+        "name": "k8s-pod-network",
+        "cniVersion": CNI_VERSION,
+        "plugins": [{
+            "type": "calico",
+            "log_level": "info",
+            "datastore_type": "local",
+            "ipam": { "type": "calico-ipam" },
+            "policy": { "type": "k8s" },
+        }],
+    })
 }
 
 /// Writes the network's configuration where a node's runtime looks for it.
@@ -121,7 +120,7 @@ pub(crate) fn conflist(mode_mtu: Option<u32>) -> Value {
 /// # Errors
 /// What the file system answers.
 pub(crate) fn install_conflist(site: &Site) -> io::Result<()> {
-    let text = conflist(None).to_string();
+    let text = conflist().to_string();
     site.namespace.run(|| fs::write(CONFLIST_PATH, text))
 }
 
