@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::action::{Action, Refused};
+use crate::action::{Action, Refused, Ttl};
 use crate::config::Config;
 use crate::event::{DownReason, Event};
 use crate::rib::source::SourceId;
@@ -330,6 +330,16 @@ impl Speaker {
     /// (`true`: in use. Giving up a watch comes with next-hop tracking.)
     pub fn poll_next_hop_watch(&mut self) -> Option<(IpAddr, bool)> {
         self.rib.table.poll_watch().map(|next_hop| (next_hop, true))
+    }
+
+    /// TTLs that an accepted connection is to have.
+    pub fn ttl(&self, conn: ConnId) -> Ttl {
+        let id = self.conns.get(&conn);
+        let peer = id.and_then(|id| Some((*id, self.slots.get(id)?)));
+        peer.map_or(Ttl::KERNEL, |(id, slot)| {
+            self.offer(id)
+                .map_or(Ttl::KERNEL, |offer| slot.peer.ttl(&offer))
+        })
     }
 
     fn on_connection(

@@ -1,15 +1,27 @@
 //! The one task that owns the speaker.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
+use bgp::action::{Action, ConnectRequest};
 use bgp::config::Config;
 use bgp::event::Event;
 use bgp::route::{Origination, RouteChange};
 use bgp::speaker::Speaker;
 use bgp::status::{PeerStatus, RouteStatus};
+use bgp::types::ConnId;
+use bytes::Bytes;
 use ipnet::IpNet;
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::debug;
+
+use crate::connection::{self, CHUNKS_AHEAD, Write};
+use crate::listener::{self, Security};
+use crate::socket;
 
 /// What the speaker's task is told.
 #[derive(Debug)]
@@ -48,6 +60,39 @@ pub enum Output {
     },
 }
 
+/// What the other tasks tell the driver.
+pub(crate) enum FromTask {
+    Listening(SocketAddr),
+    ListenFailed {
+        address: SocketAddr,
+        error: String,
+    },
+    Accepted(TcpStream, SocketAddr),
+    Connected(ConnId, TcpStream),
+    ConnectFailed {
+        conn: ConnId,
+        error: String,
+    },
+    Bytes {
+        conn: ConnId,
+        bytes: Bytes,
+    },
+    Written {
+        conn: ConnId,
+    },
+    Closed {
+        conn: ConnId,
+        reason: Option<String>,
+    },
+}
+
+/// Messages of other tasks that wait. Full: sockets are read no further, so TCP holds the peers back.
+const INBOX_ROOM: usize = 64;
+/// Messages handled before the speaker's outputs are drained and other inputs looked at.
+const MESSAGES_PER_TURN: usize = 16;
+/// Octets asked for at a time.
+const CHUNK_OCTETS: usize = 64 << 10;
+
 /// Runs the speaker until `cancel` resolves or the senders of `commands` are gone; then closes every connection without
 /// a NOTIFICATION, so that peers keep our routes (RFC 4724).
 ///
@@ -58,7 +103,310 @@ pub async fn run(
     outputs: mpsc::Sender<Output>,
     cancel: impl Future<Output = ()> + Send,
 ) {
-    let _ = (speaker, outputs);
-    drop(commands);
-    cancel.await;
+    let (inbox_in, inbox) = mpsc::channel(INBOX_ROOM);
+    let (security, _) = watch::channel(Security::default());
+    let driver = Driver {
+        speaker,
+        outputs,
+        inbox_in,
+        connections: BTreeMap::new(),
+        listeners: BTreeMap::new(),
+        security,
+        tasks: JoinSet::new(),
+        accepted: 0,
+    };
+    // Dropping the driver ends its tasks and so closes their sockets, wherever they are.
+    tokio::select! {
+        () = cancel => {}
+        () = driver.run(commands, inbox) => {}
+    }
+}
+
+struct Driver {
+    speaker: Speaker,
+    outputs: mpsc::Sender<Output>,
+    inbox_in: mpsc::Sender<FromTask>,
+    connections: BTreeMap<ConnId, Connection>,
+    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    security: watch::Sender<Security>,
+    tasks: JoinSet<()>,
+    accepted: u64,
+}
+
+/// A connection as the driver sees it.
+enum Connection {
+    Opening(AbortHandle),
+    Open(Open),
+}
+
+struct Open {
+    writes: mpsc::Sender<Write>,
+    closing: oneshot::Sender<()>,
+    /// Chunks given and not yet written.
+    ahead: usize,
+    /// The speaker has something to send, as far as is known.
+    writable: bool,
+}
+
+/// The readers of outputs are gone.
+struct Deserted;
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut inbox: mpsc::Receiver<FromTask>,
+    ) {
+        loop {
+            if let Err(Deserted) = self.drain().await {
+                return;
+            }
+            let deadline = self.speaker.poll_timeout().map(|(at, _)| at.into());
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                Some(message) = inbox.recv() => {
+                    self.message(message);
+                    for _ in 1..MESSAGES_PER_TURN {
+                        let Ok(message) = inbox.try_recv() else {
+                            break;
+                        };
+                        self.message(message);
+                    }
+                }
+                () = until(deadline) => self.speaker.handle_timeout(now()),
+                Some(ended) = self.tasks.join_next() => {
+                    // A panic ends the process in release builds; elsewhere it must not pass unseen.
+                    if let Err(error) = ended && error.is_panic() {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Config(config) => self.configure(*config),
+            Command::Originate(prefix, origination) => {
+                self.speaker.handle_originate(now(), prefix, origination);
+            }
+            Command::OriginationsComplete => self.speaker.handle_originations_complete(now()),
+            Command::NextHop(next_hop, reachable) => {
+                self.speaker.handle_next_hop(now(), next_hop, reachable);
+            }
+            // Who asked may have gone.
+            Command::Peers(answer) => drop(answer.send(self.speaker.peers(now()))),
+            Command::Routes(answer) => drop(answer.send(self.speaker.routes())),
+        }
+    }
+
+    fn configure(&mut self, config: Config) {
+        let wanted = listener::addresses(&config);
+        let security = Security::of(&config);
+        self.security.send_if_modified(|present| {
+            let changed = *present != security;
+            *present = security;
+            changed
+        });
+        self.listeners.retain(|address, task| {
+            let keep = wanted.contains(address);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for address in wanted {
+            if !self.listeners.contains_key(&address) {
+                let task = listener::run(address, self.security.subscribe(), self.inbox_in.clone());
+                self.listeners.insert(address, self.tasks.spawn(task));
+            }
+        }
+        self.speaker.handle_config(now(), config);
+    }
+
+    fn message(&mut self, message: FromTask) {
+        match message {
+            FromTask::Listening(address) => self.note(Output::Listening(address)),
+            FromTask::ListenFailed { address, error } => {
+                self.note(Output::ListenFailed { address, error });
+            }
+            FromTask::Accepted(stream, remote) => self.accepted(stream, remote),
+            FromTask::Connected(conn, stream) => self.connected(conn, stream),
+            FromTask::ConnectFailed { conn, error } => {
+                self.connections.remove(&conn);
+                self.speaker.handle_connect_failed(now(), conn, &error);
+            }
+            FromTask::Bytes { conn, bytes } => self.speaker.handle_bytes(now(), conn, &bytes),
+            FromTask::Written { conn } => {
+                if let Some(Connection::Open(open)) = self.connections.get_mut(&conn) {
+                    open.ahead -= 1;
+                }
+                self.send(conn);
+            }
+            FromTask::Closed { conn, reason } => {
+                debug!(conn = conn.0, reason, "transport ended");
+                self.connections.remove(&conn);
+                self.speaker.handle_closed(now(), conn);
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
+        self.accepted += 1;
+        let conn = ConnId::incoming(self.accepted);
+        if let Err(reason) = self.speaker.handle_accepted(now(), conn, remote, local) {
+            debug!(%remote, %reason, "BGP connection refused");
+            return;
+        }
+        let ttl = self.speaker.ttl(conn);
+        if let Err(error) = socket::adopt(&stream, remote.ip(), ttl) {
+            debug!(%remote, %error, "socket options of a BGP connection");
+            self.speaker.handle_closed(now(), conn);
+            return;
+        }
+        self.start(conn, stream);
+    }
+
+    fn connected(&mut self, conn: ConnId, stream: TcpStream) {
+        // Closed by the speaker while it was on its way: dropping the stream closes it.
+        if !self.connections.contains_key(&conn) {
+            return;
+        }
+        match stream.local_addr() {
+            Ok(local) => {
+                self.start(conn, stream);
+                self.speaker.handle_connected(now(), conn, local);
+            }
+            Err(error) => {
+                self.connections.remove(&conn);
+                self.speaker
+                    .handle_connect_failed(now(), conn, &error.to_string());
+            }
+        }
+    }
+
+    fn start(&mut self, conn: ConnId, stream: TcpStream) {
+        let (writes, writes_out) = connection::channel();
+        let (closing, closing_out) = oneshot::channel();
+        let task = connection::run(conn, stream, writes_out, self.inbox_in.clone(), closing_out);
+        self.tasks.spawn(task);
+        let open = Open {
+            writes,
+            closing,
+            ahead: 0,
+            writable: false,
+        };
+        self.connections.insert(conn, Connection::Open(open));
+    }
+
+    /// Takes everything the speaker has to say.
+    async fn drain(&mut self) -> Result<(), Deserted> {
+        loop {
+            let mut idle = true;
+            while let Some(action) = self.speaker.poll_action() {
+                idle = false;
+                match action {
+                    Action::Connect(request) => self.connect(request),
+                    Action::Close { conn, farewell } => self.close(conn, farewell),
+                }
+            }
+            while let Some(conn) = self.speaker.poll_writable() {
+                idle = false;
+                if let Some(Connection::Open(open)) = self.connections.get_mut(&conn) {
+                    open.writable = true;
+                }
+                self.send(conn);
+            }
+            while let Some(change) = self.speaker.poll_route() {
+                self.say(Output::Route(change)).await?;
+            }
+            while let Some(event) = self.speaker.poll_event() {
+                self.say(Output::Event(event)).await?;
+            }
+            while let Some((next_hop, used)) = self.speaker.poll_next_hop_watch() {
+                self.say(Output::NextHopWatch(next_hop, used)).await?;
+            }
+            if idle {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn say(&mut self, output: Output) -> Result<(), Deserted> {
+        self.outputs.send(output).await.map_err(|_| Deserted)
+    }
+
+    /// For news that may be lost when nobody reads: the next attempt tells it again.
+    fn note(&mut self, output: Output) {
+        if let Err(error) = self.outputs.try_send(output) {
+            debug!(%error, "output dropped");
+        }
+    }
+
+    fn connect(&mut self, request: ConnectRequest) {
+        let conn = request.conn;
+        let inbox = self.inbox_in.clone();
+        let task = self.tasks.spawn(async move {
+            let message = match socket::connect(&request).await {
+                Ok(stream) => FromTask::Connected(conn, stream),
+                Err(error) => FromTask::ConnectFailed {
+                    conn,
+                    error: error.to_string(),
+                },
+            };
+            // The driver may be gone.
+            let _ = inbox.send(message).await;
+        });
+        self.connections.insert(conn, Connection::Opening(task));
+    }
+
+    fn close(&mut self, conn: ConnId, farewell: Vec<u8>) {
+        match self.connections.remove(&conn) {
+            Some(Connection::Opening(task)) => task.abort(),
+            Some(Connection::Open(open)) => {
+                // Both fail only when the connection has ended by itself.
+                let _ = open.writes.try_send(Write::Last(farewell));
+                let _ = open.closing.send(());
+            }
+            None => {}
+        }
+    }
+
+    /// Gives a connection what the speaker has for it, as far as there is room.
+    fn send(&mut self, conn: ConnId) {
+        let Some(Connection::Open(open)) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        while open.writable && open.ahead < CHUNKS_AHEAD {
+            let mut chunk = Vec::new();
+            let octets = self
+                .speaker
+                .poll_transmit(now(), conn, CHUNK_OCTETS, &mut chunk);
+            // Less than asked for: nothing is left, and `poll_writable` will tell when there is.
+            open.writable = octets >= CHUNK_OCTETS;
+            if octets > 0 {
+                open.ahead += 1;
+                // The channel has room for all chunks ahead; it fails when the connection has ended by itself.
+                let _ = open.writes.try_send(Write::Chunk(chunk));
+            }
+        }
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The runtime's clock, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -343,7 +343,7 @@ impl Peer {
             remote,
             local_address: self.config.local_address,
             password: self.config.password.clone(),
-            ttl: ttl(&self.config, cx.offer),
+            ttl: self.ttl(cx.offer),
         }));
     }
 
@@ -497,19 +497,19 @@ impl Peer {
             self.since = now;
         }
     }
-}
 
-/// TTLs towards a peer: GTSM when configured (RFC 5082 §3), 1 for eBGP without multihop, else the kernel's.
-fn ttl(config: &PeerConfig, offer: &Offer) -> Ttl {
-    match config.ttl_security {
-        Some(hops) => Ttl {
-            sent: Some(255),
-            accepted_min: Some(255 - hops.saturating_sub(1)),
-        },
-        None if offer.asn != offer.peer_asn && !config.multihop => Ttl {
-            sent: Some(1),
-            accepted_min: None,
-        },
-        None => Ttl::KERNEL,
+    /// TTLs towards the peer: GTSM when configured (RFC 5082 §3), 1 for eBGP without multihop, else the kernel's.
+    pub(crate) fn ttl(&self, offer: &Offer) -> Ttl {
+        match self.config.ttl_security {
+            Some(hops) => Ttl {
+                sent: Some(255),
+                accepted_min: Some(255 - hops.saturating_sub(1)),
+            },
+            None if offer.asn != offer.peer_asn && !self.config.multihop => Ttl {
+                sent: Some(1),
+                accepted_min: None,
+            },
+            None => Ttl::KERNEL,
+        }
     }
 }

@@ -1,0 +1,99 @@
+//! Socket options that `socket2` does not have: TCP MD5 signatures (RFC 2385) and least accepted TTL (RFC 5082).
+#![expect(unsafe_code, reason = "setsockopt with structures of the kernel")]
+
+use std::io;
+use std::mem;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use bgp::config::Password;
+use libc::c_int;
+
+/// `struct tcp_md5sig` of linux/tcp.h.
+#[repr(C)]
+struct TcpMd5Sig {
+    address: libc::sockaddr_storage,
+    flags: u8,
+    prefix_length: u8,
+    key_length: u16,
+    interface: c_int,
+    key: [u8; libc::TCP_MD5SIG_MAXKEYLEN],
+}
+
+/// Signs and checks segments to and from `peer` with the key; `None` removes it.
+///
+/// # Errors
+/// The system's, and `InvalidInput` for a key longer than 80 bytes.
+pub(crate) fn set_md5(
+    socket: &impl AsFd,
+    peer: IpAddr,
+    password: Option<&Password>,
+) -> io::Result<()> {
+    let key = password.map_or(&[] as &[u8], |password| password.0.as_bytes());
+    let mut option = TcpMd5Sig {
+        address: storage(peer),
+        flags: 0,
+        prefix_length: 0,
+        key_length: 0,
+        interface: 0,
+        key: [0; libc::TCP_MD5SIG_MAXKEYLEN],
+    };
+    let Some(place) = option.key.get_mut(..key.len()) else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("TCP MD5 key of {} bytes: at most 80 are allowed", key.len()),
+        ));
+    };
+    place.copy_from_slice(key);
+    option.key_length = u16::try_from(key.len()).expect("at most 80");
+    match set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option) {
+        // There was no key to remove.
+        Err(error) if password.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// Drops segments that arrive with a lower TTL (hop limit).
+///
+/// # Errors
+/// The system's.
+pub(crate) fn set_ttl_min(socket: &impl AsFd, peer: IpAddr, ttl: u8) -> io::Result<()> {
+    let value = c_int::from(ttl);
+    match peer {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &value),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &value),
+    }
+}
+
+fn storage(address: IpAddr) -> libc::sockaddr_storage {
+    let address = socket2::SockAddr::from(std::net::SocketAddr::new(address, 0));
+    // SAFETY: `sockaddr_storage` is plain data for which all zeroes is a value; `address` is at most as long.
+    unsafe {
+        let mut storage: libc::sockaddr_storage = mem::zeroed();
+        std::ptr::copy_nonoverlapping(
+            address.as_ptr().cast::<u8>(),
+            (&raw mut storage).cast::<u8>(),
+            address.len() as usize,
+        );
+        storage
+    }
+}
+
+fn set<T>(socket: &impl AsFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(mem::size_of::<T>()).expect("options are small");
+    // SAFETY: the pointer and length describe `value`, which lives over the call; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
