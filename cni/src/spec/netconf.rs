@@ -91,8 +91,7 @@ impl NetConf {
             ));
         }
         let fields = Fields { object, path: "" };
-        let lenient = matches!(command, Command::Del | Command::Gc);
-        let strict = !lenient;
+        let strict = !matches!(command, Command::Del | Command::Gc);
         let mut conf = Self {
             cni_version,
             name: network_name(fields)?,
@@ -117,24 +116,26 @@ impl NetConf {
             conf.ipam = ipam(fields)?;
             supported_devices(fields)?;
         }
-        let prev_result = object.get("prevResult").filter(|value| !value.is_null());
-        match (command, prev_result) {
-            (Command::Check, None) => {
-                return Err(wrong("prevResult: required for CHECK".to_owned()));
-            }
-            (Command::Check, Some(value)) => {
-                conf.prev_result = Some(AddResult::from_json(value, cni_version)?);
-            }
-            // DEL works without it, so a broken one must not stop it.
-            (Command::Del, Some(value)) => {
-                conf.prev_result = AddResult::from_json(value, cni_version).ok();
-            }
-            (Command::Add | Command::Del | Command::Status | Command::Gc, _) => {}
-        }
+        conf.prev_result = prev_result(object, cni_version, command)?;
         if command == Command::Gc {
             conf.valid_attachments = valid_attachments(object)?;
         }
         Ok(conf)
+    }
+}
+
+/// The earlier result where the command can use it. DEL works without it, so a broken one must not stop it.
+fn prev_result(
+    object: &Map<String, Value>,
+    version: Version,
+    command: Command,
+) -> Result<Option<AddResult>, CniError> {
+    let value = object.get("prevResult").filter(|value| !value.is_null());
+    match (command, value) {
+        (Command::Check, None) => Err(wrong("prevResult: required for CHECK".to_owned())),
+        (Command::Check, Some(value)) => AddResult::from_json(value, version).map(Some),
+        (Command::Del, Some(value)) => Ok(AddResult::from_json(value, version).ok()),
+        (Command::Add | Command::Del | Command::Status | Command::Gc, _) => Ok(None),
     }
 }
 
