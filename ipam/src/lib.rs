@@ -25,6 +25,7 @@ mod plan;
 pub mod pools;
 mod release;
 pub mod request;
+mod search;
 pub mod time;
 pub mod tunnel;
 pub mod view;

@@ -1,0 +1,270 @@
+//! Where free slots are: the node's own blocks first, then blocks to claim, then those of others.
+
+use std::collections::BTreeMap;
+
+use api::ipam::IPAMBlockSpec;
+use api::pool::IPPool;
+use ipnet::IpNet;
+
+use crate::block::{self, first, host_affinity, last};
+use crate::candidates::{candidates, fnv1_32};
+use crate::draft::Draft;
+use crate::error::{AssignError, Family};
+use crate::plan::{Halt, Stop, name_of};
+use crate::pools;
+use crate::time::Timestamp;
+use crate::view::{Known, block_key};
+
+/// Blocks a node may own when `maxBlocksPerHost` is 0.
+pub(crate) const BLOCKS_PER_HOST_DEFAULT: u32 = 20;
+
+/// How long an empty block stays with its node before another may take it over, in seconds.
+const RECLAIM_AFTER_SECONDS: u64 = 60;
+
+/// Slots to take from one block.
+pub(crate) struct Pick {
+    pub(crate) block: IpNet,
+    pub(crate) pool: String,
+    pub(crate) source: Source,
+    pub(crate) slots: Slots,
+}
+
+/// How a block comes to be used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It is the node's.
+    Own,
+    /// It is nobody's, or the node's without an affinity object.
+    Claim,
+    /// It was another node's, and empty.
+    Reclaim,
+    /// It stays another node's.
+    Borrow,
+}
+
+pub(crate) enum Slots {
+    Next(usize),
+    This(usize),
+}
+
+/// Finds `count` free slots: in the node's own blocks, then in newly claimed ones, then in those of others.
+pub(crate) fn find(
+    draft: &Draft<'_>,
+    node: &str,
+    eligible: &[&IPPool],
+    family: Family,
+    count: usize,
+    now: Timestamp,
+) -> Result<Vec<Pick>, Stop> {
+    let mut search = Search {
+        draft,
+        node,
+        host: host_affinity(node),
+        eligible,
+        missing: count,
+        picks: Vec::new(),
+    };
+    let owned = search.own(family)?;
+    if search.missing == 0 {
+        return Ok(search.picks);
+    }
+    if !draft.view().is_full() {
+        return Err(Stop::Halt(Halt::Reload));
+    }
+    search.claim(owned, now)?;
+    if search.missing > 0 && !draft.view().config().strict_affinity {
+        search.borrow();
+    }
+    if search.missing > 0 {
+        return Err(Stop::Error(AssignError::Exhausted {
+            node: node.to_owned(),
+            family,
+            pools: eligible.iter().map(|pool| name_of(pool)).collect(),
+        }));
+    }
+    Ok(search.picks)
+}
+
+struct Search<'d, 'v> {
+    draft: &'d Draft<'v>,
+    node: &'d str,
+    host: String,
+    eligible: &'d [&'v IPPool],
+    missing: usize,
+    picks: Vec<Pick>,
+}
+
+impl Search<'_, '_> {
+    fn pool(&self, cidr: IpNet) -> Option<String> {
+        let pool = self
+            .eligible
+            .iter()
+            .find(|pool| pool.spec.cidr.contains(&cidr))?;
+        Some(name_of(pool))
+    }
+
+    fn pick(&mut self, block: IpNet, pool: String, source: Source, room: usize) {
+        let count = room.min(self.missing);
+        if count > 0 {
+            self.missing -= count;
+            self.picks.push(Pick {
+                block,
+                pool,
+                source,
+                slots: Slots::Next(count),
+            });
+        }
+    }
+
+    /// Takes what is free in the node's own blocks; answers how many blocks of the family it owns.
+    fn own(&mut self, family: Family) -> Result<u32, Halt> {
+        let mut owned = 0;
+        for (_, affinity) in self.draft.affinities_of(self.node) {
+            let cidr = affinity.cidr;
+            if Family::of(cidr.addr()) != family {
+                continue;
+            }
+            owned += 1;
+            let Some(pool) = self.pool(cidr) else {
+                continue;
+            };
+            let (source, room) = match self.draft.block(cidr) {
+                Known::Present(found) => (Source::Own, found.spec.unallocated.len()),
+                Known::Absent => (Source::Claim, block::slots(cidr).unwrap_or(0)),
+                Known::Unreadable(_) => continue,
+                Known::Unknown => return Err(Halt::Read(block_key(cidr))),
+            };
+            self.pick(cidr, pool, source, room);
+        }
+        Ok(owned)
+    }
+
+    /// Claims blocks, free ones first, then empty ones of other nodes, up to the limit.
+    fn claim(&mut self, mut owned: u32, now: Timestamp) -> Result<(), AssignError> {
+        let config = self.draft.view().config();
+        let limit = match config.max_blocks_per_host {
+            0 => BLOCKS_PER_HOST_DEFAULT,
+            limit => limit,
+        };
+        let over_limit = AssignError::BlockLimit {
+            node: self.node.to_owned(),
+            limit,
+        };
+        if owned >= limit {
+            return Err(over_limit);
+        }
+        if !config.auto_allocate_blocks {
+            return Ok(());
+        }
+        let mut taken = self.taken();
+        for pool in self.eligible {
+            let block_len = pool.spec.block_len();
+            for cidr in candidates(pool.spec.cidr, block_len, self.seed(pool, now)) {
+                if self.missing == 0 {
+                    return Ok(());
+                }
+                let Some(room) = self.claimable(&taken, cidr) else {
+                    continue;
+                };
+                if owned >= limit {
+                    return Err(over_limit);
+                }
+                owned += 1;
+                taken.insert(first(cidr), last(cidr));
+                self.pick(cidr, name_of(pool), Source::Claim, room);
+            }
+        }
+        let empty: Vec<IpNet> = self
+            .draft
+            .blocks()
+            .filter(|(_, found)| reclaimable(&found.spec, &self.host, now))
+            .map(|(cidr, _)| cidr)
+            .collect();
+        for cidr in empty {
+            let (Some(pool), Some(room)) = (self.pool(cidr), block::slots(cidr)) else {
+                continue;
+            };
+            if self.missing == 0 {
+                return Ok(());
+            }
+            if owned >= limit {
+                return Err(over_limit);
+            }
+            owned += 1;
+            self.pick(cidr, pool, Source::Reclaim, room);
+        }
+        Ok(())
+    }
+
+    /// Blocks of one address are taken in turn, starting from the time: the same node would always meet its own.
+    fn seed(&self, pool: &IPPool, now: Timestamp) -> u64 {
+        if pool.spec.block_len() == pool.spec.cidr.max_prefix_len() {
+            now.unix_nanos()
+        } else {
+            u64::from(fnv1_32(self.node))
+        }
+    }
+
+    /// First and last address of what is there, so that a candidate of another size is not laid over it.
+    fn taken(&self) -> BTreeMap<u128, u128> {
+        let family = self.eligible.first().map(|pool| pools::family(pool));
+        self.draft
+            .blocks()
+            .map(|(cidr, _)| cidr)
+            .chain(self.picks.iter().map(|pick| pick.block))
+            .filter(|cidr| Some(Family::of(cidr.addr())) == family)
+            .map(|cidr| (first(cidr), last(cidr)))
+            .collect()
+    }
+
+    /// The number of free slots if `cidr` can be made the node's.
+    fn claimable(&self, taken: &BTreeMap<u128, u128>, cidr: IpNet) -> Option<usize> {
+        match self.draft.block(cidr) {
+            // The node's, but its affinity got lost.
+            Known::Present(found) => {
+                let is_ours = found.spec.affinity.as_deref() == Some(&self.host);
+                let picked = self.picks.iter().any(|pick| pick.block == cidr);
+                let room = found.spec.unallocated.len();
+                (is_ours && !picked && room > 0).then_some(room)
+            }
+            Known::Absent => {
+                let below = taken.range(..=last(cidr)).next_back();
+                let overlaps = below.is_some_and(|(_, end)| *end >= first(cidr));
+                if overlaps { None } else { block::slots(cidr) }
+            }
+            Known::Unreadable(_) | Known::Unknown => None,
+        }
+    }
+
+    fn borrow(&mut self) {
+        let foreign: Vec<(IpNet, usize)> = self
+            .draft
+            .blocks()
+            .filter(|(_, found)| match found.spec.affinity.as_deref() {
+                None => true,
+                Some(owner) => owner.starts_with("host:") && owner != self.host,
+            })
+            .map(|(cidr, found)| (cidr, found.spec.unallocated.len()))
+            .collect();
+        for (cidr, room) in foreign {
+            let picked = self.picks.iter().any(|pick| pick.block == cidr);
+            if let Some(pool) = self.pool(cidr).filter(|_| !picked) {
+                self.pick(cidr, pool, Source::Borrow, room);
+            }
+        }
+    }
+}
+
+/// Whether another node's block may be taken over.
+fn reclaimable(found: &IPAMBlockSpec, host: &str, now: Timestamp) -> bool {
+    let of_other_node = found
+        .affinity
+        .as_deref()
+        .is_none_or(|owner| owner.starts_with("host:") && owner != host);
+    let old = match found.affinity_claim_time.as_deref() {
+        None => true,
+        Some(text) => Timestamp::parse_rfc3339(text)
+            .is_some_and(|claimed| now.since(claimed).as_secs() >= RECLAIM_AFTER_SECONDS),
+    };
+    of_other_node && old && block::is_empty(found)
+}
