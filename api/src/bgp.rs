@@ -1,6 +1,8 @@
 //! `BGPConfiguration` and `BGPPeer`.
 
-use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::metadata::Resource;
@@ -21,7 +23,10 @@ pub struct BGPConfigurationSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_to_node_mesh_enabled: Option<bool>,
     /// AS of nodes that name none; 64512 unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "as_number"
+    )]
     pub as_number: Option<u32>,
     /// TCP port; 179 unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +53,11 @@ pub struct BGPPeerSpec {
     #[serde(rename = "peerIP", skip_serializing_if = "String::is_empty")]
     pub peer_ip: String,
     /// The peer's AS.
-    #[serde(rename = "asNumber", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "asNumber",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "as_number"
+    )]
     pub as_number: Option<u32>,
     /// Nodes that are the peers; not with `peerIP`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -77,9 +86,73 @@ pub struct BGPPeerSpec {
     #[serde(rename = "reachableBy", skip_serializing_if = "Option::is_none")]
     pub reachable_by: Option<String>,
     /// AS presented to this peer.
-    #[serde(rename = "localASNumber", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "localASNumber",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "as_number"
+    )]
     pub local_as_number: Option<u32>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Where a peer is reached: the content of `peerIP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerAddress {
+    /// Address.
+    pub addr: IpAddr,
+    /// TCP port when one is named.
+    pub port: Option<u16>,
+}
+
+impl PeerAddress {
+    /// Reads `10.0.0.1`, `10.0.0.1:1790`, `fd00::1`, `[fd00::1]` or `[fd00::1]:1790`; port 0 is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(addr) = text.parse() {
+            return Some(Self { addr, port: None });
+        }
+        if let Some(inner) = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            let addr: Ipv6Addr = inner.parse().ok()?;
+            return Some(Self {
+                addr: addr.into(),
+                port: None,
+            });
+        }
+        let socket: SocketAddr = text.parse().ok()?;
+        (socket.port() != 0).then_some(Self {
+            addr: socket.ip(),
+            port: Some(socket.port()),
+        })
+    }
+}
+
+/// An AS number as a number or, in text, as a number or two 16-bit halves joined by a dot (RFC 5396).
+pub(crate) fn as_number_of(value: &Value) -> Option<u32> {
+    match value {
+        Value::Number(number) => number
+            .as_u64()
+            .and_then(|number| u32::try_from(number).ok()),
+        Value::String(text) => match text.split_once('.') {
+            None => text.parse().ok(),
+            Some((high, low)) => {
+                let (high, low): (u16, u16) = (high.parse().ok()?, low.parse().ok()?);
+                Some(u32::from(high) << 16 | u32::from(low))
+            }
+        },
+        _ => None,
+    }
+}
+
+/// Reads what [`as_number_of`] reads; `null` is no number.
+pub(crate) fn as_number<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u32>, D::Error> {
+    match Value::deserialize(source)? {
+        Value::Null => Ok(None),
+        value => as_number_of(&value)
+            .map(Some)
+            .ok_or_else(|| serde::de::Error::custom(format!("{value} is no AS number"))),
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::metadata::Resource;
@@ -73,8 +73,9 @@ pub struct AllocationAttribute {
 pub enum AffinityState {
     /// The block is about to be claimed.
     Pending,
-    /// The block is this node's.
+    /// The block is this node's; the empty text means the same.
     #[default]
+    #[serde(alias = "")]
     Confirmed,
     /// The block is being given up.
     PendingDeletion,
@@ -94,7 +95,7 @@ pub struct BlockAffinitySpec {
     #[serde(default = "host", rename = "type")]
     pub affinity_type: String,
     /// Tombstone: the text `true` or `false`, as in Calico's CRD.
-    #[serde(default = "text_false")]
+    #[serde(default = "text_false", deserialize_with = "bool_text")]
     pub deleted: String,
     /// Fields not known here.
     #[serde(flatten)]
@@ -103,6 +104,17 @@ pub struct BlockAffinitySpec {
 
 fn host() -> String {
     "host".to_owned()
+}
+
+/// Reads a boolean, too: the v3 API has one where the v1 CRD has a text.
+fn bool_text<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    match Value::deserialize(source)? {
+        Value::Bool(value) => Ok(value.to_string()),
+        Value::String(text) if text == "true" || text == "false" => Ok(text),
+        other => Err(serde::de::Error::custom(format!(
+            "{other} is neither \"true\" nor \"false\""
+        ))),
+    }
 }
 
 fn text_false() -> String {

@@ -16,3 +16,5 @@ pub mod object;
 pub mod params;
 pub mod pool;
 pub mod selector;
+mod shape;
+pub mod validate;

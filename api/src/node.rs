@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use sha1::{Digest, Sha1};
 
@@ -41,13 +41,25 @@ pub struct NodeSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeBGPSpec {
     /// IPv4 address with the prefix length of its subnet, host bits kept (`10.10.1.11/24`).
-    #[serde(rename = "ipv4Address", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ipv4Address",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_address_with_len"
+    )]
     pub ipv4_address: Option<IpNet>,
     /// IPv6 address with prefix length.
-    #[serde(rename = "ipv6Address", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ipv6Address",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_address_with_len"
+    )]
     pub ipv6_address: Option<IpNet>,
     /// The node's AS when it differs from the cluster's.
-    #[serde(rename = "asNumber", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "asNumber",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::bgp::as_number"
+    )]
     pub as_number: Option<u32>,
     /// Address of `tunl0`.
     #[serde(rename = "ipv4IPIPTunnelAddr", skip_serializing_if = "Option::is_none")]
@@ -82,6 +94,26 @@ pub fn vxlan_mac(node: &str) -> [u8; 6] {
         *byte = *from;
     }
     mac
+}
+
+/// An address with prefix length; a bare address stands for itself alone.
+pub(crate) fn address_with_len(text: &str) -> Option<IpNet> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn optional_address_with_len<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<Option<IpNet>, D::Error> {
+    match Option::<String>::deserialize(source)? {
+        None => Ok(None),
+        // Go writes an empty text for an address that is not there.
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) => address_with_len(&text)
+            .map(Some)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no address"))),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! One value for an object of any kind: what stores hand out and watches deliver.
 
+use serde_json::Value;
+
 use crate::bgp::{BGPConfiguration, BGPPeer};
 use crate::endpoint::WorkloadEndpoint;
 use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
@@ -7,6 +9,7 @@ use crate::key::{Key, Kind};
 use crate::metadata::Metadata;
 use crate::node::Node;
 use crate::pool::IPPool;
+use crate::shape;
 
 /// An object of any kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,28 +53,38 @@ macro_rules! each {
 }
 
 impl Object {
-    /// Reads the JSON of an object of `key.kind`.
+    /// Reads the JSON of an object of `key.kind`. The error names every field that cannot be read, with its value.
     pub fn decode(key: &Key, json: &[u8]) -> Result<Self, DecodeError> {
-        let refused = |error: serde_json::Error| DecodeError {
+        // The quick way first; where it fails, the slow one finds out why, and forgives a `null`.
+        if let Ok(object) = Self::from_slice(key.kind, json) {
+            return Ok(object);
+        }
+        let refused = |message| DecodeError {
             key: key.clone(),
-            message: error.to_string(),
+            message,
         };
-        Ok(match key.kind {
-            Kind::IPPool => Self::IPPool(serde_json::from_slice(json).map_err(refused)?),
-            Kind::Node => Self::Node(serde_json::from_slice(json).map_err(refused)?),
-            Kind::BGPConfiguration => {
-                Self::BGPConfiguration(serde_json::from_slice(json).map_err(refused)?)
-            }
-            Kind::BGPPeer => Self::BGPPeer(serde_json::from_slice(json).map_err(refused)?),
-            Kind::WorkloadEndpoint => {
-                Self::WorkloadEndpoint(serde_json::from_slice(json).map_err(refused)?)
-            }
-            Kind::IPAMConfig => Self::IPAMConfig(serde_json::from_slice(json).map_err(refused)?),
-            Kind::IPAMBlock => Self::IPAMBlock(serde_json::from_slice(json).map_err(refused)?),
-            Kind::BlockAffinity => {
-                Self::BlockAffinity(serde_json::from_slice(json).map_err(refused)?)
-            }
-            Kind::IPAMHandle => Self::IPAMHandle(serde_json::from_slice(json).map_err(refused)?),
+        let mut value: Value =
+            serde_json::from_slice(json).map_err(|error| refused(format!("not JSON: {error}")))?;
+        let faults = shape::check(key.kind, &mut value);
+        if !faults.is_empty() {
+            let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            return Err(refused(texts.join("; ")));
+        }
+        let cleaned = value.to_string();
+        Self::from_slice(key.kind, cleaned.as_bytes()).map_err(|error| refused(error.to_string()))
+    }
+
+    fn from_slice(kind: Kind, json: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            Kind::IPPool => Self::IPPool(serde_json::from_slice(json)?),
+            Kind::Node => Self::Node(serde_json::from_slice(json)?),
+            Kind::BGPConfiguration => Self::BGPConfiguration(serde_json::from_slice(json)?),
+            Kind::BGPPeer => Self::BGPPeer(serde_json::from_slice(json)?),
+            Kind::WorkloadEndpoint => Self::WorkloadEndpoint(serde_json::from_slice(json)?),
+            Kind::IPAMConfig => Self::IPAMConfig(serde_json::from_slice(json)?),
+            Kind::IPAMBlock => Self::IPAMBlock(serde_json::from_slice(json)?),
+            Kind::BlockAffinity => Self::BlockAffinity(serde_json::from_slice(json)?),
+            Kind::IPAMHandle => Self::IPAMHandle(serde_json::from_slice(json)?),
         })
     }
 

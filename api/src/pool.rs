@@ -12,8 +12,9 @@ pub type IPPool = Resource<IPPoolSpec>;
 /// When packets between nodes are put in a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum EncapMode {
-    /// Never.
+    /// Never; the empty text means the same.
     #[default]
+    #[serde(alias = "")]
     Never,
     /// Always.
     Always,

@@ -212,13 +212,7 @@ pub(super) fn as_number(text: &str) -> Read<Option<u32>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let number = match text.split_once('.') {
-        Some((high, low)) => match (high.parse::<u16>(), low.parse::<u16>()) {
-            (Ok(high), Ok(low)) => Some(u32::from(high) << 16 | u32::from(low)),
-            _ => None,
-        },
-        None => text.parse().ok(),
-    };
+    let number = crate::bgp::as_number_of(&serde_json::Value::from(text));
     match number {
         Some(0) => Err("AS 0 is reserved (RFC 7607)".to_owned()),
         Some(number) => Ok(Some(number)),

@@ -1,0 +1,325 @@
+//! Which fields an object has and what each may hold: finds every field that cannot be read, with its path and value.
+//!
+//! Objects are read by serde first. Only what serde refuses comes here, because serde knows neither the path nor the
+//! value of what it stumbles over, and stops at the first.
+
+use ipnet::IpNet;
+use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::key::Kind;
+use crate::validate::Fault;
+
+/// What a field may hold.
+enum Shape {
+    Text,
+    Bool,
+    /// The text `true` or `false`, or the like without quotes.
+    BoolText,
+    /// A whole number from 0 to this one.
+    Number(u64),
+    AsNumber,
+    Cidr,
+    /// An address, with or without a prefix length.
+    AddressWithLen,
+    Ipv4,
+    Ip,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    List(&'static Self),
+    /// A list in which `null` may stand.
+    Slots,
+    /// Values of one shape under any name.
+    Map(&'static Self),
+    Record(&'static [Field]),
+}
+
+struct Field {
+    name: &'static str,
+    need: Need,
+    shape: Shape,
+}
+
+#[derive(PartialEq)]
+enum Need {
+    Required,
+    Optional,
+}
+
+const fn required(name: &'static str, shape: Shape) -> Field {
+    Field {
+        name,
+        need: Need::Required,
+        shape,
+    }
+}
+
+const fn optional(name: &'static str, shape: Shape) -> Field {
+    Field {
+        name,
+        need: Need::Optional,
+        shape,
+    }
+}
+
+const ENCAP: Shape = Shape::Word(&["Never", "Always", "CrossSubnet"]);
+const U32: Shape = Shape::Number(u32::MAX as u64);
+const U16: Shape = Shape::Number(u16::MAX as u64);
+const U8: Shape = Shape::Number(u8::MAX as u64);
+
+static METADATA: Shape = Shape::Record(&[
+    optional("name", Shape::Text),
+    optional("namespace", Shape::Text),
+    optional("labels", Shape::Map(&Shape::Text)),
+    optional("annotations", Shape::Map(&Shape::Text)),
+    optional("resourceVersion", Shape::Text),
+    optional("uid", Shape::Text),
+    optional("creationTimestamp", Shape::Text),
+]);
+
+static IP_POOL: Shape = Shape::Record(&[
+    required("cidr", Shape::Cidr),
+    optional("blockSize", U8),
+    optional("ipipMode", ENCAP),
+    optional("vxlanMode", ENCAP),
+    optional("natOutgoing", Shape::Bool),
+    optional("disabled", Shape::Bool),
+    optional("disableBGPExport", Shape::Bool),
+    optional("nodeSelector", Shape::Text),
+    optional(
+        "allowedUses",
+        Shape::List(&Shape::Word(&["Workload", "Tunnel", "LoadBalancer"])),
+    ),
+]);
+
+static NODE: Shape = Shape::Record(&[
+    optional(
+        "bgp",
+        Shape::Record(&[
+            optional("ipv4Address", Shape::AddressWithLen),
+            optional("ipv6Address", Shape::AddressWithLen),
+            optional("asNumber", Shape::AsNumber),
+            optional("ipv4IPIPTunnelAddr", Shape::Ipv4),
+            optional("routeReflectorClusterID", Shape::Ipv4),
+        ]),
+    ),
+    optional("ipv4VXLANTunnelAddr", Shape::Ipv4),
+    optional("vxlanTunnelMACAddr", Shape::Text),
+    optional(
+        "interfaces",
+        Shape::List(&Shape::Record(&[
+            required("name", Shape::Text),
+            optional("addresses", Shape::List(&Shape::Ip)),
+        ])),
+    ),
+]);
+
+static BGP_CONFIGURATION: Shape = Shape::Record(&[
+    optional("logSeverityScreen", Shape::Text),
+    optional("nodeToNodeMeshEnabled", Shape::Bool),
+    optional("asNumber", Shape::AsNumber),
+    optional("listenPort", U16),
+    optional("nodeMeshMaxRestartTime", Shape::Text),
+]);
+
+static BGP_PEER: Shape = Shape::Record(&[
+    optional("node", Shape::Text),
+    optional("nodeSelector", Shape::Text),
+    optional("peerIP", Shape::Text),
+    optional("asNumber", Shape::AsNumber),
+    optional("peerSelector", Shape::Text),
+    optional("keepOriginalNextHop", Shape::Bool),
+    optional("nextHopMode", Shape::Text),
+    optional("sourceAddress", Shape::Text),
+    optional("maxRestartTime", Shape::Text),
+    optional("numAllowedLocalASNumbers", U8),
+    optional("ttlSecurity", U8),
+    optional("reachableBy", Shape::Text),
+    optional("localASNumber", Shape::AsNumber),
+]);
+
+static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
+    optional("orchestrator", Shape::Text),
+    optional("workload", Shape::Text),
+    optional("node", Shape::Text),
+    optional("containerID", Shape::Text),
+    optional("pod", Shape::Text),
+    optional("endpoint", Shape::Text),
+    optional("ipNetworks", Shape::List(&Shape::Cidr)),
+    optional("profiles", Shape::List(&Shape::Text)),
+    optional("interfaceName", Shape::Text),
+    optional("mac", Shape::Text),
+]);
+
+static IPAM_CONFIG: Shape = Shape::Record(&[
+    optional("strictAffinity", Shape::Bool),
+    optional("autoAllocateBlocks", Shape::Bool),
+    optional("maxBlocksPerHost", U32),
+]);
+
+static IPAM_BLOCK: Shape = Shape::Record(&[
+    required("cidr", Shape::Cidr),
+    optional("affinity", Shape::Text),
+    optional("affinityClaimTime", Shape::Text),
+    required("allocations", Shape::Slots),
+    required("unallocated", Shape::List(&U32)),
+    optional(
+        "attributes",
+        Shape::List(&Shape::Record(&[
+            optional("handle_id", Shape::Text),
+            optional("secondary", Shape::Map(&Shape::Text)),
+        ])),
+    ),
+    optional("sequenceNumber", Shape::Number(u64::MAX)),
+    optional(
+        "sequenceNumberForAllocation",
+        Shape::Map(&Shape::Number(u64::MAX)),
+    ),
+    optional("deleted", Shape::Bool),
+    optional("strictAffinity", Shape::Bool),
+]);
+
+static BLOCK_AFFINITY: Shape = Shape::Record(&[
+    optional(
+        "state",
+        Shape::Word(&["confirmed", "pending", "pendingDeletion"]),
+    ),
+    required("node", Shape::Text),
+    required("cidr", Shape::Cidr),
+    optional("type", Shape::Text),
+    optional("deleted", Shape::BoolText),
+]);
+
+static IPAM_HANDLE: Shape = Shape::Record(&[
+    required("handleID", Shape::Text),
+    optional("block", Shape::Map(&U32)),
+    optional("deleted", Shape::Bool),
+]);
+
+fn spec_of(kind: Kind) -> &'static Shape {
+    match kind {
+        Kind::IPPool => &IP_POOL,
+        Kind::Node => &NODE,
+        Kind::BGPConfiguration => &BGP_CONFIGURATION,
+        Kind::BGPPeer => &BGP_PEER,
+        Kind::WorkloadEndpoint => &WORKLOAD_ENDPOINT,
+        Kind::IPAMConfig => &IPAM_CONFIG,
+        Kind::IPAMBlock => &IPAM_BLOCK,
+        Kind::BlockAffinity => &BLOCK_AFFINITY,
+        Kind::IPAMHandle => &IPAM_HANDLE,
+    }
+}
+
+/// Every field of an object of `kind` that cannot be read. `null` in a field that may be absent is taken out.
+pub(crate) fn check(kind: Kind, object: &mut Value) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let Some(fields) = object.as_object_mut() else {
+        return vec![Fault::new("(object)", &*object, "must be a JSON object")];
+    };
+    for name in ["apiVersion", "kind"] {
+        if let Some(value) = fields.get_mut(name) {
+            Shape::Text.check(name, value, &mut faults);
+        }
+    }
+    if fields.get("metadata").is_some_and(Value::is_null) {
+        fields.remove("metadata");
+    }
+    if let Some(metadata) = fields.get_mut("metadata") {
+        METADATA.check("metadata", metadata, &mut faults);
+    }
+    match fields.get_mut("spec") {
+        Some(spec) => spec_of(kind).check("spec", spec, &mut faults),
+        None => faults.push(Fault::absent("spec", "must be given")),
+    }
+    faults
+}
+
+impl Shape {
+    fn check(&self, path: &str, value: &mut Value, faults: &mut Vec<Fault>) {
+        match (self, &mut *value) {
+            (Self::List(item), Value::Array(items)) => {
+                for (index, value) in items.iter_mut().enumerate() {
+                    item.check(&format!("{path}[{index}]"), value, faults);
+                }
+            }
+            (Self::Slots, Value::Array(slots)) => {
+                for (index, value) in slots.iter_mut().enumerate() {
+                    if !value.is_null() {
+                        U32.check(&format!("{path}[{index}]"), value, faults);
+                    }
+                }
+            }
+            (Self::Map(item), Value::Object(entries)) => {
+                for (name, value) in entries.iter_mut() {
+                    item.check(&format!("{path}[{name:?}]"), value, faults);
+                }
+            }
+            (Self::Record(fields), Value::Object(values)) => {
+                for field in *fields {
+                    if field.need == Need::Optional
+                        && values.get(field.name).is_some_and(Value::is_null)
+                    {
+                        values.remove(field.name);
+                    }
+                    let path = format!("{path}.{}", field.name);
+                    match values.get_mut(field.name) {
+                        Some(value) => field.shape.check(&path, value, faults),
+                        None if field.need == Need::Required => faults.push(Fault::absent(
+                            path,
+                            format!("must be given: {}", field.shape.rule()),
+                        )),
+                        None => {}
+                    }
+                }
+            }
+            (_, value) => {
+                if !self.admits(value) {
+                    faults.push(Fault::new(path, &*value, self.rule()));
+                }
+            }
+        }
+    }
+
+    /// Whether a value with nothing inside it fits.
+    fn admits(&self, value: &Value) -> bool {
+        let text = value.as_str();
+        match self {
+            Self::Text => text.is_some(),
+            Self::Bool => value.is_boolean(),
+            Self::BoolText => value.is_boolean() || matches!(text, Some("true" | "false")),
+            Self::Number(max) => value.as_u64().is_some_and(|number| number <= *max),
+            Self::AsNumber => crate::bgp::as_number_of(value).is_some(),
+            Self::Cidr => text.is_some_and(|text| text.parse::<IpNet>().is_ok()),
+            Self::AddressWithLen => {
+                text.is_some_and(|text| crate::node::address_with_len(text).is_some())
+            }
+            Self::Ipv4 => text.is_some_and(|text| text.parse::<Ipv4Addr>().is_ok()),
+            Self::Ip => text.is_some_and(|text| text.parse::<IpAddr>().is_ok()),
+            Self::Word(words) => text.is_some_and(|text| words.contains(&text) || text.is_empty()),
+            Self::List(_) | Self::Slots | Self::Map(_) | Self::Record(_) => false,
+        }
+    }
+
+    fn rule(&self) -> String {
+        match self {
+            Self::Text => "must be a text".to_owned(),
+            Self::Bool => "must be true or false".to_owned(),
+            Self::BoolText => "must be \"true\" or \"false\"".to_owned(),
+            Self::Number(max) => format!("must be a whole number from 0 to {max}"),
+            Self::AsNumber => {
+                "must be an AS number: 0 to 4294967295, or two numbers up to 65535 joined by a dot"
+                    .to_owned()
+            }
+            Self::Cidr => "must be a range such as 10.244.0.0/16 or fd00:10::/64".to_owned(),
+            Self::AddressWithLen => {
+                "must be an address, normally with its prefix length, such as 10.0.0.1/24"
+                    .to_owned()
+            }
+            Self::Ipv4 => "must be an IPv4 address".to_owned(),
+            Self::Ip => "must be an address".to_owned(),
+            Self::Word(words) => format!("must be one of {}", words.join(", ")),
+            Self::List(_) | Self::Slots => "must be a list".to_owned(),
+            Self::Map(_) | Self::Record(_) => "must be an object of named values".to_owned(),
+        }
+    }
+}

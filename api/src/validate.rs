@@ -1,0 +1,230 @@
+//! What must hold of an object beyond being readable.
+//!
+//! Every rule that is broken is named, not only the first: field, value, rule.
+
+mod bgp;
+mod ipam;
+mod node;
+mod pool;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::duration;
+use crate::key::Kind;
+use crate::metadata::Metadata;
+use crate::object::Object;
+use crate::selector::Selector;
+pub use pool::{Overlap, overlaps};
+
+/// Characters in a selector, at most.
+const SELECTOR_LEN_MAX: usize = 1024;
+/// The Restart Time of graceful restart has 12 bits (RFC 4724 §3).
+const RESTART_SECONDS_MAX: u64 = 4095;
+/// Bytes in the name of a network device, at most (IFNAMSIZ less the NUL).
+pub(crate) const INTERFACE_NAME_LEN_MAX: usize = 15;
+
+/// One field that breaks one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Path of the field, such as `spec.cidr`.
+    pub field: String,
+    /// Its value as JSON; empty when it is absent.
+    pub value: String,
+    /// What must hold.
+    pub rule: String,
+}
+
+impl Fault {
+    pub(crate) fn new(
+        field: impl Into<String>,
+        value: &impl Serialize,
+        rule: impl Into<String>,
+    ) -> Self {
+        let mut value = serde_json::to_string(value).unwrap_or_else(|error| error.to_string());
+        // A whole block in an error text helps nobody.
+        if let Some((at, _)) = value.char_indices().nth(120) {
+            value.truncate(at);
+            value.push('…');
+        }
+        Self {
+            field: field.into(),
+            value,
+            rule: rule.into(),
+        }
+    }
+
+    pub(crate) fn absent(field: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            value: String::new(),
+            rule: rule.into(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.value.is_empty() {
+            write!(f, "{} (not given): {}", self.field, self.rule)
+        } else {
+            write!(f, "{} = {}: {}", self.field, self.value, self.rule)
+        }
+    }
+}
+
+/// Every rule that `object` breaks by itself; rules between objects are functions of their own ([`overlaps`]).
+pub fn validate(object: &Object) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    check_name(object.kind(), object.metadata(), &mut faults);
+    match object {
+        Object::IPPool(pool) => pool::check(&pool.spec, &mut faults),
+        Object::Node(node) => node::check_node(&node.spec, &mut faults),
+        Object::WorkloadEndpoint(endpoint) => node::check_endpoint(&endpoint.spec, &mut faults),
+        Object::BGPConfiguration(config) => bgp::check_configuration(&config.spec, &mut faults),
+        Object::BGPPeer(peer) => bgp::check_peer(&peer.spec, &mut faults),
+        Object::IPAMConfig(config) => ipam::check_config(&config.spec, &mut faults),
+        Object::IPAMBlock(block) => ipam::check_block(block, &mut faults),
+        Object::BlockAffinity(affinity) => ipam::check_affinity(&affinity.spec, &mut faults),
+        Object::IPAMHandle(handle) => ipam::check_handle(&handle.spec, &mut faults),
+    }
+    faults
+}
+
+fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
+    let name = &metadata.name;
+    let end_fits =
+        |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let fits = name.len() <= 253
+        && end_fits(name.chars().next())
+        && end_fits(name.chars().next_back())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
+    let by_hand = matches!(
+        kind,
+        Kind::IPPool | Kind::Node | Kind::BGPConfiguration | Kind::BGPPeer
+    );
+    if name.is_empty() {
+        faults.push(Fault::absent("metadata.name", "must be given"));
+    } else if by_hand && !fits {
+        faults.push(Fault::new(
+            "metadata.name",
+            name,
+            "must be lower-case letters, digits, `-` and `.`, 253 at most, with a letter or digit at both ends",
+        ));
+    }
+    let default_only = match kind {
+        Kind::BGPConfiguration => name != "default" && !name.starts_with("node."),
+        Kind::IPAMConfig => name != "default",
+        _ => false,
+    };
+    if default_only && !name.is_empty() {
+        faults.push(Fault::new(
+            "metadata.name",
+            name,
+            if kind == Kind::IPAMConfig {
+                "must be `default`"
+            } else {
+                "must be `default`, or `node.` and a node's name"
+            },
+        ));
+    }
+    if kind.namespaced() && metadata.namespace.is_empty() {
+        faults.push(Fault::absent("metadata.namespace", "must be given"));
+    }
+}
+
+fn check_selector(field: &str, text: &str, faults: &mut Vec<Fault>) {
+    if text.len() > SELECTOR_LEN_MAX {
+        faults.push(Fault::new(
+            field,
+            &text,
+            format!("must have {SELECTOR_LEN_MAX} characters at most"),
+        ));
+    } else if let Err(error) = Selector::parse(text) {
+        faults.push(Fault::new(
+            field,
+            &text,
+            format!(
+                "must be a selector: at character {} ({}) expected {}",
+                error.position, error.found, error.expected
+            ),
+        ));
+    }
+}
+
+fn check_restart_time(field: &str, text: Option<&String>, faults: &mut Vec<Fault>) {
+    let Some(text) = text else { return };
+    if duration::parse(text).is_none_or(|time| time.as_secs() > RESTART_SECONDS_MAX) {
+        faults.push(Fault::new(
+            field,
+            text,
+            format!(
+                "must be a duration such as 120s, {RESTART_SECONDS_MAX}s at most (RFC 4724 §3)"
+            ),
+        ));
+    }
+}
+
+fn check_word(field: &str, value: Option<&String>, words: &[&str], faults: &mut Vec<Fault>) {
+    if let Some(value) = value
+        && !words.contains(&value.as_str())
+    {
+        faults.push(Fault::new(
+            field,
+            value,
+            format!("must be one of {}", words.join(", ")),
+        ));
+    }
+}
+
+fn check_as_number(field: &str, number: Option<u32>, faults: &mut Vec<Fault>) {
+    if number == Some(0) {
+        faults.push(Fault::new(
+            field,
+            &number,
+            "must be 1 to 4294967295: AS 0 is reserved (RFC 7607)",
+        ));
+    }
+}
+
+fn check_masked(field: &str, cidr: IpNet, faults: &mut Vec<Fault>) {
+    if cidr != cidr.trunc() {
+        faults.push(Fault::new(
+            field,
+            &cidr,
+            format!("must have no host bits; the range is {}", cidr.trunc()),
+        ));
+    }
+}
+
+fn check_mac(field: &str, text: &str, faults: &mut Vec<Fault>) {
+    let bytes: Vec<&str> = text.split(':').collect();
+    let fits = bytes.len() == 6
+        && bytes
+            .iter()
+            .all(|byte| byte.len() == 2 && byte.chars().all(|c| c.is_ascii_hexdigit()));
+    if !fits {
+        faults.push(Fault::new(
+            field,
+            &text,
+            "must be a MAC address such as 66:0e:2b:4c:5d:01",
+        ));
+    }
+}
+
+/// An address that other nodes can send to.
+fn is_unicast(addr: IpAddr) -> bool {
+    let link_local = match addr {
+        IpAddr::V4(addr) => addr.is_link_local() || addr.is_broadcast(),
+        IpAddr::V6(addr) => addr.is_unicast_link_local(),
+    };
+    !(addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() || link_local)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Rules of `BGPConfiguration` and `BGPPeer`.
+
+use std::net::IpAddr;
+
+use super::{Fault, check_as_number, check_restart_time, check_selector, check_word, is_unicast};
+use crate::bgp::{BGPConfigurationSpec, BGPPeerSpec, PeerAddress};
+
+pub(super) fn check_configuration(config: &BGPConfigurationSpec, faults: &mut Vec<Fault>) {
+    const SEVERITIES: [&str; 6] = ["trace", "debug", "info", "warning", "error", "fatal"];
+    if let Some(severity) = &config.log_severity_screen
+        && !SEVERITIES.contains(&severity.to_ascii_lowercase().as_str())
+    {
+        faults.push(Fault::new(
+            "spec.logSeverityScreen",
+            severity,
+            "must be one of Trace, Debug, Info, Warning, Error, Fatal",
+        ));
+    }
+    check_as_number("spec.asNumber", config.as_number, faults);
+    if config.listen_port == Some(0) {
+        faults.push(Fault::new("spec.listenPort", &0, "must be 1 to 65535"));
+    }
+    let restart_time = config.node_mesh_max_restart_time.as_ref();
+    check_restart_time("spec.nodeMeshMaxRestartTime", restart_time, faults);
+    if config.node_to_node_mesh_enabled == Some(false) && restart_time.is_some() {
+        faults.push(Fault::new(
+            "spec.nodeMeshMaxRestartTime",
+            &restart_time,
+            "must not be given, because spec.nodeToNodeMeshEnabled is false",
+        ));
+    }
+}
+
+pub(super) fn check_peer(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
+    check_scope(peer, faults);
+    check_remote_end(peer, faults);
+    check_as_number("spec.localASNumber", peer.local_as_number, faults);
+    check_word(
+        "spec.nextHopMode",
+        peer.next_hop_mode.as_ref(),
+        &["Auto", "Self", "Keep"],
+        faults,
+    );
+    if peer.keep_original_next_hop && peer.next_hop_mode.is_some() {
+        faults.push(Fault::new(
+            "spec.keepOriginalNextHop",
+            &true,
+            "must not be given together with spec.nextHopMode, which replaces it",
+        ));
+    }
+    check_word(
+        "spec.sourceAddress",
+        peer.source_address.as_ref(),
+        &["UseNodeIP", "None"],
+        faults,
+    );
+    check_restart_time(
+        "spec.maxRestartTime",
+        peer.max_restart_time.as_ref(),
+        faults,
+    );
+    check_reachable_by(peer, faults);
+}
+
+fn check_scope(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
+    check_selector("spec.nodeSelector", &peer.node_selector, faults);
+    if !peer.node.is_empty() && !peer.node_selector.is_empty() {
+        faults.push(Fault::new(
+            "spec.nodeSelector",
+            &peer.node_selector,
+            format!(
+                "must not be given together with spec.node, which is {:?}",
+                peer.node
+            ),
+        ));
+    }
+}
+
+fn check_remote_end(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
+    check_selector("spec.peerSelector", &peer.peer_selector, faults);
+    let local_workloads = peer.extra.contains_key("localWorkloadSelector");
+    if peer.peer_ip.is_empty() && peer.peer_selector.is_empty() && !local_workloads {
+        faults.push(Fault::absent(
+            "spec.peerIP",
+            "must be given, unless spec.peerSelector is",
+        ));
+    }
+    if !peer.peer_ip.is_empty() && !peer.peer_selector.is_empty() {
+        faults.push(Fault::new(
+            "spec.peerSelector",
+            &peer.peer_selector,
+            format!(
+                "must not be given together with spec.peerIP, which is {:?}",
+                peer.peer_ip
+            ),
+        ));
+    }
+    if !peer.peer_ip.is_empty() {
+        match PeerAddress::parse(&peer.peer_ip) {
+            Some(address) if is_unicast(address.addr) || is_link_local_v6(address.addr) => {}
+            _ => faults.push(Fault::new(
+                "spec.peerIP",
+                &peer.peer_ip,
+                "must be a unicast address, alone or with a port: 10.0.0.1, 10.0.0.1:1790, fd00::1, [fd00::1]:1790",
+            )),
+        }
+        if peer.as_number.unwrap_or(0) == 0 {
+            faults.push(Fault {
+                value: peer
+                    .as_number
+                    .map_or_else(String::new, |number| number.to_string()),
+                ..Fault::absent(
+                    "spec.asNumber",
+                    "must be 1 to 4294967295: with spec.peerIP the peer's AS must be known",
+                )
+            });
+        }
+    } else if !peer.peer_selector.is_empty() && peer.as_number.unwrap_or(0) != 0 {
+        faults.push(Fault::new(
+            "spec.asNumber",
+            &peer.as_number,
+            "must not be given together with spec.peerSelector: the selected nodes name their AS",
+        ));
+    }
+}
+
+/// Link-local IPv6 peers are reached through an interface given in the address, so they are let through here.
+fn is_link_local_v6(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
+}
+
+fn check_reachable_by(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
+    let Some(gateway) = &peer.reachable_by else {
+        return;
+    };
+    let rule = match (gateway.parse::<IpAddr>(), PeerAddress::parse(&peer.peer_ip)) {
+        (_, None) => "must not be given without spec.peerIP",
+        (Ok(gateway), Some(peer)) if gateway.is_ipv4() == peer.addr.is_ipv4() => return,
+        _ => "must be an address of the same family as spec.peerIP",
+    };
+    faults.push(Fault::new("spec.reachableBy", gateway, rule));
+}

@@ -1,0 +1,356 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::key::Key;
+
+fn object(kind: Kind, name: &str, spec: &Value) -> Object {
+    let json = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec});
+    Object::decode(&Key::new(kind, name), json.to_string().as_bytes())
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The fields of the faults of an object.
+fn faults(kind: Kind, name: &str, spec: &Value) -> Vec<String> {
+    validate(&object(kind, name, spec))
+        .into_iter()
+        .map(|fault| fault.field)
+        .collect()
+}
+
+fn check_all(kind: Kind, name: &str, cases: &[(Value, &[&str])]) {
+    for (spec, fields) in cases {
+        assert_eq!(&faults(kind, name, spec), fields, "{spec}");
+    }
+}
+
+#[test]
+fn each_rule_of_a_pool_names_its_field() {
+    let none: &[&str] = &[];
+    check_all(
+        Kind::IPPool,
+        "pool",
+        &[
+            (json!({"cidr": "10.244.0.0/16"}), none),
+            (json!({"cidr": "10.244.0.0/26"}), none),
+            (json!({"cidr": "fd00:10::/64", "vxlanMode": "Always"}), none),
+            (json!({"cidr": "10.244.1.0/16"}), &["spec.cidr"]),
+            (json!({"cidr": "169.254.0.0/16"}), &["spec.cidr"]),
+            (json!({"cidr": "10.244.0.0/27"}), &["spec.blockSize"]),
+            (
+                json!({"cidr": "10.0.0.0/8", "blockSize": 19}),
+                &["spec.blockSize"],
+            ),
+            (
+                json!({"cidr": "fd00::/64", "blockSize": 26}),
+                &["spec.blockSize"],
+            ),
+            (
+                json!({"cidr": "10.0.0.0/8", "ipipMode": "Always", "vxlanMode": "CrossSubnet"}),
+                &["spec.vxlanMode"],
+            ),
+            (
+                json!({"cidr": "fd00::/64", "ipipMode": "Always"}),
+                &["spec.ipipMode"],
+            ),
+            (
+                json!({"cidr": "10.0.0.0/8", "nodeSelector": "a = b"}),
+                &["spec.nodeSelector"],
+            ),
+            (
+                json!({"cidr": "10.0.0.0/8", "allowedUses": ["LoadBalancer", "Workload"]}),
+                &["spec.allowedUses"],
+            ),
+            (
+                json!({"cidr": "10.1.0.0/8", "blockSize": 33, "nodeSelector": "("}),
+                &["spec.cidr", "spec.blockSize", "spec.nodeSelector"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn each_rule_of_a_peer_names_its_field() {
+    let none: &[&str] = &[];
+    check_all(
+        Kind::BGPPeer,
+        "peer",
+        &[
+            (json!({"peerIP": "10.0.0.1", "asNumber": 64512}), none),
+            (json!({"peerIP": "10.0.0.1:1790", "asNumber": "1.10"}), none),
+            (json!({"peerIP": "[fd00::1]:1790", "asNumber": 1}), none),
+            (
+                json!({"peerSelector": "has(rr)", "nodeSelector": "!has(rr)"}),
+                none,
+            ),
+            (json!({}), &["spec.peerIP"]),
+            (json!({"peerIP": "10.0.0.1"}), &["spec.asNumber"]),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 0}),
+                &["spec.asNumber"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1:0", "asNumber": 1}),
+                &["spec.peerIP"],
+            ),
+            (
+                json!({"peerIP": "224.0.0.1", "asNumber": 1}),
+                &["spec.peerIP"],
+            ),
+            (
+                json!({"peerSelector": "all()", "asNumber": 1}),
+                &["spec.asNumber"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "peerSelector": "all()"}),
+                &["spec.peerSelector"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "node": "a", "nodeSelector": "all()"}),
+                &["spec.nodeSelector"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "nextHopMode": "keep"}),
+                &["spec.nextHopMode"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "maxRestartTime": "5000s"}),
+                &["spec.maxRestartTime"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "reachableBy": "fd00::1"}),
+                &["spec.reachableBy"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn each_rule_of_the_configurations_names_its_field() {
+    let none: &[&str] = &[];
+    check_all(
+        Kind::BGPConfiguration,
+        "default",
+        &[
+            (json!({}), none),
+            (
+                json!({"logSeverityScreen": "info", "listenPort": 1790}),
+                none,
+            ),
+            (
+                json!({"logSeverityScreen": "loud"}),
+                &["spec.logSeverityScreen"],
+            ),
+            (
+                json!({"asNumber": 0, "listenPort": 0}),
+                &["spec.asNumber", "spec.listenPort"],
+            ),
+            (
+                json!({"nodeToNodeMeshEnabled": false, "nodeMeshMaxRestartTime": "120s"}),
+                &["spec.nodeMeshMaxRestartTime"],
+            ),
+        ],
+    );
+    assert_eq!(
+        faults(Kind::BGPConfiguration, "mine", &json!({})),
+        ["metadata.name"]
+    );
+    check_all(
+        Kind::IPAMConfig,
+        "default",
+        &[
+            (json!({}), none),
+            (
+                json!({"autoAllocateBlocks": false}),
+                &["spec.autoAllocateBlocks"],
+            ),
+            (json!({"maxBlocksPerHost": 2}), &["spec.maxBlocksPerHost"]),
+            (json!({"maxBlocksPerHost": 2, "strictAffinity": true}), none),
+        ],
+    );
+}
+
+#[test]
+fn each_rule_of_nodes_and_endpoints_names_its_field() {
+    let none: &[&str] = &[];
+    check_all(
+        Kind::Node,
+        "n1",
+        &[
+            (json!({"bgp": {"ipv4Address": "10.0.0.1/24"}}), none),
+            (
+                json!({"bgp": {"ipv4Address": "10.0.0.1", "asNumber": "64512"}}),
+                none,
+            ),
+            (json!({"bgp": {}}), &["spec.bgp.ipv4Address"]),
+            (
+                json!({"bgp": {"ipv4Address": "127.0.0.1/8"}}),
+                &["spec.bgp.ipv4Address"],
+            ),
+            (
+                json!({"bgp": {"ipv6Address": "10.0.0.1/24"}}),
+                &["spec.bgp.ipv6Address"],
+            ),
+            (
+                json!({"vxlanTunnelMACAddr": "66:00"}),
+                &["spec.vxlanTunnelMACAddr"],
+            ),
+        ],
+    );
+    assert_eq!(faults(Kind::Node, "Node_1", &json!({})), ["metadata.name"]);
+    let endpoint = |changed: (&str, Value)| {
+        let mut spec = json!({
+            "node": "n1", "orchestrator": "k8s", "endpoint": "eth0",
+            "interfaceName": "cali12345678901", "ipNetworks": ["10.0.0.1/32"],
+        });
+        spec[changed.0] = changed.1;
+        spec
+    };
+    check_all(
+        Kind::WorkloadEndpoint,
+        "n1-k8s-p-eth0",
+        &[
+            (endpoint(("pod", json!("p"))), none),
+            (endpoint(("node", json!(""))), &["spec.node"]),
+            (
+                endpoint(("interfaceName", json!("cali123456789012"))),
+                &["spec.interfaceName"],
+            ),
+            (
+                endpoint(("ipNetworks", json!(["10.0.0.0/24"]))),
+                &["spec.ipNetworks[0]"],
+            ),
+            (endpoint(("mac", json!("zz:00:00:00:00:00"))), &["spec.mac"]),
+        ],
+    );
+}
+
+#[test]
+fn each_rule_of_a_block_names_its_field() {
+    let none: &[&str] = &[];
+    let block = |changed: (&str, Value)| {
+        let mut spec = json!({
+            "cidr": "10.0.0.0/30", "affinity": "host:n1", "allocations": [0, null, null, null],
+            "unallocated": [1, 2, 3], "attributes": [{"handle_id": "h"}],
+        });
+        spec[changed.0] = changed.1;
+        spec
+    };
+    check_all(
+        Kind::IPAMBlock,
+        "10-0-0-0-30",
+        &[
+            (block(("strictAffinity", json!(false))), none),
+            (block(("affinity", json!("n1"))), &["spec.affinity"]),
+            (
+                block(("allocations", json!([0, null]))),
+                &["spec.allocations"],
+            ),
+            (
+                block(("allocations", json!([1, null, null, null]))),
+                &["spec.allocations[0]"],
+            ),
+            (
+                block(("unallocated", json!([0, 1, 1, 9]))),
+                &[
+                    "spec.unallocated[0]",
+                    "spec.unallocated[2]",
+                    "spec.unallocated[3]",
+                ],
+            ),
+            (
+                block(("cidr", json!("10.0.0.1/30"))),
+                &["spec.cidr", "metadata.name"],
+            ),
+        ],
+    );
+    assert_eq!(
+        faults(
+            Kind::BlockAffinity,
+            "a",
+            &json!({"node": "", "cidr": "10.0.0.0/26", "type": "x", "deleted": true})
+        ),
+        ["spec.node", "spec.type"]
+    );
+    assert_eq!(
+        faults(
+            Kind::IPAMHandle,
+            "h",
+            &json!({"handleID": "", "block": {"x": 1}})
+        ),
+        ["spec.handleID", "spec.block"]
+    );
+}
+
+#[test]
+fn a_fault_names_field_value_and_rule() {
+    let pool = object(
+        Kind::IPPool,
+        "p",
+        &json!({"cidr": "10.0.0.0/8", "blockSize": 40}),
+    );
+    assert_eq!(
+        validate(&pool)[0].to_string(),
+        "spec.blockSize = 40: must be 20 to 32"
+    );
+}
+
+#[test]
+fn unreadable_fields_are_all_named_with_path_value_and_rule() {
+    let json = json!({"metadata": {"name": "p", "labels": {"a": 1}}, "spec": {
+        "cidr": "10.0.0.0/33", "ipipMode": "sometimes", "natOutgoing": "yes",
+        "allowedUses": ["Workload", "Pods"],
+    }});
+    let error = Object::decode(&Key::new(Kind::IPPool, "p"), json.to_string().as_bytes())
+        .expect_err("four fields are wrong");
+    let text = error.to_string();
+    for part in [
+        "IPPool(p): ",
+        "metadata.labels[\"a\"] = 1: must be a text",
+        "spec.cidr = \"10.0.0.0/33\": must be a range",
+        "spec.ipipMode = \"sometimes\": must be one of Never, Always, CrossSubnet",
+        "spec.natOutgoing = \"yes\": must be true or false",
+        "spec.allowedUses[1] = \"Pods\": must be one of",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let error = Object::decode(&Key::new(Kind::IPPool, "p"), b"{\"spec\": {}}");
+    let text = error.expect_err("a pool needs a range").to_string();
+    assert!(
+        text.contains("spec.cidr (not given): must be given"),
+        "{text}"
+    );
+    let error = Object::decode(&Key::new(Kind::IPPool, "p"), b"{");
+    assert!(error.expect_err("cut off").to_string().contains("not JSON"));
+}
+
+#[test]
+fn null_stands_for_an_absent_field() {
+    let json = json!({"metadata": {"name": "p", "creationTimestamp": null}, "spec": {
+        "cidr": "10.0.0.0/8", "natOutgoing": null, "unknown": null, "ipipMode": "",
+    }});
+    let key = Key::new(Kind::IPPool, "p");
+    let object = Object::decode(&key, json.to_string().as_bytes()).expect("nulls are forgiven");
+    let Object::IPPool(pool) = object else {
+        panic!("a pool was read");
+    };
+    assert!(
+        pool.spec.extra.contains_key("unknown"),
+        "unknown fields are kept"
+    );
+}
+
+#[test]
+fn overlapping_pools_are_named_in_pairs() {
+    let range = |text: &str| text.parse::<IpNet>().unwrap();
+    let found = overlaps([
+        ("b", range("10.0.1.0/24")),
+        ("a", range("10.0.0.0/16")),
+        ("c", range("10.1.0.0/16")),
+        ("d", range("fd00::/64")),
+    ]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0].to_string(),
+        "IPPool(b): spec.cidr = 10.0.1.0/24: must not overlap IPPool(a), whose spec.cidr is 10.0.0.0/16"
+    );
+}
