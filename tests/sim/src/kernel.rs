@@ -1,0 +1,186 @@
+//! A model of one node's kernel: rows, devices, notifications, and a longest-prefix walk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use felix::desired::{IfName, NextHop, RouteKind, RouteSpec, Row, RowKey};
+use felix::kernel::{KernelEvent, LinkState, Op, OpError};
+use ipnet::IpNet;
+
+/// One node's kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    links: BTreeMap<IfName, LinkState>,
+    addresses: BTreeMap<IpAddr, (IfName, IpNet)>,
+    rows: BTreeMap<RowKey, Row>,
+    events: VecDeque<KernelEvent>,
+    writes: u64,
+    removed_routes: Vec<IpNet>,
+}
+
+impl Kernel {
+    /// A kernel with one device that carries the node's address.
+    pub fn new(ifname: &str, addr: IpNet) -> Self {
+        let mut kernel = Self::default();
+        kernel.add_link(ifname, None);
+        kernel
+            .addresses
+            .insert(addr.addr(), (IfName::from(ifname), addr));
+        kernel
+    }
+
+    /// A device appears and is up.
+    pub fn add_link(&mut self, ifname: &str, kind: Option<&str>) {
+        let ifindex = u32::try_from(self.links.len()).expect("few devices") + 1;
+        let state = LinkState {
+            ifname: IfName::from(ifname),
+            ifindex,
+            up: true,
+            mtu_bytes: 1500,
+            mac: None,
+            kind: kind.map(Into::into),
+        };
+        self.links.insert(state.ifname.clone(), state.clone());
+        self.events.push_back(KernelEvent::Link(state));
+    }
+
+    /// A device goes, and with it every row on it. IPv4 routes go without a notification, as in Linux.
+    pub fn remove_link(&mut self, ifname: &str) {
+        let ifname = IfName::from(ifname);
+        self.links.remove(&ifname);
+        self.rows.retain(|_, row| !on_device(row, &ifname));
+        self.events.push_back(KernelEvent::LinkGone(ifname));
+    }
+
+    /// Everything a start-up read shows.
+    pub fn dump(&self) -> Vec<KernelEvent> {
+        let links = self.links.values().cloned().map(KernelEvent::Link);
+        let addresses = self
+            .addresses
+            .values()
+            .map(|(ifname, addr)| KernelEvent::HostAddr {
+                ifname: ifname.clone(),
+                addr: *addr,
+            });
+        links.chain(addresses).collect()
+    }
+
+    /// Rows as a read-back shows them.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// The next notification.
+    pub fn poll_event(&mut self) -> Option<KernelEvent> {
+        self.events.pop_front()
+    }
+
+    /// Notifications nobody listened to are lost with the process that would have.
+    pub fn forget_events(&mut self) {
+        self.events.clear();
+    }
+
+    /// How many writes there were.
+    pub const fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Destinations of routes that were deleted by an operation since this was last asked.
+    pub fn take_removed_routes(&mut self) -> Vec<IpNet> {
+        std::mem::take(&mut self.removed_routes)
+    }
+
+    /// Carries out one operation.
+    pub fn apply(&mut self, op: &Op) -> Result<(), OpError> {
+        self.writes += 1;
+        match op {
+            Op::Set(row) => self.set(row),
+            Op::Remove(key) => {
+                if let (RowKey::Route(route), true) = (key, self.rows.contains_key(key)) {
+                    self.removed_routes.push(route.dst);
+                }
+                if let RowKey::Link(name) = key {
+                    self.remove_link(&name.0.clone());
+                }
+                self.rows.remove(key);
+                self.events.push_back(KernelEvent::RowGone(key.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    fn set(&mut self, row: &Row) -> Result<(), OpError> {
+        if let Some(missing) = devices(row)
+            .into_iter()
+            .find(|name| !self.links.contains_key(name))
+        {
+            return Err(OpError::NoDevice(missing));
+        }
+        match row {
+            Row::Link(name, _) => self.add_link(&name.0.clone(), Some("vxlan")),
+            Row::Route(_, spec) if !self.reachable(spec) => return Err(OpError::Unreachable),
+            Row::Route(..) | Row::Addr(_) | Row::Neigh(..) | Row::Fdb(..) | Row::Sysctl(..) => {}
+        }
+        self.rows.insert(row.key(), row.clone());
+        if !matches!(row, Row::Sysctl(..)) {
+            self.events.push_back(KernelEvent::RowSet(row.clone()));
+        }
+        Ok(())
+    }
+
+    fn reachable(&self, spec: &RouteSpec) -> bool {
+        spec.next_hops.iter().all(|hop| match hop.gateway {
+            Some(gateway) if !hop.onlink => self
+                .addresses
+                .values()
+                .any(|(_, subnet)| subnet.contains(&gateway)),
+            _ => true,
+        })
+    }
+
+    /// The longest match for a destination: what a packet would do.
+    pub fn look_up(&self, to: IpAddr) -> Option<(RouteKind, Option<NextHop>)> {
+        let routes = self.rows.values().filter_map(|row| match row {
+            Row::Route(key, spec) if key.dst.contains(&to) => Some((key, spec)),
+            _ => None,
+        });
+        let (_, spec) =
+            routes.max_by_key(|(key, _)| (key.dst.prefix_len(), u32::MAX - key.metric))?;
+        Some((spec.kind, spec.next_hops.first().cloned()))
+    }
+
+    /// Where a tunnel device sends what goes to a remote tunnel address: neighbour, then forwarding entry.
+    pub fn tunnel_destination(&self, device: &IfName, gateway: IpAddr) -> Option<IpAddr> {
+        let mac = self.rows.values().find_map(|row| match row {
+            Row::Neigh(key, mac) if key.ifname == *device && key.addr == gateway => Some(*mac),
+            _ => None,
+        })?;
+        self.rows.values().find_map(|row| match row {
+            Row::Fdb(key, remote) if key.ifname == *device && key.mac == mac => Some(*remote),
+            _ => None,
+        })
+    }
+}
+
+fn devices(row: &Row) -> Vec<IfName> {
+    match row {
+        Row::Link(..) | Row::Sysctl(..) => Vec::new(),
+        Row::Addr(key) => vec![key.ifname.clone()],
+        Row::Neigh(key, _) => vec![key.ifname.clone()],
+        Row::Fdb(key, _) => vec![key.ifname.clone()],
+        Row::Route(_, spec) => spec
+            .next_hops
+            .iter()
+            .filter_map(|hop| hop.ifname.clone())
+            .collect(),
+    }
+}
+
+fn on_device(row: &Row, ifname: &IfName) -> bool {
+    match row {
+        Row::Link(name, _) => name == ifname,
+        Row::Addr(_) | Row::Neigh(..) | Row::Fdb(..) | Row::Route(..) | Row::Sysctl(..) => {
+            devices(row).contains(ifname)
+        }
+    }
+}

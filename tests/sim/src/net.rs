@@ -1,0 +1,211 @@
+//! TCP as the speakers see it: ordered byte streams with latency, cut at random, ended by either side or by a partition.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::rng::Rng;
+
+/// A node by its place in the world.
+pub type NodeIndex = usize;
+
+/// One end of a stream: the node and that node's own name for the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct End {
+    /// Whose.
+    pub node: NodeIndex,
+    /// The speaker's connection number there.
+    pub conn: bgp::types::ConnId,
+}
+
+/// What reaches a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Somebody connects.
+    Syn {
+        /// The connecting end.
+        from: End,
+        /// Its address.
+        remote: SocketAddr,
+        /// The address connected to.
+        local: SocketAddr,
+    },
+    /// Our connection attempt went through.
+    Connected {
+        /// Our own end.
+        at: End,
+    },
+    /// It did not.
+    Refused {
+        /// Our own end.
+        at: End,
+    },
+    /// Bytes.
+    Data {
+        /// Our own end.
+        at: End,
+        /// What arrived, in order.
+        bytes: Vec<u8>,
+    },
+    /// The other side closed, or the connection broke.
+    Fin {
+        /// Our own end.
+        at: End,
+    },
+}
+
+/// All streams of the world.
+#[derive(Debug)]
+pub struct Network {
+    rng: Rng,
+    queue: BTreeMap<(Instant, u64), (NodeIndex, Arrival)>,
+    sequence: u64,
+    peers: BTreeMap<End, End>,
+    last_arrival: BTreeMap<End, Instant>,
+    blocked: BTreeSet<(NodeIndex, NodeIndex)>,
+    held: VecDeque<(NodeIndex, NodeIndex, Arrival)>,
+}
+
+impl Network {
+    /// An empty network.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::new(seed),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            peers: BTreeMap::new(),
+            last_arrival: BTreeMap::new(),
+            blocked: BTreeSet::new(),
+            held: VecDeque::new(),
+        }
+    }
+
+    /// When the next thing arrives.
+    pub fn next_arrival(&self) -> Option<Instant> {
+        self.queue.keys().next().map(|(at, _)| *at)
+    }
+
+    /// What arrives at or before `now`, one at a time.
+    pub fn arrive(&mut self, now: Instant) -> Option<(NodeIndex, Arrival)> {
+        let key = *self.queue.keys().next().filter(|(at, _)| *at <= now)?;
+        self.queue.remove(&key)
+    }
+
+    /// A node starts to connect. Nothing is heard when the way is blocked: the attempt times out.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        from: End,
+        to: NodeIndex,
+        remote: SocketAddr,
+        local: SocketAddr,
+    ) {
+        self.deliver(
+            now,
+            from.node,
+            to,
+            from,
+            Arrival::Syn {
+                from,
+                remote,
+                local,
+            },
+        );
+    }
+
+    /// The connected-to node took the connection and calls it `to`.
+    pub fn accept(&mut self, now: Instant, from: End, to: End) {
+        self.peers.insert(from, to);
+        self.peers.insert(to, from);
+        self.deliver(now, to.node, from.node, to, Arrival::Connected { at: from });
+    }
+
+    /// The connected-to node did not take it.
+    pub fn refuse(&mut self, now: Instant, by: NodeIndex, from: End) {
+        let order = End {
+            node: by,
+            conn: from.conn,
+        };
+        self.deliver(now, by, from.node, order, Arrival::Refused { at: from });
+    }
+
+    /// Sends bytes, in pieces cut at random.
+    pub fn send(&mut self, now: Instant, from: End, bytes: &[u8]) {
+        let Some(to) = self.peers.get(&from).copied() else {
+            return;
+        };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = u64::try_from(rest.len()).expect("a length fits 64 bits");
+            let cut = usize::try_from(self.rng.below(room) + 1).expect("below a length");
+            let (piece, after) = rest.split_at(cut);
+            let arrival = Arrival::Data {
+                at: to,
+                bytes: piece.to_vec(),
+            };
+            self.deliver(now, from.node, to.node, from, arrival);
+            rest = after;
+        }
+    }
+
+    /// One end closes; what was sent before still arrives.
+    pub fn close(&mut self, now: Instant, from: End) {
+        let Some(to) = self.peers.remove(&from) else {
+            return;
+        };
+        self.peers.remove(&to);
+        self.deliver(now, from.node, to.node, from, Arrival::Fin { at: to });
+    }
+
+    /// A process dies: the kernel closes all its connections.
+    pub fn close_all(&mut self, now: Instant, node: NodeIndex) {
+        let ends: Vec<End> = self
+            .peers
+            .keys()
+            .filter(|end| end.node == node)
+            .copied()
+            .collect();
+        for end in ends {
+            self.close(now, end);
+        }
+        self.queue.retain(|_, (to, _)| *to != node);
+    }
+
+    /// Nothing passes between two nodes from now on; it is kept, as TCP would send it again.
+    pub fn block(&mut self, a: NodeIndex, b: NodeIndex) {
+        self.blocked.insert((a.min(b), a.max(b)));
+    }
+
+    /// The way is free again; what was kept arrives.
+    pub fn unblock(&mut self, now: Instant, a: NodeIndex, b: NodeIndex) {
+        self.blocked.remove(&(a.min(b), a.max(b)));
+        let held = std::mem::take(&mut self.held);
+        for (from, to, arrival) in held {
+            let order = End {
+                node: from,
+                conn: bgp::types::ConnId(0),
+            };
+            self.deliver(now, from, to, order, arrival);
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        now: Instant,
+        from: NodeIndex,
+        to: NodeIndex,
+        order: End,
+        arrival: Arrival,
+    ) {
+        if self.blocked.contains(&(from.min(to), from.max(to))) {
+            self.held.push_back((from, to, arrival));
+            return;
+        }
+        let latency = Duration::from_micros(50 + self.rng.below(950));
+        let earliest = self.last_arrival.get(&order).copied().unwrap_or(now);
+        let at = earliest.max(now + latency);
+        self.last_arrival.insert(order, at);
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), (to, arrival));
+    }
+}
