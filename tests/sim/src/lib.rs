@@ -9,6 +9,10 @@
 //! longest-prefix walk.
 #![forbid(unsafe_code)]
 
+pub mod check;
+pub mod executor;
 pub mod kernel;
 pub mod net;
+pub mod node;
 pub mod rng;
+pub mod world;

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::rng::Rng;
 
+/// How long an attempt to connect goes unanswered before it counts as failed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A node by its place in the world.
 pub type NodeIndex = usize;
 
@@ -63,7 +66,8 @@ pub struct Network {
     peers: BTreeMap<End, End>,
     last_arrival: BTreeMap<End, Instant>,
     blocked: BTreeSet<(NodeIndex, NodeIndex)>,
-    held: VecDeque<(NodeIndex, NodeIndex, Arrival)>,
+    held: VecDeque<(NodeIndex, NodeIndex, End, Arrival)>,
+    connecting: BTreeSet<End>,
 }
 
 impl Network {
@@ -77,6 +81,7 @@ impl Network {
             last_arrival: BTreeMap::new(),
             blocked: BTreeSet::new(),
             held: VecDeque::new(),
+            connecting: BTreeSet::new(),
         }
     }
 
@@ -100,28 +105,39 @@ impl Network {
         remote: SocketAddr,
         local: SocketAddr,
     ) {
-        self.deliver(
-            now,
-            from.node,
-            to,
+        self.connecting.insert(from);
+        if self.is_blocked(from.node, to) {
+            self.push(
+                now + CONNECT_TIMEOUT,
+                from.node,
+                Arrival::Refused { at: from },
+            );
+            return;
+        }
+        let arrival = Arrival::Syn {
             from,
-            Arrival::Syn {
-                from,
-                remote,
-                local,
-            },
-        );
+            remote,
+            local,
+        };
+        self.deliver(now, from.node, to, from, arrival);
     }
 
     /// The connected-to node took the connection and calls it `to`.
     pub fn accept(&mut self, now: Instant, from: End, to: End) {
+        self.connecting.remove(&from);
         self.peers.insert(from, to);
         self.peers.insert(to, from);
         self.deliver(now, to.node, from.node, to, Arrival::Connected { at: from });
     }
 
+    /// Whether the attempt still stands.
+    pub fn is_connecting(&self, from: End) -> bool {
+        self.connecting.contains(&from)
+    }
+
     /// The connected-to node did not take it.
     pub fn refuse(&mut self, now: Instant, by: NodeIndex, from: End) {
+        self.connecting.remove(&from);
         let order = End {
             node: by,
             conn: from.conn,
@@ -150,6 +166,7 @@ impl Network {
 
     /// One end closes; what was sent before still arrives.
     pub fn close(&mut self, now: Instant, from: End) {
+        self.connecting.remove(&from);
         let Some(to) = self.peers.remove(&from) else {
             return;
         };
@@ -168,7 +185,9 @@ impl Network {
         for end in ends {
             self.close(now, end);
         }
+        self.connecting.retain(|end| end.node != node);
         self.queue.retain(|_, (to, _)| *to != node);
+        self.held.retain(|(_, to, _, _)| *to != node);
     }
 
     /// Nothing passes between two nodes from now on; it is kept, as TCP would send it again.
@@ -180,13 +199,18 @@ impl Network {
     pub fn unblock(&mut self, now: Instant, a: NodeIndex, b: NodeIndex) {
         self.blocked.remove(&(a.min(b), a.max(b)));
         let held = std::mem::take(&mut self.held);
-        for (from, to, arrival) in held {
-            let order = End {
-                node: from,
-                conn: bgp::types::ConnId(0),
-            };
+        for (from, to, order, arrival) in held {
             self.deliver(now, from, to, order, arrival);
         }
+    }
+
+    fn is_blocked(&self, a: NodeIndex, b: NodeIndex) -> bool {
+        self.blocked.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn push(&mut self, at: Instant, to: NodeIndex, arrival: Arrival) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), (to, arrival));
     }
 
     fn deliver(
@@ -197,15 +221,14 @@ impl Network {
         order: End,
         arrival: Arrival,
     ) {
-        if self.blocked.contains(&(from.min(to), from.max(to))) {
-            self.held.push_back((from, to, arrival));
+        if self.is_blocked(from, to) {
+            self.held.push_back((from, to, order, arrival));
             return;
         }
         let latency = Duration::from_micros(50 + self.rng.below(950));
         let earliest = self.last_arrival.get(&order).copied().unwrap_or(now);
         let at = earliest.max(now + latency);
         self.last_arrival.insert(order, at);
-        self.sequence += 1;
-        self.queue.insert((at, self.sequence), (to, arrival));
+        self.push(at, to, arrival);
     }
 }

@@ -1,0 +1,129 @@
+//! What must hold: each checker names the cell where it does not.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::object::Object;
+use felix::desired::RouteKind;
+use felix::ownership::VXLAN_DEVICE;
+
+use crate::net::NodeIndex;
+use crate::world::World;
+
+/// Hops after which a packet counts as going round in circles.
+const HOPS_MAX: usize = 8;
+
+/// Every pod and every node reaches every pod. Names each pair that does not.
+pub fn reachability(world: &World) -> Vec<String> {
+    let mut faults = Vec::new();
+    for from in 0..world.nodes.len() {
+        for to in &world.nodes {
+            for (pod, there) in &to.pods {
+                if let Err(why) = walk(world, from, there.address.addr()) {
+                    faults.push(format!(
+                        "{} -> {}/{pod}: {why}",
+                        world.nodes[from].name, to.name
+                    ));
+                }
+            }
+        }
+    }
+    faults
+}
+
+/// Follows a packet from a node through the kernels. Answers the way.
+pub fn walk(world: &World, from: NodeIndex, to: IpAddr) -> Result<Vec<NodeIndex>, String> {
+    let mut way = vec![from];
+    let mut at = from;
+    while way.len() <= HOPS_MAX {
+        let node = &world.nodes[at];
+        let (kind, hop) = node
+            .kernel
+            .look_up(to)
+            .ok_or_else(|| format!("{} has no route to {to}", node.name))?;
+        if kind == RouteKind::Blackhole {
+            return Err(format!("{} drops what goes to {to}", node.name));
+        }
+        let hop =
+            hop.ok_or_else(|| format!("{} has a route to {to} that leads nowhere", node.name))?;
+        let outer = match (hop.gateway, hop.ifname) {
+            (None, Some(device)) => {
+                let pod = node.pods.values().find(|pod| pod.ifname == device);
+                return match pod {
+                    Some(pod) if pod.address.addr() == to => Ok(way),
+                    _ => Err(format!("{} delivers {to} to {device}", node.name)),
+                };
+            }
+            (Some(gateway), Some(device)) if &*device.0 == VXLAN_DEVICE => node
+                .kernel
+                .tunnel_destination(&device, gateway)
+                .ok_or_else(|| {
+                    format!("{} knows no tunnel endpoint behind {gateway}", node.name)
+                })?,
+            (Some(gateway), _) => gateway,
+            (None, None) => {
+                return Err(format!(
+                    "{} has a route to {to} that leads nowhere",
+                    node.name
+                ));
+            }
+        };
+        at = world
+            .node_at(outer)
+            .ok_or_else(|| format!("{} sends to {outer}, nobody", node.name))?;
+        way.push(at);
+    }
+    Err(format!("a packet to {to} goes round: {way:?}"))
+}
+
+/// No address is given twice and no block has two owners, by the store's contents.
+pub fn addresses(world: &World) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut holders: BTreeMap<IpAddr, String> = BTreeMap::new();
+    for node in &world.nodes {
+        for (name, pod) in &node.pods {
+            let holder = format!("{}/{name}", node.name);
+            if let Some(other) = holders.insert(pod.address.addr(), holder.clone()) {
+                faults.push(format!("{} is held by {other} and {holder}", pod.address));
+            }
+        }
+    }
+    let mut owners = BTreeMap::new();
+    for item in world.store.objects() {
+        if let Ok(Object::BlockAffinity(affinity)) = Object::decode(&item.key, &item.value)
+            && let Some(other) = owners.insert(affinity.spec.cidr, affinity.spec.node.clone())
+        {
+            faults.push(format!(
+                "block {} is claimed by {other} and {}",
+                affinity.spec.cidr, affinity.spec.node
+            ));
+        }
+    }
+    faults
+}
+
+/// Every agent that lives has the kernel as it wants it.
+pub fn converged(world: &World) -> Vec<String> {
+    let agents = world
+        .nodes
+        .iter()
+        .filter_map(|node| Some((node, node.agent.as_ref()?)));
+    agents
+        .filter(|(_, agent)| !agent.reconciler.is_converged())
+        .map(|(node, agent)| format!("{}: {:?}", node.name, agent.reconciler.problems()))
+        .collect()
+}
+
+/// Ends of sessions that are established.
+pub fn sessions(world: &World) -> usize {
+    let agents = world.nodes.iter().filter_map(|node| node.agent.as_ref());
+    agents
+        .flat_map(|agent| agent.speaker.peers(world.now))
+        .filter(|peer| peer.state == bgp::status::PeerState::Established)
+        .count()
+}
+
+/// All of it, at rest.
+pub fn all(world: &World) -> Vec<String> {
+    [reachability(world), addresses(world), converged(world)].concat()
+}

@@ -1,0 +1,293 @@
+//! One node: a kernel that outlives its agent, and the agent, which is the real machines joined as `node` joins them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use api::key::Key;
+use api::object::Object;
+use bgp::action::Action;
+use bgp::event::Event;
+use bgp::speaker::Speaker;
+use bgp::types::ConnId;
+use datastore::memory::MemoryStore;
+use datastore::store::{Store, WatchEvent};
+use felix::calc::{Graph, Settings};
+use felix::desired::{IfName, RowKey, RowKind};
+use felix::kernel::KernelEvent;
+use felix::reconcile::Reconciler;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use futures_util::task::noop_waker_ref;
+use ipnet::IpNet;
+
+use crate::executor;
+use crate::kernel::Kernel;
+
+/// A pod as the world remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its address.
+    pub address: IpNet,
+    /// Its device on the host's side.
+    pub ifname: IfName,
+}
+
+/// A node.
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// Address with the prefix length of its subnet.
+    pub address: IpNet,
+    /// This node's client of the cluster's store.
+    pub store: MemoryStore,
+    /// Kernel.
+    pub kernel: Kernel,
+    /// Pods by name.
+    pub pods: BTreeMap<String, Pod>,
+    /// The agent; `None` while it is dead.
+    pub agent: Option<Agent>,
+    /// Connections taken so far.
+    pub accepted: u64,
+    /// What the speaker told, newest last.
+    pub events: Vec<Event>,
+}
+
+/// The real machines.
+pub struct Agent {
+    /// Calculation graph.
+    pub graph: Graph,
+    /// Reconciler.
+    pub reconciler: Reconciler,
+    /// Speaker.
+    pub speaker: Speaker,
+    watch: Option<BoxStream<'static, Result<WatchEvent, datastore::store::StoreError>>>,
+    known: Vec<Key>,
+    list_again_at: Option<Instant>,
+    originations_told: bool,
+}
+
+/// How an agent starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// On a node whose kernel holds nothing of it.
+    Fresh,
+    /// After a predecessor whose routes are still there.
+    Restart,
+}
+
+impl Agent {
+    /// Starts an agent on a node: reads the kernel back, then lists and watches the store.
+    pub fn start(
+        now: Instant,
+        seed: u64,
+        node_name: &str,
+        kernel: &mut Kernel,
+        start: Start,
+    ) -> Self {
+        let settings = Settings::new(node_name);
+        let mut agent = Self {
+            reconciler: Reconciler::new(settings.ownership()),
+            graph: Graph::new(settings),
+            speaker: match start {
+                Start::Fresh => Speaker::new(seed, now),
+                Start::Restart => Speaker::restarting(seed, now),
+            },
+            watch: None,
+            known: Vec::new(),
+            list_again_at: None,
+            originations_told: false,
+        };
+        kernel.forget_events();
+        agent.read_back(kernel);
+        agent
+    }
+
+    fn read_back(&mut self, kernel: &Kernel) {
+        const KINDS: [RowKind; 6] = [
+            RowKind::Link,
+            RowKind::Addr,
+            RowKind::Neigh,
+            RowKind::Fdb,
+            RowKind::Route,
+            RowKind::Sysctl,
+        ];
+        self.graph.handle_kernel_resync();
+        for event in kernel.dump() {
+            self.graph.handle_kernel_event(&event);
+            self.reconciler.kernel_event(&event);
+        }
+        self.graph.handle_kernel_in_sync();
+        for kind in KINDS {
+            self.reconciler.resync_begin(kind);
+            for row in kernel.rows().filter(|row| row.key().kind() == kind) {
+                self.reconciler.resync_entry(row.clone());
+            }
+            self.reconciler.resync_end(kind);
+        }
+    }
+
+    /// Gives an object to the graph, as the watch would.
+    pub fn echo(&mut self, key: &Key, object: Option<&Object>) {
+        self.graph.handle_update(key, object);
+    }
+
+    /// When this agent next wants to be woken.
+    pub fn deadline(&self) -> Option<Instant> {
+        let machines = [self.speaker.poll_timeout(), self.reconciler.poll_timeout()];
+        machines
+            .into_iter()
+            .flatten()
+            .map(|(at, _)| at)
+            .chain(self.list_again_at)
+            .min()
+    }
+
+    /// Reads the watch dry. Whether anything came.
+    pub fn read_store(&mut self, now: Instant, store: &MemoryStore) -> bool {
+        let mut progress = false;
+        if self.watch.is_none() && self.list_again_at.is_none_or(|at| at <= now) {
+            progress |= self.list(now, store);
+        }
+        let Some(watch) = &mut self.watch else {
+            return progress;
+        };
+        let mut context = Context::from_waker(noop_waker_ref());
+        loop {
+            match watch.poll_next_unpin(&mut context) {
+                Poll::Pending => return progress,
+                Poll::Ready(Some(Ok(event))) => {
+                    progress = true;
+                    hand_over(&mut self.graph, &mut self.known, event);
+                }
+                Poll::Ready(Some(Err(_)) | None) => {
+                    self.watch = None;
+                    self.list_again_at = Some(now + Duration::from_secs(1));
+                    return progress;
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, now: Instant, store: &MemoryStore) -> bool {
+        let Ok(listing) = executor::run(store.list(&Graph::KINDS)) else {
+            self.list_again_at = Some(now + Duration::from_secs(1));
+            return false;
+        };
+        self.list_again_at = None;
+        let before = std::mem::take(&mut self.known);
+        for item in listing.items {
+            hand_over(&mut self.graph, &mut self.known, WatchEvent::Put(item));
+        }
+        for key in before.iter().filter(|key| !self.known.contains(key)) {
+            self.graph.handle_update(key, None);
+        }
+        for kind in Graph::KINDS {
+            self.graph.handle_in_sync(kind);
+        }
+        self.watch = Some(store.watch(Graph::KINDS.to_vec(), listing.revision));
+        true
+    }
+
+    /// One round through graph, reconciler and kernel, and between graph and speaker. Whether anything moved.
+    pub fn turn(&mut self, now: Instant, kernel: &mut Kernel, events: &mut Vec<Event>) -> bool {
+        let mut moved = false;
+        self.graph.flush();
+        while let Some((key, row)) = self.graph.poll_desired() {
+            moved = true;
+            match row {
+                Some(row) => self.reconciler.set(row),
+                None => self.reconciler.remove(&key),
+            }
+        }
+        if self.graph.in_sync() {
+            self.reconciler.allow_deletes();
+        }
+        moved |= self.turn_speaker(now, events);
+        while let Some(op) = self.reconciler.poll_op(128) {
+            moved = true;
+            let key = match &op {
+                felix::kernel::Op::Set(row) => row.key(),
+                felix::kernel::Op::Remove(key) => key.clone(),
+            };
+            let result = kernel.apply(&op);
+            self.reconciler.handle_result(now, &key, result);
+        }
+        while let Some(event) = kernel.poll_event() {
+            moved = true;
+            self.kernel_event(&event);
+        }
+        moved
+    }
+
+    fn kernel_event(&mut self, event: &KernelEvent) {
+        self.graph.handle_kernel_event(event);
+        self.reconciler.kernel_event(event);
+    }
+
+    fn turn_speaker(&mut self, now: Instant, events: &mut Vec<Event>) -> bool {
+        let mut moved = false;
+        if let Some(config) = self.graph.poll_bgp_config() {
+            moved = true;
+            self.speaker.handle_config(now, config);
+        }
+        while let Some((prefix, origination)) = self.graph.poll_originate() {
+            moved = true;
+            self.speaker.handle_originate(now, prefix, origination);
+        }
+        if self.graph.originations_complete() && !self.originations_told {
+            self.originations_told = true;
+            self.speaker.handle_originations_complete(now);
+        }
+        while let Some(change) = self.speaker.poll_route() {
+            moved = true;
+            self.graph.handle_bgp_route(change);
+        }
+        while let Some(event) = self.speaker.poll_event() {
+            if event == Event::SelectionComplete {
+                self.reconciler.allow_bgp_deletes();
+            }
+            events.push(event);
+        }
+        moved
+    }
+
+    /// Whether the route to a pod of this node is in the kernel.
+    pub fn is_routed(&self, address: IpNet) -> bool {
+        let key: RowKey = self.graph.settings().workload_route_key(address.addr());
+        self.reconciler.is_programmed(&key)
+    }
+
+    /// What the speaker wants of the transport.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.speaker.poll_action()
+    }
+
+    /// Bytes to send.
+    pub fn poll_bytes(&mut self, now: Instant) -> Option<(ConnId, Vec<u8>)> {
+        let conn = self.speaker.poll_writable()?;
+        let mut bytes = Vec::new();
+        self.speaker.poll_transmit(now, conn, 65536, &mut bytes);
+        Some((conn, bytes))
+    }
+}
+
+fn hand_over(graph: &mut Graph, known: &mut Vec<Key>, event: WatchEvent) {
+    match event {
+        WatchEvent::Put(item) => {
+            if !known.contains(&item.key) {
+                known.push(item.key.clone());
+            }
+            match Object::decode(&item.key, &item.value) {
+                Ok(object) => graph.handle_update(&item.key, Some(&object)),
+                Err(error) => graph.handle_invalid(&item.key, Arc::from(error.to_string())),
+            }
+        }
+        WatchEvent::Delete { key, .. } => {
+            known.retain(|other| *other != key);
+            graph.handle_update(&key, None);
+        }
+        WatchEvent::Progress(_) => {}
+    }
+}
