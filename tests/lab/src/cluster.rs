@@ -517,7 +517,7 @@ fn ignore_missing(error: io::Error) -> io::Result<()> {
     }
 }
 
-fn log_directory() -> PathBuf {
+pub(crate) fn log_directory() -> PathBuf {
     Path::new(BASE).join("log")
 }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::log_directory;
 use crate::enter::{self, Inside};
 use crate::kept::{Kept, KeptNode};
 use crate::netlink::Netlink;
@@ -26,12 +28,14 @@ const STATUS_FD: &str = "TORTIE_LAB_STATUS_FD";
 const VANISHING: Duration = Duration::from_secs(10);
 
 /// What the user asked for besides the cluster itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     /// Print one JSON object instead of tables.
     pub json: bool,
     /// Leave the cluster up.
     pub keep: bool,
+    /// Copy the programs' logs to this directory at the end.
+    pub logs: Option<PathBuf>,
 }
 
 /// What process 1 tells the launcher.
@@ -44,7 +48,7 @@ struct Told {
 
 /// Runs the lab and returns the program's exit code: 0 when everything held, 1 when something did not.
 #[must_use]
-pub fn launch(options: &Options, output: Output) -> ExitCode {
+pub fn launch(options: &Options, output: &Output) -> ExitCode {
     if enter::is_inside() {
         return inside(options.clone(), output);
     }
@@ -59,7 +63,7 @@ pub fn launch(options: &Options, output: Output) -> ExitCode {
 
 type AnyError = Box<dyn std::error::Error>;
 
-fn outside(output: Output) -> Result<ExitCode, AnyError> {
+fn outside(output: &Output) -> Result<ExitCode, AnyError> {
     if output.keep {
         Kept::check_none()?;
     }
@@ -114,7 +118,7 @@ fn outside(output: Output) -> Result<ExitCode, AnyError> {
 }
 
 /// Prints the result and makes it an exit code.
-fn conclude(report: &Report, output: Output) -> ExitCode {
+fn conclude(report: &Report, output: &Output) -> ExitCode {
     if output.json {
         match serde_json::to_string_pretty(report) {
             Ok(text) => println!("{text}"),
@@ -136,7 +140,7 @@ fn conclude(report: &Report, output: Output) -> ExitCode {
     }
 }
 
-fn summary(report: &Report, output: Output) -> String {
+fn summary(report: &Report, output: &Output) -> String {
     let milliseconds =
         |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} ms"));
     let left = match (output.keep, report.left_behind.len()) {
@@ -169,7 +173,7 @@ fn summary(report: &Report, output: Output) -> String {
 }
 
 /// The part that runs as process 1.
-fn inside(options: Options, output: Output) -> ExitCode {
+fn inside(options: Options, output: &Output) -> ExitCode {
     let mut status = match status_descriptor() {
         Ok(status) => File::from(status),
         Err(error) => {
@@ -185,7 +189,13 @@ fn inside(options: Options, output: Output) -> ExitCode {
         }
     };
     let progress = Progress::new();
-    let mut run = match run::run(options, progress) {
+    let outcome = run::run(options, progress);
+    if let Some(directory) = &output.logs
+        && let Err(error) = copy_logs(directory)
+    {
+        eprintln!("error: copy the logs to {}: {error}", directory.display());
+    }
+    let mut run = match outcome {
         Ok(run) => run,
         Err(error) => {
             eprintln!("error: {}", describe(&error));
@@ -209,6 +219,15 @@ fn inside(options: Options, output: Output) -> ExitCode {
     run.tear_down(progress);
     tell(&mut status, Some(run.report.clone()), kept(&facts, &nodes));
     ExitCode::SUCCESS
+}
+
+fn copy_logs(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for entry in fs::read_dir(log_directory())? {
+        let entry = entry?;
+        fs::copy(entry.path(), directory.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 /// The descriptor given by the launcher, from now on kept from this process's children.

@@ -1,6 +1,7 @@
 //! `cargo lab`: a cluster on one machine that pings.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ struct Arguments {
     /// Leave the cluster up, for `cargo lab exec NODE -- CMD` and `cargo lab down`.
     #[arg(long)]
     keep: bool,
+    /// Copy the programs' logs to this directory at the end.
+    #[arg(long, value_name = "DIRECTORY")]
+    logs: Option<PathBuf>,
     /// Prefix length of a node's blocks.
     #[arg(long, default_value_t = 26, value_parser = clap::value_parser!(u8).range(20..=32))]
     block_size: u8,
@@ -69,13 +73,14 @@ fn main() -> ExitCode {
             ))
         }),
         Some(KeptCommand::Down) => on_kept(|kept| kept.end().map(|()| ExitCode::SUCCESS)),
-        None => launch(
-            &options(&arguments),
-            Output {
+        None => {
+            let output = Output {
                 json: arguments.json,
                 keep: arguments.keep,
-            },
-        ),
+                logs: arguments.logs.clone(),
+            };
+            launch(&options(&arguments), &output)
+        }
     }
 }
 
