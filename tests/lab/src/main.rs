@@ -35,6 +35,9 @@ struct Arguments {
     /// Copy the programs' logs to this directory at the end.
     #[arg(long, value_name = "DIRECTORY")]
     logs: Option<PathBuf>,
+    /// One more variable for every agent.
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    environment: Vec<(String, String)>,
     /// Prefix length of a node's blocks.
     #[arg(long, default_value_t = 26, value_parser = clap::value_parser!(u8).range(20..=32))]
     block_size: u8,
@@ -93,6 +96,11 @@ fn on_kept(work: impl FnOnce(&Kept) -> Result<ExitCode, KeptError>) -> ExitCode 
         })
 }
 
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 fn options(arguments: &Arguments) -> Options {
     Options {
         nodes: arguments.nodes.into(),
@@ -101,6 +109,7 @@ fn options(arguments: &Arguments) -> Options {
         racks: arguments.racks,
         block_size: arguments.block_size,
         patience: Duration::from_secs(arguments.patience),
+        environment: arguments.environment.clone(),
         sabotage: arguments.sabotage,
         ..Options::default()
     }
