@@ -23,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(Duration, Event)>,
     pub(crate) changes: Vec<RouteChange>,
     writable: BTreeSet<ConnId>,
+    /// Prefixes in `fib` that an earlier process put there and this one has not named yet.
+    adopted: BTreeSet<IpNet>,
 }
 
 /// A direction of a connection.
@@ -122,6 +124,7 @@ impl Network {
             events: Vec::new(),
             changes: Vec::new(),
             writable: BTreeSet::new(),
+            adopted: BTreeSet::new(),
         });
         let mut network = Self {
             start: now,
@@ -158,10 +161,23 @@ impl Network {
         network
     }
 
+    /// Node 0 reflects for all others, which know only it.
+    pub(crate) fn reflected(seed: u64, size: usize) -> Self {
+        let clients: Vec<(usize, u32)> = (1..size).map(|node| (node, 64512)).collect();
+        let mut reflector = config(0, 64512, &clients);
+        reflector.cluster_id = Some([1, 1, 1, 1].into());
+        for peer in reflector.peers.values_mut() {
+            peer.route_reflector_client = true;
+        }
+        let others = (1..size).map(|node| config(node, 64512, &[(0, 64512)]));
+        Self::new(seed, std::iter::once(reflector).chain(others).collect())
+    }
+
     pub(crate) fn boot(&mut self, node: usize, speaker: Speaker) {
         let now = self.now;
         let config = self.nodes[node].config.clone();
         self.nodes[node].speaker = Some(speaker);
+        self.nodes[node].adopted = self.nodes[node].fib.keys().copied().collect();
         self.speaker(node).handle_config(now, config);
         self.drain(node);
     }
@@ -403,12 +419,19 @@ impl Network {
         while let Some(change) = self.speaker(node).poll_route() {
             let entry = &mut self.nodes[node];
             entry.changes.push(change.clone());
+            entry.adopted.remove(&change.prefix);
             match change.best {
                 Some(_) => drop(entry.fib.insert(change.prefix, change)),
                 None => drop(entry.fib.remove(&change.prefix)),
             }
         }
         while let Some(event) = self.speaker(node).poll_event() {
+            if event == Event::SelectionComplete {
+                let entry = &mut self.nodes[node];
+                while let Some(unwanted) = entry.adopted.pop_first() {
+                    entry.fib.remove(&unwanted);
+                }
+            }
             self.nodes[node].events.push((elapsed, event));
         }
         while let Some(conn) = self.speaker(node).poll_writable() {
