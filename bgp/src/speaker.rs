@@ -134,7 +134,8 @@ impl Speaker {
     /// A speaker whose predecessor's routes still forward (RFC 4724 §4.1): it says so in its OPEN, a peer's routes enter
     /// the decision at that peer's End-of-RIB, and [`Event::SelectionComplete`] tells when all did or had their time
     /// ([`Config::deferral_time`], per peer). Its own End-of-RIB waits for that and for
-    /// [`handle_originations_complete`](Self::handle_originations_complete).
+    /// [`handle_originations_complete`](Self::handle_originations_complete). The first configuration must be whole: a
+    /// peer that comes with a later one is not waited for once the selection is complete.
     pub fn restarting(seed: u64, now: Instant) -> Self {
         let mut speaker = Self::new(seed, now);
         speaker.restarting = true;

@@ -190,7 +190,7 @@ impl Peer {
                 farewell: ending.farewell.unwrap_or_default(),
             });
         }
-        self.wait = Wait::None;
+        // A wait to retry goes on: the peer may die before it says OPEN.
         self.connections.push(Connection::incoming(
             conn,
             remote,
@@ -307,8 +307,14 @@ impl Peer {
         if let Wait::Retry(at) | Wait::IdleHold(at) = self.wait
             && at <= cx.now
         {
-            // Event 9 in Active, event 13 in Idle.
-            self.connect(cx);
+            self.wait = Wait::None;
+            let needless = |connection: &Connection| {
+                connection.direction == Direction::Outgoing || connection.agreement().is_some()
+            };
+            if !self.connections.iter().any(needless) {
+                // Event 9 in Active, event 13 in Idle.
+                self.connect(cx);
+            }
         }
         let conns: Vec<ConnId> = self.connections.iter().map(|c| c.id).collect();
         for conn in conns {
@@ -323,7 +329,6 @@ impl Peer {
     }
 
     fn connect(&mut self, cx: &mut Context<'_>) {
-        self.wait = Wait::None;
         *cx.next_conn += 1;
         let conn = ConnId(*cx.next_conn);
         let remote = SocketAddr::new(self.config.address, self.config.port);
