@@ -5,6 +5,7 @@
 mod monitor;
 mod namespace;
 mod node;
+mod restart;
 mod rows;
 mod tunnels;
 mod workload;
