@@ -10,6 +10,9 @@ use felix::ownership::VXLAN_DEVICE;
 use crate::net::NodeIndex;
 use crate::world::World;
 
+/// Faults reported at once: more say no more.
+const FAULTS_MAX: usize = 12;
+
 /// Hops after which a packet counts as going round in circles.
 const HOPS_MAX: usize = 8;
 
@@ -19,6 +22,9 @@ pub fn reachability(world: &World) -> Vec<String> {
     for from in 0..world.nodes.len() {
         for to in &world.nodes {
             for (pod, there) in &to.pods {
+                if faults.len() == FAULTS_MAX {
+                    return faults;
+                }
                 if let Err(why) = walk(world, from, there.address.addr()) {
                     faults.push(format!(
                         "{} -> {}/{pod}: {why}",
@@ -109,7 +115,9 @@ pub fn converged(world: &World) -> Vec<String> {
         .iter()
         .filter_map(|node| Some((node, node.agent.as_ref()?)));
     agents
-        .filter(|(_, agent)| !agent.reconciler.is_converged())
+        .filter(|(_, agent)| {
+            !agent.reconciler.is_converged() || !agent.reconciler.problems().is_empty()
+        })
         .map(|(node, agent)| format!("{}: {:?}", node.name, agent.reconciler.problems()))
         .collect()
 }

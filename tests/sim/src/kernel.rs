@@ -15,7 +15,7 @@ pub struct Kernel {
     rows: BTreeMap<RowKey, Row>,
     events: VecDeque<KernelEvent>,
     writes: u64,
-    removed_routes: Vec<IpNet>,
+    removed_routes: Vec<Row>,
 }
 
 impl Kernel {
@@ -85,8 +85,8 @@ impl Kernel {
         self.writes
     }
 
-    /// Destinations of routes that were deleted by an operation since this was last asked.
-    pub fn take_removed_routes(&mut self) -> Vec<IpNet> {
+    /// Routes that were deleted by an operation since this was last asked.
+    pub fn take_removed_routes(&mut self) -> Vec<Row> {
         std::mem::take(&mut self.removed_routes)
     }
 
@@ -96,8 +96,8 @@ impl Kernel {
         match op {
             Op::Set(row) => self.set(row),
             Op::Remove(key) => {
-                if let (RowKey::Route(route), true) = (key, self.rows.contains_key(key)) {
-                    self.removed_routes.push(route.dst);
+                if let Some(row @ Row::Route(..)) = self.rows.get(key) {
+                    self.removed_routes.push(row.clone());
                 }
                 if let RowKey::Link(name) = key {
                     self.remove_link(&name.0.clone());
