@@ -212,6 +212,8 @@ impl Agent {
     /// Waits for the end of the process or of a task, which is the same: no task ends by itself.
     async fn finish(self, mut tasks: JoinSet<()>) -> anyhow::Result<()> {
         let ended = tokio::select! {
+            // A signal ends every task at once: then none of them ended by itself.
+            biased;
             () = self.cancel.cancelled() => None,
             ended = tasks.join_next() => ended,
         };

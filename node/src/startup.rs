@@ -94,8 +94,8 @@ pub struct Startup<'a> {
     pub store: Arc<dyn Store>,
 }
 
-/// How often an unreachable datastore is tried.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// First and longest wait before an unreachable datastore is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A log line for every so many attempts.
 const TELL_EVERY: u32 = 10;
 
@@ -152,6 +152,7 @@ impl Startup<'_> {
     async fn wait_for_store(&self) -> Result<(), StartupError> {
         let probe = Key::new(Kind::Node, "foo");
         let mut attempt = 0_u32;
+        let mut wait = RETRY.0;
         loop {
             match self.store.get(&probe).await {
                 Ok(_) => return Ok(()),
@@ -165,7 +166,8 @@ impl Startup<'_> {
                         warn!(socket = self.socket(), %error, "waiting for the datastore");
                     }
                     attempt += 1;
-                    tokio::time::sleep(RETRY_EVERY).await;
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY.1);
                 }
                 Err(error) => return Err(self.failed("asking it for a node")(error)),
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::key::{Key, Kind};
 use api::object::Object;
+use api::validate::validate;
 use datastore::store::{KeyValue, Revision, Store, StoreError, WatchEvent};
 use futures_util::StreamExt;
 use ipam::Ipam;
@@ -134,7 +135,14 @@ impl WatchTask {
 /// A stored value as the calculation takes it.
 pub fn seen(item: &KeyValue) -> Seen {
     let state = match Object::decode(&item.key, &item.value) {
-        Ok(object) => State::Present(Box::new(object)),
+        Ok(object) => {
+            let faults: Vec<String> = validate(&object).iter().map(ToString::to_string).collect();
+            if faults.is_empty() {
+                State::Present(Box::new(object))
+            } else {
+                State::Invalid(faults.join("; ").into())
+            }
+        }
         Err(error) => State::Invalid(error.message.into()),
     };
     Seen {

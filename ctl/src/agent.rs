@@ -1,0 +1,219 @@
+//! The agent of this node, over its admin socket.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use api::admin::{Peer, Problem, Route, Setting, Status};
+use comfy_table::Table;
+use comfy_table::presets::ASCII_FULL_CONDENSED;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::{Agent, Bgp, BgpCommand, Format, Node, NodeCommand};
+use crate::output;
+
+/// How long the agent may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `tortiectl node …`.
+pub(crate) fn node(node: &Node) -> anyhow::Result<()> {
+    match &node.command {
+        NodeCommand::Status(agent) => status(agent),
+        NodeCommand::Config(agent) => config(agent),
+    }
+}
+
+/// `tortiectl bgp …`.
+pub(crate) fn bgp(bgp: &Bgp) -> anyhow::Result<()> {
+    match &bgp.command {
+        BgpCommand::Peers(agent) => peers(agent),
+        BgpCommand::Routes(agent) => routes(agent),
+    }
+}
+
+/// GET over the socket: HTTP/1.0, so that the answer ends with the connection.
+fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
+    let mut stream = UnixStream::connect(socket).with_context(|| {
+        format!(
+            "Calico process is not running: no answer on {} (is tortie-node running on this node?)",
+            socket.display()
+        )
+    })?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("{}: no HTTP answer", socket.display());
+    };
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if status != "200" {
+        bail!(
+            "{}{path}: status {status}: {}",
+            socket.display(),
+            body.trim()
+        );
+    }
+    serde_json::from_str(body).with_context(|| format!("{}{path}", socket.display()))
+}
+
+/// What `node status` prints as data.
+#[derive(Serialize)]
+struct NodeStatus {
+    status: Status,
+    peers: Vec<Peer>,
+    problems: Vec<Problem>,
+}
+
+fn status(agent: &Agent) -> anyhow::Result<()> {
+    let all = NodeStatus {
+        status: ask(&agent.socket, "/status")?,
+        peers: ask(&agent.socket, "/bgp/peers")?,
+        problems: ask(&agent.socket, "/problems")?,
+    };
+    if !matches!(agent.output, Format::Ps | Format::Wide) {
+        return output::data(&all, agent.output);
+    }
+    println!("Calico process is running.\n");
+    for (family, wanted) in [("IPv4", true), ("IPv6", false)] {
+        let peers: Vec<&Peer> = all
+            .peers
+            .iter()
+            .filter(|peer| peer.address.is_ipv4() == wanted)
+            .collect();
+        if peers.is_empty() {
+            println!("No {family} peers found.\n");
+            continue;
+        }
+        println!("{family} BGP status");
+        println!("{}\n", status_grid(&peers));
+    }
+    let status = &all.status;
+    let yes = |it: bool| if it { "yes" } else { "not yet" };
+    println!("Node {}, started {}", status.node, status.started);
+    println!(
+        "Datastore read: {}. Kernel written: {}. BGP routes chosen: {}. Pods: {}. Rows not in the kernel: {}.",
+        yes(status.datastore_in_sync),
+        yes(status.dataplane_in_sync),
+        yes(status.bgp_selection_complete),
+        status.local_endpoints,
+        status.rows_pending
+    );
+    for problem in &all.problems {
+        println!("Problem: {}: {}", problem.subject, problem.reason);
+    }
+    Ok(())
+}
+
+fn status_grid(peers: &[&Peer]) -> Table {
+    let mut grid = Table::new();
+    grid.load_style(ASCII_FULL_CONDENSED);
+    grid.set_header(["PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO"]);
+    for peer in peers {
+        let up = peer.state == "Established";
+        let info = match (&peer.last_error, up) {
+            (Some(error), false) => format!("{}: {error}", peer.state),
+            _ => peer.state.clone(),
+        };
+        grid.add_row([
+            peer.address.to_string(),
+            peer.peer_type.clone(),
+            if up { "up" } else { "start" }.to_owned(),
+            peer.since.clone(),
+            info,
+        ]);
+    }
+    grid
+}
+
+fn config(agent: &Agent) -> anyhow::Result<()> {
+    let settings: Vec<Setting> = ask(&agent.socket, "/config")?;
+    if !matches!(agent.output, Format::Ps | Format::Wide) {
+        return output::data(&settings, agent.output);
+    }
+    let rows: Vec<Vec<String>> = settings
+        .into_iter()
+        .map(|setting| vec![setting.name, setting.value, setting.origin])
+        .collect();
+    print!("{}", output::table(&["VARIABLE", "VALUE", "ORIGIN"], &rows));
+    Ok(())
+}
+
+fn peers(agent: &Agent) -> anyhow::Result<()> {
+    let peers: Vec<Peer> = ask(&agent.socket, "/bgp/peers")?;
+    if !matches!(agent.output, Format::Ps | Format::Wide) {
+        return output::data(&peers, agent.output);
+    }
+    let rows: Vec<Vec<String>> = peers.iter().map(peer_row).collect();
+    let headings = [
+        "NAME",
+        "ADDRESS",
+        "ASN",
+        "STATE",
+        "SINCE",
+        "RECEIVED",
+        "ACCEPTED",
+        "ADVERTISED",
+        "LAST ERROR",
+    ];
+    print!("{}", output::table(&headings, &rows));
+    Ok(())
+}
+
+fn peer_row(peer: &Peer) -> Vec<String> {
+    let sum = |count: fn(&api::admin::PrefixCounts) -> usize| {
+        peer.prefixes.values().map(count).sum::<usize>().to_string()
+    };
+    vec![
+        peer.name.clone(),
+        peer.address.to_string(),
+        peer.asn.to_string(),
+        peer.state.clone(),
+        peer.since.clone(),
+        sum(|counts| counts.received),
+        sum(|counts| counts.accepted),
+        sum(|counts| counts.advertised),
+        peer.last_error.clone().unwrap_or_else(|| "-".to_owned()),
+    ]
+}
+
+fn routes(agent: &Agent) -> anyhow::Result<()> {
+    let routes: Vec<Route> = ask(&agent.socket, "/bgp/routes")?;
+    if !matches!(agent.output, Format::Ps | Format::Wide) {
+        return output::data(&routes, agent.output);
+    }
+    let mut rows = Vec::new();
+    for route in &routes {
+        for path in &route.paths {
+            rows.push(vec![
+                route.prefix.to_string(),
+                path.next_hop
+                    .map_or_else(|| "self".to_owned(), |hop| hop.to_string()),
+                path.peer.clone().unwrap_or_else(|| "(own)".to_owned()),
+                if path.as_path.is_empty() {
+                    "-".to_owned()
+                } else {
+                    path.as_path.clone()
+                },
+                path.local_pref.to_string(),
+                path.standing.clone(),
+                if path.stale { "stale" } else { "" }.to_owned(),
+            ]);
+        }
+    }
+    let headings = [
+        "PREFIX",
+        "NEXT HOP",
+        "LEARNED FROM",
+        "AS PATH",
+        "LOCAL PREF",
+        "STANDING",
+        "",
+    ];
+    print!("{}", output::table(&headings, &rows));
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What a manifest must satisfy before any of it is written.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+use api::key::Kind;
+use api::object::Object;
+use api::pool::IPPool;
+use api::validate::{overlaps, validate};
+use datastore::store::Store;
+
+/// Checks that concern one object. All faults are told together.
+pub(crate) fn each_alone(objects: &[Object]) -> anyhow::Result<()> {
+    let faults: Vec<String> = objects
+        .iter()
+        .flat_map(|object| {
+            let key = object.key();
+            validate(object)
+                .into_iter()
+                .map(move |fault| format!("{key}: {fault}"))
+        })
+        .collect();
+    told(faults)
+}
+
+/// Checks that concern objects together, those in the store included: pools must not overlap, and what is immutable
+/// must stay.
+pub(crate) async fn against_store(store: &dyn Store, objects: &[Object]) -> anyhow::Result<()> {
+    let wanted: Vec<&IPPool> = objects.iter().filter_map(pool).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let listing = store.list(&[Kind::IPPool]).await?;
+    let mut pools = BTreeMap::new();
+    for item in &listing.items {
+        if let Ok(Object::IPPool(pool)) = Object::decode(&item.key, &item.value) {
+            pools.insert(pool.metadata.name.clone(), pool.spec);
+        }
+    }
+    let mut faults = Vec::new();
+    for pool in &wanted {
+        if let Some(before) = pools.get(&pool.metadata.name) {
+            faults.extend(changed(pool, before));
+        }
+    }
+    for pool in &wanted {
+        pools.insert(pool.metadata.name.clone(), pool.spec.clone());
+    }
+    let ranges = pools.iter().map(|(name, spec)| (name.as_str(), spec.cidr));
+    faults.extend(
+        overlaps(ranges)
+            .iter()
+            // What overlaps in the store already is not this manifest's fault.
+            .filter(|overlap| {
+                let named = |name: &str| wanted.iter().any(|pool| pool.metadata.name == name);
+                named(&overlap.name) || named(&overlap.other)
+            })
+            .map(ToString::to_string),
+    );
+    told(faults)
+}
+
+fn pool(object: &Object) -> Option<&IPPool> {
+    match object {
+        Object::IPPool(pool) => Some(pool),
+        _ => None,
+    }
+}
+
+fn changed(pool: &IPPool, before: &api::pool::IPPoolSpec) -> Vec<String> {
+    let name = &pool.metadata.name;
+    let mut faults = Vec::new();
+    if before.cidr != pool.spec.cidr {
+        faults.push(format!(
+            "IPPool({name}): spec.cidr = {}: must stay {}",
+            pool.spec.cidr, before.cidr
+        ));
+    } else if before.block_len() != pool.spec.block_len() {
+        faults.push(format!(
+            "IPPool({name}): spec.blockSize = {}: must stay {}",
+            pool.spec.block_len(),
+            before.block_len()
+        ));
+    }
+    faults
+}
+
+fn told(faults: Vec<String>) -> anyhow::Result<()> {
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        bail!(faults.join("\n"))
+    }
+}

@@ -1,0 +1,68 @@
+//! Names of kinds as operators type them.
+
+use anyhow::bail;
+use api::key::Kind;
+
+/// Other names than the kind's own and its plural.
+const ALIASES: [(Kind, &[&str]); 9] = [
+    (Kind::IPPool, &["ipp", "ipps", "pool", "pools"]),
+    (Kind::Node, &["no", "nos"]),
+    (Kind::BGPConfiguration, &["bgpconfig", "bgpconfigs"]),
+    (Kind::BGPPeer, &["bgpp", "bgpps", "bp", "bps"]),
+    (Kind::WorkloadEndpoint, &["wep", "weps"]),
+    (
+        Kind::IPAMConfig,
+        &["ipamconfiguration", "ipamconfigurations"],
+    ),
+    (Kind::IPAMBlock, &["block", "blocks"]),
+    (Kind::BlockAffinity, &["affinity", "affinities"]),
+    (Kind::IPAMHandle, &["handle", "handles"]),
+];
+
+/// The kind of a name in any case, singular, plural or short.
+pub(crate) fn kind_of(text: &str) -> anyhow::Result<Kind> {
+    let wanted = text.to_lowercase();
+    let found = ALIASES.iter().find(|(kind, aliases)| {
+        kind.name().to_lowercase() == wanted
+            || kind.plural() == wanted
+            || aliases.contains(&wanted.as_str())
+    });
+    match found {
+        Some((kind, _)) => Ok(*kind),
+        None => {
+            let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            bail!("kind {text:?} is unknown; allowed: {}", known.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_known_by_every_name_calicoctl_takes() {
+        for (text, kind) in [
+            ("ippool", Kind::IPPool),
+            ("IPPools", Kind::IPPool),
+            ("pool", Kind::IPPool),
+            ("no", Kind::Node),
+            ("bgpPeer", Kind::BGPPeer),
+            ("bp", Kind::BGPPeer),
+            ("bgpconfig", Kind::BGPConfiguration),
+            ("wep", Kind::WorkloadEndpoint),
+            ("ipamConfiguration", Kind::IPAMConfig),
+        ] {
+            assert_eq!(kind_of(text).unwrap(), kind, "{text}");
+        }
+        let error = kind_of("pod").unwrap_err().to_string();
+        assert!(error.contains("IPPool"), "{error}");
+    }
+
+    #[test]
+    fn every_kind_has_its_row() {
+        for kind in Kind::ALL {
+            assert_eq!(kind_of(kind.plural()).unwrap(), kind);
+        }
+    }
+}

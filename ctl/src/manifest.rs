@@ -1,0 +1,164 @@
+//! Manifests: YAML documents, JSON, lists.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use api::key::Key;
+use api::object::Object;
+use serde_json::Value;
+
+use crate::kinds::kind_of;
+
+/// Reads every object of the files, in order. `namespace` is for objects that name none.
+pub(crate) fn read_all(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    for file in files {
+        let text = read_text(file)?;
+        let found = parse(&text, namespace).with_context(|| format!("{}", file.display()))?;
+        objects.extend(found);
+    }
+    if objects.is_empty() {
+        bail!("No resources specified");
+    }
+    Ok(objects)
+}
+
+fn read_text(file: &Path) -> anyhow::Result<String> {
+    if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("reading standard input")?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
+}
+
+/// Objects of a text: each document is one, or a list of them.
+fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<Object>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    let mut objects = Vec::new();
+    for document in documents {
+        for value in items(document) {
+            objects.push(object(value, namespace)?);
+        }
+    }
+    Ok(objects)
+}
+
+fn items(document: Value) -> Vec<Value> {
+    match document {
+        Value::Null => Vec::new(),
+        Value::Array(items) => items,
+        Value::Object(mut map)
+            if map
+                .get("kind")
+                .and_then(Value::as_str)
+                .is_some_and(|kind| kind.ends_with("List")) =>
+        {
+            match map.remove("items") {
+                Some(Value::Array(items)) => items,
+                _ => Vec::new(),
+            }
+        }
+        other => vec![other],
+    }
+}
+
+fn object(mut value: Value, namespace: &str) -> anyhow::Result<Object> {
+    let Some(kind) = value.get("kind").and_then(Value::as_str) else {
+        bail!("an object has no `kind`; allowed: IPPool, Node, BGPPeer and so on");
+    };
+    let kind = kind_of(kind)?;
+    let metadata = |field: &str| {
+        value
+            .get("metadata")
+            .and_then(|metadata| metadata.get(field))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let name = metadata("name");
+    if name.is_empty() {
+        bail!("{kind}: metadata.name is missing");
+    }
+    let key = if kind.namespaced() {
+        let named = metadata("namespace");
+        let chosen = if named.is_empty() {
+            namespace.to_owned()
+        } else {
+            named
+        };
+        value["metadata"]["namespace"] = Value::String(chosen.clone());
+        Key::namespaced(kind, chosen, name)
+    } else {
+        Key::new(kind, name)
+    };
+    value["kind"] = Value::String(kind.name().to_owned());
+    if value.get("spec").is_none_or(Value::is_null) {
+        value["spec"] = Value::Object(serde_json::Map::new());
+    }
+    let json = serde_json::to_vec(&value)?;
+    Ok(Object::decode(&key, &json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_documents_and_lists_are_read_in_order() {
+        let text = "
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: tor}
+spec:
+  peerIP: 192.0.2.1
+  asNumber: 65000
+---
+apiVersion: v1
+kind: List
+items:
+- kind: ippool
+  metadata: {name: a}
+  spec: {cidr: 10.1.0.0/16}
+- kind: WorkloadEndpoint
+  metadata: {name: w}
+  spec: {node: n1}
+---
+";
+        let objects = parse(text, "ns").unwrap();
+        let keys: Vec<String> = objects
+            .iter()
+            .map(|object| object.key().to_string())
+            .collect();
+        assert_eq!(
+            keys,
+            ["BGPPeer(tor)", "IPPool(a)", "WorkloadEndpoint(ns/w)"]
+        );
+    }
+
+    #[test]
+    fn json_is_read_too() {
+        let text = r#"{"kind":"BGPConfiguration","metadata":{"name":"default"}}"#;
+        assert_eq!(parse(text, "default").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, named) in [
+            ("kind: Pod\nmetadata: {name: x}", "Pod"),
+            ("metadata: {name: x}", "kind"),
+            ("kind: IPPool", "metadata.name"),
+            (
+                "kind: IPPool\nmetadata: {name: x}\nspec: {cidr: 10.0.0.0/33}",
+                "IPPool(x)",
+            ),
+            ("kind: [", "line"),
+        ] {
+            let error = format!("{:#}", parse(text, "default").unwrap_err());
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}
