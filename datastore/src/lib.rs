@@ -8,3 +8,4 @@ pub mod conformance;
 pub mod history;
 pub mod memory;
 pub mod store;
+pub mod watcher;
