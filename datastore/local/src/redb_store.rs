@@ -157,11 +157,6 @@ impl RedbStore {
         &self.path
     }
 
-    /// Forgets the history up to and including `revision`: watches from before it must list again.
-    pub fn compact(&self, revision: Revision) {
-        self.published.history.compact(revision);
-    }
-
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
         self.published
             .snapshot

@@ -1,0 +1,132 @@
+//! `tortie-store` as a process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use api::key::Kind;
+use datastore::store::Store;
+use datastore_local::RelayStore;
+use futures_util::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Folder, pool, put};
+
+fn command(file: &Path, listen: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tortie-store"));
+    command.arg("--data").arg(file).arg("--listen").arg(listen);
+    command
+}
+
+/// A running store, killed when the test ends early.
+struct Running(Child);
+
+impl Running {
+    /// Starts it and waits for its line that it is ready.
+    fn start(file: &Path, socket: &Path) -> Self {
+        let mut child = command(file, &format!("unix:{}", socket.display()))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program is built");
+        let stderr = child.stderr.take().expect("it is piped");
+        let mut lines = BufReader::new(stderr);
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("a pipe can be read");
+        assert!(line.contains("ready"), "the first line was: {line}");
+        Self(child)
+    }
+
+    fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it is our child");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended as it should.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_survives_kill_9() {
+    let folder = Folder::new("kill");
+    let (file, socket) = (folder.next("redb"), folder.next("sock"));
+    let client = RelayStore::new(&socket);
+    let mut revision = 0;
+    for round in 0..3 {
+        let process = Running::start(&file, &socket);
+        for number in 0..10 {
+            let name = format!("p{round}-{number}");
+            revision = client.transact(put(&name, "x")).await.expect("it is ready");
+        }
+        process.kill();
+        assert!(
+            client.get(&pool("p0-0")).await.is_err(),
+            "the store is dead"
+        );
+    }
+    let _process = Running::start(&file, &socket);
+    let listing = client.list(&[Kind::IPPool]).await.expect("it is ready");
+    assert_eq!(listing.items.len(), 30);
+    assert_eq!(listing.revision, revision);
+    let missed = client.watch(vec![Kind::IPPool], 20).next().await;
+    let missed = missed.expect("a change").expect("the history is kept");
+    assert_eq!(missed.key(), Some(&pool("p2-0")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_ends_it_well_with_a_watch_open() {
+    let folder = Folder::new("term");
+    let (file, socket) = (folder.next("redb"), folder.next("sock"));
+    let mut process = Running::start(&file, &socket);
+    let client = RelayStore::new(&socket);
+    client.transact(put("a", "1")).await.expect("it is ready");
+    let mut watch = client.watch(vec![Kind::IPPool], 0);
+    assert!(watch.next().await.expect("a change").is_ok());
+    let pid = Pid::from_child(&process.0);
+    kill_process(pid, Signal::TERM).expect("it runs");
+    let status = process.0.wait().expect("it is our child");
+    assert!(status.success(), "{status}");
+    assert!(!socket.exists(), "the socket is gone");
+    assert!(watch.next().await.expect("the end is told").is_err());
+}
+
+#[test]
+fn wrong_arguments_and_paths_are_told_in_one_line_and_fail() {
+    let folder = Folder::new("wrong");
+    let junk = folder.next("junk");
+    std::fs::write(&junk, [7; 5000]).expect("the folder is ours");
+    let socket = format!("unix:{}", folder.next("sock").display());
+    for (file, listen, named) in [
+        (
+            folder.next("redb"),
+            "tcp:1",
+            "--listen \"tcp:1\" is not allowed; allowed: `unix:`",
+        ),
+        (folder.next("redb"), "unix:relative", "an absolute path"),
+        (junk.clone(), socket.as_str(), junk.to_str().unwrap()),
+        (
+            folder.path().to_owned(),
+            socket.as_str(),
+            folder.path().to_str().unwrap(),
+        ),
+        (
+            junk.join("below"),
+            socket.as_str(),
+            "cannot make the folder",
+        ),
+    ] {
+        let Output { status, stderr, .. } = command(&file, listen).output().expect("it is built");
+        let mut text = String::new();
+        stderr
+            .as_slice()
+            .read_to_string(&mut text)
+            .expect("it is text");
+        assert_eq!(status.code(), Some(1), "{text}");
+        assert!(text.contains(named), "{named} is not in: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
