@@ -38,6 +38,7 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// Chance.
     pub rng: Rng,
+    store_seen: u64,
 }
 
 impl World {
@@ -50,6 +51,7 @@ impl World {
             net: Network::new(rng.next()),
             nodes: Vec::new(),
             rng,
+            store_seen: 0,
         }
     }
 
@@ -82,6 +84,8 @@ impl World {
             agent: None,
             accepted: 0,
             events: Vec::new(),
+            awake: true,
+            deadline: None,
         });
         let index = self.nodes.len() - 1;
         self.start_agent(index, Start::Fresh);
@@ -92,6 +96,7 @@ impl World {
     pub fn start_agent(&mut self, index: NodeIndex, start: Start) {
         let seed = self.rng.next();
         let node = &mut self.nodes[index];
+        node.awake = true;
         node.agent = Some(Agent::start(
             self.now,
             seed,
@@ -105,6 +110,7 @@ impl World {
     /// Kills a node's agent: its connections end, its kernel stays as it is.
     pub fn kill_agent(&mut self, index: NodeIndex) {
         self.nodes[index].agent = None;
+        self.nodes[index].deadline = None;
         self.net.close_all(self.now, index);
     }
 
@@ -129,6 +135,7 @@ impl World {
         let ifname = IfName::from(ifname.as_str());
         node.pods.insert(pod.to_owned(), Pod { address, ifname });
         if let Some(agent) = &mut node.agent {
+            node.awake = true;
             agent.echo(&object.key(), Some(&object));
         }
         self.settle();
@@ -136,14 +143,26 @@ impl World {
 
     /// Does all that can be done at this instant.
     pub fn settle(&mut self) {
+        if self.store_seen != self.store.revision() {
+            self.store_seen = self.store.revision();
+            self.nodes.iter_mut().for_each(|node| node.awake = true);
+        }
         for _ in 0..ROUNDS_MAX {
             let mut moved = false;
             while let Some((to, arrival)) = self.net.arrive(self.now) {
                 moved = true;
+                self.nodes[to].awake = true;
                 self.arrive(to, arrival);
             }
             for index in 0..self.nodes.len() {
-                moved |= self.turn(index);
+                let due = self.nodes[index].deadline.is_some_and(|at| at <= self.now);
+                if self.nodes[index].awake || due {
+                    let more = self.turn(index);
+                    moved |= more;
+                    let node = &mut self.nodes[index];
+                    node.awake = more;
+                    node.deadline = node.agent.as_ref().and_then(Agent::deadline);
+                }
             }
             if !moved {
                 return;
