@@ -35,7 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("sim", &["api", "bgp", "cni", "datastore", "felix", "ipam"]),
     ("lab", &[]),
-    ("interop", &["lab"]),
+    ("interop", &["bgp", "bgp-io", "lab"]),
     ("xtask", &[]),
 ];
 
