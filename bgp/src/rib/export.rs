@@ -120,3 +120,155 @@ pub(crate) const fn family_of(prefix: ipnet::IpNet) -> AfiSafi {
         ipnet::IpNet::V6(_) => AfiSafi::Ipv6Unicast,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::config::RoutePolicy;
+    use crate::types::{Asn, RouterId};
+    use crate::wire::attr::AsnWidth;
+    use crate::wire::attr::as_path::AsPath;
+    use crate::wire::update::encode::MessageLimit;
+
+    const SELF: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const FAR: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+
+    fn to(kind: PeerKind) -> GroupKey {
+        GroupKey {
+            family: AfiSafi::Ipv4Unicast,
+            kind,
+            local_asn: Asn(65000),
+            local_address: IpAddr::V4(SELF),
+            next_hop: NextHopMode::Auto,
+            client: false,
+            cluster_id: Ipv4Addr::new(7, 7, 7, 7),
+            width: AsnWidth::Four,
+            limit: MessageLimit::Standard,
+            policy: RoutePolicy::accept_all(),
+        }
+    }
+
+    fn from(kind: PeerKind) -> Source {
+        Source {
+            peer: None,
+            kind,
+            address: IpAddr::V4(FAR),
+            router_id: RouterId(FAR),
+            client: false,
+            deferred: false,
+            counts: Default::default(),
+        }
+    }
+
+    fn learned() -> PathAttributes {
+        PathAttributes {
+            as_path: AsPath::sequence(&[Asn(65001)]),
+            next_hop: Some(NextHop::V4(FAR)),
+            med: Some(5),
+            local_pref: Some(300),
+            ..PathAttributes::default()
+        }
+    }
+
+    const PEER: SourceId = SourceId(1);
+
+    #[test]
+    fn ebgp_to_ibgp_keeps_med_and_next_hop_and_gets_a_local_pref() {
+        let mut attributes = learned();
+        attributes.local_pref = None;
+        let sent = export(
+            &attributes,
+            PEER,
+            &from(PeerKind::Ebgp),
+            &to(PeerKind::Ibgp),
+        );
+        let sent = sent.expect("sent");
+        assert_eq!(sent.local_pref, Some(100));
+        assert_eq!(sent.med, Some(5));
+        assert_eq!(sent.next_hop, Some(NextHop::V4(FAR)));
+        assert_eq!(sent.originator_id, None);
+    }
+
+    #[test]
+    fn to_ebgp_nothing_of_ibgp_is_left() {
+        let mut attributes = learned();
+        attributes.originator_id = Some(RouterId(FAR));
+        attributes.cluster_list = vec![FAR].into();
+        let sent = export(
+            &attributes,
+            PEER,
+            &from(PeerKind::Ibgp),
+            &to(PeerKind::Ebgp),
+        );
+        let sent = sent.expect("sent");
+        let path: Vec<Asn> = sent.as_path.asns().collect();
+        assert_eq!(path, vec![Asn(65000), Asn(65001)]);
+        assert_eq!(
+            (sent.local_pref, sent.med, sent.originator_id),
+            (None, None, None)
+        );
+        assert!(sent.cluster_list.is_empty());
+        assert_eq!(sent.next_hop, Some(NextHop::V4(SELF)));
+    }
+
+    #[test]
+    fn reflection_adds_originator_once_and_own_cluster_in_front() {
+        let mut client = from(PeerKind::Ibgp);
+        client.client = true;
+        let sent = export(&learned(), PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
+        assert_eq!(sent.originator_id, Some(RouterId(FAR)));
+        assert_eq!(*sent.cluster_list, [Ipv4Addr::new(7, 7, 7, 7)]);
+        let first = RouterId(Ipv4Addr::new(3, 3, 3, 3));
+        let mut reflected = learned();
+        reflected.originator_id = Some(first);
+        reflected.cluster_list = vec![FAR].into();
+        let sent = export(&reflected, PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
+        assert_eq!(sent.originator_id, Some(first));
+        assert_eq!(*sent.cluster_list, [Ipv4Addr::new(7, 7, 7, 7), FAR]);
+    }
+
+    #[test]
+    fn clients_hear_of_all_and_others_of_clients_only() {
+        let plain = from(PeerKind::Ibgp);
+        let refused = export(&learned(), PEER, &plain, &to(PeerKind::Ibgp));
+        assert_eq!(refused, Err(NotFor::Ibgp));
+        let mut to_client = to(PeerKind::Ibgp);
+        to_client.client = true;
+        assert!(export(&learned(), PEER, &plain, &to_client).is_ok());
+    }
+
+    #[test]
+    fn well_known_communities_hold_learned_routes_back() {
+        let verdict = |community, kind| {
+            let mut attributes = learned();
+            attributes.communities = vec![community].into();
+            export(&attributes, PEER, &from(PeerKind::Ebgp), &to(kind)).map(|_| ())
+        };
+        let barred = Err(NotFor::Community);
+        assert_eq!(verdict(Community::NO_ADVERTISE, PeerKind::Ibgp), barred);
+        assert_eq!(verdict(Community::NO_EXPORT, PeerKind::Ebgp), barred);
+        assert_eq!(
+            verdict(Community::NO_EXPORT_SUBCONFED, PeerKind::Ebgp),
+            barred
+        );
+        assert_eq!(verdict(Community::NO_EXPORT, PeerKind::Ibgp), Ok(()));
+    }
+
+    #[test]
+    fn own_routes_name_the_sessions_address_or_their_own_next_hop() {
+        let own = from(PeerKind::Ibgp);
+        let sent = |next_hop, to: &GroupKey| {
+            let attributes = own_attributes(next_hop);
+            export(&attributes, SourceId::OWN, &own, to).map(|sent| sent.next_hop)
+        };
+        let far = Some(NextHop::V4(FAR));
+        assert_eq!(sent(None, &to(PeerKind::Ibgp)), Ok(Some(NextHop::V4(SELF))));
+        assert_eq!(sent(far, &to(PeerKind::Ibgp)), Ok(far));
+        assert_eq!(sent(far, &to(PeerKind::Ebgp)), Ok(Some(NextHop::V4(SELF))));
+        let mut v6 = to(PeerKind::Ibgp);
+        v6.family = AfiSafi::Ipv6Unicast;
+        assert_eq!(sent(None, &v6), Err(NotFor::NoNextHop));
+    }
+}

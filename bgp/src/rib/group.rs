@@ -69,8 +69,6 @@ pub(crate) struct Group {
     /// Sequence number of the first chunk in the log.
     log_start: u64,
     members: BTreeMap<SourceId, Member>,
-    /// Members with [`Member::owes_end_of_rib`].
-    owing_end_of_rib: usize,
     withheld: Vec<Withheld>,
 }
 
@@ -152,7 +150,6 @@ impl Group {
             log_octets: 0,
             log_start: 0,
             members: BTreeMap::new(),
-            owing_end_of_rib: 0,
             withheld: Vec::new(),
         }
     }
@@ -176,26 +173,22 @@ impl Group {
     /// Adds a member that holds nothing, or the prefixes in `owed` from another treatment.
     pub(crate) fn join(&mut self, peer: SourceId, owed: BTreeSet<IpNet>) {
         let fresh = owed.is_empty();
-        // While nothing was packed, everything is still to come by the log.
-        let all_to_come = self.sent.is_empty();
         let member = Member {
             chunk: self.log_end(),
             offset: 0,
             private: VecDeque::new(),
             owed,
-            walk: (!all_to_come).then_some(Walk {
+            walk: Some(Walk {
                 next: 0,
                 enhanced: false,
             }),
             owes_end_of_rib: fresh,
         };
-        self.owing_end_of_rib += usize::from(fresh);
         self.members.insert(peer, member);
     }
 
     pub(crate) fn leave(&mut self, peer: SourceId) {
         if let Some(member) = self.members.remove(&peer) {
-            self.owing_end_of_rib -= usize::from(member.owes_end_of_rib);
             for chunk in self
                 .log
                 .iter_mut()
@@ -251,11 +244,9 @@ impl Group {
     }
 
     /// Members whose initial table is out and whose End-of-RIB was held back.
-    pub(crate) fn members_owing_end_of_rib(&self) -> impl Iterator<Item = SourceId> + '_ {
-        let members = (self.owing_end_of_rib > 0).then_some(&self.members);
-        members
-            .into_iter()
-            .flatten()
+    pub(crate) fn members_owing_end_of_rib(&self) -> impl Iterator<Item = SourceId> {
+        self.members
+            .iter()
             .filter(|(_, member)| member.owes_end_of_rib)
             .map(|(peer, _)| *peer)
     }
@@ -280,9 +271,6 @@ impl Group {
 
     /// Routes that could not be sent, each named for every member.
     pub(crate) fn take_withheld(&mut self) -> Vec<(SourceId, Withheld)> {
-        if self.withheld.is_empty() {
-            return Vec::new();
-        }
         let withheld = std::mem::take(&mut self.withheld);
         let named = |peer: &SourceId| withheld.iter().map(|w| (*peer, *w)).collect::<Vec<_>>();
         self.members.keys().flat_map(named).collect()
@@ -316,7 +304,6 @@ impl Group {
                 self.walk(table, peer, walk);
             } else if member.owes_end_of_rib && end_of_rib {
                 member.owes_end_of_rib = false;
-                self.owing_end_of_rib -= 1;
                 write_end_of_rib(out, self.key.family);
             } else {
                 return Transmitted::Drained;
@@ -689,3 +676,6 @@ fn prefixes_in(bytes: &[u8], key: &GroupKey) -> Vec<IpNet> {
     }
     prefixes
 }
+
+#[cfg(test)]
+mod tests;

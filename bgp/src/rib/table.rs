@@ -163,6 +163,12 @@ impl Table {
         self.attributes.value(id.0)
     }
 
+    /// Number of attribute sets in use.
+    #[cfg(test)]
+    pub(crate) fn attribute_sets(&self) -> usize {
+        self.attributes.len()
+    }
+
     // Prefixes
 
     pub(crate) fn find(&self, prefix: IpNet) -> Option<PrefixId> {

@@ -487,3 +487,6 @@ impl Timers {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,3 +188,46 @@ fn an_unreachable_next_hop_takes_a_route_out_until_it_is_back() {
     network.originate(0, block(8));
     assert!(network.has_route(0, block(1)));
 }
+
+#[test]
+fn both_families_share_a_session_and_a_route_without_next_hop_of_its_family_is_told_as_withheld() {
+    use bgp::event::ExportRefusal;
+    use bgp::route::Origination;
+    use bgp::types::AfiSafi;
+
+    let both = |node: usize, other: usize| {
+        let mut config = config(node, 1, &[(other, 1)]);
+        for peer in config.peers.values_mut() {
+            peer.families = [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast].into();
+        }
+        config
+    };
+    let mut network = network(35, vec![both(0, 1), both(1, 0)]);
+    let now = network.now;
+    let with = crate::network::prefix("fd00:1::/64");
+    let without = crate::network::prefix("fd00:2::/64");
+    let next_hop = "fd00::1".parse().ok();
+    for (prefix, next_hop) in [(with, next_hop), (without, None)] {
+        let origination = Origination { prefix, next_hop };
+        network
+            .speaker(0)
+            .handle_originate(now, prefix, Some(origination));
+    }
+    network.run(SECOND);
+    network.originate(0, crate::network::prefix("192.168.0.0/24"));
+    network.run(SECOND);
+    let route = network.nodes[1].fib[&with].best.clone().expect("present");
+    assert_eq!(route.next_hops, vec![next_hop.expect("an address")]);
+    assert!(!network.has_route(1, without));
+    let withheld = Event::NotAdvertised {
+        peer: peer_name(1),
+        prefix: without,
+        reason: ExportRefusal::NoNextHop,
+    };
+    assert!(
+        network.nodes[0]
+            .events
+            .iter()
+            .any(|(_, event)| *event == withheld)
+    );
+}

@@ -1,0 +1,381 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use ipnet::{IpNet, Ipv4Net};
+use proptest::prelude::*;
+
+use super::*;
+use crate::rib::Rib;
+use crate::rib::source::Source;
+use crate::types::{PeerName, RouterId};
+use crate::wire::attr::PathAttributes;
+use crate::wire::attr::community::Community;
+use crate::wire::message::{Message, MessageType, RawMessage};
+
+const FAMILY: AfiSafi = AfiSafi::Ipv4Unicast;
+
+fn key() -> GroupKey {
+    GroupKey {
+        family: FAMILY,
+        kind: PeerKind::Ibgp,
+        local_asn: Asn(1),
+        local_address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+        next_hop: NextHopMode::Auto,
+        client: true,
+        cluster_id: Ipv4Addr::new(9, 9, 9, 9),
+        width: AsnWidth::Four,
+        limit: MessageLimit::Standard,
+        policy: RoutePolicy::accept_all(),
+    }
+}
+
+fn net(n: u32) -> IpNet {
+    IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(n << 8), 24).expect("24 bits"))
+}
+
+/// A receiver: what it was told, message by message.
+#[derive(Default)]
+struct Receiver {
+    table: BTreeMap<IpNet, u32>,
+    messages: Vec<Message>,
+}
+
+struct Bench {
+    rib: Rib,
+    peers: Vec<SourceId>,
+    receivers: BTreeMap<SourceId, Receiver>,
+}
+
+impl Bench {
+    fn new(peers: u8) -> Self {
+        let mut rib = Rib::new(5);
+        let peers = (1..=peers)
+            .map(|number| {
+                rib.table.add_source(Source {
+                    peer: Some(PeerName(format!("{number}").into())),
+                    kind: PeerKind::Ibgp,
+                    address: IpAddr::V4(Ipv4Addr::new(10, 0, 1, number)),
+                    router_id: RouterId(Ipv4Addr::new(10, 0, 1, number)),
+                    client: true,
+                    deferred: false,
+                    counts: Default::default(),
+                })
+            })
+            .collect();
+        Self {
+            rib,
+            peers,
+            receivers: BTreeMap::new(),
+        }
+    }
+
+    fn join(&mut self, peer: SourceId) {
+        self.receivers.insert(peer, Receiver::default());
+        self.rib.join(peer, key());
+    }
+
+    fn leave(&mut self, peer: SourceId) {
+        self.receivers.remove(&peer);
+        self.rib.leave(peer, FAMILY);
+    }
+
+    fn announce(&mut self, source: SourceId, prefix: u32, med: u32, communities: u32) {
+        let attributes = self.rib.table.acquire(PathAttributes {
+            next_hop: Some(NextHop::V4(Ipv4Addr::new(10, 0, 2, 1))),
+            med: Some(med),
+            communities: (0..communities).map(Community).collect(),
+            ..PathAttributes::default()
+        });
+        self.rib
+            .table
+            .announce(net(prefix), source, attributes, None);
+        self.rib.table.release(attributes);
+        self.rib.decide(usize::MAX);
+    }
+
+    fn withdraw(&mut self, source: SourceId, prefix: u32) {
+        self.rib.table.withdraw(net(prefix), source);
+        self.rib.decide(usize::MAX);
+    }
+
+    /// One transmission; true when the peer has everything.
+    fn transmit(&mut self, peer: SourceId, room: usize) -> bool {
+        let mut out = Vec::new();
+        let drained = matches!(
+            self.rib.transmit(peer, room, &mut out),
+            Transmitted::Drained
+        );
+        assert!(
+            drained || out.len() >= room,
+            "stops only when the room is used or nothing is left"
+        );
+        let receiver = self.receivers.get_mut(&peer).expect("a member");
+        let mut rest = &out[..];
+        while !rest.is_empty() {
+            let (message, tail) = rest.split_at(whole_messages(rest, 1));
+            receiver.receive(message);
+            rest = tail;
+        }
+        drained
+    }
+
+    fn drain(&mut self) {
+        let members: Vec<SourceId> = self.receivers.keys().copied().collect();
+        for peer in members {
+            while !self.transmit(peer, 10_000) {}
+        }
+    }
+
+    /// What a peer should know: every best route that is not its own.
+    fn expected(&self, peer: SourceId) -> BTreeMap<IpNet, u32> {
+        let table = &self.rib.table;
+        let mut expected = BTreeMap::new();
+        for id in table.ids_of(FAMILY) {
+            if let Some(best) = table.best(id)
+                && best.source != peer
+            {
+                let med = table.attributes(best.attributes).med.expect("all have one");
+                expected.insert(table.prefix(id), med);
+            }
+        }
+        expected
+    }
+
+    fn check(&mut self) {
+        self.drain();
+        for (peer, receiver) in &self.receivers {
+            assert_eq!(receiver.table, self.expected(*peer), "{peer:?}");
+        }
+    }
+}
+
+impl Receiver {
+    fn receive(&mut self, message: &[u8]) {
+        let raw = RawMessage {
+            kind: MessageType::from_code(message[18]).expect("a type"),
+            body: Bytes::copy_from_slice(&message[HEADER_LENGTH..]),
+        };
+        let context = ReceiveContext {
+            peer: PeerKind::Ibgp,
+            peer_asn: Asn(1),
+            asn_width: AsnWidth::Four,
+            families: BTreeSet::from([FAMILY]),
+            first_as: FirstAsCheck::Off,
+        };
+        let message = Message::decode(&raw, &context).expect("in order");
+        if let Message::Update(update) = &message {
+            assert!(update.faults.is_empty(), "{:?}", update.faults);
+            for prefix in update.unreach.iter().flatten() {
+                self.table.remove(&prefix);
+            }
+            for prefix in update.reach.iter().flat_map(|reach| &reach.nlri) {
+                let med = update
+                    .attributes
+                    .as_ref()
+                    .and_then(|a| a.med)
+                    .expect("all have one");
+                self.table.insert(prefix, med);
+            }
+        }
+        self.messages.push(message);
+    }
+
+    fn count(&self, wanted: impl Fn(&Message) -> bool) -> usize {
+        self.messages
+            .iter()
+            .filter(|message| wanted(message))
+            .count()
+    }
+}
+
+fn is_end_of_rib(message: &Message) -> bool {
+    matches!(message, Message::Update(update) if update.end_of_rib.is_some())
+}
+
+#[test]
+fn prefixes_of_one_attribute_set_share_messages_and_end_of_rib_follows_once() {
+    let mut bench = Bench::new(3);
+    let (sender, first, second) = (bench.peers[0], bench.peers[1], bench.peers[2]);
+    (0..500).for_each(|n| bench.announce(sender, n, 1, 0));
+    bench.join(first);
+    bench.check();
+    // An existing table is walked for the second one.
+    bench.join(second);
+    bench.check();
+    for peer in [first, second] {
+        let receiver = &bench.receivers[&peer];
+        assert_eq!(
+            receiver.messages.len(),
+            2,
+            "500 prefixes fit into one UPDATE"
+        );
+        assert!(is_end_of_rib(&receiver.messages[1]));
+    }
+    bench.withdraw(sender, 3);
+    bench.check();
+    assert_eq!(bench.receivers[&first].messages.len(), 3);
+}
+
+#[test]
+fn changes_while_nobody_reads_are_one_change() {
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    bench.join(receiver);
+    bench.drain();
+    (0..100).for_each(|med| bench.announce(sender, 1, med, 0));
+    bench.announce(sender, 2, 7, 0);
+    bench.withdraw(sender, 2);
+    bench.check();
+    let updates = bench.receivers[&receiver].count(|message| matches!(message, Message::Update(_)));
+    assert_eq!(updates, 2, "End-of-RIB and the last state");
+}
+
+#[test]
+fn a_best_route_that_moves_to_a_member_is_withdrawn_from_it_alone() {
+    let mut bench = Bench::new(3);
+    let (low, high, other) = (bench.peers[0], bench.peers[1], bench.peers[2]);
+    [low, high, other]
+        .into_iter()
+        .for_each(|peer| bench.join(peer));
+    bench.announce(high, 1, 5, 0);
+    bench.check();
+    assert!(bench.receivers[&low].table.contains_key(&net(1)));
+    bench.announce(low, 1, 3, 0);
+    bench.check();
+    assert!(!bench.receivers[&low].table.contains_key(&net(1)));
+    assert!(bench.receivers[&high].table.contains_key(&net(1)));
+}
+
+#[test]
+fn an_enhanced_refresh_is_framed_and_complete() {
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    (0..20_000).for_each(|n| bench.announce(sender, n, n % 10, 0));
+    bench.join(receiver);
+    bench.check();
+    bench.receivers.insert(receiver, Receiver::default());
+    bench.rib.refresh(receiver, FAMILY, true);
+    bench.check();
+    let told = &bench.receivers[&receiver];
+    let refresh = |kind| Message::RouteRefresh(RouteRefresh::new(FAMILY, kind));
+    assert_eq!(told.messages.first(), Some(&refresh(RefreshKind::Begin)));
+    assert_eq!(told.messages.last(), Some(&refresh(RefreshKind::End)));
+    assert_eq!(told.count(is_end_of_rib), 0);
+}
+
+#[test]
+fn a_route_that_fits_into_no_message_replaces_its_former_one_by_a_withdrawal() {
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    bench.join(receiver);
+    bench.announce(sender, 1, 1, 0);
+    bench.announce(sender, 2, 1, 0);
+    bench.check();
+    bench.announce(sender, 1, 2, 2000);
+    bench.drain();
+    assert_eq!(
+        bench.receivers[&receiver].table.keys().collect::<Vec<_>>(),
+        vec![&net(2)]
+    );
+    let withheld = bench.rib.take_withheld();
+    assert!(withheld.iter().any(|(peer, w)| *peer == receiver
+        && w.prefix == net(1)
+        && w.reason == ExportRefusal::TooLong));
+}
+
+#[test]
+fn a_member_that_does_not_read_costs_bounded_memory_and_catches_up() {
+    let mut bench = Bench::new(3);
+    let (sender, reader, sleeper) = (bench.peers[0], bench.peers[1], bench.peers[2]);
+    bench.join(reader);
+    bench.join(sleeper);
+    bench.drain();
+    for round in 0..12 {
+        for n in 0..400 {
+            // About 3,600 octets of attributes, different for each prefix.
+            bench.announce(sender, n + 1000 * (round % 3), n + 10_000 * round, 900);
+        }
+        if round % 4 == 3 {
+            (0..100).for_each(|n| bench.withdraw(sender, n));
+        }
+        while !bench.transmit(reader, 10_000) {}
+        assert!(bench.rib.groups[0].log_octets <= LOG_OCTETS_MAX);
+    }
+    assert!(
+        !bench.rib.groups[0].members[&sleeper].owed.is_empty(),
+        "it was set back"
+    );
+    bench.check();
+}
+
+#[test]
+fn nothing_is_left_behind_when_all_routes_and_members_go() {
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    bench.join(receiver);
+    (0..100).for_each(|n| bench.announce(sender, n, n, 0));
+    bench.check();
+    (0..100).for_each(|n| bench.withdraw(sender, n));
+    bench.check();
+    while bench.rib.table.poll_change().is_some() {}
+    assert!(
+        bench.rib.table.ids_of(FAMILY).is_empty(),
+        "all ids are free again"
+    );
+    assert_eq!(bench.rib.table.attribute_sets(), 0);
+    bench.leave(receiver);
+    assert!(bench.rib.groups.is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Announce(usize, u32, u32),
+    Withdraw(usize, u32),
+    Join(usize),
+    Leave(usize),
+    Transmit(usize, usize),
+    Refresh(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let peer = 0..4usize;
+    prop_oneof![
+        6 => (peer.clone(), 0..12u32, 0..4u32).prop_map(|(p, n, med)| Step::Announce(p, n, med)),
+        4 => (peer.clone(), 0..12u32).prop_map(|(p, n)| Step::Withdraw(p, n)),
+        2 => peer.clone().prop_map(Step::Join),
+        1 => peer.clone().prop_map(Step::Leave),
+        5 => (peer.clone(), 1..300usize).prop_map(|(p, room)| Step::Transmit(p, room)),
+        1 => (peer, any::<bool>()).prop_map(|(p, enhanced)| Step::Refresh(p, enhanced)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_member_ends_with_every_best_route_but_its_own(
+        steps in prop::collection::vec(step(), 0..80),
+    ) {
+        let mut bench = Bench::new(4);
+        for step in steps {
+            match step {
+                Step::Announce(peer, n, med) => bench.announce(bench.peers[peer], n, med, 0),
+                Step::Withdraw(peer, n) => bench.withdraw(bench.peers[peer], n),
+                Step::Join(peer) => {
+                    if !bench.receivers.contains_key(&bench.peers[peer]) {
+                        bench.join(bench.peers[peer]);
+                    }
+                }
+                Step::Leave(peer) => bench.leave(bench.peers[peer]),
+                Step::Transmit(peer, room) => {
+                    if bench.receivers.contains_key(&bench.peers[peer]) {
+                        bench.transmit(bench.peers[peer], room);
+                    }
+                }
+                Step::Refresh(peer, enhanced) => {
+                    bench.rib.refresh(bench.peers[peer], FAMILY, enhanced);
+                }
+            }
+        }
+        bench.check();
+    }
+}
