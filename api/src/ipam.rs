@@ -1,6 +1,7 @@
 //! `IPAMBlock`, `BlockAffinity`, `IPAMHandle`, `IPAMConfig`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -167,6 +168,19 @@ impl Default for IPAMConfigSpec {
 /// `10.0.0.0/26` → `10-0-0-0-26`.
 pub fn block_name(cidr: IpNet) -> String {
     cidr.to_string().replace(['.', ':', '/'], "-")
+}
+
+/// The range a block is named after: the reverse of [`block_name`].
+pub fn block_cidr(name: &str) -> Option<IpNet> {
+    let (addr, len) = name.rsplit_once('-')?;
+    let len = len.parse().ok()?;
+    // Four numbers could be part of an IPv6 address only beside an empty group, which is not a number.
+    let addr = match addr.replace('-', ".").parse::<Ipv4Addr>() {
+        Ok(addr) => IpAddr::V4(addr),
+        Err(_) => IpAddr::V6(addr.replace('-', ":").parse().ok()?),
+    };
+    let cidr = IpNet::new(addr, len).ok()?;
+    (block_name(cidr) == name).then_some(cidr)
 }
 
 /// `<node>-<block name>`.

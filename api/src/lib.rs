@@ -14,6 +14,7 @@ pub mod metadata;
 pub mod node;
 pub mod object;
 pub mod params;
+pub mod path;
 pub mod pool;
 pub mod selector;
 mod shape;
