@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Lab, LabError};
 use crate::options::{Options, Sabotage};
@@ -15,6 +15,7 @@ use crate::proof::fib;
 use crate::report::{Quantiles, Report, milliseconds, tables};
 use crate::runtime::RuntimeError;
 use crate::topology::Topology;
+use crate::wait;
 
 /// At least so many ADDs that claim a block are measured, when there are nodes to see the route.
 const CLAIMS_MIN: usize = 3;
@@ -108,10 +109,20 @@ impl Run {
             return;
         }
         match progress.stage("CNI DEL of all pods", || self.lab.delete_pods()) {
-            Ok(()) => self
-                .report
-                .faults
-                .extend(fib::leftovers(&self.lab, &addresses)),
+            Ok(()) => {
+                // Devices go with their pods' namespaces, which the kernel dismantles after the last holder.
+                let deadline = Instant::now() + self.lab.options.patience;
+                let gone = || {
+                    fib::leftovers(&self.lab, &addresses)
+                        .is_empty()
+                        .then_some(())
+                };
+                if wait::until(deadline, gone).is_none() {
+                    self.report
+                        .faults
+                        .extend(fib::leftovers(&self.lab, &addresses));
+                }
+            }
             Err(errors) => self
                 .report
                 .faults

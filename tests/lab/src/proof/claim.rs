@@ -30,7 +30,9 @@ impl Lab {
             .map(|far| Listener::start(&far.namespace))
             .transpose()
             .map_err(|error| format!("listen for routes: {error}"))?;
-        let known: Vec<Ipv4Net> = self.blocks().into_iter().map(|(block, _)| block).collect();
+        // A tunnel address may have claimed the node's first block long before its first pod.
+        let mut known: Vec<Ipv4Net> = self.blocks().into_iter().map(|(block, _)| block).collect();
+        known.extend(far.as_ref().map(routed).unwrap_or_default());
         let pod = self
             .add_pod(node)
             .map_err(|error| describe(&error))?
@@ -66,6 +68,20 @@ impl Lab {
             .rfind(|site| site.rack != here.rack)
             .or_else(|| others().next_back())
     }
+}
+
+/// The prefixes that a machine has routes to.
+fn routed(site: &Site) -> Vec<Ipv4Net> {
+    let routes = site
+        .namespace
+        .netlink()
+        .ok()
+        .and_then(|mut netlink| netlink.routes().ok());
+    routes
+        .unwrap_or_default()
+        .into_iter()
+        .map(|route| route.destination)
+        .collect()
 }
 
 /// A thread that notes each route notification with the time at which it came.
