@@ -435,9 +435,7 @@ impl Reconciler {
                 (false, false) => entry.repeats,
             };
             entry.held = held;
-            if let Some(flight) = &mut entry.flight {
-                flight.told = true;
-            }
+            entry.disturb();
         });
     }
 
@@ -463,16 +461,19 @@ impl Reconciler {
             if link.up {
                 self.forgive(&key);
             }
-            self.edit(&key, |entry| match key.kind() {
-                RowKind::Route | RowKind::Neigh if !link.up => entry.held.doubt(),
-                RowKind::Sysctl if link.up => entry.held.doubt(),
-                RowKind::Link if !link.up && before.is_some() => entry.held.doubt(),
-                RowKind::Link
-                | RowKind::Addr
-                | RowKind::Neigh
-                | RowKind::Fdb
-                | RowKind::Route
-                | RowKind::Sysctl => {}
+            self.edit(&key, |entry| {
+                entry.disturb();
+                match key.kind() {
+                    RowKind::Route | RowKind::Neigh if !link.up => entry.held.doubt(),
+                    RowKind::Sysctl if link.up => entry.held.doubt(),
+                    RowKind::Link if !link.up && before.is_some() => entry.held.doubt(),
+                    RowKind::Link
+                    | RowKind::Addr
+                    | RowKind::Neigh
+                    | RowKind::Fdb
+                    | RowKind::Route
+                    | RowKind::Sysctl => {}
+                }
             });
         }
         if link.up {
@@ -484,6 +485,7 @@ impl Reconciler {
         self.links.remove(ifname);
         for key in self.keys_on(ifname) {
             self.edit(&key, |entry| {
+                entry.disturb();
                 let held = entry.held.row().map(devices).unwrap_or_default();
                 if held.iter().all(|device| device == ifname) && !held.is_empty() {
                     entry.held = Held::Absent;
@@ -545,15 +547,18 @@ impl Reconciler {
         }
         self.edit(key, |entry| {
             entry.written = true;
-            // Something else may have happened to the row before or after: only another write makes sure.
+            // What was told meanwhile may be older or newer than the write: if newer, its word stands; if older, the
+            // notification of the write is still to come.
             let shown = entry.held.row().is_some_and(|held| matches(&row, held));
             if entry.wanted.is_none() && key.kind() == RowKind::Sysctl {
                 entry.held = Held::Absent;
             } else if !told {
                 entry.held = Held::Has(row);
             } else if !shown {
-                entry.held = Held::Unsure(row);
                 entry.repeats = entry.repeats.saturating_add(1);
+                if entry.held == Held::Absent {
+                    entry.held = Held::Unsure(row);
+                }
             }
         });
     }

@@ -42,7 +42,7 @@ pub(super) struct Failure {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) op: Op,
-    /// The kernel told something about the row meanwhile.
+    /// The kernel told something about the row, or its device, meanwhile.
     pub(super) told: bool,
 }
 
@@ -102,6 +102,13 @@ impl Entry {
             && matches!(self.held, Held::Absent)
             && self.flight.is_none()
             && self.stage.is_none()
+    }
+
+    /// Notes that the result of the operation under way, if any, does not say what the kernel has.
+    pub(super) const fn disturb(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.told = true;
+        }
     }
 
     /// Devices of both rows.

@@ -1,1 +1,484 @@
-//! x
+//! The reconciler against a model of a kernel.
+
+mod model;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::desired::{AddrKey, FdbKey, Mac, NeighKey, NextHop, RouteSpec, SysctlKey};
+use crate::ownership::{BgpRoutes, ExternalRoutes, VXLAN_DEVICE};
+use model::Kernel;
+
+pub(super) fn ownership() -> Ownership {
+    Ownership {
+        interface_prefixes: vec!["cali".to_owned()],
+        device_route_protocol: 3,
+        bgp_routes: BgpRoutes::Ours,
+        external_routes: ExternalRoutes::Remove,
+    }
+}
+
+pub(super) fn route_key(dst: &str, metric: u32) -> RouteKey {
+    RouteKey {
+        table: 254,
+        dst: dst.parse().unwrap(),
+        tos: 0,
+        metric,
+    }
+}
+
+fn hop(gateway: Option<&str>, ifname: &str) -> NextHop {
+    NextHop {
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        ifname: Some(IfName::from(ifname)),
+        onlink: false,
+    }
+}
+
+pub(super) fn route(
+    dst: &str,
+    metric: u32,
+    protocol: u8,
+    gateway: Option<&str>,
+    ifname: &str,
+) -> Row {
+    let spec = RouteSpec {
+        kind: RouteKind::Unicast,
+        scope: if gateway.is_some() { 0 } else { 253 },
+        protocol,
+        next_hops: vec![hop(gateway, ifname)],
+        prefsrc: None,
+        mtu_bytes: None,
+    };
+    Row::Route(route_key(dst, metric), spec)
+}
+
+pub(super) fn blackhole(dst: &str, protocol: u8) -> Row {
+    let spec = RouteSpec {
+        kind: RouteKind::Blackhole,
+        scope: 0,
+        protocol,
+        next_hops: Vec::new(),
+        prefsrc: None,
+        mtu_bytes: None,
+    };
+    Row::Route(route_key(dst, 0), spec)
+}
+
+pub(super) fn pod(number: u8) -> Row {
+    route(
+        &format!("10.1.0.{number}/32"),
+        1024,
+        3,
+        None,
+        &format!("cali{number}"),
+    )
+}
+
+pub(super) fn vxlan(mtu: Option<u32>) -> Row {
+    let spec = LinkSpec::Vxlan {
+        vni: 4096,
+        port: 4789,
+        local: "10.0.0.1".parse::<IpAddr>().unwrap(),
+        parent: Some(IfName::from("eth0")),
+        mac: Mac([0x66, 0, 0, 0, 0, 1]),
+        mtu_bytes: mtu,
+    };
+    Row::Link(IfName::from(VXLAN_DEVICE), spec)
+}
+
+pub(super) fn sysctl(path: &str) -> Row {
+    Row::Sysctl(SysctlKey(path.into()), Arc::from("1"))
+}
+
+pub(super) fn tunnel_rows() -> Vec<Row> {
+    let ifname = IfName::from(VXLAN_DEVICE);
+    let mac = Mac([0x66, 0, 0, 0, 0, 2]);
+    vec![
+        vxlan(Some(1450)),
+        Row::Addr(AddrKey {
+            ifname: ifname.clone(),
+            addr: "10.1.0.0/32".parse().unwrap(),
+        }),
+        Row::Fdb(
+            FdbKey {
+                ifname: ifname.clone(),
+                mac,
+            },
+            "10.0.0.2".parse().unwrap(),
+        ),
+        Row::Neigh(
+            NeighKey {
+                ifname,
+                addr: "10.1.1.0".parse().unwrap(),
+            },
+            mac,
+        ),
+        route("10.1.1.0/26", 0, 3, Some("10.1.1.0"), VXLAN_DEVICE),
+    ]
+}
+
+/// A reconciler that has read the kernel and executes what it plans at once.
+struct Bench {
+    reconciler: Reconciler,
+    kernel: Kernel,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(kernel: Kernel) -> Self {
+        let mut bench = Self {
+            reconciler: Reconciler::new(ownership()),
+            kernel,
+            now: Instant::now_for_tests(),
+        };
+        bench.read_back();
+        bench
+    }
+
+    fn read_back(&mut self) {
+        self.kernel.read_back(&mut self.reconciler);
+    }
+
+    /// Executes until nothing comes; gives what was executed.
+    fn run(&mut self) -> Vec<Op> {
+        let mut done = Vec::new();
+        loop {
+            for event in self.kernel.take_events() {
+                self.reconciler.kernel_event(&event);
+            }
+            let Some(op) = self.reconciler.poll_op(1) else {
+                return done;
+            };
+            let result = self.kernel.execute(&op);
+            self.reconciler
+                .handle_result(self.now, &key_of(&op), result);
+            done.push(op);
+            assert!(done.len() < 1000, "the reconciler does not come to rest");
+        }
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Op> {
+        self.now += time;
+        self.reconciler.handle_timeout(self.now);
+        self.run()
+    }
+}
+
+pub(super) fn key_of(op: &Op) -> RowKey {
+    match op {
+        Op::Set(row) => row.key(),
+        Op::Remove(key) => key.clone(),
+    }
+}
+
+/// Tests need some instant; which one does not matter.
+pub(super) trait NowForTests {
+    fn now_for_tests() -> Instant;
+}
+
+impl NowForTests for Instant {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an origin of virtual time; the clock is not read again"
+    )]
+    fn now_for_tests() -> Instant {
+        Instant::now()
+    }
+}
+
+fn removes(ops: &[Op]) -> Vec<RowKey> {
+    ops.iter()
+        .filter_map(|op| match op {
+            Op::Set(_) => None,
+            Op::Remove(key) => Some(key.clone()),
+        })
+        .collect()
+}
+
+#[test]
+fn nothing_is_planned_before_the_kernel_was_read() {
+    let mut reconciler = Reconciler::new(ownership());
+    reconciler.set(blackhole("10.1.0.0/26", 12));
+    assert_eq!(reconciler.poll_op(1), None);
+    reconciler.resync_begin(RowKind::Route);
+    reconciler.resync_end(RowKind::Route);
+    assert_eq!(reconciler.poll_op(0), None);
+    assert_eq!(
+        reconciler.poll_op(1),
+        Some(Op::Set(blackhole("10.1.0.0/26", 12)))
+    );
+}
+
+#[test]
+fn a_restart_adopts_every_row_with_no_operation() {
+    let mut kernel = Kernel::with_links(&["eth0", "cali1", VXLAN_DEVICE]);
+    let mut rows = tunnel_rows();
+    rows.extend([
+        pod(1),
+        blackhole("10.1.0.0/26", 12),
+        route("10.2.0.0/26", 1024, 12, Some("10.0.0.3"), "eth0"),
+    ]);
+    for row in &rows {
+        kernel.insert(row.clone());
+    }
+    let mut bench = Bench::new(kernel);
+    for row in &rows {
+        bench.reconciler.set(row.clone());
+    }
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    assert_eq!(bench.run(), Vec::new());
+    assert_eq!(bench.reconciler.stats().adopted, rows.len() as u64);
+    assert!(
+        rows.iter()
+            .all(|row| bench.reconciler.is_programmed(&row.key()))
+    );
+}
+
+#[test]
+fn rows_are_written_in_an_order_in_which_each_finds_what_it_needs() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    for row in tunnel_rows().into_iter().rev() {
+        bench.reconciler.set(row);
+    }
+    let ops = bench.run();
+    assert_eq!(bench.reconciler.stats().failures, 0, "{ops:?}");
+    assert!(tunnel_rows().iter().all(|row| bench.kernel.has(row)));
+    assert!(bench.reconciler.is_converged());
+    assert_eq!(bench.reconciler.problems(), Vec::new());
+}
+
+#[test]
+fn rows_are_deleted_in_reverse_order() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    for row in tunnel_rows() {
+        bench.reconciler.set(row);
+    }
+    bench.run();
+    bench.reconciler.allow_deletes();
+    for row in tunnel_rows() {
+        bench.reconciler.remove(&row.key());
+    }
+    let kinds: Vec<RowKind> = removes(&bench.run()).iter().map(RowKey::kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            RowKind::Route,
+            RowKind::Neigh,
+            RowKind::Fdb,
+            RowKind::Addr,
+            RowKind::Link
+        ]
+    );
+    assert!(bench.reconciler.is_converged());
+}
+
+#[test]
+fn orphans_go_only_once_deletes_are_allowed_and_those_of_bgp_only_after_the_first_selection() {
+    let mut kernel = Kernel::with_links(&["eth0", "cali1"]);
+    let of_bgp = route("10.2.0.0/26", 1024, 12, Some("10.0.0.3"), "eth0");
+    let of_blocks = route("10.3.0.0/26", 0, 80, Some("10.0.0.3"), "eth0");
+    for row in [&of_bgp, &of_blocks, &pod(1)] {
+        kernel.insert(row.clone());
+    }
+    let mut bench = Bench::new(kernel);
+    assert_eq!(bench.run(), Vec::new());
+    bench.reconciler.allow_deletes();
+    assert_eq!(removes(&bench.run()), [pod(1).key(), of_blocks.key()]);
+    bench.reconciler.allow_bgp_deletes();
+    assert_eq!(removes(&bench.run()), [of_bgp.key()]);
+}
+
+#[test]
+fn foreign_rows_are_neither_deleted_nor_overwritten() {
+    let mut kernel = Kernel::with_links(&["eth0"]);
+    let default = route("0.0.0.0/0", 0, 3, Some("10.0.0.254"), "eth0");
+    let mut in_the_way = route("10.9.0.0/16", 1024, 4, Some("10.0.0.254"), "eth0");
+    kernel.insert(default.clone());
+    kernel.insert(in_the_way.clone());
+    let mut bench = Bench::new(kernel);
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    let wanted = route("10.9.0.0/16", 1024, 12, Some("10.0.0.3"), "eth0");
+    bench.reconciler.set(wanted.clone());
+    assert_eq!(bench.run(), Vec::new());
+    let problems = bench.reconciler.problems();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].reason, Stuck::Foreign(in_the_way.clone()));
+
+    bench.kernel.remove_by_hand(&in_the_way.key());
+    bench.run();
+    assert!(bench.kernel.has(&wanted) && bench.kernel.has(&default));
+    // It comes back with a key of its own and stays again.
+    if let Row::Route(key, _) = &mut in_the_way {
+        key.metric = 7;
+    }
+    bench.kernel.insert_by_hand(in_the_way.clone());
+    bench.run();
+    assert!(bench.kernel.has(&in_the_way));
+}
+
+#[test]
+fn a_changed_row_is_replaced_in_place() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    bench
+        .reconciler
+        .set(route("10.2.0.0/26", 1024, 12, Some("10.0.0.3"), "eth0"));
+    bench.run();
+    let moved = route("10.2.0.0/26", 1024, 12, Some("10.0.0.4"), "eth0");
+    bench.reconciler.remove(&moved.key());
+    bench.reconciler.set(moved.clone());
+    assert_eq!(bench.run(), [Op::Set(moved)]);
+}
+
+#[test]
+fn a_route_under_another_metric_goes_after_its_successor_is_written() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0", "cali1"]));
+    bench.reconciler.allow_deletes();
+    let remote = route("10.1.0.1/32", 0, 80, Some("10.0.0.3"), "eth0");
+    bench.reconciler.set(remote.clone());
+    bench.run();
+    bench.reconciler.remove(&remote.key());
+    bench.reconciler.set(pod(1));
+    assert_eq!(bench.run(), [Op::Set(pod(1)), Op::Remove(remote.key())]);
+
+    // Also while the successor is under way.
+    bench.reconciler.set(remote.clone());
+    bench.reconciler.remove(&pod(1).key());
+    assert_eq!(bench.reconciler.poll_op(9), Some(Op::Set(remote.clone())));
+    assert_eq!(bench.reconciler.poll_op(9), None);
+    bench
+        .reconciler
+        .handle_result(bench.now, &remote.key(), Ok(()));
+    assert_eq!(bench.reconciler.poll_op(9), Some(Op::Remove(pod(1).key())));
+}
+
+#[test]
+fn rows_wait_for_their_device_without_an_attempt_and_come_back_with_it() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    bench.reconciler.set(pod(1));
+    bench
+        .reconciler
+        .set(sysctl("net/ipv4/conf/cali1/proxy_arp"));
+    assert_eq!(bench.run(), Vec::new());
+    assert_eq!(
+        bench.reconciler.problems()[0].reason,
+        Stuck::WaitsForDevice(IfName::from("cali1"))
+    );
+    bench.kernel.link("cali1", true);
+    assert_eq!(bench.run().len(), 2);
+    assert_eq!(bench.reconciler.poll_programmed(), Some(pod(1).key()));
+
+    bench.kernel.link("cali1", false);
+    assert_eq!(bench.run(), Vec::new());
+    assert!(!bench.reconciler.is_programmed(&pod(1).key()));
+    bench.kernel.link("cali1", true);
+    assert_eq!(bench.run().len(), 2);
+    assert!(bench.kernel.has(&pod(1)));
+
+    bench.kernel.link_gone("cali1");
+    assert_eq!(bench.run(), Vec::new());
+    bench.kernel.link("cali1", true);
+    assert_eq!(bench.run().len(), 2);
+    assert!(bench.kernel.has(&pod(1)));
+}
+
+#[test]
+fn a_refused_operation_is_tried_again_later_and_later() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    let row = route("10.2.0.0/26", 1024, 12, Some("10.0.0.3"), "eth0");
+    bench.kernel.refuse(row.key());
+    bench.reconciler.set(row.clone());
+    assert_eq!(bench.run().len(), 1);
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let (at, why) = bench.reconciler.poll_timeout().unwrap();
+        assert_eq!(why, "retry of a refused operation");
+        let wait = at - bench.now;
+        waits.push(wait.as_millis());
+        assert_eq!(bench.pass(wait - Duration::from_millis(1)), Vec::new());
+        assert_eq!(bench.pass(Duration::from_millis(1)).len(), 1);
+    }
+    assert_eq!(waits[..3], [100, 200, 400]);
+    assert_eq!(waits[11], 30_000);
+    assert_eq!(bench.reconciler.problems()[0].attempts, 13);
+    bench.kernel.allow();
+    bench.pass(Duration::from_secs(30));
+    assert!(bench.kernel.has(&row));
+    assert_eq!(bench.reconciler.problems(), Vec::new());
+    assert_eq!(bench.reconciler.poll_timeout(), None);
+}
+
+#[test]
+fn a_row_that_somebody_deletes_or_changes_is_written_again_and_found_missing_by_a_reading() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0", "cali1"]));
+    bench.reconciler.set(pod(1));
+    bench.run();
+    bench.kernel.remove_by_hand(&pod(1).key());
+    assert_eq!(bench.run(), [Op::Set(pod(1))]);
+
+    bench
+        .kernel
+        .insert_by_hand(route("10.1.0.1/32", 1024, 4, None, "cali1"));
+    assert_eq!(bench.run(), [Op::Set(pod(1))]);
+
+    bench.kernel.remove_by_hand(&pod(1).key());
+    bench.kernel.take_events();
+    assert_eq!(bench.run(), Vec::new());
+    bench.read_back();
+    assert_eq!(bench.run(), [Op::Set(pod(1))]);
+}
+
+#[test]
+fn a_row_that_is_undone_each_time_is_not_written_in_a_loop() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0", "cali1"]));
+    bench.kernel.distort(pod(1).key());
+    bench.reconciler.set(pod(1));
+    assert!(bench.run().len() < 8);
+    assert!(bench.reconciler.poll_timeout().is_some());
+    assert!(bench.pass(Duration::from_secs(60)).len() < 8);
+}
+
+#[test]
+fn a_tunnel_device_made_anew_gets_its_rows_again() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    for row in tunnel_rows() {
+        bench.reconciler.set(row);
+    }
+    bench.run();
+    let mut other = vxlan(Some(1450));
+    if let Row::Link(_, LinkSpec::Vxlan { vni, .. }) = &mut other {
+        *vni = 5000;
+    }
+    bench.reconciler.set(other.clone());
+    bench.run();
+    assert!(bench.kernel.has(&other));
+    for row in &tunnel_rows()[1..] {
+        assert!(bench.kernel.has(row), "{row:?}");
+    }
+}
+
+#[test]
+fn a_tunnel_device_without_a_parent_is_left_as_it_is_and_not_made() {
+    let mut orphan = vxlan(None);
+    if let Row::Link(_, LinkSpec::Vxlan { parent, .. }) = &mut orphan {
+        *parent = None;
+    }
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    bench.reconciler.set(orphan.clone());
+    assert_eq!(bench.run(), Vec::new());
+    assert_eq!(bench.reconciler.problems()[0].reason, Stuck::NoParent);
+
+    let mut kernel = Kernel::with_links(&["eth0", VXLAN_DEVICE]);
+    kernel.insert(vxlan(Some(1450)));
+    let mut bench = Bench::new(kernel);
+    bench.reconciler.allow_deletes();
+    bench.reconciler.set(orphan.clone());
+    assert_eq!(bench.run(), Vec::new());
+    assert!(bench.reconciler.is_programmed(&orphan.key()));
+}

@@ -1,0 +1,447 @@
+//! A model of the kernel, and the property that the reconciler brings any of its states to the wanted one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::super::entry::devices;
+use super::{NowForTests, blackhole, key_of, ownership, pod, route, sysctl, tunnel_rows, vxlan};
+use crate::desired::{IfName, LinkSpec, Row, RowKey, RowKind};
+use crate::kernel::{KernelEvent, LinkState, Op, OpError};
+use crate::reconcile::Reconciler;
+
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    rows: BTreeMap<RowKey, Row>,
+    links: BTreeMap<IfName, LinkState>,
+    events: VecDeque<KernelEvent>,
+    refused: BTreeSet<RowKey>,
+    distorted: BTreeSet<RowKey>,
+    last_index: u32,
+}
+
+impl Kernel {
+    pub(super) fn with_links(names: &[&str]) -> Self {
+        let mut kernel = Self::default();
+        for name in names {
+            kernel.link(name, true);
+        }
+        kernel.events.clear();
+        kernel
+    }
+
+    pub(super) fn has(&self, row: &Row) -> bool {
+        self.rows.get(&row.key()) == Some(row)
+    }
+
+    pub(super) fn insert(&mut self, row: Row) {
+        self.rows.insert(row.key(), row);
+    }
+
+    pub(super) fn insert_by_hand(&mut self, row: Row) {
+        self.insert(row.clone());
+        self.events.push_back(KernelEvent::RowSet(row));
+    }
+
+    pub(super) fn remove_by_hand(&mut self, key: &RowKey) {
+        if self.rows.remove(key).is_some() {
+            self.events.push_back(KernelEvent::RowGone(key.clone()));
+        }
+    }
+
+    pub(super) fn refuse(&mut self, key: RowKey) {
+        self.refused.insert(key);
+    }
+
+    pub(super) fn allow(&mut self) {
+        self.refused.clear();
+    }
+
+    /// From now on the row looks different from what was written.
+    pub(super) fn distort(&mut self, key: RowKey) {
+        self.distorted.insert(key);
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<KernelEvent> {
+        self.events.drain(..).collect()
+    }
+
+    /// Makes a device, or changes its state. Going down takes routes and neighbours along silently.
+    pub(super) fn link(&mut self, name: &str, up: bool) {
+        let ifname = IfName::from(name);
+        let ifindex = match self.links.get(&ifname) {
+            Some(link) => link.ifindex,
+            None => {
+                self.last_index += 1;
+                self.last_index
+            }
+        };
+        let state = LinkState {
+            ifname: ifname.clone(),
+            ifindex,
+            up,
+            mtu_bytes: 1500,
+            mac: None,
+            kind: None,
+        };
+        self.links.insert(ifname.clone(), state.clone());
+        if !up {
+            self.rows.retain(|key, row| {
+                !matches!(key.kind(), RowKind::Route | RowKind::Neigh)
+                    || !devices(row).contains(&ifname)
+            });
+        }
+        self.events.push_back(KernelEvent::Link(state));
+    }
+
+    pub(super) fn link_gone(&mut self, name: &str) {
+        let ifname = IfName::from(name);
+        if self.links.remove(&ifname).is_some() {
+            self.rows.retain(|_, row| !devices(row).contains(&ifname));
+            self.events.push_back(KernelEvent::LinkGone(ifname));
+        }
+    }
+
+    pub(super) fn execute(&mut self, op: &Op) -> Result<(), OpError> {
+        if self.refused.contains(&key_of(op)) {
+            return Err(OpError::Kernel {
+                errno: 22,
+                text: "refused".into(),
+            });
+        }
+        match op {
+            Op::Set(Row::Link(name, spec)) => {
+                let made_anew = match self.rows.get(&RowKey::Link(name.clone())) {
+                    Some(Row::Link(_, held)) => !super::super::entry::same_device(spec, held),
+                    _ => true,
+                };
+                if let LinkSpec::Vxlan { parent, .. } = spec {
+                    let parent = parent.as_ref().expect("an operation names a parent");
+                    if !self.links.contains_key(parent) {
+                        return Err(OpError::NoDevice(parent.clone()));
+                    }
+                }
+                if made_anew {
+                    self.link_gone(&name.0);
+                }
+                self.link(&name.0, true);
+                self.insert_by_hand(Row::Link(name.clone(), spec.clone()));
+                Ok(())
+            }
+            Op::Set(row) => {
+                for ifname in devices(row) {
+                    let needs_up = matches!(row.key().kind(), RowKind::Route | RowKind::Neigh);
+                    match self.links.get(&ifname) {
+                        None => return Err(OpError::NoDevice(ifname)),
+                        Some(link) if needs_up && !link.up => return Err(OpError::Unreachable),
+                        Some(_) => {}
+                    }
+                }
+                let mut shown = row.clone();
+                if let (true, Row::Route(_, spec)) =
+                    (self.distorted.contains(&row.key()), &mut shown)
+                {
+                    spec.mtu_bytes = Some(1);
+                }
+                match shown.key().kind() {
+                    RowKind::Sysctl => self.insert(shown),
+                    _ => self.insert_by_hand(shown),
+                }
+                Ok(())
+            }
+            Op::Remove(key) => {
+                let gone = self.rows.remove(key).is_some();
+                if let (RowKey::Link(name), true) = (key, gone) {
+                    self.link_gone(&name.0);
+                }
+                if gone {
+                    self.events.push_back(KernelEvent::RowGone(key.clone()));
+                    Ok(())
+                } else {
+                    Err(OpError::Kernel {
+                        errno: 3,
+                        text: "no such thing".into(),
+                    })
+                }
+            }
+        }
+    }
+
+    pub(super) fn read_back(&self, reconciler: &mut Reconciler) {
+        for kind in KINDS {
+            reconciler.resync_begin(kind);
+            if kind == RowKind::Link {
+                for link in self.links.values() {
+                    reconciler.kernel_event(&KernelEvent::Link(link.clone()));
+                }
+            }
+            for row in self.rows.values().filter(|row| row.key().kind() == kind) {
+                reconciler.resync_entry(row.clone());
+            }
+            reconciler.resync_end(kind);
+        }
+    }
+}
+
+const KINDS: [RowKind; 5] = [
+    RowKind::Link,
+    RowKind::Addr,
+    RowKind::Neigh,
+    RowKind::Fdb,
+    RowKind::Route,
+];
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Step {
+    Want(usize),
+    Unwant(usize),
+    Give,
+    Answer,
+    Tell,
+    ReadBack,
+    LinkUp(usize),
+    LinkDown(usize),
+    LinkGone(usize),
+    HandInsert(usize),
+    HandRemove(usize),
+    Refuse(usize),
+    Allow,
+    Pass,
+    AllowDeletes,
+    AllowBgpDeletes,
+}
+
+fn wanted_rows() -> Vec<Row> {
+    let mut rows = tunnel_rows();
+    rows.extend([
+        vxlan(Some(1400)),
+        pod(1),
+        pod(2),
+        route("10.1.0.1/32", 0, 80, Some("10.0.0.3"), "eth0"),
+        route("10.2.0.0/26", 1024, 12, Some("10.0.0.3"), "eth0"),
+        route("10.2.0.0/26", 1024, 12, Some("10.0.0.4"), "eth0"),
+        blackhole("10.1.0.0/26", 12),
+        blackhole("10.1.0.0/26", 80),
+        sysctl("net/ipv4/conf/cali1/proxy_arp"),
+        sysctl("net/ipv4/ip_forward"),
+    ]);
+    rows
+}
+
+fn foreign_rows() -> Vec<Row> {
+    vec![
+        route("0.0.0.0/0", 0, 3, Some("10.0.0.254"), "eth0"),
+        route("10.2.0.0/26", 1024, 4, Some("10.0.0.9"), "eth0"),
+        route("10.7.0.0/26", 0, 2, None, "eth0"),
+    ]
+}
+
+const LINKS: [&str; 3] = ["eth0", "cali1", "cali2"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let row = 0..wanted_rows().len();
+    let foreign = 0..foreign_rows().len() + 2;
+    let link = 0..LINKS.len();
+    prop_oneof![
+        6 => row.clone().prop_map(Step::Want),
+        3 => row.clone().prop_map(Step::Unwant),
+        8 => Just(Step::Give),
+        8 => Just(Step::Answer),
+        8 => Just(Step::Tell),
+        1 => Just(Step::ReadBack),
+        2 => link.clone().prop_map(Step::LinkUp),
+        1 => link.clone().prop_map(Step::LinkDown),
+        1 => link.prop_map(Step::LinkGone),
+        1 => foreign.clone().prop_map(Step::HandInsert),
+        1 => foreign.prop_map(Step::HandRemove),
+        1 => row.prop_map(Step::Refuse),
+        1 => Just(Step::Allow),
+        2 => Just(Step::Pass),
+        1 => Just(Step::AllowDeletes),
+        1 => Just(Step::AllowBgpDeletes),
+    ]
+}
+
+/// What somebody else may write: foreign rows, and rows that count as this agent's.
+fn hand_row(index: usize) -> Row {
+    let mut rows = foreign_rows();
+    rows.push(route("10.1.0.9/32", 0, 4, None, "cali2"));
+    rows.push(route("10.8.0.0/26", 0, 12, Some("10.0.0.8"), "eth0"));
+    rows.swap_remove(index)
+}
+
+struct World {
+    reconciler: Reconciler,
+    kernel: Kernel,
+    wanted: BTreeMap<RowKey, Row>,
+    answers: VecDeque<(RowKey, Result<(), OpError>)>,
+    now: Instant,
+    deletes: bool,
+    bgp_deletes: bool,
+}
+
+impl World {
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Want(index) => {
+                let row = wanted_rows().swap_remove(*index);
+                self.wanted.insert(row.key(), row.clone());
+                self.reconciler.set(row);
+            }
+            Step::Unwant(index) => {
+                let key = wanted_rows()[*index].key();
+                self.wanted.remove(&key);
+                self.reconciler.remove(&key);
+            }
+            Step::Give => self.give(),
+            Step::Answer => {
+                if let Some((key, result)) = self.answers.pop_front() {
+                    self.reconciler.handle_result(self.now, &key, result);
+                }
+            }
+            Step::Tell => {
+                if let Some(event) = self.kernel.events.pop_front() {
+                    self.reconciler.kernel_event(&event);
+                }
+            }
+            // A notification that is older than the reading would undo it for good: the reader delivers those first.
+            Step::ReadBack => {
+                for event in self.kernel.take_events() {
+                    self.reconciler.kernel_event(&event);
+                }
+                self.kernel.read_back(&mut self.reconciler);
+            }
+            Step::LinkUp(index) => self.kernel.link(LINKS[*index], true),
+            Step::LinkDown(index) => {
+                if self.kernel.links.contains_key(&IfName::from(LINKS[*index])) {
+                    self.kernel.link(LINKS[*index], false);
+                }
+            }
+            Step::LinkGone(index) => {
+                self.kernel.link_gone(LINKS[*index]);
+                if LINKS[*index] == "eth0" {
+                    self.kernel.link_gone("vxlan.calico");
+                }
+            }
+            Step::HandInsert(index) => {
+                let row = hand_row(*index);
+                let exist = |ifname: &IfName| {
+                    let link = self.kernel.links.get(ifname);
+                    link.is_some_and(|link| link.up)
+                };
+                if devices(&row).iter().all(exist) {
+                    self.kernel.insert_by_hand(row);
+                }
+            }
+            Step::HandRemove(index) => self.kernel.remove_by_hand(&hand_row(*index).key()),
+            Step::Refuse(index) => self.kernel.refuse(wanted_rows()[*index].key()),
+            Step::Allow => self.kernel.allow(),
+            Step::Pass => {
+                self.now += Duration::from_millis(150);
+                self.reconciler.handle_timeout(self.now);
+            }
+            Step::AllowDeletes => {
+                self.deletes = true;
+                self.reconciler.allow_deletes();
+            }
+            Step::AllowBgpDeletes => {
+                self.bgp_deletes = true;
+                self.reconciler.allow_bgp_deletes();
+            }
+        }
+    }
+
+    fn give(&mut self) {
+        let Some(op) = self.reconciler.poll_op(1) else {
+            return;
+        };
+        if let Op::Remove(key) = &op {
+            assert!(self.deletes, "{key:?} is deleted before that is allowed");
+            assert!(
+                !self.wanted.contains_key(key),
+                "{key:?} is deleted though it is wanted"
+            );
+            if let Some(row) = self.kernel.rows.get(key) {
+                // Between a notification and its arrival a foreign row may take the place of one of ours: the delete of
+                // the old one then meets the new one, as it would in the real kernel.
+                let told = self.kernel.events.is_empty();
+                assert!(!told || ownership().owns(row), "{row:?} is foreign");
+                let of_bgp = matches!(row, Row::Route(_, spec) if spec.protocol == 12);
+                assert!(!told || !of_bgp || self.bgp_deletes, "{row:?} is of BGP");
+            }
+        }
+        let result = self.kernel.execute(&op);
+        self.answers.push_back((key_of(&op), result));
+    }
+
+    fn settle(&mut self) {
+        self.kernel.allow();
+        for index in 0..LINKS.len() {
+            self.take(&Step::LinkUp(index));
+        }
+        self.take(&Step::AllowDeletes);
+        self.take(&Step::AllowBgpDeletes);
+        for _ in 0..4 {
+            for _ in 0..200 {
+                self.take(&Step::Tell);
+                self.take(&Step::Give);
+                self.take(&Step::Answer);
+            }
+            self.now += Duration::from_secs(60);
+            self.reconciler.handle_timeout(self.now);
+        }
+        self.take(&Step::ReadBack);
+        for _ in 0..200 {
+            self.take(&Step::Tell);
+            self.take(&Step::Give);
+            self.take(&Step::Answer);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_ends_in_the_wanted_kernel_with_foreign_rows_untouched(
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut kernel = Kernel::with_links(&LINKS);
+        for row in foreign_rows() {
+            kernel.insert(row);
+        }
+        let mut world = World {
+            reconciler: Reconciler::new(ownership()),
+            kernel,
+            wanted: BTreeMap::new(),
+            answers: VecDeque::new(),
+            now: Instant::now_for_tests(),
+            deletes: false,
+            bgp_deletes: false,
+        };
+        world.take(&Step::ReadBack);
+        for step in &steps {
+            world.take(step);
+        }
+        world.settle();
+        for row in world.wanted.values() {
+            let held = world.kernel.rows.get(&row.key());
+            let foreign = held.is_some_and(|held| !ownership().owns(held));
+            // Nothing but the wanted row itself makes a tunnel device.
+            let exists = |ifname: &IfName| world.kernel.links.contains_key(ifname);
+            let waits = key_of(&Op::Set(row.clone())).kind() != RowKind::Link
+                && !devices(row).iter().all(exists);
+            prop_assert!(
+                foreign || waits || held == Some(row),
+                "wanted {row:?}, the kernel has {held:?}; {:?}", world.reconciler.problems()
+            );
+        }
+        for (key, row) in &world.kernel.rows {
+            let ours = ownership().owns(row) && key.kind() != RowKind::Sysctl;
+            prop_assert!(!ours || world.wanted.contains_key(key), "{row:?} is left behind");
+        }
+        prop_assert!(world.reconciler.is_converged());
+    }
+}
