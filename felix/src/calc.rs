@@ -85,7 +85,9 @@ pub struct Graph {
     // Outputs.
     rows: Changes<RowKey, Row>,
     originations: Changes<IpNet, Origination>,
-    config: Option<Config>,
+    config_touched: bool,
+    /// As the reader was last given it.
+    config_given: Option<Config>,
 }
 
 impl fmt::Debug for Graph {
@@ -134,7 +136,8 @@ impl Graph {
             peers: Peers::default(),
             rows: Changes::default(),
             originations: Changes::default(),
-            config: None,
+            config_touched: false,
+            config_given: None,
         }
     }
 
@@ -243,7 +246,12 @@ impl Graph {
     /// The speaker's configuration, when it changed. Nothing until the node has an address, or when it does not speak
     /// BGP; a node that loses its addresses is left with a configuration without peers.
     pub fn poll_bgp_config(&mut self) -> Option<Config> {
-        self.config.take()
+        let touched = std::mem::take(&mut self.config_touched);
+        if !touched || self.peers.config == self.config_given {
+            return None;
+        }
+        self.config_given.clone_from(&self.peers.config);
+        self.config_given.clone()
     }
 
     /// A prefix to announce, or no longer to announce.
@@ -498,9 +506,7 @@ impl Graph {
                 ..config
             });
         }
-        if peers.config != self.peers.config {
-            self.config.clone_from(&peers.config);
-        }
+        self.config_touched = true;
         self.peers = peers;
     }
 }

@@ -1,0 +1,255 @@
+//! Outputs depend on the present facts only: whatever the history, a graph gives what a new one gives that is told the
+//! same facts at once.
+
+use std::collections::BTreeMap;
+
+use api::key::Key;
+use api::object::Object;
+use bgp::route::RouteChange;
+use ipnet::IpNet;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::super::Settings;
+use super::world::{
+    World, addr, affinity, bgp_config, bgp_peer, bgp_route, block, endpoint, link, node, pool,
+    route,
+};
+use crate::kernel::KernelEvent;
+
+#[derive(Clone, Debug)]
+enum Fact {
+    Object(Key, Option<Box<Object>>),
+    Bgp(RouteChange),
+    Kernel(KernelEvent),
+}
+
+/// What a fact is about: a later one about the same replaces it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Id {
+    Object(Key),
+    Bgp(IpNet),
+    Kernel(usize),
+}
+
+/// Every subject, with the facts that can be told about it.
+fn subjects() -> Vec<(Id, Vec<Fact>)> {
+    let objects: Vec<Vec<(Key, Object)>> = vec![
+        vec![
+            pool("p", json!({"cidr": "10.1.0.0/16"})),
+            pool("p", json!({"cidr": "10.1.0.0/16", "vxlanMode": "Always"})),
+            pool(
+                "p",
+                json!({"cidr": "10.1.0.0/16", "vxlanMode": "CrossSubnet"}),
+            ),
+            pool(
+                "p",
+                json!({"cidr": "10.1.0.0/16", "ipipMode": "CrossSubnet"}),
+            ),
+            pool(
+                "p",
+                json!({"cidr": "10.1.0.0/16", "disableBGPExport": true}),
+            ),
+        ],
+        vec![
+            pool("q", json!({"cidr": "10.1.1.0/24", "vxlanMode": "Always"})),
+            pool(
+                "q",
+                json!({"cidr": "10.1.1.0/24", "disableBGPExport": true}),
+            ),
+            pool("q", json!({"cidr": "10.1.0.0/16", "ipipMode": "Always"})),
+        ],
+        vec![
+            node("n1", "10.0.0.1/24", Some("10.1.0.0")),
+            node("n1", "10.0.0.1/32", Some("10.1.0.0")),
+            node("n1", "10.0.0.1/24", Some("10.1.1.9")),
+            node("n1", "10.0.0.9/24", None),
+        ],
+        vec![
+            node("n2", "10.0.0.2/24", Some("10.1.1.0")),
+            node("n2", "10.0.0.2/24", None),
+            node("n2", "10.9.0.2/24", Some("10.1.0.9")),
+        ],
+        vec![
+            node("n3", "10.9.0.3/24", Some("10.1.2.0")),
+            node("n3", "10.9.0.3/24", Some("10.1.1.0")),
+        ],
+        vec![
+            block("10.1.0.0/28", Some("n1"), &[]),
+            block("10.1.0.0/28", Some("n2"), &[(9, "n2")]),
+            block("10.1.0.0/28", None, &[(9, "n2"), (3, "n3")]),
+        ],
+        vec![
+            block("10.1.1.0/28", Some("n2"), &[(9, "n1"), (3, "n3")]),
+            block("10.1.1.0/28", Some("n1"), &[(3, "n2")]),
+        ],
+        vec![
+            block("10.1.1.3/32", Some("n2"), &[]),
+            block("10.1.1.3/32", Some("n1"), &[]),
+        ],
+        vec![
+            affinity("n1", "10.1.0.0/28", "confirmed"),
+            affinity("n1", "10.1.0.0/28", "pending"),
+            affinity("n1", "10.1.0.0/28", "pendingDeletion"),
+        ],
+        vec![affinity("n1", "10.1.1.0/28", "confirmed")],
+        vec![
+            endpoint("a", "n1", "cali1", &["10.1.0.5/32"]),
+            endpoint("a", "n1", "cali2", &["10.1.1.9/32", "10.1.0.5/32"]),
+            endpoint("a", "n2", "cali1", &["10.1.0.5/32"]),
+        ],
+        vec![
+            endpoint("b", "n1", "cali1", &["10.1.1.3/32"]),
+            endpoint("b", "n1", "cali2", &["10.1.0.5/32", "10.7.0.1/32"]),
+        ],
+        vec![
+            bgp_config("default", json!({"nodeToNodeMeshEnabled": false})),
+            bgp_config("default", json!({"asNumber": 65000, "listenPort": 1790})),
+        ],
+        vec![
+            bgp_peer("x", json!({"peerIP": "10.0.0.2", "asNumber": 65001})),
+            bgp_peer("x", json!({"peerSelector": "name == 'n3'", "node": "n1"})),
+        ],
+    ];
+    let mut subjects: Vec<(Id, Vec<Fact>)> = objects
+        .into_iter()
+        .map(|versions| {
+            let key = versions[0].0.clone();
+            let absent = Fact::Object(key.clone(), None);
+            let present = versions
+                .into_iter()
+                .map(|(key, object)| Fact::Object(key, Some(Box::new(object))));
+            (Id::Object(key), present.chain([absent]).collect())
+        })
+        .collect();
+    for prefix in ["10.1.0.0/28", "10.1.1.0/28", "10.1.1.3/32", "192.0.2.0/24"] {
+        let facts = [
+            &["10.0.0.2"][..],
+            &["10.9.0.3"],
+            &["10.0.0.1", "10.0.0.7"],
+            &[],
+        ]
+        .map(|next_hops| Fact::Bgp(bgp_route(prefix, next_hops)));
+        subjects.push((Id::Bgp(prefix.parse().unwrap()), facts.to_vec()));
+    }
+    let default = route("0.0.0.0/0", "10.0.0.254", "eth0");
+    let kernel = [
+        vec![
+            link("eth0", true, 1500),
+            link("eth0", false, 1500),
+            link("eth0", true, 9000),
+        ],
+        vec![
+            addr("eth0", "10.0.0.1/24"),
+            KernelEvent::HostAddrGone {
+                ifname: "eth0".into(),
+                addr: "10.0.0.1".parse().unwrap(),
+            },
+        ],
+        vec![
+            KernelEvent::RowSet(default.clone()),
+            KernelEvent::RowGone(default.key()),
+        ],
+    ];
+    for (index, events) in kernel.into_iter().enumerate() {
+        let facts = events.into_iter().map(Fact::Kernel).collect();
+        subjects.push((Id::Kernel(index), facts));
+    }
+    subjects
+}
+
+fn fact() -> impl Strategy<Value = (Id, Fact)> {
+    let subjects = subjects();
+    (0..subjects.len()).prop_flat_map(move |index| {
+        let (id, facts) = subjects[index].clone();
+        proptest::sample::select(facts).prop_map(move |fact| (id.clone(), fact))
+    })
+}
+
+fn tell(world: &mut World, fact: &Fact) {
+    match fact {
+        Fact::Object(key, Some(object)) => world.put((key.clone(), (**object).clone())),
+        Fact::Object(key, None) => world.remove(key),
+        Fact::Bgp(change) => world.graph.handle_bgp_route(change.clone()),
+        Fact::Kernel(event) => world.kernel(event),
+    }
+}
+
+fn new_world() -> World {
+    let mut world = World::new(Settings::new("n1"));
+    for kind in super::super::Graph::KINDS {
+        world.graph.handle_in_sync(kind);
+    }
+    world.graph.handle_kernel_in_sync();
+    world
+}
+
+/// A graph that is told the present facts at once, in the given order, each as often as said.
+fn at_once<'a>(facts: impl Iterator<Item = &'a Fact>, times: usize) -> World {
+    let mut world = new_world();
+    for fact in facts {
+        for _ in 0..times {
+            tell(&mut world, fact);
+        }
+    }
+    world.flush();
+    world
+}
+
+fn assert_same(incremental: &World, whole: &World, what: &str) {
+    assert_eq!(incremental.rows, whole.rows, "{what}");
+    assert_eq!(incremental.originations, whole.originations, "{what}");
+    assert_eq!(
+        incremental.graph.problems(),
+        whole.graph.problems(),
+        "{what}"
+    );
+    // A node that lost its addresses keeps a configuration without peers; a new one has none.
+    if let Some(config) = &whole.config {
+        assert_eq!(incremental.config.as_ref(), Some(config), "{what}");
+    } else if let Some(config) = &incremental.config {
+        assert!(config.peers.is_empty(), "{what}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn history_does_not_show(
+        history in proptest::collection::vec((fact(), proptest::bool::weighted(0.4)), 1..60),
+    ) {
+        let mut world = new_world();
+        let mut present = BTreeMap::new();
+        for ((id, fact), flush) in &history {
+            tell(&mut world, fact);
+            present.insert(id.clone(), fact.clone());
+            if *flush {
+                world.flush();
+            }
+        }
+        world.flush();
+        assert_same(&world, &at_once(present.values(), 1), "in order");
+        assert_same(&world, &at_once(present.values().rev(), 1), "in reverse");
+        assert_same(&world, &at_once(present.values(), 2), "each twice");
+
+        // All objects and routes away: nothing of theirs is left. And back again.
+        let before = (world.rows.clone(), world.originations.clone());
+        for fact in present.values() {
+            match fact {
+                Fact::Object(key, _) => world.graph.handle_update(key, None),
+                Fact::Bgp(change) => world.graph.handle_bgp_route(RouteChange { best: None, ..change.clone() }),
+                Fact::Kernel(_) => {}
+            }
+        }
+        world.flush();
+        let left: Vec<_> = world.rows.values().collect();
+        prop_assert_eq!(left.len(), 1, "only the host's forwarding: {:?}", left);
+        prop_assert!(world.originations.is_empty());
+        for fact in present.values() {
+            tell(&mut world, fact);
+        }
+        world.flush();
+        prop_assert_eq!(before, (world.rows.clone(), world.originations.clone()));
+    }
+}
