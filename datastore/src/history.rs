@@ -23,6 +23,9 @@ use crate::store::{Revision, StoreError, WatchEvent};
 /// list again when it reconnects after a compaction.
 const PROGRESS_EVERY_REVISIONS: u64 = 100;
 
+/// Bytes of values kept, at most: a block of 64 addresses has a few kilobytes, and entries alone would bound little.
+const VALUES_BYTES_MAX: usize = 16 << 20;
+
 /// The latest changes of a store. Clones share them.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -38,6 +41,8 @@ struct Log {
     floor: Revision,
     latest: Revision,
     capacity_entries: usize,
+    /// Sum of the values' lengths.
+    values_bytes: usize,
     wakers: BTreeMap<u64, Waker>,
     next_watch: u64,
 }
@@ -50,7 +55,8 @@ struct Entry {
 }
 
 impl History {
-    /// Nothing kept yet of a store that stands at `revision`; about `capacity_entries` changes will be.
+    /// Nothing kept yet of a store that stands at `revision`; at most `capacity_entries` changes will be,
+    /// fewer when their values are large.
     pub fn new(revision: Revision, capacity_entries: usize) -> Self {
         Self {
             log: Arc::new(Mutex::new(Log {
@@ -59,6 +65,7 @@ impl History {
                 floor: revision,
                 latest: revision,
                 capacity_entries,
+                values_bytes: 0,
                 wakers: BTreeMap::new(),
                 next_watch: 0,
             })),
@@ -84,9 +91,12 @@ impl History {
             let mut log = self.lock();
             assert!(revision > log.latest, "revisions grow");
             log.latest = revision;
+            log.values_bytes += events.iter().map(value_bytes).sum::<usize>();
             log.entries
                 .extend(events.into_iter().map(|event| Entry { event, step }));
-            while log.entries.len() > log.capacity_entries {
+            while log.entries.len() > log.capacity_entries
+                || (log.values_bytes > VALUES_BYTES_MAX && !log.entries.is_empty())
+            {
                 log.drop_oldest_revision();
             }
             std::mem::take(&mut log.wakers)
@@ -162,10 +172,19 @@ impl Log {
             .front()
             .is_some_and(|entry| entry.event.revision() == oldest)
         {
-            self.entries.pop_front();
+            if let Some(entry) = self.entries.pop_front() {
+                self.values_bytes -= value_bytes(&entry.event);
+            }
             self.dropped += 1;
         }
         self.floor = oldest;
+    }
+}
+
+fn value_bytes(event: &WatchEvent) -> usize {
+    match event {
+        WatchEvent::Put(object) => object.value.len(),
+        WatchEvent::Delete { .. } | WatchEvent::Progress(_) => 0,
     }
 }
 
@@ -274,5 +293,47 @@ impl Stream for Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.history.lock().wakers.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::key::Key;
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use futures_util::stream::StreamExt;
+
+    use super::*;
+    use crate::store::KeyValue;
+
+    fn put(revision: Revision, bytes: usize) -> WatchEvent {
+        WatchEvent::Put(KeyValue {
+            key: Key::new(Kind::IPPool, "a"),
+            value: Bytes::from(vec![0; bytes]),
+            revision,
+        })
+    }
+
+    #[test]
+    fn large_values_shorten_the_history() {
+        let history = History::new(0, 1000);
+        for revision in 1..=20 {
+            history.append(revision, vec![put(revision, 1 << 20)], 0);
+        }
+        assert_eq!(history.floor(), 4, "sixteen of a mebibyte each are kept");
+        history.append(21, vec![put(21, 17 << 20)], 0);
+        assert_eq!(history.floor(), 21, "a value larger than all is not kept");
+        assert_eq!(history.lock().values_bytes, 0);
+        history.append(22, vec![put(22, 1)], 0);
+        let next = history.watch(vec![Kind::IPPool], 21).next().now_or_never();
+        assert_eq!(next, Some(Some(Ok(put(22, 1)))));
+    }
+
+    #[test]
+    fn a_transaction_is_dropped_whole() {
+        let history = History::new(0, 3);
+        history.append(1, vec![put(1, 1), put(1, 1)], 0);
+        history.append(2, vec![put(2, 1), put(2, 1)], 0);
+        assert_eq!(history.floor(), 1);
     }
 }
