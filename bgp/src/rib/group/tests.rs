@@ -9,8 +9,8 @@ use super::*;
 use crate::rib::Rib;
 use crate::rib::source::Source;
 use crate::types::{PeerName, RouterId};
-use crate::wire::attr::PathAttributes;
 use crate::wire::attr::community::Community;
+use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::message::{Message, MessageType, RawMessage};
 
 const FAMILY: AfiSafi = AfiSafi::Ipv4Unicast;
