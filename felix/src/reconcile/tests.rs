@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::desired::{AddrKey, FdbKey, Mac, NeighKey, NextHop, RouteSpec, SysctlKey};
+use crate::desired::{
+    AddrKey, FdbKey, LinkSpec, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, SysctlKey,
+};
 use crate::ownership::{BgpRoutes, ExternalRoutes, VXLAN_DEVICE};
 use model::Kernel;
 

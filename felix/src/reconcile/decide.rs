@@ -1,0 +1,210 @@
+//! From what is wanted and what the kernel has to what is to be done.
+
+use super::entry::{Entry, Held, Stage, devices, matches};
+use super::{Reconciler, Stuck};
+use crate::desired::{IfName, LinkSpec, RouteKey, RouteKind, Row, RowKey};
+use crate::ownership::PROTOCOL_BGP;
+
+/// What is to be done about a row.
+pub(super) enum Decision {
+    /// It is as it is wanted.
+    Done,
+    /// Nothing, for now.
+    Rest,
+    Stuck(Stuck),
+    Give(Stage),
+}
+
+impl Reconciler {
+    pub(super) fn edit(&mut self, key: &RowKey, change: impl FnOnce(&mut Entry)) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        let before = entry.devices();
+        change(entry);
+        let after = entry.devices();
+        if before != after {
+            for ifname in before.iter().filter(|name| !after.contains(*name)) {
+                self.unindex(ifname, key);
+            }
+            for ifname in after {
+                if self.ownership.is_workload(&ifname) {
+                    self.on_device
+                        .entry(ifname)
+                        .or_default()
+                        .insert(key.clone());
+                }
+            }
+        }
+        self.review(key);
+        self.review_destination(key);
+    }
+
+    pub(super) fn unindex(&mut self, ifname: &IfName, key: &RowKey) {
+        if let Some(keys) = self.on_device.get_mut(ifname) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.on_device.remove(ifname);
+            }
+        }
+    }
+
+    /// Puts a row among the operations to give out, or takes it from there.
+    pub(super) fn review(&mut self, key: &RowKey) {
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        let decision = self.decide(key, entry);
+        let stage = match decision {
+            Decision::Give(stage) => Some(stage),
+            Decision::Done | Decision::Rest | Decision::Stuck(_) => None,
+        };
+        let programmed = matches!(decision, Decision::Done);
+        let entry = self
+            .entries
+            .get_mut(key)
+            .expect("it was there three lines above");
+        if entry.stage != stage {
+            if let Some(old) = std::mem::replace(&mut entry.stage, stage) {
+                self.ready.remove(&(old, key.clone()));
+            }
+            if let Some(new) = stage {
+                self.ready.insert((new, key.clone()));
+            }
+        }
+        if entry.programmed != programmed {
+            entry.programmed = programmed;
+            if programmed {
+                if !std::mem::take(&mut entry.written) {
+                    self.stats.adopted += 1;
+                }
+                self.news.insert(key.clone());
+            } else {
+                self.news.remove(key);
+            }
+        }
+        if entry.is_void() {
+            self.forgive(key);
+            self.entries.remove(key);
+        }
+    }
+
+    /// Routes to the same destination whose deletion may have waited for this one.
+    pub(super) fn review_destination(&mut self, key: &RowKey) {
+        let RowKey::Route(key) = key else {
+            return;
+        };
+        let waiting: Vec<RowKey> = self
+            .same_destination(key)
+            .filter(|(other, entry)| {
+                entry.wanted.is_none() && **other != RowKey::Route(key.clone())
+            })
+            .map(|(other, _)| other.clone())
+            .collect();
+        for other in waiting {
+            self.review(&other);
+        }
+    }
+
+    pub(super) fn same_destination(
+        &self,
+        key: &RouteKey,
+    ) -> impl Iterator<Item = (&RowKey, &Entry)> {
+        let bound = |tos, metric| {
+            RowKey::Route(RouteKey {
+                tos,
+                metric,
+                ..key.clone()
+            })
+        };
+        self.entries.range(bound(0, 0)..=bound(u8::MAX, u32::MAX))
+    }
+
+    pub(super) fn review_unwanted(&mut self) {
+        let unwanted = self.entries.iter();
+        let keys: Vec<RowKey> = unwanted
+            .filter(|(_, entry)| entry.wanted.is_none())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.review(&key);
+        }
+    }
+
+    pub(super) fn decide(&self, key: &RowKey, entry: &Entry) -> Decision {
+        if entry.flight.is_some() || !self.read.contains(&key.kind()) {
+            return Decision::Rest;
+        }
+        let Some(wanted) = &entry.wanted else {
+            return self.decide_unwanted(key, entry);
+        };
+        match &entry.held {
+            Held::Has(held) if matches(wanted, held) => return Decision::Done,
+            Held::Has(held) | Held::Unsure(held) if !self.ownership.owns(held) => {
+                return Decision::Stuck(Stuck::Foreign(held.clone()));
+            }
+            Held::Absent | Held::Has(_) | Held::Unsure(_) => {}
+        }
+        if self.is_held_back(key, entry) {
+            return Decision::Rest;
+        }
+        match self.obstacle(wanted) {
+            Some(stuck) => Decision::Stuck(stuck),
+            None => Decision::Give(Stage::of_set(key)),
+        }
+    }
+
+    pub(super) fn decide_unwanted(&self, key: &RowKey, entry: &Entry) -> Decision {
+        let Some(held) = entry.held.row() else {
+            return Decision::Rest;
+        };
+        let allowed = match held {
+            Row::Route(_, spec) if spec.protocol == PROTOCOL_BGP => {
+                self.deletes.any && self.deletes.bgp
+            }
+            // The kernel's own fallback device cannot be deleted; sysctls go with their device.
+            Row::Link(_, LinkSpec::Ipip { .. }) | Row::Sysctl(..) => false,
+            _ => self.deletes.any,
+        };
+        if !allowed || !self.ownership.owns(held) || self.is_held_back(key, entry) {
+            return Decision::Rest;
+        }
+        if let RowKey::Route(key) = key
+            && self.same_destination(key).any(|(_, other)| {
+                other.wanted.is_some() && (other.stage.is_some() || other.flight.is_some())
+            })
+        {
+            return Decision::Rest;
+        }
+        Decision::Give(Stage::of_remove(key))
+    }
+
+    pub(super) fn is_held_back(&self, key: &RowKey, entry: &Entry) -> bool {
+        entry
+            .failure
+            .as_ref()
+            .is_some_and(|failure| self.retries.contains(&(failure.retry_at, key.clone())))
+    }
+
+    /// What must be there before a row can be written.
+    pub(super) fn obstacle(&self, row: &Row) -> Option<Stuck> {
+        let missing = |ifname: &IfName| !self.links.contains_key(ifname);
+        let down = |ifname: &IfName| !self.links.get(ifname).is_some_and(|link| link.up);
+        let needed = match row {
+            Row::Link(_, LinkSpec::Vxlan { parent: None, .. }) => return Some(Stuck::NoParent),
+            Row::Link(
+                _,
+                LinkSpec::Vxlan {
+                    parent: Some(parent),
+                    ..
+                },
+            ) => missing(parent).then(|| parent.clone()),
+            Row::Link(_, LinkSpec::Ipip { .. }) => None,
+            Row::Addr(key) => missing(&key.ifname).then(|| key.ifname.clone()),
+            Row::Fdb(key, _) => missing(&key.ifname).then(|| key.ifname.clone()),
+            Row::Route(_, spec) if spec.kind == RouteKind::Blackhole => None,
+            Row::Neigh(..) | Row::Route(..) | Row::Sysctl(..) => {
+                devices(row).into_iter().find(down)
+            }
+        };
+        needed.map(Stuck::WaitsForDevice)
+    }
+}

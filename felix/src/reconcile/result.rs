@@ -1,0 +1,138 @@
+//! Results of operations, and when to try again.
+
+use std::time::{Duration, Instant};
+
+use super::entry::{Failure, Held, matches, same_device};
+use super::{Link, Reconciler};
+use crate::desired::{Row, RowKey, RowKind};
+use crate::kernel::OpError;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// Times in a row that the kernel may show another row than was written before writing slows down.
+const REPEATS_MAX: u32 = 3;
+
+/// errno(3): what a deletion answers when there is nothing to delete.
+const NOTHING_THERE: [i32; 5] = [2, 3, 6, 19, 99]; // ENOENT, ESRCH, ENXIO, ENODEV, EADDRNOTAVAIL
+
+impl Reconciler {
+    pub(super) fn was_set(&mut self, now: Instant, key: &RowKey, row: Row, told: bool) {
+        self.stats.sets += 1;
+        self.forgive(key);
+        let repeats = self.entries.get(key).map_or(0, |entry| entry.repeats);
+        if repeats >= REPEATS_MAX {
+            // Somebody undoes what is written, or the kernel shows it in another form: no race with either.
+            let text = "the kernel shows another row than the one written".into();
+            self.hold_back(now, key, OpError::Kernel { errno: 0, text }, repeats);
+        }
+        if let (RowKey::Link(name), Row::Link(_, spec)) = (key, &row) {
+            self.links.entry(name.clone()).or_insert(Link {
+                up: true,
+                ifindex: None,
+            });
+            let held = self.entries.get(key).and_then(|entry| entry.held.row());
+            let made_anew = match held {
+                Some(Row::Link(_, held)) => !same_device(spec, held),
+                Some(_) | None => true,
+            };
+            for on in self.keys_on(name) {
+                self.edit(&on, |entry| {
+                    if made_anew && on != *key {
+                        entry.held.doubt();
+                    }
+                });
+            }
+        }
+        self.edit(key, |entry| {
+            entry.written = true;
+            // What was told meanwhile may be older or newer than the write: if newer, its word stands; if older, the
+            // notification of the write is still to come.
+            let shown = entry.held.row().is_some_and(|held| matches(&row, held));
+            if entry.wanted.is_none() && key.kind() == RowKind::Sysctl {
+                entry.held = Held::Absent;
+            } else if !told {
+                entry.held = Held::Has(row);
+            } else if !shown {
+                entry.repeats = entry.repeats.saturating_add(1);
+                if entry.held == Held::Absent {
+                    entry.held = Held::Unsure(row);
+                }
+            }
+        });
+    }
+
+    pub(super) fn was_removed(&mut self, key: &RowKey) {
+        self.stats.removes += 1;
+        self.forgive(key);
+        self.edit(key, |entry| entry.held = Held::Absent);
+    }
+
+    pub(super) fn failed(&mut self, now: Instant, key: &RowKey, error: OpError) {
+        self.stats.failures += 1;
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let attempts = entry
+            .failure
+            .as_ref()
+            .map_or(1, |failure| failure.attempts.saturating_add(1));
+        self.hold_back(now, key, error, attempts);
+        self.review(key);
+    }
+
+    /// No further attempt for a while.
+    pub(super) fn hold_back(&mut self, now: Instant, key: &RowKey, error: OpError, attempts: u32) {
+        let wait = match error {
+            OpError::Unsupported(_) => BACKOFF_MAX,
+            OpError::NoDevice(_) | OpError::Unreachable | OpError::Kernel { .. } => BACKOFF_MIN
+                .saturating_mul(1 << attempts.saturating_sub(1).min(16))
+                .min(BACKOFF_MAX),
+        };
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let retry_at = now + wait;
+        entry.failure = Some(Failure {
+            error,
+            attempts,
+            retry_at,
+        });
+        self.retries.insert((retry_at, key.clone()));
+    }
+
+    /// Forgets failures, so that the next attempt is not held back.
+    pub(super) fn forgive(&mut self, key: &RowKey) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && let Some(failure) = entry.failure.take()
+        {
+            self.retries.remove(&(failure.retry_at, key.clone()));
+        }
+    }
+
+    pub(super) fn retry_unreachable(&mut self) {
+        let retries = self.retries.iter();
+        let keys: Vec<RowKey> = retries
+            .filter(|(_, key)| {
+                let failure = self
+                    .entries
+                    .get(key)
+                    .and_then(|entry| entry.failure.as_ref());
+                failure.is_some_and(|failure| failure.error == OpError::Unreachable)
+            })
+            .map(|(_, key)| key.clone())
+            .collect();
+        for key in keys {
+            self.forgive(&key);
+            self.review(&key);
+        }
+    }
+}
+
+pub(super) fn nothing_there(error: &OpError) -> bool {
+    match error {
+        OpError::NoDevice(_) => true,
+        OpError::Kernel { errno, .. } => NOTHING_THERE.contains(errno),
+        OpError::Unreachable | OpError::Unsupported(_) => false,
+    }
+}

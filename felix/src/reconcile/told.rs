@@ -1,0 +1,134 @@
+//! What the kernel tells: read back, notified.
+
+use super::entry::{Held, devices, matches};
+use super::{Link, Reconciler};
+use crate::desired::{IfName, LinkSpec, Row, RowKey, RowKind};
+use crate::kernel::LinkState;
+
+impl Reconciler {
+    pub(super) fn row_set(&mut self, row: Row) {
+        let key = row.key();
+        if let Some(resync) = self.resyncs.get_mut(&key.kind()) {
+            resync.gone.remove(&key);
+            resync.known.insert(key.clone());
+        }
+        self.told(&key, Held::Has(row));
+    }
+
+    pub(super) fn row_gone(&mut self, key: &RowKey) {
+        if let Some(resync) = self.resyncs.get_mut(&key.kind()) {
+            resync.gone.insert(key.clone());
+            resync.known.insert(key.clone());
+        }
+        if self.entries.contains_key(key) {
+            self.told(key, Held::Absent);
+        }
+    }
+
+    pub(super) fn told(&mut self, key: &RowKey, held: Held) {
+        // Foreign rows count only where they may stand in the way of a wanted one: among routes.
+        let counts = held
+            .row()
+            .is_none_or(|row| key.kind() == RowKind::Route || self.ownership.owns(row));
+        if !counts && !self.entries.contains_key(key) {
+            return;
+        }
+        let fits = match (
+            self.entries
+                .get(key)
+                .and_then(|entry| entry.wanted.as_ref()),
+            &held,
+        ) {
+            (Some(wanted), Held::Has(held)) => matches(wanted, held),
+            _ => false,
+        };
+        if fits {
+            self.forgive(key);
+        }
+        self.edit(key, |entry| {
+            entry.repeats = match (fits, entry.programmed) {
+                (true, _) => 0,
+                (false, true) => entry.repeats.saturating_add(1),
+                (false, false) => entry.repeats,
+            };
+            entry.held = held;
+            entry.disturb();
+        });
+    }
+
+    pub(super) fn link_told(&mut self, link: &LinkState) {
+        if let Some(resync) = self.resyncs.get_mut(&RowKind::Link) {
+            resync.links.insert(link.ifname.clone());
+        }
+        let mut before = self.links.get(&link.ifname).copied();
+        let index = before.and_then(|before| before.ifindex);
+        if index.is_some_and(|index| index != link.ifindex) {
+            self.link_gone(&link.ifname);
+            before = None;
+        }
+        let now = Link {
+            up: link.up,
+            ifindex: Some(link.ifindex),
+        };
+        self.links.insert(link.ifname.clone(), now);
+        if before.is_some_and(|before| before.up == link.up) {
+            return;
+        }
+        for key in self.keys_on(&link.ifname) {
+            if link.up {
+                self.forgive(&key);
+            }
+            self.edit(&key, |entry| {
+                entry.disturb();
+                match key.kind() {
+                    RowKind::Route | RowKind::Neigh if !link.up => entry.held.doubt(),
+                    RowKind::Sysctl if link.up => entry.held.doubt(),
+                    RowKind::Link if !link.up && before.is_some() => entry.held.doubt(),
+                    RowKind::Link
+                    | RowKind::Addr
+                    | RowKind::Neigh
+                    | RowKind::Fdb
+                    | RowKind::Route
+                    | RowKind::Sysctl => {}
+                }
+            });
+        }
+        if link.up {
+            self.retry_unreachable();
+        }
+    }
+
+    pub(super) fn link_gone(&mut self, ifname: &IfName) {
+        self.links.remove(ifname);
+        for key in self.keys_on(ifname) {
+            self.edit(&key, |entry| {
+                entry.disturb();
+                let held = entry.held.row().map(devices).unwrap_or_default();
+                if held.iter().all(|device| device == ifname) && !held.is_empty() {
+                    entry.held = Held::Absent;
+                } else if held.contains(ifname) {
+                    entry.held.doubt();
+                }
+            });
+        }
+    }
+
+    /// Rows on a device, and the device's own.
+    pub(super) fn keys_on(&self, ifname: &IfName) -> Vec<RowKey> {
+        if self.ownership.is_workload(ifname) {
+            let keys = self.on_device.get(ifname);
+            return keys.into_iter().flatten().cloned().collect();
+        }
+        self.entries
+            .iter()
+            .filter(|(_, entry)| {
+                let waits_for = match &entry.wanted {
+                    Some(Row::Link(_, LinkSpec::Vxlan { parent, .. })) => parent.as_ref(),
+                    Some(_) | None => None,
+                };
+                waits_for == Some(ifname) || entry.devices().contains(ifname)
+            })
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+}
