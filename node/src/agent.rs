@@ -255,11 +255,11 @@ impl Agent {
             adopted = adopted => adopted.unwrap_or_default(),
             () = self.cancel.cancelled() => return None,
         };
-        let restarting = adopted.bgp_routes > 0;
+        let restarting = adopted.routes > 0;
         if restarting {
             info!(
-                routes = adopted.bgp_routes,
-                "BGP restarts: routes of the former process stay until peers have told theirs"
+                routes = adopted.routes,
+                "BGP restarts: routes of a former process stay until peers have told theirs"
             );
         }
         let task = BgpTask {

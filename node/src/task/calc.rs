@@ -109,7 +109,10 @@ impl CalcTask {
                     self.object(&key, seen.state, census);
                 }
             }
-            (InputKey::InSync(kind), _) => self.graph.handle_in_sync(kind),
+            (InputKey::InSync(kind), Input::InSync(revision)) => {
+                echoes.listed(kind, revision);
+                self.graph.handle_in_sync(kind);
+            }
             (InputKey::SelectionComplete, _) => progress.selection_complete = true,
             (_, Input::BgpRoute(change)) => self.graph.handle_bgp_route(change),
             (_, Input::KernelEvent(event)) => self.graph.handle_kernel_event(&event),
@@ -120,7 +123,7 @@ impl CalcTask {
                 }
                 self.graph.handle_kernel_in_sync();
             }
-            (key, Input::Object(_) | Input::Marker) => {
+            (key, Input::Object(_) | Input::InSync(_) | Input::Marker) => {
                 unreachable!("the inbox pairs {key:?} with another kind of value")
             }
         }
@@ -263,6 +266,12 @@ impl Echoes {
         }
     }
 
+    /// A kind was listed at `revision`: the watch is there now, and a store that was replaced counts anew.
+    fn listed(&mut self, kind: Kind, revision: Revision) {
+        self.watched.insert(kind, revision);
+        self.written.retain(|key, _| key.kind != kind);
+    }
+
     /// This process wrote `key` at `revision`; whether it is news.
     fn written(&mut self, key: &Key, revision: Revision) -> bool {
         let watched = self.watched.get(&key.kind).copied().unwrap_or(0);
@@ -354,6 +363,15 @@ mod tests {
         assert!(echoes.watched(&key(), 9));
         assert!(echoes.watched(&key(), 12));
         assert!(echoes.written.is_empty(), "nothing is kept for long");
+    }
+
+    #[test]
+    fn a_store_that_counts_anew_is_followed() {
+        let mut echoes = Echoes::default();
+        assert!(echoes.written(&key(), 900));
+        echoes.listed(Kind::Node, 3);
+        assert!(echoes.watched(&key(), 4));
+        assert!(echoes.written(&key(), 5));
     }
 
     #[test]

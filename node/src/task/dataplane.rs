@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use api::admin::Problem;
-use felix::desired::{IfName, RouteKind, Row, RowKey, RowKind};
+use felix::desired::{IfName, Row, RowKey, RowKind};
 use felix::kernel::{KernelEvent, Op};
-use felix::ownership::PROTOCOL_BGP;
 use felix::reconcile::Reconciler;
 use felix_io::{Kernel, Table};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -75,8 +74,8 @@ pub struct DataplaneView {
 /// What was in the kernel at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
-    /// Routes of BGP: a former process of ours still forwards.
-    pub bgp_routes: usize,
+    /// Routes of ours, to pods and to other nodes: a former process' packets still flow.
+    pub routes: usize,
 }
 
 /// What the dataplane's task is made of.
@@ -319,7 +318,7 @@ impl DataplaneTask {
             Ok(events) => {
                 if let Some(adopted) = adopted.take() {
                     // The receiver is the start of the process; without it nobody needs to know.
-                    let _ = adopted.send(count_adopted(&events));
+                    let _ = adopted.send(self.adopted(&events));
                 }
                 self.calc.whole_kernel(events);
                 state.resync_due = (!self.refresh.is_zero()).then(|| Instant::now() + self.refresh);
@@ -328,6 +327,16 @@ impl DataplaneTask {
                 warn!(%error, "reading the kernel failed; trying again");
                 state.resync_due = Some(Instant::now() + RETRY_EVERY);
             }
+        }
+    }
+
+    fn adopted(&self, events: &[KernelEvent]) -> Adopted {
+        let ours = |event: &&KernelEvent| match event {
+            KernelEvent::RowSet(row @ Row::Route(..)) => self.reconciler.ownership().owns(row),
+            _ => false,
+        };
+        Adopted {
+            routes: events.iter().filter(ours).count(),
         }
     }
 
@@ -357,19 +366,6 @@ const TABLES: [(Table, RowKind); 5] = [
     (Table::Neighbours, RowKind::Neigh),
     (Table::Fdb, RowKind::Fdb),
 ];
-
-fn count_adopted(events: &[KernelEvent]) -> Adopted {
-    let bgp_routes = events
-        .iter()
-        .filter(|event| match event {
-            KernelEvent::RowSet(Row::Route(_, spec)) => {
-                spec.protocol == PROTOCOL_BGP && spec.kind == RouteKind::Unicast
-            }
-            _ => false,
-        })
-        .count();
-    Adopted { bgp_routes }
-}
 
 /// Waits until `at`, for ever without one.
 async fn until(at: Option<Instant>) {

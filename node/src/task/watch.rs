@@ -1,18 +1,16 @@
 //! Watching the datastore: every object of the kinds the calculation needs, into its mailbox.
 //!
-//! List, then watch from the listing's revision. When the watch ends (the store went away, or its history no longer
-//! reaches back) all is listed again, and what is missing from the new listing is told as deleted. Until the first
-//! listing nothing is in sync; after it the calculation goes on with what it knows while the store is away.
+//! Until the first listing nothing is in sync; after it the calculation goes on with what it knows while the store is
+//! away.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::key::{Key, Kind};
+use api::key::Kind;
 use api::object::Object;
 use api::validate::validate;
-use datastore::store::{KeyValue, Revision, Store, StoreError, WatchEvent};
-use futures_util::StreamExt;
+use datastore::store::{KeyValue, Store, WatchEvent};
+use datastore::watcher::{Update, Watcher};
 use ipam::Ipam;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -49,86 +47,53 @@ impl WatchTask {
     }
 
     async fn follow(self) {
-        let mut known = BTreeSet::new();
-        let mut backoff = BACKOFF.0;
-        let mut away = false;
-        loop {
-            match self.once(&mut known, &mut away).await {
-                // The history was too short: listing again mends it at once.
-                StoreError::Gone { wanted, oldest } => {
-                    info!(wanted, oldest, "datastore history compacted: listing again");
-                    backoff = BACKOFF.0;
-                    continue;
-                }
-                error => {
-                    warn!(socket = self.socket, %error, "datastore lost; going on with what is known");
-                    // A watch that had stood begins the waits anew.
-                    if !away {
-                        backoff = BACKOFF.0;
-                    }
-                    away = true;
-                }
-            }
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF.1);
-        }
-    }
-
-    /// One listing and the watch after it, until that ends.
-    async fn once(&self, known: &mut BTreeSet<Key>, away: &mut bool) -> StoreError {
-        let listing = match self.store.list(&self.kinds).await {
-            Ok(listing) => listing,
-            Err(error) => return error,
+        let backoff = |attempt: u32| -> futures_util::future::BoxFuture<'static, ()> {
+            let doubled = BACKOFF
+                .0
+                .saturating_mul(1 << attempt.saturating_sub(1).min(10));
+            Box::pin(tokio::time::sleep(doubled.min(BACKOFF.1)))
         };
-        if std::mem::take(away) {
-            info!(
-                socket = self.socket,
-                revision = listing.revision,
-                "datastore is back"
-            );
-        }
-        let present: BTreeSet<Key> = listing.items.iter().map(|item| item.key.clone()).collect();
-        for gone in known.difference(&present) {
-            self.absent(gone.clone(), listing.revision);
-        }
-        *known = present;
-        // What changed between two watches was not observed.
-        self.ipam.forget();
-        for item in &listing.items {
-            self.present(item);
-        }
-        for kind in &self.kinds {
-            self.calc.in_sync(*kind);
-        }
-        let mut watch = self.store.watch(self.kinds.clone(), listing.revision);
+        let mut watcher = Watcher::new(Arc::clone(&self.store), self.kinds.clone(), backoff);
+        let mut lost = false;
         loop {
-            let event = watch.next().await;
-            if let Some(Ok(event)) = &event {
-                self.ipam.observe(event);
-            }
-            match event {
-                Some(Ok(WatchEvent::Put(item))) => {
-                    known.insert(item.key.clone());
-                    self.present(&item);
+            let update = watcher.next().await;
+            if let Update::Lost(error) = &update {
+                if !std::mem::replace(&mut lost, true) {
+                    warn!(socket = self.socket, %error, "datastore lost; going on with what is known");
                 }
-                Some(Ok(WatchEvent::Delete { key, revision })) => {
-                    known.remove(&key);
-                    self.absent(key, revision);
-                }
-                Some(Ok(WatchEvent::Progress(_))) => {}
-                Some(Err(error)) => return error,
-                None => return StoreError::Unavailable("the watch ended".into()),
+                continue;
             }
+            if std::mem::take(&mut lost) {
+                info!(socket = self.socket, "datastore is back");
+            }
+            self.update(update);
         }
     }
 
-    fn present(&self, item: &KeyValue) {
-        self.calc.object(item.key.clone(), seen(item));
-    }
-
-    fn absent(&self, key: Key, revision: Revision) {
-        let state = State::Absent;
-        self.calc.object(key, Seen { revision, state });
+    fn update(&self, update: Update) {
+        match update {
+            Update::Put(item) => {
+                self.ipam.observe(&WatchEvent::Put(item.clone()));
+                self.calc.object(item.key.clone(), seen(&item));
+            }
+            Update::Delete { key, revision } => {
+                let gone = WatchEvent::Delete {
+                    key: key.clone(),
+                    revision,
+                };
+                self.ipam.observe(&gone);
+                let state = State::Absent;
+                self.calc.object(key, Seen { revision, state });
+            }
+            Update::InSync(revision) => {
+                // What was listed rather than watched may have left gaps in what IPAM observed.
+                self.ipam.forget();
+                for kind in &self.kinds {
+                    self.calc.in_sync(*kind, revision);
+                }
+            }
+            Update::Lost(_) => {}
+        }
     }
 }
 

@@ -41,8 +41,10 @@ pub enum InputKey {
 pub enum Input {
     /// For [`InputKey::Object`] and [`InputKey::Echo`].
     Object(Seen),
-    /// The key says it.
+    /// For [`InputKey::SelectionComplete`]: the key says it.
     Marker,
+    /// For [`InputKey::InSync`]: the revision at which it was so.
+    InSync(Revision),
     /// For [`InputKey::BgpRoute`].
     BgpRoute(RouteChange),
     /// For a device, an address or a row of the kernel.
@@ -93,8 +95,8 @@ impl Inbox {
     }
 
     /// Every object of a kind that the datastore held was told.
-    pub fn in_sync(&self, kind: Kind) {
-        self.0.put(InputKey::InSync(kind), Input::Marker);
+    pub fn in_sync(&self, kind: Kind, revision: Revision) {
+        self.0.put(InputKey::InSync(kind), Input::InSync(revision));
     }
 
     /// The best BGP route of a prefix changed.
