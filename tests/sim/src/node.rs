@@ -52,10 +52,6 @@ pub struct Node {
     pub accepted: u64,
     /// What the speaker told, newest last.
     pub events: Vec<Event>,
-    /// Something came in since its machines last came to rest.
-    pub awake: bool,
-    /// When its agent next wants to be woken.
-    pub deadline: Option<Instant>,
 }
 
 /// The real machines.
@@ -70,6 +66,7 @@ pub struct Agent {
     known: Vec<Key>,
     list_again_at: Option<Instant>,
     originations_told: bool,
+    selection_complete: bool,
 }
 
 /// How an agent starts.
@@ -102,6 +99,7 @@ impl Agent {
             known: Vec::new(),
             list_again_at: None,
             originations_told: false,
+            selection_complete: false,
         };
         kernel.forget_events();
         agent.read_back(kernel);
@@ -118,18 +116,20 @@ impl Agent {
             RowKind::Sysctl,
         ];
         self.graph.handle_kernel_resync();
-        for event in kernel.dump() {
-            self.graph.handle_kernel_event(&event);
-            self.reconciler.kernel_event(&event);
-        }
-        self.graph.handle_kernel_in_sync();
         for kind in KINDS {
             self.reconciler.resync_begin(kind);
+            if kind == RowKind::Link {
+                kernel
+                    .dump()
+                    .iter()
+                    .for_each(|event| self.kernel_event(event));
+            }
             for row in kernel.rows().filter(|row| row.key().kind() == kind) {
                 self.reconciler.resync_entry(row.clone());
             }
             self.reconciler.resync_end(kind);
         }
+        self.graph.handle_kernel_in_sync();
     }
 
     /// Gives an object to the graph, as the watch would.
@@ -196,7 +196,7 @@ impl Agent {
 
     /// One round through graph, reconciler and kernel, and between graph and speaker. Whether anything moved.
     pub fn turn(&mut self, now: Instant, kernel: &mut Kernel, events: &mut Vec<Event>) -> bool {
-        let mut moved = false;
+        let mut moved = self.turn_speaker(now, events);
         self.graph.flush();
         while let Some((key, row)) = self.graph.poll_desired() {
             moved = true;
@@ -205,10 +205,13 @@ impl Agent {
                 None => self.reconciler.remove(&key),
             }
         }
+        // Only behind the rows of everything that was known by then.
         if self.graph.in_sync() {
             self.reconciler.allow_deletes();
         }
-        moved |= self.turn_speaker(now, events);
+        if self.selection_complete {
+            self.reconciler.allow_bgp_deletes();
+        }
         while let Some(op) = self.reconciler.poll_op(128) {
             moved = true;
             let key = match &op {
@@ -250,7 +253,7 @@ impl Agent {
         }
         while let Some(event) = self.speaker.poll_event() {
             if event == Event::SelectionComplete {
-                self.reconciler.allow_bgp_deletes();
+                self.selection_complete = true;
             }
             events.push(event);
         }
