@@ -7,7 +7,7 @@
 //! | ended by | next attempt |
 //! |---|---|
 //! | the far end closing an established session | at once (the peer restarts) |
-//! | a failed or slow connect, a close before Established | ConnectRetryTime, jittered: state Active |
+//! | a failed connect, a close before Established | 0.25 s, doubling to ConnectRetryTime, jittered: state Active |
 //! | an error, sent or received | 5 s, doubling to 30 s, forgotten after 300 s: state Idle (RFC 4271 §8.1.1, IdleHoldTime) |
 //! | our own reset | at once |
 
@@ -32,7 +32,9 @@ const IDLE_HOLD_TIME: Duration = Duration::from_secs(5);
 const IDLE_HOLD_TIME_MAX: Duration = Duration::from_secs(30);
 /// Errors older than this do not lengthen the next IdleHoldTime.
 const ERRORS_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
-/// Attempts are never closer than this.
+/// After the first failed attempt. Nodes that start together refuse each other while their listeners come up.
+const RETRY_TIME_FIRST: Duration = Duration::from_millis(250);
+/// ConnectRetryTime is never shorter than this.
 const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
 /// A session that stood shorter than this is retried like one that never stood.
 const SESSION_WORTH_HURRY: Duration = Duration::from_secs(1);
@@ -45,6 +47,8 @@ pub(crate) struct Peer {
     connections: Vec<Connection>,
     wait: Wait,
     errors: u32,
+    /// Attempts that failed since a session stood, or since the start.
+    failed_attempts: u32,
     last_error_at: Option<Instant>,
     /// Why the last connection ended.
     pub(crate) last_error: Option<DownReason>,
@@ -118,6 +122,7 @@ impl Peer {
             connections: Vec::new(),
             wait,
             errors: 0,
+            failed_attempts: 0,
             last_error_at: None,
             last_error: None,
             since: now,
@@ -257,6 +262,7 @@ impl Peer {
         let before = self.state();
         self.stop(cx, notification);
         self.errors = 0;
+        self.failed_attempts = 0;
         self.wait = if self.config.passive {
             Wait::Incoming
         } else {
@@ -410,6 +416,7 @@ impl Peer {
     /// judged here and not when its connection comes in: a peer that decides a collision the other way may have
     /// opened one, but will not send KEEPALIVE on it.
     fn became_established(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        self.failed_attempts = 0;
         let others: Vec<ConnId> = self
             .connections
             .iter()
@@ -477,7 +484,10 @@ impl Peer {
             | DownReason::PeerRestarted
             | DownReason::ConnectFailed(_)
             | DownReason::Collision => {
-                Wait::Retry(soon(cx, self.config.connect_retry_time.max(RETRY_TIME_MIN)))
+                let growing = RETRY_TIME_FIRST * 2_u32.saturating_pow(self.failed_attempts.min(8));
+                self.failed_attempts = self.failed_attempts.saturating_add(1);
+                let longest = self.config.connect_retry_time.max(RETRY_TIME_MIN);
+                Wait::Retry(soon(cx, growing.min(longest)))
             }
             DownReason::NotificationSent(_)
             | DownReason::NotificationReceived(_)
