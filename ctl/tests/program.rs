@@ -1,4 +1,5 @@
 //! The real program against an embedded store served by the test, and against an agent played by the test.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
