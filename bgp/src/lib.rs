@@ -1,7 +1,26 @@
 //! A BGP speaker in memory: wire, session, rib, policy, speaker.
 //!
 //! Bytes, connections' fates, deadlines and configuration go in; bytes, connection requests, Loc-RIB changes and
-//! events come out. There is no socket, clock, thread or randomness here: time and the seed are arguments.
+//! events come out. There is no socket, clock, thread or randomness here: time and the seed are arguments. Kernel routes
+//! are not its business either: whoever reads [`route::RouteChange`] decides what becomes of them.
+//!
+//! ```text
+//!            config ──────────────┐
+//!                                 ▼
+//!  bytes ─► wire ─► session ─► speaker ─► rib: Adj-RIBs-In ─► decision ─► Loc-RIB ─► route changes
+//!  bytes ◄─ wire ◄─────────────────────── Adj-RIB-Out, one per group of peers ◄┘
+//! ```
+//!
+//! | Area | Standards |
+//! |---|---|
+//! | messages, attributes | see [`wire`] |
+//! | FSM, collision, timers | RFC 4271 §6.8, §8, §10; 6286; 9687 |
+//! | decision, loops, next hops | RFC 4271 §5.1, §9; 1997; 4456 |
+//! | refresh | RFC 2918, 7313 (answered, never asked for: the Adj-RIB-In keeps what policy refuses) |
+//! | graceful restart | RFC 4724, both sides |
+//! | prefix limit, shutdown reasons | RFC 4486 |
+//!
+//! Not here: add-path, long-lived graceful restart, roles, dynamic neighbours.
 #![forbid(unsafe_code)]
 
 pub mod action;

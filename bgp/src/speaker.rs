@@ -23,13 +23,13 @@ use crate::route::{Origination, RouteChange};
 use crate::session::connection::Connection;
 use crate::session::jitter::Jitter;
 use crate::session::offer::{Offer, OwnRestart};
-use crate::session::peer::{Context, Down, Peer, PeerOutput};
+use crate::session::peer::{Context, Peer};
 use crate::types::{AfiSafi, ConnId, PeerName};
-use crate::wire::refresh::{RefreshKind, RouteRefresh};
 
 mod configure;
 mod restart;
 mod routes;
+mod sessions;
 mod view;
 
 use restart::{Awaiting, Retention};
@@ -445,78 +445,6 @@ impl Speaker {
     fn note_writable(&mut self, conn: ConnId) {
         if self.noted.insert(conn) {
             self.writable.push_back(conn);
-        }
-    }
-
-    fn take_outputs(&mut self, id: SourceId) {
-        while let Some(output) = self.slots.get_mut(&id).and_then(|slot| slot.peer.poll()) {
-            match output {
-                PeerOutput::Up(conn) => self.session_up(id, conn),
-                PeerOutput::Down(down) => self.session_down(id, down),
-                PeerOutput::Failed(reason) => {
-                    let peer = self.slots[&id].peer.name.clone();
-                    self.events
-                        .push_back(Event::ConnectionFailed { peer, reason });
-                }
-                PeerOutput::Update(update) => self.update(id, *update),
-                PeerOutput::Refresh(refresh) => self.refresh(id, refresh),
-            }
-        }
-    }
-
-    fn session_up(&mut self, id: SourceId, conn: ConnId) {
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
-        slot.disabled.clear();
-        let Some(connection) = slot.peer.connection_mut(conn) else {
-            return;
-        };
-        let Some(agreement) = connection.agreement() else {
-            return;
-        };
-        let (router_id, remote) = (agreement.router_id, connection.remote);
-        let source = self.rib.table.source_mut(id);
-        source.kind = agreement.kind;
-        source.client = slot.peer.config.route_reflector_client;
-        if source.router_id != router_id {
-            source.router_id = router_id;
-            self.rib.table.reconsider(id);
-        }
-        let peer = self.slots[&id].peer.name.clone();
-        self.events.push_back(Event::SessionUp {
-            peer,
-            router_id,
-            remote,
-        });
-        self.restart_session_up(id);
-        self.join_groups(id);
-    }
-
-    fn session_down(&mut self, id: SourceId, down: Down) {
-        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
-            self.rib.leave(id, family);
-        }
-        let routes_kept = self.restart_session_down(id, down.restart.as_ref());
-        self.noted.remove(&down.conn);
-        let peer = self.slots[&id].peer.name.clone();
-        self.events.push_back(Event::SessionDown {
-            peer,
-            reason: down.reason,
-            routes_kept,
-        });
-    }
-
-    fn refresh(&mut self, id: SourceId, refresh: RouteRefresh) {
-        let Some(agreement) = self.slots.get(&id).and_then(|slot| slot.peer.agreement()) else {
-            return;
-        };
-        // RFC 2918 §4: a family that was not negotiated is ignored. We never ask, so markers mean nothing to us.
-        if let (Some(family), RefreshKind::Request) = (refresh.family.known(), refresh.kind)
-            && agreement.families.contains(&family)
-        {
-            let enhanced = agreement.enhanced_refresh;
-            self.rib.refresh(id, family, enhanced);
         }
     }
 

@@ -275,8 +275,22 @@ async fn a_session_with_md5_stands_and_one_with_another_key_does_not() {
         move |peer: &mut PeerConfig| peer.password = Some(Password(text.into()))
     };
     let (mut first, mut second, mut second_config) = pair(key("secret")).await;
+    let begun = second
+        .event("session or failure", |event| {
+            matches!(
+                event,
+                Event::SessionUp { .. } | Event::ConnectionFailed { .. }
+            )
+        })
+        .await;
+    if let Event::ConnectionFailed { reason, .. } = &begun
+        && reason.to_string().contains("os error 92")
+    {
+        eprintln!("skipped: this kernel has no TCP MD5 signatures (CONFIG_TCP_MD5SIG)");
+        return;
+    }
+    assert!(matches!(begun, Event::SessionUp { .. }), "{begun:?}");
     first.session_up().await;
-    second.session_up().await;
     for peer in second_config.peers.values_mut() {
         peer.password = Some(Password("other".into()));
     }

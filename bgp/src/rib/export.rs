@@ -267,6 +267,9 @@ mod tests {
         assert_eq!(sent(None, &to(PeerKind::Ibgp)), Ok(Some(NextHop::V4(SELF))));
         assert_eq!(sent(far, &to(PeerKind::Ibgp)), Ok(far));
         assert_eq!(sent(far, &to(PeerKind::Ebgp)), Ok(Some(NextHop::V4(SELF))));
+        let mut own_address = to(PeerKind::Ibgp);
+        own_address.next_hop = NextHopMode::SelfAddress;
+        assert_eq!(sent(far, &own_address), Ok(Some(NextHop::V4(SELF))));
         let mut v6 = to(PeerKind::Ibgp);
         v6.family = AfiSafi::Ipv6Unicast;
         assert_eq!(sent(None, &v6), Err(NotFor::NoNextHop));

@@ -210,7 +210,7 @@ impl Table {
         id
     }
 
-    /// Gives the id of a prefix back once nothing names it.
+    /// Gives the id of a prefix back once nothing names it: no path, no best route, no Adj-RIB-Out, no queue.
     pub(crate) fn free_if_unused(&mut self, id: PrefixId) {
         let entry = &mut self.entries[id.index()];
         let used = !entry.paths.is_empty()

@@ -429,6 +429,7 @@ impl Connection {
         None
     }
 
+    /// Events 11 and 19.
     fn send_keepalive(&mut self, now: Instant) {
         // Keepalives that wait for room say nothing twice; an unsent OPEN is never followed by more than one.
         if self.stalled_since.is_none() || matches!(self.state, State::OpenConfirm(_)) {

@@ -1,4 +1,5 @@
-//! What the speaker does when a session comes up, goes down or says something.
+//! What the speaker does when a session comes up, goes down or says something: the one place where what a peer's FSM
+//! let through reaches the routes.
 
 use crate::event::Event;
 use crate::rib::source::SourceId;

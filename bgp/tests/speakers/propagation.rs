@@ -219,6 +219,7 @@ fn both_families_share_a_session_and_a_route_without_next_hop_of_its_family_is_t
     let route = network.nodes[1].fib[&with].best.clone().expect("present");
     assert_eq!(route.next_hops, vec![next_hop.expect("an address")]);
     assert!(!network.has_route(1, without));
+    assert!(network.is_established(0, 1) && network.is_established(1, 0));
     let withheld = Event::NotAdvertised {
         peer: peer_name(1),
         prefix: without,

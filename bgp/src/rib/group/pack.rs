@@ -231,7 +231,7 @@ impl Group {
 }
 
 impl Chunk {
-    /// What was written since the last part is for this audience.
+    /// What was written since the last part is for this audience; nothing written makes no part.
     fn close_part(&mut self, audience: Audience) {
         let end = self.bytes.len();
         if self.parts.last().map_or(0, |part| part.end) < end {

@@ -307,6 +307,10 @@ fn a_member_that_does_not_read_costs_bounded_memory_and_catches_up() {
         "it was set back"
     );
     bench.check();
+    assert_eq!(
+        bench.rib.groups[0].log_octets, 0,
+        "everybody has everything"
+    );
 }
 
 #[test]

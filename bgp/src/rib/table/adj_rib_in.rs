@@ -89,7 +89,8 @@ impl Table {
         }
     }
 
-    /// Removes a source's routes of a family; only stale ones if `stale_only`. Returns how many.
+    /// Removes a source's routes of a family; only stale ones if `stale_only`. Returns how many. Walks the table until
+    /// the last one is found.
     pub(crate) fn purge(&mut self, source: SourceId, family: AfiSafi, stale_only: bool) -> usize {
         let counts = self.source(source).counts[slot(family)];
         let expected = if stale_only {

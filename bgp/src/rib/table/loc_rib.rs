@@ -35,7 +35,8 @@ impl Table {
         self.undecided.pop_front()
     }
 
-    /// Runs the decision process for a prefix; true when what is to be advertised may have changed.
+    /// Runs the decision process for a prefix; true when what is to be advertised may have changed. A change of the stale
+    /// mark alone is reported to the Loc-RIB's reader, but nothing to advertise.
     pub(crate) fn decide(&mut self, id: PrefixId) -> bool {
         self.entries[id.index()].undecided = false;
         let entry = &self.entries[id.index()];

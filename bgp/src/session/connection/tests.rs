@@ -328,6 +328,7 @@ fn a_hold_time_of_zero_needs_no_keepalives() {
     session.receive(&keepalive());
     assert!(session.connection.is_established());
     assert_eq!(session.connection.deadline(), None);
+    assert!(session.wait(100_000 * SECOND).is_none());
 }
 
 #[test]
