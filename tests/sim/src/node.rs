@@ -52,6 +52,10 @@ pub struct Node {
     pub accepted: u64,
     /// What the speaker told, newest last.
     pub events: Vec<Event>,
+    /// Something came in since its machines last came to rest.
+    pub awake: bool,
+    /// When its agent next wants to be woken.
+    pub deadline: Option<Instant>,
 }
 
 /// The real machines.
