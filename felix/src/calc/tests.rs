@@ -1,6 +1,7 @@
 //! The graph as its users see it: facts in, rows, configuration and originations out.
 
 mod property;
+mod reference;
 mod world;
 
 use std::net::IpAddr;
@@ -40,26 +41,32 @@ fn text(spec: &RouteSpec) -> String {
     format!("{kind}{}proto {}{scope}{mtu}", hops.concat(), spec.protocol)
 }
 
-/// The planned route to a destination, in the words of iproute2.
-fn fib(world: &World, dst: &str) -> Option<String> {
-    let dst = prefix(dst);
-    let routes: Vec<String> = world
+/// All planned routes, in the words of iproute2.
+fn fibs(world: &World) -> Vec<(IpNet, String)> {
+    world
         .rows
         .values()
         .filter_map(|row| match row {
-            Row::Route(key, spec) if key.dst == dst => {
+            Row::Route(key, spec) => {
                 let metric = if key.metric == 0 {
                     String::new()
                 } else {
                     format!(" metric {}", key.metric)
                 };
-                Some(format!("{}{metric}", text(spec)))
+                Some((key.dst, format!("{}{metric}", text(spec))))
             }
             _ => None,
         })
-        .collect();
+        .collect()
+}
+
+/// The planned route to a destination.
+fn fib(world: &World, dst: &str) -> Option<String> {
+    let dst = prefix(dst);
+    let mut routes = fibs(world);
+    routes.retain(|(at, _)| *at == dst);
     assert!(routes.len() <= 1, "{routes:?}");
-    routes.into_iter().next()
+    routes.pop().map(|(_, route)| route)
 }
 
 /// Two nodes in one subnet and one in another, one pool, each node with a block.

@@ -1,5 +1,5 @@
 //! Outputs depend on the present facts only: whatever the history, a graph gives what a new one gives that is told the
-//! same facts at once.
+//! same facts at once; and its routes are those of a plain reading of the rules.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::Settings;
+use super::fibs;
+use super::reference::{Facts, Host};
 use super::world::{
     World, addr, affinity, bgp_config, bgp_peer, bgp_route, block, endpoint, link, node, pool,
     route,
@@ -212,6 +214,34 @@ fn assert_same(incremental: &World, whole: &World, what: &str) {
     }
 }
 
+fn assert_routes(world: &World, present: &BTreeMap<Id, Fact>) {
+    let mut bgp = BTreeMap::new();
+    let mut host = Host::default();
+    for fact in present.values() {
+        match fact {
+            Fact::Object(..) => {}
+            Fact::Bgp(change) => {
+                if let Some(best) = &change.best {
+                    bgp.insert(change.prefix, best.next_hops.clone());
+                }
+            }
+            Fact::Kernel(KernelEvent::Link(link)) => host.link = Some((link.up, link.mtu_bytes)),
+            Fact::Kernel(KernelEvent::HostAddr { .. }) => host.addr = true,
+            Fact::Kernel(KernelEvent::RowSet(_)) => host.default = true,
+            Fact::Kernel(_) => {}
+        }
+    }
+    let facts = Facts {
+        objects: &world.objects,
+        bgp: &bgp,
+        host,
+    };
+    let mut planned = fibs(world);
+    planned.sort();
+    let expected: Vec<_> = facts.routes().into_iter().collect();
+    assert_eq!(planned, expected);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -232,6 +262,8 @@ proptest! {
         assert_same(&world, &at_once(present.values(), 1), "in order");
         assert_same(&world, &at_once(present.values().rev(), 1), "in reverse");
         assert_same(&world, &at_once(present.values(), 2), "each twice");
+
+        assert_routes(&world, &present);
 
         // All objects and routes away: nothing of theirs is left. And back again.
         let before = (world.rows.clone(), world.originations.clone());

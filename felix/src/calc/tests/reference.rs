@@ -1,0 +1,199 @@
+//! The rules for routes read plainly, over all facts at once and without any index: what the graph's are compared with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use api::ipam::{AffinityState, IPAMBlock};
+use api::key::Key;
+use api::node::Node;
+use api::object::Object;
+use api::pool::{EncapMode, IPPoolSpec};
+use ipnet::IpNet;
+
+/// The host: one uplink `eth0`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Host {
+    /// Up, and its MTU; absent while no such device was told.
+    pub(super) link: Option<(bool, u32)>,
+    /// It carries 10.0.0.1/24.
+    pub(super) addr: bool,
+    /// There is a default route via 10.0.0.254.
+    pub(super) default: bool,
+}
+
+pub(super) struct Facts<'a> {
+    pub(super) objects: &'a BTreeMap<Key, Object>,
+    pub(super) bgp: &'a BTreeMap<IpNet, Vec<IpAddr>>,
+    pub(super) host: Host,
+}
+
+macro_rules! all {
+    ($facts:expr, $variant:ident) => {
+        $facts.objects.values().filter_map(|object| match object {
+            Object::$variant(object) => Some(object),
+            _ => None,
+        })
+    };
+}
+
+impl Facts<'_> {
+    /// Destination → route in the words of iproute2, for node `n1`.
+    pub(super) fn routes(&self) -> BTreeMap<IpNet, String> {
+        let blocks = all!(self, IPAMBlock).flat_map(|block| {
+            let addrs = block.spec.cidr.subnets(32).unwrap();
+            addrs.chain([block.spec.cidr])
+        });
+        let claims = all!(self, BlockAffinity).map(|claim| claim.spec.cidr);
+        let pods = all!(self, WorkloadEndpoint).flat_map(|pod| pod.spec.ip_networks.clone());
+        let known: BTreeSet<IpNet> = blocks
+            .chain(claims)
+            .chain(pods)
+            .chain(self.bgp.keys().copied())
+            .collect();
+        known
+            .into_iter()
+            .filter_map(|dst| Some((dst, self.route(dst)?)))
+            .collect()
+    }
+
+    fn node(&self, name: &str) -> Option<&Node> {
+        all!(self, Node).find(|node| node.metadata.name == name)
+    }
+
+    fn own_net(&self) -> Option<IpNet> {
+        self.node("n1")?.spec.bgp.as_ref()?.ipv4_address
+    }
+
+    fn pool(&self, dst: IpNet) -> Option<&IPPoolSpec> {
+        let mut pools: Vec<_> = all!(self, IPPool)
+            .filter(|pool| pool.spec.cidr.contains(&dst))
+            .collect();
+        pools.sort_by_key(|pool| {
+            let length = pool.spec.cidr.prefix_len();
+            (std::cmp::Reverse(length), pool.metadata.name.clone())
+        });
+        pools.first().map(|pool| &pool.spec)
+    }
+
+    fn has_parent(&self) -> bool {
+        let own = self.own_net().map(|net| net.addr());
+        own == Some("10.0.0.1".parse().unwrap()) && self.host.addr && self.host.link.is_some()
+    }
+
+    fn mtu(&self, overhead: u32) -> String {
+        match self.host.link {
+            Some((_, mtu)) if self.has_parent() => format!(" mtu {}", mtu - overhead),
+            _ => String::new(),
+        }
+    }
+
+    fn route(&self, dst: IpNet) -> Option<String> {
+        let single = dst.prefix_len() == 32;
+        let pod = all!(self, WorkloadEndpoint)
+            .find(|pod| pod.spec.node == "n1" && pod.spec.ip_networks.contains(&dst));
+        if let Some(pod) = pod {
+            let dev = &pod.spec.interface_name;
+            return Some(format!("dev {dev} proto 3 scope link metric 1024"));
+        }
+        let vxlan_on = all!(self, IPPool).any(|pool| pool.spec.vxlan_mode != EncapMode::Never);
+        let own_tunnel = self
+            .node("n1")
+            .and_then(|node| node.spec.ipv4_vxlan_tunnel_addr);
+        if vxlan_on && own_tunnel.map(|addr| IpNet::from(IpAddr::V4(addr))) == Some(dst) {
+            return None;
+        }
+        let pool = self.pool(dst);
+        let tunnelled = pool.is_some_and(|pool| {
+            pool.vxlan_mode != EncapMode::Never || pool.ipip_mode != EncapMode::Never
+        });
+        let block = all!(self, IPAMBlock).find(|block| block.spec.cidr == dst);
+        if tunnelled && let Some(holder) = self.borrower(dst).filter(|holder| holder != "n1") {
+            return self.to_node(dst, pool?, &holder);
+        }
+        if self.is_mine(dst, block) {
+            let protocol = if tunnelled { 80 } else { 12 };
+            return (!single).then(|| format!("blackhole proto {protocol}"));
+        }
+        if tunnelled {
+            return self.to_node(dst, pool?, owner(block?)?);
+        }
+        let mut hops: Vec<String> = self
+            .bgp
+            .get(&dst)?
+            .iter()
+            .filter_map(|hop| self.resolve(*hop))
+            .collect();
+        hops.sort();
+        hops.dedup();
+        let hops: String = hops.concat();
+        (!hops.is_empty()).then(|| format!("{hops}proto 12 metric 1024"))
+    }
+
+    /// The node an address is held by, when it is not the owner of the block: the first block by name that says so.
+    fn borrower(&self, dst: IpNet) -> Option<String> {
+        all!(self, IPAMBlock).find_map(|block| {
+            let mut addrs = block.spec.cidr.subnets(32).unwrap();
+            let slot = addrs.position(|addr| addr == dst)?;
+            let attribute = &block.spec.attributes[block.spec.allocations[slot]?];
+            let holder = attribute.secondary.get("node")?;
+            (owner(block) != Some(holder.as_str())).then(|| holder.clone())
+        })
+    }
+
+    fn is_mine(&self, dst: IpNet, block: Option<&IPAMBlock>) -> bool {
+        match block {
+            Some(block) => owner(block) == Some("n1"),
+            None => all!(self, BlockAffinity).any(|claim| {
+                claim.spec.cidr == dst
+                    && claim.spec.node == "n1"
+                    && claim.spec.state != AffinityState::Pending
+            }),
+        }
+    }
+
+    fn to_node(&self, dst: IpNet, pool: &IPPoolSpec, name: &str) -> Option<String> {
+        let node = self.node(name)?;
+        let addr = node.spec.bgp.as_ref()?.ipv4_address?.addr();
+        let vxlan = pool.vxlan_mode != EncapMode::Never;
+        let mode = if vxlan {
+            pool.vxlan_mode
+        } else {
+            pool.ipip_mode
+        };
+        let near = self.own_net().is_some_and(|net| net.contains(&addr));
+        if mode == EncapMode::CrossSubnet && near && self.has_parent() {
+            return Some(format!("via {addr} dev eth0 onlink proto 80"));
+        }
+        if !vxlan {
+            return Some(format!(
+                "via {addr} dev tunl0 onlink proto 80{}",
+                self.mtu(20)
+            ));
+        }
+        let tunnel = node.spec.ipv4_vxlan_tunnel_addr?;
+        Some(if IpNet::from(IpAddr::V4(tunnel)) == dst {
+            "dev vxlan.calico proto 3 scope link".to_owned()
+        } else {
+            let mtu = self.mtu(50);
+            format!("via {tunnel} dev vxlan.calico onlink proto 3{mtu}")
+        })
+    }
+
+    fn resolve(&self, hop: IpAddr) -> Option<String> {
+        let (up, _) = self.host.link?;
+        let connected: IpNet = "10.0.0.0/24".parse().unwrap();
+        let own: IpAddr = "10.0.0.1".parse().unwrap();
+        if !up || (self.host.addr && hop == own) {
+            None
+        } else if self.host.addr && connected.contains(&hop) {
+            Some(format!("via {hop} dev eth0 "))
+        } else {
+            let via = "via 10.0.0.254 dev eth0 ".to_owned();
+            self.host.default.then_some(via)
+        }
+    }
+}
+
+fn owner(block: &IPAMBlock) -> Option<&str> {
+    block.spec.affinity.as_deref()?.strip_prefix("host:")
+}
