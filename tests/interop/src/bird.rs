@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lab::NetNs;
 
-use crate::eventually;
+use crate::{daemon, eventually};
 
 mod config;
 mod route;
@@ -46,11 +46,7 @@ impl Bird {
     /// Where the program is, on PATH or where Debian installs it.
     #[must_use]
     pub fn find() -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .chain([PathBuf::from("/usr/sbin")])
-            .map(|directory| directory.join("bird"))
-            .find(|program| program.is_file())
+        daemon::find(&["bird"])
     }
 
     /// Starts it in `namespace` and waits until it answers. `name` tells it from others of the same private world.

@@ -5,7 +5,10 @@
 //! namespaces, for what no resource can configure yet.
 
 pub mod bird;
+mod daemon;
 mod eventually;
+pub mod frr;
+pub mod gobgp;
 mod joined;
 mod speaker;
 

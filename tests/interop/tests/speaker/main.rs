@@ -1,10 +1,11 @@
-//! Our speaker alone against BIRD 2, on two joined namespaces: what goes over the wire, read in BIRD's table.
+//! Our speaker alone against BIRD 2, FRR and GoBGP, on two joined namespaces: what goes over the wire, read in their tables.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot set up its place fails where it stands"
 )]
 
 mod attributes;
+mod others;
 mod restart;
 
 use std::net::Ipv4Addr;

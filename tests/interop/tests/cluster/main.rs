@@ -1,0 +1,28 @@
+//! The lab's cluster with BIRD 2 as the rack's router, configured on our side by `tortiectl`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its place fails where it stands"
+)]
+
+mod peering;
+mod place;
+mod refused;
+mod restart;
+
+use interop::bird::Bird;
+use lab::Programs;
+
+/// Runs `body` in a private world, with the product's programs built before; says so when BIRD is not there.
+fn with_bird(name: &str, body: impl FnOnce(Programs)) {
+    if Bird::find().is_none() {
+        lab::skipped(
+            "bird",
+            "no program `bird` on PATH or in /usr/sbin (Debian: bird2)",
+        );
+        return;
+    }
+    if !lab::is_inside() {
+        Programs::build().unwrap_or_else(|error| panic!("{error}"));
+    }
+    lab::in_namespaces(name, || body(Programs::find().expect("built a moment ago")));
+}
