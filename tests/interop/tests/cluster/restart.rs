@@ -167,3 +167,38 @@ fn the_fibs_keep_a_restarting_routers_routes() {
         },
     );
 }
+
+/// The counter-test: what the two tests above watch would show the fault.
+#[test]
+fn a_router_without_graceful_restart_drops_a_dead_agents_block_and_packets_are_missed() {
+    with_bird(
+        "restart::a_router_without_graceful_restart_drops_a_dead_agents_block_and_packets_are_missed",
+        |programs| {
+            let mut place = Place::start(programs, 1);
+            let bird = place.start_bird(TOR, "graceful restart off;");
+            place.apply(&place.peer(TOR, ""));
+            place.wait_blocks(&bird);
+            let site = place.sites()[0].clone();
+            let (block, pod) = (place.block(&site), place.pod(&site).clone());
+            let net: Ipv4Net = block.parse().unwrap();
+            let mut router = RouteMonitor::open(&place.tor.namespace).unwrap();
+            let tor = &place.tor.namespace;
+            let inward = Stream::start("in", tor, &pod.namespace, pod.address, PER_SECOND).unwrap();
+            place.lab.kill_agent(0).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let gone = router
+                .wait_for(deadline, |event| {
+                    event.change == RouteChange::Deleted && event.route.destination == net
+                })
+                .unwrap();
+            assert!(gone.is_some(), "{}", bird.describe("n1"));
+            place
+                .lab
+                .restart_agent(0)
+                .unwrap_or_else(|error| panic!("{error}"));
+            bird.wait_route("n1", &block, site.address);
+            let outcome = inward.finish().unwrap();
+            assert!(!outcome.lost.is_empty(), "{outcome:?}");
+        },
+    );
+}
