@@ -6,12 +6,14 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::netlink::{Netlink, NetlinkError};
 use crate::sys::{self, Mounts};
+use crate::wait;
 
 /// A network namespace, held open by a descriptor; it ends with the last clone, unless a process, mount or socket holds it.
 #[derive(Clone, Debug)]
@@ -148,6 +150,28 @@ impl NetNs {
     /// What the kernel answers.
     pub fn netlink(&self) -> io::Result<Netlink> {
         self.run(Netlink::open)
+    }
+
+    /// Waits until a link is operationally up: what is sent earlier is lost, and TCP sends its SYN again only after a second.
+    ///
+    /// # Errors
+    /// What the kernel answers; `TimedOut` when the link does not come up within `patience`.
+    pub fn wait_link_up(&self, name: &str, patience: Duration) -> io::Result<()> {
+        let mut netlink = self.netlink()?;
+        let look = || match netlink.links() {
+            Ok(links) => links
+                .iter()
+                .any(|link| link.name == name && link.up)
+                .then_some(Ok(())),
+            Err(error) => Some(Err(error.into_io())),
+        };
+        let timed_out = || {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{name} of {} is not up", self.name),
+            ))
+        };
+        wait::until(Instant::now() + patience, look).unwrap_or_else(timed_out)
     }
 
     /// Writes a sysctl inside: `key` is the path below /proc/sys, e.g. `net/ipv4/ip_forward`.

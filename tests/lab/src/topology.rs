@@ -9,6 +9,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -27,6 +28,8 @@ const NODE_DIRECTORIES: [&str; 5] = [
     "/var/run/netns",
 ];
 const BRIDGE: &str = "br0";
+/// How long a link may take to come up, by far.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A subnet: one switch, numbered from 1.
 #[derive(Clone, Debug)]

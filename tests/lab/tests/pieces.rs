@@ -35,6 +35,9 @@ fn pair() -> (NetNs, NetNs) {
             .unwrap();
         netlink.set_up("eth0").unwrap();
     }
+    for end in [&a, &b] {
+        end.wait_link_up("eth0", 10 * SECOND).unwrap();
+    }
     (a, b)
 }
 
