@@ -180,6 +180,7 @@ fn attach(name: &str, host: u8, rack: &Rack) -> io::Result<Site> {
     };
     build().map_err(NetlinkError::into_io)?;
     let namespace = namespace.with_mounts(mount_node_directories)?;
+    namespace.wait_link_up("eth0", LINK_PATIENCE)?;
     Ok(Site {
         name: name.to_owned(),
         rack: rack.number,
