@@ -389,7 +389,15 @@ impl Lab {
     /// # Errors
     /// All errors that there were; the pods are forgotten in any case.
     pub fn delete_pods(&mut self) -> Result<(), Vec<RuntimeError>> {
-        let pods = std::mem::take(&mut self.pods);
+        self.delete_pods_after(0)
+    }
+
+    /// Disconnects and removes all pods but the first `kept`.
+    ///
+    /// # Errors
+    /// As [`Lab::delete_pods`].
+    pub fn delete_pods_after(&mut self, kept: usize) -> Result<(), Vec<RuntimeError>> {
+        let pods = self.pods.split_off(kept);
         let placed: Vec<(&Site, &Pod)> =
             pods.iter().map(|pod| (self.site(&pod.node), pod)).collect();
         let errors = runtime::delete_all(&placed, PARALLEL);

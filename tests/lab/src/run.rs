@@ -82,17 +82,15 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
     if proof.faults.is_empty() && pods > 0 && nodes > 1 {
         let proved = lab.pods.len();
         progress.stage("more pods, until enough blocks were claimed", || {
-            claims.fill(&mut lab)
+            claims.fill(&mut lab)?;
+            lab.delete_pods_after(proved).map_err(pod_errors)
         })?;
-        // The report is of the pods that were proved.
-        claims.extra = lab.pods.split_off(proved);
     }
     let mut report = Report::new(&lab, &proof);
     report.converged_ms = converged.map(milliseconds);
     report.add_to_fib_ms = Quantiles::of(&claims.times);
     report.faults.extend(claims.faults);
     let tables = tables(&lab, &proof, &report);
-    lab.pods.append(&mut claims.extra);
     Ok(Run {
         lab,
         report,
@@ -136,7 +134,6 @@ impl Run {
 struct Claims {
     times: Vec<Duration>,
     faults: Vec<String>,
-    extra: Vec<crate::Pod>,
 }
 
 impl Claims {
