@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{Programs, Report};
+use rustix::process::{Pid, Signal};
 
 /// The program, with the product built before.
 fn cargo_lab() -> Command {
@@ -73,15 +75,15 @@ fn the_object_has_the_promised_fields_and_nothing_is_left_behind() {
     assert_eq!(report.left_behind, Vec::<String>::new());
 }
 
-#[test]
-fn killing_the_lab_ends_everything_inside() {
+/// Starts a lab, lets `end` end it once agents and store run, and looks whether anything lives on.
+fn nothing_outlives(end: impl FnOnce(&Child)) {
     let mut lab = cargo_lab()
+        .process_group(0)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let progress = BufReader::new(lab.stderr.take().unwrap());
-    // Agents and store run once the second stage is over.
     let started = progress
         .lines()
         .map_while(Result::ok)
@@ -89,13 +91,28 @@ fn killing_the_lab_ends_everything_inside() {
     assert!(started, "the lab did not get that far");
     let inside = inner_pid_namespaces(lab.id());
     assert!(members(&inside) > 4, "store, three agents, process 1");
-    lab.kill().unwrap();
+    end(&lab);
     lab.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while members(&inside) > 0 && Instant::now() < deadline {
         std::thread::yield_now();
     }
     assert_eq!(members(&inside), 0, "processes outlived the lab");
+}
+
+#[test]
+fn killing_the_lab_ends_everything_inside() {
+    nothing_outlives(|lab| {
+        rustix::process::kill_process(Pid::from_child(lab), Signal::KILL).unwrap();
+    });
+}
+
+#[test]
+fn an_interrupt_from_the_terminal_ends_everything_inside() {
+    // A terminal sends SIGINT to the whole foreground process group.
+    nothing_outlives(|lab| {
+        rustix::process::kill_process_group(Pid::from_child(lab), Signal::INT).unwrap();
+    });
 }
 
 #[test]
