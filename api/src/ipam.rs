@@ -187,3 +187,27 @@ pub fn block_cidr(name: &str) -> Option<IpNet> {
 pub fn affinity_name(node: &str, cidr: IpNet) -> String {
     format!("{node}-{}", block_name(cidr))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_and_affinities_are_named_as_calico_names_them() {
+        for (cidr, block, affinity) in [
+            ("10.0.0.0/26", "10-0-0-0-26", "n1-10-0-0-0-26"),
+            ("fd00:10::/122", "fd00-10---122", "n1-fd00-10---122"),
+        ] {
+            let cidr = cidr.parse().unwrap();
+            assert_eq!(block_name(cidr), block);
+            assert_eq!(affinity_name("n1", cidr), affinity);
+        }
+    }
+
+    #[test]
+    fn without_an_ipamconfig_blocks_are_claimed_on_demand_and_may_be_borrowed_from() {
+        let config = IPAMConfigSpec::default();
+        assert!(config.auto_allocate_blocks && !config.strict_affinity);
+        assert_eq!(config.max_blocks_per_host, 0);
+    }
+}

@@ -213,5 +213,7 @@ fn addresses_and_numbers_are_read_in_each_form() {
     );
     assert_eq!(params.as_number, Some(65546));
     assert_eq!(params.router_id, RouterIdSource::Hash);
-    assert!(!router_id_of_name("node-1").is_multicast());
+    // The first four bytes of `printf n1 | sha256sum`; of n13, whose first byte is 244, lowered by 32.
+    assert_eq!(router_id_of_name("n1").to_string(), "103.107.139.184");
+    assert_eq!(router_id_of_name("n13").to_string(), "212.245.13.237");
 }

@@ -149,3 +149,44 @@ impl Offer {
         (self.router_id, self.asn) > (peer, self.peer_asn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_offers_refresh_restart_four_octet_numbers_and_long_messages() {
+        let offer = Offer {
+            asn: Asn(4_200_000_000),
+            router_id: RouterId("10.0.0.1".parse().unwrap()),
+            hold_time: Duration::from_secs(240),
+            families: [AfiSafi::Ipv4Unicast].into(),
+            restart: Some(OwnRestart {
+                time: Duration::from_secs(120),
+                restarting: true,
+                forwarding: true,
+            }),
+            peer_asn: Asn(64512),
+        };
+        let restart = GracefulRestart {
+            restarting: true,
+            notification: false,
+            time: Duration::from_secs(120),
+            families: vec![GracefulFamily {
+                family: AfiSafi::Ipv4Unicast.into(),
+                forwarding: true,
+            }],
+        };
+        assert_eq!(
+            offer.message().capabilities,
+            [
+                Capability::Multiprotocol(AfiSafi::Ipv4Unicast.into()),
+                Capability::RouteRefresh,
+                Capability::ExtendedMessage,
+                Capability::GracefulRestart(restart),
+                Capability::FourOctetAs(Asn(4_200_000_000)),
+                Capability::EnhancedRouteRefresh,
+            ]
+        );
+    }
+}

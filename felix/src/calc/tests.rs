@@ -2,6 +2,8 @@
 
 mod property;
 mod reference;
+mod sessions;
+mod settings;
 mod world;
 
 use std::net::IpAddr;

@@ -1,0 +1,236 @@
+//! The speaker's configuration as Calico's resources ask for it.
+
+use super::world::{World, bgp_config, bgp_peer};
+use super::*;
+use bgp::config::PeerConfig;
+
+/// A node with more in its `spec.bgp`; its label `name` is its name.
+fn node_with(name: &str, address: &str, more: serde_json::Value) -> (Key, Object) {
+    let mut bgp = more;
+    bgp["ipv4Address"] = json!(address);
+    decode(
+        Key::new(Kind::Node, name),
+        json!({"metadata": {"name": name, "labels": {"name": name}}, "spec": {"bgp": bgp}}),
+    )
+}
+
+fn decode(key: Key, json: serde_json::Value) -> (Key, Object) {
+    let object = Object::decode(&key, json.to_string().as_bytes()).unwrap();
+    (key, object)
+}
+
+fn nodes(nodes: &[(&str, &str, serde_json::Value)]) -> World {
+    let mut world = World::started();
+    for (name, address, more) in nodes {
+        world.put(node_with(name, address, more.clone()));
+    }
+    world
+}
+
+fn peer(world: &World, name: &str) -> PeerConfig {
+    let config = world.config.as_ref().expect("the node speaks BGP");
+    let found = config
+        .peers
+        .iter()
+        .find(|(peer, _)| peer.to_string() == name);
+    found
+        .unwrap_or_else(|| panic!("no {name} in {:?}", world.peer_names()))
+        .1
+        .clone()
+}
+
+#[test]
+fn of_two_mesh_nodes_the_one_with_the_greater_address_as_text_connects() {
+    let mut world = World::started();
+    world.put(node_with("n1", "10.0.0.9/24", json!({})));
+    world.put(node_with("n2", "10.0.0.10/24", json!({})));
+    world.put(node_with("n3", "10.0.0.95/24", json!({})));
+    world.flush();
+    // "10.0.0.9" comes after "10.0.0.10" and before "10.0.0.95".
+    assert!(!peer(&world, "Mesh_10_0_0_10").passive);
+    assert!(peer(&world, "Mesh_10_0_0_95").passive);
+}
+
+#[test]
+fn a_mesh_peer_without_an_own_as_is_in_the_clusters_and_not_in_ours() {
+    let mut world = nodes(&[
+        ("n1", "10.0.0.1/24", json!({"asNumber": 65010})),
+        ("n2", "10.0.0.2/24", json!({})),
+        ("n3", "10.0.0.3/24", json!({"asNumber": 65030})),
+    ]);
+    world.put(bgp_config("default", json!({"asNumber": 65000})));
+    world.flush();
+    assert_eq!(world.config.as_ref().unwrap().asn.0, 65010);
+    assert_eq!(peer(&world, "Mesh_10_0_0_2").asn.0, 65000);
+    assert_eq!(peer(&world, "Mesh_10_0_0_3").asn.0, 65030);
+}
+
+#[test]
+fn a_reflector_has_clients_but_not_among_reflectors_of_its_cluster() {
+    let mut world = nodes(&[
+        (
+            "n1",
+            "10.0.0.1/24",
+            json!({"routeReflectorClusterID": "1.0.0.1"}),
+        ),
+        (
+            "n2",
+            "10.0.0.2/24",
+            json!({"routeReflectorClusterID": "1.0.0.1"}),
+        ),
+        (
+            "n3",
+            "10.0.0.3/24",
+            json!({"routeReflectorClusterID": "1.0.0.2"}),
+        ),
+        ("n4", "10.0.0.4/24", json!({})),
+        ("n5", "10.0.0.5/24", json!({"asNumber": 65050})),
+    ]);
+    world.put(bgp_peer("all", json!({"peerSelector": "all()"})));
+    // The cluster ID of a node is known by its address, too.
+    world.put(bgp_peer(
+        "router",
+        json!({"peerIP": "10.0.0.200", "asNumber": 64512}),
+    ));
+    world.flush();
+    let client = |name: &str| peer(&world, name).route_reflector_client;
+    assert!(!client("Global_10_0_0_2"), "the same cluster");
+    assert!(client("Global_10_0_0_3"), "another cluster");
+    assert!(client("Global_10_0_0_4"), "no reflector");
+    assert!(!client("Global_10_0_0_5"), "another AS");
+    assert!(client("Global_10_0_0_200"), "a router of our AS");
+    let cluster_id = world.config.as_ref().unwrap().cluster_id;
+    assert_eq!(cluster_id, Some("1.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn ports_times_and_addresses_to_listen_on_come_from_bgpconfiguration() {
+    let mut world = nodes(&[
+        ("n1", "10.0.0.1/24", json!({})),
+        ("n2", "10.0.0.2/24", json!({})),
+        ("n3", "10.0.0.3/24", json!({})),
+    ]);
+    world.flush();
+    let config = world.config.clone().unwrap();
+    assert_eq!(
+        (config.listen_port, config.restart_time.as_secs()),
+        (179, 120)
+    );
+    assert!(config.listen_addresses.is_empty(), "every address");
+
+    world.put(bgp_config(
+        "default",
+        json!({"listenPort": 1790, "bindMode": "NodeIP", "nodeMeshMaxRestartTime": "45s"}),
+    ));
+    world.put(bgp_config("node.n1", json!({"listenPort": 1791})));
+    world.put(bgp_config("node.n3", json!({"listenPort": 1793})));
+    world.flush();
+    let config = world.config.clone().unwrap();
+    assert_eq!(
+        (config.listen_port, config.restart_time.as_secs()),
+        (1791, 45)
+    );
+    let listening: Vec<String> = config
+        .listen_addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(listening, ["10.0.0.1"]);
+    assert_eq!(peer(&world, "Mesh_10_0_0_2").port, 1790);
+    assert_eq!(peer(&world, "Mesh_10_0_0_3").port, 1793);
+}
+
+#[test]
+fn each_field_of_a_bgppeer_reaches_its_session() {
+    let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
+    let put = |world: &mut World, name: &str, spec: serde_json::Value| {
+        world.put(bgp_peer(name, spec));
+    };
+    put(
+        &mut world,
+        "plain",
+        json!({"peerIP": "10.0.0.201", "asNumber": 65001}),
+    );
+    put(
+        &mut world,
+        "keep-outside",
+        json!({"peerIP": "10.0.0.202", "asNumber": 65001, "keepOriginalNextHop": true}),
+    );
+    put(
+        &mut world,
+        "keep-inside",
+        json!({"peerIP": "10.0.0.203", "asNumber": 64512, "keepOriginalNextHop": true}),
+    );
+    put(
+        &mut world,
+        "more",
+        json!({"peerIP": "10.0.0.204", "asNumber": 65001, "nextHopMode": "Keep", "sourceAddress": "None",
+            "localASNumber": 65099, "numAllowedLocalASNumbers": 2, "ttlSecurity": 3}),
+    );
+    world.flush();
+    let plain = peer(&world, "Global_10_0_0_201");
+    assert_eq!(plain.local_address, Some("10.0.0.1".parse().unwrap()));
+    assert_eq!((plain.local_asn, plain.allow_own_as), (None, 0));
+    assert_eq!(
+        (plain.ttl_security, plain.next_hop),
+        (None, NextHopMode::Auto)
+    );
+    assert_eq!(plain.hold_time.as_secs(), 240);
+    assert!(plain.multihop && plain.graceful_restart && !plain.passive);
+    assert_eq!(
+        peer(&world, "Global_10_0_0_202").next_hop,
+        NextHopMode::Keep
+    );
+    assert_eq!(
+        peer(&world, "Global_10_0_0_203").next_hop,
+        NextHopMode::Auto
+    );
+    let more = peer(&world, "Global_10_0_0_204");
+    assert_eq!(
+        (more.next_hop, more.local_address),
+        (NextHopMode::Keep, None)
+    );
+    assert_eq!(more.local_asn.map(|asn| asn.0), Some(65099));
+    assert_eq!((more.allow_own_as, more.ttl_security), (2, Some(3)));
+}
+
+#[test]
+fn of_two_bgppeers_for_one_address_the_older_counts_and_the_other_is_told() {
+    let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
+    for (name, created, asn) in [
+        ("a-younger", "2026-02-01T00:00:00Z", 65002),
+        ("b-older", "2026-01-01T00:00:00Z", 65001),
+    ] {
+        world.put(decode(
+            Key::new(Kind::BGPPeer, name),
+            json!({
+                "metadata": {"name": name, "creationTimestamp": created},
+                "spec": {"peerIP": "10.0.0.200", "asNumber": asn},
+            }),
+        ));
+    }
+    world.flush();
+    assert_eq!(peer(&world, "Global_10_0_0_200").asn.0, 65001);
+    assert_eq!(
+        world.graph.problems()[0].to_string(),
+        "BGPPeer(a-younger): spec.peerIP: 10.0.0.200:179 is taken by BGPPeer(b-older)"
+    );
+}
+
+#[test]
+fn the_router_id_is_the_nodes_address_a_literal_or_a_hash_of_its_name() {
+    let router_id = |source| {
+        let mut settings = Settings::new("n1");
+        settings.router_id = source;
+        let mut world = World::new(settings);
+        world.put(node_with("n1", "10.0.0.1/24", json!({})));
+        world.start();
+        world.flush();
+        world.config.unwrap().router_id.to_string()
+    };
+    use api::params::RouterIdSource::{Hash, Literal, NodeAddress};
+    assert_eq!(router_id(NodeAddress), "10.0.0.1");
+    assert_eq!(router_id(Literal("9.9.9.9".parse().unwrap())), "9.9.9.9");
+    // `printf n1 | sha256sum`, the first four bytes.
+    assert_eq!(router_id(Hash), "103.107.139.184");
+}

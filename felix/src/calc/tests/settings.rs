@@ -1,0 +1,165 @@
+//! What settings change in the planned kernel.
+
+use super::*;
+use crate::desired::{AddrKey, FdbKey, LinkSpec, NeighKey, NextHop, RouteKey};
+use crate::ownership::{BgpRoutes, ExternalRoutes, IPIP_DEVICE, Ownership};
+
+/// [`cluster`] with other settings of its node.
+fn cluster_with(settings: Settings, pool_spec: serde_json::Value) -> World {
+    let mut world = World::new(settings);
+    for (key, object) in cluster(pool_spec).objects {
+        world.put((key, object));
+    }
+    world.start();
+    world.flush();
+    world
+}
+
+fn device_mtu(world: &World) -> Option<u32> {
+    match world.rows.get(&RowKey::Link(IfName::from(VXLAN_DEVICE)))? {
+        Row::Link(_, LinkSpec::Vxlan { mtu_bytes, .. }) => *mtu_bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pods_get_the_least_mtu_of_the_encapsulations_in_use() {
+    let mut world = cluster(plain());
+    assert_eq!(world.graph.pod_mtu_bytes(), Some(1500));
+    world.put(pool(
+        "q",
+        json!({"cidr": "10.2.0.0/16", "ipipMode": "Always"}),
+    ));
+    world.flush();
+    assert_eq!(world.graph.pod_mtu_bytes(), Some(1480));
+    world.put(pool(
+        "r",
+        json!({"cidr": "10.3.0.0/16", "vxlanMode": "CrossSubnet"}),
+    ));
+    world.flush();
+    assert_eq!(world.graph.pod_mtu_bytes(), Some(1450));
+
+    let mut settings = Settings::new("n1");
+    settings.vxlan_mtu_bytes = Some(1400);
+    let world = cluster_with(settings, vxlan("Always"));
+    assert_eq!(world.graph.pod_mtu_bytes(), Some(1400));
+    assert_eq!(device_mtu(&world), Some(1400));
+}
+
+#[test]
+fn a_setting_turns_the_vxlan_device_on_or_off_whatever_the_pools_say() {
+    let mut settings = Settings::new("n1");
+    settings.vxlan_enabled = Some(true);
+    assert!(device_mtu(&cluster_with(settings.clone(), plain())).is_some());
+    settings.vxlan_enabled = Some(false);
+    assert!(device_mtu(&cluster_with(settings, vxlan("Always"))).is_none());
+}
+
+#[test]
+fn another_device_route_protocol_is_used_for_every_route_but_those_of_bgp() {
+    let mut settings = Settings::new("n1");
+    settings.device_route_protocol = 77;
+    let mut world = cluster_with(settings.clone(), vxlan("CrossSubnet"));
+    world.put(endpoint("a", "n1", "cali1", &["10.1.0.5/32"]));
+    world.flush();
+    for (dst, route) in [
+        ("10.1.0.5/32", "dev cali1 proto 77 scope link metric 1024"),
+        ("10.1.0.0/26", "blackhole proto 77"),
+        ("10.1.1.0/26", "via 10.0.0.2 dev eth0 onlink proto 77"),
+        (
+            "10.1.2.0/26",
+            "via 10.1.2.0 dev vxlan.calico onlink proto 77 mtu 1450",
+        ),
+    ] {
+        assert_eq!(fib(&world, dst).as_deref(), Some(route));
+    }
+    let mut world = cluster_with(settings, plain());
+    world.bgp("10.1.1.0/26", &["10.0.0.2"]);
+    world.flush();
+    assert_eq!(
+        fib(&world, "10.1.1.0/26").unwrap(),
+        "via 10.0.0.2 dev eth0 proto 12 metric 1024"
+    );
+}
+
+#[test]
+fn which_rows_of_the_kernel_are_the_agents_is_told_by_table_protocol_and_device() {
+    let ours = Settings::new("n1").ownership();
+    let keep = Ownership {
+        bgp_routes: BgpRoutes::Foreign,
+        external_routes: ExternalRoutes::Keep,
+        ..ours.clone()
+    };
+    let route = |table, protocol, ifname: Option<&str>| {
+        let key = RouteKey {
+            table,
+            dst: prefix("10.1.0.0/26"),
+            tos: 0,
+            metric: 0,
+        };
+        let hop = |name: &str| NextHop {
+            gateway: None,
+            ifname: Some(IfName::from(name)),
+            onlink: false,
+        };
+        let spec = RouteSpec {
+            kind: RouteKind::Unicast,
+            scope: 0,
+            protocol,
+            next_hops: ifname.map(hop).into_iter().collect(),
+            prefsrc: None,
+            mtu_bytes: None,
+        };
+        Row::Route(key, spec)
+    };
+    // Row, whether it is the agent's by default, and when it speaks no BGP and keeps external routes.
+    for (row, by_default, otherwise) in [
+        (route(254, 80, Some("eth0")), true, true),
+        (route(254, 80, None), true, true),
+        (route(255, 80, None), false, false),
+        (route(254, 12, Some("eth0")), true, false),
+        (route(254, 4, Some("eth0")), false, false),
+        (route(254, 3, Some("eth0")), false, false),
+        (route(254, 2, Some("cali1")), false, false),
+        (route(254, 3, Some("cali1")), true, true),
+        (route(254, 4, Some("cali1")), true, false),
+        (route(254, 4, Some(VXLAN_DEVICE)), true, true),
+        (route(254, 4, Some(IPIP_DEVICE)), false, false),
+    ] {
+        assert_eq!(
+            (ours.owns(&row), keep.owns(&row)),
+            (by_default, otherwise),
+            "{row:?}"
+        );
+    }
+    let mac = crate::desired::Mac([2; 6]);
+    let neigh = |name: &str, addr: &str| {
+        let (ifname, addr) = (IfName::from(name), addr.parse().unwrap());
+        Row::Neigh(NeighKey { ifname, addr }, mac)
+    };
+    let fdb = |name: &str| {
+        let ifname = IfName::from(name);
+        Row::Fdb(FdbKey { ifname, mac }, "10.0.0.2".parse().unwrap())
+    };
+    let addr = |name: &str, addr: &str| {
+        let ifname = IfName::from(name);
+        Row::Addr(AddrKey {
+            ifname,
+            addr: prefix(addr),
+        })
+    };
+    for (row, is_ours) in [
+        (neigh(VXLAN_DEVICE, "10.1.1.0"), true),
+        (neigh("cali1", "10.1.0.5"), true),
+        (neigh("cali1", "fd00::5"), false),
+        (neigh("eth0", "10.0.0.2"), false),
+        (fdb(VXLAN_DEVICE), true),
+        (fdb("vxlan.foreign"), false),
+        (addr(VXLAN_DEVICE, "10.1.0.0/32"), true),
+        (addr(IPIP_DEVICE, "10.1.0.1/32"), true),
+        (addr(VXLAN_DEVICE, "fe80::1/64"), false),
+        (addr("eth0", "10.0.0.1/24"), false),
+    ] {
+        assert_eq!(ours.owns(&row), is_ours, "{row:?}");
+    }
+}
