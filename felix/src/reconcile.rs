@@ -99,6 +99,17 @@ pub enum Stuck {
     Failed(OpError),
 }
 
+/// How much is wanted, and how much of it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows that are wanted.
+    pub wanted: usize,
+    /// Wanted rows that the kernel does not have as they are wanted.
+    pub pending: usize,
+    /// Wanted routes that the kernel has.
+    pub routes: usize,
+}
+
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -360,6 +371,27 @@ impl Reconciler {
                 })
             })
             .collect()
+    }
+
+    /// How much is wanted, and how much of it is there. Looks at every row.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (key, entry) in &self.entries {
+            if entry.wanted.is_some() {
+                counts.wanted += 1;
+                counts.pending += usize::from(!entry.programmed);
+                counts.routes += usize::from(entry.programmed && key.kind() == RowKind::Route);
+            }
+        }
+        counts
+    }
+
+    /// Whether the device of this name is known to be the one of this index: what was told of a former device of the
+    /// name has then been taken in.
+    pub fn is_link(&self, ifname: &IfName, ifindex: u32) -> bool {
+        self.links
+            .get(ifname)
+            .is_some_and(|link| link.ifindex == Some(ifindex))
     }
 
     /// Counters.

@@ -18,7 +18,7 @@ use ipam::Ipam;
 use prometheus_client::registry::Registry;
 use regex::Regex;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -300,6 +300,7 @@ impl Agent {
             waits: serving.waits,
             health: serving.health,
             locks: Locks::default(),
+            detached: Notify::new(),
         };
         let task = CniTask {
             listener,

@@ -60,6 +60,9 @@ pub enum StartupError {
         #[source]
         source: StoreError,
     },
+    /// The range for the default pool holds addresses that are not pods'.
+    #[error(transparent)]
+    Pool(#[from] pool::OverlapError),
     /// An object in the store that start-up needs is not readable.
     #[error("object in the datastore is not valid")]
     Object(#[from] api::object::DecodeError),
@@ -107,10 +110,14 @@ impl Startup<'_> {
             .map_err(node_object::NodeError::from)?;
         self.wait_for_store().await?;
 
-        let pools = self.pools().await?;
+        let (pools, unreadable) = self.pools().await?;
         let stored = self.stored_node(&name).await?;
         let facts = self.facts(&name, stored.as_ref()).await?;
-        let pool = self.wanted_pool(&pools);
+        let pool = match unreadable {
+            0 => self.wanted_pool(&pools)?,
+            // A pool that cannot be read is a pool all the same: none must be made beside it.
+            _ => None,
+        };
         files::make_directories(self.params)?;
 
         if let Some(pool) = pool {
@@ -187,25 +194,26 @@ impl Startup<'_> {
         }
     }
 
-    async fn pools(&self) -> Result<Vec<IPPool>, StartupError> {
+    /// The pools, and how many more cannot be read.
+    async fn pools(&self) -> Result<(Vec<IPPool>, usize), StartupError> {
         let listing = self
             .store
             .list(&[Kind::IPPool])
             .await
             .map_err(self.failed("listing the pools"))?;
-        // A pool that cannot be read is a pool all the same: none must be made beside it.
-        Ok(listing
-            .items
-            .iter()
-            .filter_map(|item| match Object::decode(&item.key, &item.value) {
-                Ok(Object::IPPool(pool)) => Some(pool),
-                Ok(_) => None,
+        let mut pools = Vec::new();
+        let mut unreadable = 0;
+        for item in &listing.items {
+            match Object::decode(&item.key, &item.value) {
+                Ok(Object::IPPool(pool)) => pools.push(pool),
+                Ok(_) => {}
                 Err(error) => {
-                    warn!(%error, "pool is not valid");
-                    None
+                    warn!(%error, "pool is not valid; no default pool is made");
+                    unreadable += 1;
                 }
-            })
-            .collect())
+            }
+        }
+        Ok((pools, unreadable))
     }
 
     async fn stored_node(&self, name: &str) -> Result<Option<Node>, StartupError> {
@@ -276,17 +284,22 @@ impl Startup<'_> {
     }
 
     /// The default pool, when no IPv4 pool exists.
-    fn wanted_pool(&self, pools: &[IPPool]) -> Option<IPPool> {
-        let wanted = pool::default_pool(self.params, self.host)?;
+    fn wanted_pool(&self, pools: &[IPPool]) -> Result<Option<IPPool>, StartupError> {
+        let Some(wanted) = pool::default_pool(self.params, self.host) else {
+            return Ok(None);
+        };
         let existing: Vec<String> = pools
             .iter()
             .filter(|pool| matches!(pool.spec.cidr, IpNet::V4(_)))
             .map(|pool| format!("{} {}", pool.metadata.name, pool.spec.cidr))
             .collect();
-        if existing.is_empty() {
-            return Some(wanted);
-        }
         let asked = matches!(self.params.pool_cidr, api::params::PoolCidr::Cidr(_));
+        if existing.is_empty() {
+            if asked {
+                pool::check_host_addresses(wanted.spec.cidr, self.host)?;
+            }
+            return Ok(Some(wanted));
+        }
         let same = pools.iter().any(|pool| pool.spec.cidr == wanted.spec.cidr);
         if asked && !same {
             warn!(
@@ -295,7 +308,7 @@ impl Startup<'_> {
                 "CALICO_IPV4POOL_CIDR is ignored: IPv4 pools exist"
             );
         }
-        None
+        Ok(None)
     }
 
     async fn create_pool(&self, pool: IPPool) -> Result<(), StartupError> {

@@ -21,6 +21,8 @@ pub fn start_logging(severity: &str, directives: Option<&str>) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Otherwise a reader that closes the pipe would make the next line a panic.
+        .log_internal_errors(false)
         .with_ansi(false)
         .with_target(true)
         .try_init();

@@ -196,6 +196,8 @@ impl WorkloadError {
 #[derive(Debug)]
 pub struct Attachment {
     finish: oneshot::Sender<Finish>,
+    /// Closed when the thread ends.
+    ended: oneshot::Receiver<()>,
     /// Of the host end, for the endpoint's record.
     pub host_ifindex: u32,
     /// MAC of the pod end, for the endpoint's record.
@@ -212,18 +214,31 @@ impl Attachment {
     pub async fn begin(netns: OwnedFd, spec: PairSpec) -> Result<Self, WorkloadError> {
         let (finish, finished) = oneshot::channel::<Finish>();
         let (ready, made) = oneshot::channel();
+        let (running, ended) = oneshot::channel();
         thread::Builder::new()
             .name("felix-attach".to_owned())
-            .spawn(move || attach_thread(netns, spec, ready, finished))
+            .spawn(move || {
+                attach_thread(netns, spec, ready, finished);
+                drop(running);
+            })
             .map_err(WorkloadError::Thread)?;
         let (host_ifindex, pod_mac) = made
             .await
             .map_err(|_| WorkloadError::Thread(io::Error::other("it panicked")))??;
         Ok(Self {
             finish,
+            ended,
             host_ifindex,
             pod_mac,
         })
+    }
+
+    /// Removes the pair and waits until it is gone, so that another one of the name can be made without being taken
+    /// for this one.
+    pub async fn abandon(self) {
+        drop(self.finish);
+        // Closed either way: nothing is ever sent.
+        let _ = self.ended.await;
     }
 
     /// Configures the pod and waits until both ends are operational.
@@ -317,8 +332,32 @@ fn detach_now(host_ifname: &IfName) -> Result<(), WorkloadError> {
     }
 }
 
+/// Names of the pods' host ends that are not detached: interface pairs whose name begins with `prefix`.
+///
+/// # Errors
+/// The kernel refused.
+pub async fn host_ends(prefix: String) -> Result<Vec<IfName>, WorkloadError> {
+    netns::on_thread("felix-list", move || {
+        let mut host = requests()?;
+        let doing = "list the pods' interfaces".to_owned();
+        let links = link::list(&mut host).map_err(WorkloadError::kernel(doing))?;
+        Ok(links
+            .into_iter()
+            .filter(|link| {
+                link.state.kind.as_deref() == Some("veth")
+                    && link.group != DETACHED_GROUP
+                    && link.state.ifname.0.starts_with(&prefix)
+            })
+            .map(|link| link.state.ifname)
+            .collect())
+    })
+    .await
+    .map_err(WorkloadError::Thread)?
+}
+
 /// Deletes all detached host ends that did not go with their pods' namespaces, in one operation;
-/// how many there were. To be called now and then, off any hot path: it waits for the kernel.
+/// how many there were. To be called soon after [`detach`] and at the start, off any hot path: it
+/// waits for the kernel.
 ///
 /// # Errors
 /// The kernel refused.

@@ -206,12 +206,17 @@ pub fn with_local_mask(host: &dyn Host, addr: IpAddr) -> IpNet {
         .unwrap_or_else(|| IpNet::from(addr))
 }
 
+/// Whether an interface is one of the host's own rather than of containers or tunnels.
+pub(super) fn counts(interface: &HostInterface) -> bool {
+    !excluded().is_match(&interface.name)
+}
+
 /// The interfaces a Node object lists: sorted by name, default exclusions and addresses that are not global left out.
 pub fn listed_interfaces(host: &dyn Host) -> Vec<api::node::NodeInterface> {
     let mut listed: Vec<_> = host
         .interfaces()
         .iter()
-        .filter(|interface| !excluded().is_match(&interface.name))
+        .filter(|interface| counts(interface))
         .map(|interface| api::node::NodeInterface {
             name: interface.name.clone(),
             addresses: interface

@@ -7,7 +7,7 @@ use api::params::{PoolCidr, Values};
 use api::pool::{IPPool, IPPoolSpec};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::address::Host;
+use super::address::{Host, counts};
 
 /// Name of the pool made at the first start.
 pub const POOL_NAME: &str = "default-ipv4-ippool";
@@ -58,6 +58,42 @@ pub fn free_ipv4_range(host: &dyn Host) -> Ipv4Net {
         .map(range)
         .find(|range| !overlaps_host(host, *range))
         .unwrap_or_else(|| range(preferred))
+}
+
+/// The range for the pool holds an address of the host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "CALICO_IPV4POOL_CIDR=\"{cidr}\" overlaps another range: it holds {address}, the address of this host's interface \
+     {interface}; allowed: a range for pods only"
+)]
+pub struct OverlapError {
+    /// The range.
+    pub cidr: IpNet,
+    /// The host's address with its network's prefix length.
+    pub address: IpNet,
+    /// Its interface.
+    pub interface: String,
+}
+
+/// Refuses a range that holds one of the host's addresses: traffic to the host would be taken for a pod's. Interfaces
+/// that address detection leaves out do not count. A range inside a host's wide network may well be meant.
+pub fn check_host_addresses(cidr: IpNet, host: &dyn Host) -> Result<(), OverlapError> {
+    let interfaces = host
+        .interfaces()
+        .iter()
+        .filter(|interface| counts(interface));
+    for interface in interfaces {
+        for address in &interface.addresses {
+            if cidr.contains(&address.addr()) {
+                return Err(OverlapError {
+                    cidr,
+                    address: *address,
+                    interface: interface.name.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn overlaps_host(host: &dyn Host, range: Ipv4Net) -> bool {
@@ -116,6 +152,27 @@ mod tests {
             range(&["192.168.1.5/24", "172.16.3.1/24", "172.17.0.1/16"]),
             "172.18.0.0/16"
         );
+    }
+
+    #[test]
+    fn range_that_holds_an_address_of_the_host_is_refused_with_both() {
+        let host = host(&["10.48.3.4/24", "fd00::1/64"]);
+        let check = |cidr: &str| check_host_addresses(cidr.parse().unwrap(), &host);
+        for cidr in ["10.49.0.0/16", "10.48.3.128/25"] {
+            assert_eq!(check(cidr), Ok(()));
+        }
+        for cidr in ["10.48.0.0/16", "10.48.3.0/25", "10.48.3.4/32"] {
+            let said = check(cidr).unwrap_err().to_string();
+            for word in [
+                "CALICO_IPV4POOL_CIDR",
+                cidr,
+                "10.48.3.4/24",
+                "eth0",
+                "allowed",
+            ] {
+                assert!(said.contains(word), "no {word:?} in: {said}");
+            }
+        }
     }
 
     #[test]

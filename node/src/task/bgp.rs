@@ -9,13 +9,15 @@
 
 pub mod status;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bgp::event::Event;
+use bgp::route::{RouteChange, RouteSource};
 use bgp::speaker::Speaker;
 use bgp_io::{Command, Output};
 use ipnet::IpNet;
-use std::net::IpAddr;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -103,6 +105,7 @@ impl BgpTask {
             calc: self.calc,
             health: self.health,
             metrics: self.metrics,
+            from_peers: BTreeSet::new(),
         };
         let future = async move {
             let speaking = bgp_io::run(
@@ -141,10 +144,12 @@ struct PumpUp {
     calc: Inbox,
     health: Health,
     metrics: Metrics,
+    /// Prefixes whose best route is a peer's.
+    from_peers: BTreeSet<IpNet>,
 }
 
 impl PumpUp {
-    async fn run(self, mut outputs: mpsc::Receiver<Output>, asker: Asker) {
+    async fn run(mut self, mut outputs: mpsc::Receiver<Output>, asker: Asker) {
         let mut tick = tokio::time::interval(REPORT_EVERY);
         loop {
             tokio::select! {
@@ -162,9 +167,9 @@ impl PumpUp {
         }
     }
 
-    fn output(&self, output: Output) {
+    fn output(&mut self, output: Output) {
         match output {
-            Output::Route(change) => self.calc.bgp_route(change),
+            Output::Route(change) => self.route(change),
             // Until told otherwise the speaker takes every next hop as reachable.
             Output::NextHopWatch(next_hop, watched) => debug!(%next_hop, watched, "next hop"),
             Output::Listening(address) => info!(%address, "BGP listens"),
@@ -173,6 +178,18 @@ impl PumpUp {
             }
             Output::Event(event) => self.event(event),
         }
+    }
+
+    fn route(&mut self, change: RouteChange) {
+        let best = change.best.as_ref();
+        if best.is_some_and(|best| best.source != RouteSource::Local) {
+            self.from_peers.insert(change.prefix);
+        } else {
+            self.from_peers.remove(&change.prefix);
+        }
+        let count = i64::try_from(self.from_peers.len()).unwrap_or(i64::MAX);
+        self.metrics.bgp_routes.set(count);
+        self.calc.bgp_route(change);
     }
 
     fn event(&self, event: Event) {

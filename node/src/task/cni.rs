@@ -33,8 +33,6 @@ pub use pods::Pods;
 
 /// Connections served at once; more wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 256;
-/// How often devices of pods that are gone are swept away.
-const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// What the CNI task is made of.
 pub struct CniTask {
@@ -66,7 +64,10 @@ impl CniTask {
     /// Serves until the token is cancelled; requests in work are dropped then, and undo what they have half made.
     pub async fn run(self) {
         let mut requests = JoinSet::new();
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let pods = Arc::clone(&self.pods);
+        // Beside this loop: deleting devices takes a while, and requests must not wait for it.
+        let mut sweeping = JoinSet::new();
+        sweeping.spawn(async move { pods.sweep().await });
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if requests.len() < CONNECTIONS_MAX => {
@@ -85,7 +86,6 @@ impl CniTask {
                         warn!(%error, "a CNI request ended early");
                     }
                 }
-                _ = sweep.tick() => self.pods.sweep().await,
                 () = self.cancel.cancelled() => return,
             }
         }
@@ -121,7 +121,7 @@ async fn answer(
         Command::Add => pods.add(&request, netns).await.map(Reply::Added),
         Command::Del => pods.del(&request).await.map(|()| Reply::Done),
         Command::Check => pods.check(&request, netns).await.map(|()| Reply::Done),
-        Command::Status => pods.status().map(|()| Reply::Done),
+        Command::Status => pods.status().await.map(|()| Reply::Done),
         Command::Gc => pods.gc(&request).await.map(|()| Reply::Done),
     };
     let took = started.elapsed();

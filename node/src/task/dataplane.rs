@@ -24,6 +24,8 @@ use crate::telemetry::Metrics;
 const BATCH: usize = 512;
 /// Waits that are taken in at most before the CNI task waits itself.
 pub const WAITS: usize = 256;
+/// How long after a change the account of it may be older: it looks at every row.
+const ACCOUNT_AFTER: Duration = Duration::from_secs(1);
 /// How long after a failed read of the kernel it is read again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -56,6 +58,8 @@ pub struct Wait {
     pub route: RowKey,
     /// The pod's host end.
     pub ifname: IfName,
+    /// Its index, if it must be that one: what is known may yet be about a former device of the name.
+    pub ifindex: Option<u32>,
     /// Told when it is there.
     pub done: oneshot::Sender<()>,
 }
@@ -108,9 +112,19 @@ pub struct DataplaneTask {
 struct State {
     /// Host end of the device each wanted workload route leads to.
     pods: BTreeMap<RowKey, IfName>,
-    waiting: BTreeMap<RowKey, Vec<(IfName, oneshot::Sender<()>)>>,
+    waiting: BTreeMap<RowKey, Vec<Wait>>,
     deletes_allowed: bool,
     resync_due: Option<Instant>,
+    /// When the account of itself is to be renewed, as something has changed.
+    account_due: Option<Instant>,
+}
+
+impl State {
+    fn changed(&mut self) {
+        if self.account_due.is_none() {
+            self.account_due = Some(Instant::now() + ACCOUNT_AFTER);
+        }
+    }
 }
 
 impl DataplaneTask {
@@ -121,6 +135,7 @@ impl DataplaneTask {
             waiting: BTreeMap::new(),
             deletes_allowed: false,
             resync_due: None,
+            account_due: None,
         };
         let mut adopted = Some(adopted);
         self.resync(&mut state, &mut adopted).await;
@@ -153,7 +168,8 @@ impl DataplaneTask {
                 }
                 () = until(retry) => self.reconciler.handle_timeout(Instant::now()),
                 () = until(state.resync_due) => self.resync(&mut state, &mut adopted).await,
-                _ = tick.tick() => self.account(),
+                () = until(state.account_due) => self.account(&mut state),
+                _ = tick.tick() => self.account(&mut state),
                 () = self.cancel.cancelled() => return,
             }
             self.health.report(Loop::Dataplane, Instant::now());
@@ -177,6 +193,7 @@ impl DataplaneTask {
     }
 
     fn desired(&mut self, key: DesiredKey, desired: Desired, state: &mut State) {
+        state.changed();
         match (key, desired) {
             (DesiredKey::Row(key), Desired::Set(row)) => {
                 match self.pod_of(&row) {
@@ -219,16 +236,22 @@ impl DataplaneTask {
     }
 
     fn wait(&mut self, wait: Wait, state: &mut State) {
-        if state.pods.get(&wait.route) == Some(&wait.ifname)
-            && self.reconciler.is_programmed(&wait.route)
-        {
+        if self.reconciler.is_programmed(&wait.route) && self.leads_there(&wait, state) {
             // The pod's request may be gone: then nobody needs to know.
             let _ = wait.done.send(());
             return;
         }
-        let waiting = state.waiting.entry(wait.route).or_default();
-        waiting.retain(|(_, done)| !done.is_closed());
-        waiting.push((wait.ifname, wait.done));
+        let waiting = state.waiting.entry(wait.route.clone()).or_default();
+        waiting.retain(|wait| !wait.done.is_closed());
+        waiting.push(wait);
+    }
+
+    /// Whether the wanted route leads to the device that is waited for.
+    fn leads_there(&self, wait: &Wait, state: &State) -> bool {
+        state.pods.get(&wait.route) == Some(&wait.ifname)
+            && wait
+                .ifindex
+                .is_none_or(|ifindex| self.reconciler.is_link(&wait.ifname, ifindex))
     }
 
     /// Executes what the reconciler has to do; whether there was anything.
@@ -241,6 +264,7 @@ impl DataplaneTask {
             self.tell_programmed(state);
             return false;
         }
+        state.changed();
         for op in &ops {
             match op {
                 Op::Set(row) => debug!(?row, "set"),
@@ -269,14 +293,13 @@ impl DataplaneTask {
             let Some(waiting) = state.waiting.remove(&key) else {
                 continue;
             };
-            let leads_to = state.pods.get(&key);
             let mut others = Vec::new();
-            for (ifname, done) in waiting {
-                if leads_to == Some(&ifname) {
+            for wait in waiting {
+                if self.leads_there(&wait, state) {
                     // As above: a request that is gone needs no answer.
-                    let _ = done.send(());
-                } else if !done.is_closed() {
-                    others.push((ifname, done));
+                    let _ = wait.done.send(());
+                } else if !wait.done.is_closed() {
+                    others.push(wait);
                 }
             }
             if !others.is_empty() {
@@ -293,7 +316,12 @@ impl DataplaneTask {
         }
     }
 
-    fn account(&self) {
+    fn account(&self, state: &mut State) {
+        state.account_due = None;
+        let counts = self.reconciler.counts();
+        self.metrics
+            .routes
+            .set(i64::try_from(counts.routes).unwrap_or(i64::MAX));
         let problems: Vec<Problem> = self
             .reconciler
             .problems()
@@ -304,8 +332,8 @@ impl DataplaneTask {
             })
             .collect();
         let view = DataplaneView {
-            rows_wanted: 0,
-            rows_pending: problems.len(),
+            rows_wanted: counts.wanted,
+            rows_pending: counts.pending,
             problems,
         };
         self.view.send_replace(view);

@@ -1,4 +1,4 @@
-//! One request at a time for each container.
+//! One request at a time for each container and for each device.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

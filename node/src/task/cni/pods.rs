@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use api::key::{Key, Kind};
 use api::object::Object;
 use api::pool::AllowedUse;
 use cni::protocol::Request;
@@ -20,7 +21,7 @@ use felix_io::workload::{
 };
 use ipam::{AssignError, AssignRequest, Assignment, Wanted};
 use ipnet::IpNet;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tracing::warn;
 
 use super::addresses::Addresses;
@@ -35,6 +36,14 @@ use endpoint::Identity;
 
 /// How long ADD waits for the route.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long CHECK waits for it.
+const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long STATUS waits for the datastore.
+const STATUS_PATIENCE: Duration = Duration::from_secs(3);
+/// How long after a DEL devices are swept away.
+const SWEEP_AFTER: Duration = Duration::from_millis(100);
+/// How soon a failed sweep is tried again.
+const SWEEP_RETRY: Duration = Duration::from_secs(2);
 
 /// What serving pods needs.
 pub struct Pods {
@@ -58,8 +67,10 @@ pub struct Pods {
     pub waits: mpsc::Sender<Wait>,
     /// Facts for STATUS.
     pub health: Health,
-    /// One request at a time for each container.
+    /// One request at a time for each container and for each device.
     pub locks: Locks,
+    /// Told when a device waits for being swept away.
+    pub detached: Notify,
 }
 
 impl Pods {
@@ -76,13 +87,18 @@ impl Pods {
                 "ADD came without the descriptor of the pod's network namespace (CNI_NETNS)",
             ));
         };
-        let _turn = self.locks.lock(&request.container_id).await;
+        let _turn = self.turn(&pod, &request.container_id).await;
         let pair = self.pair(request, &pod);
         // Both take their time and neither needs the other.
-        let (address, attachment) =
-            tokio::join!(self.assign(request, &pod), Attachment::begin(netns, pair));
-        let assignment = address?;
-        // Dropping the attachment removes the pair, so only the address is given back by hand.
+        let (assignment, attachment) =
+            match tokio::join!(self.assign(request, &pod), Attachment::begin(netns, pair)) {
+                (Ok(assignment), attachment) => (assignment, attachment),
+                (Err(error), Ok(attachment)) => {
+                    attachment.abandon().await;
+                    return Err(error);
+                }
+                (Err(error), Err(_)) => return Err(error),
+            };
         let connected = match attachment {
             Ok(attachment) => self.connect(request, &pod, &assignment, attachment).await,
             Err(error) => Err(kernel_error(&error)),
@@ -98,7 +114,8 @@ impl Pods {
         }
     }
 
-    /// Configures the pod, writes the endpoint and waits for the route, all at once. Undoes what it did when it fails.
+    /// Configures the pod and writes the endpoint, both at once, and waits for the route, which comes meanwhile. Undoes
+    /// what it did when it fails.
     async fn connect(
         &self,
         request: &Request,
@@ -112,17 +129,19 @@ impl Pods {
             network.forwarding = Forwarding::On;
         }
         let object = pod.endpoint(&self.node, &assignment.addresses, attachment.pod_mac);
-        let (attached, routed) = tokio::join!(attachment.finish(network), async {
-            self.write_endpoint(object).await?;
-            self.await_routes(pod, &addresses).await
-        });
-        let failed = match (attached, routed) {
-            (Ok(attached), Ok(())) => return Ok(attached),
-            (Err(error), _) => kernel_error(&error),
-            (Ok(_), Err(error)) => {
-                self.detach(pod).await;
-                error
+        let host_ifindex = attachment.host_ifindex;
+        let (attached, written) =
+            tokio::join!(attachment.finish(network), self.write_endpoint(object));
+        let failed = match (attached, written) {
+            (Ok(attached), Ok(())) => {
+                match self.await_routes(pod, host_ifindex, &addresses).await {
+                    Ok(()) => return Ok(attached),
+                    Err(error) => self.detached(pod, error).await,
+                }
             }
+            // `finish` has removed the pair.
+            (Err(error), _) => kernel_error(&error),
+            (Ok(_), Err(error)) => self.detached(pod, error).await,
         };
         if let Err(error) = self.delete_endpoint(pod, &request.container_id).await {
             warn!(%error, endpoint = %pod.key, "endpoint of a failed ADD is left behind");
@@ -133,7 +152,7 @@ impl Pods {
     /// Undoes ADD. Nothing to undo is success.
     pub async fn del(&self, request: &Request) -> Result<(), CniError> {
         let pod = self.identify(request)?;
-        let _turn = self.locks.lock(&request.container_id).await;
+        let _turn = self.turn(&pod, &request.container_id).await;
         self.remove(&pod, &request.container_id, request.handle_id())
             .await
     }
@@ -159,6 +178,7 @@ impl Pods {
                 workload::detach(pod.host_ifname.clone()),
                 self.delete_stored(pod, stored.as_ref())
             );
+            self.detached.notify_one();
             detached.map_err(|error| kernel_error(&error))?;
             deleted?;
         }
@@ -205,7 +225,7 @@ impl Pods {
                 WorkloadError::Differs(text) => CniError::new(Code::CHECK_FAILED, text),
                 error => kernel_error(&error),
             })?;
-        tokio::time::timeout(Duration::from_secs(1), self.routes(&pod, &addresses))
+        tokio::time::timeout(CHECK_PATIENCE, self.routes(&pod, None, &addresses))
             .await
             .unwrap_or_else(|_| {
                 differs(format!(
@@ -216,22 +236,45 @@ impl Pods {
     }
 
     /// Whether ADD would be served now.
-    pub fn status(&self) -> Result<(), CniError> {
-        if self.health.datastore_in_sync() && self.health.first_apply_done() {
-            Ok(())
-        } else {
-            Err(CniError::new(
-                Code::NOT_AVAILABLE,
+    pub async fn status(&self) -> Result<(), CniError> {
+        let refused = |text: &str| Err(CniError::new(Code::NOT_AVAILABLE, text));
+        if !(self.health.datastore_in_sync() && self.health.first_apply_done()) {
+            return refused(
                 "the agent has started but not read the datastore and written the kernel yet",
-            ))
+            );
+        }
+        let node = Key::new(Kind::Node, self.node.as_str());
+        match tokio::time::timeout(STATUS_PATIENCE, self.store.get(&node)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => refused(&format!("{}; pods that run keep running", chain(&error))),
+            Err(_) => refused("the datastore does not answer; pods that run keep running"),
         }
     }
 
-    /// Removes devices of pods that are gone.
+    /// Removes devices of pods that are gone, until dropped: those that a former process left, and those that a DEL
+    /// leaves, soon after it. What comes within [`SWEEP_AFTER`] goes together, because each deletion takes the kernel
+    /// 20 ms during which no device is made; most go with their pods' namespaces anyway.
     pub async fn sweep(&self) {
-        if let Err(error) = workload::sweep().await {
-            warn!(%error, "devices of pods that are gone could not be deleted");
+        loop {
+            if let Err(error) = workload::sweep().await {
+                warn!(%error, "devices of pods that are gone could not be deleted; trying again");
+                self.detached.notify_one();
+                tokio::time::sleep(SWEEP_RETRY).await;
+            }
+            self.detached.notified().await;
+            tokio::time::sleep(SWEEP_AFTER).await;
         }
+    }
+
+    /// Waits for the turn of a request: two of one container, or about one device (a pod's old and new container), run
+    /// one after the other. Always in this order, so that nobody waits for each other.
+    async fn turn(&self, pod: &Identity, container: &str) -> [OwnedMutexGuard<()>; 2] {
+        let container = self.locks.lock(&format!("container {container}")).await;
+        [container, self.device_turn(&pod.host_ifname).await]
+    }
+
+    async fn device_turn(&self, ifname: &IfName) -> OwnedMutexGuard<()> {
+        self.locks.lock(&format!("device {ifname}")).await
     }
 
     fn identify(&self, request: &Request) -> Result<Identity, CniError> {
@@ -303,10 +346,13 @@ impl Pods {
         }
     }
 
-    async fn detach(&self, pod: &Identity) {
+    /// Takes the device of an ADD that failed with `failed` away.
+    async fn detached(&self, pod: &Identity, failed: CniError) -> CniError {
         if let Err(error) = workload::detach(pod.host_ifname.clone()).await {
             warn!(%error, ifname = %pod.host_ifname, "device of a failed ADD is left behind");
         }
+        self.detached.notify_one();
+        failed
     }
 
     async fn write_endpoint(&self, object: Object) -> Result<(), CniError> {
@@ -373,8 +419,16 @@ impl Pods {
         }
     }
 
-    async fn await_routes(&self, pod: &Identity, addresses: &[IpAddr]) -> Result<(), CniError> {
-        tokio::time::timeout(ROUTE_PATIENCE, self.routes(pod, addresses))
+    async fn await_routes(
+        &self,
+        pod: &Identity,
+        host_ifindex: u32,
+        addresses: &[IpAddr],
+    ) -> Result<(), CniError> {
+        tokio::time::timeout(
+            ROUTE_PATIENCE,
+            self.routes(pod, Some(host_ifindex), addresses),
+        )
             .await
             .unwrap_or_else(|_| {
                 Err(CniError::new(
@@ -388,12 +442,19 @@ impl Pods {
             })
     }
 
-    async fn routes(&self, pod: &Identity, addresses: &[IpAddr]) -> Result<(), CniError> {
+    /// Waits for the routes to a pod's device, which has this index if one is given.
+    async fn routes(
+        &self,
+        pod: &Identity,
+        host_ifindex: Option<u32>,
+        addresses: &[IpAddr],
+    ) -> Result<(), CniError> {
         for addr in addresses {
             let (done, told) = oneshot::channel();
             let wait = Wait {
                 route: self.settings.workload_route_key(*addr),
                 ifname: pod.host_ifname.clone(),
+                ifindex: host_ifindex,
                 done,
             };
             self.waits.send(wait).await.map_err(|_| stopping())?;

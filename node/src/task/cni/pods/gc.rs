@@ -6,10 +6,12 @@ use api::key::Kind;
 use api::object::Object;
 use cni::protocol::{Attachment, Request};
 use cni::spec::error::{CniError, Code};
+use felix::desired::IfName;
+use felix_io::workload;
 use tracing::info;
 
 use super::endpoint::Identity;
-use super::{Pods, assign_error, stopping, store_error};
+use super::{Pods, assign_error, kernel_error, stopping, store_error};
 
 impl Pods {
     /// Undoes every ADD of the request's network on this node that the runtime does not name. Goes on after a failure
@@ -39,7 +41,7 @@ impl Pods {
             info!(endpoint = %pod.key, container = pod.container_id(), "GC: endpoint removed");
             let container = pod.container_id().to_owned();
             let handle = format!("{}.{container}", request.network);
-            let _turn = self.locks.lock(&container).await;
+            let _turn = self.turn(&pod, &container).await;
             if let Err(error) = self.remove(&pod, &container, handle).await {
                 failed.push(format!("{}: {}", pod.key, error.msg));
             }
@@ -52,12 +54,56 @@ impl Pods {
                 None => return Err(stopping()),
             }
         }
+        if let Err(error) = self.remove_strays().await {
+            failed.push(error.msg);
+        }
         if failed.is_empty() {
             Ok(())
         } else {
             Err(CniError::new(Code::TRY_AGAIN_LATER, "GC is not complete")
                 .with_details(failed.join("\n")))
         }
+    }
+
+    /// Removes pods' devices that no endpoint of this node names: an agent died between making one and telling of it.
+    async fn remove_strays(&self) -> Result<(), CniError> {
+        let ends = workload::host_ends(self.interface_prefix.clone())
+            .await
+            .map_err(|error| kernel_error(&error))?;
+        let named = self.named_devices().await?;
+        for ifname in ends.into_iter().filter(|ifname| !named.contains(ifname)) {
+            let _turn = self.device_turn(&ifname).await;
+            // An ADD may have been at it: it has told of its device now.
+            if self.named_devices().await?.contains(&ifname) {
+                continue;
+            }
+            info!(%ifname, "GC: device without an endpoint removed");
+            workload::detach(ifname)
+                .await
+                .map_err(|error| kernel_error(&error))?;
+            self.detached.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Devices of all endpoints of this node.
+    async fn named_devices(&self) -> Result<BTreeSet<IfName>, CniError> {
+        let listing = self
+            .store
+            .list(&[Kind::WorkloadEndpoint])
+            .await
+            .map_err(|error| store_error(&error))?;
+        let devices =
+            listing
+                .items
+                .iter()
+                .filter_map(|item| match Object::decode(&item.key, &item.value) {
+                    Ok(Object::WorkloadEndpoint(endpoint)) if endpoint.spec.node == self.node => {
+                        Some(IfName::from(endpoint.spec.interface_name.as_str()))
+                    }
+                    Ok(_) | Err(_) => None,
+                });
+        Ok(devices.collect())
     }
 
     /// Handles of this network and node in a block whose container the runtime does not name.
