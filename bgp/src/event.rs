@@ -52,6 +52,29 @@ pub enum Event {
         /// Attribute, numbers and action taken.
         fault: String,
     },
+    /// Routes of a family could not be read any more: those received are forgotten, further ones are ignored until the
+    /// session ends (RFC 4760 §7, RFC 7606 §2 "AFI/SAFI disable").
+    FamilyDisabled {
+        /// Sender.
+        peer: PeerName,
+        /// The family.
+        family: AfiSafi,
+        /// Attribute and numbers.
+        fault: String,
+        /// Routes removed.
+        removed: usize,
+    },
+    /// The peer sent more prefixes than its warning threshold. Once until it has fewer again.
+    PrefixLimitNear {
+        /// Sender.
+        peer: PeerName,
+        /// Of which family.
+        family: AfiSafi,
+        /// Prefixes received.
+        received: usize,
+        /// Where the session ends, if anywhere.
+        limit: Option<u32>,
+    },
     /// An own route could not be sent to a peer.
     NotAdvertised {
         /// The peer.

@@ -27,6 +27,7 @@ use crate::session::peer::{Context, Peer};
 use crate::types::{AfiSafi, ConnId, PeerName};
 
 mod configure;
+mod limits;
 mod restart;
 mod routes;
 mod sessions;

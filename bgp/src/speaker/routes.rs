@@ -9,14 +9,13 @@ use crate::event::{Event, RouteRefusal};
 use crate::rib::export::{family_of, own_attributes};
 use crate::rib::group::GroupKey;
 use crate::rib::policy::permits;
-use crate::rib::source::{SourceId, slot as family_slot};
+use crate::rib::source::SourceId;
 use crate::route::Origination;
 use crate::session::peer::Peer;
 use crate::speaker::Speaker;
-use crate::types::{AfiSafi, Asn, RouterId};
+use crate::types::{Asn, RouterId};
 use crate::wire::attr::{NextHop, PathAttributes};
-use crate::wire::notification::Notification;
-use crate::wire::update::{Action, Reach, Update};
+use crate::wire::update::{Reach, Update};
 
 /// What a received route is judged by, apart from its prefix.
 pub(super) struct Judge {
@@ -76,18 +75,8 @@ impl Speaker {
         let Some(judge) = self.judge_of(id) else {
             return;
         };
-        for fault in &update.faults {
-            let peer = self.slots[&id].peer.name.clone();
-            self.events.push_back(Event::AttributeFault {
-                peer,
-                fault: fault.to_string(),
-            });
-            if let Action::DisableFamily(family) = fault.action {
-                self.rib.table.purge(id, family, false);
-                if let Some(slot) = self.slots.get_mut(&id) {
-                    slot.disabled.insert(family);
-                }
-            }
+        if !update.faults.is_empty() && !self.note_faults(id, &update.faults) {
+            return;
         }
         for prefix in update.unreach.iter().flatten() {
             self.rib.table.withdraw(prefix, id);
@@ -130,22 +119,6 @@ impl Speaker {
             self.rib.table.announce(prefix, id, attributes, refused);
         }
         self.rib.table.release(attributes);
-    }
-
-    /// More prefixes than configured end the session (RFC 4486 §4, subcode 1).
-    fn check_prefix_limit(&mut self, id: SourceId) {
-        let Some(limit) = self.slots[&id].peer.config.prefix_limit else {
-            return;
-        };
-        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
-            let received = self.rib.table.source(id).counts[family_slot(family)].received;
-            if u32::try_from(received).is_ok_and(|received| received <= limit) {
-                continue;
-            }
-            let notification = Notification::max_prefixes(family, limit);
-            self.with_peer(id, |peer, cx| peer.stop(cx, &notification));
-            return;
-        }
     }
 
     pub(super) fn originate(&mut self, prefix: IpNet, origination: Option<Origination>) {

@@ -6,4 +6,5 @@ mod mesh;
 mod network;
 mod propagation;
 mod restart;
+mod scripted;
 mod timers;

@@ -218,6 +218,22 @@ impl PumpUp {
             Event::AttributeFault { peer, fault } => {
                 warn!(%peer, fault, "faulty attribute in an UPDATE");
             }
+            Event::FamilyDisabled {
+                peer,
+                family,
+                fault,
+                removed,
+            } => {
+                warn!(%peer, ?family, fault, removed, "family ignored until the session ends");
+            }
+            Event::PrefixLimitNear {
+                peer,
+                family,
+                received,
+                limit,
+            } => {
+                warn!(%peer, ?family, received, ?limit, "peer nears its prefix limit");
+            }
             Event::StaleRoutesRemoved {
                 peer,
                 count,

@@ -1,0 +1,71 @@
+//! What a peer may not send: UPDATEs with faults, and too many prefixes.
+
+use crate::event::Event;
+use crate::rib::source::{SourceId, slot as family_slot};
+use crate::speaker::Speaker;
+use crate::types::AfiSafi;
+use crate::wire::notification::Notification;
+use crate::wire::update::{Action, Fault};
+
+impl Speaker {
+    /// Tells of an UPDATE's faults and disables families; false when that ended the session.
+    pub(super) fn note_faults(&mut self, id: SourceId, faults: &[Fault]) -> bool {
+        for fault in faults {
+            let peer = self.slots[&id].peer.name.clone();
+            if let Action::DisableFamily(family) = fault.action {
+                if !self.disable(id, family, fault) {
+                    return false;
+                }
+            } else {
+                self.events.push_back(Event::AttributeFault {
+                    peer,
+                    fault: fault.to_string(),
+                });
+            }
+        }
+        true
+    }
+
+    /// RFC 4760 §7: the peer's routes of the family go, later ones are ignored. A session that has no other family left
+    /// is of no use and ends.
+    fn disable(&mut self, id: SourceId, family: AfiSafi, fault: &Fault) -> bool {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return false;
+        };
+        let first = slot.disabled.insert(family);
+        let agreement = slot.peer.agreement();
+        let deaf = agreement.is_some_and(|a| a.families.is_subset(&slot.disabled));
+        let peer = slot.peer.name.clone();
+        let removed = self.rib.table.purge(id, family, false);
+        if first {
+            self.events.push_back(Event::FamilyDisabled {
+                peer,
+                family,
+                fault: fault.to_string(),
+                removed,
+            });
+        }
+        if deaf {
+            // RFC 7606 §5.3 for the last family: the data field is left empty, the attribute is not kept.
+            let notification = Notification::optional_attribute(&[]);
+            self.with_peer(id, |peer, cx| peer.stop(cx, &notification));
+        }
+        !deaf
+    }
+
+    /// More prefixes than configured end the session (RFC 4486 §4, subcode 1).
+    pub(super) fn check_prefix_limit(&mut self, id: SourceId) {
+        let Some(limit) = self.slots[&id].peer.config.prefix_limit else {
+            return;
+        };
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            let received = self.rib.table.source(id).counts[family_slot(family)].received;
+            if u32::try_from(received).is_ok_and(|received| received <= limit) {
+                continue;
+            }
+            let notification = Notification::max_prefixes(family, limit);
+            self.with_peer(id, |peer, cx| peer.stop(cx, &notification));
+            return;
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! One speaker and a peer whose bytes the test writes itself.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bgp::action::Action;
+use bgp::config::Config;
+use bgp::event::Event;
+use bgp::speaker::Speaker;
+use bgp::status::PeerState;
+use bgp::types::{AfiSafi, Asn, ConnId, RouterId};
+use bgp::wire::capability::Capability;
+use bgp::wire::family::Family;
+use bgp::wire::message::write_keepalive;
+use bgp::wire::open::Open;
+use ipnet::IpNet;
+
+use crate::network::{address, config, prefix};
+
+const CONN: ConnId = ConnId::incoming(1);
+
+/// The speaker is node 0, the scripted peer node 1.
+pub(crate) struct Scripted {
+    pub(crate) speaker: Speaker,
+    pub(crate) now: Instant,
+    pub(crate) events: Vec<Event>,
+    pub(crate) farewell: Option<Vec<u8>>,
+}
+
+impl Scripted {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant to count from; nothing else is read from the clock"
+    )]
+    pub(crate) fn new(config: Config) -> Self {
+        let now = Instant::now();
+        let mut speaker = Speaker::new(1, now);
+        speaker.handle_config(now, config);
+        Self {
+            speaker,
+            now,
+            events: Vec::new(),
+            farewell: None,
+        }
+    }
+
+    /// Connects and exchanges OPENs.
+    pub(crate) fn establish(&mut self, asn: u32, extra: &[Capability]) {
+        let remote = SocketAddr::new(address(1), 40_000);
+        let local = SocketAddr::new(address(0), 179);
+        self.speaker
+            .handle_accepted(self.now, CONN, remote, local)
+            .expect("the peer is configured");
+        let mut capabilities = vec![Capability::FourOctetAs(Asn(asn))];
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            capabilities.push(Capability::Multiprotocol(Family::from(family)));
+        }
+        capabilities.extend_from_slice(extra);
+        let IpAddr::V4(router_id) = address(1) else {
+            unreachable!("nodes have IPv4 addresses");
+        };
+        let open = Open {
+            asn: Asn(asn),
+            hold_time: Duration::from_secs(240),
+            router_id: RouterId(router_id),
+            capabilities,
+        };
+        let mut bytes = Vec::new();
+        open.encode(&mut bytes);
+        write_keepalive(&mut bytes);
+        self.say(&bytes);
+        let peers = self.speaker.peers(self.now);
+        assert_eq!(peers[0].state, PeerState::Established, "{:?}", self.events);
+    }
+
+    /// The peer sends bytes.
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
+        self.speaker.handle_bytes(self.now, CONN, bytes);
+        self.drain();
+    }
+
+    /// The peer sends an UPDATE of these attributes and IPv4 prefixes.
+    pub(crate) fn update(&mut self, attributes: &[u8], nlri: &[u8]) {
+        let length = |octets: usize| u16::try_from(octets).expect("short").to_be_bytes();
+        let mut bytes = vec![0xff; 16];
+        bytes.extend(length(23 + attributes.len() + nlri.len()));
+        bytes.extend([2, 0, 0]);
+        bytes.extend(length(attributes.len()));
+        bytes.extend(attributes);
+        bytes.extend(nlri);
+        self.say(&bytes);
+    }
+
+    pub(crate) fn drain(&mut self) {
+        while let Some(event) = self.speaker.poll_event() {
+            self.events.push(event);
+        }
+        while let Some(action) = self.speaker.poll_action() {
+            if let Action::Close {
+                conn: CONN,
+                farewell,
+            } = action
+            {
+                self.farewell = Some(farewell);
+            }
+        }
+        while self.speaker.poll_route().is_some() {}
+        while self.speaker.poll_writable().is_some() {}
+    }
+
+    /// Prefixes with a path.
+    pub(crate) fn prefixes(&self) -> Vec<IpNet> {
+        let routes = self.speaker.routes();
+        routes.into_iter().map(|route| route.prefix).collect()
+    }
+}
+
+/// ORIGIN, an AS_PATH of one AS, NEXT_HOP 10.0.0.2.
+pub(crate) fn attributes(asn: u32) -> Vec<u8> {
+    let mut octets = vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1];
+    octets.extend(asn.to_be_bytes());
+    octets.extend([0x40, 3, 4, 10, 0, 0, 2]);
+    octets
+}
+
+/// MP_REACH_NLRI of fd00:n::/32, with this many octets more after it.
+fn reach_v6(n: u8, junk: &[u8]) -> Vec<u8> {
+    let mut value = vec![0, 2, 1, 16];
+    value.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    value.extend([0, 32, 0xfd, 0, 0, n]);
+    value.extend(junk);
+    let mut octets = vec![0x80, 14, u8::try_from(value.len()).expect("short")];
+    octets.extend(value);
+    octets
+}
+
+fn both_families() -> Config {
+    let mut config = config(0, 65000, &[(1, 65001)]);
+    for peer in config.peers.values_mut() {
+        peer.families = [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast].into();
+    }
+    config
+}
+
+fn with_v6(n: u8, junk: &[u8]) -> Vec<u8> {
+    let mut all = attributes(65001);
+    all.extend(reach_v6(n, junk));
+    all
+}
+
+#[test]
+fn a_family_that_cannot_be_read_is_emptied_and_ignored_until_the_session_ends() {
+    let mut peer = Scripted::new(both_families());
+    peer.establish(65001, &[]);
+    peer.update(&with_v6(1, &[]), &[24, 192, 168, 1]);
+    assert_eq!(
+        peer.prefixes(),
+        [prefix("192.168.1.0/24"), prefix("fd00:1::/32")]
+    );
+    // A prefix length of 200 cannot be read; IPv4 of the same message can.
+    peer.update(&with_v6(2, &[200, 1]), &[24, 192, 168, 2]);
+    assert_eq!(
+        peer.prefixes(),
+        [prefix("192.168.1.0/24"), prefix("192.168.2.0/24")]
+    );
+    let disabled = |event: &&Event| {
+        matches!(
+            event,
+            Event::FamilyDisabled { family: AfiSafi::Ipv6Unicast, removed: 1, fault, .. }
+                if fault.contains("MP_REACH_NLRI")
+        )
+    };
+    assert_eq!(
+        peer.events.iter().filter(disabled).count(),
+        1,
+        "{:?}",
+        peer.events
+    );
+    peer.update(&with_v6(3, &[]), &[24, 192, 168, 3]);
+    assert_eq!(peer.prefixes().len(), 3, "IPv6 is ignored, IPv4 is not");
+    peer.speaker.handle_closed(peer.now, CONN);
+    peer.drain();
+    peer.establish(65001, &[]);
+    peer.update(&with_v6(3, &[]), &[]);
+    assert_eq!(
+        peer.prefixes(),
+        [prefix("fd00:3::/32")],
+        "a new session hears again"
+    );
+}
+
+#[test]
+fn a_session_whose_last_family_is_disabled_ends() {
+    let mut peer = Scripted::new(both_families());
+    peer.establish(65001, &[]);
+    peer.update(&with_v6(1, &[200, 1]), &[]);
+    assert_eq!(peer.farewell, None);
+    // MP_REACH_NLRI of IPv4 with a prefix of 33 bits.
+    let mut bad = attributes(65001);
+    bad.extend([0x80, 14, 15, 0, 1, 1, 4, 10, 0, 0, 2, 0, 33, 1, 2, 3, 4, 0]);
+    peer.update(&bad, &[]);
+    let farewell = peer.farewell.expect("closed");
+    assert!(farewell.ends_with(&[3, 3, 9]), "NOTIFICATION 3/9");
+}
