@@ -77,7 +77,10 @@ fn the_router_forwards_to_a_node_whose_agent_was_killed_and_comes_back() {
 
             for stream in [inward, outward] {
                 let outcome = stream.finish().unwrap();
-                assert!(outcome.sent > 5, "the stream did not run across it: {outcome:?}");
+                assert!(
+                    outcome.sent > 5,
+                    "the stream did not run across it: {outcome:?}"
+                );
                 assert!(outcome.lost.is_empty(), "{outcome:?}");
             }
             assert_eq!(
@@ -146,7 +149,10 @@ fn the_fibs_keep_a_restarting_routers_routes() {
                 );
             }
             let outcome = outward.finish().unwrap();
-            assert!(outcome.sent > 5, "the stream did not run across it: {outcome:?}");
+            assert!(
+                outcome.sent > 5,
+                "the stream did not run across it: {outcome:?}"
+            );
             assert!(outcome.lost.is_empty(), "{outcome:?}");
 
             // What it no longer announces after its return goes at once.
