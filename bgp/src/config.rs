@@ -68,6 +68,8 @@ pub struct PeerConfig {
     pub allow_own_as: u8,
     /// Offer graceful restart (RFC 4724).
     pub graceful_restart: bool,
+    /// Restart Time told to this peer in place of [`Config::restart_time`], at most 4095 s.
+    pub restart_time: Option<Duration>,
     /// Most prefixes accepted from this peer, per family.
     pub prefix_limit: Option<u32>,
     /// Which received routes enter the decision process.

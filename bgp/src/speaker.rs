@@ -385,7 +385,7 @@ impl Speaker {
         let config = self.config.as_ref()?;
         let peer = &self.slots.get(&id)?.peer;
         let restart = peer.config.graceful_restart.then(|| OwnRestart {
-            time: config.restart_time,
+            time: peer.config.restart_time.unwrap_or(config.restart_time),
             restarting: self.restarting && self.selection == Selection::Running,
             forwarding: self.restarting || peer.was_established,
         });

@@ -135,6 +135,7 @@ fn peer(address: IpAddr, port: u16, passive: bool) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         allow_own_as: 0,
         graceful_restart: true,
+        restart_time: None,
         prefix_limit: None,
         import: RoutePolicy::accept_all(),
         export: RoutePolicy::accept_all(),

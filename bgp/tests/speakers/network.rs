@@ -85,6 +85,7 @@ pub(crate) fn peer_config(node: usize, asn: u32) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         allow_own_as: 0,
         graceful_restart: true,
+        restart_time: None,
         prefix_limit: None,
         import: RoutePolicy::accept_all(),
         export: RoutePolicy::accept_all(),

@@ -174,6 +174,7 @@ pub fn peer(address: Ipv4Addr, asn: u32, local_address: Ipv4Addr) -> PeerConfig 
         next_hop: NextHopMode::Auto,
         allow_own_as: 0,
         graceful_restart: true,
+        restart_time: None,
         prefix_limit: None,
         import: RoutePolicy::accept_all(),
         export: RoutePolicy::accept_all(),
