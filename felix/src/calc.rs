@@ -31,7 +31,7 @@ use std::sync::Arc;
 use api::bgp::BGPConfigurationSpec;
 use api::key::{Key, Kind};
 use api::object::Object;
-use bgp::config::Config;
+use bgp::config::{Config, Password};
 use bgp::route::{Origination, RouteChange};
 use ipnet::IpNet;
 
@@ -44,11 +44,12 @@ use changes::Changes;
 use dirty::Dirty;
 use host::Host;
 use local::Local;
+pub use peers::SecretRef;
 use peers::{Inputs, Peer, Peers};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
-pub use settings::{ClusterRoutes, Settings};
+pub use settings::{ClusterRoutes, LearnedRoutes, Settings};
 use tunnel::Tunnels;
 use underlay::{Change, Underlay};
 use workload::Workloads;
@@ -72,6 +73,7 @@ pub struct Graph {
     bgp_routes: BgpRoutes,
     bgp_configs: BTreeMap<String, BGPConfigurationSpec>,
     bgp_peers: BTreeMap<Key, Peer>,
+    passwords: BTreeMap<SecretRef, Password>,
     underlay: Underlay,
     // What follows from them.
     started: bool,
@@ -126,6 +128,7 @@ impl Graph {
             bgp_routes: BgpRoutes::default(),
             bgp_configs: BTreeMap::new(),
             bgp_peers: BTreeMap::new(),
+            passwords: BTreeMap::new(),
             underlay: Underlay::default(),
             started: false,
             local: Local::default(),
@@ -183,6 +186,23 @@ impl Graph {
     pub fn handle_invalid(&mut self, key: &Key, reason: Arc<str>) {
         self.handle_update(key, None);
         self.invalid.insert(key.clone(), reason);
+    }
+
+    /// What a secret holds now; `None` when it does not exist. Sessions that name it are held down until it is known.
+    pub fn handle_password(&mut self, secret: &SecretRef, password: Option<Password>) {
+        if self.passwords.get(secret) == password.as_ref() {
+            return;
+        }
+        match password {
+            Some(password) => self.passwords.insert(secret.clone(), password),
+            None => self.passwords.remove(secret),
+        };
+        self.dirty.peers = true;
+    }
+
+    /// The secrets that objects name: what [`handle_password`](Self::handle_password) should tell of.
+    pub fn wanted_passwords(&self) -> BTreeSet<SecretRef> {
+        peers::wanted_passwords(&self.bgp_configs, &self.bgp_peers)
     }
 
     /// All objects of this kind that existed at the start have been given.
@@ -499,6 +519,7 @@ impl Graph {
             pools: &self.pools,
             configs: &self.bgp_configs,
             peers: &self.bgp_peers,
+            passwords: &self.passwords,
         });
         if peers.config.is_none() {
             peers.config = self.peers.config.take().map(|config| Config {

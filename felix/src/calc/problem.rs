@@ -7,6 +7,8 @@ use std::sync::Arc;
 use api::key::Key;
 use ipnet::IpNet;
 
+use super::peers::SecretRef;
+
 /// What a [`Problem`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
@@ -93,6 +95,11 @@ pub enum Reason {
     },
     /// The field is known but not supported; acting without it would be wrong.
     Unsupported,
+    /// The password is not known, and without it the session is not wanted.
+    PasswordMissing {
+        /// Where it should stand.
+        secret: SecretRef,
+    },
     /// An explicit peer has the address of a mesh peer and takes its place.
     ReplacesMeshPeer {
         /// The address.
@@ -123,6 +130,10 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Unsupported => f.write_str("not supported, so the whole object is left out"),
+            Self::PasswordMissing { secret } => write!(
+                f,
+                "no password is known for {secret}, so the session is held down"
+            ),
             Self::ReplacesMeshPeer { address } => {
                 write!(f, "takes the place of the mesh session to {address}")
             }

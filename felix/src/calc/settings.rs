@@ -26,6 +26,16 @@ pub enum ClusterRoutes {
     EnabledNoEncapOnly,
 }
 
+/// Which learned routes are told to peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LearnedRoutes {
+    /// Those inside pools that are exported: what a node does.
+    #[default]
+    InPools,
+    /// Also those outside every pool: for a reflector that is told of no pools.
+    All,
+}
+
 /// Settings of one node.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -67,6 +77,8 @@ pub struct Settings {
     pub router_id: RouterIdSource,
     /// How long a restarted speaker waits for each peer's routes.
     pub deferral_time: Duration,
+    /// Which learned routes are told to peers.
+    pub learned_routes: LearnedRoutes,
 }
 
 impl Settings {
@@ -92,6 +104,7 @@ impl Settings {
             rp_filter: Arc::from("1"),
             router_id: RouterIdSource::NodeAddress,
             deferral_time: Duration::from_secs(120),
+            learned_routes: LearnedRoutes::default(),
         }
     }
 

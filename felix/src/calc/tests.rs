@@ -1,5 +1,6 @@
 //! The graph as its users see it: facts in, rows, configuration and originations out.
 
+mod peering;
 mod property;
 mod reference;
 mod sessions;
@@ -569,7 +570,7 @@ fn explicit_peers_are_chosen_by_node_selector_or_for_all_and_replace_mesh_peers(
             ("BGPPeer(mesh)".to_owned(), "spec.peerIP"),
             ("BGPPeer(no-as)".to_owned(), "spec.asNumber"),
             ("BGPPeer(nodes)".to_owned(), "spec.peerIP"),
-            ("BGPPeer(secret)".to_owned(), "spec.password"),
+            ("BGPPeer(secret)".to_owned(), "spec.password.secretKeyRef"),
             ("BGPPeer(twice)".to_owned(), "spec.peerIP"),
             ("BGPPeer(wrong)".to_owned(), "spec.nodeSelector"),
         ]

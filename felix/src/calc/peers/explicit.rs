@@ -1,0 +1,160 @@
+//! Peers that a BGPPeer names for this node.
+
+use std::net::{IpAddr, SocketAddr};
+
+use api::bgp::{BGPPeerSpec, PeerAddress};
+use api::key::Key;
+use api::selector::Selector;
+use bgp::types::Asn;
+
+use super::super::host::Host;
+use super::super::problem::Reason;
+use super::{Builder, DEFAULT_PORT, Refusal, Remote, Scope, problem, refusal, session};
+
+/// Fields without which the session would be another one than the operator asked for.
+const UNSUPPORTED: [(&str, &str); 2] = [
+    ("filters", "spec.filters"),
+    ("localWorkloadSelector", "spec.localWorkloadSelector"),
+];
+
+impl Builder<'_> {
+    pub(super) fn forward(&mut self) {
+        for wanted in [Scope::Global, Scope::Node] {
+            let inputs = self.inputs;
+            for (key, peer) in super::in_order(inputs.peers) {
+                if Scope::of(&peer.spec) == wanted
+                    && let Err(Refusal { field, reason }) = self.forward_peer(key, &peer.spec)
+                {
+                    self.problems.push(problem(key, field, reason));
+                }
+            }
+        }
+    }
+
+    fn forward_peer(&mut self, key: &Key, spec: &BGPPeerSpec) -> Result<(), Refusal> {
+        if !self.has_peer(spec, &self.inputs.settings.node_name, self.own)? {
+            return Ok(());
+        }
+        check_supported(spec)?;
+        let password = self.password(spec)?;
+        for remote in self.remotes(spec)? {
+            let at = SocketAddr::new(remote.address, remote.port);
+            let Some(mut config) = self.session(&remote, Some(spec)) else {
+                continue;
+            };
+            if let Some(of) = self.taken.get(&at) {
+                let reason = Reason::Duplicate {
+                    value: at.to_string(),
+                    of: of.clone(),
+                };
+                self.problems.push(problem(key, "spec.peerIP", reason));
+                continue;
+            }
+            config.password.clone_from(&password);
+            self.taken.insert(at, key.clone());
+            let name = session::peer_name(Scope::of(spec).class(), &remote);
+            self.peers.insert(name, config);
+        }
+        Ok(())
+    }
+
+    /// Whether a node is one of those that have the peer.
+    pub(super) fn has_peer(
+        &self,
+        spec: &BGPPeerSpec,
+        name: &str,
+        host: &Host,
+    ) -> Result<bool, Refusal> {
+        if !spec.node.is_empty() {
+            return Ok(spec.node == name);
+        }
+        if spec.node_selector.is_empty() {
+            return Ok(true);
+        }
+        let selector = parse_selector("spec.nodeSelector", &spec.node_selector)?;
+        Ok(selector.matches(&host.labels))
+    }
+
+    fn remotes(&self, spec: &BGPPeerSpec) -> Result<Vec<Remote>, Refusal> {
+        if spec.peer_selector.is_empty() {
+            self.addressed(spec).map(|remote| vec![remote])
+        } else {
+            self.selected_nodes(spec)
+        }
+    }
+
+    fn addressed(&self, spec: &BGPPeerSpec) -> Result<Remote, Refusal> {
+        let PeerAddress { addr, port } = parse_peer_ip(&spec.peer_ip)?;
+        let asn = spec.as_number.filter(|asn| *asn != 0).ok_or_else(|| {
+            let why = "missing: a peer given by address needs its AS number, 1 to 4294967295";
+            refusal("spec.asNumber", Reason::Invalid(why.into()))
+        })?;
+        let Some(own) = self.own_address(addr) else {
+            let field = match addr {
+                IpAddr::V4(_) => "spec.bgp.ipv4Address",
+                IpAddr::V6(_) => "spec.bgp.ipv6Address",
+            };
+            return Err(refusal("spec.peerIP", Reason::OwnNodeLacks { field }));
+        };
+        let node = self.inputs.node_at(addr);
+        Ok(Remote {
+            address: addr,
+            port: port
+                .or_else(|| node.map(|(name, _)| self.inputs.listen_port(name)))
+                .unwrap_or(DEFAULT_PORT),
+            named_port: port,
+            asn: Asn(asn),
+            // Calico knows it only of peers by selector, so that the two ends of a session may disagree.
+            cluster_id: node.and_then(|(_, host)| host.cluster_id),
+            passive: Scope::of(spec) == Scope::Global
+                && node.is_some()
+                && addr.to_string() > own.to_string(),
+        })
+    }
+
+    fn selected_nodes(&self, spec: &BGPPeerSpec) -> Result<Vec<Remote>, Refusal> {
+        let selector = parse_selector("spec.peerSelector", &spec.peer_selector)?;
+        let own = &self.inputs.settings.node_name;
+        Ok(self
+            .inputs
+            .hosts
+            .iter()
+            .filter(|(name, host)| *name != own && selector.matches(&host.labels))
+            .flat_map(|(name, host)| self.node_remotes(name, host))
+            .collect())
+    }
+}
+
+/// The fields that are known but not acted on yet.
+pub(super) fn check_supported(spec: &BGPPeerSpec) -> Result<(), Refusal> {
+    for (name, field) in UNSUPPORTED {
+        if spec.extra.get(name).is_some_and(|value| !is_empty(value)) {
+            return Err(refusal(field, Reason::Unsupported));
+        }
+    }
+    if spec.reachable_by.is_some() {
+        return Err(refusal("spec.reachableBy", Reason::Unsupported));
+    }
+    Ok(())
+}
+
+pub(super) fn parse_peer_ip(text: &str) -> Result<PeerAddress, Refusal> {
+    PeerAddress::parse(text).ok_or_else(|| {
+        let why = format!("{text:?}: must be an address, IPv4:port or [IPv6]:port");
+        refusal("spec.peerIP", Reason::Invalid(why.into()))
+    })
+}
+
+pub(super) fn parse_selector(field: &'static str, text: &str) -> Result<Selector, Refusal> {
+    Selector::parse(text).map_err(|error| refusal(field, Reason::Invalid(error.to_string().into())))
+}
+
+fn is_empty(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null => true,
+        serde_json::Value::String(text) => text.is_empty(),
+        serde_json::Value::Array(items) => items.is_empty(),
+        serde_json::Value::Object(fields) => fields.is_empty(),
+        serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+    }
+}

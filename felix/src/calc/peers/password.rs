@@ -1,0 +1,106 @@
+//! TCP MD5 passwords: objects name a secret and a key in it; what stands there is told from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use api::bgp::{BGPConfigurationSpec, BGPPeerSpec};
+use api::key::Key;
+use bgp::config::Password;
+use serde_json::Value;
+
+use super::super::problem::Reason;
+use super::{Builder, Peer, Refusal, refusal};
+
+/// Longest key of the kernel's TCP_MD5SIG.
+const LENGTH_MAX: usize = 80;
+const PEER_FIELD: &str = "spec.password.secretKeyRef";
+const MESH_FIELD: &str = "spec.nodeMeshPassword.secretKeyRef";
+
+/// Where a password stands: the content of a `secretKeyRef`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretRef {
+    /// The secret.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {:?} of secret {:?}", self.key, self.name)
+    }
+}
+
+impl SecretRef {
+    /// Reads `{secretKeyRef: {name, key}}`.
+    fn of(value: &Value) -> Option<Self> {
+        let reference = value.get("secretKeyRef")?;
+        let text = |field| {
+            reference
+                .get(field)?
+                .as_str()
+                .filter(|text| !text.is_empty())
+        };
+        Some(Self {
+            name: text("name")?.to_owned(),
+            key: text("key")?.to_owned(),
+        })
+    }
+}
+
+/// Every secret that an object names.
+pub(in super::super) fn wanted(
+    configs: &BTreeMap<String, BGPConfigurationSpec>,
+    peers: &BTreeMap<Key, Peer>,
+) -> BTreeSet<SecretRef> {
+    let mesh = configs
+        .get("default")
+        .and_then(|config| config.extra.get("nodeMeshPassword"));
+    let explicit = peers
+        .values()
+        .filter_map(|peer| peer.spec.extra.get("password"));
+    mesh.into_iter()
+        .chain(explicit)
+        .filter_map(SecretRef::of)
+        .collect()
+}
+
+impl Builder<'_> {
+    pub(super) fn password(&self, spec: &BGPPeerSpec) -> Result<Option<Password>, Refusal> {
+        self.password_at(PEER_FIELD, spec.extra.get("password"))
+    }
+
+    pub(super) fn mesh_password(&self) -> Result<Option<Password>, Refusal> {
+        let config = self.inputs.global();
+        let value = config.and_then(|config| config.extra.get("nodeMeshPassword"));
+        self.password_at(MESH_FIELD, value)
+    }
+
+    /// A session that asks for a password never goes without it.
+    fn password_at(
+        &self,
+        field: &'static str,
+        value: Option<&Value>,
+    ) -> Result<Option<Password>, Refusal> {
+        let Some(value) = value.filter(|value| !value.is_null()) else {
+            return Ok(None);
+        };
+        let Some(secret) = SecretRef::of(value) else {
+            let why = "must have a name and a key, both not empty";
+            return Err(refusal(field, Reason::Invalid(why.into())));
+        };
+        match self.inputs.passwords.get(&secret) {
+            None => Err(refusal(field, Reason::PasswordMissing { secret })),
+            Some(password) if (1..=LENGTH_MAX).contains(&password.0.len()) => {
+                Ok(Some(password.clone()))
+            }
+            Some(password) => {
+                let why = format!(
+                    "{secret} holds {} bytes: a password has 1 to {LENGTH_MAX}",
+                    password.0.len()
+                );
+                Err(refusal(field, Reason::Invalid(why.into())))
+            }
+        }
+    }
+}
