@@ -9,6 +9,8 @@ use std::thread;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::oneshot;
 
+use crate::sys;
+
 /// Type of the file system that namespaces' descriptors are of (`linux/magic.h`).
 const NSFS_MAGIC: libc::c_long = 0x6e73_6673;
 
@@ -56,13 +58,19 @@ pub(crate) fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
     )?)
 }
 
-/// Refuses a descriptor that is no namespace's: the kernel's own answer would blame the interface.
+/// Refuses a descriptor that is no network namespace's: the kernel's own answer would blame the interface.
 pub(crate) fn check(netns: BorrowedFd<'_>) -> io::Result<()> {
-    if rustix::fs::fstatfs(netns)?.f_type == NSFS_MAGIC {
-        return Ok(());
+    let refused = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if rustix::fs::fstatfs(netns)?.f_type != NSFS_MAGIC {
+        return refused("the descriptor is not one of a namespace".to_owned());
     }
-    let text = "the descriptor is not one of a namespace";
-    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    match sys::namespace_type(netns)? {
+        libc::CLONE_NEWNET => Ok(()),
+        other => refused(format!(
+            "the namespace is of another type than network (CLONE flag {other:#x}, not {:#x})",
+            libc::CLONE_NEWNET
+        )),
+    }
 }
 
 /// Whether the descriptor is the calling thread's own namespace.

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
+use rustix::process::{Pid, Signal};
 
 use crate::enter::BASE;
 use crate::options::{Mode, Options};
@@ -249,16 +250,52 @@ impl Lab {
         self.agents[node].wait().map(drop)
     }
 
+    /// Asks the agent of a node to end, with SIGTERM, and waits until it has.
+    ///
+    /// # Errors
+    /// When it was gone before.
+    pub fn terminate_agent(&mut self, node: usize) -> io::Result<ExitStatus> {
+        self.signal_agent(node, Signal::TERM)?;
+        self.agents[node].wait()
+    }
+
     /// Stops the agent of a node where it stands, so that a fault stays unrepaired.
     ///
     /// # Errors
     /// When it is gone.
     pub fn freeze_agent(&self, node: usize) -> io::Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.agents[node]);
-        Ok(rustix::process::kill_process(
-            pid,
-            rustix::process::Signal::STOP,
-        )?)
+        self.signal_agent(node, Signal::STOP)
+    }
+
+    /// Lets a frozen agent go on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn thaw_agent(&self, node: usize) -> io::Result<()> {
+        self.signal_agent(node, Signal::CONT)
+    }
+
+    fn signal_agent(&self, node: usize, signal: Signal) -> io::Result<()> {
+        let pid = Pid::from_child(&self.agents[node]);
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// Kills the store with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it was gone before.
+    pub fn kill_store(&mut self) -> io::Result<()> {
+        self.store.kill()?;
+        self.store.wait().map(drop)
+    }
+
+    /// Starts the store again, after [`Lab::kill_store`], and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn restart_store(&mut self) -> Result<(), LabError> {
+        self.store = start_store(&self.programs, &self.options)?;
+        Ok(())
     }
 
     fn wait_ready(&mut self, node: usize) -> Result<(), LabError> {
@@ -472,7 +509,17 @@ fn start_store(programs: &Programs, options: &Options) -> Result<Child, LabError
         .stdin(Stdio::null());
     let mut store = spawn_logged(command, "store")?;
     let deadline = Instant::now() + options.patience;
-    let what = match wait::for_path(Path::new(STORE_SOCKET), deadline, || still_runs(&mut store)) {
+    let mut alive = || still_runs(&mut store);
+    let came = wait::for_path(Path::new(STORE_SOCKET), deadline, &mut alive);
+    // A socket file of a killed store may lie there: ready means that somebody accepts.
+    let accepts = came.and_then(|_| {
+        wait::until(deadline, || match alive() {
+            Err(error) => Some(Err(error)),
+            Ok(()) => UnixStream::connect(STORE_SOCKET).ok().map(|_| Ok(())),
+        })
+        .transpose()
+    });
+    let what = match accepts.map(|answer| answer.is_some()) {
         Ok(true) => return Ok(store),
         Ok(false) => format!("{STORE_SOCKET} did not come within {:?}", options.patience),
         Err(error) => error.to_string(),

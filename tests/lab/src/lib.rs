@@ -49,3 +49,4 @@ pub use run::{Run, RunError, has_nft, run};
 pub use runtime::{Pod, RuntimeError, Sandbox, call_plugin, make_sandbox};
 pub use skip::skipped;
 pub use topology::{Rack, Site, Topology};
+pub use wait::until as wait_until;

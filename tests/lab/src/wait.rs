@@ -71,7 +71,7 @@ pub(crate) fn for_path(
 }
 
 /// Looks at a state again and again until `look` returns something, or until the deadline (`None`).
-pub(crate) fn until<T>(deadline: Instant, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn until<T>(deadline: Instant, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     loop {
         if let Some(found) = look() {
             return Some(found);

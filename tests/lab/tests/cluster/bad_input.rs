@@ -1,12 +1,11 @@
 //! Bad input: an error of its own for each, and nothing half-made.
 
 use std::path::PathBuf;
-use std::process::Output;
 
 use lab::{Lab, Options, Sandbox, Site, call_plugin, make_sandbox};
 use serde_json::Value;
 
-use crate::{options, with_programs};
+use crate::{ctl, options, with_programs};
 
 /// An agent with these variables must end with an error that has all these words.
 fn agent_refuses(lab: &Lab, environment: &[(&str, &str)], words: &[&str]) {
@@ -114,19 +113,6 @@ fn a_pool_that_overlaps_another_is_refused_with_both_ranges() {
             );
         },
     );
-}
-
-fn ctl(lab: &Lab, arguments: &[&str]) -> Output {
-    let site = &lab.topology.sites[0];
-    site.namespace
-        .command(lab.programs().ctl())
-        .envs(
-            lab.options
-                .environment_of(&site.name, &site.address.to_string()),
-        )
-        .args(arguments)
-        .output()
-        .unwrap()
 }
 
 /// Calls ADD and expects an error object with one of `codes` and all `words`.

@@ -8,12 +8,14 @@ mod bad_input;
 mod checks;
 mod cleanup;
 mod modes;
+mod plugin;
 mod pods;
 mod restart;
 
+use std::process::Output;
 use std::time::Duration;
 
-use lab::{Options, Programs, Progress, Run};
+use lab::{Lab, Options, Programs, Progress, Run};
 
 /// Runs `body` in a private world, with the product's programs built before. `name` is the test's full name.
 fn with_programs(name: &str, body: impl FnOnce(Programs)) {
@@ -29,6 +31,20 @@ fn options() -> Options {
         patience: Duration::from_secs(60),
         ..Options::default()
     }
+}
+
+/// Runs `tortiectl` on the first machine.
+fn ctl(lab: &Lab, arguments: &[&str]) -> Output {
+    let site = &lab.topology.sites[0];
+    site.namespace
+        .command(lab.programs().ctl())
+        .envs(
+            lab.options
+                .environment_of(&site.name, &site.address.to_string()),
+        )
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 /// Runs everything that `cargo lab` runs and tears down.

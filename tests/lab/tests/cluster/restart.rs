@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Pod, RouteChange, RouteMonitor, Stream};
+use lab::{Lab, Pod, Programs, RouteChange, RouteMonitor, Stream};
 
 use crate::{options, with_programs};
 
@@ -44,69 +44,85 @@ fn deletions(monitor: &mut RouteMonitor, time: Duration) -> Vec<String> {
 fn killing_an_agent_loses_no_packet_and_its_return_deletes_no_route() {
     with_programs(
         "restart::killing_an_agent_loses_no_packet_and_its_return_deletes_no_route",
+        |programs| goes_unnoticed(programs, |lab| lab.kill_agent(0).unwrap()),
+    );
+}
+
+#[test]
+fn stopping_an_agent_loses_no_packet_and_its_return_deletes_no_route() {
+    with_programs(
+        "restart::stopping_an_agent_loses_no_packet_and_its_return_deletes_no_route",
         |programs| {
-            let mut lab = Lab::start(options(), programs).unwrap_or_else(|error| panic!("{error}"));
-            lab.fill_pods(2)
-                .unwrap_or_else(|errors| panic!("{errors:?}"));
-            assert!(
-                lab.wait_converged()
-                    .unwrap_or_else(|error| panic!("{error}"))
-                    .is_some(),
-                "{:#?}",
-                lab.prove().faults
-            );
-            assert!(lab.prove().faults.is_empty());
-
-            let mut monitors: Vec<RouteMonitor> = lab
-                .topology
-                .sites
-                .iter()
-                .map(|site| RouteMonitor::open(&site.namespace).unwrap())
-                .collect();
-            let of = |node: &str, name: &str| {
-                lab.pods
-                    .iter()
-                    .find(|pod| pod.node == node && pod.name == name)
-                    .expect("two pods a node")
-            };
-            let streams = [
-                stream(of("n2", "p0"), of("n3", "p0")),
-                stream(of("n1", "p0"), of("n2", "p1")),
-                stream(of("n3", "p1"), of("n1", "p1")),
-                stream(of("n1", "p0"), of("n1", "p1")),
-            ];
-            lab.kill_agent(0).unwrap();
-            let mut deleted = deletions(&mut monitors[0], AWAY);
-            lab.restart_agent(0)
-                .unwrap_or_else(|error| panic!("{error}"));
-            assert!(
-                lab.wait_converged()
-                    .unwrap_or_else(|error| panic!("{error}"))
-                    .is_some(),
-                "{:#?}",
-                lab.prove().faults
-            );
-            deleted.extend(deletions(&mut monitors[0], AWAY));
-            assert_eq!(
-                deleted,
-                Vec::<String>::new(),
-                "routes deleted on the killed agent's node"
-            );
-
-            for stream in streams {
-                let outcome = stream.finish().unwrap();
-                assert!(outcome.sent > u64::from(PER_SECOND), "{outcome:?}");
-                assert!(outcome.lost.is_empty(), "{outcome:?}");
-            }
-            for (site, monitor) in lab.topology.sites.iter().zip(&mut monitors) {
-                assert_eq!(
-                    deletions(monitor, Duration::ZERO),
-                    Vec::<String>::new(),
-                    "routes deleted on {}",
-                    site.name
-                );
-            }
-            assert!(lab.prove().faults.is_empty(), "{:#?}", lab.prove().faults);
+            goes_unnoticed(programs, |lab| {
+                let status = lab.terminate_agent(0).unwrap();
+                assert!(status.success(), "{status}");
+            });
         },
     );
+}
+
+/// Ends the agent of n1 while numbered packets run, and starts it again.
+fn goes_unnoticed(programs: Programs, end: impl Fn(&mut Lab)) {
+    let mut lab = Lab::start(options(), programs).unwrap_or_else(|error| panic!("{error}"));
+    lab.fill_pods(2)
+        .unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert!(
+        lab.wait_converged()
+            .unwrap_or_else(|error| panic!("{error}"))
+            .is_some(),
+        "{:#?}",
+        lab.prove().faults
+    );
+    assert!(lab.prove().faults.is_empty());
+
+    let mut monitors: Vec<RouteMonitor> = lab
+        .topology
+        .sites
+        .iter()
+        .map(|site| RouteMonitor::open(&site.namespace).unwrap())
+        .collect();
+    let of = |node: &str, name: &str| {
+        lab.pods
+            .iter()
+            .find(|pod| pod.node == node && pod.name == name)
+            .expect("two pods a node")
+    };
+    let streams = [
+        stream(of("n2", "p0"), of("n3", "p0")),
+        stream(of("n1", "p0"), of("n2", "p1")),
+        stream(of("n3", "p1"), of("n1", "p1")),
+        stream(of("n1", "p0"), of("n1", "p1")),
+    ];
+    end(&mut lab);
+    let mut deleted = deletions(&mut monitors[0], AWAY);
+    lab.restart_agent(0)
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        lab.wait_converged()
+            .unwrap_or_else(|error| panic!("{error}"))
+            .is_some(),
+        "{:#?}",
+        lab.prove().faults
+    );
+    deleted.extend(deletions(&mut monitors[0], AWAY));
+    assert_eq!(
+        deleted,
+        Vec::<String>::new(),
+        "routes deleted on the ended agent's node"
+    );
+
+    for stream in streams {
+        let outcome = stream.finish().unwrap();
+        assert!(outcome.sent > u64::from(PER_SECOND), "{outcome:?}");
+        assert!(outcome.lost.is_empty(), "{outcome:?}");
+    }
+    for (site, monitor) in lab.topology.sites.iter().zip(&mut monitors) {
+        assert_eq!(
+            deletions(monitor, Duration::ZERO),
+            Vec::<String>::new(),
+            "routes deleted on {}",
+            site.name
+        );
+    }
+    assert!(lab.prove().faults.is_empty(), "{:#?}", lab.prove().faults);
 }
