@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::{layers, licences, metadata, sizes};
+use crate::{contract, layers, licences, metadata, sizes};
 
 /// Runs every step; stops at the first that fails.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -12,6 +12,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let tree = metadata::read()?;
     step("layers", || layers::check(&tree))?;
     step("licences", || licences::check(&tree))?;
+    step("contract", contract::check)?;
     step("clippy", || {
         cargo(&[
             "clippy",

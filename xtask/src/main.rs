@@ -1,6 +1,7 @@
 //! One front door for the developers' chores: `cargo xtask check` and friends.
 
 mod check;
+mod contract;
 mod layers;
 mod licences;
 mod metadata;
@@ -20,12 +21,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Everything that must hold before a commit: format, clippy, layers, licences, generated files; sizes as a report.
+    /// Everything that must hold before a commit: format, clippy, layers, licences, pages that
+    /// name tests, generated files; sizes as a report.
     Check,
     /// Only the layers: which of our packages may see which, and what pure packages must never see.
     Layers,
     /// Only the licences of everything in the lock file.
     Licences,
+    /// Only the pages that name tests: each test they name must exist.
+    Contract,
     /// Only the report of long files and functions.
     Sizes,
 }
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Check => check::run(),
         Chore::Layers => metadata::read().and_then(|tree| layers::check(&tree)),
         Chore::Licences => metadata::read().and_then(|tree| licences::check(&tree)),
+        Chore::Contract => contract::check(),
         Chore::Sizes => sizes::report(),
     };
     match outcome {

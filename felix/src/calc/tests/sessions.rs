@@ -49,6 +49,18 @@ fn of_two_mesh_nodes_the_one_with_the_greater_address_as_text_connects() {
     // "10.0.0.9" comes after "10.0.0.10" and before "10.0.0.95".
     assert!(!peer(&world, "Mesh_10_0_0_10").passive);
     assert!(peer(&world, "Mesh_10_0_0_95").passive);
+
+    // The same for a node that a BGPPeer for all nodes names by its address, but not for another router.
+    for address in ["10.0.0.10", "10.0.0.95", "10.0.0.99"] {
+        world.put(bgp_peer(
+            address,
+            json!({"peerIP": address, "asNumber": 64512}),
+        ));
+    }
+    world.flush();
+    assert!(!peer(&world, "Global_10_0_0_10").passive);
+    assert!(peer(&world, "Global_10_0_0_95").passive);
+    assert!(!peer(&world, "Global_10_0_0_99").passive);
 }
 
 #[test]
@@ -87,7 +99,6 @@ fn a_reflector_has_clients_but_not_among_reflectors_of_its_cluster() {
         ("n5", "10.0.0.5/24", json!({"asNumber": 65050})),
     ]);
     world.put(bgp_peer("all", json!({"peerSelector": "all()"})));
-    // The cluster ID of a node is known by its address, too.
     world.put(bgp_peer(
         "router",
         json!({"peerIP": "10.0.0.200", "asNumber": 64512}),
@@ -101,6 +112,15 @@ fn a_reflector_has_clients_but_not_among_reflectors_of_its_cluster() {
     assert!(client("Global_10_0_0_200"), "a router of our AS");
     let cluster_id = world.config.as_ref().unwrap().cluster_id;
     assert_eq!(cluster_id, Some("1.0.0.1".parse().unwrap()));
+
+    // A node that is named by its address is the same node.
+    world.remove(&Key::new(Kind::BGPPeer, "all"));
+    world.put(bgp_peer(
+        "by-address",
+        json!({"peerIP": "10.0.0.2", "asNumber": 64512}),
+    ));
+    world.flush();
+    assert!(!peer(&world, "Global_10_0_0_2").route_reflector_client);
 }
 
 #[test]
@@ -192,6 +212,64 @@ fn each_field_of_a_bgppeer_reaches_its_session() {
     );
     assert_eq!(more.local_asn.map(|asn| asn.0), Some(65099));
     assert_eq!((more.allow_own_as, more.ttl_security), (2, Some(3)));
+}
+
+#[test]
+fn sessions_to_selected_nodes_take_the_fields_of_their_object_and_the_nodes_as() {
+    let mut world = nodes(&[
+        ("n1", "10.0.0.1/24", json!({})),
+        ("n2", "10.0.0.2/24", json!({"asNumber": 65020})),
+        ("n3", "10.0.0.3/24", json!({})),
+    ]);
+    world.put(bgp_config("node.n2", json!({"listenPort": 1792})));
+    world.put(bgp_peer(
+        "selected",
+        json!({"peerSelector": "name in {'n1', 'n2'}", "node": "n1", "localASNumber": 65099,
+            "numAllowedLocalASNumbers": 1, "nextHopMode": "Self"}),
+    ));
+    world.flush();
+    assert_eq!(world.peer_names(), ["Mesh_10_0_0_3", "Node_10_0_0_2"]);
+    let peer = peer(&world, "Node_10_0_0_2");
+    assert_eq!((peer.asn.0, peer.port, peer.passive), (65020, 1792, false));
+    assert_eq!(peer.local_asn.map(|asn| asn.0), Some(65099));
+    assert_eq!(
+        (peer.allow_own_as, peer.next_hop),
+        (1, NextHopMode::SelfAddress)
+    );
+}
+
+#[test]
+fn a_bgppeer_for_all_nodes_counts_before_one_for_this_node() {
+    let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
+    world.put(bgp_peer(
+        "a-node",
+        json!({"peerIP": "10.0.0.200", "asNumber": 65002, "node": "n1"}),
+    ));
+    world.put(bgp_peer(
+        "b-global",
+        json!({"peerIP": "10.0.0.200", "asNumber": 65001}),
+    ));
+    world.flush();
+    assert_eq!(world.peer_names(), ["Global_10_0_0_200"]);
+    assert_eq!(peer(&world, "Global_10_0_0_200").asn.0, 65001);
+}
+
+#[test]
+fn a_bgppeer_that_asks_for_what_is_not_there_yet_gets_no_session_rather_than_another() {
+    for (field, value) in [
+        ("filters", json!(["only-blocks"])),
+        ("localWorkloadSelector", json!("all()")),
+        ("reachableBy", json!("10.0.0.254")),
+    ] {
+        let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
+        let mut spec = json!({"peerIP": "10.0.0.200", "asNumber": 65001});
+        spec[field] = value;
+        world.put(bgp_peer("tor", spec));
+        world.flush();
+        assert_eq!(world.peer_names(), Vec::<String>::new(), "{field}");
+        let problems = world.graph.problems();
+        assert_eq!(problems[0].field, format!("spec.{field}"));
+    }
 }
 
 #[test]

@@ -56,6 +56,16 @@ fn a_setting_turns_the_vxlan_device_on_or_off_whatever_the_pools_say() {
 }
 
 #[test]
+fn the_host_forwards_unless_its_setting_is_left_alone() {
+    let key = RowKey::Sysctl(crate::desired::SysctlKey("net/ipv4/ip_forward".into()));
+    let mut settings = Settings::new("n1");
+    let world = cluster_with(settings.clone(), plain());
+    assert!(matches!(&world.rows[&key], Row::Sysctl(_, value) if **value == *"1"));
+    settings.ip_forwarding = false;
+    assert!(!cluster_with(settings, plain()).rows.contains_key(&key));
+}
+
+#[test]
 fn another_device_route_protocol_is_used_for_every_route_but_those_of_bgp() {
     let mut settings = Settings::new("n1");
     settings.device_route_protocol = 77;
