@@ -237,8 +237,17 @@ impl Lab {
     /// # Errors
     /// See [`LabError`].
     pub fn restart_agent(&mut self, node: usize) -> Result<(), LabError> {
-        self.agents[node] = self.spawn_agent(node)?;
+        self.start_agent(node)?;
         self.wait_ready(node)
+    }
+
+    /// As [`Lab::restart_agent`], without the waiting.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn start_agent(&mut self, node: usize) -> Result<(), LabError> {
+        self.agents[node] = self.spawn_agent(node)?;
+        Ok(())
     }
 
     /// Kills the agent of a node with SIGKILL and waits until it is gone.
@@ -298,7 +307,11 @@ impl Lab {
         Ok(())
     }
 
-    fn wait_ready(&mut self, node: usize) -> Result<(), LabError> {
+    /// Waits until the agent of a node accepts the plugin's calls.
+    ///
+    /// # Errors
+    /// [`LabError::Program`] when it ended, or did not within the lab's patience.
+    pub fn wait_ready(&mut self, node: usize) -> Result<(), LabError> {
         let deadline = Instant::now() + self.options.patience;
         let site = self.topology.sites[node].clone();
         let program = format!("tortie-node of {}", site.name);

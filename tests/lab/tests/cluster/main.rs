@@ -8,6 +8,7 @@ mod bad_input;
 mod checks;
 mod cleanup;
 mod modes;
+mod outage;
 mod plugin;
 mod pods;
 mod restart;
