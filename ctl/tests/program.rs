@@ -160,6 +160,36 @@ fn nothing_is_written_when_one_object_of_a_manifest_is_wrong() {
 }
 
 #[test]
+fn every_wrong_field_of_a_pool_is_named_with_its_value_and_rule() {
+    with_store("fields", |ctl| {
+        for (spec, words) in [
+            ("cidr: 10.1.0.0/99", ["spec.cidr", "10.1.0.0/99"].as_slice()),
+            (
+                "cidr: 10.1.0.0/16, blockSize: 33",
+                &["spec.blockSize", "33", "20 to 32"],
+            ),
+            (
+                "cidr: 10.1.0.0/16, vxlanMode: Sometimes",
+                &["vxlanMode", "Sometimes", "Always", "CrossSubnet", "Never"],
+            ),
+            (
+                "cidr: 10.1.0.0/16, ipipMode: Always, vxlanMode: CrossSubnet",
+                &["ipipMode", "vxlanMode", "Always", "CrossSubnet", "Never"],
+            ),
+        ] {
+            let pool = format!("kind: IPPool\nmetadata: {{name: bad}}\nspec: {{{spec}}}\n");
+            let output = ctl(&["apply", "-f", "-"], &pool);
+            let said = err(&output);
+            assert_eq!(output.status.code(), Some(1), "{spec}: {said}");
+            for word in words {
+                assert!(said.contains(word), "{spec}: no {word:?} in: {said}");
+            }
+        }
+        assert_eq!(out(&ctl(&["get", "ippools", "-o", "name"], "")), "");
+    });
+}
+
+#[test]
 fn overlapping_pool_is_refused_with_both_ranges() {
     with_store("overlap", |ctl| {
         assert!(ctl(&["apply", "-f", "-"], MANIFEST).status.success());

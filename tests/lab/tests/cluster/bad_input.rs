@@ -12,25 +12,42 @@ fn agent_refuses(lab: &Lab, environment: &[(&str, &str)], words: &[&str]) {
     let (status, said) = lab
         .try_agent(0, environment)
         .unwrap_or_else(|error| panic!("{environment:?}: {error}"));
-    assert!(!status.success(), "{environment:?}: {said}");
+    assert_eq!(status.code(), Some(1), "{environment:?}: {said}");
     for word in words {
         assert!(
             said.contains(word),
             "{environment:?}: no \"{word}\" in: {said}"
         );
     }
-    let links = lab.topology.sites[0]
-        .namespace
-        .netlink()
-        .unwrap()
-        .links()
-        .unwrap();
+    let mut netlink = lab.topology.sites[0].namespace.netlink().unwrap();
+    let links = netlink.links().unwrap();
     assert!(
         links
             .iter()
             .all(|link| ["lo", "eth0"].contains(&&*link.name) || !link.up),
         "{environment:?}: {links:?}"
     );
+    assert_eq!(stored(lab), "", "{environment:?}");
+}
+
+/// `kind/name` of every object in the store.
+fn stored(lab: &Lab) -> String {
+    let kinds = [
+        "ippools",
+        "nodes",
+        "bgpconfigurations",
+        "ipamconfigs",
+        "ipamblocks",
+        "blockaffinities",
+        "ipamhandles",
+        "workloadendpoints",
+    ];
+    let listed = |kind: &str| {
+        let output = ctl(lab, &["get", kind, "-A", "-o", "name"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    kinds.into_iter().map(listed).collect()
 }
 
 #[test]
@@ -79,6 +96,22 @@ fn a_wrong_pool_in_the_environment_ends_the_agent_with_variable_value_and_rule()
                 ("CALICO_IPV4POOL_VXLAN", "Always"),
             ],
             &["CALICO_IPV4POOL_IPIP", "CALICO_IPV4POOL_VXLAN"],
+        );
+        let address = lab.topology.sites[0].address;
+        let around = ipnet::Ipv4Net::new(address, 16)
+            .unwrap()
+            .trunc()
+            .to_string();
+        agent_refuses(
+            &lab,
+            &[("CALICO_IPV4POOL_CIDR", &around)],
+            &[
+                "CALICO_IPV4POOL_CIDR",
+                &around,
+                &address.to_string(),
+                "eth0",
+                "allowed",
+            ],
         );
     });
 }
