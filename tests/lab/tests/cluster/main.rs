@@ -12,6 +12,7 @@ mod outage;
 mod plugin;
 mod pods;
 mod restart;
+mod telemetry;
 
 use std::process::Output;
 use std::time::Duration;
