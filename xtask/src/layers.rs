@@ -34,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("sim", &["api", "bgp", "cni", "datastore", "felix", "ipam"]),
+    ("bench", &["bgp", "bgp-io"]),
     ("lab", &[]),
     ("interop", &["bgp", "bgp-io", "lab"]),
     ("xtask", &[]),

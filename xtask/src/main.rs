@@ -1,5 +1,6 @@
 //! One front door for the developers' chores: `cargo xtask check` and friends.
 
+mod bench;
 mod check;
 mod contract;
 mod layers;
@@ -7,6 +8,7 @@ mod licences;
 mod metadata;
 mod sizes;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +34,12 @@ enum Chore {
     Contract,
     /// Only the report of long files and functions.
     Sizes,
+    /// Measures: `bench bgp` for the speaker beside other daemons, `bench bgp --help` for its options.
+    Bench {
+        /// For the bench itself.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Licences => metadata::read().and_then(|tree| licences::check(&tree)),
         Chore::Contract => contract::check(),
         Chore::Sizes => sizes::report(),
+        Chore::Bench { arguments } => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,22 @@
+//! Measures BGP daemons: one process plays all peers of a daemon, times each phase until the last receiver holds exactly what it
+//! must, and reads from /proc what the daemon spent on it.
+//!
+//! ```text
+//!  senders (10.99.1.n) ──► daemon under test (10.99.0.1) ──► receivers (10.99.2.n)
+//!        └──────────────── one thread, epoll: load.rs ─────────────┘
+//! ```
+//! The peers speak a BGP of their own, [`wire`], which shares nothing with the speaker they measure. Every route carries a community
+//! that names sender, attribute set and version, so a phase that ended is a correctness test that passed. Nothing here asserts times.
+//!
+//! Standards: RFC 4271, 2918 (refresh), 4456 (every peer is a reflector's client), 6793.
+
+pub mod client;
+pub mod daemon;
+pub mod load;
+pub mod plan;
+pub mod report;
+pub mod scenario;
+pub mod table;
+pub mod usage;
+pub mod wire;
+pub mod world;

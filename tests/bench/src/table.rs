@@ -1,0 +1,88 @@
+//! What a receiver holds, and how far that is from what it must hold.
+
+use std::rc::Rc;
+
+use anyhow::Context;
+
+/// Tag by prefix number; 0 is no route.
+pub type Contents = Rc<Vec<u32>>;
+
+/// A receiver's routes.
+#[derive(Debug)]
+pub struct Table {
+    held: Vec<u32>,
+    expected: Contents,
+    wrong: usize,
+}
+
+impl Table {
+    /// Empty, as it must be.
+    #[must_use]
+    pub fn new(prefixes: usize) -> Self {
+        Self {
+            held: vec![0; prefixes],
+            expected: Rc::new(vec![0; prefixes]),
+            wrong: 0,
+        }
+    }
+
+    /// From now on it must hold this.
+    pub fn expect(&mut self, expected: &Contents) {
+        self.expected = Rc::clone(expected);
+        self.count();
+    }
+
+    /// Forgets all routes.
+    pub fn clear(&mut self) {
+        self.held.fill(0);
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let pairs = self.held.iter().zip(self.expected.iter());
+        self.wrong = pairs.filter(|(held, expected)| held != expected).count();
+    }
+
+    /// A prefix has this tag now, or none.
+    ///
+    /// # Errors
+    /// When nobody announces such a prefix.
+    pub fn set(&mut self, prefix: u32, tag: Option<u32>) -> anyhow::Result<()> {
+        let index = prefix as usize;
+        let (Some(held), Some(expected)) = (self.held.get_mut(index), self.expected.get(index))
+        else {
+            return Err(anyhow::anyhow!("prefix number {prefix}")).context("nobody announced it");
+        };
+        let before = *held != *expected;
+        *held = tag.unwrap_or(0);
+        let after = *held != *expected;
+        self.wrong = self.wrong + usize::from(after) - usize::from(before);
+        Ok(())
+    }
+
+    /// Prefixes that are not as they must be.
+    #[must_use]
+    pub const fn wrong(&self) -> usize {
+        self.wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_right_only_when_every_prefix_is() {
+        let mut table = Table::new(3);
+        table.expect(&Rc::new(vec![5, 6, 0]));
+        assert_eq!(table.wrong(), 2);
+        table.set(0, Some(5)).unwrap();
+        table.set(1, Some(9)).unwrap();
+        table.set(2, Some(1)).unwrap();
+        assert_eq!(table.wrong(), 2);
+        table.set(1, Some(6)).unwrap();
+        table.set(2, None).unwrap();
+        assert_eq!(table.wrong(), 0);
+        assert!(table.set(3, None).is_err());
+    }
+}

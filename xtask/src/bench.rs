@@ -1,0 +1,32 @@
+//! Builds the bench as a release is built, and runs it.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+/// Runs the bench with these arguments.
+pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let step = |words: &[&str], arguments: &[OsString]| {
+        let mut command = Command::new(&cargo);
+        let status = command
+            .args(words)
+            .args(["--release", "--package", "bench"])
+            .args(arguments)
+            .status()
+            .context("running cargo")?;
+        ensure!(status.success(), "cargo {}: {status}", words.join(" "));
+        anyhow::Ok(())
+    };
+    // Both programs: the bench starts the speaker that lies beside it.
+    step(&["build"], &[])?;
+    let mut run = vec![
+        "--quiet".into(),
+        "--bin".into(),
+        "bench".into(),
+        "--".into(),
+    ];
+    run.extend_from_slice(arguments);
+    step(&["run"], &run)
+}
