@@ -38,6 +38,10 @@ pub struct KeptNode {
     pub net: i32,
     /// Descriptor of the mount namespace.
     pub mount: i32,
+    /// The agent's own settings: what `tortiectl` reads is the node's then.
+    pub environment: Vec<(String, String)>,
+    /// Where the programs are.
+    pub programs: PathBuf,
 }
 
 impl KeptNode {
@@ -52,6 +56,10 @@ impl KeptNode {
                     name: site.name.clone(),
                     net: site.namespace.fd().as_raw_fd(),
                     mount,
+                    environment: lab
+                        .options
+                        .environment_of(&site.name, &site.address.to_string()),
+                    programs: lab.programs().folder().to_path_buf(),
                 })
             })
             .collect()
@@ -91,8 +99,8 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> KeptError {
 }
 
 fn directory() -> PathBuf {
-    PathBuf::from(format!(
-        "/tmp/tortie-lab-{}",
+    std::env::temp_dir().join(format!(
+        "tortie-lab-{}",
         rustix::process::geteuid().as_raw()
     ))
 }
@@ -176,6 +184,14 @@ impl Kept {
                 .ok_or_else(|| io::Error::other("no command was given"))?;
             let mut command = Command::new(program);
             command.args(rest);
+            command.envs(node.environment.iter().cloned());
+            // Behind all others, so that nothing the user has is hidden.
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::env::split_paths(&path).chain([node.programs.clone()]);
+            command.env(
+                "PATH",
+                std::env::join_paths(folders).map_err(io::Error::other)?,
+            );
             let mut outer = Vec::new();
             for kind in ["user", "pid", "mnt", "net"] {
                 let path = format!("/proc/{}/ns/{kind}", self.host_pid);

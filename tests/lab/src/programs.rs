@@ -130,6 +130,12 @@ impl Programs {
         self.directory.join(program)
     }
 
+    /// The folder they lie in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.directory
+    }
+
     /// The node agent.
     #[must_use]
     pub fn node(&self) -> PathBuf {

@@ -116,6 +116,44 @@ fn an_interrupt_from_the_terminal_ends_everything_inside() {
 }
 
 #[test]
+fn a_kept_lab_runs_commands_on_its_nodes_until_it_is_taken_down() {
+    let state = std::env::temp_dir().join(format!("tortie-kept-{}", std::process::id()));
+    fs::create_dir_all(&state).unwrap();
+    let lab = |arguments: &[&str]| {
+        let mut command = cargo_lab();
+        command.env("TMPDIR", &state).args(arguments);
+        command.output().unwrap()
+    };
+    let text = |output: &std::process::Output| {
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
+    let kept = lab(&["--keep", "--nodes", "2", "--pods", "1"]);
+    assert!(kept.status.success(), "{}", text(&kept));
+    // With the node's own settings, so that it reads the lab's store.
+    let nodes = lab(&["exec", "n2", "--", "tortiectl", "get", "nodes"]);
+    assert!(
+        nodes.status.success() && text(&nodes).contains("n1"),
+        "{}",
+        text(&nodes)
+    );
+    let unknown = lab(&["exec", "n9", "--", "true"]);
+    assert!(
+        !unknown.status.success() && text(&unknown).contains("it has n1, n2"),
+        "{}",
+        text(&unknown)
+    );
+    let down = lab(&["down"]);
+    assert!(down.status.success(), "{}", text(&down));
+    let gone = lab(&["exec", "n1", "--", "true"]);
+    assert!(text(&gone).contains("no lab is up"), "{}", text(&gone));
+    fs::remove_dir(&state).expect("nothing is left in it");
+}
+
+#[test]
 fn a_wrong_option_is_an_error_of_usage() {
     let output = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["--mode", "geneve"])
