@@ -49,7 +49,7 @@ use peers::{Inputs, Peer, Peers};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
-pub use settings::{ClusterRoutes, LearnedRoutes, Settings};
+pub use settings::{ClusterRoutes, LearnedRoutes, Listen, Settings};
 use tunnel::Tunnels;
 use underlay::{Change, Underlay};
 use workload::Workloads;

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use api::admin::{Setting, Status};
+use api::admin::Status;
 use api::params::{Backend, DatastoreType, Params};
-use axum::Router;
 use datastore::store::Store;
 use datastore_local::RelayStore;
 use felix::calc::{Graph, Settings};
@@ -15,9 +14,7 @@ use felix::desired::SysctlKey;
 use felix::reconcile::Reconciler;
 use felix_io::Kernel;
 use ipam::Ipam;
-use prometheus_client::registry::Registry;
 use regex::Regex;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +22,11 @@ use tracing::{info, warn};
 
 use crate::health::Health;
 use crate::mailbox::{self, mailbox};
+use crate::passwords::Passwords;
+use crate::serve::{Serve, finish};
 use crate::startup::host::{LiveHost, kernel_hostname};
 use crate::startup::{Identity, Startup, StartupError, files};
-use crate::task::admin::{Admin, admin_routes, health_routes, metrics_routes};
+use crate::task::admin::{Admin, settings_shown};
 use crate::task::bgp::{Asker, BgpTask, DownKey};
 use crate::task::calc::{CalcTask, CalcView, Inbox};
 use crate::task::cni::addresses::Addresses;
@@ -37,9 +36,6 @@ use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait}
 use crate::task::keeper::Keeper;
 use crate::task::watch::WatchTask;
 use crate::telemetry::Metrics;
-
-/// How long tasks may take to end after a signal.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the agent until the token is cancelled. What was set up in the kernel stays.
 pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()> {
@@ -77,7 +73,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
 }
 
 /// The store that DATASTORE_TYPE names.
-fn open_store(params: &Params) -> anyhow::Result<Arc<dyn Store>> {
+pub fn open_store(params: &Params) -> anyhow::Result<Arc<dyn Store>> {
     let named = match params.datastore_type {
         DatastoreType::Local => {
             let socket = params
@@ -147,6 +143,7 @@ impl Agent {
             dataplane: desired_in,
             bgp: speaks_bgp.then_some(down),
             view: calc_view_in,
+            passwords: Passwords::from_env(&self.params.bgp_password_directory, std::env::vars()),
             health: health.clone(),
             metrics: metrics.clone(),
             cancel: self.cancel.clone(),
@@ -161,7 +158,7 @@ impl Agent {
             store: Arc::clone(&self.store),
             kinds: Graph::KINDS.to_vec(),
             calc: calc_inbox.clone(),
-            ipam: Arc::clone(&ipam),
+            ipam: Some(Arc::clone(&ipam)),
             socket: self.params.store.clone().unwrap_or_default(),
             cancel: self.cancel.clone(),
         };
@@ -199,34 +196,19 @@ impl Agent {
         self.serve_pods(&mut tasks, serving)?;
         let admin = Arc::new(Admin {
             status: self.status(&health),
-            settings: self.settings_shown(),
+            settings: settings_shown(&self.params),
             health,
             bgp,
             calc: calc_view,
             dataplane: dataplane_view,
         });
-        self.serve_http(&mut tasks, admin, registry).await?;
-        self.finish(tasks).await
-    }
-
-    /// Waits for the end of the process or of a task, which is the same: no task ends by itself.
-    async fn finish(self, mut tasks: JoinSet<()>) -> anyhow::Result<()> {
-        let ended = tokio::select! {
-            // A signal ends every task at once: then none of them ended by itself.
-            biased;
-            () = self.cancel.cancelled() => None,
-            ended = tasks.join_next() => ended,
+        let serve = Serve {
+            params: &self.params,
+            admin_socket: Path::new(api::admin::SOCKET_PATH),
+            cancel: &self.cancel,
         };
-        self.cancel.cancel();
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_PATIENCE, all).await.is_err() {
-            warn!("some tasks did not end in time");
-        }
-        match ended {
-            None => Ok(()),
-            Some(Ok(())) => anyhow::bail!("a task of the agent ended by itself"),
-            Some(Err(error)) => Err(error).context("a task of the agent failed"),
-        }
+        serve.start(&mut tasks, admin, registry).await?;
+        finish(tasks, &self.cancel).await
     }
 
     fn graph_settings(&self) -> Settings {
@@ -312,59 +294,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Admin socket always; health and metrics when they are switched on.
-    async fn serve_http(
-        &self,
-        tasks: &mut JoinSet<()>,
-        admin: Arc<Admin>,
-        registry: Registry,
-    ) -> anyhow::Result<()> {
-        let path = Path::new(api::admin::SOCKET_PATH);
-        let listener = bind(path).with_context(|| format!("listening on {}", path.display()))?;
-        let app = admin_routes(Arc::clone(&admin));
-        let cancelled = self.cancel.clone().cancelled_owned();
-        tasks.spawn(async move {
-            tokio::select! {
-                served = axum::serve(listener, app) => tell(served),
-                () = cancelled => {}
-            }
-        });
-        if self.params.health_enabled {
-            let (host, port) = (self.params.health_host.as_str(), self.params.health_port);
-            self.serve_tcp(tasks, host, port, health_routes(admin))
-                .await
-                .context("FELIX_HEALTHHOST, FELIX_HEALTHPORT")?;
-        }
-        if self.params.metrics_enabled {
-            let host = self.params.metrics_host.as_deref().unwrap_or("0.0.0.0");
-            let routes = metrics_routes(Arc::new(registry));
-            self.serve_tcp(tasks, host, self.params.metrics_port, routes)
-                .await
-                .context("FELIX_PROMETHEUSMETRICSHOST, FELIX_PROMETHEUSMETRICSPORT")?;
-        }
-        Ok(())
-    }
-
-    async fn serve_tcp(
-        &self,
-        tasks: &mut JoinSet<()>,
-        host: &str,
-        port: u16,
-        app: Router,
-    ) -> anyhow::Result<()> {
-        let listener = TcpListener::bind((host, port))
-            .await
-            .with_context(|| format!("listening on {host}:{port}"))?;
-        let cancelled = self.cancel.clone().cancelled_owned();
-        tasks.spawn(async move {
-            tokio::select! {
-                served = axum::serve(listener, app) => tell(served),
-                () = cancelled => {}
-            }
-        });
-        Ok(())
-    }
-
     fn status(&self, health: &Health) -> Status {
         Status {
             node: self.identity.name.clone(),
@@ -381,18 +310,6 @@ impl Agent {
             ..Status::default()
         }
     }
-
-    fn settings_shown(&self) -> Vec<Setting> {
-        self.params
-            .settings()
-            .iter()
-            .map(|setting| Setting {
-                name: setting.row.names[0].to_owned(),
-                value: setting.text.clone(),
-                origin: setting.origin.to_string(),
-            })
-            .collect()
-    }
 }
 
 /// What the CNI task shares with others.
@@ -406,14 +323,8 @@ struct Serving {
     metrics: Metrics,
 }
 
-fn tell(served: std::io::Result<()>) {
-    if let Err(error) = served {
-        warn!(%error, "serving HTTP ended");
-    }
-}
-
 /// Jitter's seed: differs between nodes and between starts.
-fn seed(node: &str) -> u64 {
+pub fn seed(node: &str) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
 
     let mut hasher = DefaultHasher::new();

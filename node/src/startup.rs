@@ -136,6 +136,21 @@ impl Startup<'_> {
         })
     }
 
+    /// Makes a node without pods known, a route reflector: its Node gets its address, nothing else is made.
+    pub async fn announce(&self, name: String) -> Result<Identity, StartupError> {
+        address::Method::parse(&self.params.ip_autodetection_method)
+            .map_err(node_object::NodeError::from)?;
+        self.wait_for_store().await?;
+        let stored = self.stored_node(&name).await?;
+        let (ipv4, router_id) = self.facts(&name, stored.as_ref()).await?;
+        self.write_node(&name, ipv4).await?;
+        Ok(Identity {
+            name,
+            ipv4,
+            router_id,
+        })
+    }
+
     /// Looks at the host again and writes the Node if its address or interfaces changed: what runs every
     /// AUTODETECT_POLL_INTERVAL.
     pub async fn refresh(&self, name: &str) -> Result<(), StartupError> {

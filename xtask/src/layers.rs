@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ipam",
         ],
     ),
+    ("route-reflector", &["api", "datastore", "felix", "node"]),
     ("sim", &["api", "bgp", "cni", "datastore", "felix", "ipam"]),
     ("bench", &["bgp", "bgp-io"]),
     ("lab", &[]),

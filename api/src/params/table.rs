@@ -89,6 +89,9 @@ parameters! {
     /// Socket of the embedded store.
     store: Option<String> = value::socket, ["TORTIE_STORE"], "", "",
         IsUnset, Stops, "`unix:` and an absolute path, such as unix:/var/run/calico/tortie-store.sock";
+    /// Directory of BGP passwords, a file `SECRET/KEY` for each; `TORTIE_BGP_PASSWORD_SECRET_KEY` counts before it.
+    bgp_password_directory: String = value::text, ["TORTIE_BGP_PASSWORD_DIR"], "/etc/tortie/bgp-passwords", "",
+        IsUnset, Stops, "an absolute path";
     /// Wait until the datastore answers, instead of failing at once.
     wait_for_datastore: bool = value::only_true, ["WAIT_FOR_DATASTORE"], "false", "",
         IsUnset, Stops, "`true`; everything else means false";

@@ -22,7 +22,7 @@ use bgp::types::{Asn, PeerName, RouterId};
 use super::host::Host;
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
-use super::settings::Settings;
+use super::settings::{Listen, Settings};
 pub use password::SecretRef;
 pub(super) use password::wanted as wanted_passwords;
 
@@ -139,7 +139,8 @@ impl Inputs<'_> {
         let mode = self
             .global()
             .and_then(|config| config.extra.get("bindMode"));
-        if mode.and_then(|mode| mode.as_str()) == Some("NodeIP") {
+        let only_own = self.settings.listen == Listen::NodeAddresses;
+        if only_own || mode.and_then(|mode| mode.as_str()) == Some("NodeIP") {
             own.addresses().collect()
         } else {
             BTreeSet::new()

@@ -36,6 +36,16 @@ pub enum LearnedRoutes {
     All,
 }
 
+/// Own addresses that the speaker listens on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listen {
+    /// All, unless BGPConfiguration's `bindMode` is `NodeIP`.
+    #[default]
+    Everywhere,
+    /// The node's only: several speakers may share a machine.
+    NodeAddresses,
+}
+
 /// Settings of one node.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -79,6 +89,8 @@ pub struct Settings {
     pub deferral_time: Duration,
     /// Which learned routes are told to peers.
     pub learned_routes: LearnedRoutes,
+    /// Which own addresses the speaker listens on when BGPConfiguration does not say it.
+    pub listen: Listen,
 }
 
 impl Settings {
@@ -105,6 +117,7 @@ impl Settings {
             router_id: RouterIdSource::NodeAddress,
             deferral_time: Duration::from_secs(120),
             learned_routes: LearnedRoutes::default(),
+            listen: Listen::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use api::admin::{Peer, Problem, Route, Setting, Status};
+use api::params::Params;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -49,6 +50,19 @@ pub fn admin_routes(admin: Shared) -> Router {
         .route("/health/bird-live", get(get_bgp_live))
         .route("/health/bird-ready", get(get_bgp_ready))
         .with_state(admin)
+}
+
+/// `/config`: every setting, with where it comes from.
+pub fn settings_shown(params: &Params) -> Vec<Setting> {
+    params
+        .settings()
+        .iter()
+        .map(|setting| Setting {
+            name: setting.row.names[0].to_owned(),
+            value: setting.text.clone(),
+            origin: setting.origin.to_string(),
+        })
+        .collect()
 }
 
 /// `/liveness` and `/readiness`, as Felix has them.

@@ -22,6 +22,7 @@ pub use inbox::{Inbox, Input, InputKey, Seen, State};
 
 use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::mailbox;
+use crate::passwords::Passwords;
 use crate::task::bgp::{Down, DownKey};
 use crate::task::dataplane::{Desired, DesiredKey};
 use crate::telemetry::Metrics;
@@ -54,6 +55,8 @@ pub struct CalcTask {
     pub dataplane: mailbox::Sender<DesiredKey, Desired>,
     /// The speaker; `None` when the node does not speak BGP.
     pub bgp: Option<Down>,
+    /// What sessions ask for.
+    pub passwords: Passwords,
     /// Account of itself.
     pub view: watch::Sender<CalcView>,
     /// Facts for probes.
@@ -79,11 +82,18 @@ impl CalcTask {
                     for (key, input) in batch {
                         self.handle(key, input, &mut progress, &mut echoes, &mut census);
                     }
+                    self.look_up_passwords();
                     self.graph.flush();
                     self.hand_out(&mut progress);
                     self.account(&census);
                 }
-                _ = tick.tick() => {}
+                // A password may have changed in its file.
+                _ = tick.tick() => {
+                    self.look_up_passwords();
+                    self.graph.flush();
+                    self.hand_out(&mut progress);
+                    self.account(&census);
+                }
                 () = self.cancel.cancelled() => return,
             }
             self.health.report(Loop::Calc, Instant::now());
@@ -128,6 +138,13 @@ impl CalcTask {
             }
         }
         self.metrics.updates_processed.inc();
+    }
+
+    fn look_up_passwords(&mut self) {
+        for secret in self.graph.wanted_passwords() {
+            let password = self.passwords.read(&secret);
+            self.graph.handle_password(&secret, password);
+        }
     }
 
     fn object(&mut self, key: &Key, state: State, census: &mut Census) {

@@ -28,8 +28,8 @@ pub struct WatchTask {
     pub kinds: Vec<Kind>,
     /// Where they go.
     pub calc: Inbox,
-    /// Hears of blocks and pools, so that its next decision meets no conflict.
-    pub ipam: Arc<Ipam>,
+    /// Hears of blocks and pools, so that its next decision meets no conflict. Absent where no pod gets an address.
+    pub ipam: Option<Arc<Ipam>>,
     /// What the store's address is called in the log.
     pub socket: String,
     /// End of the process.
@@ -73,7 +73,9 @@ impl WatchTask {
     fn update(&self, update: Update) {
         match update {
             Update::Put(item) => {
-                self.ipam.observe(&WatchEvent::Put(item.clone()));
+                if let Some(ipam) = &self.ipam {
+                    ipam.observe(&WatchEvent::Put(item.clone()));
+                }
                 self.calc.object(item.key.clone(), seen(&item));
             }
             Update::Delete { key, revision } => {
@@ -81,13 +83,17 @@ impl WatchTask {
                     key: key.clone(),
                     revision,
                 };
-                self.ipam.observe(&gone);
+                if let Some(ipam) = &self.ipam {
+                    ipam.observe(&gone);
+                }
                 let state = State::Absent;
                 self.calc.object(key, Seen { revision, state });
             }
             Update::InSync(revision) => {
                 // What was listed rather than watched may have left gaps in what IPAM observed.
-                self.ipam.forget();
+                if let Some(ipam) = &self.ipam {
+                    ipam.forget();
+                }
                 for kind in &self.kinds {
                     self.calc.in_sync(*kind, revision);
                 }

@@ -1,0 +1,172 @@
+//! `tortie-rr` from files. Its sessions are shown by `cargo lab --rr`: addresses of the loopback are none of a node's.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use node::http::get_unix;
+
+/// Longer than anything here takes on a slow machine; nothing waits for its end.
+const PATIENCE: Duration = Duration::from_secs(60);
+const REFLECTOR: &str = "192.0.2.8";
+const CLIENTS: [&str; 2] = ["192.0.2.11", "192.0.2.12"];
+
+/// A folder and the program; both end with the test.
+struct Reflector {
+    folder: PathBuf,
+    program: Option<Child>,
+}
+
+impl Reflector {
+    fn new(test: &str) -> Self {
+        let name = format!("tortie-rr-{test}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self {
+            folder,
+            program: None,
+        }
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        // Whole or not at all, as an editor or a ConfigMap does it.
+        let fresh = self.folder.join(format!(".{file}"));
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, self.folder.join(file)).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tortie-rr"));
+        command
+            .env_clear()
+            .arg("--resources")
+            .arg(&self.folder)
+            .arg("--admin-socket")
+            .arg(self.folder.join("admin.sock"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn start(&mut self) {
+        let log = std::fs::File::create(self.log()).unwrap();
+        let mut command = self.command();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.program = Some(command.spawn().unwrap());
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+}
+
+impl Drop for Reflector {
+    fn drop(&mut self) {
+        if let Some(program) = &mut self.program {
+            program.kill().unwrap();
+            program.wait().unwrap();
+        }
+        std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+fn resources(clients: &[&str]) -> String {
+    let mut text = format!(
+        "kind: BGPConfiguration
+metadata: {{name: default}}
+spec: {{nodeToNodeMeshEnabled: false, asNumber: 64512}}
+---
+kind: Node
+metadata: {{name: rr, labels: {{rr: \"\"}}}}
+spec: {{bgp: {{ipv4Address: {REFLECTOR}/24, routeReflectorClusterID: 1.0.0.1}}}}
+---
+kind: BGPPeer
+metadata: {{name: clients}}
+spec: {{nodeSelector: '!has(rr)', peerSelector: has(rr)}}
+"
+    );
+    for (n, address) in clients.iter().enumerate() {
+        text += &format!(
+            "---\nkind: Node\nmetadata: {{name: c{n}}}\nspec: {{bgp: {{ipv4Address: {address}/24}}}}\n"
+        );
+    }
+    text
+}
+
+/// Addresses of the peers that the running program has.
+fn peers(reflector: &Reflector) -> Option<Vec<String>> {
+    let socket = reflector.folder.join("admin.sock");
+    let answer = get_unix(&socket, "/bgp/peers", Duration::from_secs(5)).ok()?;
+    let peers: Vec<api::admin::Peer> = serde_json::from_str(&answer.body).unwrap();
+    Some(peers.iter().map(|peer| peer.address.to_string()).collect())
+}
+
+fn problems(reflector: &Reflector) -> String {
+    let socket = reflector.folder.join("admin.sock");
+    get_unix(&socket, "/problems", Duration::from_secs(5))
+        .unwrap()
+        .body
+}
+
+fn wait(reflector: &Reflector, what: &str, wanted: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !wanted() {
+        let log = std::fs::read_to_string(reflector.log()).unwrap_or_default();
+        assert!(
+            Instant::now() < deadline,
+            "not within {PATIENCE:?}: {what}\n{log}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn files_are_followed_and_a_wrong_one_spoils_nothing() {
+    let mut reflector = Reflector::new("follows");
+    reflector.write("cluster.yaml", &resources(&CLIENTS));
+    reflector.start();
+    wait(&reflector, "both clients", || {
+        peers(&reflector).is_some_and(|peers| peers == CLIENTS)
+    });
+    reflector.write(
+        "wrong.yaml",
+        "kind: BGPPeer\nmetadata: {name: typo}\nspec: {peerIP: 192.0.2.300, asNumber: 1}\n\
+         ---\nkind: Node\nmetadata: {name: c9}\nspec: {bgp: {ipv4Address: 192.0.2.19/24}}\n",
+    );
+    wait(&reflector, "the node of the second document", || {
+        peers(&reflector).is_some_and(|peers| peers.contains(&"192.0.2.19".to_owned()))
+    });
+    assert_eq!(peers(&reflector).unwrap().len(), 3);
+    let told = problems(&reflector);
+    assert!(
+        told.contains("wrong.yaml, document 1: spec.peerIP"),
+        "{told}"
+    );
+    std::fs::remove_file(reflector.folder.join("wrong.yaml")).unwrap();
+    reflector.write("cluster.yaml", &resources(&CLIENTS[1..]));
+    wait(&reflector, "the second client only", || {
+        peers(&reflector).is_some_and(|peers| peers == CLIENTS[1..])
+    });
+    assert_eq!(problems(&reflector), "[]");
+}
+
+#[test]
+fn who_it_is_must_be_clear() {
+    let reflector = Reflector::new("who");
+    let ended = |arguments: &[&str]| {
+        let output = reflector.command().args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(
+        ended(&[]).contains("--node or NODENAME: no Node has spec.bgp.routeReflectorClusterID")
+    );
+    reflector.write("node.yaml", "kind: Node\nmetadata: {name: rr}\nspec: {}\n");
+    let error = ended(&["--node", "rr"]);
+    assert!(
+        error.contains("Node(rr): spec.bgp.ipv4Address: missing"),
+        "{error}"
+    );
+    assert!(ended(&["--node", "other"]).contains("Node(other) does not stand in the resources"));
+}
