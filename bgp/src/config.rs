@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::policy::Term;
 use crate::types::{AfiSafi, Asn, PeerName, RouterId};
 
 /// The whole configuration of one speaker.
@@ -28,6 +29,10 @@ pub struct Config {
     pub restart_time: Duration,
     /// How long a restarting speaker waits for End-of-RIB of its peers before it selects routes (RFC 4724 §4.1).
     pub deferral_time: Duration,
+    /// Most paths used side by side for one prefix; 0 and 1 use the best one only. Paths are equal when the decision
+    /// process tells them apart by nothing before the BGP Identifier (RFC 4271 §9.1.2.2 f); eBGP and iBGP paths are
+    /// never mixed. Peers hear of the best one only.
+    pub multipath: u16,
     /// The peers, by name.
     pub peers: BTreeMap<PeerName, PeerConfig>,
 }
@@ -76,6 +81,26 @@ pub struct PeerConfig {
     pub import: RoutePolicy,
     /// Which routes are sent.
     pub export: RoutePolicy,
+    /// What few peers need.
+    pub options: PeerOptions,
+}
+
+/// Settings of a peer that are off by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// An event tells when more prefixes than this were received, per family.
+    pub prefix_warning: Option<u32>,
+    /// Routes of an eBGP peer whose AS_PATH does not begin with the peer's AS are withdrawn (RFC 4271 §6.3). Not for
+    /// route servers.
+    pub enforce_first_as: bool,
+    /// Without a policy of its own, nothing is taken from and sent to an eBGP peer (RFC 8212). A [`RoutePolicy`] without
+    /// rules and terms that accepts is no policy.
+    pub require_policy: bool,
+    /// Routes are kept over NOTIFICATIONs and an expired hold timer, too, if the peer agrees (RFC 8538). Needs
+    /// `graceful_restart`.
+    pub notification_restart: bool,
+    /// Told to the peer's operator when the peer is removed (RFC 9003), as an Administrative Shutdown.
+    pub shutdown_text: Option<Arc<str>>,
 }
 
 /// NEXT_HOP towards a peer.
@@ -89,9 +114,12 @@ pub enum NextHopMode {
     Keep,
 }
 
-/// A filter on prefixes: the first rule that covers a prefix decides.
+/// What happens to routes: terms first, which see and edit everything; then, for a route that no term decided on, a
+/// filter on prefixes, of which the first rule that covers decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutePolicy {
+    /// Terms in order. None costs nothing.
+    pub terms: Vec<Term>,
     /// Rules in order.
     pub rules: Vec<PolicyRule>,
     /// What happens to a route no rule covers.
@@ -102,9 +130,24 @@ impl RoutePolicy {
     /// Lets everything through.
     pub const fn accept_all() -> Self {
         Self {
+            terms: Vec::new(),
             rules: Vec::new(),
             default_accept: true,
         }
+    }
+
+    /// Refuses everything.
+    pub const fn reject_all() -> Self {
+        Self {
+            terms: Vec::new(),
+            rules: Vec::new(),
+            default_accept: false,
+        }
+    }
+
+    /// Nothing was said about routes (RFC 8212).
+    pub fn is_absent(&self) -> bool {
+        *self == Self::accept_all()
     }
 }
 

@@ -176,6 +176,8 @@ impl fmt::Display for NotificationText {
 pub enum RouteRefusal {
     /// The import policy of the peer says no.
     Policy,
+    /// An eBGP peer that must have an import policy has none (RFC 8212 §2.1).
+    PolicyMissing,
     /// Our AS stands in AS_PATH more often than `allow_own_as` (RFC 4271 §9.1.2).
     AsLoop,
     /// ORIGINATOR_ID is our BGP Identifier (RFC 4456 §8).
@@ -192,6 +194,7 @@ impl fmt::Display for RouteRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Policy => "refused by the import policy",
+            Self::PolicyMissing => "the eBGP peer has no import policy (RFC 8212)",
             Self::AsLoop => "own AS in AS_PATH",
             Self::OriginatorLoop => "own router id in ORIGINATOR_ID",
             Self::ClusterLoop => "own cluster id in CLUSTER_LIST",

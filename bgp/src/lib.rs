@@ -26,6 +26,7 @@
 pub mod action;
 pub mod config;
 pub mod event;
+pub mod policy;
 mod rib;
 pub mod route;
 mod session;

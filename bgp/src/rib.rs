@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use crate::rib::group::{Group, GroupKey};
 use crate::rib::source::SourceId;
 use crate::rib::table::{PrefixId, Table};
+use crate::route::Reachability;
 use crate::types::AfiSafi;
 
 /// Table and Adj-RIBs-Out together.
@@ -84,25 +85,19 @@ impl Rib {
     }
 
     /// Puts a peer's family under an export treatment: everything that is for it will be sent. Under another treatment
-    /// before, it gets the differences to what it was sent.
+    /// before, it gets the differences to what it was sent; to find them, all that the new treatment makes of the
+    /// table is packed at once.
     pub(crate) fn join(&mut self, peer: SourceId, key: GroupKey) {
         let family = key.family;
-        if self
+        let old = self
             .groups
             .iter()
-            .any(|group| *group.key() == key && group.has(peer))
-        {
+            .position(|group| group.family() == family && group.has(peer));
+        if old.is_some_and(|old| *self.groups[old].key() == key) {
             return;
         }
-        let owed = self
-            .groups
-            .iter()
-            .find(|group| group.family() == family && group.has(peer))
-            .map(|group| group.sent_prefixes(&self.table))
-            .unwrap_or_default();
-        self.leave(peer, family);
-        let position = self.groups.iter().position(|group| *group.key() == key);
-        let position = position.unwrap_or_else(|| {
+        let new = self.groups.iter().position(|group| *group.key() == key);
+        let new = new.unwrap_or_else(|| {
             let mut group = Group::new(key);
             for id in self.table.ids_of(family) {
                 group.mark_dirty(&mut self.table, id, &mut self.woken);
@@ -110,8 +105,18 @@ impl Rib {
             self.groups.push(group);
             self.groups.len() - 1
         });
-        self.groups[position].join(peer, owed);
         self.woken.push(peer);
+        let Some(old) = old else {
+            self.groups[new].join(peer);
+            return;
+        };
+        self.groups[new].pack_all(&mut self.table);
+        let moving = self.groups[old].moving(&self.table, peer, &self.groups[new]);
+        self.groups[old].leave(peer);
+        self.groups[new].admit(peer, moving);
+        if self.groups[old].is_empty() {
+            self.groups.swap_remove(old).dissolve(&mut self.table);
+        }
     }
 
     /// Ends what is sent to a peer of one family.
@@ -182,8 +187,8 @@ impl Rib {
         all
     }
 
-    /// A next hop became reachable or unreachable.
-    pub(crate) fn set_next_hop(&mut self, next_hop: IpAddr, reachable: bool) {
-        self.table.set_next_hop(next_hop, reachable);
+    /// The way to a next hop changed.
+    pub(crate) fn set_next_hop(&mut self, next_hop: IpAddr, reachability: Reachability) {
+        self.table.set_next_hop(next_hop, reachability);
     }
 }

@@ -39,6 +39,24 @@ pub enum RouteSource {
     Ibgp,
 }
 
+/// What the kernel's routes say of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reachability {
+    /// Packets for it have a route.
+    Reachable {
+        /// Interior cost of RFC 4271 §9.1.2.2 e: the metric of the route that leads there, lower is nearer.
+        cost: u32,
+    },
+    /// They have none: routes by this next hop take no part in the decision.
+    Unreachable,
+}
+
+impl Default for Reachability {
+    fn default() -> Self {
+        Self::Reachable { cost: 0 }
+    }
+}
+
 /// A prefix this speaker announces as its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origination {

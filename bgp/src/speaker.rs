@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::event::{DownReason, Event};
 use crate::rib::source::SourceId;
 use crate::rib::{Rib, Transmitted};
-use crate::route::{Origination, RouteChange};
+use crate::route::{Origination, Reachability, RouteChange};
 use crate::session::connection::Connection;
 use crate::session::jitter::Jitter;
 use crate::session::offer::{Offer, OwnRestart};
@@ -230,10 +230,11 @@ impl Speaker {
         self.work();
     }
 
-    /// Whether a next hop can be reached; until told, it can.
-    pub fn handle_next_hop(&mut self, now: Instant, next_hop: IpAddr, reachable: bool) {
+    /// Whether a next hop can be reached, and how far away it is; until told, it can, at no cost. About one that is not
+    /// [watched](Self::poll_next_hop_watch), nothing is noted.
+    pub fn handle_next_hop(&mut self, now: Instant, next_hop: IpAddr, reachability: Reachability) {
         self.now = now;
-        self.rib.set_next_hop(next_hop, reachable);
+        self.rib.set_next_hop(next_hop, reachability);
         self.work();
     }
 
@@ -327,11 +328,10 @@ impl Speaker {
         })
     }
 
-    /// A next hop that routes began to use, for whoever tracks reachability and answers with
-    /// [`handle_next_hop`](Self::handle_next_hop). Each is named once.
-    /// (`true`: in use. Giving up a watch comes with next-hop tracking.)
+    /// A next hop that received routes began to use (`true`), or that is used no longer, for whoever tracks
+    /// reachability and answers with [`handle_next_hop`](Self::handle_next_hop).
     pub fn poll_next_hop_watch(&mut self) -> Option<(IpAddr, bool)> {
-        self.rib.table.poll_watch().map(|next_hop| (next_hop, true))
+        self.rib.table.poll_watch()
     }
 
     /// TTLs that an accepted connection is to have.

@@ -171,3 +171,21 @@ pub enum DecisionStep {
     /// g: lowest peer address.
     PeerAddress,
 }
+
+impl DecisionStep {
+    /// A path that lost here is as good as the best one: the step only settles on one of several. BIRD's `merge paths`
+    /// and FRR's `bestpath as-path multipath-relax` draw the line at the same place.
+    pub const fn is_tie_break(self) -> bool {
+        match self {
+            Self::OwnRoute
+            | Self::NextHopReachable
+            | Self::LocalPref
+            | Self::AsPathLength
+            | Self::Origin
+            | Self::MultiExitDisc
+            | Self::EbgpOverIbgp
+            | Self::InteriorCost => false,
+            Self::RouterId | Self::ClusterListLength | Self::PeerAddress => true,
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bgp::action::{Action, ConnectRequest};
 use bgp::config::Config;
 use bgp::event::Event;
-use bgp::route::{Origination, RouteChange};
+use bgp::route::{Origination, Reachability, RouteChange};
 use bgp::speaker::Speaker;
 use bgp::status::{PeerStatus, RouteStatus};
 use bgp::types::ConnId;
@@ -32,8 +32,8 @@ pub enum Command {
     Originate(IpNet, Option<Origination>),
     /// All own routes were given ([`Speaker::handle_originations_complete`]).
     OriginationsComplete,
-    /// A next hop can be reached, or cannot.
-    NextHop(IpAddr, bool),
+    /// The way to a watched next hop.
+    NextHop(IpAddr, Reachability),
     /// Ask for the peers' state.
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     /// Ask for every route.
@@ -194,8 +194,8 @@ impl Driver {
                 self.speaker.handle_originate(now(), prefix, origination);
             }
             Command::OriginationsComplete => self.speaker.handle_originations_complete(now()),
-            Command::NextHop(next_hop, reachable) => {
-                self.speaker.handle_next_hop(now(), next_hop, reachable);
+            Command::NextHop(next_hop, reachability) => {
+                self.speaker.handle_next_hop(now(), next_hop, reachability);
             }
             // Who asked may have gone.
             Command::Peers(answer) => drop(answer.send(self.speaker.peers(now()))),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp::config::{Config, NextHopMode, Password, PeerConfig, RoutePolicy};
+use bgp::config::{Config, NextHopMode, Password, PeerConfig, PeerOptions, RoutePolicy};
 use bgp::event::{DownReason, Event};
 use bgp::route::{Origination, RouteChange};
 use bgp::speaker::Speaker;
@@ -139,6 +139,7 @@ fn peer(address: IpAddr, port: u16, passive: bool) -> PeerConfig {
         prefix_limit: None,
         import: RoutePolicy::accept_all(),
         export: RoutePolicy::accept_all(),
+        options: PeerOptions::default(),
     }
 }
 
@@ -154,6 +155,7 @@ fn config(own: IpAddr, peer: PeerConfig) -> Config {
         cluster_id: None,
         restart_time: Duration::from_secs(120),
         deferral_time: Duration::from_secs(240),
+        multipath: 1,
         peers: BTreeMap::from([(PeerName(Arc::from("peer")), peer)]),
     }
 }

@@ -114,6 +114,15 @@ struct Member {
     owes_end_of_rib: bool,
 }
 
+/// A member on its way from one group to another.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    private: VecDeque<Bytes>,
+    owed: BTreeSet<IpNet>,
+    walk: Option<Walk>,
+    owes_end_of_rib: bool,
+}
+
 /// A pass through everything sent.
 #[derive(Clone, Copy, Debug)]
 struct Walk {
@@ -171,24 +180,63 @@ impl Group {
         self.members.is_empty()
     }
 
-    /// Adds a member that holds nothing, or the prefixes in `owed` from another treatment.
-    pub(crate) fn join(&mut self, peer: SourceId, owed: BTreeSet<IpNet>) {
-        let fresh = owed.is_empty();
+    /// Adds a member that holds nothing.
+    pub(crate) fn join(&mut self, peer: SourceId) {
         // While nothing was packed, everything is still to come by the log.
         let all_to_come = self.sent.is_empty();
+        let walk = Walk {
+            next: 0,
+            enhanced: false,
+        };
+        let moving = Moving {
+            private: VecDeque::new(),
+            owed: BTreeSet::new(),
+            walk: (!all_to_come).then_some(walk),
+            owes_end_of_rib: true,
+        };
+        self.admit(peer, moving);
+    }
+
+    /// Adds a member that comes from another group.
+    pub(crate) fn admit(&mut self, peer: SourceId, moving: Moving) {
+        self.owing_end_of_rib += usize::from(moving.owes_end_of_rib);
         let member = Member {
             chunk: self.log_end(),
             offset: 0,
-            private: VecDeque::new(),
-            owed,
-            walk: (!all_to_come).then_some(Walk {
-                next: 0,
-                enhanced: false,
-            }),
-            owes_end_of_rib: fresh,
+            private: moving.private,
+            owed: moving.owed,
+            walk: moving.walk,
+            owes_end_of_rib: moving.owes_end_of_rib,
         };
-        self.owing_end_of_rib += usize::from(fresh);
         self.members.insert(peer, member);
+    }
+
+    /// What a member takes along to another group: what it was not told yet, and what that group says otherwise.
+    pub(crate) fn moving(&self, table: &Table, peer: SourceId, to: &Self) -> Moving {
+        let member = &self.members[&peer];
+        let mut owed = member.owed.clone();
+        let unread = chunk_index(member.chunk, self.log_start);
+        for (index, chunk) in self.log.iter().enumerate().skip(unread) {
+            let read = if index == unread { member.offset } else { 0 };
+            owed.extend(prefixes_in(&chunk.bytes[read..], &self.key));
+        }
+        for index in 0..self.sent.len().max(to.sent.len()) {
+            let seen = |group: &Self| {
+                let sent = group.sent.get(index).copied().flatten();
+                sent.filter(|sent| sent.source != peer)
+                    .map(|sent| sent.attributes)
+            };
+            if seen(self) != seen(to) {
+                let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
+                owed.insert(table.prefix(id));
+            }
+        }
+        Moving {
+            private: member.private.clone(),
+            owed,
+            walk: member.walk.map(|walk| Walk { next: 0, ..walk }),
+            owes_end_of_rib: member.owes_end_of_rib,
+        }
     }
 
     pub(crate) fn leave(&mut self, peer: SourceId) {
@@ -256,10 +304,6 @@ impl Group {
             .flatten()
             .filter(|(_, member)| member.owes_end_of_rib)
             .map(|(peer, _)| *peer)
-    }
-
-    pub(crate) fn sent_prefixes(&self, table: &Table) -> BTreeSet<IpNet> {
-        self.ids_sent().map(|(id, _)| table.prefix(id)).collect()
     }
 
     fn ids_sent(&self) -> impl Iterator<Item = (PrefixId, Sent)> {

@@ -32,14 +32,14 @@ impl<T: Hash + Eq> Interner<T> {
         }
     }
 
-    /// The id of `value`, with one more reference to it.
-    pub(crate) fn acquire(&mut self, value: T) -> u32 {
+    /// The id of `value`, with one more reference to it, and whether it was not there before.
+    pub(crate) fn acquire(&mut self, value: T) -> (u32, bool) {
         let hash = self.hasher.hash_one(&value);
         let slots = &self.slots;
         let same = |id: &u32| slots[*id as usize].value.as_ref() == Some(&value);
         if let Some(id) = self.index.find(hash, same).copied() {
             self.slots[id as usize].references += 1;
-            return id;
+            return (id, false);
         }
         let slot = Slot {
             value: Some(value),
@@ -64,7 +64,7 @@ impl<T: Hash + Eq> Interner<T> {
                     .expect("indexed ids have values"),
             )
         });
-        id
+        (id, true)
     }
 
     /// One more reference to an id that has some.
@@ -74,13 +74,13 @@ impl<T: Hash + Eq> Interner<T> {
         slot.references += 1;
     }
 
-    /// One reference less; the value goes with the last one.
-    pub(crate) fn release(&mut self, id: u32) {
+    /// One reference less; the value goes with the last one, and is returned then.
+    pub(crate) fn release(&mut self, id: u32) -> Option<T> {
         let slot = &mut self.slots[id as usize];
         assert!(slot.references > 0, "id {id} is free");
         slot.references -= 1;
         if slot.references > 0 {
-            return;
+            return None;
         }
         let value = slot.value.take().expect("a referenced slot has a value");
         let hash = self.hasher.hash_one(&value);
@@ -89,6 +89,7 @@ impl<T: Hash + Eq> Interner<T> {
             .expect("a referenced value is indexed")
             .remove();
         self.free.push(id);
+        Some(value)
     }
 
     /// The value of an id that has references.
@@ -113,15 +114,16 @@ mod tests {
     #[test]
     fn equal_values_share_an_id_and_go_with_the_last_reference() {
         let mut interner = Interner::new(7);
-        let a = interner.acquire("a".to_owned());
-        let b = interner.acquire("b".to_owned());
-        assert_eq!(interner.acquire("a".to_owned()), a);
+        let (a, is_new) = interner.acquire("a".to_owned());
+        assert!(is_new);
+        let (b, _) = interner.acquire("b".to_owned());
+        assert_eq!(interner.acquire("a".to_owned()), (a, false));
         assert_ne!(a, b);
-        interner.release(a);
+        assert_eq!(interner.release(a), None);
         assert_eq!(interner.value(a), "a");
-        interner.release(a);
+        assert_eq!(interner.release(a), Some("a".to_owned()));
         assert_eq!(interner.len(), 1);
-        let c = interner.acquire("c".to_owned());
+        let (c, _) = interner.acquire("c".to_owned());
         assert_eq!(c, a, "ids stay dense");
         assert_eq!(interner.value(c), "c");
     }
@@ -129,9 +131,9 @@ mod tests {
     #[test]
     fn many_values_are_found_again_after_growth() {
         let mut interner = Interner::new(1);
-        let ids: Vec<u32> = (0..1000u32).map(|n| interner.acquire(n)).collect();
+        let ids: Vec<u32> = (0..1000u32).map(|n| interner.acquire(n).0).collect();
         for (n, id) in (0..1000u32).zip(&ids) {
-            assert_eq!(interner.acquire(n), *id);
+            assert_eq!(interner.acquire(n).0, *id);
         }
     }
 }

@@ -3,6 +3,8 @@
 use ipnet::IpNet;
 
 use crate::config::{PolicyRule, RoutePolicy};
+use crate::policy::{Applied, Subject, Verdict, judge};
+use crate::route::RouteSource;
 
 /// Whether the first rule that applies, or else the default, lets the route through.
 pub(crate) fn permits(policy: &RoutePolicy, prefix: IpNet, originated: bool) -> bool {
@@ -11,6 +13,18 @@ pub(crate) fn permits(policy: &RoutePolicy, prefix: IpNet, originated: bool) -> 
         .iter()
         .find(|rule| applies(rule, prefix, originated))
         .map_or(policy.default_accept, |rule| rule.accept)
+}
+
+/// Runs a route through a whole policy: the terms whose edits are to be made, or `None` when it does not pass.
+pub(crate) fn decide(policy: &RoutePolicy, subject: &Subject<'_>) -> Option<Applied> {
+    let judgement = judge(&policy.terms, subject);
+    let originated = subject.source == RouteSource::Local;
+    let passes = match judgement.verdict {
+        Verdict::Accept => true,
+        Verdict::Reject => false,
+        Verdict::Continue => permits(policy, subject.prefix, originated),
+    };
+    passes.then_some(judgement.applied)
 }
 
 fn applies(rule: &PolicyRule, prefix: IpNet, originated: bool) -> bool {
@@ -39,6 +53,7 @@ mod tests {
     #[test]
     fn the_first_rule_that_covers_a_prefix_decides() {
         let policy = RoutePolicy {
+            terms: Vec::new(),
             rules: vec![
                 rule("10.0.0.0/16", Some(24), true),
                 rule("10.0.0.0/8", None, false),
@@ -58,6 +73,7 @@ mod tests {
         let mut own = rule("0.0.0.0/0", None, true);
         own.originated = Some(true);
         let policy = RoutePolicy {
+            terms: Vec::new(),
             rules: vec![own],
             default_accept: false,
         };

@@ -3,7 +3,7 @@
 //! A prefix keeps the paths of all peers side by side, so the decision reads one short list. What belongs to one peer is
 //! found by walking the table: that happens when a session ends, not when routes change.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -23,6 +23,9 @@ use crate::wire::update::PeerKind;
 
 mod adj_rib_in;
 mod loc_rib;
+mod next_hops;
+
+use next_hops::NextHops;
 
 /// A dense number for a prefix in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,8 +72,15 @@ struct Entry {
     in_use: bool,
 }
 
-/// A path and the step at which it lost; `None` for the best one and for those that take no part.
-pub(crate) type Explained = (Path, Option<DecisionStep>);
+/// A path and what became of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Explained {
+    pub(crate) path: Path,
+    /// `None` for the best one and for those that take no part.
+    pub(crate) lost: Option<DecisionStep>,
+    /// Its next hop is used beside the best path's.
+    pub(crate) multipath: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -83,10 +93,13 @@ pub(crate) struct Table {
     sources: Vec<Option<Source>>,
     undecided: VecDeque<PrefixId>,
     unreported: VecDeque<PrefixId>,
-    /// Tracked next hops: number of paths is not kept, so a next hop is watched once used.
-    watched: BTreeMap<IpAddr, bool>,
-    new_watches: VecDeque<IpAddr>,
-    unreachable: BTreeSet<IpAddr>,
+    /// Attributes as received, of the paths whose attributes an import policy edited.
+    received: BTreeMap<(PrefixId, SourceId), AttributesId>,
+    /// Most paths used side by side.
+    multipath: u16,
+    /// Next hops of the prefixes that have more than one, lowest first.
+    ecmp: BTreeMap<PrefixId, Box<[IpAddr]>>,
+    next_hops: NextHops,
 }
 
 impl Table {
@@ -109,9 +122,10 @@ impl Table {
             sources: vec![Some(own)],
             undecided: VecDeque::new(),
             unreported: VecDeque::new(),
-            watched: BTreeMap::new(),
-            new_watches: VecDeque::new(),
-            unreachable: BTreeSet::new(),
+            received: BTreeMap::new(),
+            multipath: 1,
+            ecmp: BTreeMap::new(),
+            next_hops: NextHops::default(),
         }
     }
 
@@ -149,7 +163,12 @@ impl Table {
 
     /// Interns a set, with one reference for the caller.
     pub(crate) fn acquire(&mut self, attributes: PathAttributes) -> AttributesId {
-        AttributesId(self.attributes.acquire(attributes))
+        let next_hop = attributes.next_hop;
+        let (id, is_new) = self.attributes.acquire(attributes);
+        if is_new && let Some(next_hop) = next_hop {
+            self.next_hops.named(next_hop.address());
+        }
+        AttributesId(id)
     }
 
     pub(crate) fn retain(&mut self, id: AttributesId) {
@@ -157,7 +176,11 @@ impl Table {
     }
 
     pub(crate) fn release(&mut self, id: AttributesId) {
-        self.attributes.release(id.0);
+        if let Some(gone) = self.attributes.release(id.0)
+            && let Some(next_hop) = gone.next_hop
+        {
+            self.next_hops.unnamed(next_hop.address());
+        }
     }
 
     pub(crate) fn attributes(&self, id: AttributesId) -> &PathAttributes {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::config::{Config, PeerConfig};
 use crate::event::RouteRefusal;
-use crate::rib::policy::permits;
+use crate::policy::{Subject, edit};
+use crate::rib::policy::decide;
 use crate::rib::source::{Source, SourceId};
 use crate::session::peer::Peer;
 use crate::speaker::restart::Retention;
@@ -20,6 +21,7 @@ impl Speaker {
             (old.asn, old.router_id, old.cluster_id)
                 != (config.asn, config.router_id, config.cluster_id)
         });
+        self.rib.table.set_multipath(config.multipath);
         let removed: Vec<(PeerName, SourceId)> = self
             .by_name
             .iter()
@@ -108,7 +110,11 @@ impl Speaker {
         if old.passive != new.passive {
             self.with_peer(id, Peer::passive_changed);
         }
-        if old.import != new.import || old.allow_own_as != new.allow_own_as {
+        let judged = |peer: &PeerConfig| {
+            let required = peer.options.require_policy;
+            (peer.import.clone(), peer.allow_own_as, required)
+        };
+        if judged(&old) != judged(new) {
             self.rejudge(id);
         }
         self.join_groups(id);
@@ -130,10 +136,24 @@ impl Speaker {
             return;
         };
         let import = &slot.peer.config.import;
+        let name = slot.peer.name.clone();
+        let source = self.rib.table.route_source(id);
         self.rib.table.rejudge(id, |prefix, attributes| {
-            judge
-                .judge(attributes)
-                .or_else(|| (!permits(import, prefix, false)).then_some(RouteRefusal::Policy))
+            if let Some(refusal) = judge.judge(attributes).or(judge.policy_missing) {
+                return Err(refusal);
+            }
+            let subject = Subject {
+                prefix,
+                attributes,
+                source,
+                peer: Some(&name),
+            };
+            let applied = decide(import, &subject).ok_or(RouteRefusal::Policy)?;
+            Ok((!applied.is_empty()).then(|| {
+                let mut edited = attributes.clone();
+                edit(&import.terms, &applied, &mut edited);
+                edited
+            }))
         });
     }
 }
@@ -158,5 +178,8 @@ fn on_the_wire(peer: &PeerConfig) -> PeerConfig {
     session.prefix_limit = None;
     session.import = crate::config::RoutePolicy::accept_all();
     session.export = crate::config::RoutePolicy::accept_all();
+    session.options.prefix_warning = None;
+    session.options.require_policy = false;
+    session.options.shutdown_text = None;
     session
 }

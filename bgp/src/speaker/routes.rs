@@ -1,15 +1,18 @@
 //! UPDATEs into the Adj-RIB-In, own routes, and who is sent what.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::Config;
+use crate::config::{Config, PeerConfig, RoutePolicy};
 use crate::event::{Event, RouteRefusal};
+use crate::policy::{Applied, Subject, edit};
 use crate::rib::export::{family_of, own_attributes};
 use crate::rib::group::GroupKey;
-use crate::rib::policy::permits;
+use crate::rib::policy::{decide, permits};
 use crate::rib::source::SourceId;
+use crate::rib::table::AttributesId;
 use crate::route::Origination;
 use crate::session::peer::Peer;
 use crate::speaker::Speaker;
@@ -24,6 +27,8 @@ pub(super) struct Judge {
     cluster_id: std::net::Ipv4Addr,
     allow_own_as: u8,
     local_address: Option<IpAddr>,
+    /// Nothing is taken without a policy (RFC 8212 §2.1).
+    pub(super) policy_missing: Option<RouteRefusal>,
 }
 
 impl Judge {
@@ -39,6 +44,8 @@ impl Judge {
             cluster_id,
             allow_own_as: peer.config.allow_own_as,
             local_address,
+            policy_missing: policy_missing(config, &peer.config, &peer.config.import)
+                .then_some(RouteRefusal::PolicyMissing),
         }
     }
 
@@ -60,6 +67,12 @@ impl Judge {
             Some(_) => None,
         }
     }
+}
+
+/// An eBGP peer that must have a policy has none (RFC 8212).
+fn policy_missing(config: &Config, peer: &PeerConfig, policy: &RoutePolicy) -> bool {
+    let ebgp = peer.local_asn.unwrap_or(config.asn) != peer.asn;
+    ebgp && peer.options.require_policy && policy.is_absent()
 }
 
 impl Speaker {
@@ -102,13 +115,17 @@ impl Speaker {
         mut attributes: PathAttributes,
     ) {
         attributes.next_hop = Some(reach.next_hop);
-        let refusal = judge.judge(&attributes);
-        let attributes = self.rib.table.acquire(attributes);
+        let refusal = judge.judge(&attributes).or(judge.policy_missing);
         let peer = &self.slots[&id].peer;
+        let policy = &peer.config.import;
+        if refusal.is_none() && !policy.terms.is_empty() {
+            self.announce_by_terms(id, reach, attributes);
+            return;
+        }
+        let attributes = self.rib.table.acquire(attributes);
         for prefix in &reach.nlri {
-            let refused = refusal.or_else(|| {
-                (!permits(&peer.config.import, prefix, false)).then_some(RouteRefusal::Policy)
-            });
+            let refused = refusal
+                .or_else(|| (!permits(policy, prefix, false)).then_some(RouteRefusal::Policy));
             if let Some(reason) = refusal {
                 self.events.push_back(Event::RouteRefused {
                     peer: peer.name.clone(),
@@ -119,6 +136,39 @@ impl Speaker {
             self.rib.table.announce(prefix, id, attributes, refused);
         }
         self.rib.table.release(attributes);
+    }
+
+    /// Each set of edits is made and interned once for all routes of an UPDATE.
+    fn announce_by_terms(&mut self, id: SourceId, reach: &Reach, attributes: PathAttributes) {
+        let policy = &self.slots[&id].peer.config.import;
+        let table = &mut self.rib.table;
+        let received = table.acquire(attributes.clone());
+        let source = table.route_source(id);
+        let mut edited: BTreeMap<Applied, AttributesId> = BTreeMap::new();
+        for prefix in &reach.nlri {
+            let subject = Subject {
+                prefix,
+                attributes: &attributes,
+                source,
+                peer: table.source(id).peer.as_ref(),
+            };
+            match decide(policy, &subject) {
+                None => table.announce(prefix, id, received, Some(RouteRefusal::Policy)),
+                Some(applied) if applied.is_empty() => {
+                    table.announce(prefix, id, received, None);
+                }
+                Some(applied) => {
+                    let made = *edited.entry(applied).or_insert_with_key(|applied| {
+                        let mut made = attributes.clone();
+                        edit(&policy.terms, applied, &mut made);
+                        table.acquire(made)
+                    });
+                    table.announce_edited(prefix, id, made, received);
+                }
+            }
+        }
+        edited.into_values().for_each(|made| table.release(made));
+        table.release(received);
     }
 
     pub(super) fn originate(&mut self, prefix: IpNet, origination: Option<Origination>) {
@@ -157,6 +207,14 @@ impl Speaker {
             .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |local| {
                 local.ip().to_canonical()
             });
+        let peer = &slot.peer.config;
+        let missing = |config| policy_missing(config, peer, &peer.export);
+        // RFC 8212 §2.2.
+        let policy = if self.config.as_ref().is_some_and(missing) {
+            RoutePolicy::reject_all()
+        } else {
+            peer.export.clone()
+        };
         let keys: Vec<GroupKey> = agreement
             .families
             .iter()
@@ -170,7 +228,7 @@ impl Speaker {
                 cluster_id: self.cluster_id(),
                 width: agreement.asn_width,
                 limit: agreement.limit,
-                policy: slot.peer.config.export.clone(),
+                policy: policy.clone(),
             })
             .collect();
         for key in keys {

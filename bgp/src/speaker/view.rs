@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use crate::rib::export::LOCAL_PREF_DEFAULT;
 use crate::rib::source::{SourceId, slot as family_slot};
-use crate::rib::table::Path;
+use crate::rib::table::Explained;
 use crate::speaker::restart::Retention;
 use crate::speaker::{Slot, Speaker};
 use crate::status::{
-    DecisionStep, GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus,
-    PrefixCounts, RouteStatus,
+    GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus, PrefixCounts,
+    RouteStatus,
 };
 use crate::types::AfiSafi;
 use crate::wire::attr::Origin;
@@ -33,7 +33,7 @@ impl Speaker {
                 prefix,
                 paths: paths
                     .iter()
-                    .map(|(path, lost)| self.path_status(path, *lost))
+                    .map(|explained| self.path_status(explained))
                     .collect(),
             })
             .collect()
@@ -83,14 +83,16 @@ impl Speaker {
         }
     }
 
-    fn path_status(&self, path: &Path, lost: Option<DecisionStep>) -> PathStatus {
+    fn path_status(&self, explained: &Explained) -> PathStatus {
+        let path = &explained.path;
         let table = &self.rib.table;
         let attributes = table.attributes(path.attributes);
         let source = table.source(path.source);
         let deferred = source.deferred;
-        let standing = match (path.refusal, lost) {
+        let standing = match (path.refusal, explained.lost) {
             (Some(reason), _) => PathStanding::Refused(reason),
             (None, _) if deferred => PathStanding::Deferred,
+            (None, Some(_)) if explained.multipath => PathStanding::Multipath,
             (None, Some(step)) => PathStanding::Lost(step),
             (None, None) => PathStanding::Best,
         };

@@ -81,6 +81,7 @@ fn a_changed_export_policy_is_applied_without_a_reset() {
     network.run(SECOND);
     assert!(network.has_route(1, extra));
     let only_blocks = RoutePolicy {
+        terms: Vec::new(),
         rules: vec![PolicyRule {
             prefix: Some(prefix("172.16.0.0/12")),
             min_len: None,
@@ -111,6 +112,7 @@ fn a_changed_export_policy_is_applied_without_a_reset() {
 fn a_changed_import_policy_is_applied_to_the_routes_at_hand() {
     let mut network = converged(2);
     let refuse = RoutePolicy {
+        terms: Vec::new(),
         rules: Vec::new(),
         default_accept: false,
     };

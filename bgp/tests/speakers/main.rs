@@ -3,7 +3,9 @@
 mod configuration;
 mod faults;
 mod mesh;
+mod multipath;
 mod network;
+mod policy;
 mod propagation;
 mod restart;
 mod scripted;

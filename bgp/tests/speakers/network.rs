@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp::action::Action;
-use bgp::config::{Config, NextHopMode, PeerConfig, RoutePolicy};
+use bgp::config::{Config, NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
 use bgp::event::Event;
 use bgp::route::{Origination, RouteChange};
 use bgp::speaker::Speaker;
@@ -46,6 +46,8 @@ pub(crate) struct Network {
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// Connections on their way to the far end.
     connecting: Vec<(usize, ConnId, SocketAddr)>,
+    /// Octets of all UPDATEs sent.
+    pub(crate) delivered: usize,
 }
 
 pub(crate) fn address(node: usize) -> IpAddr {
@@ -89,6 +91,7 @@ pub(crate) fn peer_config(node: usize, asn: u32) -> PeerConfig {
         prefix_limit: None,
         import: RoutePolicy::accept_all(),
         export: RoutePolicy::accept_all(),
+        options: PeerOptions::default(),
     }
 }
 
@@ -104,6 +107,7 @@ pub(crate) fn config(node: usize, asn: u32, peers: &[(usize, u32)]) -> Config {
         cluster_id: None,
         restart_time: Duration::from_secs(120),
         deferral_time: Duration::from_secs(240),
+        multipath: 1,
         peers: peers
             .iter()
             .map(|(peer, asn)| (peer_name(*peer), peer_config(*peer, *asn)))
@@ -136,6 +140,7 @@ impl Network {
             random: seed,
             cut: BTreeSet::new(),
             connecting: Vec::new(),
+            delivered: 0,
         };
         for node in 0..network.nodes.len() {
             let speaker = Speaker::new(seed + node as u64, now);
@@ -356,6 +361,7 @@ impl Network {
         {
             self.nodes[end.0].writable.remove(&end.1);
         }
+        self.delivered += octets_of_updates(&out);
         if let Some(pipe) = self.pipes.get_mut(&end) {
             pipe.bytes.extend(out);
         }
@@ -469,4 +475,14 @@ impl Network {
         self.drain(to);
         self.drain(from);
     }
+}
+
+fn octets_of_updates(mut messages: &[u8]) -> usize {
+    let mut octets = 0;
+    while let [_, .., _] = messages {
+        let length = usize::from(u16::from_be_bytes([messages[16], messages[17]]));
+        octets += if messages[18] == 2 { length } else { 0 };
+        messages = &messages[length..];
+    }
+    octets
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bgp::config::Config;
 use bgp::event::{Event, RouteRefusal};
+use bgp::route::Reachability;
 use bgp::route::RouteSource;
 use bgp::status::{PathStanding, PathStatus};
 
@@ -178,13 +179,15 @@ fn an_unreachable_next_hop_takes_a_route_out_until_it_is_back() {
         watched.push(watch);
     }
     assert_eq!(watched, vec![(address(1), true)]);
-    network.speaker(0).handle_next_hop(now, address(1), false);
+    network
+        .speaker(0)
+        .handle_next_hop(now, address(1), Reachability::Unreachable);
     network.run(SECOND);
     network.originate(0, block(7));
     assert!(!network.has_route(0, block(1)));
     network
         .speaker(0)
-        .handle_next_hop(now + SECOND, address(1), true);
+        .handle_next_hop(now + SECOND, address(1), Reachability::default());
     network.originate(0, block(8));
     assert!(network.has_route(0, block(1)));
 }

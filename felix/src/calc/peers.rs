@@ -101,6 +101,7 @@ impl Peers {
             cluster_id: own.cluster_id,
             restart_time: inputs.restart_time(),
             deferral_time: inputs.settings.deferral_time,
+            multipath: inputs.settings.multipath,
             peers: builder.peers,
         };
         Self {

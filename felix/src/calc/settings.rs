@@ -87,6 +87,8 @@ pub struct Settings {
     pub router_id: RouterIdSource,
     /// How long a restarted speaker waits for each peer's routes.
     pub deferral_time: Duration,
+    /// Most equal BGP paths used side by side for one prefix: 1 for the best only.
+    pub multipath: u16,
     /// Which learned routes are told to peers.
     pub learned_routes: LearnedRoutes,
     /// Which own addresses the speaker listens on when BGPConfiguration does not say it.
@@ -116,6 +118,7 @@ impl Settings {
             rp_filter: Arc::from("1"),
             router_id: RouterIdSource::NodeAddress,
             deferral_time: Duration::from_secs(120),
+            multipath: 1,
             learned_routes: LearnedRoutes::default(),
             listen: Listen::default(),
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bgp::config::{Config, NextHopMode, PeerConfig, RoutePolicy};
+use bgp::config::{Config, NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
 use bgp::route::Origination;
 use bgp::speaker::Speaker;
 use bgp::types::{AfiSafi, Asn, PeerName, RouterId};
@@ -147,6 +147,7 @@ pub fn config(asn: u32, address: Ipv4Addr, peers: impl IntoIterator<Item = PeerC
         cluster_id: None,
         restart_time: Duration::from_secs(120),
         deferral_time: Duration::from_secs(240),
+        multipath: 1,
         peers: peers
             .into_iter()
             .map(|peer| (name(&peer), peer))
@@ -178,5 +179,6 @@ pub fn peer(address: Ipv4Addr, asn: u32, local_address: Ipv4Addr) -> PeerConfig 
         prefix_limit: None,
         import: RoutePolicy::accept_all(),
         export: RoutePolicy::accept_all(),
+        options: PeerOptions::default(),
     }
 }

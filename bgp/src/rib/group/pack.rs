@@ -1,18 +1,28 @@
 //! From prefixes to UPDATEs: the changed ones for everybody, all or some for one member.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use crate::event::ExportRefusal;
+use crate::policy::{Applied, Subject, edit};
 use crate::rib::export::{NotFor, export};
 use crate::rib::group::{Audience, Chunk, Group, GroupKey, Part, SLICE, Sent, Walk, Withheld};
-use crate::rib::policy::permits;
+use crate::rib::policy::{decide, permits};
 use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, PrefixId, Table};
-use crate::wire::attr::NextHop;
+use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::refresh::RefreshKind;
 use crate::wire::update::encode::{MessageLimit, encode_attributes, write_reach, write_unreach};
 
 impl Group {
+    /// Packs all that changed.
+    pub(crate) fn pack_all(&mut self, table: &mut Table) {
+        while !self.dirty.is_empty() {
+            self.pack(table);
+        }
+    }
+
     /// Turns a slice of the changed prefixes into a chunk.
     pub(super) fn pack(&mut self, table: &mut Table) {
         let count = self.dirty.len().min(SLICE);
@@ -26,7 +36,10 @@ impl Group {
             self.is_dirty[id.index()] = false;
             let prefix = table.prefix(id);
             match table.best(id) {
-                Some(best) if permits(&self.key.policy, prefix, best.source == SourceId::OWN) => {
+                Some(best)
+                    if !self.key.policy.terms.is_empty()
+                        || permits(&self.key.policy, prefix, best.source == SourceId::OWN) =>
+                {
                     reach.push((best.attributes, best.source, id));
                 }
                 Some(_) | None => unreach.push(id),
@@ -92,6 +105,56 @@ impl Group {
                 }
                 return;
             }
+        };
+        if self.key.policy.terms.is_empty() {
+            self.pack_same(table, exported, run, chunk, withdrawn);
+        } else {
+            self.pack_by_terms(table, &exported, run, chunk, withdrawn);
+        }
+    }
+
+    /// As [`Self::pack_run`], with a verdict and edits for each prefix.
+    fn pack_by_terms(
+        &mut self,
+        table: &mut Table,
+        exported: &PathAttributes,
+        run: &[(AttributesId, SourceId, PrefixId)],
+        chunk: &mut Chunk,
+        withdrawn: &mut Vec<(Audience, PrefixId)>,
+    ) {
+        let mut alike: BTreeMap<Applied, Vec<(AttributesId, SourceId, PrefixId)>> = BTreeMap::new();
+        for member in run {
+            let (attributes, source, id) = *member;
+            let prefix = table.prefix(id);
+            let subject = Subject {
+                prefix,
+                attributes: table.attributes(attributes),
+                source: table.route_source(source),
+                peer: table.source(source).peer.as_ref(),
+            };
+            match decide(&self.key.policy, &subject) {
+                Some(applied) => alike.entry(applied).or_default().push(*member),
+                None => self.forget(table, id, withdrawn),
+            }
+        }
+        for (applied, run) in alike {
+            let mut edited = exported.clone();
+            edit(&self.key.policy.terms, &applied, &mut edited);
+            self.pack_same(table, edited, &run, chunk, withdrawn);
+        }
+    }
+
+    /// Prefixes that are sent with the same attributes.
+    fn pack_same(
+        &mut self,
+        table: &mut Table,
+        exported: PathAttributes,
+        run: &[(AttributesId, SourceId, PrefixId)],
+        chunk: &mut Chunk,
+        withdrawn: &mut Vec<(Audience, PrefixId)>,
+    ) {
+        let Some((_, source, _)) = run.first().copied() else {
+            return;
         };
         let next_hop = exported.next_hop.expect("export sets the next hop");
         let encoded = encode_attributes(&exported, self.key.width);

@@ -20,6 +20,45 @@ impl Table {
         refusal: Option<RouteRefusal>,
     ) {
         let id = self.find_or_add(prefix);
+        if !self.received.is_empty() {
+            self.set_received(id, source, None);
+        }
+        self.announce_id(id, source, attributes, refusal);
+    }
+
+    /// As [`Self::announce`], of a route whose attributes the import policy edited; `received` are those it came with.
+    pub(crate) fn announce_edited(
+        &mut self,
+        prefix: IpNet,
+        source: SourceId,
+        attributes: AttributesId,
+        received: AttributesId,
+    ) {
+        let id = self.find_or_add(prefix);
+        self.set_received(id, source, Some(received));
+        self.announce_id(id, source, attributes, None);
+    }
+
+    fn set_received(&mut self, id: PrefixId, source: SourceId, new: Option<AttributesId>) {
+        let old = match new {
+            Some(new) => {
+                self.retain(new);
+                self.received.insert((id, source), new)
+            }
+            None => self.received.remove(&(id, source)),
+        };
+        if let Some(old) = old {
+            self.release(old);
+        }
+    }
+
+    fn announce_id(
+        &mut self,
+        id: PrefixId,
+        source: SourceId,
+        attributes: AttributesId,
+        refusal: Option<RouteRefusal>,
+    ) {
         self.attributes.retain(attributes.0);
         let path = Path {
             source,
@@ -39,9 +78,9 @@ impl Table {
         let same = old.is_some_and(|old| {
             old.attributes == attributes && old.refusal == refusal && !old.stale
         });
-        self.count(family_of(prefix), old, Some(path));
+        self.count(self.family(id), old, Some(path));
         if let Some(old) = old {
-            self.attributes.release(old.attributes.0);
+            self.release(old.attributes);
         }
         if !same {
             self.watch(attributes);
@@ -63,7 +102,10 @@ impl Table {
         };
         let old = paths.swap_remove(position);
         self.count(self.family(id), Some(old), None);
-        self.attributes.release(old.attributes.0);
+        if !self.received.is_empty() {
+            self.set_received(id, source, None);
+        }
+        self.release(old.attributes);
         self.mark_undecided(id);
     }
 
@@ -138,30 +180,65 @@ impl Table {
         }
     }
 
-    /// Judges a source's routes anew.
+    /// Judges a source's routes anew, by the attributes they came with. The judge tells why a route is refused, or its
+    /// edited attributes if it has any.
     pub(crate) fn rejudge(
         &mut self,
         source: SourceId,
-        judge: impl Fn(IpNet, &PathAttributes) -> Option<RouteRefusal>,
+        judge: impl Fn(IpNet, &PathAttributes) -> Result<Option<PathAttributes>, RouteRefusal>,
     ) {
         for id in self.ids() {
             if !self.is_in_use(id) {
                 continue;
             }
-            let entry = &mut self.entries[id.index()];
-            let prefix = entry.prefix;
-            let Some(path) = entry.paths.iter_mut().find(|path| path.source == source) else {
+            let entry = &self.entries[id.index()];
+            let Some(path) = entry
+                .paths
+                .iter()
+                .find(|path| path.source == source)
+                .copied()
+            else {
                 continue;
             };
-            let refusal = judge(prefix, self.attributes.value(path.attributes.0));
-            if refusal != path.refusal {
-                let old = *path;
-                path.refusal = refusal;
-                let new = *path;
-                self.count(family_of(prefix), Some(old), Some(new));
-                self.mark_undecided(id);
+            let received = self.received.get(&(id, source)).copied();
+            let received = received.unwrap_or(path.attributes);
+            let (edited, refusal) = match judge(entry.prefix, self.attributes(received)) {
+                Ok(edited) => (edited, None),
+                Err(refusal) => (None, Some(refusal)),
+            };
+            let is_edited = edited.is_some();
+            let attributes = match edited {
+                Some(edited) => self.acquire(edited),
+                None => {
+                    self.retain(received);
+                    received
+                }
+            };
+            if (attributes, refusal) != (path.attributes, path.refusal) {
+                let new = Path {
+                    attributes,
+                    refusal,
+                    ..path
+                };
+                self.replace(id, path, new, is_edited.then_some(received));
             }
+            self.release(attributes);
         }
+    }
+
+    /// Puts `new` in the place of `old`, a path of the same source.
+    fn replace(&mut self, id: PrefixId, old: Path, new: Path, received: Option<AttributesId>) {
+        self.retain(new.attributes);
+        // Before the old attributes go: they may be those received.
+        self.set_received(id, new.source, received);
+        let paths = &mut self.entries[id.index()].paths;
+        if let Some(path) = paths.iter_mut().find(|path| path.source == new.source) {
+            *path = new;
+        }
+        self.count(self.family(id), Some(old), Some(new));
+        self.release(old.attributes);
+        self.watch(new.attributes);
+        self.mark_undecided(id);
     }
 
     /// A source's paths are to be considered anew: it ceased to be deferred, or what the decision knows of it changed.

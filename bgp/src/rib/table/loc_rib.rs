@@ -10,7 +10,7 @@ use crate::rib::decision::{self, Candidate};
 use crate::rib::export::LOCAL_PREF_DEFAULT;
 use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, Best, Explained, Path, PrefixId, Table};
-use crate::route::{BestRoute, RouteChange, RouteSource};
+use crate::route::{BestRoute, Reachability, RouteChange, RouteSource};
 use crate::status::DecisionStep;
 use crate::wire::update::PeerKind;
 
@@ -47,14 +47,15 @@ impl Table {
             stale: path.stale,
         });
         let old = entry.best;
-        if new == old {
+        let ecmp_changed = (self.multipath > 1 || !self.ecmp.is_empty()) && self.decide_ecmp(id);
+        if new == old && !ecmp_changed {
             return false;
         }
         if let Some(best) = new {
             self.attributes.retain(best.attributes.0);
         }
         if let Some(best) = old {
-            self.attributes.release(best.attributes.0);
+            self.release(best.attributes);
         }
         let entry = &mut self.entries[id.index()];
         entry.best = new;
@@ -64,6 +65,54 @@ impl Table {
         }
         let advertised = |best: Option<Best>| best.map(|best| (best.source, best.attributes));
         advertised(new) != advertised(old)
+    }
+
+    /// Finds the next hops to use side by side; true when they are others than before.
+    fn decide_ecmp(&mut self, id: PrefixId) -> bool {
+        let paths = &self.entries[id.index()].paths;
+        let mut equals: Vec<(SourceId, DecisionStep)> = Vec::new();
+        let best = self.choose(paths, |source, step| {
+            if step.is_tie_break() {
+                equals.push((source, step));
+            }
+        });
+        // The later a path lost, the sooner it is taken.
+        equals.sort_by_key(|(source, step)| (std::cmp::Reverse(*step), *source));
+        let others = equals
+            .iter()
+            .filter_map(|(source, _)| paths.iter().find(|path| path.source == *source));
+        let mut next_hops: Vec<IpAddr> = Vec::new();
+        for path in best.iter().chain(others) {
+            if let Some(next_hop) = self.attributes(path.attributes).next_hop
+                && next_hops.len() < usize::from(self.multipath)
+                && !next_hops.contains(&next_hop.address())
+            {
+                next_hops.push(next_hop.address());
+            }
+        }
+        next_hops.sort_unstable();
+        let new = (next_hops.len() > 1).then(|| next_hops.into_boxed_slice());
+        if self.ecmp.get(&id) == new.as_ref() {
+            return false;
+        }
+        match new {
+            Some(new) => drop(self.ecmp.insert(id, new)),
+            None => drop(self.ecmp.remove(&id)),
+        }
+        true
+    }
+
+    /// Sets how many paths may be used side by side.
+    pub(crate) fn set_multipath(&mut self, most: u16) {
+        let most = most.max(1);
+        if std::mem::replace(&mut self.multipath, most) == most {
+            return;
+        }
+        for id in self.ids() {
+            if self.entries[id.index()].paths.len() > 1 {
+                self.mark_undecided(id);
+            }
+        }
     }
 
     fn choose(
@@ -88,10 +137,14 @@ impl Table {
         let source = self.source(path.source);
         let attributes = self.attributes(path.attributes);
         let own = path.source == SourceId::OWN;
-        let reachable = own
-            || attributes
-                .next_hop
-                .is_none_or(|next_hop| !self.unreachable.contains(&next_hop.address()));
+        let reachability = match attributes.next_hop {
+            Some(next_hop) if !own => self.next_hops.reachability(next_hop.address()),
+            Some(_) | None => Reachability::default(),
+        };
+        let (reachable, interior_cost) = match reachability {
+            Reachability::Reachable { cost } => (true, cost),
+            Reachability::Unreachable => (false, u32::MAX),
+        };
         let as_path_length = attributes.as_path.length();
         Candidate {
             own,
@@ -102,7 +155,7 @@ impl Table {
             med: attributes.med.unwrap_or(0),
             neighbour_as: attributes.as_path.first_as().map(|asn| asn.0),
             ebgp: source.kind == PeerKind::Ebgp,
-            interior_cost: 0,
+            interior_cost,
             router_id: attributes
                 .originator_id
                 .unwrap_or(source.router_id)
@@ -122,7 +175,7 @@ impl Table {
             entry.unreported = false;
             let known = std::mem::replace(&mut entry.reported, entry.best.is_some());
             let (prefix, best) = (entry.prefix, entry.best);
-            let change = best.map(|best| self.best_route(best));
+            let change = best.map(|best| self.best_route(id, best));
             self.free_if_unused(id);
             if change.is_some() || known {
                 return Some(RouteChange {
@@ -134,11 +187,15 @@ impl Table {
         None
     }
 
-    fn best_route(&self, best: Best) -> BestRoute {
+    fn best_route(&self, id: PrefixId, best: Best) -> BestRoute {
         let source = self.source(best.source);
         let next_hop = self.attributes(best.attributes).next_hop;
+        let next_hops = match self.ecmp.get(&id) {
+            Some(all) => all.to_vec(),
+            None => next_hop.iter().map(|hop| hop.address()).collect(),
+        };
         BestRoute {
-            next_hops: next_hop.iter().map(|hop| hop.address()).collect(),
+            next_hops,
             source: self.route_source(best.source),
             peer: source.peer.clone(),
             stale: best.stale,
@@ -157,26 +214,18 @@ impl Table {
 
     pub(super) fn watch(&mut self, attributes: AttributesId) {
         if let Some(next_hop) = self.attributes(attributes).next_hop {
-            let address = next_hop.address();
-            if self.watched.insert(address, true).is_none() {
-                self.new_watches.push_back(address);
-            }
+            self.next_hops.watch(next_hop.address());
         }
     }
 
-    /// Next address that routes began to use.
-    pub(crate) fn poll_watch(&mut self) -> Option<IpAddr> {
-        self.new_watches.pop_front()
+    /// Next address that routes began (`true`) or ceased to use.
+    pub(crate) fn poll_watch(&mut self) -> Option<(IpAddr, bool)> {
+        self.next_hops.poll_watch()
     }
 
-    /// Notes whether a next hop can be reached and reconsiders its routes.
-    pub(crate) fn set_next_hop(&mut self, next_hop: IpAddr, reachable: bool) {
-        let changed = if reachable {
-            self.unreachable.remove(&next_hop)
-        } else {
-            self.unreachable.insert(next_hop)
-        };
-        if !changed {
+    /// Notes what the kernel's routes say of a next hop, and reconsiders its routes.
+    pub(crate) fn set_next_hop(&mut self, next_hop: IpAddr, reachability: Reachability) {
+        if !self.next_hops.set(next_hop, reachability) {
             return;
         }
         for id in self.ids() {
@@ -199,29 +248,39 @@ impl Table {
         let mut all: Vec<(IpNet, Vec<Explained>)> = self
             .entries
             .iter()
-            .filter(|entry| entry.in_use && !entry.paths.is_empty())
-            .map(|entry| (entry.prefix, self.explain(&entry.paths)))
+            .zip((0..).map(PrefixId))
+            .filter(|(entry, _)| entry.in_use && !entry.paths.is_empty())
+            .map(|(entry, id)| (entry.prefix, self.explain(id, &entry.paths)))
             .collect();
         all.sort_by_key(|(prefix, _)| *prefix);
         all
     }
 
-    fn explain(&self, paths: &[Path]) -> Vec<Explained> {
+    fn explain(&self, id: PrefixId, paths: &[Path]) -> Vec<Explained> {
         let mut lost: BTreeMap<SourceId, DecisionStep> = BTreeMap::new();
         let best = self.choose(paths, |source, step| {
             lost.insert(source, step);
         });
-        let mut explained: Vec<Explained> = paths
-            .iter()
-            .map(|path| (*path, lost.get(&path.source).copied()))
-            .collect();
-        explained.sort_by_key(|(path, step)| {
-            let is_best = best.is_some_and(|best| best.source == path.source);
+        let used = self.ecmp.get(&id).map_or(&[][..], |used| used);
+        let explain = |path: &Path| {
+            let lost = lost.get(&path.source).copied();
+            let next_hop = self.attributes(path.attributes).next_hop;
+            let multipath = lost.is_some_and(DecisionStep::is_tie_break)
+                && next_hop.is_some_and(|hop| used.contains(&hop.address()));
+            Explained {
+                path: *path,
+                lost,
+                multipath,
+            }
+        };
+        let mut explained: Vec<Explained> = paths.iter().map(explain).collect();
+        explained.sort_by_key(|one| {
+            let is_best = best.is_some_and(|best| best.source == one.path.source);
             (
                 !is_best,
-                step.is_none(),
-                std::cmp::Reverse(*step),
-                path.source,
+                one.lost.is_none(),
+                std::cmp::Reverse(one.lost),
+                one.path.source,
             )
         });
         explained

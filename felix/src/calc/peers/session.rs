@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::bgp::BGPPeerSpec;
-use bgp::config::{NextHopMode, PeerConfig, PolicyRule, RoutePolicy};
+use bgp::config::{NextHopMode, PeerConfig, PeerOptions, PolicyRule, RoutePolicy};
 use bgp::types::{AfiSafi, Asn, PeerName};
 
 use super::super::pool::Pools;
@@ -61,6 +61,7 @@ impl Builder<'_> {
             prefix_limit: None,
             import: RoutePolicy::accept_all(),
             export: self.export.clone(),
+            options: PeerOptions::default(),
         })
     }
 }
@@ -91,6 +92,7 @@ pub(super) fn export_policy(pools: &Pools, learned: LearnedRoutes) -> RoutePolic
         .collect();
     rules.push(rule(None, Some(true), true));
     RoutePolicy {
+        terms: Vec::new(),
         rules,
         default_accept: learned == LearnedRoutes::All,
     }

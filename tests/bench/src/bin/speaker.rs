@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use bgp::config::{Config, NextHopMode, PeerConfig, RoutePolicy};
+use bgp::config::{Config, NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
 use bgp::speaker::Speaker;
 use bgp::types::{AfiSafi, Asn, PeerName, RouterId};
 use bgp_io::{Command, Output};
@@ -68,6 +68,7 @@ fn config(text: &str) -> anyhow::Result<Config> {
         cluster_id: Some(address),
         restart_time: Duration::from_secs(120),
         deferral_time: Duration::ZERO,
+        multipath: 1,
         peers,
     })
 }
@@ -90,8 +91,10 @@ fn peer(address: Ipv4Addr, asn: Asn) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         allow_own_as: 0,
         graceful_restart: false,
+        restart_time: None,
         prefix_limit: None,
         import: RoutePolicy::accept_all(),
         export: RoutePolicy::accept_all(),
+        options: PeerOptions::default(),
     }
 }
