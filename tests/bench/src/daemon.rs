@@ -285,7 +285,7 @@ fn config(kind: Kind, world: World, clients: &[Ipv4Addr], directory: &Path) -> S
                  route-reflector-cluster-id = \"{daemon}\"\n"
             ),
             Kind::Openbgpd => format!(
-                "neighbor {client} {{ remote-as {ASN}; passive; route-reflector; local-address {daemon} }}\n"
+                "neighbor {client} {{\nremote-as {ASN}\npassive\nroute-reflector\nlocal-address {daemon}\n}}\n"
             ),
         };
         // Writing to a string cannot fail.
