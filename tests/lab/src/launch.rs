@@ -342,9 +342,12 @@ fn lab_files() -> BTreeSet<String> {
     entries
         .map(|entry| entry.path().to_string_lossy().into_owned())
         .filter(|path| {
-            ["tortie", "calico", "/cni-"]
-                .iter()
-                .any(|part| path.contains(part))
+            // Other programs' files lie in /tmp, too.
+            let names: &[&str] = match path.starts_with("/tmp/") {
+                true => &["/tortie-lab"],
+                false => &["tortie", "calico", "/cni-"],
+            };
+            names.iter().any(|part| path.contains(part))
         })
         .collect()
 }

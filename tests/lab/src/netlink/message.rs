@@ -40,6 +40,8 @@ pub(crate) const FRA_SPORT_RANGE: u16 = 23;
 pub(crate) const FRA_DPORT_RANGE: u16 = 24;
 
 pub(crate) const TABLE_MAIN: u32 = 254;
+/// The kernel's own note on one destination (a path MTU), not a route anybody wrote.
+const RTM_F_CLONED: u32 = 0x200;
 const SCOPE_LINK: u8 = 253;
 const SCOPE_NOWHERE: u8 = 255;
 const RTPROT_STATIC: u8 = 4;
@@ -358,7 +360,7 @@ pub struct Route {
 impl Route {
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let &[family, length, _, _, table, protocol, scope, kind] = payload.first_chunk::<8>()?;
-        if i32::from(family) != libc::AF_INET {
+        if i32::from(family) != libc::AF_INET || u32_at(payload, 8)? & RTM_F_CLONED != 0 {
             return None;
         }
         let mut address = Ipv4Addr::UNSPECIFIED;
