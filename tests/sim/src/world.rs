@@ -1,6 +1,6 @@
 //! The cluster: nodes, their store, the network between them, one clock.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,26 @@ impl World {
     ) -> NodeIndex {
         let address: IpNet = address.parse().expect("a literal of the scenario");
         self.apply(&node_object(name, address, tunnel_addr));
+        self.join(name, address)
+    }
+
+    /// A route reflector joins: a node with a cluster ID and the label `route-reflector`.
+    pub fn add_reflector(&mut self, name: &str, address: &str, cluster_id: Ipv4Addr) -> NodeIndex {
+        let address: IpNet = address.parse().expect("a literal of the scenario");
+        let mut object = node_object(name, address, None);
+        if let Object::Node(node) = &mut object {
+            let label = ("route-reflector".to_owned(), "true".to_owned());
+            node.metadata.labels.extend([label]);
+            if let Some(bgp) = &mut node.spec.bgp {
+                bgp.route_reflector_cluster_id = Some(cluster_id);
+            }
+        }
+        self.apply(&object);
+        self.join(name, address)
+    }
+
+    /// Starts the agent of a node that the store knows.
+    fn join(&mut self, name: &str, address: IpNet) -> NodeIndex {
         let kernel = Kernel::new("eth0", address);
         self.nodes.push(Node {
             name: name.to_owned(),

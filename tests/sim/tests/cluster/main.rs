@@ -2,6 +2,7 @@
 
 mod ipam_race;
 mod mesh;
+mod reflectors;
 mod vxlan;
 
 use std::time::Instant;
