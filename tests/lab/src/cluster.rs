@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal};
 use crate::enter::BASE;
 use crate::options::{Mode, Options};
 use crate::programs::Programs;
+use crate::reflectors::Reflector;
 use crate::runtime::{self, Pod, RuntimeError};
 use crate::sys::Mounts;
 use crate::topology::{Site, Topology};
@@ -40,6 +41,8 @@ pub struct Lab {
     pub pods: Vec<Pod>,
     /// When the first agent was started.
     pub started: Instant,
+    /// Route reflectors, when there is no mesh.
+    pub reflectors: Vec<Reflector>,
     programs: Programs,
     store: Child,
     agents: Vec<Child>,
@@ -82,7 +85,7 @@ pub enum LabError {
 }
 
 impl LabError {
-    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::System { what, source }
     }
@@ -137,6 +140,7 @@ impl Lab {
     ) -> Result<Self, LabError> {
         let mut lab = Self::without_agents(options, programs)?;
         prepare(&lab.topology).map_err(LabError::system("prepare the topology"))?;
+        lab.start_reflectors()?;
         lab.started = Instant::now();
         for node in 0..lab.options.nodes {
             let agent = lab.spawn_agent(node)?;
@@ -167,6 +171,7 @@ impl Lab {
             topology,
             pods: Vec::new(),
             started: Instant::now(),
+            reflectors: Vec::new(),
             programs,
             store,
             agents: Vec::new(),
@@ -360,6 +365,15 @@ impl Lab {
                 });
             }
         }
+        for reflector in &mut self.reflectors {
+            if let Err(error) = reflector.check() {
+                return Err(LabError::Program {
+                    program: format!("tortie-rr of {}", reflector.site.name),
+                    what: error.to_string(),
+                    log: log_end(&reflector.site.name),
+                });
+            }
+        }
         Ok(())
     }
 
@@ -544,7 +558,7 @@ fn start_store(programs: &Programs, options: &Options) -> Result<Child, LabError
     })
 }
 
-fn spawn_logged(mut command: Command, name: &str) -> Result<Child, LabError> {
+pub(crate) fn spawn_logged(mut command: Command, name: &str) -> Result<Child, LabError> {
     let log = || -> io::Result<File> {
         File::options()
             .create(true)
@@ -567,7 +581,7 @@ fn spawn_logged(mut command: Command, name: &str) -> Result<Child, LabError> {
         )))
 }
 
-fn still_runs(child: &mut Child) -> io::Result<()> {
+pub(crate) fn still_runs(child: &mut Child) -> io::Result<()> {
     match child.try_wait()? {
         None => Ok(()),
         Some(status) => Err(io::Error::other(match status.signal() {

@@ -151,9 +151,15 @@ fn summary(report: &Report, output: &Output) -> String {
         (false, 0) => "nothing left behind".to_owned(),
         (false, count) => format!("{count} things left behind"),
     };
+    let killed = report.reflector_killed.map_or_else(String::new, |packets| {
+        format!(
+            "a reflector killed and started again: {} of {} packets lost\n",
+            packets.lost, packets.sent
+        )
+    });
     format!(
         "\nmode {}: {} of {} session ends established, {} of {} pings answered, source addresses {}\n\
-         CNI ADD with a new block to the farthest FIB: p50 {}, p99 {} (n = {}); converged after {}\n{}",
+         CNI ADD with a new block to the farthest FIB: p50 {}, p99 {} (n = {}); converged after {}\n{killed}{}",
         report.mode,
         report.sessions.established,
         report.sessions.expected,

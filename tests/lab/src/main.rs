@@ -26,6 +26,10 @@ struct Arguments {
     /// Subnets, joined by a router.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     racks: u8,
+    /// Route reflectors: no mesh, each node peers with each of these. With two or more, one is killed at the end, and
+    /// nothing may be lost.
+    #[arg(long = "rr", value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
+    reflectors: u8,
     /// Print one JSON object instead of tables.
     #[arg(long)]
     json: bool,
@@ -107,6 +111,7 @@ fn options(arguments: &Arguments) -> Options {
         pods: arguments.pods.into(),
         mode: arguments.mode,
         racks: arguments.racks,
+        reflectors: arguments.reflectors,
         block_size: arguments.block_size,
         patience: Duration::from_secs(arguments.patience),
         environment: arguments.environment.clone(),

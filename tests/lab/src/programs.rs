@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Package and program, in the order in which they are named to cargo.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("node", "tortie-node"),
+    ("route-reflector", "tortie-rr"),
     ("cni", "tortie-cni"),
     ("ctl", "tortiectl"),
     ("datastore-local", "tortie-store"),
@@ -140,6 +141,12 @@ impl Programs {
     #[must_use]
     pub fn node(&self) -> PathBuf {
         self.path("tortie-node")
+    }
+
+    /// The route reflector.
+    #[must_use]
+    pub fn reflector(&self) -> PathBuf {
+        self.path("tortie-rr")
     }
 
     /// The CNI plugin.

@@ -3,6 +3,7 @@
 pub(crate) mod claim;
 pub(crate) mod fib;
 pub(crate) mod matrix;
+pub(crate) mod outlived;
 pub(crate) mod sessions;
 
 use std::time::{Duration, Instant};

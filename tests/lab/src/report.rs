@@ -33,6 +33,9 @@ pub struct Report {
     pub add_to_fib_ms: Quantiles,
     /// From the start of the first agent until all sessions were established and all FIBs complete; absent when that never came.
     pub converged_ms: Option<f64>,
+    /// Numbered packets between pods while a reflector was killed; absent without two of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reflector_killed: Option<PacketCounts>,
     /// What was still there after the lab's end.
     pub left_behind: Vec<String>,
     /// Everything that did not hold, in words.
@@ -70,6 +73,15 @@ pub struct PingCounts {
     pub sent: usize,
     /// Without an answer.
     pub lost: usize,
+}
+
+/// Numbered packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketCounts {
+    /// Sent.
+    pub sent: u64,
+    /// Never arrived.
+    pub lost: u64,
 }
 
 /// Quantiles of a few durations.
@@ -227,7 +239,8 @@ fn sessions_table(lab: &Lab, proof: &Proof) -> Table {
         "TCP 179 in the kernel",
     ]));
     let mut told: BTreeMap<(&str, String), Value> = BTreeMap::new();
-    for site in &lab.topology.sites {
+    let reflectors = lab.reflectors.iter().map(|reflector| &reflector.site);
+    for site in lab.topology.sites.iter().chain(reflectors) {
         for peer in ask_peers(lab, site) {
             told.insert(
                 (

@@ -11,7 +11,7 @@ use crate::options::{Options, Sabotage};
 use crate::programs::{Programs, ProgramsError};
 use crate::progress::Progress;
 use crate::proof::claim::describe;
-use crate::proof::fib;
+use crate::proof::{fib, outlived};
 use crate::report::{Quantiles, Report, milliseconds, tables};
 use crate::runtime::RuntimeError;
 use crate::topology::Topology;
@@ -86,7 +86,17 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
             lab.delete_pods_after(proved).map_err(pod_errors)
         })?;
     }
+    let mut outlived = None;
+    if proof.faults.is_empty() && lab.reflectors.len() > 1 && pods > 0 && nodes > 1 {
+        outlived = Some(progress.stage("a reflector killed and started again", || {
+            outlived::reflector(&mut lab)
+        })?);
+    }
     let mut report = Report::new(&lab, &proof);
+    if let Some(outlived) = outlived {
+        report.reflector_killed = Some(outlived.packets);
+        report.faults.extend(outlived.faults);
+    }
     report.converged_ms = converged.map(milliseconds);
     report.add_to_fib_ms = Quantiles::of(&claims.times);
     report.faults.extend(claims.faults);

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::cluster::Lab;
 use crate::netns::NetNs;
+use crate::topology::Site;
 
 /// Port of BGP.
 pub(crate) const BGP_PORT: u16 = 179;
@@ -35,22 +36,39 @@ impl SessionEnd {
     }
 }
 
-/// Both ends of every session of the full mesh.
+/// Both ends of every session: of the full mesh, or of each node with each living reflector and of those with each other.
 pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
-    let sites = &lab.topology.sites;
+    let living = lab
+        .reflectors
+        .iter()
+        .filter(|reflector| reflector.is_alive());
+    let reflectors: Vec<&Site> = living.map(|reflector| &reflector.site).collect();
+    let nodes: Vec<&Site> = lab.topology.sites.iter().collect();
+    let everybody = [nodes.as_slice(), reflectors.as_slice()].concat();
     let mut ends = Vec::new();
-    for site in sites {
-        let connected = established_peers(&site.namespace);
-        for peer in sites.iter().filter(|peer| peer.name != site.name) {
-            ends.push(SessionEnd {
-                node: site.name.clone(),
-                peer: peer.name.clone(),
-                peer_address: peer.address,
-                established: connected.contains(&peer.address),
-            });
-        }
+    for site in &nodes {
+        let peers = if lab.options.reflectors == 0 {
+            &nodes
+        } else {
+            &reflectors
+        };
+        ends_of(site, peers, &mut ends);
+    }
+    for site in &reflectors {
+        ends_of(site, &everybody, &mut ends);
     }
     ends
+}
+
+fn ends_of(site: &Site, peers: &[&Site], ends: &mut Vec<SessionEnd>) {
+    let connected = established_peers(&site.namespace);
+    let others = peers.iter().filter(|peer| peer.name != site.name);
+    ends.extend(others.map(|peer| SessionEnd {
+        node: site.name.clone(),
+        peer: peer.name.clone(),
+        peer_address: peer.address,
+        established: connected.contains(&peer.address),
+    }));
 }
 
 /// The remote addresses of all established connections with port 179 at either end.

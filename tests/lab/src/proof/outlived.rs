@@ -1,0 +1,112 @@
+//! A reflector is killed and comes back while numbered packets run between pods: none is lost, no route is deleted.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Lab, LabError};
+use crate::netlink::{RouteChange, RouteMonitor};
+use crate::probe::stream::Stream;
+use crate::report::PacketCounts;
+
+const PER_SECOND: u32 = 100;
+/// Streams at the same time, each from a node to the next.
+const STREAMS_MAX: usize = 8;
+/// How long the reflector is away: long enough for its peers to notice and for packets to be lost if anything was.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// What was counted, and what did not hold.
+pub(crate) struct Outlived {
+    pub(crate) packets: PacketCounts,
+    pub(crate) faults: Vec<String>,
+}
+
+/// Kills the first reflector and starts it again.
+pub(crate) fn reflector(lab: &mut Lab) -> Result<Outlived, LabError> {
+    let name = lab.reflectors[0].site.name.clone();
+    let mut monitors = open_monitors(lab).map_err(LabError::system("watch the nodes' routes"))?;
+    let streams = start_streams(lab).map_err(LabError::system("start the packets"))?;
+    lab.kill_reflector(0)
+        .map_err(LabError::system(format!("kill {name}")))?;
+    let mut faults = Vec::new();
+    let mut deleted = |faults: &mut Vec<String>, when: &str| -> io::Result<()> {
+        let until = Instant::now() + AWAY;
+        for (node, monitor) in &mut monitors {
+            for route in deletions(monitor, until)? {
+                faults.push(format!("{node} deleted {route} {when} {name}"));
+            }
+        }
+        Ok(())
+    };
+    let watching = || LabError::system("watch the nodes' routes");
+    deleted(&mut faults, "after the death of").map_err(watching())?;
+    if !lab.wait_sessions()? {
+        faults.push(format!("without {name} the other sessions do not stand"));
+    }
+    lab.restart_reflector(0)?;
+    if !lab.wait_sessions()? {
+        faults.push(format!("the sessions with {name} do not come back"));
+    }
+    deleted(&mut faults, "after the return of").map_err(watching())?;
+    let mut packets = PacketCounts::default();
+    for stream in streams {
+        let outcome = stream
+            .finish()
+            .map_err(LabError::system("count the packets"))?;
+        packets.sent += outcome.sent;
+        packets.lost += outcome.lost.len() as u64;
+        if !outcome.lost.is_empty() {
+            faults.push(format!(
+                "{}: {} of {} packets lost while {name} was killed and came back",
+                outcome.name,
+                outcome.lost.len(),
+                outcome.sent
+            ));
+        }
+    }
+    Ok(Outlived { packets, faults })
+}
+
+fn open_monitors(lab: &Lab) -> io::Result<Vec<(String, RouteMonitor)>> {
+    let sites = lab.topology.sites.iter();
+    sites
+        .map(|site| Ok((site.name.clone(), RouteMonitor::open(&site.namespace)?)))
+        .collect()
+}
+
+/// From the first pod of each node to that of the next.
+fn start_streams(lab: &Lab) -> io::Result<Vec<Stream>> {
+    let first_pods: Vec<_> = lab
+        .topology
+        .sites
+        .iter()
+        .filter_map(|site| lab.pods.iter().find(|pod| pod.node == site.name))
+        .collect();
+    let receivers = first_pods.iter().cycle().skip(1);
+    let pairs = first_pods.iter().zip(receivers).take(STREAMS_MAX);
+    pairs
+        .map(|(from, to)| {
+            let name = format!("{} -> {}", from.label(), to.label());
+            Stream::start(
+                &name,
+                &from.namespace,
+                &to.namespace,
+                to.address,
+                PER_SECOND,
+            )
+        })
+        .collect()
+}
+
+fn deletions(monitor: &mut RouteMonitor, until: Instant) -> io::Result<Vec<String>> {
+    let mut deleted = Vec::new();
+    loop {
+        let events = monitor.wait(until.saturating_duration_since(Instant::now()))?;
+        if events.is_empty() {
+            return Ok(deleted);
+        }
+        let gone = events
+            .iter()
+            .filter(|event| event.change == RouteChange::Deleted);
+        deleted.extend(gone.map(|event| format!("{:?}", event.route)));
+    }
+}
