@@ -484,3 +484,32 @@ fn a_tunnel_device_without_a_parent_is_left_as_it_is_and_not_made() {
     assert_eq!(bench.run(), Vec::new());
     assert!(bench.reconciler.is_programmed(&orphan.key()));
 }
+
+#[test]
+fn counts_follow_what_is_wanted_and_what_the_kernel_has() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    let counts = |bench: &Bench| {
+        let counts = bench.reconciler.counts();
+        (counts.wanted, counts.pending, counts.routes)
+    };
+    let cali1 = IfName::from("cali1");
+    let known = |bench: &Bench| (0..10).any(|ifindex| bench.reconciler.is_link(&cali1, ifindex));
+    let setting = sysctl("net/ipv4/conf/cali1/proxy_arp");
+    for row in [pod(1), blackhole("10.1.0.0/26", 12), setting.clone()] {
+        bench.reconciler.set(row);
+    }
+    bench.run();
+    assert_eq!(counts(&bench), (3, 2, 1), "the device is not there");
+    assert!(!known(&bench));
+    bench.kernel.link("cali1", true);
+    bench.run();
+    assert_eq!(counts(&bench), (3, 0, 2));
+    assert!(known(&bench));
+    bench.kernel.link_gone("cali1");
+    bench.run();
+    assert!(!known(&bench));
+    bench.reconciler.remove(&setting.key());
+    bench.reconciler.remove(&pod(1).key());
+    bench.run();
+    assert_eq!(counts(&bench), (1, 0, 1));
+}

@@ -293,6 +293,44 @@ kernel_test!(
     }
 );
 
+kernel_test!(an_abandoned_pair_is_gone_when_that_is_told, async {
+    let node = Node::new().await;
+    let before = links(&node).await;
+    for _ in 0..5 {
+        let made = Attachment::begin(namespace::new(), pair("cali1", "eth0")).await;
+        let ends = workload::host_ends("cali".to_owned()).await.unwrap();
+        assert_eq!(ends, ["cali1".into()]);
+        made.unwrap().abandon().await;
+        assert_eq!(links(&node).await, before);
+    }
+});
+
+kernel_test!(
+    host_ends_are_pairs_of_the_prefix_that_are_not_detached,
+    async {
+        let node = Node::new().await;
+        let pods = [node.pod(1).await, node.pod(2).await];
+        let all = |prefix: &str| workload::host_ends(prefix.to_owned());
+        let named = |pod: &crate::node::Pod| pod.attached.host_ifname.clone();
+        assert_eq!(all("cali").await.unwrap(), pods.each_ref().map(named));
+        assert_eq!(all("veth").await.unwrap(), []);
+        workload::detach(named(&pods[0])).await.unwrap();
+        assert_eq!(all("cali").await.unwrap(), [named(&pods[1])]);
+    }
+);
+
+kernel_test!(a_namespace_of_another_type_is_refused_as_that, async {
+    let node = Node::new().await;
+    let before = links(&node).await;
+    let uts = File::open("/proc/self/ns/uts").unwrap();
+    let nowhere = PodNetwork::new(Vec::new());
+    let error = workload::attach(uts.into(), pair("cali1", "eth0"), nowhere)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, WorkloadError::Namespace(_)), "{error}");
+    assert_eq!(links(&node).await, before);
+});
+
 kernel_test!(a_check_names_what_is_missing, async {
     let node = Node::new().await;
     let pod = node.pod(1).await;

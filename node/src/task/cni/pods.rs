@@ -6,7 +6,7 @@ mod gc;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::key::{Key, Kind};
 use api::object::Object;
@@ -22,7 +22,7 @@ use felix_io::workload::{
 use ipam::{AssignError, AssignRequest, Assignment, Wanted};
 use ipnet::IpNet;
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::addresses::Addresses;
 use super::locks::Locks;
@@ -89,16 +89,20 @@ impl Pods {
         };
         let _turn = self.turn(&pod, &request.container_id).await;
         let pair = self.pair(request, &pod);
+        let container = request.container_id.as_str();
         // Both take their time and neither needs the other.
-        let (assignment, attachment) =
-            match tokio::join!(self.assign(request, &pod), Attachment::begin(netns, pair)) {
-                (Ok(assignment), attachment) => (assignment, attachment),
-                (Err(error), Ok(attachment)) => {
-                    attachment.abandon().await;
-                    return Err(error);
-                }
-                (Err(error), Err(_)) => return Err(error),
-            };
+        let begun = tokio::join!(
+            timed(container, "address", self.assign(request, &pod)),
+            timed(container, "pair", Attachment::begin(netns, pair))
+        );
+        let (assignment, attachment) = match begun {
+            (Ok(assignment), attachment) => (assignment, attachment),
+            (Err(error), Ok(attachment)) => {
+                attachment.abandon().await;
+                return Err(error);
+            }
+            (Err(error), Err(_)) => return Err(error),
+        };
         let connected = match attachment {
             Ok(attachment) => self.connect(request, &pod, &assignment, attachment).await,
             Err(error) => Err(kernel_error(&error)),
@@ -130,11 +134,15 @@ impl Pods {
         }
         let object = pod.endpoint(&self.node, &assignment.addresses, attachment.pod_mac);
         let host_ifindex = attachment.host_ifindex;
-        let (attached, written) =
-            tokio::join!(attachment.finish(network), self.write_endpoint(object));
+        let container = request.container_id.as_str();
+        let (attached, written) = tokio::join!(
+            timed(container, "pod", attachment.finish(network)),
+            timed(container, "endpoint", self.write_endpoint(object))
+        );
         let failed = match (attached, written) {
             (Ok(attached), Ok(())) => {
-                match self.await_routes(pod, host_ifindex, &addresses).await {
+                let routed = self.await_routes(pod, host_ifindex, &addresses);
+                match timed(container, "route", routed).await {
                     Ok(()) => return Ok(attached),
                     Err(error) => self.detached(pod, error).await,
                 }
@@ -269,8 +277,12 @@ impl Pods {
     /// Waits for the turn of a request: two of one container, or about one device (a pod's old and new container), run
     /// one after the other. Always in this order, so that nobody waits for each other.
     async fn turn(&self, pod: &Identity, container: &str) -> [OwnedMutexGuard<()>; 2] {
-        let container = self.locks.lock(&format!("container {container}")).await;
+        let container = self.container_turn(container).await;
         [container, self.device_turn(&pod.host_ifname).await]
+    }
+
+    async fn container_turn(&self, container: &str) -> OwnedMutexGuard<()> {
+        self.locks.lock(&format!("container {container}")).await
     }
 
     async fn device_turn(&self, ifname: &IfName) -> OwnedMutexGuard<()> {
@@ -462,6 +474,15 @@ impl Pods {
         }
         Ok(())
     }
+}
+
+/// Does a step of ADD and says how long it took.
+async fn timed<T>(container: &str, step: &'static str, work: impl Future<Output = T>) -> T {
+    let started = Instant::now();
+    let done = work.await;
+    let took_us = started.elapsed().as_micros();
+    debug!(container, step, took_us, "step of ADD");
+    done
 }
 
 /// What the plugin prints: addresses narrowed to hosts, both devices.

@@ -1,6 +1,6 @@
 //! CNI GC: whatever this network has on this node and the runtime does not name goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::key::Kind;
 use api::object::Object;
@@ -47,11 +47,8 @@ impl Pods {
             }
         }
         for handle in handles {
-            info!(handle, "GC: address released");
-            match self.addresses.release(handle.clone()).await {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => failed.push(format!("{handle}: {}", assign_error(&error).msg)),
-                None => return Err(stopping()),
+            if let Err(error) = self.release_stale(&request.network, &handle).await {
+                failed.push(format!("{handle}: {}", error.msg));
             }
         }
         if let Err(error) = self.remove_strays().await {
@@ -70,11 +67,11 @@ impl Pods {
         let ends = workload::host_ends(self.interface_prefix.clone())
             .await
             .map_err(|error| kernel_error(&error))?;
-        let named = self.named_devices().await?;
+        let named: BTreeSet<IfName> = self.connected().await?.into_values().collect();
         for ifname in ends.into_iter().filter(|ifname| !named.contains(ifname)) {
             let _turn = self.device_turn(&ifname).await;
             // An ADD may have been at it: it has told of its device now.
-            if self.named_devices().await?.contains(&ifname) {
+            if self.connected().await?.values().any(|name| *name == ifname) {
                 continue;
             }
             info!(%ifname, "GC: device without an endpoint removed");
@@ -86,24 +83,44 @@ impl Pods {
         Ok(())
     }
 
-    /// Devices of all endpoints of this node.
-    async fn named_devices(&self) -> Result<BTreeSet<IfName>, CniError> {
+    /// Frees the address of a container that has no endpoint.
+    async fn release_stale(&self, network: &str, handle: &str) -> Result<(), CniError> {
+        let container = handle
+            .strip_prefix(network)
+            .and_then(|rest| rest.strip_prefix('.'));
+        let container = container.unwrap_or(handle);
+        let _turn = self.container_turn(container).await;
+        // An ADD that the runtime did not know of yet may have been at it: the address is in use now.
+        if self.connected().await?.contains_key(container) {
+            return Ok(());
+        }
+        info!(handle, "GC: address released");
+        match self.addresses.release(handle.to_owned()).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(assign_error(&error)),
+            None => Err(stopping()),
+        }
+    }
+
+    /// Containers that have an endpoint on this node, and their devices.
+    async fn connected(&self) -> Result<BTreeMap<String, IfName>, CniError> {
         let listing = self
             .store
             .list(&[Kind::WorkloadEndpoint])
             .await
             .map_err(|error| store_error(&error))?;
-        let devices =
+        let connected =
             listing
                 .items
                 .iter()
                 .filter_map(|item| match Object::decode(&item.key, &item.value) {
                     Ok(Object::WorkloadEndpoint(endpoint)) if endpoint.spec.node == self.node => {
-                        Some(IfName::from(endpoint.spec.interface_name.as_str()))
+                        let ifname = IfName::from(endpoint.spec.interface_name.as_str());
+                        Some((endpoint.spec.container_id, ifname))
                     }
                     Ok(_) | Err(_) => None,
                 });
-        Ok(devices.collect())
+        Ok(connected.collect())
     }
 
     /// Handles of this network and node in a block whose container the runtime does not name.
