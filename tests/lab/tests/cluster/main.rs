@@ -11,6 +11,7 @@ mod modes;
 mod outage;
 mod plugin;
 mod pods;
+mod reflectors;
 mod restart;
 mod telemetry;
 
