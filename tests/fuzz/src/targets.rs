@@ -1,0 +1,394 @@
+//! What is fed to the speaker and what must hold then: shared by the fuzz targets and by the replay of the corpora in
+//! `bgp/tests/corpus.rs`.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bgp::action::Action;
+use bgp::config::{Config, NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
+use bgp::speaker::Speaker;
+use bgp::types::{AfiSafi, Asn, ConnId, PeerName, RouterId};
+use bgp::wire::attr::AsnWidth;
+use bgp::wire::capability::{Capability, GracefulFamily, GracefulRestart};
+use bgp::wire::family::Family;
+use bgp::wire::framer::Framer;
+use bgp::wire::message::{Message, write_keepalive};
+use bgp::wire::open::Open;
+use bgp::wire::update::encode::{MessageLimit, encode_attributes, write_reach};
+use bgp::wire::update::{FirstAsCheck, PeerKind, ReceiveContext, Update};
+
+const FAMILIES: [AfiSafi; 2] = [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast];
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Message decoder: the first octet chooses what was negotiated, the rest is a stream of messages.
+///
+/// Nothing panics; an error can be written and read; an OPEN and the attributes of an UPDATE are the same after they were
+/// written and read again.
+#[allow(dead_code, reason = "each fuzz target uses one of the two")]
+pub(crate) fn message(data: &[u8]) {
+    let Some((flags, stream)) = data.split_first() else {
+        return;
+    };
+    let bit = |n: u8| flags & (1 << n) != 0;
+    let context = ReceiveContext {
+        peer: if bit(0) {
+            PeerKind::Ebgp
+        } else {
+            PeerKind::Ibgp
+        },
+        peer_asn: Asn(65001),
+        asn_width: if bit(1) {
+            AsnWidth::Two
+        } else {
+            AsnWidth::Four
+        },
+        families: FAMILIES
+            .into_iter()
+            .take(if bit(2) { 1 } else { 2 })
+            .collect(),
+        first_as: if bit(3) {
+            FirstAsCheck::Enforce
+        } else {
+            FirstAsCheck::Off
+        },
+    };
+    let mut framer = Framer::new();
+    if bit(4) {
+        framer.allow_extended();
+    }
+    framer.extend(stream);
+    loop {
+        let raw = match framer.next_message() {
+            Ok(Some(raw)) => raw,
+            Ok(None) => return,
+            Err(notification) => {
+                let mut out = Vec::new();
+                notification.encode(&mut out);
+                assert_eq!(whole_messages(&out).len(), 1);
+                return;
+            }
+        };
+        match Message::decode(&raw, &context) {
+            Ok(Message::Open(open)) => open_again(&open),
+            Ok(Message::Update(update)) => update_again(&update),
+            Ok(message) => drop(format!("{message:?}")),
+            Err(notification) => {
+                let mut out = Vec::new();
+                notification.encode(&mut out);
+                assert_eq!(whole_messages(&out).len(), 1, "{notification}");
+            }
+        }
+    }
+}
+
+fn whole_messages(bytes: &[u8]) -> Vec<bgp::wire::message::RawMessage> {
+    let mut framer = Framer::new();
+    framer.allow_extended();
+    framer.extend(bytes);
+    std::iter::from_fn(|| framer.next_message().expect("our own header")).collect()
+}
+
+fn open_again(open: &Open) {
+    // What is longer than the optional parameters of RFC 9072 cannot be written.
+    let mut out = Vec::new();
+    open.encode(&mut out);
+    let raw = whole_messages(&out).pop().expect("one OPEN");
+    let again = Open::decode(&raw.body).expect("our own OPEN");
+    assert_eq!((again.asn, again.router_id), (open.asn, open.router_id));
+    assert_eq!(again.families(), open.families());
+}
+
+fn update_again(update: &Update) {
+    update
+        .faults
+        .iter()
+        .for_each(|fault| drop(fault.to_string()));
+    assert_eq!(update.attributes.is_some(), !update.reach.is_empty());
+    let Some(attributes) = &update.attributes else {
+        return;
+    };
+    let all = ReceiveContext {
+        peer: PeerKind::Ibgp,
+        peer_asn: Asn(65001),
+        asn_width: AsnWidth::Four,
+        families: FAMILIES.into(),
+        first_as: FirstAsCheck::Off,
+    };
+    for reach in &update.reach {
+        let mut attributes = attributes.clone();
+        attributes.next_hop = Some(reach.next_hop);
+        let encoded = encode_attributes(&attributes, AsnWidth::Four);
+        let mut prefixes = reach.nlri.iter();
+        let mut out = Vec::new();
+        while let Ok(1..) = write_reach(
+            &mut out,
+            &encoded,
+            &reach.next_hop,
+            &mut prefixes,
+            MessageLimit::Extended,
+        ) {}
+        let mut told = Vec::new();
+        for raw in whole_messages(&out) {
+            let Ok(Message::Update(again)) = Message::decode(&raw, &all) else {
+                panic!("our own UPDATE ends the session");
+            };
+            assert_eq!(again.faults, [], "{attributes:?}");
+            attributes.next_hop = None;
+            assert_eq!(again.attributes.as_ref(), Some(&attributes));
+            for reach_again in &again.reach {
+                assert_eq!(reach_again.next_hop, reach.next_hop);
+                told.extend(&reach_again.nlri);
+            }
+        }
+        if !out.is_empty() {
+            assert!(told.iter().copied().eq(&reach.nlri), "{told:?}");
+        }
+    }
+}
+
+/// A whole session: the first octet chooses the peer, the second one how its bytes are cut, the rest is what it sends.
+///
+/// Nothing panics; where the bytes are cut makes no difference; the counts are those of the routes there are; what another
+/// peer is sent of it is free of faults; when the peer is gone, so are its routes, in the end.
+#[allow(dead_code, reason = "each fuzz target uses one of the two")]
+pub(crate) fn session(data: &[u8]) {
+    let [flags, cut, stream @ ..] = data else {
+        return;
+    };
+    let mut whole = Driven::new(*flags);
+    whole.say(stream);
+    let mut pieces = Driven::new(*flags);
+    let mut random = u32::from(*cut);
+    let mut rest = stream;
+    while !rest.is_empty() {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let most = 1 + usize::from(*cut);
+        let octets = (1 + (random >> 16) as usize % most).min(rest.len());
+        let (piece, left) = rest.split_at(octets);
+        pieces.say(piece);
+        rest = left;
+    }
+    assert_eq!(whole.state(), pieces.state());
+    whole.check_counts();
+    whole.check_sent();
+    whole.end();
+}
+
+/// A speaker, the peer under test (address 10.0.0.2), and an honest one (10.0.0.3).
+struct Driven {
+    speaker: Speaker,
+    now: Instant,
+    events: Vec<String>,
+    closed: Option<Vec<u8>>,
+    sent: Vec<u8>,
+    honest: PeerKind,
+}
+
+const SUBJECT: ConnId = ConnId::incoming(1);
+const HONEST: ConnId = ConnId::incoming(2);
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+}
+
+fn peer(last: u8, asn: u32, flags: u8) -> PeerConfig {
+    PeerConfig {
+        address: address(last),
+        port: 179,
+        local_address: None,
+        asn: Asn(asn),
+        local_asn: None,
+        families: FAMILIES.into(),
+        passive: true,
+        hold_time: Duration::from_secs(90),
+        connect_retry_time: Duration::from_secs(5),
+        password: None,
+        ttl_security: None,
+        multihop: true,
+        route_reflector_client: flags & 8 != 0,
+        next_hop: NextHopMode::Auto,
+        allow_own_as: 0,
+        graceful_restart: flags & 4 != 0,
+        restart_time: None,
+        prefix_limit: (flags & 16 != 0).then_some(20),
+        import: RoutePolicy::accept_all(),
+        export: RoutePolicy::accept_all(),
+        options: PeerOptions::default(),
+    }
+}
+
+impl Driven {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an Instant to count from; nothing else is read from the clock"
+    )]
+    fn new(flags: u8) -> Self {
+        let now = Instant::now();
+        let asn = |ebgp: bool, other| if ebgp { other } else { 65000 };
+        let (subject, honest) = (asn(flags & 1 != 0, 65001), asn(flags & 2 != 0, 65002));
+        let config = Config {
+            asn: Asn(65000),
+            router_id: RouterId(Ipv4Addr::new(10, 0, 0, 1)),
+            listen_port: 179,
+            listen_addresses: BTreeSet::new(),
+            cluster_id: None,
+            restart_time: 120 * SECOND,
+            deferral_time: 120 * SECOND,
+            multipath: 4,
+            peers: [
+                (PeerName("honest".into()), peer(3, honest, flags)),
+                (PeerName("subject".into()), peer(2, subject, flags)),
+            ]
+            .into(),
+        };
+        let mut driven = Self {
+            speaker: Speaker::new(1, now),
+            now,
+            events: Vec::new(),
+            closed: None,
+            sent: Vec::new(),
+            honest: if honest == 65000 {
+                PeerKind::Ibgp
+            } else {
+                PeerKind::Ebgp
+            },
+        };
+        driven.speaker.handle_config(now, config);
+        driven.open(HONEST, 3, honest, true);
+        // Without the last bit, the subject says its OPEN itself.
+        driven.open(SUBJECT, 2, subject, flags & 32 == 0);
+        driven
+    }
+
+    fn open(&mut self, conn: ConnId, last: u8, asn: u32, greets: bool) {
+        let remote = SocketAddr::new(address(last), 40_000);
+        let local = SocketAddr::new(address(1), 179);
+        let accepted = self.speaker.handle_accepted(self.now, conn, remote, local);
+        accepted.expect("both peers are configured");
+        if greets {
+            let mut bytes = Vec::new();
+            greeting(last, asn).encode(&mut bytes);
+            write_keepalive(&mut bytes);
+            self.speaker.handle_bytes(self.now, conn, &bytes);
+        }
+        self.drain();
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.speaker.handle_bytes(self.now, SUBJECT, bytes);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some((at, _)) = self.speaker.poll_timeout()
+            && at <= self.now
+        {
+            self.speaker.handle_timeout(self.now);
+        }
+        while let Some(action) = self.speaker.poll_action() {
+            if let Action::Close {
+                conn: SUBJECT,
+                farewell,
+            } = action
+            {
+                self.closed = Some(farewell);
+            }
+        }
+        while self.speaker.poll_route().is_some() {}
+        while self.speaker.poll_next_hop_watch().is_some() {}
+        while let Some(event) = self.speaker.poll_event() {
+            self.events.push(format!("{event:?}"));
+        }
+    }
+
+    /// Everything that must not depend on the cut.
+    fn state(&mut self) -> (Vec<String>, Vec<String>, bool) {
+        let routes = self.speaker.routes();
+        let routes = routes.iter().map(|route| format!("{route:?}")).collect();
+        (routes, self.events.clone(), self.closed.is_some())
+    }
+
+    fn check_counts(&mut self) {
+        let routes = self.speaker.routes();
+        for peer in self.speaker.peers(self.now) {
+            for (family, counts) in peer.prefixes {
+                let of_family = |prefix: &ipnet::IpNet| match family {
+                    AfiSafi::Ipv4Unicast => prefix.addr().is_ipv4(),
+                    AfiSafi::Ipv6Unicast => prefix.addr().is_ipv6(),
+                };
+                let paths = routes
+                    .iter()
+                    .filter(|route| of_family(&route.prefix))
+                    .flat_map(|route| &route.paths);
+                let own = paths.filter(|path| path.peer.as_ref() == Some(&peer.name));
+                assert_eq!(counts.received, own.count(), "{}", peer.name);
+            }
+        }
+    }
+
+    fn check_sent(&mut self) {
+        while self.speaker.poll_writable().is_some() {}
+        while self
+            .speaker
+            .poll_transmit(self.now, HONEST, 700, &mut self.sent)
+            > 0
+        {}
+        let context = ReceiveContext {
+            peer: self.honest,
+            peer_asn: Asn(65000),
+            asn_width: AsnWidth::Four,
+            families: FAMILIES.into(),
+            first_as: FirstAsCheck::Off,
+        };
+        for raw in whole_messages(&self.sent) {
+            let message = Message::decode(&raw, &context).expect("nothing that ends a session");
+            if let Message::Update(update) = message {
+                assert_eq!(update.faults, []);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.speaker.handle_closed(self.now, SUBJECT);
+        self.drain();
+        // Longer than any restart time that fits into a capability.
+        for _ in 0..50 {
+            self.now += 100 * SECOND;
+            self.drain();
+        }
+        let routes = self.speaker.routes();
+        assert!(routes.is_empty(), "{routes:?}");
+    }
+}
+
+fn greeting(last: u8, asn: u32) -> Open {
+    let IpAddr::V4(router_id) = address(last) else {
+        unreachable!("addresses are IPv4");
+    };
+    let restart = GracefulRestart {
+        restarting: false,
+        notification: false,
+        time: 120 * SECOND,
+        families: FAMILIES
+            .map(|family| GracefulFamily {
+                family: Family::from(family),
+                forwarding: true,
+            })
+            .to_vec(),
+    };
+    Open {
+        asn: Asn(asn),
+        hold_time: 90 * SECOND,
+        router_id: RouterId(router_id),
+        capabilities: vec![
+            Capability::FourOctetAs(Asn(asn)),
+            Capability::Multiprotocol(Family::from(FAMILIES[0])),
+            Capability::Multiprotocol(Family::from(FAMILIES[1])),
+            Capability::GracefulRestart(restart),
+            Capability::RouteRefresh,
+            Capability::EnhancedRouteRefresh,
+            Capability::ExtendedMessage,
+        ],
+    }
+}
