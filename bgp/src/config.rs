@@ -58,7 +58,8 @@ pub struct PeerConfig {
     pub hold_time: Duration,
     /// ConnectRetryTimer, before jitter.
     pub connect_retry_time: Duration,
-    /// TCP MD5 key (RFC 2385).
+    /// TCP MD5 key (RFC 2385). An established session keeps the key it began with, and the next one has the new key; so
+    /// both ends can be changed one after the other. With a first or without the last key the session is reset.
     pub password: Option<Password>,
     /// Peer may be this many hops away and no further (RFC 5082); absent leaves TTLs to the kernel for iBGP, and 1 for
     /// eBGP unless `multihop`.

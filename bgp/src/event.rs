@@ -153,6 +153,13 @@ pub struct NotificationText {
     pub text: String,
 }
 
+impl NotificationText {
+    /// A Hard Reset (RFC 8538 §3): routes are not to be kept.
+    pub(crate) const fn is_hard_reset(&self) -> bool {
+        self.code == Notification::CEASE && self.subcode == Notification::HARD_RESET
+    }
+}
+
 impl From<&Notification> for NotificationText {
     fn from(notification: &Notification) -> Self {
         let text = notification.to_string();

@@ -25,6 +25,7 @@ use crate::session::jitter::Jitter;
 use crate::session::offer::{Offer, OwnRestart};
 use crate::session::peer::{Context, Peer};
 use crate::types::{AfiSafi, ConnId, PeerName};
+use crate::wire::update::FirstAsCheck;
 
 mod configure;
 mod limits;
@@ -89,6 +90,8 @@ struct Slot {
     retention: Retention,
     /// Families that RFC 4760 §7 made deaf until the session ends.
     disabled: BTreeSet<AfiSafi>,
+    /// Families of which a warning was given that the prefix limit is near.
+    warned: BTreeSet<AfiSafi>,
     /// Graceful restart was negotiated on the last session.
     restart_negotiated: bool,
 }
@@ -388,6 +391,7 @@ impl Speaker {
             time: peer.config.restart_time.unwrap_or(config.restart_time),
             restarting: self.restarting && self.selection == Selection::Running,
             forwarding: self.restarting || peer.was_established,
+            notification: peer.config.options.notification_restart,
         });
         Some(Offer {
             asn: peer.config.local_asn.unwrap_or(config.asn),
@@ -396,6 +400,11 @@ impl Speaker {
             families: peer.config.families.clone(),
             restart,
             peer_asn: peer.config.asn,
+            first_as: if peer.config.options.enforce_first_as {
+                FirstAsCheck::Enforce
+            } else {
+                FirstAsCheck::Off
+            },
         })
     }
 

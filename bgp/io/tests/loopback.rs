@@ -298,6 +298,13 @@ async fn a_session_with_md5_stands_and_one_with_another_key_does_not() {
         peer.password = Some(Password("other".into()));
     }
     second.config(&second_config).await;
+    // The session that stands keeps its key; the next one has the new key.
+    first.originate("198.51.100.0/24").await;
+    second.route("198.51.100.0/24").await;
+    for peer in second_config.peers.values_mut() {
+        peer.hold_time = Duration::from_secs(60);
+    }
+    second.config(&second_config).await;
     let failed = second
         .event("failed connection", |event| {
             matches!(

@@ -346,6 +346,11 @@ impl Connection {
     }
 
     fn finish(&mut self, notification: &Notification) -> Ending {
+        let agreement = self.agreement();
+        let hard = notification.wants_routes_gone()
+            && agreement.is_some_and(|agreement| agreement.notification_restart);
+        let hard = hard.then(|| Notification::hard_reset(notification));
+        let notification = hard.as_ref().unwrap_or(notification);
         // What was queued goes first: an OPEN that explains who refuses.
         let mut farewell = std::mem::take(&mut self.control);
         notification.encode(&mut farewell);

@@ -24,6 +24,7 @@ pub(crate) struct Offer {
     pub(crate) restart: Option<OwnRestart>,
     /// AS the peer must have.
     pub(crate) peer_asn: Asn,
+    pub(crate) first_as: FirstAsCheck,
 }
 
 /// Graceful restart as we tell it.
@@ -34,6 +35,8 @@ pub(crate) struct OwnRestart {
     pub(crate) restarting: bool,
     /// F bit of every family.
     pub(crate) forwarding: bool,
+    /// N bit (RFC 8538 §2).
+    pub(crate) notification: bool,
 }
 
 /// What an accepted OPEN exchange agreed on.
@@ -52,6 +55,8 @@ pub(crate) struct Agreement {
     pub(crate) limit: MessageLimit,
     /// Both sides offered graceful restart: the peer's capability.
     pub(crate) restart: Option<GracefulRestart>,
+    /// Both sides set the N bit: routes outlive NOTIFICATIONs other than a Hard Reset (RFC 8538 §4).
+    pub(crate) notification_restart: bool,
     pub(crate) receive: ReceiveContext,
 }
 
@@ -72,7 +77,7 @@ impl Offer {
             };
             capabilities.push(Capability::GracefulRestart(GracefulRestart {
                 restarting: restart.restarting,
-                notification: false,
+                notification: restart.notification,
                 time: restart.time,
                 families: self.families.iter().map(entry).collect(),
             }));
@@ -120,6 +125,7 @@ impl Offer {
         } else {
             AsnWidth::Two
         };
+        let restart = self.restart.and_then(|_| open.graceful_restart().cloned());
         Ok(Agreement {
             router_id: open.router_id,
             local_asn: self.asn,
@@ -132,13 +138,15 @@ impl Offer {
             } else {
                 MessageLimit::Standard
             },
-            restart: self.restart.and_then(|_| open.graceful_restart().cloned()),
+            notification_restart: self.restart.is_some_and(|own| own.notification)
+                && restart.as_ref().is_some_and(|peer| peer.notification),
+            restart,
             receive: ReceiveContext {
                 peer: kind,
                 peer_asn: self.peer_asn,
                 asn_width,
                 families: families.clone(),
-                first_as: FirstAsCheck::Off,
+                first_as: self.first_as,
             },
             families,
         })
@@ -165,8 +173,10 @@ mod tests {
                 time: Duration::from_secs(120),
                 restarting: true,
                 forwarding: true,
+                notification: false,
             }),
             peer_asn: Asn(64512),
+            first_as: FirstAsCheck::Off,
         };
         let restart = GracefulRestart {
             restarting: true,

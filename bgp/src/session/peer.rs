@@ -94,8 +94,8 @@ pub(crate) enum PeerOutput {
 pub(crate) struct Down {
     pub(crate) conn: ConnId,
     pub(crate) reason: DownReason,
-    /// The peer's graceful restart capability, when the end leaves its routes usable (RFC 4724 §4.2): no NOTIFICATION
-    /// passed. (RFC 8538 would widen this.)
+    /// The peer's graceful restart capability, when the end leaves its routes usable: no NOTIFICATION passed (RFC 4724
+    /// §4.2), or none but a Hard Reset would matter (RFC 8538 §4).
     pub(crate) restart: Option<GracefulRestart>,
 }
 
@@ -464,10 +464,17 @@ impl Peer {
             self.outputs.push_back(PeerOutput::Failed(ending.reason));
             return;
         };
-        let routes_stay = matches!(
-            ending.reason,
-            DownReason::TcpClosed | DownReason::PeerRestarted
-        );
+        let routes_stay = match &ending.reason {
+            DownReason::TcpClosed | DownReason::PeerRestarted => true,
+            // RFC 8538 §4.1, §4.2.
+            DownReason::NotificationSent(text) | DownReason::NotificationReceived(text) => {
+                session.notification_restart && !text.is_hard_reset()
+            }
+            DownReason::SendHoldTimerExpired => session.notification_restart,
+            DownReason::ConnectFailed(_) | DownReason::Collision | DownReason::ConnectTimedOut => {
+                false
+            }
+        };
         self.outputs.push_back(PeerOutput::Down(Down {
             conn,
             reason: ending.reason,

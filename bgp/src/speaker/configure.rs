@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{Config, PeerConfig};
+use crate::config::{Config, Password, PeerConfig};
 use crate::event::RouteRefusal;
 use crate::policy::{Subject, edit};
 use crate::rib::policy::decide;
@@ -60,6 +60,7 @@ impl Speaker {
                 awaiting,
                 retention: Retention::None,
                 disabled: BTreeSet::new(),
+                warned: BTreeSet::new(),
                 restart_negotiated: false,
             },
         );
@@ -68,9 +69,12 @@ impl Speaker {
     }
 
     fn remove_peer(&mut self, name: &PeerName, id: SourceId) {
-        self.with_peer(id, |peer, cx| {
-            peer.reset(cx, &Notification::peer_deconfigured());
+        let text = self.slots[&id].peer.config.options.shutdown_text.clone();
+        // RFC 9003 §2 has a text with a shutdown, not with a Peer De-configured.
+        let notification = text.map_or_else(Notification::peer_deconfigured, |text| {
+            Notification::administrative_shutdown(&text)
         });
+        self.with_peer(id, |peer, cx| peer.reset(cx, &notification));
         self.settle(id);
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
             self.rib.table.purge(id, family, false);
@@ -93,7 +97,8 @@ impl Speaker {
             return;
         }
         slot.peer.config = new.clone();
-        if all_reset || on_the_wire(&old) != on_the_wire(new) {
+        let tries_old_key = old.password != new.password && slot.peer.established().is_none();
+        if all_reset || tries_old_key || on_the_wire(&old) != on_the_wire(new) {
             self.with_peer(id, |peer, cx| {
                 peer.reset(cx, &Notification::configuration_change());
             });
@@ -118,6 +123,7 @@ impl Speaker {
             self.rejudge(id);
         }
         self.join_groups(id);
+        self.check_prefix_limit(id);
         self.settle(id);
     }
 
@@ -181,5 +187,9 @@ fn on_the_wire(peer: &PeerConfig) -> PeerConfig {
     session.options.prefix_warning = None;
     session.options.require_policy = false;
     session.options.shutdown_text = None;
+    // Linux gives a connection the key that its listener had. A session that stands keeps that key until it ends; a
+    // peer that changes the key of its own socket loses the session by the hold timer, and the next one has the new key.
+    // A session without a key does not go on when one is wanted, nor the other way.
+    session.password = peer.password.as_ref().map(|_| Password("".into()));
     session
 }

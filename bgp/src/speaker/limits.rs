@@ -53,19 +53,37 @@ impl Speaker {
         !deaf
     }
 
-    /// More prefixes than configured end the session (RFC 4486 §4, subcode 1).
+    /// More prefixes than configured end the session (RFC 4486 §4, subcode 1); of more than the warning threshold, an
+    /// event tells once, until there are fewer again.
     pub(super) fn check_prefix_limit(&mut self, id: SourceId) {
-        let Some(limit) = self.slots[&id].peer.config.prefix_limit else {
+        let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
+        let (limit, warning) = {
+            let config = &slot.peer.config;
+            (config.prefix_limit, config.options.prefix_warning)
+        };
+        if limit.is_none() && warning.is_none() {
+            return;
+        }
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
             let received = self.rib.table.source(id).counts[family_slot(family)].received;
-            if u32::try_from(received).is_ok_and(|received| received <= limit) {
-                continue;
+            let beyond = |most: u32| usize::try_from(most).is_ok_and(|most| received > most);
+            if let Some(limit) = limit.filter(|limit| beyond(*limit)) {
+                let notification = Notification::max_prefixes(family, limit);
+                self.with_peer(id, |peer, cx| peer.stop(cx, &notification));
+                return;
             }
-            let notification = Notification::max_prefixes(family, limit);
-            self.with_peer(id, |peer, cx| peer.stop(cx, &notification));
-            return;
+            if !warning.is_some_and(beyond) {
+                slot.warned.remove(&family);
+            } else if slot.warned.insert(family) {
+                self.events.push_back(Event::PrefixLimitNear {
+                    peer: slot.peer.name.clone(),
+                    family,
+                    received,
+                    limit,
+                });
+            }
         }
     }
 }

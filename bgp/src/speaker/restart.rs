@@ -13,6 +13,9 @@
 //! | away | session back without F bit, or Restart Time over | none: stale routes removed |
 //! | back | End-of-RIB, or none within [`STALE_TIME_MAX`] | none: routes still stale removed |
 //! | away, back | session down with a NOTIFICATION | none: all routes removed |
+//!
+//! With the N bit of both sides (RFC 8538), an error, an expired hold timer or a NOTIFICATION other than a Hard Reset is
+//! taken as "transport lost".
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

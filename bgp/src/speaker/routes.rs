@@ -100,8 +100,8 @@ impl Speaker {
                     self.announce(id, &judge, reach, attributes.clone());
                 }
             }
-            self.check_prefix_limit(id);
         }
+        self.check_prefix_limit(id);
         if let Some(family) = update.end_of_rib {
             self.end_of_rib(id, family);
         }

@@ -30,6 +30,7 @@ impl Speaker {
             return;
         };
         slot.disabled.clear();
+        slot.warned.clear();
         let Some(connection) = slot.peer.connection_mut(conn) else {
             return;
         };

@@ -49,7 +49,7 @@ impl Notification {
     /// Send Hold Timer Expired (RFC 9687 §3).
     pub const SEND_HOLD_TIMER: u8 = 8;
     /// Cease subcode Hard Reset (RFC 8538 §3).
-    const HARD_RESET: u8 = 9;
+    pub(crate) const HARD_RESET: u8 = 9;
 
     /// Any error. The named constructors below say what belongs into `data`.
     pub fn new(code: u8, subcode: u8, data: impl Into<Bytes>) -> Self {
@@ -289,6 +289,12 @@ impl Notification {
     /// The receiver must not keep the sender's routes although Graceful Restart with the N bit was negotiated.
     pub const fn is_hard_reset(&self) -> bool {
         self.code == Self::CEASE && self.subcode == Self::HARD_RESET
+    }
+
+    /// The sender wants its end of the routes gone at once, whatever was agreed on restarts: a limit was passed, the peer
+    /// is shut down or removed. To a peer with the N bit it says so by a Hard Reset (RFC 8538 §3.1).
+    pub const fn wants_routes_gone(&self) -> bool {
+        self.code == Self::CEASE && matches!(self.subcode, 1..=3)
     }
 
     /// What a Hard Reset carries; `None` for other errors and for an empty one.

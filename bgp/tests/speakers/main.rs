@@ -2,6 +2,7 @@
 
 mod configuration;
 mod faults;
+mod limits;
 mod mesh;
 mod multipath;
 mod network;

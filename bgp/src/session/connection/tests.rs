@@ -23,6 +23,7 @@ fn offer(own: u8, hold_time: Duration) -> Offer {
         families: [AfiSafi::Ipv4Unicast].into(),
         restart: None,
         peer_asn: Asn(65000),
+        first_as: crate::wire::update::FirstAsCheck::Off,
     }
 }
 
