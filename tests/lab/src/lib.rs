@@ -24,6 +24,7 @@ mod runtime;
 mod skip;
 mod sys;
 mod topology;
+pub mod uml;
 mod wait;
 
 pub use cluster::{Lab, LabError, log_end, log_path};

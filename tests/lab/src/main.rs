@@ -68,6 +68,9 @@ enum KeptCommand {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = as_process_1() {
+        return status;
+    }
     let arguments = Arguments::parse();
     match &arguments.command {
         Some(KeptCommand::Exec { node, command }) => on_kept(|kept| {
@@ -89,6 +92,22 @@ fn main() -> ExitCode {
             launch(&options(&arguments), &output)
         }
     }
+}
+
+/// What a User Mode Linux guest of the tests runs as its first process.
+fn as_process_1() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    if words.next()? != lab::uml::INIT {
+        return None;
+    }
+    let folder = PathBuf::from(words.next()?);
+    Some(match lab::uml::init(&folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("process 1: {error}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 fn on_kept(work: impl FnOnce(&Kept) -> Result<ExitCode, KeptError>) -> ExitCode {

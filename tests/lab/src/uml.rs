@@ -1,0 +1,213 @@
+//! Running a test under a User Mode Linux kernel: for what the machine's own kernel lacks (ipip), and for BGP's timers at their true
+//! values, with a clock that jumps to the next deadline when all are idle.
+//!
+//! The guest's root is this machine's own file system; its process 1 is the `lab` program, which runs one command and powers off.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use rustix::mount::MountFlags;
+use serde::{Deserialize, Serialize};
+
+/// Set inside the guest.
+const GUEST: &str = "TORTIE_LAB_UML";
+/// Names the kernel's executable.
+const KERNEL: &str = "TORTIE_UML_KERNEL";
+/// Printed by the inner run of a test, so that a misspelt test name cannot pass.
+const MARK: &str = "lab: in the guest";
+/// First argument of the `lab` program as process 1 of a guest.
+pub const INIT: &str = "uml-init";
+
+/// The guest's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The machine's.
+    Real,
+    /// Jumps to the next timer whenever nothing runs.
+    Jumping,
+}
+
+/// What the guest's process 1 is to run.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    directory: PathBuf,
+}
+
+/// Whether this process runs in a guest.
+#[must_use]
+pub fn is_guest() -> bool {
+    std::env::var_os(GUEST).is_some()
+}
+
+/// The kernel: what `TORTIE_UML_KERNEL` names, or what `.ci/setup` put into the user's cache.
+#[must_use]
+pub fn kernel() -> Option<PathBuf> {
+    let named = std::env::var_os(KERNEL).map(PathBuf::from);
+    let cached = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/tortie/uml"));
+    [named, cached]
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_file())
+}
+
+/// Runs `body` as root of a guest; for tests. `name` is the test's own name, as `cargo test` prints it, `init` the built `lab` program.
+/// Without a kernel the test is skipped, aloud.
+///
+/// # Panics
+/// When `body` panics, when the guest dies, or when `name` is not the test's.
+pub fn in_uml(name: &str, init: &Path, clock: Clock, body: impl FnOnce()) {
+    if is_guest() {
+        println!("{MARK} {name}");
+        body();
+        return;
+    }
+    let Some(kernel) = kernel() else {
+        crate::skipped(
+            "uml",
+            "no User Mode Linux kernel: name one in TORTIE_UML_KERNEL (see docs/testing.md)",
+        );
+        return;
+    };
+    let mut environment: BTreeMap<String, String> = std::env::vars().collect();
+    environment.insert(GUEST.to_owned(), "1".to_owned());
+    let order = Order {
+        program: std::env::current_exe().expect("/proc/self/exe can be read"),
+        arguments: ["--exact", name, "--nocapture", "--test-threads=1"]
+            .map(str::to_owned)
+            .to_vec(),
+        environment,
+        directory: std::env::current_dir().expect("cargo test starts tests in a directory"),
+    };
+    let output = Guest::run(&kernel, init, clock, &order)
+        .unwrap_or_else(|error| panic!("running the guest: {error}"));
+    print!("{}", output.text);
+    assert_eq!(
+        output.code,
+        Some(0),
+        "{name} failed in the guest ({}): {}",
+        output.status,
+        output.console
+    );
+    assert!(
+        output.text.contains(&format!("{MARK} {name}")),
+        "{name} is not the name of this test"
+    );
+}
+
+/// How a guest ended.
+struct Guest {
+    status: ExitStatus,
+    code: Option<i32>,
+    text: String,
+    console: String,
+}
+
+impl Guest {
+    fn run(kernel: &Path, init: &Path, clock: Clock, order: &Order) -> io::Result<Self> {
+        let number = rustix::process::getpid().as_raw_nonzero();
+        let thread = rustix::thread::gettid().as_raw_nonzero();
+        let folder = std::env::temp_dir().join(format!("tortie-uml-{number}-{thread}"));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("order.json"), serde_json::to_vec(order)?)?;
+        let console = File::create(folder.join("console"))?;
+        let mut command = Command::new(kernel);
+        command
+            .args(["rootfstype=hostfs", "rw", "root=/dev/root", "mem=1G"])
+            .args(["seccomp=on", "noreboot", "quiet", "panic=-1"])
+            .args(["con=null", "con0=null,fd:1"])
+            .arg(format!("umid=u{thread}"))
+            .arg(format!("uml_dir={}/", folder.display()))
+            .args((clock == Clock::Jumping).then_some("time-travel"))
+            .arg(format!("init={}", init.display()))
+            .arg("--")
+            .arg(INIT)
+            .arg(&folder)
+            .env_clear()
+            .env("HOME", &folder)
+            .env("TMPDIR", shared_memory())
+            .stdin(Stdio::null())
+            .stdout(console.try_clone()?)
+            .stderr(console);
+        let status = command.status()?;
+        let read = |name: &str| {
+            let bytes = fs::read(folder.join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let guest = Self {
+            status,
+            code: read("code").trim().parse().ok(),
+            text: read("output"),
+            console: read("console"),
+        };
+        fs::remove_dir_all(&folder)?;
+        Ok(guest)
+    }
+}
+
+/// Where the guest's memory lies.
+fn shared_memory() -> PathBuf {
+    let shm = PathBuf::from("/dev/shm");
+    if rustix::fs::access(&shm, rustix::fs::Access::WRITE_OK).is_ok() {
+        shm
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+/// Process 1 of a guest: mounts what a system has, carries out the order in `folder`, powers off. Returns only if it may not power off.
+///
+/// # Errors
+/// That refusal. Whatever fails before stands in the output.
+pub fn init(folder: &Path) -> io::Result<()> {
+    if let Err(error) = carry_out(folder) {
+        fs::write(folder.join("output"), format!("process 1: {error}\n"))?;
+    }
+    rustix::fs::sync();
+    rustix::system::reboot(rustix::system::RebootCommand::PowerOff)?;
+    Ok(())
+}
+
+fn carry_out(folder: &Path) -> io::Result<()> {
+    let mounts = [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/dev/shm"),
+        ("tmpfs", "/run"),
+    ];
+    for (kind, place) in mounts {
+        // devtmpfs makes no folder for shared memory.
+        let _ = fs::create_dir(place);
+        match rustix::mount::mount(kind, place, kind, MountFlags::empty(), None) {
+            // The kernel may have mounted its devices itself.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(error) => {
+                return Err(io::Error::other(format!(
+                    "mount {kind} on {place}: {error}"
+                )));
+            }
+        }
+    }
+    crate::Netlink::open()?
+        .set_up("lo")
+        .map_err(io::Error::other)?;
+    let order: Order = serde_json::from_slice(&fs::read(folder.join("order.json"))?)?;
+    let output = File::create(folder.join("output"))?;
+    let status = Command::new(order.program)
+        .args(order.arguments)
+        .env_clear()
+        .envs(order.environment)
+        .current_dir(order.directory)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .status()?;
+    let code = status.code().unwrap_or(255);
+    fs::write(folder.join("code"), code.to_string())
+}
