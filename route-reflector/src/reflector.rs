@@ -123,6 +123,8 @@ fn graph_settings(params: &Params, name: &str, source: &Source) -> Settings {
     let mut settings = Settings::from_params(name, params, "1");
     settings.vxlan_enabled = Some(false);
     settings.ipip_enabled = Some(false);
+    // No packet passes, and peers hear of the best path only.
+    settings.multipath = 1;
     if matches!(source, Source::Files(_)) {
         settings.learned_routes = LearnedRoutes::All;
         settings.listen = Listen::NodeAddresses;

@@ -26,6 +26,9 @@ pub enum ClusterRoutes {
     EnabledNoEncapOnly,
 }
 
+/// Next hops of a BGP route, as many as Calico's speaker gives the kernel.
+const MULTIPATH: u16 = 16;
+
 /// Which learned routes are told to peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LearnedRoutes {
@@ -118,7 +121,7 @@ impl Settings {
             rp_filter: Arc::from("1"),
             router_id: RouterIdSource::NodeAddress,
             deferral_time: Duration::from_secs(120),
-            multipath: 1,
+            multipath: MULTIPATH,
             learned_routes: LearnedRoutes::default(),
             listen: Listen::default(),
         }
