@@ -1,13 +1,14 @@
 //! The task of one connection: moves bytes between the socket and the driver, in both directions at once.
 
 use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::types::ConnId;
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use crate::driver::FromTask;
@@ -35,18 +36,17 @@ pub(crate) fn channel() -> (mpsc::Sender<Write>, mpsc::Receiver<Write>) {
 /// Runs a connection until it ends, which is told with [`FromTask::Closed`].
 pub(crate) async fn run(
     conn: ConnId,
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     writes: mpsc::Receiver<Write>,
     driver: mpsc::Sender<FromTask>,
     closing: tokio::sync::oneshot::Receiver<()>,
 ) {
-    let (reading, writing) = stream.into_split();
-    let write = write(conn, writing, writes, driver.clone());
+    let write = write(conn, &stream, writes, driver.clone());
     let ended = async {
         tokio::select! {
             // The end of what is read, or a failure either way, ends the connection. After `Last` the far end has time
             // to close first: to close with bytes unread would reset the connection and could destroy our last words.
-            result = read(conn, reading, driver.clone()) => result,
+            result = read(conn, &stream, driver.clone()) => result,
             result = write => match result {
                 Ok(never) => match never {},
                 Err(error) => Err(error),
@@ -69,16 +69,16 @@ async fn given_up(closing: tokio::sync::oneshot::Receiver<()>) {
     }
 }
 
-async fn read(
-    conn: ConnId,
-    mut stream: OwnedReadHalf,
-    driver: mpsc::Sender<FromTask>,
-) -> io::Result<()> {
+async fn read(conn: ConnId, stream: &TcpStream, driver: mpsc::Sender<FromTask>) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
+        stream.readable().await?;
         buffer.reserve(READ_OCTETS);
-        if stream.read_buf(&mut buffer).await? == 0 {
-            return Ok(());
+        match stream.try_read_buf(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
         }
         let bytes = buffer.split().freeze();
         // Full: the socket's own window holds the far end back.
@@ -90,25 +90,41 @@ async fn read(
 
 async fn write(
     conn: ConnId,
-    mut stream: OwnedWriteHalf,
+    stream: &TcpStream,
     mut writes: mpsc::Receiver<Write>,
     driver: mpsc::Sender<FromTask>,
 ) -> io::Result<std::convert::Infallible> {
     while let Some(write) = writes.recv().await {
         match write {
             Write::Chunk(bytes) => {
-                stream.write_all(&bytes).await?;
+                write_all(stream, &bytes).await?;
                 if driver.send(FromTask::Written { conn }).await.is_err() {
                     break;
                 }
             }
             Write::Last(bytes) => {
-                stream.write_all(&bytes).await?;
-                stream.shutdown().await?;
+                write_all(stream, &bytes).await?;
+                SockRef::from(stream).shutdown(Shutdown::Write)?;
                 break;
             }
         }
     }
     // Reading goes on until the far end closes or its time is over.
     std::future::pending().await
+}
+
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        bytes = &bytes[write_now(stream, bytes)?..];
+    }
+    Ok(())
+}
+
+/// Writes what the socket takes at once, and returns how much that was.
+pub(crate) fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match stream.try_write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        result => result,
+    }
 }

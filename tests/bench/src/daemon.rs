@@ -131,6 +131,10 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         let directory = directory.join(kind.to_string());
         fs::create_dir_all(&directory)?;
+        if kind == Kind::Openbgpd {
+            // Where Debian's locks its processes in; made by systemd elsewhere.
+            fs::create_dir_all("/run/openbgpd")?;
+        }
         let program = kind
             .program()
             .with_context(|| format!("{kind} is not installed"))?;
@@ -285,7 +289,7 @@ fn config(kind: Kind, world: World, clients: &[Ipv4Addr], directory: &Path) -> S
                  route-reflector-cluster-id = \"{daemon}\"\n"
             ),
             Kind::Openbgpd => format!(
-                "neighbor {client} {{\nremote-as {ASN}\npassive\nroute-reflector\nlocal-address {daemon}\n}}\n"
+                "neighbor {client} {{\nremote-as {ASN}\npassive\nroute-reflector\nannounce IPv4 unicast\nlocal-address {daemon}\n}}\n"
             ),
         };
         // Writing to a string cannot fail.
