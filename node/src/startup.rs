@@ -110,14 +110,9 @@ impl Startup<'_> {
             .map_err(node_object::NodeError::from)?;
         self.wait_for_store().await?;
 
-        let (pools, unreadable) = self.pools().await?;
         let stored = self.stored_node(&name).await?;
         let facts = self.facts(&name, stored.as_ref()).await?;
-        let pool = match unreadable {
-            0 => self.wanted_pool(&pools)?,
-            // A pool that cannot be read is a pool all the same: none must be made beside it.
-            _ => None,
-        };
+        let pool = self.missing_pool().await?;
         files::make_directories(self.params)?;
 
         if let Some(pool) = pool {
@@ -298,6 +293,15 @@ impl Startup<'_> {
             .collect())
     }
 
+    /// The default pool, when there is none and one is wanted.
+    async fn missing_pool(&self) -> Result<Option<IPPool>, StartupError> {
+        match self.pools().await? {
+            (pools, 0) => self.wanted_pool(&pools),
+            // A pool that cannot be read is a pool all the same: none must be made beside it.
+            (_, _) => Ok(None),
+        }
+    }
+
     /// The default pool, when no IPv4 pool exists.
     fn wanted_pool(&self, pools: &[IPPool]) -> Result<Option<IPPool>, StartupError> {
         let Some(wanted) = pool::default_pool(self.params, self.host) else {
@@ -373,5 +377,74 @@ impl Startup<'_> {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datastore::memory::MemoryStore;
+    use datastore::store::{Expect, Op};
+
+    use super::address::{Family, HostInterface};
+    use super::*;
+
+    struct Fake(Vec<HostInterface>);
+
+    impl Host for Fake {
+        fn interfaces(&self) -> &[HostInterface] {
+            &self.0
+        }
+
+        fn source_towards(&self, _: &str, _: Family) -> Option<std::net::IpAddr> {
+            None
+        }
+    }
+
+    /// What start-up makes of these variables and of a pool in the store with this text.
+    async fn pool_made(variables: &[(&str, &str)], stored: Option<&str>) -> Option<IpNet> {
+        let host = Fake(vec![HostInterface {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            addresses: vec!["10.10.1.11/24".parse().unwrap()],
+        }]);
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let params = Params::from_env(variables.iter().map(owned)).unwrap();
+        let store = Arc::new(MemoryStore::new());
+        if let Some(text) = stored {
+            let put = Op::Put {
+                key: Key::new(Kind::IPPool, "mine"),
+                value: text.to_owned().into(),
+                expect: Expect::Absent,
+            };
+            store.transact(vec![put]).await.unwrap();
+        }
+        let startup = Startup {
+            params: &params,
+            host: &host,
+            store,
+        };
+        startup
+            .missing_pool()
+            .await
+            .unwrap()
+            .map(|pool| pool.spec.cidr)
+    }
+
+    #[tokio::test]
+    async fn no_pool_is_made_beside_another_whether_they_overlap_or_it_cannot_be_read() {
+        let asked = [("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")];
+        let expected = Some("192.168.0.0/16".parse().unwrap());
+        assert_eq!(pool_made(&asked, None).await, expected);
+        for stored in [
+            r#"{"metadata":{"name":"mine"},"spec":{"cidr":"192.168.128.0/17"}}"#,
+            r#"{"metadata":{"name":"mine"},"spec":{"cidr":"192.168.0.0/16"}}"#,
+            r#"{"metadata":{"name":"mine"},"spec":{"cidr":"172.16.0.0/16"}}"#,
+            r#"{"metadata":{"name":"mine"},"spec":{"cidr":"nonsense"}}"#,
+            "no object at all",
+        ] {
+            assert_eq!(pool_made(&asked, Some(stored)).await, None, "{stored}");
+        }
+        let ipv6 = r#"{"metadata":{"name":"mine"},"spec":{"cidr":"fd00:10::/64"}}"#;
+        assert_eq!(pool_made(&asked, Some(ipv6)).await, expected);
     }
 }
