@@ -1,20 +1,20 @@
 //! What the runtime's commands do to one pod.
 
+mod check;
 mod endpoint;
 mod gc;
+mod record;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use api::key::{Key, Kind};
-use api::object::Object;
 use api::pool::AllowedUse;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig};
-use datastore::store::{Expect, KeyValue, Op, Store, StoreError, WatchEvent};
+use datastore::store::{Store, StoreError};
 use felix::desired::IfName;
 use felix_io::workload::{
     self, Attached, Attachment, Families, Forwarding, HOST_MAC, PairSpec, PodNetwork, WorkloadError,
@@ -31,15 +31,10 @@ use crate::startup::chain;
 use crate::task::calc::{CalcView, Inbox};
 use crate::task::dataplane::Wait;
 use crate::task::timestamp;
-use crate::task::watch::echo;
 use endpoint::Identity;
 
 /// How long ADD waits for the route.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long CHECK waits for it.
-const CHECK_PATIENCE: Duration = Duration::from_secs(1);
-/// How long STATUS waits for the datastore.
-const STATUS_PATIENCE: Duration = Duration::from_secs(3);
 /// How long after a DEL devices are swept away.
 const SWEEP_AFTER: Duration = Duration::from_millis(100);
 /// How soon a failed sweep is tried again.
@@ -198,67 +193,6 @@ impl Pods {
         }
     }
 
-    /// Compares what stands in the kernel with what ADD left.
-    pub async fn check(&self, request: &Request, netns: Option<OwnedFd>) -> Result<(), CniError> {
-        let pod = self.identify(request)?;
-        let Some(netns) = netns else {
-            return Err(CniError::new(
-                Code::INVALID_NETNS,
-                "CHECK came without the descriptor of the pod's network namespace (CNI_NETNS)",
-            ));
-        };
-        let differs = |text: String| Err(CniError::new(Code::CHECK_FAILED, text));
-        let stored = self
-            .store
-            .get(&pod.key)
-            .await
-            .map_err(|error| store_error(&error))?;
-        let Some(stored) = stored else {
-            return differs(format!("{} does not exist", pod.key));
-        };
-        let addresses = endpoint::addresses_of(&stored);
-        let expected = request.prev_result.as_ref();
-        if let Some(missing) = expected
-            .iter()
-            .flat_map(|result| &result.ips)
-            .map(|ip| ip.address.addr())
-            .find(|addr| !addresses.contains(addr))
-        {
-            return differs(format!("{}: spec.ipNetworks lacks {missing}", pod.key));
-        }
-        let pair = self.pair(request, &pod);
-        workload::check(netns, pair, PodNetwork::new(addresses.clone()))
-            .await
-            .map_err(|error| match error {
-                WorkloadError::Differs(text) => CniError::new(Code::CHECK_FAILED, text),
-                error => kernel_error(&error),
-            })?;
-        tokio::time::timeout(CHECK_PATIENCE, self.routes(&pod, None, &addresses))
-            .await
-            .unwrap_or_else(|_| {
-                differs(format!(
-                    "the host has no route to {addresses:?} on {}",
-                    pod.host_ifname
-                ))
-            })
-    }
-
-    /// Whether ADD would be served now.
-    pub async fn status(&self) -> Result<(), CniError> {
-        let refused = |text: &str| Err(CniError::new(Code::NOT_AVAILABLE, text));
-        if !(self.health.datastore_in_sync() && self.health.first_apply_done()) {
-            return refused(
-                "the agent has started but not read the datastore and written the kernel yet",
-            );
-        }
-        let node = Key::new(Kind::Node, self.node.as_str());
-        match tokio::time::timeout(STATUS_PATIENCE, self.store.get(&node)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => refused(&format!("{}; pods that run keep running", chain(&error))),
-            Err(_) => refused("the datastore does not answer; pods that run keep running"),
-        }
-    }
-
     /// Removes devices of pods that are gone, until dropped: those that a former process left, and those that a DEL
     /// leaves, soon after it. What comes within [`SWEEP_AFTER`] goes together, because each deletion takes the kernel
     /// 20 ms during which no device is made; most go with their pods' namespaces anyway.
@@ -365,70 +299,6 @@ impl Pods {
         }
         self.detached.notify_one();
         failed
-    }
-
-    async fn write_endpoint(&self, object: Object) -> Result<(), CniError> {
-        let key = object.key();
-        let value = bytes::Bytes::from(object.encode());
-        let put = Op::Put {
-            key: key.clone(),
-            value: value.clone(),
-            expect: Expect::Any,
-        };
-        let revision = self
-            .store
-            .transact(vec![put])
-            .await
-            .map_err(|error| store_error(&error))?;
-        let written = KeyValue {
-            key,
-            value,
-            revision,
-        };
-        echo(&self.calc, &[WatchEvent::Put(written)]);
-        Ok(())
-    }
-
-    /// Deletes the endpoint if it is this container's.
-    async fn delete_endpoint(&self, pod: &Identity, container: &str) -> Result<(), StoreError> {
-        let stored = self.store.get(&pod.key).await?;
-        match &stored {
-            Some(found) if endpoint::container_of(found).is_none_or(|id| id == container) => {
-                self.delete_at(pod, found).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn delete_stored(
-        &self,
-        pod: &Identity,
-        stored: Option<&KeyValue>,
-    ) -> Result<(), CniError> {
-        match stored {
-            Some(found) => self
-                .delete_at(pod, found)
-                .await
-                .map_err(|error| store_error(&error)),
-            None => Ok(()),
-        }
-    }
-
-    async fn delete_at(&self, pod: &Identity, found: &KeyValue) -> Result<(), StoreError> {
-        let delete = Op::Delete {
-            key: pod.key.clone(),
-            expect: Expect::Revision(found.revision),
-        };
-        match self.store.transact(vec![delete]).await {
-            Ok(revision) => {
-                let key = pod.key.clone();
-                echo(&self.calc, &[WatchEvent::Delete { key, revision }]);
-                Ok(())
-            }
-            // Somebody else deleted it or wrote a newer one: either way it is no longer ours.
-            Err(StoreError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 
     async fn await_routes(

@@ -1,0 +1,80 @@
+//! CNI CHECK and STATUS: is a pod as ADD left it, could another be added.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use api::key::{Key, Kind};
+use cni::protocol::Request;
+use cni::spec::error::{CniError, Code};
+use felix_io::workload::{self, PodNetwork, WorkloadError};
+
+use super::{Pods, endpoint, kernel_error, store_error};
+use crate::startup::chain;
+
+/// How long CHECK waits for it.
+const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long STATUS waits for the datastore.
+const STATUS_PATIENCE: Duration = Duration::from_secs(3);
+
+impl Pods {
+    /// Compares what stands in the kernel with what ADD left.
+    pub async fn check(&self, request: &Request, netns: Option<OwnedFd>) -> Result<(), CniError> {
+        let pod = self.identify(request)?;
+        let Some(netns) = netns else {
+            return Err(CniError::new(
+                Code::INVALID_NETNS,
+                "CHECK came without the descriptor of the pod's network namespace (CNI_NETNS)",
+            ));
+        };
+        let differs = |text: String| Err(CniError::new(Code::CHECK_FAILED, text));
+        let stored = self
+            .store
+            .get(&pod.key)
+            .await
+            .map_err(|error| store_error(&error))?;
+        let Some(stored) = stored else {
+            return differs(format!("{} does not exist", pod.key));
+        };
+        let addresses = endpoint::addresses_of(&stored);
+        let expected = request.prev_result.as_ref();
+        if let Some(missing) = expected
+            .iter()
+            .flat_map(|result| &result.ips)
+            .map(|ip| ip.address.addr())
+            .find(|addr| !addresses.contains(addr))
+        {
+            return differs(format!("{}: spec.ipNetworks lacks {missing}", pod.key));
+        }
+        let pair = self.pair(request, &pod);
+        workload::check(netns, pair, PodNetwork::new(addresses.clone()))
+            .await
+            .map_err(|error| match error {
+                WorkloadError::Differs(text) => CniError::new(Code::CHECK_FAILED, text),
+                error => kernel_error(&error),
+            })?;
+        tokio::time::timeout(CHECK_PATIENCE, self.routes(&pod, None, &addresses))
+            .await
+            .unwrap_or_else(|_| {
+                differs(format!(
+                    "the host has no route to {addresses:?} on {}",
+                    pod.host_ifname
+                ))
+            })
+    }
+
+    /// Whether ADD would be served now.
+    pub async fn status(&self) -> Result<(), CniError> {
+        let refused = |text: &str| Err(CniError::new(Code::NOT_AVAILABLE, text));
+        if !(self.health.datastore_in_sync() && self.health.first_apply_done()) {
+            return refused(
+                "the agent has started but not read the datastore and written the kernel yet",
+            );
+        }
+        let node = Key::new(Kind::Node, self.node.as_str());
+        match tokio::time::timeout(STATUS_PATIENCE, self.store.get(&node)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => refused(&format!("{}; pods that run keep running", chain(&error))),
+            Err(_) => refused("the datastore does not answer; pods that run keep running"),
+        }
+    }
+}
