@@ -19,6 +19,7 @@ use crate::reflectors::Reflector;
 use crate::runtime::{self, Pod, RuntimeError};
 use crate::sys::Mounts;
 use crate::topology::{Site, Topology};
+use crate::tors::Tor;
 use crate::{NetNs, wait};
 
 /// Where the store listens; the same path in every mount namespace.
@@ -43,6 +44,8 @@ pub struct Lab {
     pub started: Instant,
     /// Route reflectors, when there is no mesh.
     pub reflectors: Vec<Reflector>,
+    /// Top-of-rack routers.
+    pub tors: Vec<Tor>,
     programs: Programs,
     store: Child,
     agents: Vec<Child>,
@@ -141,6 +144,7 @@ impl Lab {
         let mut lab = Self::without_agents(options, programs)?;
         prepare(&lab.topology).map_err(LabError::system("prepare the topology"))?;
         lab.start_reflectors()?;
+        lab.start_tors()?;
         lab.started = Instant::now();
         for node in 0..lab.options.nodes {
             let agent = lab.spawn_agent(node)?;
@@ -172,6 +176,7 @@ impl Lab {
             pods: Vec::new(),
             started: Instant::now(),
             reflectors: Vec::new(),
+            tors: Vec::new(),
             programs,
             store,
             agents: Vec::new(),
@@ -362,6 +367,15 @@ impl Lab {
                     program: format!("the program of {name}"),
                     what: error.to_string(),
                     log: log_end(&name),
+                });
+            }
+        }
+        for tor in &mut self.tors {
+            if let Err(error) = tor.check() {
+                return Err(LabError::Program {
+                    program: format!("BIRD of {}", tor.site.name),
+                    what: error.to_string(),
+                    log: log_end(&tor.site.name),
                 });
             }
         }

@@ -24,6 +24,7 @@ mod runtime;
 mod skip;
 mod sys;
 mod topology;
+mod tors;
 pub mod uml;
 mod wait;
 
@@ -52,4 +53,5 @@ pub use run::{Run, RunError, has_nft, run};
 pub use runtime::{Pod, RuntimeError, Sandbox, call_plugin, make_sandbox};
 pub use skip::skipped;
 pub use topology::{Rack, Site, Topology};
+pub use tors::{Tor, find_bird};
 pub use wait::until as wait_until;

@@ -30,6 +30,9 @@ struct Arguments {
     /// nothing may be lost.
     #[arg(long = "rr", value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
     reflectors: u8,
+    /// Top-of-rack routers: BIRD 2, by eBGP with every node. Each announces a default route; nodes must use all of them.
+    #[arg(long = "tor", value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
+    tors: u8,
     /// Print one JSON object instead of tables.
     #[arg(long)]
     json: bool,
@@ -131,6 +134,7 @@ fn options(arguments: &Arguments) -> Options {
         mode: arguments.mode,
         racks: arguments.racks,
         reflectors: arguments.reflectors,
+        tors: arguments.tors,
         block_size: arguments.block_size,
         patience: Duration::from_secs(arguments.patience),
         environment: arguments.environment.clone(),

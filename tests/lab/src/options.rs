@@ -103,6 +103,8 @@ pub struct Options {
     pub racks: u8,
     /// Number of route reflectors, 0 to 4; without one the nodes are a full mesh. They are machines of the first rack.
     pub reflectors: u8,
+    /// Number of top-of-rack routers that run BIRD, 0 to 4. They are machines of the first rack.
+    pub tors: u8,
     /// Value of CALICO_IPV4POOL_CIDR.
     pub pool: String,
     /// Value of CALICO_IPV4POOL_BLOCK_SIZE: prefix length.
@@ -125,6 +127,7 @@ impl Default for Options {
             mode: Mode::Bgp,
             racks: 1,
             reflectors: 0,
+            tors: 0,
             pool: "192.168.0.0/16".to_owned(),
             block_size: 26,
             asn: 64512,

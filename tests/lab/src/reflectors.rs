@@ -99,7 +99,7 @@ impl Lab {
     }
 
     /// Writes a manifest's objects to the store, as an operator would.
-    fn apply(&self, manifest: &Path) -> Result<(), LabError> {
+    pub(crate) fn apply(&self, manifest: &Path) -> Result<(), LabError> {
         let output = Command::new(self.programs().ctl())
             .env_clear()
             .env("DATASTORE_TYPE", "local")

@@ -86,6 +86,14 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
             lab.delete_pods_after(proved).map_err(pod_errors)
         })?;
     }
+    let outside = if lab.tors.is_empty() {
+        Vec::new()
+    } else {
+        let Ok(faults) = progress.stage("pings through the top-of-rack routers", || {
+            Ok::<_, Infallible>(lab.ping_outside())
+        });
+        faults
+    };
     let mut outlived = None;
     if proof.faults.is_empty() && lab.reflectors.len() > 1 && pods > 0 && nodes > 1 {
         outlived = Some(progress.stage("a reflector killed and started again", || {
@@ -93,6 +101,7 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
         })?);
     }
     let mut report = Report::new(&lab, &proof);
+    report.faults.extend(outside);
     if let Some(outlived) = outlived {
         report.reflector_killed = Some(outlived.packets);
         report.faults.extend(outlived.faults);

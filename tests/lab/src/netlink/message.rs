@@ -30,6 +30,7 @@ const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 pub(crate) const RTA_GATEWAY: u16 = 5;
+const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 pub(crate) const NDA_DST: u16 = 1;
 pub(crate) const NDA_LLADDR: u16 = 2;
@@ -345,6 +346,8 @@ pub struct Route {
     pub destination: Ipv4Net,
     /// Next hop, when the route has one.
     pub gateway: Option<Ipv4Addr>,
+    /// The next hops of a route that has several (`RTA_MULTIPATH`), as the kernel lists them.
+    pub gateways: Vec<Ipv4Addr>,
     /// Output interface's index, when the route has one.
     pub oif: Option<u32>,
     /// Unicast, blackhole, ...
@@ -365,10 +368,12 @@ impl Route {
         }
         let mut address = Ipv4Addr::UNSPECIFIED;
         let (mut gateway, mut oif, mut table) = (None, None, u32::from(table));
+        let mut gateways = Vec::new();
         for (attribute, value) in attributes(payload, 12) {
             match attribute {
                 RTA_DST => address = ipv4_of(value)?,
                 RTA_GATEWAY => gateway = ipv4_of(value),
+                RTA_MULTIPATH => gateways = multipath(value)?,
                 RTA_OIF => oif = u32_at(value, 0),
                 RTA_TABLE => table = u32_at(value, 0)?,
                 _ => {}
@@ -383,6 +388,7 @@ impl Route {
         Some(Self {
             destination,
             gateway,
+            gateways,
             oif,
             kind,
             scope_link: scope == SCOPE_LINK,
@@ -390,6 +396,19 @@ impl Route {
             table,
         })
     }
+}
+
+/// The gateways of `struct rtnexthop`: length (2), flags, hops, interface (4), attributes.
+fn multipath(mut hops: &[u8]) -> Option<Vec<Ipv4Addr>> {
+    let mut gateways = Vec::new();
+    while !hops.is_empty() {
+        let length = usize::from(u16_at(hops, 0)?);
+        let hop = hops.get(..length)?;
+        let gateway = attributes(hop, 8).find(|(attribute, _)| *attribute == RTA_GATEWAY);
+        gateways.extend(gateway.and_then(|(_, value)| ipv4_of(value)));
+        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(gateways)
 }
 
 /// A neighbour (ARP) or forwarding-database entry.

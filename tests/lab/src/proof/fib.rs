@@ -8,6 +8,7 @@ use crate::cluster::Lab;
 use crate::netlink::{Link, Neighbour, NetlinkError, Route, RouteKind};
 use crate::options::Path;
 use crate::topology::Site;
+use crate::tors::OUTSIDE;
 
 /// Name of Calico's VXLAN device.
 const VXLAN_DEVICE: &str = "vxlan.calico";
@@ -15,6 +16,8 @@ const VXLAN_DEVICE: &str = "vxlan.calico";
 const IPIP_DEVICE: &str = "tunl0";
 /// How the host's ends of pods' veth pairs begin.
 const POD_DEVICE_PREFIX: &str = "cali";
+/// Routes learnt by BGP carry BIRD's protocol number, as Calico's do.
+const PROTO_BIRD: u8 = 12;
 
 /// A row that a node's FIB must have, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,7 @@ pub(crate) fn read(lab: &Lab) -> Vec<FibRow> {
         match Tables::read(site) {
             Ok(tables) => {
                 rows.extend(local_rows(lab, site, &tables));
+                rows.extend(tor_rows(lab, site, &tables));
                 rows.extend(
                     blocks
                         .iter()
@@ -164,6 +168,42 @@ fn remote_row(lab: &Lab, site: &Site, tables: &Tables, block: Ipv4Net, owner: &S
     )
 }
 
+/// What the top-of-rack routers announce: one route by BGP, over all of them.
+fn tor_rows(lab: &Lab, site: &Site, tables: &Tables) -> Vec<FibRow> {
+    if lab.tors.is_empty() {
+        return Vec::new();
+    }
+    let mut expected: Vec<Ipv4Addr> = lab.tors.iter().map(|tor| tor.site.address).collect();
+    expected.sort_unstable();
+    let one = |destination: Ipv4Net| {
+        let routes: Vec<_> = tables
+            .routes
+            .iter()
+            .filter(|route| route.destination == destination && route.protocol == PROTO_BIRD)
+            .collect();
+        let fault = match routes.as_slice() {
+            [] => Some("has no route".to_owned()),
+            [route] => {
+                let mut found: Vec<Ipv4Addr> = route.gateway.into_iter().collect();
+                found.extend(&route.gateways);
+                found.sort_unstable();
+                (found != expected).then(|| format!("goes via {found:?}, expected {expected:?}"))
+            }
+            several => Some(format!("has {} routes", several.len())),
+        };
+        let owner = "the top-of-rack routers".to_owned();
+        row(
+            site,
+            destination,
+            owner,
+            &describe(tables, &routes),
+            fault,
+            "outside",
+        )
+    };
+    vec![one(Ipv4Net::default()), one(OUTSIDE)]
+}
+
 fn remote_fault(
     lab: &Lab,
     site: &Site,
@@ -228,8 +268,10 @@ fn describe(tables: &Tables, routes: &[&Route]) -> String {
             .map_or("?", |link| link.name.as_str());
         let via = route
             .gateway
+            .into_iter()
+            .chain(route.gateways.iter().copied())
             .map(|gateway| format!("via {gateway} "))
-            .unwrap_or_default();
+            .collect::<String>();
         let scope = if route.scope_link { " scope link" } else { "" };
         let kind = match route.kind {
             RouteKind::Unicast => String::new(),

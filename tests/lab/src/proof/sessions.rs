@@ -36,7 +36,7 @@ impl SessionEnd {
     }
 }
 
-/// Both ends of every session: of the full mesh, or of each node with each living reflector and of those with each other.
+/// Both ends of every session (of those with top-of-rack routers the node's): of the full mesh, or of each node with each living reflector and of those with each other.
 pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
     let living = lab
         .reflectors
@@ -45,6 +45,7 @@ pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
     let reflectors: Vec<&Site> = living.map(|reflector| &reflector.site).collect();
     let nodes: Vec<&Site> = lab.topology.sites.iter().collect();
     let everybody = [nodes.as_slice(), reflectors.as_slice()].concat();
+    let tors: Vec<&Site> = lab.tors.iter().map(|tor| &tor.site).collect();
     let mut ends = Vec::new();
     for site in &nodes {
         let peers = if lab.options.reflectors == 0 {
@@ -53,6 +54,7 @@ pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
             &reflectors
         };
         ends_of(site, peers, &mut ends);
+        ends_of(site, &tors, &mut ends);
     }
     for site in &reflectors {
         ends_of(site, &everybody, &mut ends);
