@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::key::Kind;
+use api::key::{Key, Kind};
 use api::object::Object;
 use api::validate::validate;
 use datastore::store::{KeyValue, Store, WatchEvent};
@@ -19,6 +19,9 @@ use crate::task::calc::{Inbox, Seen, State};
 
 /// First and longest wait before another attempt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often a lost store is asked whether it is back.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// What the task is made of.
 pub struct WatchTask {
@@ -56,7 +59,15 @@ impl WatchTask {
         let mut watcher = Watcher::new(Arc::clone(&self.store), self.kinds.clone(), backoff);
         let mut lost = false;
         loop {
-            let update = watcher.next().await;
+            let update = tokio::select! {
+                update = watcher.next() => update,
+                // A watch that goes on says nothing before the next change.
+                () = answered(&*self.store), if lost => {
+                    lost = false;
+                    info!(socket = self.socket, "datastore is back");
+                    continue;
+                }
+            };
             if let Update::Lost(error) = &update {
                 if !std::mem::replace(&mut lost, true) {
                     warn!(socket = self.socket, %error, "datastore lost; going on with what is known");
@@ -99,6 +110,17 @@ impl WatchTask {
                 }
             }
             Update::Lost(_) => {}
+        }
+    }
+}
+
+/// Asks until the store answers.
+async fn answered(store: &dyn Store) {
+    let probe = Key::new(Kind::Node, "foo");
+    loop {
+        tokio::time::sleep(PROBE_EVERY).await;
+        if store.get(&probe).await.is_ok() {
+            return;
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use lab::{Lab, Mode, Options, Pod, RouteChange, RouteMonitor, Stream, call_plugin, make_sandbox};
+use lab::{
+    Lab, Mode, Options, Pod, RouteChange, RouteMonitor, Stream, call_plugin, make_sandbox,
+    wait_until,
+};
 use serde_json::Value;
 
 use crate::{options, with_programs};
@@ -67,12 +70,18 @@ fn a_store_that_dies_and_comes_back_costs_no_route_and_no_packet() {
             stream(&lab.pods[1], &lab.pods[0]),
         ];
 
-        for pod in ["first", "second"] {
+        for (round, pod) in (1..).zip(["first", "second"]) {
             lab.kill_store().unwrap();
             is_told_to_try_again(&lab, 0, pod);
             is_told_to_try_again(&lab, 1, pod);
             lab.restart_store()
                 .unwrap_or_else(|error| panic!("{error}"));
+            let log = lab::log_path("n1");
+            let told = wait_until(Instant::now() + options().patience, || {
+                let text = std::fs::read_to_string(&log).unwrap();
+                (text.matches("datastore is back").count() >= round).then_some(())
+            });
+            assert!(told.is_some(), "{}", lab::log_end("n1"));
             // Both agents write, and both hear of what the other wrote: two pods are at least one block more.
             for node in [0, 0, 1, 1] {
                 lab.add_pod(node).unwrap_or_else(|error| panic!("{error}"));
@@ -118,7 +127,7 @@ fn an_agent_waits_for_a_store_that_comes_later() {
             lab.kill_store().unwrap();
             lab.start_agent(0).unwrap_or_else(|error| panic!("{error}"));
             let log = lab::log_path("n1");
-            let waits = lab::wait_until(Instant::now() + options().patience, || {
+            let waits = wait_until(Instant::now() + options().patience, || {
                 std::fs::read_to_string(&log)
                     .is_ok_and(|text| text.contains("waiting for the datastore"))
                     .then_some(())
