@@ -265,7 +265,7 @@ fn describe(tables: &Tables, routes: &[&Route]) -> String {
     let words = routes.iter().map(|route| {
         let device = tables
             .device_of(route)
-            .map_or("?", |link| link.name.as_str());
+            .map_or_else(String::new, |link| format!("dev {} ", link.name));
         let via = route
             .gateway
             .into_iter()
@@ -278,7 +278,7 @@ fn describe(tables: &Tables, routes: &[&Route]) -> String {
             RouteKind::Blackhole => "blackhole ".to_owned(),
             RouteKind::Other(number) => format!("type {number} "),
         };
-        format!("{kind}{via}dev {device} proto {}{scope}", route.protocol)
+        format!("{kind}{via}{device}proto {}{scope}", route.protocol)
     });
     words.collect::<Vec<_>>().join("; ")
 }

@@ -14,6 +14,7 @@ mod pods;
 mod reflectors;
 mod restart;
 mod telemetry;
+mod tors;
 
 use std::process::Output;
 use std::time::Duration;
