@@ -59,6 +59,8 @@ impl Ttl {
 pub enum Refused {
     /// No peer has this address.
     UnknownAddress,
+    /// The address is in a range, and as many peers as the range may have are there.
+    RangeFull,
     /// The peer's session stands, and it did not offer graceful restart (RFC 4271 §6.8).
     Established,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownAddress => "no configured peer has this address",
+            Self::RangeFull => "the range of dynamic peers is full",
             Self::Established => "the peer's session is established",
         })
     }

@@ -100,8 +100,21 @@ pub struct PeerOptions {
     /// Routes are kept over NOTIFICATIONs and an expired hold timer, too, if the peer agrees (RFC 8538). Needs
     /// `graceful_restart`.
     pub notification_restart: bool,
+    /// This is no peer but what peers of a range of addresses have in common.
+    pub dynamic: Option<DynamicRange>,
     /// Told to the peer's operator when the peer is removed (RFC 9003), as an Administrative Shutdown.
     pub shutdown_text: Option<Arc<str>>,
+}
+
+/// Addresses from which anybody may connect. Each becomes a peer of its own, named after its template and its address, that
+/// lasts as long as its session, or its routes do. It is never connected to, and has no MD5 key: the kernel's keys are
+/// set by address. An address that a peer is configured for is that peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DynamicRange {
+    /// The addresses. The template's own address counts for nothing.
+    pub range: IpNet,
+    /// Most peers of this range at a time; further ones are refused.
+    pub limit: u32,
 }
 
 /// NEXT_HOP towards a peer.

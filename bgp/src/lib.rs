@@ -21,7 +21,7 @@
 //! | policy terms, eBGP without policies | RFC 8212 |
 //! | prefix limit, shutdown reasons | RFC 4486, 9003 |
 //!
-//! Not here: add-path, long-lived graceful restart, roles, dynamic neighbours.
+//! Not here: add-path, long-lived graceful restart, roles.
 #![forbid(unsafe_code)]
 
 pub mod action;

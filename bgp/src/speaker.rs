@@ -28,12 +28,14 @@ use crate::types::{AfiSafi, ConnId, PeerName};
 use crate::wire::update::FirstAsCheck;
 
 mod configure;
+mod dynamic;
 mod limits;
 mod restart;
 mod routes;
 mod sessions;
 mod view;
 
+use dynamic::Instance;
 use restart::{Awaiting, Retention};
 
 /// Prefixes decided at one call; what is left follows at [`Speaker::handle_timeout`].
@@ -51,6 +53,8 @@ pub struct Speaker {
     config: Option<Config>,
     slots: BTreeMap<SourceId, Slot>,
     by_name: BTreeMap<PeerName, SourceId>,
+    /// Of these, those made from templates.
+    instances: BTreeMap<PeerName, Instance>,
     conns: BTreeMap<ConnId, SourceId>,
     next_conn: u64,
     rib: Rib,
@@ -120,6 +124,7 @@ impl Speaker {
             config: None,
             slots: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            instances: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 0,
             rib: Rib::new(seed),
@@ -168,12 +173,11 @@ impl Speaker {
     ) -> Result<(), Refused> {
         self.now = now;
         let address = remote.ip().to_canonical();
-        let id = self
-            .slots
-            .iter()
-            .find(|(_, slot)| slot.peer.config.address == address)
-            .map(|(id, _)| *id)
-            .ok_or(Refused::UnknownAddress)?;
+        let of_address = |(_, slot): &(&SourceId, &Slot)| slot.peer.config.address == address;
+        let id = match self.slots.iter().find(of_address) {
+            Some((id, _)) => *id,
+            None => self.make_dynamic(address)?,
+        };
         let accepted = self.with_peer(id, |peer, cx| peer.handle_accepted(cx, conn, remote, local));
         self.settle(id);
         self.work();
@@ -460,6 +464,9 @@ impl Speaker {
 
     /// One slice of decisions, and what follows from there being none left.
     fn work(&mut self) {
+        if !self.instances.is_empty() {
+            self.remove_idle_instances();
+        }
         self.check_selection();
         self.rib.decide(DECISIONS_PER_CALL);
     }

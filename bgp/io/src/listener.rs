@@ -26,7 +26,10 @@ pub(crate) struct Security {
 
 impl Security {
     pub(crate) fn of(config: &Config) -> Self {
-        let key = |peer: &bgp::config::PeerConfig| Some((peer.address, peer.password.clone()?));
+        let key = |peer: &bgp::config::PeerConfig| {
+            let is_one = peer.options.dynamic.is_none();
+            Some((peer.address, peer.password.clone().filter(|_| is_one)?))
+        };
         Self {
             keys: config.peers.values().filter_map(key).collect(),
             full_ttl: config

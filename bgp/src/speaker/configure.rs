@@ -22,16 +22,17 @@ impl Speaker {
                 != (config.asn, config.router_id, config.cluster_id)
         });
         self.rib.table.set_multipath(config.multipath);
+        let peers = self.peers_meant(&config);
         let removed: Vec<(PeerName, SourceId)> = self
             .by_name
             .iter()
-            .filter(|(name, _)| !config.peers.contains_key(*name))
+            .filter(|(name, _)| !peers.contains_key(*name))
             .map(|(name, id)| (name.clone(), *id))
             .collect();
         for (name, id) in removed {
             self.remove_peer(&name, id);
         }
-        for (name, peer) in &config.peers {
+        for (name, peer) in &peers {
             match self.by_name.get(name).copied() {
                 Some(id) => self.change_peer(id, peer, &config, all_reset),
                 None => self.add_peer(name, peer, &config),
@@ -39,7 +40,7 @@ impl Speaker {
         }
     }
 
-    fn add_peer(&mut self, name: &PeerName, peer: &PeerConfig, config: &Config) {
+    pub(super) fn add_peer(&mut self, name: &PeerName, peer: &PeerConfig, config: &Config) {
         let awaiting = self.awaiting_for_new_peer(peer.graceful_restart, config.deferral_time);
         let id = self.rib.table.add_source(Source {
             peer: Some(name.clone()),
@@ -68,7 +69,7 @@ impl Speaker {
         self.settle(id);
     }
 
-    fn remove_peer(&mut self, name: &PeerName, id: SourceId) {
+    pub(super) fn remove_peer(&mut self, name: &PeerName, id: SourceId) {
         let text = self.slots[&id].peer.config.options.shutdown_text.clone();
         // RFC 9003 §2 has a text with a shutdown, not with a Peer De-configured.
         let notification = text.map_or_else(Notification::peer_deconfigured, |text| {

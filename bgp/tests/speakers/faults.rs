@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bgp::config::RoutePolicy;
+use bgp::policy::{Edit, Match, PrefixRange, Term, Verdict};
+use bgp::status::PathStatus;
+use bgp::wire::attr::community::Community;
 use ipnet::IpNet;
 
-use crate::network::{Network, address, prefix};
+use crate::network::{Network, address, peer_name, prefix};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SIZE: usize = 4;
@@ -40,7 +44,7 @@ fn candidate(dice: &mut Dice, node: usize) -> IpNet {
 
 fn shake(network: &mut Network, truth: &mut Truth, dice: &mut Dice, seed: u64) {
     let (a, b) = (dice.node(), dice.node());
-    match dice.roll(10) {
+    match dice.roll(12) {
         0..=4 => {
             let route = candidate(dice, a);
             if dice.roll(2) == 0 {
@@ -74,9 +78,39 @@ fn shake(network: &mut Network, truth: &mut Truth, dice: &mut Dice, seed: u64) {
             network.cut.insert((b, a));
         }
         7 => network.cut.clear(),
+        8 | 9 => {
+            let (import, export) = (policy(dice), policy(dice));
+            network.reconfigure(a, |config| {
+                if let Some(peer) = config.peers.get_mut(&peer_name(b)) {
+                    peer.import = import;
+                    peer.export = export;
+                }
+            });
+        }
         _ => network.run(Duration::from_millis(dice.roll(20_000))),
     }
     network.run(Duration::from_millis(dice.roll(50)));
+}
+
+/// Lets everything through, or refuses or edits some.
+fn policy(dice: &mut Dice) -> RoutePolicy {
+    let range = PrefixRange::or_longer(prefix(&format!("10.{}.0.0/16", dice.roll(SIZE as u64))));
+    let term = |edits: Vec<Edit>, verdict| Term {
+        name: "some".into(),
+        matches: vec![Match::Prefix(vec![range])],
+        edits,
+        verdict,
+    };
+    let mark = Edit::AddCommunities(vec![Community(7)]);
+    let terms = match dice.roll(3) {
+        0 => Vec::new(),
+        1 => vec![term(Vec::new(), Verdict::Reject)],
+        _ => vec![term(vec![mark], Verdict::Accept)],
+    };
+    RoutePolicy {
+        terms,
+        ..RoutePolicy::accept_all()
+    }
 }
 
 fn expected(truth: &Truth, node: usize) -> BTreeMap<IpNet, Vec<IpAddr>> {
@@ -109,6 +143,14 @@ fn settles(seed: u64, reflector: bool) {
         shake(&mut network, &mut truth, &mut dice, seed * 1000 + round);
     }
     network.cut.clear();
+    for node in 0..SIZE {
+        network.reconfigure(node, |config| {
+            for peer in config.peers.values_mut() {
+                peer.import = RoutePolicy::accept_all();
+                peer.export = RoutePolicy::accept_all();
+            }
+        });
+    }
     // Longer than hold time, restart time and deferral, which are the longest anything may linger.
     network.run(800 * SECOND);
     for node in 0..SIZE {
@@ -136,6 +178,14 @@ fn settles(seed: u64, reflector: bool) {
             );
         } else {
             assert_eq!(table, expected, "seed {seed}, node {node}");
+        }
+        for route in network.speaker(node).routes() {
+            let marked = |path: &PathStatus| !path.communities.is_empty();
+            assert!(
+                !route.paths.iter().any(marked),
+                "seed {seed}, node {node}: an edit of {} is left",
+                route.prefix
+            );
         }
         for change in network.nodes[node].fib.values() {
             assert!(

@@ -1,6 +1,7 @@
 //! Several speakers together, through the public interface only.
 
 mod configuration;
+mod dynamic;
 mod faults;
 mod limits;
 mod mesh;

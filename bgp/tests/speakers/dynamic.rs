@@ -1,0 +1,93 @@
+//! Peers that come from a range of addresses.
+
+use std::time::Duration;
+
+use bgp::config::DynamicRange;
+use bgp::types::{Asn, PeerName};
+
+use crate::network::{Network, address, block, config, peer_config, prefix};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Node 0 reflects for whoever comes from 10.0.0.0/24; the others know it. Nodes beyond `limit` are refused.
+fn hub(seed: u64, size: usize, limit: u32) -> Network {
+    let mut reflector = config(0, 64512, &[]);
+    let mut template = peer_config(0, 64512);
+    template.route_reflector_client = true;
+    template.options.dynamic = Some(DynamicRange {
+        range: prefix("10.0.0.0/24"),
+        limit,
+    });
+    reflector.peers.insert(PeerName("rack".into()), template);
+    let others = (1..size).map(|node| config(node, 64512, &[(0, 64512)]));
+    let configs = std::iter::once(reflector).chain(others).collect();
+    let mut network = Network::new(seed, configs);
+    (1..size).for_each(|node| network.originate(node, block(node)));
+    network.run(20 * SECOND);
+    network
+}
+
+fn names(network: &mut Network) -> Vec<String> {
+    let now = network.now;
+    let peers = network.speaker(0).peers(now);
+    peers
+        .into_iter()
+        .map(|peer| peer.name.to_string())
+        .collect()
+}
+
+#[test]
+fn who_connects_from_the_range_becomes_a_peer_up_to_the_limit() {
+    let mut network = hub(1, 4, 8);
+    let all: Vec<String> = (1..4)
+        .map(|node| format!("rack/{}", address(node)))
+        .collect();
+    assert_eq!(names(&mut network), all);
+    assert!(network.has_route(1, block(3)) && network.has_route(3, block(2)));
+    let mut network = hub(2, 4, 2);
+    assert_eq!(names(&mut network).len(), 2, "the third is refused");
+    let served = (1..4).filter(|node| network.has_route(0, block(*node)));
+    assert_eq!(served.count(), 2);
+}
+
+#[test]
+fn a_dynamic_peer_goes_when_its_routes_do_and_makes_room_for_another() {
+    let mut network = hub(3, 3, 1);
+    let first = names(&mut network);
+    assert_eq!(first.len(), 1);
+    let served = (1..3)
+        .find(|node| network.has_route(0, block(*node)))
+        .expect("one");
+    network.kill(served);
+    network.run(SECOND);
+    assert_eq!(
+        names(&mut network),
+        first,
+        "its routes are kept over a restart"
+    );
+    network.run(400 * SECOND);
+    let second = names(&mut network);
+    assert_eq!(second.len(), 1);
+    assert_ne!(second, first);
+    assert!(network.has_route(0, block(3 - served)) && !network.has_route(0, block(served)));
+}
+
+#[test]
+fn a_template_that_changes_or_goes_takes_its_peers_along() {
+    let mut network = hub(4, 3, 8);
+    network.reconfigure(0, |config| {
+        let template = config.peers.values_mut().next().expect("the template");
+        template.asn = Asn(64999);
+    });
+    network.run(30 * SECOND);
+    assert!(!network.has_route(0, block(1)), "the AS is another one");
+    network.reconfigure(0, |config| {
+        let template = config.peers.values_mut().next().expect("the template");
+        template.asn = Asn(64512);
+    });
+    network.run(60 * SECOND);
+    assert!(network.has_route(0, block(1)) && network.has_route(2, block(1)));
+    network.reconfigure(0, |config| config.peers.clear());
+    network.run(SECOND);
+    assert!(names(&mut network).is_empty() && !network.has_route(0, block(1)));
+}
