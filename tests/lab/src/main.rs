@@ -26,7 +26,7 @@ struct Arguments {
     /// Subnets, joined by a router.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     racks: u8,
-    /// Route reflectors: no mesh, each node peers with each of these. With two or more, one is killed at the end, and
+    /// Route reflectors: no mesh, each node peers with each of these. One is killed at the end and started again, and
     /// nothing may be lost.
     #[arg(long = "rr", value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
     reflectors: u8,

@@ -33,7 +33,7 @@ pub struct Report {
     pub add_to_fib_ms: Quantiles,
     /// From the start of the first agent until all sessions were established and all FIBs complete; absent when that never came.
     pub converged_ms: Option<f64>,
-    /// Numbered packets between pods while a reflector was killed; absent without two of them.
+    /// Numbered packets between pods while a reflector was killed; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reflector_killed: Option<PacketCounts>,
     /// What was still there after the lab's end.

@@ -95,7 +95,7 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
         faults
     };
     let mut outlived = None;
-    if proof.faults.is_empty() && lab.reflectors.len() > 1 && pods > 0 && nodes > 1 {
+    if proof.faults.is_empty() && !lab.reflectors.is_empty() && pods > 0 && nodes > 1 {
         outlived = Some(progress.stage("a reflector killed and started again", || {
             outlived::reflector(&mut lab)
         })?);

@@ -30,6 +30,22 @@ fn two_reflectors_replace_the_mesh_and_one_may_die() {
     );
 }
 
+#[test]
+fn the_only_reflector_may_die_and_come_back() {
+    with_programs(
+        "reflectors::the_only_reflector_may_die_and_come_back",
+        |_| {
+            let run = run(Options {
+                reflectors: 1,
+                ..options()
+            });
+            // Among what was looked at: no node deleted a route.
+            assert!(run.report.faults.is_empty(), "{:#?}", run.report.faults);
+            assert_eq!(run.report.reflector_killed.unwrap().lost, 0);
+        },
+    );
+}
+
 /// Ends with the test, before the machine it runs on.
 struct Running(Child);
 
