@@ -20,6 +20,13 @@ pub(crate) struct Interner<T> {
 struct Slot<T> {
     value: Option<T>,
     references: u32,
+    /// Of the value, so that it is hashed once in its life. It lies in the room that alignment leaves.
+    hash: u32,
+}
+
+/// A hash for the index, which looks at the highest bits and the lowest.
+const fn spread(hash: u32) -> u64 {
+    (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl<T: Hash + Eq> Interner<T> {
@@ -34,9 +41,14 @@ impl<T: Hash + Eq> Interner<T> {
 
     /// The id of `value`, with one more reference to it, and whether it was not there before.
     pub(crate) fn acquire(&mut self, value: T) -> (u32, bool) {
-        let hash = self.hasher.hash_one(&value);
+        let [a, b, c, d, ..] = self.hasher.hash_one(&value).to_le_bytes();
+        let short = u32::from_le_bytes([a, b, c, d]);
+        let hash = spread(short);
         let slots = &self.slots;
-        let same = |id: &u32| slots[*id as usize].value.as_ref() == Some(&value);
+        let same = |id: &u32| {
+            let slot = &slots[*id as usize];
+            slot.hash == short && slot.value.as_ref() == Some(&value)
+        };
         if let Some(id) = self.index.find(hash, same).copied() {
             self.slots[id as usize].references += 1;
             return (id, false);
@@ -44,6 +56,7 @@ impl<T: Hash + Eq> Interner<T> {
         let slot = Slot {
             value: Some(value),
             references: 1,
+            hash: short,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -55,15 +68,9 @@ impl<T: Hash + Eq> Interner<T> {
                 u32::try_from(self.slots.len() - 1).expect("memory ends before ids do")
             }
         };
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        self.index.insert_unique(hash, id, |id| {
-            hasher.hash_one(
-                slots[*id as usize]
-                    .value
-                    .as_ref()
-                    .expect("indexed ids have values"),
-            )
-        });
+        let slots = &self.slots;
+        self.index
+            .insert_unique(hash, id, |id| spread(slots[*id as usize].hash));
         (id, true)
     }
 
@@ -83,7 +90,7 @@ impl<T: Hash + Eq> Interner<T> {
             return None;
         }
         let value = slot.value.take().expect("a referenced slot has a value");
-        let hash = self.hasher.hash_one(&value);
+        let hash = spread(slot.hash);
         self.index
             .find_entry(hash, |other| *other == id)
             .expect("a referenced value is indexed")
