@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::key::Key;
+
 /// Kubernetes object metadata, as much as is used; the rest is kept in `extra`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -52,6 +54,23 @@ pub struct Resource<S> {
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl<S> Resource<S> {
+    /// A new object of this name, with nothing but a spec.
+    pub fn new(key: &Key, spec: S) -> Self {
+        Self {
+            api_version: api_version(),
+            kind: key.kind.name().to_owned(),
+            metadata: Metadata {
+                name: key.name.clone(),
+                namespace: key.namespace.clone(),
+                ..Metadata::default()
+            },
+            spec,
+            extra: Map::new(),
+        }
+    }
 }
 
 /// The API version written by default.

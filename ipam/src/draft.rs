@@ -7,7 +7,7 @@ use api::ipam::{
     IPAMHandleSpec,
 };
 use api::key::{Key, Kind};
-use api::metadata::{Metadata, Resource, api_version};
+use api::metadata::Resource;
 use api::object::Object;
 use bytes::Bytes;
 use datastore::store::{Expect, KeyValue, Op, Revision, WatchEvent};
@@ -113,7 +113,8 @@ impl<'v> Draft<'v> {
 
     pub(crate) fn put_block(&mut self, spec: IPAMBlockSpec) {
         let key = block_key(spec.cidr);
-        self.blocks.insert(spec.cidr, Some(resource(&key, spec)));
+        self.blocks
+            .insert(spec.cidr, Some(Resource::new(&key, spec)));
     }
 
     pub(crate) fn delete_block(&mut self, cidr: IpNet) {
@@ -146,7 +147,7 @@ impl<'v> Draft<'v> {
                     deleted: "false".to_owned(),
                     extra: Map::new(),
                 };
-                (key.name.clone(), resource(&key, spec))
+                (key.name.clone(), Resource::new(&key, spec))
             }
         };
         self.affinities.insert(name, Some(affinity));
@@ -169,7 +170,7 @@ impl<'v> Draft<'v> {
                 handle.spec.block = counts;
                 handle
             }
-            Known::Absent | Known::Unknown | Known::Unreadable(_) => resource(
+            Known::Absent | Known::Unknown | Known::Unreadable(_) => Resource::new(
                 &key,
                 IPAMHandleSpec {
                     handle_id: handle_id.to_owned(),
@@ -237,17 +238,4 @@ pub(crate) fn events(ops: Vec<Op>, revision: Revision) -> Vec<WatchEvent> {
             Op::Check { .. } => None,
         })
         .collect()
-}
-
-fn resource<S>(key: &Key, spec: S) -> Resource<S> {
-    Resource {
-        api_version: api_version(),
-        kind: key.kind.name().to_owned(),
-        metadata: Metadata {
-            name: key.name.clone(),
-            ..Metadata::default()
-        },
-        spec,
-        extra: Map::new(),
-    }
 }

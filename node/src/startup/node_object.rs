@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use api::metadata::{Metadata, Resource, api_version};
+use api::key::{Key, Kind};
 use api::node::{Node, NodeBGPSpec, NodeInterface, NodeSpec};
 use api::params::{AddressSource, RouterIdSource, Values, router_id_of_name};
 use ipnet::IpNet;
@@ -123,7 +123,8 @@ pub fn with_facts(
     as_number: Option<u32>,
     interfaces: Vec<NodeInterface>,
 ) -> Node {
-    let mut node = stored.unwrap_or_else(|| empty(name));
+    let mut node =
+        stored.unwrap_or_else(|| Node::new(&Key::new(Kind::Node, name), NodeSpec::default()));
     node.spec.interfaces = interfaces;
     let bgp = node.spec.bgp.get_or_insert_with(NodeBGPSpec::default);
     bgp.ipv4_address = ipv4;
@@ -131,19 +132,6 @@ pub fn with_facts(
         bgp.as_number = as_number;
     }
     node
-}
-
-fn empty(name: &str) -> Node {
-    Resource {
-        api_version: api_version(),
-        kind: "Node".to_owned(),
-        metadata: Metadata {
-            name: name.to_owned(),
-            ..Metadata::default()
-        },
-        spec: NodeSpec::default(),
-        extra: serde_json::Map::new(),
-    }
 }
 
 /// Fails when another node has our address.

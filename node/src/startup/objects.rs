@@ -2,8 +2,7 @@
 
 use api::bgp::{BGPConfiguration, BGPConfigurationSpec};
 use api::ipam::{IPAMConfig, IPAMConfigSpec};
-use api::key::Key;
-use api::metadata::{Metadata, Resource, api_version};
+use api::key::{Key, Kind};
 use api::object::Object;
 use datastore::store::{Expect, Op, Store, StoreError};
 
@@ -12,22 +11,13 @@ const ATTEMPTS: usize = 10;
 
 /// What exists in every cluster.
 pub fn defaults() -> [Object; 2] {
-    let bgp: BGPConfiguration = named_default("BGPConfiguration", BGPConfigurationSpec::default());
-    let ipam: IPAMConfig = named_default("IPAMConfig", IPAMConfigSpec::default());
+    let named = |kind| Key::new(kind, "default");
+    let bgp = BGPConfiguration::new(
+        &named(Kind::BGPConfiguration),
+        BGPConfigurationSpec::default(),
+    );
+    let ipam = IPAMConfig::new(&named(Kind::IPAMConfig), IPAMConfigSpec::default());
     [Object::BGPConfiguration(bgp), Object::IPAMConfig(ipam)]
-}
-
-fn named_default<S>(kind: &str, spec: S) -> Resource<S> {
-    Resource {
-        api_version: api_version(),
-        kind: kind.to_owned(),
-        metadata: Metadata {
-            name: "default".to_owned(),
-            ..Metadata::default()
-        },
-        spec,
-        extra: serde_json::Map::new(),
-    }
 }
 
 /// Writes an object unless one of its name exists. Answers whether it was written.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec, endpoint_name, pod_interface_name};
-use api::key::Key;
-use api::metadata::{Metadata, Resource, api_version};
+use api::key::{Key, Kind};
 use api::object::Object;
 use api::pool::AllowedUse;
 use bgp::action::Action;
@@ -359,13 +358,8 @@ pub fn request(node: &str, pod: &str) -> AssignRequest {
 }
 
 fn node_object(name: &str, address: IpNet, tunnel_addr: Option<IpAddr>) -> Object {
-    let mut node = api::node::Node {
-        api_version: api_version(),
-        kind: "Node".to_owned(),
-        metadata: metadata(name),
-        spec: api::node::NodeSpec::default(),
-        extra: serde_json_map(),
-    };
+    let key = Key::new(Kind::Node, name);
+    let mut node = api::node::Node::new(&key, api::node::NodeSpec::default());
     node.spec.bgp = Some(api::node::NodeBGPSpec {
         ipv4_address: Some(address),
         ..Default::default()
@@ -378,45 +372,23 @@ fn node_object(name: &str, address: IpNet, tunnel_addr: Option<IpAddr>) -> Objec
 }
 
 fn endpoint(node: &str, pod: &str, ifname: &str, address: IpNet) -> WorkloadEndpoint {
-    Resource {
-        api_version: api_version(),
-        kind: "WorkloadEndpoint".to_owned(),
-        metadata: Metadata {
-            namespace: "default".to_owned(),
-            ..metadata(&endpoint_name(node, "k8s", pod, "eth0"))
-        },
-        spec: WorkloadEndpointSpec {
-            orchestrator: "k8s".to_owned(),
-            node: node.to_owned(),
-            pod: pod.to_owned(),
-            endpoint: "eth0".to_owned(),
-            ip_networks: vec![address],
-            interface_name: ifname.to_owned(),
-            mac: "02:00:00:00:00:01".to_owned(),
-            ..Default::default()
-        },
-        extra: serde_json_map(),
-    }
-}
-
-fn metadata(name: &str) -> Metadata {
-    Metadata {
-        name: name.to_owned(),
+    let spec = WorkloadEndpointSpec {
+        orchestrator: "k8s".to_owned(),
+        node: node.to_owned(),
+        pod: pod.to_owned(),
+        endpoint: "eth0".to_owned(),
+        ip_networks: vec![address],
+        interface_name: ifname.to_owned(),
+        mac: "02:00:00:00:00:01".to_owned(),
         ..Default::default()
-    }
-}
-
-fn serde_json_map<K, V>() -> K
-where
-    K: FromIterator<(String, V)>,
-{
-    std::iter::empty().collect()
+    };
+    WorkloadEndpoint::new(&endpoint_key(node, pod), spec)
 }
 
 /// The key of a pod's endpoint.
 pub fn endpoint_key(node: &str, pod: &str) -> Key {
     Key::namespaced(
-        api::key::Kind::WorkloadEndpoint,
+        Kind::WorkloadEndpoint,
         "default",
         endpoint_name(node, "k8s", pod, "eth0"),
     )

@@ -5,11 +5,12 @@ mod mesh;
 mod reflectors;
 mod vxlan;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use api::metadata::{Metadata, Resource, api_version};
+use api::key::{Key, Kind};
 use api::object::Object;
-use api::pool::{EncapMode, IPPoolSpec};
+use api::pool::{EncapMode, IPPool, IPPoolSpec};
+use sim::check;
 use sim::world::World;
 
 /// Where virtual time begins.
@@ -38,21 +39,7 @@ fn world(own_seed: u64, cidr: &str, vxlan: EncapMode) -> World {
 }
 
 fn pool(cidr: &str, vxlan: EncapMode) -> Object {
-    let spec = serde_json_pool(cidr, vxlan);
-    Object::IPPool(Resource {
-        api_version: api_version(),
-        kind: "IPPool".to_owned(),
-        metadata: Metadata {
-            name: "default-ipv4-ippool".to_owned(),
-            ..Default::default()
-        },
-        spec,
-        extra: std::iter::empty().collect(),
-    })
-}
-
-fn serde_json_pool(cidr: &str, vxlan: EncapMode) -> IPPoolSpec {
-    IPPoolSpec {
+    let spec = IPPoolSpec {
         cidr: cidr.parse().expect("a literal"),
         block_size: None,
         ipip_mode: EncapMode::Never,
@@ -63,5 +50,28 @@ fn serde_json_pool(cidr: &str, vxlan: EncapMode) -> IPPoolSpec {
         node_selector: None,
         allowed_uses: None,
         extra: std::iter::empty().collect(),
+    };
+    let key = Key::new(Kind::IPPool, "default-ipv4-ippool");
+    Object::IPPool(IPPool::new(&key, spec))
+}
+
+/// Nodes n1, n2, … of one subnet with a pod each.
+fn add_nodes_with_a_pod(world: &mut World, count: usize) {
+    for n in 1..=count {
+        let index = world.add_node(&format!("n{n}"), &format!("10.0.0.{n}/24"), None);
+        world.add_pod(index, "p0").expect("the pool has room");
     }
+}
+
+/// Lets sessions come up, so many ends of them, and routes settle.
+fn converge(world: &mut World, ends: usize) {
+    let up = world.run_until(Duration::from_secs(60), |world| {
+        check::sessions(world) == ends
+    });
+    assert!(
+        up,
+        "{} of {ends} ends of sessions are established",
+        check::sessions(world)
+    );
+    world.run_for(Duration::from_secs(5));
 }

@@ -12,20 +12,8 @@ const NONE: [String; 0] = [];
 /// A mesh with one pod on each node, converged.
 fn mesh(own_seed: u64, nodes: usize) -> World {
     let mut world = super::world(own_seed, "192.168.0.0/16", EncapMode::Never);
-    for n in 1..=nodes {
-        let index = world.add_node(&format!("n{n}"), &format!("10.0.0.{n}/24"), None);
-        world.add_pod(index, "p0").expect("the pool has room");
-    }
-    let both_ends = nodes * (nodes - 1);
-    let up = world.run_until(Duration::from_secs(60), |world| {
-        check::sessions(world) == both_ends
-    });
-    assert!(
-        up,
-        "{} of {both_ends} ends of sessions are established",
-        check::sessions(&world)
-    );
-    world.run_for(Duration::from_secs(5));
+    super::add_nodes_with_a_pod(&mut world, nodes);
+    super::converge(&mut world, nodes * (nodes - 1));
     world
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use api::bgp::{BGPConfigurationSpec, BGPPeerSpec};
-use api::metadata::{Metadata, Resource, api_version};
+use api::bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec};
+use api::key::{Key, Kind};
 use api::object::Object;
 use api::pool::EncapMode;
 use bgp::event::Event;
@@ -18,19 +18,6 @@ const REFLECTOR: usize = CLIENTS;
 /// Each client with both reflectors, and the reflectors with each other, both ends counted.
 const ENDS: usize = (CLIENTS * 2 + 1) * 2;
 
-fn resource<S>(kind: &str, name: &str, spec: S) -> Resource<S> {
-    Resource {
-        api_version: api_version(),
-        kind: kind.to_owned(),
-        metadata: Metadata {
-            name: name.to_owned(),
-            ..Metadata::default()
-        },
-        spec,
-        extra: std::iter::empty().collect(),
-    }
-}
-
 /// The two objects of Calico's recipe: reflectors among each other, and everybody else with the reflectors.
 fn peerings() -> [Object; 3] {
     let peer = |name: &str, nodes: &str| {
@@ -39,14 +26,17 @@ fn peerings() -> [Object; 3] {
             peer_selector: "has(route-reflector)".to_owned(),
             ..BGPPeerSpec::default()
         };
-        Object::BGPPeer(resource("BGPPeer", name, spec))
+        Object::BGPPeer(BGPPeer::new(&Key::new(Kind::BGPPeer, name), spec))
     };
     let no_mesh = BGPConfigurationSpec {
         node_to_node_mesh_enabled: Some(false),
         ..BGPConfigurationSpec::default()
     };
     [
-        Object::BGPConfiguration(resource("BGPConfiguration", "default", no_mesh)),
+        Object::BGPConfiguration(BGPConfiguration::new(
+            &Key::new(Kind::BGPConfiguration, "default"),
+            no_mesh,
+        )),
         peer("reflectors", "has(route-reflector)"),
         peer("clients", "!has(route-reflector)"),
     ]
@@ -58,23 +48,12 @@ fn reflected(own_seed: u64) -> World {
     for object in peerings() {
         world.apply(&object);
     }
-    for n in 1..=CLIENTS {
-        let index = world.add_node(&format!("n{n}"), &format!("10.0.0.{n}/24"), None);
-        world.add_pod(index, "p0").expect("the pool has room");
-    }
+    super::add_nodes_with_a_pod(&mut world, CLIENTS);
     let cluster_id = "1.0.0.1".parse().expect("a literal");
     for n in 1..=2 {
         world.add_reflector(&format!("rr{n}"), &format!("10.0.0.10{n}/24"), cluster_id);
     }
-    let up = world.run_until(Duration::from_secs(60), |world| {
-        check::sessions(world) == ENDS
-    });
-    assert!(
-        up,
-        "{} of {ENDS} ends of sessions are established",
-        check::sessions(&world)
-    );
-    world.run_for(Duration::from_secs(5));
+    super::converge(&mut world, ENDS);
     world
 }
 

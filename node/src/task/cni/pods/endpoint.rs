@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::endpoint::{
-    WorkloadEndpointSpec, container_interface_name, endpoint_name, pod_interface_name,
+    WorkloadEndpoint, WorkloadEndpointSpec, container_interface_name, endpoint_name,
+    pod_interface_name,
 };
 use api::key::{Key, Kind};
-use api::metadata::{Metadata, Resource, api_version};
 use api::object::Object;
 use cni::protocol::Request;
 use datastore::store::KeyValue;
@@ -116,36 +116,28 @@ impl Identity {
             ),
         ]);
         labels.retain(|_, value| value.len() < 64);
-        Object::WorkloadEndpoint(Resource {
-            api_version: api_version(),
-            kind: Kind::WorkloadEndpoint.name().to_owned(),
-            metadata: Metadata {
-                name: self.key.name.clone(),
-                namespace: self.key.namespace.clone(),
-                labels,
-                ..Metadata::default()
-            },
-            spec: WorkloadEndpointSpec {
-                orchestrator: self.orchestrator.to_owned(),
-                workload,
-                node: node.to_owned(),
-                container_id: self.container_id.clone(),
-                pod: self
-                    .pod
-                    .as_ref()
-                    .map_or_else(String::new, |pod| pod.name.clone()),
-                endpoint: self.ifname.clone(),
-                ip_networks: addresses
-                    .iter()
-                    .map(|net| IpNet::from(net.addr()))
-                    .collect(),
-                profiles,
-                interface_name: self.host_ifname.to_string(),
-                mac: pod_mac.to_string(),
-                extra: serde_json::Map::new(),
-            },
+        let spec = WorkloadEndpointSpec {
+            orchestrator: self.orchestrator.to_owned(),
+            workload,
+            node: node.to_owned(),
+            container_id: self.container_id.clone(),
+            pod: self
+                .pod
+                .as_ref()
+                .map_or_else(String::new, |pod| pod.name.clone()),
+            endpoint: self.ifname.clone(),
+            ip_networks: addresses
+                .iter()
+                .map(|net| IpNet::from(net.addr()))
+                .collect(),
+            profiles,
+            interface_name: self.host_ifname.to_string(),
+            mac: pod_mac.to_string(),
             extra: serde_json::Map::new(),
-        })
+        };
+        let mut endpoint = WorkloadEndpoint::new(&self.key, spec);
+        endpoint.metadata.labels = labels;
+        Object::WorkloadEndpoint(endpoint)
     }
 }
 
