@@ -388,7 +388,8 @@ mod tests {
     use super::address::{Family, HostInterface};
     use super::*;
 
-    struct Fake(Vec<HostInterface>);
+    /// A host with these interfaces.
+    pub(super) struct Fake(pub(super) Vec<HostInterface>);
 
     impl Host for Fake {
         fn interfaces(&self) -> &[HostInterface] {

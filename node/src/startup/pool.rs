@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use api::metadata::{Metadata, Resource, api_version};
+use api::key::{Key, Kind};
+use api::metadata::Resource;
 use api::params::{PoolCidr, Values};
 use api::pool::{IPPool, IPPoolSpec};
 use ipnet::{IpNet, Ipv4Net};
@@ -34,16 +35,7 @@ pub fn default_pool(values: &Values, host: &dyn Host) -> Option<IPPool> {
         allowed_uses: None,
         extra: serde_json::Map::new(),
     };
-    Some(Resource {
-        api_version: api_version(),
-        kind: "IPPool".to_owned(),
-        metadata: Metadata {
-            name: POOL_NAME.to_owned(),
-            ..Metadata::default()
-        },
-        spec,
-        extra: serde_json::Map::new(),
-    })
+    Some(Resource::new(&Key::new(Kind::IPPool, POOL_NAME), spec))
 }
 
 /// The IPv4 range when the environment names none: 192.168.0.0/16, or, when an address of the host lies in it, the
@@ -111,20 +103,9 @@ fn overlaps_host(host: &dyn Host, range: Ipv4Net) -> bool {
 mod tests {
     use api::params::Params;
 
-    use super::super::address::{Family, HostInterface};
+    use super::super::address::HostInterface;
+    use super::super::tests::Fake;
     use super::*;
-
-    struct Fake(Vec<HostInterface>);
-
-    impl Host for Fake {
-        fn interfaces(&self) -> &[HostInterface] {
-            &self.0
-        }
-
-        fn source_towards(&self, _: &str, _: Family) -> Option<std::net::IpAddr> {
-            None
-        }
-    }
 
     fn host(addresses: &[&str]) -> Fake {
         Fake(vec![HostInterface {

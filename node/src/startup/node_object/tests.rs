@@ -2,19 +2,8 @@ use api::params::Params;
 use serde_json::json;
 
 use super::super::address::HostInterface;
+use super::super::tests::Fake;
 use super::*;
-
-struct Fake(Vec<HostInterface>);
-
-impl Host for Fake {
-    fn interfaces(&self) -> &[HostInterface] {
-        &self.0
-    }
-
-    fn source_towards(&self, _: &str, _: Family) -> Option<std::net::IpAddr> {
-        None
-    }
-}
 
 fn host() -> Fake {
     Fake(vec![HostInterface {
