@@ -226,10 +226,14 @@ impl Lab {
     }
 
     fn agent_command(&self, node: usize, environment: &[(&str, &str)]) -> Command {
-        let site = &self.topology.sites[node];
-        let mut command = site
-            .namespace
-            .command_with(self.programs.node(), Mounts::Copied);
+        let mut command = self.command_of(&self.topology.sites[node], self.programs.node());
+        command.envs(environment.iter().copied());
+        command
+    }
+
+    /// A program of the product on a machine, with the settings of that machine's agent and no others.
+    pub(crate) fn command_of(&self, site: &Site, program: PathBuf) -> Command {
+        let mut command = site.namespace.command_with(program, Mounts::Copied);
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -237,7 +241,6 @@ impl Lab {
                 self.options
                     .environment_of(&site.name, &site.address.to_string()),
             )
-            .envs(environment.iter().copied())
             .stdin(Stdio::null());
         command
     }

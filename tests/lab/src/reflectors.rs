@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 
 use crate::cluster::{Lab, LabError, STORE_SOCKET, spawn_logged, still_runs};
 use crate::enter::BASE;
-use crate::sys::Mounts;
 use crate::topology::Site;
 
 /// Last octet of the address of the first one; those below are the router's and the nodes' begin at 11.
@@ -63,17 +62,7 @@ impl Lab {
     }
 
     fn spawn_reflector(&self, site: &Site) -> Result<Child, LabError> {
-        let mut command = site
-            .namespace
-            .command_with(self.programs().reflector(), Mounts::Copied);
-        command
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .envs(
-                self.options
-                    .environment_of(&site.name, &site.address.to_string()),
-            )
-            .stdin(Stdio::null());
+        let command = self.command_of(site, self.programs().reflector());
         spawn_logged(command, &site.name)
     }
 

@@ -15,12 +15,11 @@ const GRACEFUL: &str = "graceful restart on; graceful restart time 60;";
 
 /// Deletions that were told so far, of one prefix or of all.
 fn deletions(monitor: &mut RouteMonitor, of: Option<Ipv4Net>) -> Vec<String> {
-    let events = monitor.wait(Duration::ZERO).unwrap();
-    events
+    let deleted = monitor.deleted_until(Instant::now()).unwrap();
+    deleted
         .iter()
-        .filter(|event| event.change == RouteChange::Deleted)
-        .filter(|event| of.is_none_or(|prefix| event.route.destination == prefix))
-        .map(|event| format!("{:?}", event.route))
+        .filter(|route| of.is_none_or(|prefix| route.destination == prefix))
+        .map(|route| format!("{route:?}"))
         .collect()
 }
 

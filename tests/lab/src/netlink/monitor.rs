@@ -80,6 +80,24 @@ impl RouteMonitor {
         Ok(events)
     }
 
+    /// The routes whose deletion is told until `deadline`, or was before.
+    ///
+    /// # Errors
+    /// As [`RouteMonitor::wait`].
+    pub fn deleted_until(&mut self, deadline: Instant) -> io::Result<Vec<Route>> {
+        let mut deleted = Vec::new();
+        loop {
+            let events = self.wait(deadline.saturating_duration_since(Instant::now()))?;
+            if events.is_empty() {
+                return Ok(deleted);
+            }
+            let gone = events
+                .into_iter()
+                .filter(|event| event.change == RouteChange::Deleted);
+            deleted.extend(gone.map(|event| event.route));
+        }
+    }
+
     /// Waits until an event satisfies `wanted` and returns it, or `None` at the deadline.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::netns::NetNs;
+use crate::runtime::Pod;
 
 /// How long a receiver waits for stragglers after the last packet was sent.
 const STRAGGLERS: Duration = Duration::from_secs(1);
@@ -35,6 +36,16 @@ pub struct Outcome {
 }
 
 impl Stream {
+    /// Starts to send `per_second` packets from one pod to another; named after both.
+    ///
+    /// # Errors
+    /// As [`Stream::start`].
+    pub fn between(from: &Pod, to: &Pod, per_second: u32) -> io::Result<Self> {
+        let name = format!("{} -> {}", from.label(), to.label());
+        let (sender, receiver) = (&from.namespace, &to.namespace);
+        Self::start(&name, sender, receiver, to.address, per_second)
+    }
+
     /// Starts to send `per_second` packets from `from` to `address`, which lies in `to`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Lab, LabError};
-use crate::netlink::{RouteChange, RouteMonitor};
+use crate::netlink::RouteMonitor;
 use crate::probe::stream::Stream;
 use crate::report::PacketCounts;
 
@@ -31,8 +31,8 @@ pub(crate) fn reflector(lab: &mut Lab) -> Result<Outlived, LabError> {
     let mut deleted = |faults: &mut Vec<String>, when: &str| -> io::Result<()> {
         let until = Instant::now() + AWAY;
         for (node, monitor) in &mut monitors {
-            for route in deletions(monitor, until)? {
-                faults.push(format!("{node} deleted {route} {when} {name}"));
+            for route in monitor.deleted_until(until)? {
+                faults.push(format!("{node} deleted {route:?} {when} {name}"));
             }
         }
         Ok(())
@@ -84,29 +84,6 @@ fn start_streams(lab: &Lab) -> io::Result<Vec<Stream>> {
     let receivers = first_pods.iter().cycle().skip(1);
     let pairs = first_pods.iter().zip(receivers).take(STREAMS_MAX);
     pairs
-        .map(|(from, to)| {
-            let name = format!("{} -> {}", from.label(), to.label());
-            Stream::start(
-                &name,
-                &from.namespace,
-                &to.namespace,
-                to.address,
-                PER_SECOND,
-            )
-        })
+        .map(|(from, to)| Stream::between(from, to, PER_SECOND))
         .collect()
-}
-
-fn deletions(monitor: &mut RouteMonitor, until: Instant) -> io::Result<Vec<String>> {
-    let mut deleted = Vec::new();
-    loop {
-        let events = monitor.wait(until.saturating_duration_since(Instant::now()))?;
-        if events.is_empty() {
-            return Ok(deleted);
-        }
-        let gone = events
-            .iter()
-            .filter(|event| event.change == RouteChange::Deleted);
-        deleted.extend(gone.map(|event| format!("{:?}", event.route)));
-    }
 }

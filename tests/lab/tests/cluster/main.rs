@@ -37,6 +37,14 @@ fn options() -> Options {
     }
 }
 
+/// Waits until every session, route and pod is there.
+fn converged(lab: &mut Lab) {
+    let converged = lab
+        .wait_converged()
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+}
+
 /// Runs `tortiectl` on the first machine.
 fn ctl(lab: &Lab, arguments: &[&str]) -> Output {
     let site = &lab.topology.sites[0];

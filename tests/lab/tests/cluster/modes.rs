@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Capture, Content, Lab, Mode, Options, Packet};
 
-use crate::{options, run, with_programs};
+use crate::{converged, options, run, with_programs};
 
 fn holds(options: Options) {
     let run = run(options);
@@ -66,13 +66,7 @@ fn complete(options: Options, programs: lab::Programs) -> Lab {
     let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
     lab.fill_pods(1)
         .unwrap_or_else(|errors| panic!("{errors:?}"));
-    assert!(
-        lab.wait_converged()
-            .unwrap_or_else(|error| panic!("{error}"))
-            .is_some(),
-        "{:#?}",
-        lab.prove().faults
-    );
+    converged(&mut lab);
     lab
 }
 

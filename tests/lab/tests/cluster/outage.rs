@@ -8,16 +8,9 @@ use lab::{
 };
 use serde_json::Value;
 
-use crate::{options, with_programs};
+use crate::{converged, options, with_programs};
 
 const PER_SECOND: u32 = 100;
-
-fn converged(lab: &mut Lab) {
-    let converged = lab
-        .wait_converged()
-        .unwrap_or_else(|error| panic!("{error}"));
-    assert!(converged.is_some(), "{:#?}", lab.prove().faults);
-}
 
 /// Asks for a pod that cannot be served now.
 fn is_told_to_try_again(lab: &Lab, node: usize, pod: &str) {
@@ -60,11 +53,7 @@ fn a_store_that_dies_and_comes_back_costs_no_route_and_no_packet() {
             .iter()
             .map(|site| RouteMonitor::open(&site.namespace).unwrap())
             .collect();
-        let stream = |from: &Pod, to: &Pod| {
-            let name = format!("{} -> {}", from.label(), to.label());
-            let (from, into) = (&from.namespace, &to.namespace);
-            Stream::start(&name, from, into, to.address, PER_SECOND).unwrap()
-        };
+        let stream = |from: &Pod, to: &Pod| Stream::between(from, to, PER_SECOND).unwrap();
         let streams = [
             stream(&lab.pods[0], &lab.pods[1]),
             stream(&lab.pods[1], &lab.pods[0]),

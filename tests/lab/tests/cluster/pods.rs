@@ -2,7 +2,7 @@
 
 use lab::{Lab, Options, Pod, SourceReporter, ask_source};
 
-use crate::{options, with_programs};
+use crate::{converged, options, with_programs};
 
 const PODS: usize = 1000;
 
@@ -43,13 +43,7 @@ fn none_of_a_thousand_pods_waits_for_its_first_connection() {
                 .add_pod(0)
                 .unwrap_or_else(|error| panic!("{error}"))
                 .clone();
-            assert!(
-                lab.wait_converged()
-                    .unwrap_or_else(|error| panic!("{error}"))
-                    .is_some(),
-                "{:#?}",
-                lab.prove().faults
-            );
+            converged(&mut lab);
             // A pod of the same node: no other node's route is in play.
             let reporter = SourceReporter::open(&near.namespace, near.address).unwrap();
             let mut stalled = Vec::new();
@@ -67,13 +61,7 @@ fn none_of_a_thousand_pods_waits_for_its_first_connection() {
                 "{} of {PODS} had to send their SYN again: {stalled:?}",
                 stalled.len()
             );
-            assert!(
-                lab.wait_converged()
-                    .unwrap_or_else(|error| panic!("{error}"))
-                    .is_some(),
-                "{:#?}",
-                lab.prove().faults
-            );
+            converged(&mut lab);
             let far = SourceReporter::open(&anchor.namespace, anchor.address).unwrap();
             let last = lab.pods.last().expect("just made");
             assert_eq!(

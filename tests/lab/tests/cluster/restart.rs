@@ -2,43 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Pod, Programs, RouteChange, RouteMonitor, Stream};
+use lab::{Lab, Programs, Route, RouteMonitor, Stream};
 
-use crate::{options, with_programs};
+use crate::{converged, options, with_programs};
 
 const PER_SECOND: u32 = 100;
 /// How long the agent is away: long enough for its peers to notice and for packets to be lost if anything was.
 const AWAY: Duration = Duration::from_secs(2);
-
-fn stream(from: &Pod, to: &Pod) -> Stream {
-    let name = format!("{} -> {}", from.label(), to.label());
-    Stream::start(
-        &name,
-        &from.namespace,
-        &to.namespace,
-        to.address,
-        PER_SECOND,
-    )
-    .unwrap()
-}
-
-/// The routes whose deletion was told within `time` or before.
-fn deletions(monitor: &mut RouteMonitor, time: Duration) -> Vec<String> {
-    let deadline = Instant::now() + time;
-    let mut deleted = Vec::new();
-    loop {
-        let events = monitor
-            .wait(deadline.saturating_duration_since(Instant::now()))
-            .unwrap();
-        if events.is_empty() {
-            return deleted;
-        }
-        let gone = events
-            .iter()
-            .filter(|event| event.change == RouteChange::Deleted);
-        deleted.extend(gone.map(|event| format!("{:?}", event.route)));
-    }
-}
 
 #[test]
 fn killing_an_agent_loses_no_packet_and_its_return_deletes_no_route() {
@@ -66,13 +36,7 @@ fn goes_unnoticed(programs: Programs, end: impl Fn(&mut Lab)) {
     let mut lab = Lab::start(options(), programs).unwrap_or_else(|error| panic!("{error}"));
     lab.fill_pods(2)
         .unwrap_or_else(|errors| panic!("{errors:?}"));
-    assert!(
-        lab.wait_converged()
-            .unwrap_or_else(|error| panic!("{error}"))
-            .is_some(),
-        "{:#?}",
-        lab.prove().faults
-    );
+    converged(&mut lab);
     assert!(lab.prove().faults.is_empty());
 
     let mut monitors: Vec<RouteMonitor> = lab
@@ -87,6 +51,7 @@ fn goes_unnoticed(programs: Programs, end: impl Fn(&mut Lab)) {
             .find(|pod| pod.node == node && pod.name == name)
             .expect("two pods a node")
     };
+    let stream = |from, to| Stream::between(from, to, PER_SECOND).unwrap();
     let streams = [
         stream(of("n2", "p0"), of("n3", "p0")),
         stream(of("n1", "p0"), of("n2", "p1")),
@@ -94,20 +59,16 @@ fn goes_unnoticed(programs: Programs, end: impl Fn(&mut Lab)) {
         stream(of("n1", "p0"), of("n1", "p1")),
     ];
     end(&mut lab);
-    let mut deleted = deletions(&mut monitors[0], AWAY);
+    let told =
+        |monitor: &mut RouteMonitor, time| monitor.deleted_until(Instant::now() + time).unwrap();
+    let mut deleted = told(&mut monitors[0], AWAY);
     lab.restart_agent(0)
         .unwrap_or_else(|error| panic!("{error}"));
-    assert!(
-        lab.wait_converged()
-            .unwrap_or_else(|error| panic!("{error}"))
-            .is_some(),
-        "{:#?}",
-        lab.prove().faults
-    );
-    deleted.extend(deletions(&mut monitors[0], AWAY));
+    converged(&mut lab);
+    deleted.extend(told(&mut monitors[0], AWAY));
     assert_eq!(
         deleted,
-        Vec::<String>::new(),
+        Vec::<Route>::new(),
         "routes deleted on the ended agent's node"
     );
 
@@ -118,8 +79,8 @@ fn goes_unnoticed(programs: Programs, end: impl Fn(&mut Lab)) {
     }
     for (site, monitor) in lab.topology.sites.iter().zip(&mut monitors) {
         assert_eq!(
-            deletions(monitor, Duration::ZERO),
-            Vec::<String>::new(),
+            told(monitor, Duration::ZERO),
+            Vec::<Route>::new(),
             "routes deleted on {}",
             site.name
         );

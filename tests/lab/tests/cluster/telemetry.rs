@@ -7,7 +7,7 @@ use std::time::Instant;
 use lab::{Lab, Options, wait_until};
 use serde_json::Value;
 
-use crate::{ctl, options, with_programs};
+use crate::{converged, ctl, options, with_programs};
 
 /// FELIX_PROMETHEUSMETRICSPORT's default.
 const METRICS_PORT: u16 = 9091;
@@ -46,10 +46,7 @@ fn metrics_and_status_count_what_is_there() {
             let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
             lab.fill_pods(3)
                 .unwrap_or_else(|errors| panic!("{errors:?}"));
-            let converged = lab
-                .wait_converged()
-                .unwrap_or_else(|error| panic!("{error}"));
-            assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+            converged(&mut lab);
             // Three pods, the own block's blackhole, the other node's block; one block and one session from the peer.
             let expected = [
                 ("felix_active_local_endpoints", 3),
