@@ -17,5 +17,5 @@ pub mod params;
 pub mod path;
 pub mod pool;
 pub mod selector;
-mod shape;
+pub mod shape;
 pub mod validate;

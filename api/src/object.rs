@@ -94,6 +94,13 @@ impl Object {
             .expect("resource types hold no map with keys other than text")
     }
 
+    /// Fields that mean nothing here, for what a person wrote.
+    pub fn unread(&self) -> shape::Unread {
+        let value =
+            serde_json::from_slice(&self.encode()).expect("what was written as JSON is JSON");
+        shape::unread(self.kind(), &value)
+    }
+
     /// Its kind.
     pub const fn kind(&self) -> Kind {
         match self {

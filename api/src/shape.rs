@@ -10,8 +10,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::key::Kind;
 use crate::validate::Fault;
 
+mod unread;
+
+pub use unread::{Unread, unread};
+
 /// What a field may hold.
 enum Shape {
+    /// Anything: read elsewhere, or not at all.
+    Any,
     Text,
     Bool,
     /// The text `true` or `false`, or the like without quotes.
@@ -44,6 +50,8 @@ struct Field {
 enum Need {
     Required,
     Optional,
+    /// A field of Calico's that is kept and has no effect.
+    NoEffect,
 }
 
 const fn required(name: &'static str, shape: Shape) -> Field {
@@ -59,6 +67,14 @@ const fn optional(name: &'static str, shape: Shape) -> Field {
         name,
         need: Need::Optional,
         shape,
+    }
+}
+
+const fn without_effect(name: &'static str) -> Field {
+    Field {
+        name,
+        need: Need::NoEffect,
+        shape: Shape::Any,
     }
 }
 
@@ -90,6 +106,8 @@ static IP_POOL: Shape = Shape::Record(&[
         "allowedUses",
         Shape::List(&Shape::Word(&["Workload", "Tunnel", "LoadBalancer"])),
     ),
+    without_effect("namespaceSelector"),
+    without_effect("assignmentMode"),
 ]);
 
 static NODE: Shape = Shape::Record(&[
@@ -112,6 +130,11 @@ static NODE: Shape = Shape::Record(&[
             optional("addresses", Shape::List(&Shape::Ip)),
         ])),
     ),
+    without_effect("addresses"),
+    without_effect("ipv6VXLANTunnelAddr"),
+    without_effect("orchRefs"),
+    without_effect("vxlanTunnelMACAddrV6"),
+    without_effect("wireguard"),
 ]);
 
 static BGP_CONFIGURATION: Shape = Shape::Record(&[
@@ -120,6 +143,20 @@ static BGP_CONFIGURATION: Shape = Shape::Record(&[
     optional("asNumber", Shape::AsNumber),
     optional("listenPort", U16),
     optional("nodeMeshMaxRestartTime", Shape::Text),
+    optional("nodeMeshPassword", Shape::Any),
+    optional("bindMode", Shape::Any),
+    without_effect("communities"),
+    without_effect("ignoredInterfaces"),
+    without_effect("ipv4NormalRoutePriority"),
+    without_effect("ipv6NormalRoutePriority"),
+    without_effect("localWorkloadPeeringIPV4"),
+    without_effect("localWorkloadPeeringIPV6"),
+    without_effect("prefixAdvertisements"),
+    without_effect("programClusterRoutes"),
+    without_effect("serviceClusterIPs"),
+    without_effect("serviceExternalIPs"),
+    without_effect("serviceLoadBalancerAggregation"),
+    without_effect("serviceLoadBalancerIPs"),
 ]);
 
 static BGP_PEER: Shape = Shape::Record(&[
@@ -136,6 +173,10 @@ static BGP_PEER: Shape = Shape::Record(&[
     optional("ttlSecurity", U8),
     optional("reachableBy", Shape::Text),
     optional("localASNumber", Shape::AsNumber),
+    optional("password", Shape::Any),
+    optional("reversePeering", Shape::Any),
+    optional("filters", Shape::Any),
+    optional("localWorkloadSelector", Shape::Any),
 ]);
 
 static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
@@ -149,12 +190,20 @@ static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
     optional("profiles", Shape::List(&Shape::Text)),
     optional("interfaceName", Shape::Text),
     optional("mac", Shape::Text),
+    without_effect("allowSpoofedSourcePrefixes"),
+    without_effect("ipNATs"),
+    without_effect("ipv4Gateway"),
+    without_effect("ipv6Gateway"),
+    without_effect("ports"),
+    without_effect("qosControls"),
+    without_effect("serviceAccountName"),
 ]);
 
 static IPAM_CONFIG: Shape = Shape::Record(&[
     optional("strictAffinity", Shape::Bool),
     optional("autoAllocateBlocks", Shape::Bool),
     optional("maxBlocksPerHost", U32),
+    without_effect("kubeVirtVMAddressPersistence"),
 ]);
 
 static IPAM_BLOCK: Shape = Shape::Record(&[
@@ -284,6 +333,7 @@ impl Shape {
     fn admits(&self, value: &Value) -> bool {
         let text = value.as_str();
         match self {
+            Self::Any => true,
             Self::Text => text.is_some(),
             Self::Bool => value.is_boolean(),
             Self::BoolText => value.is_boolean() || matches!(text, Some("true" | "false")),
@@ -302,6 +352,7 @@ impl Shape {
 
     fn rule(&self) -> String {
         match self {
+            Self::Any => "may be anything".to_owned(),
             Self::Text => "must be a text".to_owned(),
             Self::Bool => "must be true or false".to_owned(),
             Self::BoolText => "must be \"true\" or \"false\"".to_owned(),

@@ -15,12 +15,24 @@ pub(crate) fn each_alone(objects: &[Object]) -> anyhow::Result<()> {
         .iter()
         .flat_map(|object| {
             let key = object.key();
-            validate(object)
-                .into_iter()
-                .map(move |fault| format!("{key}: {fault}"))
+            let unknown = object.unread().unknown;
+            let broken = validate(object).into_iter().chain(unknown);
+            broken.map(move |fault| format!("{key}: {fault}"))
         })
         .collect();
     told(faults)
+}
+
+/// What is accepted and means nothing, in words.
+pub(crate) fn without_effect(objects: &[Object]) -> Vec<String> {
+    let of_one = |object: &Object| {
+        let key = object.key();
+        let fields = object.unread().without_effect;
+        fields.into_iter().map(move |field| {
+            format!("note: {key}: {field} is kept and has no effect in this version")
+        })
+    };
+    objects.iter().flat_map(of_one).collect()
 }
 
 /// Checks that concern objects together, those in the store included: pools must not overlap, and what is immutable

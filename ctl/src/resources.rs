@@ -111,9 +111,18 @@ enum Verb {
     Create,
 }
 
-async fn write(files: Files, verb: Verb) -> anyhow::Result<()> {
+/// The objects of the files, of which each is sound by itself.
+fn read_checked(files: &Files) -> anyhow::Result<Vec<Object>> {
     let objects = read_all(&files.filename, &files.namespace)?;
     check::each_alone(&objects)?;
+    for note in check::without_effect(&objects) {
+        eprintln!("{note}");
+    }
+    Ok(objects)
+}
+
+async fn write(files: Files, verb: Verb) -> anyhow::Result<()> {
+    let objects = read_checked(&files)?;
     let store = open(&files.datastore)?;
     check::against_store(&*store, &objects).await?;
     let mut report = Report::new(match verb {
@@ -136,8 +145,7 @@ async fn write(files: Files, verb: Verb) -> anyhow::Result<()> {
 
 /// `tortiectl validate`.
 pub(crate) fn validate(files: &Files) -> anyhow::Result<()> {
-    let objects = read_all(&files.filename, &files.namespace)?;
-    check::each_alone(&objects)?;
+    let objects = read_checked(files)?;
     println!("{} resource(s) are valid", objects.len());
     Ok(())
 }

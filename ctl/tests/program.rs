@@ -83,7 +83,7 @@ metadata:
 spec:
   cidr: 10.48.0.0/16
   natOutgoing: true
-  later: kept
+  assignmentMode: Manual
 ---
 apiVersion: projectcalico.org/v3
 kind: BGPPeer
@@ -100,6 +100,10 @@ fn what_is_applied_is_shown_and_deleted() {
         let applied = ctl(&["apply", "-f", "-"], MANIFEST);
         assert!(applied.status.success(), "{}", err(&applied));
         assert_eq!(out(&applied), "Successfully applied 2 resource(s)\n");
+        assert_eq!(
+            err(&applied),
+            "note: IPPool(first): spec.assignmentMode is kept and has no effect in this version\n"
+        );
 
         let peers = out(&ctl(&["get", "bgpPeer"], ""));
         let lines: Vec<&str> = peers.lines().collect();
@@ -115,7 +119,7 @@ fn what_is_applied_is_shown_and_deleted() {
         let pool: Value =
             serde_json::from_slice(&ctl(&["get", "pool", "first", "-o", "json"], "").stdout)
                 .unwrap();
-        assert_eq!(pool["spec"]["later"], "kept", "{pool}");
+        assert_eq!(pool["spec"]["assignmentMode"], "Manual", "{pool}");
         assert!(pool["metadata"]["resourceVersion"].is_string(), "{pool}");
 
         // What `get` prints can be applied again.
@@ -164,6 +168,10 @@ fn every_wrong_field_of_a_pool_is_named_with_its_value_and_rule() {
     with_store("fields", |ctl| {
         for (spec, words) in [
             ("cidr: 10.1.0.0/99", ["spec.cidr", "10.1.0.0/99"].as_slice()),
+            (
+                "cidr: 10.1.0.0/16, blocksize: 26, vxlan: true",
+                &["spec.blocksize", "blockSize is", "spec.vxlan", "vxlanMode"],
+            ),
             (
                 "cidr: 10.1.0.0/16, blockSize: 33",
                 &["spec.blockSize", "33", "20 to 32"],

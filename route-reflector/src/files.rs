@@ -64,8 +64,14 @@ impl Content {
             ));
             return;
         }
-        if let Err(why) = &object {
-            self.faults.push(format!("{place}: {key}: {why}"));
+        match &object {
+            Err(why) => self.faults.push(format!("{place}: {key}: {why}")),
+            // What is known of the object counts all the same: a field of a later version ends no session.
+            Ok(object) => {
+                let unknown = object.unread().unknown.into_iter();
+                self.faults
+                    .extend(unknown.map(|fault| format!("{place}: {key}: {fault}")));
+            }
         }
         let place = place.to_owned();
         self.objects.insert(key, Found { place, object });
@@ -217,6 +223,21 @@ kind: BGPPeer
 metadata: {name: clients}
 spec: {peerIP: 10.0.0.1, asNumber: 64512}
 ";
+
+    #[test]
+    fn an_unknown_field_is_told_and_the_object_counts() {
+        let text = REFLECTOR.replace("asNumber", "ttlSecurty: 1, asNumber");
+        let content = content(&[("a.yaml", &text)]);
+        assert_eq!(content.faults.len(), 1, "{:?}", content.faults);
+        let named =
+            "a.yaml, document 2: BGPPeer(clients): spec.ttlSecurty = 1: is not a field; allowed: ";
+        assert!(
+            content.faults[0].starts_with(named),
+            "{}",
+            content.faults[0]
+        );
+        assert_eq!(content.objects.len(), 2);
+    }
 
     #[test]
     fn every_document_and_list_item_is_an_object() {
