@@ -4,12 +4,14 @@
 //!  UPDATE ─► Adj-RIB-In ─► decision ─► Loc-RIB ─► Adj-RIB-Out, one per group of peers ─► UPDATE
 //!            (paths of a prefix, table.rs)   └──► changes for poll_route      (group.rs)
 //! ```
-//! Attribute sets are interned, prefixes have dense ids: a path is three small numbers, an Adj-RIB-Out entry two.
+//! Attribute sets are interned, prefixes have dense ids: a path is three small numbers, an Adj-RIB-Out entry two:
+//! what was sent is not kept, since it can be made again of the best route.
 
 pub(crate) mod decision;
 pub(crate) mod export;
 pub(crate) mod group;
 pub(crate) mod intern;
+pub(crate) mod packed;
 pub(crate) mod policy;
 pub(crate) mod source;
 pub(crate) mod table;

@@ -22,11 +22,13 @@ pub(crate) enum NotFor {
     Community,
     /// There is no own address of its family to name as next hop.
     NoNextHop,
+    /// The export policy says no.
+    Policy,
 }
 
-/// The attributes to send.
+/// Turns attributes into those to send.
 pub(crate) fn export(
-    attributes: &PathAttributes,
+    mut attributes: PathAttributes,
     from: SourceId,
     source: &Source,
     to: &GroupKey,
@@ -45,12 +47,12 @@ pub(crate) fn export(
             return Err(NotFor::Community);
         }
     }
-    let mut sent = attributes.clone();
-    sent.next_hop = Some(next_hop(attributes, to)?);
+    attributes.next_hop = Some(next_hop(&attributes, to)?);
+    let sent = &mut attributes;
     match to.kind {
         PeerKind::Ibgp => {
             if !own && source.kind == PeerKind::Ibgp {
-                reflect(&mut sent, source, to)?;
+                reflect(sent, source, to)?;
             }
             sent.local_pref.get_or_insert(LOCAL_PREF_DEFAULT);
         }
@@ -71,7 +73,7 @@ pub(crate) fn export(
             }
         }
     }
-    Ok(sent)
+    Ok(attributes)
 }
 
 fn next_hop(attributes: &PathAttributes, to: &GroupKey) -> Result<NextHop, NotFor> {
@@ -178,12 +180,7 @@ mod tests {
     fn ebgp_to_ibgp_keeps_med_and_next_hop_and_gets_a_local_pref() {
         let mut attributes = learned();
         attributes.local_pref = None;
-        let sent = export(
-            &attributes,
-            PEER,
-            &from(PeerKind::Ebgp),
-            &to(PeerKind::Ibgp),
-        );
+        let sent = export(attributes, PEER, &from(PeerKind::Ebgp), &to(PeerKind::Ibgp));
         let sent = sent.expect("sent");
         assert_eq!(sent.local_pref, Some(100));
         assert_eq!(sent.med, Some(5));
@@ -196,12 +193,7 @@ mod tests {
         let mut attributes = learned();
         attributes.originator_id = Some(RouterId(FAR));
         attributes.cluster_list = vec![FAR].into();
-        let sent = export(
-            &attributes,
-            PEER,
-            &from(PeerKind::Ibgp),
-            &to(PeerKind::Ebgp),
-        );
+        let sent = export(attributes, PEER, &from(PeerKind::Ibgp), &to(PeerKind::Ebgp));
         let sent = sent.expect("sent");
         let path: Vec<Asn> = sent.as_path.asns().collect();
         assert_eq!(path, vec![Asn(65000), Asn(65001)]);
@@ -217,14 +209,14 @@ mod tests {
     fn reflection_adds_originator_once_and_own_cluster_in_front() {
         let mut client = from(PeerKind::Ibgp);
         client.client = true;
-        let sent = export(&learned(), PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
+        let sent = export(learned(), PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
         assert_eq!(sent.originator_id, Some(RouterId(FAR)));
         assert_eq!(*sent.cluster_list, [Ipv4Addr::new(7, 7, 7, 7)]);
         let first = RouterId(Ipv4Addr::new(3, 3, 3, 3));
         let mut reflected = learned();
         reflected.originator_id = Some(first);
         reflected.cluster_list = vec![FAR].into();
-        let sent = export(&reflected, PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
+        let sent = export(reflected, PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
         assert_eq!(sent.originator_id, Some(first));
         assert_eq!(*sent.cluster_list, [Ipv4Addr::new(7, 7, 7, 7), FAR]);
     }
@@ -232,11 +224,11 @@ mod tests {
     #[test]
     fn clients_hear_of_all_and_others_of_clients_only() {
         let plain = from(PeerKind::Ibgp);
-        let refused = export(&learned(), PEER, &plain, &to(PeerKind::Ibgp));
+        let refused = export(learned(), PEER, &plain, &to(PeerKind::Ibgp));
         assert_eq!(refused, Err(NotFor::Ibgp));
         let mut to_client = to(PeerKind::Ibgp);
         to_client.client = true;
-        assert!(export(&learned(), PEER, &plain, &to_client).is_ok());
+        assert!(export(learned(), PEER, &plain, &to_client).is_ok());
     }
 
     #[test]
@@ -244,7 +236,7 @@ mod tests {
         let verdict = |community, kind| {
             let mut attributes = learned();
             attributes.communities = vec![community].into();
-            export(&attributes, PEER, &from(PeerKind::Ebgp), &to(kind)).map(|_| ())
+            export(attributes, PEER, &from(PeerKind::Ebgp), &to(kind)).map(|_| ())
         };
         let barred = Err(NotFor::Community);
         assert_eq!(verdict(Community::NO_ADVERTISE, PeerKind::Ibgp), barred);
@@ -261,7 +253,7 @@ mod tests {
         let own = from(PeerKind::Ibgp);
         let sent = |next_hop, to: &GroupKey| {
             let attributes = own_attributes(next_hop);
-            export(&attributes, SourceId::OWN, &own, to).map(|sent| sent.next_hop)
+            export(attributes, SourceId::OWN, &own, to).map(|sent| sent.next_hop)
         };
         let far = Some(NextHop::V4(FAR));
         assert_eq!(sent(None, &to(PeerKind::Ibgp)), Ok(Some(NextHop::V4(SELF))));

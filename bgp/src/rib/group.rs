@@ -72,6 +72,8 @@ pub(crate) struct Group {
     withheld: Vec<Withheld>,
 }
 
+/// What was sent, by the route that it was made of: made again, it is the same, for as long as the prefix is not among the
+/// changed ones its route is the best one still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sent {
     attributes: AttributesId,
@@ -221,13 +223,9 @@ impl Group {
             owed.extend(prefixes_in(&chunk.bytes[read..], &self.key));
         }
         for index in 0..self.sent.len().max(to.sent.len()) {
-            let seen = |group: &Self| {
-                let sent = group.sent.get(index).copied().flatten();
-                sent.filter(|sent| sent.source != peer)
-                    .map(|sent| sent.attributes)
-            };
-            if seen(self) != seen(to) {
-                let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
+            let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
+            let is_changed = self.is_dirty.get(index) == Some(&true);
+            if is_changed || self.told(table, peer, id) != to.told(table, peer, id) {
                 owed.insert(table.prefix(id));
             }
         }

@@ -1,26 +1,27 @@
-//! Values kept once each, called by dense counted ids.
+//! Octets kept once each, called by dense counted ids.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-/// Values of `T`, each stored once, with reference counts kept by the caller.
+/// Runs of octets, each stored once, with reference counts kept by the caller.
 ///
 /// A dense id costs 4 bytes where a counted pointer costs 8, and comparing two values is comparing two numbers.
 #[derive(Debug)]
-pub(crate) struct Interner<T> {
-    slots: Vec<Slot<T>>,
+pub(crate) struct Interner {
+    slots: Vec<Slot>,
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: FixedState,
 }
 
+/// Free exactly when nothing refers to it.
 #[derive(Debug)]
-struct Slot<T> {
-    value: Option<T>,
+struct Slot {
+    octets: Box<[u8]>,
     references: u32,
-    /// Of the value, so that it is hashed once in its life. It lies in the room that alignment leaves.
+    /// Of the octets, so that they are hashed once in their life.
     hash: u32,
 }
 
@@ -29,7 +30,7 @@ const fn spread(hash: u32) -> u64 {
     (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-impl<T: Hash + Eq> Interner<T> {
+impl Interner {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             slots: Vec::new(),
@@ -39,22 +40,22 @@ impl<T: Hash + Eq> Interner<T> {
         }
     }
 
-    /// The id of `value`, with one more reference to it, and whether it was not there before.
-    pub(crate) fn acquire(&mut self, value: T) -> (u32, bool) {
-        let [a, b, c, d, ..] = self.hasher.hash_one(&value).to_le_bytes();
+    /// The id of `octets`, with one more reference to it, and whether they were not there before.
+    pub(crate) fn acquire(&mut self, octets: &[u8]) -> (u32, bool) {
+        let [a, b, c, d, ..] = self.hasher.hash_one(octets).to_le_bytes();
         let short = u32::from_le_bytes([a, b, c, d]);
         let hash = spread(short);
         let slots = &self.slots;
         let same = |id: &u32| {
             let slot = &slots[*id as usize];
-            slot.hash == short && slot.value.as_ref() == Some(&value)
+            slot.hash == short && *slot.octets == *octets
         };
         if let Some(id) = self.index.find(hash, same).copied() {
             self.slots[id as usize].references += 1;
             return (id, false);
         }
         let slot = Slot {
-            value: Some(value),
+            octets: octets.into(),
             references: 1,
             hash: short,
         };
@@ -77,37 +78,36 @@ impl<T: Hash + Eq> Interner<T> {
     /// One more reference to an id that has some.
     pub(crate) fn retain(&mut self, id: u32) {
         let slot = &mut self.slots[id as usize];
-        assert!(slot.value.is_some(), "id {id} is free");
+        assert!(slot.references > 0, "id {id} is free");
         slot.references += 1;
     }
 
-    /// One reference less; the value goes with the last one, and is returned then.
-    pub(crate) fn release(&mut self, id: u32) -> Option<T> {
+    /// One reference less; the octets go with the last one, and are returned then.
+    pub(crate) fn release(&mut self, id: u32) -> Option<Box<[u8]>> {
         let slot = &mut self.slots[id as usize];
         assert!(slot.references > 0, "id {id} is free");
         slot.references -= 1;
         if slot.references > 0 {
             return None;
         }
-        let value = slot.value.take().expect("a referenced slot has a value");
+        let octets = std::mem::take(&mut slot.octets);
         let hash = spread(slot.hash);
         self.index
             .find_entry(hash, |other| *other == id)
-            .expect("a referenced value is indexed")
+            .expect("what is referred to is indexed")
             .remove();
         self.free.push(id);
-        Some(value)
+        Some(octets)
     }
 
-    /// The value of an id that has references.
-    pub(crate) fn value(&self, id: u32) -> &T {
-        self.slots[id as usize]
-            .value
-            .as_ref()
-            .expect("an id in use has a value")
+    /// The octets of an id that has references.
+    pub(crate) fn octets(&self, id: u32) -> &[u8] {
+        let slot = &self.slots[id as usize];
+        assert!(slot.references > 0, "id {id} is free");
+        &slot.octets
     }
 
-    /// Number of values.
+    /// Number of different runs of octets.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.index.len()
@@ -119,28 +119,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_values_share_an_id_and_go_with_the_last_reference() {
+    fn equal_octets_share_an_id_and_go_with_the_last_reference() {
         let mut interner = Interner::new(7);
-        let (a, is_new) = interner.acquire("a".to_owned());
+        let (a, is_new) = interner.acquire(b"a");
         assert!(is_new);
-        let (b, _) = interner.acquire("b".to_owned());
-        assert_eq!(interner.acquire("a".to_owned()), (a, false));
+        let (b, _) = interner.acquire(b"b");
+        assert_eq!(interner.acquire(b"a"), (a, false));
         assert_ne!(a, b);
         assert_eq!(interner.release(a), None);
-        assert_eq!(interner.value(a), "a");
-        assert_eq!(interner.release(a), Some("a".to_owned()));
+        assert_eq!(interner.octets(a), b"a");
+        assert_eq!(interner.release(a).as_deref(), Some(&b"a"[..]));
         assert_eq!(interner.len(), 1);
-        let (c, _) = interner.acquire("c".to_owned());
+        let (c, _) = interner.acquire(b"c");
         assert_eq!(c, a, "ids stay dense");
-        assert_eq!(interner.value(c), "c");
+        assert_eq!(interner.octets(c), b"c");
     }
 
     #[test]
     fn many_values_are_found_again_after_growth() {
         let mut interner = Interner::new(1);
-        let ids: Vec<u32> = (0..1000u32).map(|n| interner.acquire(n).0).collect();
-        for (n, id) in (0..1000u32).zip(&ids) {
-            assert_eq!(interner.acquire(n).0, *id);
+        let values = (0..1000u32).map(u32::to_be_bytes);
+        let ids: Vec<u32> = values.clone().map(|n| interner.acquire(&n).0).collect();
+        for (n, id) in values.zip(&ids) {
+            assert_eq!(interner.acquire(&n).0, *id);
         }
     }
 }

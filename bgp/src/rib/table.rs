@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -15,10 +16,11 @@ use smallvec::SmallVec;
 use crate::event::RouteRefusal;
 use crate::rib::export::family_of;
 use crate::rib::intern::Interner;
+use crate::rib::packed::{self, PackedAttributes};
 use crate::rib::source::{Source, SourceId};
 use crate::status::DecisionStep;
 use crate::types::{AfiSafi, RouterId};
-use crate::wire::attr::PathAttributes;
+use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::PeerKind;
 
 mod adj_rib_in;
@@ -37,9 +39,20 @@ impl PrefixId {
     }
 }
 
-/// A dense number for an attribute set in use.
+/// A dense number for an attribute set in use, one more than the interner's: so an option of it takes no more room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AttributesId(u32);
+pub(crate) struct AttributesId(NonZeroU32);
+
+impl AttributesId {
+    fn new(interned: u32) -> Self {
+        let number = interned.checked_add(1).and_then(NonZeroU32::new);
+        Self(number.expect("memory ends before ids do"))
+    }
+
+    const fn interned(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// One peer's route to a prefix.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +102,9 @@ pub(crate) struct Table {
     hasher: FixedState,
     entries: Vec<Entry>,
     free: Vec<PrefixId>,
-    attributes: Interner<PathAttributes>,
+    attributes: Interner,
+    /// Where a set is packed before it is known whether it is new.
+    scratch: Vec<u8>,
     sources: Vec<Option<Source>>,
     undecided: VecDeque<PrefixId>,
     unreported: VecDeque<PrefixId>,
@@ -119,6 +134,7 @@ impl Table {
             entries: Vec::new(),
             free: Vec::new(),
             attributes: Interner::new(seed),
+            scratch: Vec::new(),
             sources: vec![Some(own)],
             undecided: VecDeque::new(),
             unreported: VecDeque::new(),
@@ -162,29 +178,34 @@ impl Table {
     // Attribute sets
 
     /// Interns a set, with one reference for the caller.
-    pub(crate) fn acquire(&mut self, attributes: PathAttributes) -> AttributesId {
-        let next_hop = attributes.next_hop;
-        let (id, is_new) = self.attributes.acquire(attributes);
-        if is_new && let Some(next_hop) = next_hop {
+    pub(crate) fn acquire(&mut self, attributes: &PathAttributes) -> AttributesId {
+        self.scratch.clear();
+        packed::pack(attributes, &mut self.scratch);
+        let (id, is_new) = self.attributes.acquire(&self.scratch);
+        if is_new && let Some(next_hop) = attributes.next_hop {
             self.next_hops.named(next_hop.address());
         }
-        AttributesId(id)
+        AttributesId::new(id)
     }
 
     pub(crate) fn retain(&mut self, id: AttributesId) {
-        self.attributes.retain(id.0);
+        self.attributes.retain(id.interned());
     }
 
     pub(crate) fn release(&mut self, id: AttributesId) {
-        if let Some(gone) = self.attributes.release(id.0)
-            && let Some(next_hop) = gone.next_hop
+        if let Some(gone) = self.attributes.release(id.interned())
+            && let Some(next_hop) = packed::next_hop(&gone)
         {
             self.next_hops.unnamed(next_hop.address());
         }
     }
 
-    pub(crate) fn attributes(&self, id: AttributesId) -> &PathAttributes {
-        self.attributes.value(id.0)
+    pub(crate) fn attributes(&self, id: AttributesId) -> PackedAttributes<'_> {
+        PackedAttributes::new(self.attributes.octets(id.interned()))
+    }
+
+    fn next_hop(&self, id: AttributesId) -> Option<NextHop> {
+        packed::next_hop(self.attributes.octets(id.interned()))
     }
 
     /// Number of attribute sets in use.

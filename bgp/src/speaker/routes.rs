@@ -94,10 +94,11 @@ impl Speaker {
         for prefix in update.unreach.iter().flatten() {
             self.rib.table.withdraw(prefix, id);
         }
-        if let Some(attributes) = update.attributes {
+        if let Some(mut attributes) = update.attributes {
             for reach in &update.reach {
                 if !self.slots[&id].disabled.contains(&reach.nlri.family()) {
-                    self.announce(id, &judge, reach, attributes.clone());
+                    attributes.next_hop = Some(reach.next_hop);
+                    self.announce(id, &judge, reach, &attributes);
                 }
             }
         }
@@ -107,15 +108,15 @@ impl Speaker {
         }
     }
 
+    /// `attributes` have the next hop of `reach`.
     fn announce(
         &mut self,
         id: SourceId,
         judge: &Judge,
         reach: &Reach,
-        mut attributes: PathAttributes,
+        attributes: &PathAttributes,
     ) {
-        attributes.next_hop = Some(reach.next_hop);
-        let refusal = judge.judge(&attributes).or(judge.policy_missing);
+        let refusal = judge.judge(attributes).or(judge.policy_missing);
         let peer = &self.slots[&id].peer;
         let policy = &peer.config.import;
         if refusal.is_none() && !policy.terms.is_empty() {
@@ -139,16 +140,16 @@ impl Speaker {
     }
 
     /// Each set of edits is made and interned once for all routes of an UPDATE.
-    fn announce_by_terms(&mut self, id: SourceId, reach: &Reach, attributes: PathAttributes) {
+    fn announce_by_terms(&mut self, id: SourceId, reach: &Reach, attributes: &PathAttributes) {
         let policy = &self.slots[&id].peer.config.import;
         let table = &mut self.rib.table;
-        let received = table.acquire(attributes.clone());
+        let received = table.acquire(attributes);
         let source = table.route_source(id);
         let mut edited: BTreeMap<Applied, AttributesId> = BTreeMap::new();
         for prefix in &reach.nlri {
             let subject = Subject {
                 prefix,
-                attributes: &attributes,
+                attributes,
                 source,
                 peer: table.source(id).peer.as_ref(),
             };
@@ -161,7 +162,7 @@ impl Speaker {
                     let made = *edited.entry(applied).or_insert_with_key(|applied| {
                         let mut made = attributes.clone();
                         edit(&policy.terms, applied, &mut made);
-                        table.acquire(made)
+                        table.acquire(&made)
                     });
                     table.announce_edited(prefix, id, made, received);
                 }
@@ -179,7 +180,7 @@ impl Speaker {
                     .next_hop
                     .map(NextHop::from)
                     .filter(|next_hop| next_hop.family() == family_of(prefix));
-                let attributes = self.rib.table.acquire(own_attributes(next_hop));
+                let attributes = self.rib.table.acquire(&own_attributes(next_hop));
                 self.rib
                     .table
                     .announce(prefix, SourceId::OWN, attributes, None);

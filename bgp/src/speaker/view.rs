@@ -86,7 +86,7 @@ impl Speaker {
     fn path_status(&self, explained: &Explained) -> PathStatus {
         let path = &explained.path;
         let table = &self.rib.table;
-        let attributes = table.attributes(path.attributes);
+        let attributes = table.attributes(path.attributes).unpack();
         let source = table.source(path.source);
         let deferred = source.deferred;
         let standing = match (path.refusal, explained.lost) {

@@ -1,8 +1,10 @@
 //! From prefixes to UPDATEs: the changed ones for everybody, all or some for one member.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use smallvec::{SmallVec, smallvec};
 
 use crate::event::ExportRefusal;
 use crate::policy::{Applied, Subject, edit};
@@ -11,9 +13,25 @@ use crate::rib::group::{Audience, Chunk, Group, GroupKey, Part, SLICE, Sent, Wal
 use crate::rib::policy::{decide, permits};
 use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, PrefixId, Table};
-use crate::wire::attr::{NextHop, PathAttributes};
+use crate::wire::attr::PathAttributes;
 use crate::wire::refresh::RefreshKind;
-use crate::wire::update::encode::{MessageLimit, encode_attributes, write_reach, write_unreach};
+use crate::wire::update::encode::{MessageLimit, append_attributes, write_reach, write_unreach};
+
+/// A best route: its attributes as received, who sent it, of what.
+type Route = (AttributesId, SourceId, PrefixId);
+
+/// A chunk in the making.
+#[derive(Default)]
+struct Packing {
+    chunk: Chunk,
+    withdrawn: Vec<(Audience, PrefixId)>,
+    /// Prefixes of the present run whose members are to be told.
+    changed: Vec<PrefixId>,
+    /// Attributes of the present run, encoded.
+    encoded: Vec<u8>,
+    /// An attribute set that the present run's was compared with, and whether it looks the same.
+    compared: Option<(AttributesId, bool)>,
+}
 
 impl Group {
     /// Packs all that changed.
@@ -46,17 +64,20 @@ impl Group {
             }
         }
         reach.sort_unstable();
-        let mut chunk = Chunk {
-            readers: self.members.len(),
-            ..Chunk::default()
-        };
-        let mut withdrawn: Vec<(Audience, PrefixId)> = Vec::new();
+        let mut packing = Packing::default();
         for run in reach.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            self.pack_run(table, run, &mut chunk, &mut withdrawn);
+            for treatment in treat(&self.key, table, run) {
+                self.pack_treated(table, &treatment, &mut packing);
+            }
         }
         for id in &unreach {
-            self.forget(table, *id, &mut withdrawn);
+            self.forget(table, *id, &mut packing);
         }
+        let Packing {
+            mut chunk,
+            mut withdrawn,
+            ..
+        } = packing;
         withdrawn.sort_unstable();
         for run in withdrawn.chunk_by(|a, b| a.0 == b.0) {
             let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id));
@@ -73,122 +94,66 @@ impl Group {
         reach.iter().for_each(|(_, _, id)| table.unhold(*id));
         unreach.iter().for_each(|id| table.unhold(*id));
         if !chunk.bytes.is_empty() {
+            chunk.readers = self.members.len();
             self.log_octets += chunk.bytes.len();
             self.log.push_back(chunk);
             self.trim_log();
         }
     }
 
-    /// Prefixes that share one attribute set and one source.
-    fn pack_run(
+    fn pack_treated(
         &mut self,
         table: &mut Table,
-        run: &[(AttributesId, SourceId, PrefixId)],
-        chunk: &mut Chunk,
-        withdrawn: &mut Vec<(Audience, PrefixId)>,
+        treatment: &Treatment<'_>,
+        packing: &mut Packing,
     ) {
-        let (attributes, source, _) = run[0];
-        let exported = export(
-            table.attributes(attributes),
-            source,
-            table.source(source),
-            &self.key,
-        );
-        let exported = match exported {
-            Ok(exported) => exported,
+        let run = &treatment.run;
+        match &treatment.sent {
+            Ok(exported) => self.pack_same(table, exported, run, packing),
             Err(reason) => {
-                for (_, _, id) in run {
-                    if reason == NotFor::NoNextHop {
+                for (_, _, id) in run.iter() {
+                    if *reason == NotFor::NoNextHop {
                         self.withhold(table.prefix(*id), ExportRefusal::NoNextHop);
                     }
-                    self.forget(table, *id, withdrawn);
+                    self.forget(table, *id, packing);
                 }
-                return;
             }
-        };
-        if self.key.policy.terms.is_empty() {
-            self.pack_same(table, exported, run, chunk, withdrawn);
-        } else {
-            self.pack_by_terms(table, &exported, run, chunk, withdrawn);
         }
     }
 
-    /// As [`Self::pack_run`], with a verdict and edits for each prefix.
-    fn pack_by_terms(
-        &mut self,
-        table: &mut Table,
-        exported: &PathAttributes,
-        run: &[(AttributesId, SourceId, PrefixId)],
-        chunk: &mut Chunk,
-        withdrawn: &mut Vec<(Audience, PrefixId)>,
-    ) {
-        let mut alike: BTreeMap<Applied, Vec<(AttributesId, SourceId, PrefixId)>> = BTreeMap::new();
-        for member in run {
-            let (attributes, source, id) = *member;
-            let prefix = table.prefix(id);
-            let subject = Subject {
-                prefix,
-                attributes: table.attributes(attributes),
-                source: table.route_source(source),
-                peer: table.source(source).peer.as_ref(),
-            };
-            match decide(&self.key.policy, &subject) {
-                Some(applied) => alike.entry(applied).or_default().push(*member),
-                None => self.forget(table, id, withdrawn),
-            }
-        }
-        for (applied, run) in alike {
-            let mut edited = exported.clone();
-            edit(&self.key.policy.terms, &applied, &mut edited);
-            self.pack_same(table, edited, &run, chunk, withdrawn);
-        }
-    }
-
-    /// Prefixes that are sent with the same attributes.
+    /// Prefixes of one attribute set and source that are sent with the same attributes.
     fn pack_same(
         &mut self,
         table: &mut Table,
-        exported: PathAttributes,
-        run: &[(AttributesId, SourceId, PrefixId)],
-        chunk: &mut Chunk,
-        withdrawn: &mut Vec<(Audience, PrefixId)>,
+        exported: &PathAttributes,
+        run: &[Route],
+        packing: &mut Packing,
     ) {
-        let Some((_, source, _)) = run.first().copied() else {
+        let Some((attributes, source, _)) = run.first().copied() else {
             return;
         };
-        let next_hop = exported.next_hop.expect("export sets the next hop");
-        let encoded = encode_attributes(&exported, self.key.width);
-        let new = Sent {
-            attributes: table.acquire(exported),
-            source,
-        };
+        let new = Sent { attributes, source };
         let from_member = self.members.contains_key(&source);
-        let mut changed = Vec::with_capacity(run.len());
+        packing.changed.clear();
+        packing.compared = None;
         for (_, _, id) in run {
-            if self.note_sent(table, *id, new, from_member, withdrawn) {
-                changed.push(*id);
+            if self.note_sent(table, *id, new, exported, packing) {
+                packing.changed.push(*id);
             }
         }
-        table.release(new.attributes);
-        let start = chunk.bytes.len();
-        if write_all(
-            &mut chunk.bytes,
-            table,
-            &encoded,
-            &next_hop,
-            &changed,
-            self.key.limit,
-        ) {
-            chunk.close_part(if from_member {
+        if packing.changed.is_empty() {
+            return;
+        }
+        if packing.write(table, exported, &self.key) {
+            packing.chunk.close_part(if from_member {
                 Audience::Except(source)
             } else {
                 Audience::All
             });
         } else {
-            chunk.bytes.truncate(start);
-            for id in changed {
+            for id in std::mem::take(&mut packing.changed) {
                 self.withhold(table.prefix(id), ExportRefusal::TooLong);
-                self.forget(table, id, withdrawn);
+                self.forget(table, id, packing);
             }
         }
     }
@@ -199,39 +164,88 @@ impl Group {
         table: &mut Table,
         id: PrefixId,
         new: Sent,
-        from_member: bool,
-        withdrawn: &mut Vec<(Audience, PrefixId)>,
+        exported: &PathAttributes,
+        packing: &mut Packing,
     ) -> bool {
         let old = self.sent[id.index()];
         if old == Some(new) {
             return false;
         }
+        let same = old.is_some_and(|old| self.looks_same(table, id, old, new, exported, packing));
         table.retain(new.attributes);
         match old {
             Some(old) => {
                 table.release(old.attributes);
-                if from_member && old.source != new.source {
-                    withdrawn.push((Audience::Only(new.source), id));
+                if old.source != new.source && self.members.contains_key(&new.source) {
+                    packing.withdrawn.push((Audience::Only(new.source), id));
                 }
             }
             None => table.hold(id),
         }
         self.sent[id.index()] = Some(new);
-        true
+        !same
+    }
+
+    /// Another attribute set of the same source that makes no difference to this group.
+    fn looks_same(
+        &self,
+        table: &Table,
+        id: PrefixId,
+        old: Sent,
+        new: Sent,
+        exported: &PathAttributes,
+        packing: &mut Packing,
+    ) -> bool {
+        if old.source != new.source {
+            return false;
+        }
+        let by_terms = !self.key.policy.terms.is_empty();
+        let (before, after) = (
+            table.attributes(old.attributes),
+            table.attributes(new.attributes),
+        );
+        if !by_terms && before.differs_for_every_peer(&after) {
+            return false;
+        }
+        if let Some((compared, same)) = packing.compared
+            && compared == old.attributes
+            && !by_terms
+        {
+            return same;
+        }
+        let same = self.made_of(table, id, old).as_ref() == Some(exported);
+        packing.compared = Some((old.attributes, same));
+        same
+    }
+
+    /// What a route looks like to this group.
+    fn made_of(&self, table: &Table, id: PrefixId, sent: Sent) -> Option<PathAttributes> {
+        let route = [(sent.attributes, sent.source, id)];
+        let treatments = treat(&self.key, table, &route);
+        let mut made = treatments
+            .into_iter()
+            .filter_map(|treated| treated.sent.ok());
+        made.next()
+    }
+
+    /// What a member that has read everything was told of a prefix that has not changed since.
+    pub(super) fn told(
+        &self,
+        table: &Table,
+        peer: SourceId,
+        id: PrefixId,
+    ) -> Option<PathAttributes> {
+        let sent = self.sent.get(id.index()).copied().flatten()?;
+        (sent.source != peer).then(|| self.made_of(table, id, sent))?
     }
 
     fn withhold(&mut self, prefix: IpNet, reason: ExportRefusal) {
         self.withheld.push(Withheld { prefix, reason });
     }
 
-    fn forget(
-        &mut self,
-        table: &mut Table,
-        id: PrefixId,
-        withdrawn: &mut Vec<(Audience, PrefixId)>,
-    ) {
+    fn forget(&mut self, table: &mut Table, id: PrefixId, packing: &mut Packing) {
         if let Some(old) = self.sent[id.index()].take() {
-            withdrawn.push((Audience::Except(old.source), id));
+            packing.withdrawn.push((Audience::Except(old.source), id));
             table.release(old.attributes);
             // The caller's set of changed prefixes names the id, so it is not freed here.
             table.unhold(id);
@@ -251,7 +265,7 @@ impl Group {
             };
             let sent = table.find(prefix).and_then(|id| {
                 let sent = self.sent.get(id.index()).copied().flatten()?;
-                (sent.source != peer).then_some((sent.attributes, id))
+                (sent.source != peer).then_some((sent.attributes, sent.source, id))
             });
             match sent {
                 Some(entry) => reach.push(entry),
@@ -277,7 +291,7 @@ impl Group {
                 && sent.source != peer
             {
                 let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
-                reach.push((sent.attributes, id));
+                reach.push((sent.attributes, sent.source, id));
             }
         }
         let mut bytes = Vec::new();
@@ -303,36 +317,111 @@ impl Chunk {
     }
 }
 
-/// Announces prefixes with what was sent of them last, sorted by attribute set.
-fn write_state(
-    out: &mut Vec<u8>,
-    table: &Table,
-    mut reach: Vec<(AttributesId, PrefixId)>,
-    key: &GroupKey,
-) {
-    reach.sort_unstable();
-    for run in reach.chunk_by(|a, b| a.0 == b.0) {
-        let attributes = table.attributes(run[0].0);
-        let encoded = encode_attributes(attributes, key.width);
-        let next_hop = attributes.next_hop.expect("export sets the next hop");
-        let ids: Vec<PrefixId> = run.iter().map(|(_, id)| *id).collect();
-        let fits = write_all(out, table, &encoded, &next_hop, &ids, key.limit);
-        assert!(fits, "what was packed once fits again");
+impl Packing {
+    /// Writes as many messages as the changed prefixes take; nothing, and false, when not even one prefix fits.
+    fn write(&mut self, table: &Table, exported: &PathAttributes, key: &GroupKey) -> bool {
+        self.encoded.clear();
+        append_attributes(exported, key.width, &mut self.encoded);
+        let prefixes = self.changed.iter().map(|id| table.prefix(*id));
+        write_all(
+            &mut self.chunk.bytes,
+            &self.encoded,
+            exported,
+            prefixes,
+            key.limit,
+        )
     }
 }
 
-/// Writes as many messages as the prefixes take; false when not even one prefix fits.
+/// What a group makes of routes.
+struct Treatment<'a> {
+    run: Cow<'a, [Route]>,
+    sent: Result<PathAttributes, NotFor>,
+}
+
+/// What a group makes of routes that share their attributes and their source and pass its filter of prefixes.
+fn treat<'a>(key: &GroupKey, table: &Table, run: &'a [Route]) -> SmallVec<[Treatment<'a>; 1]> {
+    let Some((attributes, source, _)) = run.first().copied() else {
+        return SmallVec::new();
+    };
+    let received = table.attributes(attributes).unpack();
+    if key.policy.terms.is_empty() {
+        let sent = export(received, source, table.source(source), key);
+        let run = Cow::Borrowed(run);
+        return smallvec![Treatment { run, sent }];
+    }
+    let (mut alike, barred) = judge_each(key, table, &received, run);
+    let exported = export(received, source, table.source(source), key);
+    let edited = |(applied, run): (Applied, Vec<Route>)| {
+        let mut sent = exported.clone();
+        if let Ok(sent) = &mut sent {
+            edit(&key.policy.terms, &applied, sent);
+        }
+        let run = Cow::Owned(run);
+        Treatment { run, sent }
+    };
+    let mut treatments: SmallVec<[Treatment<'a>; 1]> =
+        std::mem::take(&mut alike).into_iter().map(edited).collect();
+    treatments.push(Treatment {
+        run: Cow::Owned(barred),
+        sent: Err(NotFor::Policy),
+    });
+    treatments
+}
+
+/// The routes by the terms whose edits they get, and those that a term or the filter holds back.
+fn judge_each(
+    key: &GroupKey,
+    table: &Table,
+    received: &PathAttributes,
+    run: &[Route],
+) -> (BTreeMap<Applied, Vec<Route>>, Vec<Route>) {
+    let mut alike: BTreeMap<Applied, Vec<Route>> = BTreeMap::new();
+    let mut barred = Vec::new();
+    for route in run {
+        let (_, source, id) = *route;
+        let subject = Subject {
+            prefix: table.prefix(id),
+            attributes: received,
+            source: table.route_source(source),
+            peer: table.source(source).peer.as_ref(),
+        };
+        match decide(&key.policy, &subject) {
+            Some(applied) => alike.entry(applied).or_default().push(*route),
+            None => barred.push(*route),
+        }
+    }
+    (alike, barred)
+}
+
+/// Announces what was sent last of these prefixes.
+fn write_state(out: &mut Vec<u8>, table: &Table, mut reach: Vec<Route>, key: &GroupKey) {
+    reach.sort_unstable();
+    let mut encoded = Vec::new();
+    for run in reach.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        for treatment in treat(key, table, run) {
+            if let Ok(exported) = &treatment.sent {
+                encoded.clear();
+                append_attributes(exported, key.width, &mut encoded);
+                let prefixes = treatment.run.iter().map(|(_, _, id)| table.prefix(*id));
+                let fits = write_all(out, &encoded, exported, prefixes, key.limit);
+                assert!(fits, "what was packed once fits again");
+            }
+        }
+    }
+}
+
+/// Writes as many messages as the prefixes take; nothing, and false, when not even one prefix fits.
 fn write_all(
     out: &mut Vec<u8>,
-    table: &Table,
     encoded: &[u8],
-    next_hop: &NextHop,
-    ids: &[PrefixId],
+    exported: &PathAttributes,
+    mut prefixes: impl Iterator<Item = IpNet>,
     limit: MessageLimit,
 ) -> bool {
-    let mut prefixes = ids.iter().map(|id| table.prefix(*id));
+    let next_hop = exported.next_hop.expect("export sets the next hop");
     loop {
-        match write_reach(out, encoded, next_hop, &mut prefixes, limit) {
+        match write_reach(out, encoded, &next_hop, &mut prefixes, limit) {
             Ok(0) => return true,
             Ok(_) => {}
             Err(_) => return false,

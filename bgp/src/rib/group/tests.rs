@@ -81,7 +81,7 @@ impl Bench {
     }
 
     fn announce(&mut self, source: SourceId, prefix: u32, med: u32, communities: u32) {
-        let attributes = self.rib.table.acquire(PathAttributes {
+        let attributes = self.rib.table.acquire(&PathAttributes {
             next_hop: Some(NextHop::V4(Ipv4Addr::new(10, 0, 2, 1))),
             med: Some(med),
             communities: (0..communities).map(Community).collect(),
@@ -330,6 +330,30 @@ fn nothing_is_left_behind_when_all_routes_and_members_go() {
     assert_eq!(bench.rib.table.attribute_sets(), 0);
     bench.leave(receiver);
     assert!(bench.rib.groups.is_empty());
+}
+
+#[test]
+fn a_change_that_a_group_does_not_show_is_not_sent_and_leaves_one_attribute_set() {
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    // MULTI_EXIT_DISC of one neighbour is not for another (RFC 4271 §5.1.4).
+    let ebgp = GroupKey {
+        kind: PeerKind::Ebgp,
+        ..key()
+    };
+    bench.rib.join(receiver, ebgp);
+    let sent = |bench: &mut Bench| {
+        let mut out = Vec::new();
+        bench.rib.transmit(receiver, 10_000, &mut out);
+        out.len()
+    };
+    bench.announce(sender, 1, 5, 0);
+    assert!(sent(&mut bench) > 0);
+    bench.announce(sender, 1, 6, 0);
+    assert_eq!(sent(&mut bench), 0, "only the MED is another");
+    bench.announce(sender, 1, 6, 2);
+    assert!(sent(&mut bench) > 0, "two communities more");
+    assert_eq!(bench.rib.table.attribute_sets(), 1);
 }
 
 #[derive(Clone, Debug)]

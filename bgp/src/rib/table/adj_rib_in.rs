@@ -59,7 +59,7 @@ impl Table {
         attributes: AttributesId,
         refusal: Option<RouteRefusal>,
     ) {
-        self.attributes.retain(attributes.0);
+        self.retain(attributes);
         let path = Path {
             source,
             attributes,
@@ -202,13 +202,13 @@ impl Table {
             };
             let received = self.received.get(&(id, source)).copied();
             let received = received.unwrap_or(path.attributes);
-            let (edited, refusal) = match judge(entry.prefix, self.attributes(received)) {
+            let (edited, refusal) = match judge(entry.prefix, &self.attributes(received).unpack()) {
                 Ok(edited) => (edited, None),
                 Err(refusal) => (None, Some(refusal)),
             };
             let is_edited = edited.is_some();
             let attributes = match edited {
-                Some(edited) => self.acquire(edited),
+                Some(edited) => self.acquire(&edited),
                 None => {
                     self.retain(received);
                     received

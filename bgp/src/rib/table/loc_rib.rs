@@ -52,7 +52,7 @@ impl Table {
             return false;
         }
         if let Some(best) = new {
-            self.attributes.retain(best.attributes.0);
+            self.retain(best.attributes);
         }
         if let Some(best) = old {
             self.release(best.attributes);
@@ -83,7 +83,7 @@ impl Table {
             .filter_map(|(source, _)| paths.iter().find(|path| path.source == *source));
         let mut next_hops: Vec<IpAddr> = Vec::new();
         for path in best.iter().chain(others) {
-            if let Some(next_hop) = self.attributes(path.attributes).next_hop
+            if let Some(next_hop) = self.next_hop(path.attributes)
                 && next_hops.len() < usize::from(self.multipath)
                 && !next_hops.contains(&next_hop.address())
             {
@@ -146,12 +146,13 @@ impl Table {
             Reachability::Unreachable => (false, u32::MAX),
         };
         let as_path_length = attributes.as_path.length();
+        let cluster_list_length = attributes.cluster_list_length();
         Candidate {
             own,
             reachable,
             local_pref: attributes.local_pref.unwrap_or(LOCAL_PREF_DEFAULT),
             as_path_length: u32::try_from(as_path_length).unwrap_or(u32::MAX),
-            origin: attributes.origin.code(),
+            origin: attributes.origin_code(),
             med: attributes.med.unwrap_or(0),
             neighbour_as: attributes.as_path.first_as().map(|asn| asn.0),
             ebgp: source.kind == PeerKind::Ebgp,
@@ -161,7 +162,7 @@ impl Table {
                 .unwrap_or(source.router_id)
                 .0
                 .to_bits(),
-            cluster_list_length: u32::try_from(attributes.cluster_list.len()).unwrap_or(u32::MAX),
+            cluster_list_length: u32::try_from(cluster_list_length).unwrap_or(u32::MAX),
             peer_address: source.address,
         }
     }
@@ -189,7 +190,7 @@ impl Table {
 
     fn best_route(&self, id: PrefixId, best: Best) -> BestRoute {
         let source = self.source(best.source);
-        let next_hop = self.attributes(best.attributes).next_hop;
+        let next_hop = self.next_hop(best.attributes);
         let next_hops = match self.ecmp.get(&id) {
             Some(all) => all.to_vec(),
             None => next_hop.iter().map(|hop| hop.address()).collect(),
@@ -213,7 +214,7 @@ impl Table {
     // Next hops
 
     pub(super) fn watch(&mut self, attributes: AttributesId) {
-        if let Some(next_hop) = self.attributes(attributes).next_hop {
+        if let Some(next_hop) = self.next_hop(attributes) {
             self.next_hops.watch(next_hop.address());
         }
     }
@@ -231,8 +232,7 @@ impl Table {
         for id in self.ids() {
             let entry = &self.entries[id.index()];
             let uses = |path: &Path| {
-                self.attributes(path.attributes)
-                    .next_hop
+                self.next_hop(path.attributes)
                     .is_some_and(|hop| hop.address() == next_hop)
             };
             if entry.in_use && entry.paths.iter().any(uses) {
@@ -264,7 +264,7 @@ impl Table {
         let used = self.ecmp.get(&id).map_or(&[][..], |used| used);
         let explain = |path: &Path| {
             let lost = lost.get(&path.source).copied();
-            let next_hop = self.attributes(path.attributes).next_hop;
+            let next_hop = self.next_hop(path.attributes);
             let multipath = lost.is_some_and(DecisionStep::is_tie_break)
                 && next_hop.is_some_and(|hop| used.contains(&hop.address()));
             Explained {

@@ -8,7 +8,7 @@ use crate::route::Reachability;
 /// What is known of next hops. A next hop that nothing is known of can be reached at no cost.
 #[derive(Debug, Default)]
 pub(super) struct NextHops {
-    /// How many attribute sets name it: those received, and what is made of them for peers.
+    /// How many attribute sets name it.
     named: BTreeMap<IpAddr, u32>,
     watched: BTreeSet<IpAddr>,
     watches: VecDeque<(IpAddr, bool)>,

@@ -201,25 +201,26 @@ impl AsPath {
         self.octets.is_empty()
     }
 
+    /// Its encoding with 4-octet AS numbers.
+    pub(crate) const fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// The path that [`Self::octets`] were taken of.
+    pub(crate) fn from_octets(octets: PathOctets<'_>) -> Self {
+        Self {
+            octets: octets.0.into(),
+        }
+    }
+
     /// Segments, nearest first.
     pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
-        let mut reader = Reader::new(&self.octets);
-        std::iter::from_fn(move || {
-            let kind = SegmentKind::from_code(reader.u8().ok()?)?;
-            let count = usize::from(reader.u8().ok()?);
-            let octets = reader.take(count.saturating_mul(4)).ok()?;
-            Some(Segment { kind, octets })
-        })
+        PathOctets(&self.octets).segments()
     }
 
     /// Length for the decision process: an AS_SET counts as one (RFC 4271 §9.1.2.2 a).
     pub fn length(&self) -> usize {
-        self.segments()
-            .map(|segment| match segment.kind {
-                SegmentKind::Set => 1,
-                SegmentKind::Sequence => segment.count(),
-            })
-            .sum()
+        PathOctets(&self.octets).length()
     }
 
     /// Every AS number, those in sets included.
@@ -239,11 +240,7 @@ impl AsPath {
 
     /// The neighbouring AS: leftmost of a leading AS_SEQUENCE. `None` for an empty path and a leading AS_SET.
     pub fn first_as(&self) -> Option<Asn> {
-        let first = self.segments().next()?;
-        match first.kind {
-            SegmentKind::Sequence => first.asns().next(),
-            SegmentKind::Set => None,
-        }
+        PathOctets(&self.octets).first_as()
     }
 
     /// The originating AS: rightmost of a final AS_SEQUENCE. `None` for an empty path and a final AS_SET.
@@ -272,6 +269,41 @@ impl AsPath {
             Some(_) | None => segments.insert(0, (SegmentKind::Sequence, vec![asn; times])),
         }
         Self::from_segments(segments.iter().map(|(kind, asns)| (*kind, asns.as_slice())))
+    }
+}
+
+/// The octets of an [`AsPath`] that are kept elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathOctets<'a>(pub(crate) &'a [u8]);
+
+impl<'a> PathOctets<'a> {
+    fn segments(self) -> impl Iterator<Item = Segment<'a>> {
+        let mut reader = Reader::new(self.0);
+        std::iter::from_fn(move || {
+            let kind = SegmentKind::from_code(reader.u8().ok()?)?;
+            let count = usize::from(reader.u8().ok()?);
+            let octets = reader.take(count.saturating_mul(4)).ok()?;
+            Some(Segment { kind, octets })
+        })
+    }
+
+    /// As [`AsPath::length`].
+    pub(crate) fn length(self) -> usize {
+        self.segments()
+            .map(|segment| match segment.kind {
+                SegmentKind::Set => 1,
+                SegmentKind::Sequence => segment.count(),
+            })
+            .sum()
+    }
+
+    /// As [`AsPath::first_as`].
+    pub(crate) fn first_as(self) -> Option<Asn> {
+        let first = self.segments().next()?;
+        match first.kind {
+            SegmentKind::Sequence => first.asns().next(),
+            SegmentKind::Set => None,
+        }
     }
 }
 

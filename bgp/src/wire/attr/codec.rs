@@ -13,18 +13,42 @@ use crate::wire::update::draft::{Draft, Flaw, Received};
 use crate::wire::update::{Reason, ReceiveContext};
 
 /// Appends one attribute, its length in one octet when that is enough.
+pub(in crate::wire) fn write_attribute(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
+    append_attribute(out, flags, code, |out| {
+        out.extend_from_slice(value);
+        true
+    });
+}
+
+/// As [`write_attribute`], of a value that is appended in its place; nothing when `value` returns false.
 ///
 /// A value may be longer than 65535 octets: AS numbers of a long 2-octet path double when widened. No message has room
 /// for it, so [`write_reach`](crate::wire::update::encode::write_reach) refuses the block, whatever its length says.
-pub(in crate::wire) fn write_attribute(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
-    if let Ok(length) = u8::try_from(value.len()) {
-        out.extend_from_slice(&[flags, code, length]);
-    } else {
-        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&[flags | table::EXTENDED_LENGTH, code]);
-        out.extend_from_slice(&length.to_be_bytes());
+pub(in crate::wire) fn append_attribute(
+    out: &mut Vec<u8>,
+    flags: u8,
+    code: u8,
+    value: impl FnOnce(&mut Vec<u8>) -> bool,
+) {
+    let start = out.len();
+    out.extend_from_slice(&[flags, code, 0]);
+    let value_start = out.len();
+    if !value(out) {
+        out.truncate(start);
+        return;
     }
-    out.extend_from_slice(value);
+    let length = out.len().saturating_sub(value_start);
+    let head = out.get_mut(start..value_start);
+    match (u8::try_from(length), head) {
+        (Ok(short), Some([_, _, octet])) => *octet = short,
+        (Err(_), Some([flags, _, high])) => {
+            *flags |= table::EXTENDED_LENGTH;
+            let [first, second] = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
+            *high = first;
+            out.insert(value_start, second);
+        }
+        (_, _) => unreachable!("three octets were appended above"),
+    }
 }
 
 // ORIGIN, RFC 4271 §4.3 a, RFC 7606 §7.1.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::types::AfiSafi;
-use crate::wire::attr::codec::write_attribute;
+use crate::wire::attr::codec::{append_attribute, write_attribute};
 use crate::wire::attr::{AsnWidth, NextHop, PathAttributes, table};
 use crate::wire::message::{
     HEADER_LENGTH, MAX_EXTENDED_LENGTH, MAX_LENGTH, MessageType, begin_message, end_message,
@@ -46,21 +46,24 @@ pub struct AttributesTooLong {
 /// peers with the same width of AS numbers.
 pub fn encode_attributes(attributes: &PathAttributes, width: AsnWidth) -> Bytes {
     let mut out = Vec::with_capacity(64);
-    let mut value = Vec::new();
+    append_attributes(attributes, width, &mut out);
+    out.into()
+}
+
+/// Appends what [`encode_attributes`] returns.
+pub(crate) fn append_attributes(attributes: &PathAttributes, width: AsnWidth, out: &mut Vec<u8>) {
     let mut unknown = attributes.unknown.iter().peekable();
     for row in &table::ROWS {
         while let Some(raw) = unknown.next_if(|raw| raw.code < row.code) {
-            write_attribute(&mut out, raw.flags, raw.code.0, &raw.value);
+            write_attribute(out, raw.flags, raw.code.0, &raw.value);
         }
-        value.clear();
-        if (row.encode)(attributes, width, &mut value) {
-            write_attribute(&mut out, row.flags, row.code.0, &value);
-        }
+        append_attribute(out, row.flags, row.code.0, |out| {
+            (row.encode)(attributes, width, out)
+        });
     }
     for raw in unknown {
-        write_attribute(&mut out, raw.flags, raw.code.0, &raw.value);
+        write_attribute(out, raw.flags, raw.code.0, &raw.value);
     }
-    out.into()
 }
 
 /// Appends one UPDATE that announces as many of `prefixes` as fit, and returns how many it took from the iterator.
