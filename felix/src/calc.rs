@@ -11,6 +11,7 @@ mod device;
 mod dirty;
 mod host;
 mod local;
+mod next_hop;
 mod origination;
 mod peers;
 mod pool;
@@ -32,7 +33,7 @@ use api::bgp::BGPConfigurationSpec;
 use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::config::{Config, Password};
-use bgp::route::{Origination, RouteChange};
+use bgp::route::{Origination, Reachability, RouteChange};
 use ipnet::IpNet;
 
 use crate::desired::{Row, RowKey};
@@ -44,6 +45,8 @@ use changes::Changes;
 use dirty::Dirty;
 use host::Host;
 use local::Local;
+pub use next_hop::NextHopLoss;
+use next_hop::NextHops;
 pub use peers::SecretRef;
 use peers::{Inputs, Peer, Peers};
 use pool::Pools;
@@ -84,6 +87,7 @@ pub struct Graph {
     neighbours: BTreeMap<IpAddr, RowKey>,
     tunnels: Tunnels,
     peers: Peers,
+    next_hops: NextHops,
     // Outputs.
     rows: Changes<RowKey, Row>,
     originations: Changes<IpNet, Origination>,
@@ -137,6 +141,7 @@ impl Graph {
             neighbours: BTreeMap::new(),
             tunnels: Tunnels::default(),
             peers: Peers::default(),
+            next_hops: NextHops::default(),
             rows: Changes::default(),
             originations: Changes::default(),
             config_touched: false,
@@ -215,6 +220,12 @@ impl Graph {
         self.dirty.prefixes.extend(self.bgp_routes.update(change));
     }
 
+    /// Routes of the speaker began (`true`) or ceased to use a next hop. Each beginning is answered by
+    /// [`poll_next_hop`](Self::poll_next_hop) once the host is known.
+    pub fn handle_next_hop_watch(&mut self, next_hop: IpAddr, used: bool) {
+        self.next_hops.watch(next_hop, used);
+    }
+
     /// The host's links, addresses and routes changed. Every event may be given, also about the agent's own rows.
     pub fn handle_kernel_event(&mut self, event: &KernelEvent) {
         if self.underlay.update(&self.ownership, event) == Change::Some {
@@ -279,6 +290,16 @@ impl Graph {
         self.originations.poll()
     }
 
+    /// A next hop the speaker asked about: what the host's routes say of it, at first and when it changed.
+    pub fn poll_next_hop(&mut self) -> Option<(IpAddr, Reachability)> {
+        self.next_hops.poll()
+    }
+
+    /// The next hops in use that cannot be reached, and why.
+    pub fn lost_next_hops(&self) -> impl Iterator<Item = (IpAddr, &NextHopLoss)> {
+        self.next_hops.lost()
+    }
+
     /// Whether every prefix this node announces has been polled: from then on the speaker may send End-of-RIB.
     pub fn originations_complete(&self) -> bool {
         self.started && self.originations.is_read()
@@ -296,8 +317,14 @@ impl Graph {
             field: "",
             reason: reason.clone(),
         });
+        let lost = self.next_hops.lost().map(|(next_hop, loss)| Problem {
+            subject: Subject::NextHop(next_hop),
+            field: "",
+            reason: Reason::NextHopLost(loss.clone()),
+        });
         let mut all: Vec<Problem> = invalid
             .chain(skipped)
+            .chain(lost)
             .chain(self.pools.problems())
             .chain(self.workloads.problems())
             .chain(self.tunnels.problems.iter().cloned())
@@ -419,8 +446,10 @@ impl Graph {
             dirty.local = true;
             if self.underlay.flush() == Change::Some {
                 dirty.bgp_prefixes = true;
+                self.next_hops.review(&self.underlay);
             }
         }
+        self.next_hops.answer(&self.underlay);
     }
 
     fn flush_local(&mut self, dirty: &mut Dirty) {

@@ -192,6 +192,10 @@ pub enum RouteKind {
     Unicast,
     /// Drops silently.
     Blackhole,
+    /// Drops, and says that the host cannot be reached. Never wanted, but seen.
+    Unreachable,
+    /// Drops, and says that it is forbidden. Never wanted, but seen.
+    Prohibit,
 }
 
 /// Where a route leads.

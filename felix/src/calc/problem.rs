@@ -7,6 +7,7 @@ use std::sync::Arc;
 use api::key::Key;
 use ipnet::IpNet;
 
+use super::next_hop::NextHopLoss;
 use super::peers::SecretRef;
 
 /// What a [`Problem`] is about.
@@ -18,6 +19,8 @@ pub enum Subject {
     Prefix(IpNet),
     /// This node's own tunnel device.
     Device(&'static str),
+    /// A next hop of BGP routes.
+    NextHop(IpAddr),
 }
 
 impl fmt::Display for Subject {
@@ -26,6 +29,7 @@ impl fmt::Display for Subject {
             Self::Object(key) => key.fmt(f),
             Self::Prefix(prefix) => write!(f, "route {prefix}"),
             Self::Device(name) => write!(f, "device {name}"),
+            Self::NextHop(next_hop) => write!(f, "next hop {next_hop}"),
         }
     }
 }
@@ -83,6 +87,8 @@ pub enum Reason {
         /// The next hops.
         next_hops: Vec<IpAddr>,
     },
+    /// Packets for the next hop go nowhere.
+    NextHopLost(NextHopLoss),
     /// This node's Node object lacks what is needed.
     OwnNodeLacks {
         /// The field.
@@ -122,6 +128,7 @@ impl fmt::Display for Reason {
                 let hops: Vec<String> = next_hops.iter().map(ToString::to_string).collect();
                 write!(f, "no route to the next hop {}", hops.join(", "))
             }
+            Self::NextHopLost(loss) => write!(f, "unreachable: {loss}"),
             Self::OwnNodeLacks { field } => write!(f, "this node's Node object has no {field}"),
             Self::NoParent { address } => {
                 write!(

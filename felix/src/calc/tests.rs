@@ -1,5 +1,6 @@
 //! The graph as its users see it: facts in, rows, configuration and originations out.
 
+mod next_hops;
 mod peering;
 mod property;
 mod reference;
@@ -26,6 +27,8 @@ fn text(spec: &RouteSpec) -> String {
     let kind = match spec.kind {
         RouteKind::Unicast => "",
         RouteKind::Blackhole => "blackhole ",
+        RouteKind::Unreachable => "unreachable ",
+        RouteKind::Prohibit => "prohibit ",
     };
     let hops: Vec<String> = spec
         .next_hops

@@ -1,4 +1,8 @@
 //! The host's own links, addresses and foreign routes: where the node's address sits and how a next hop is reached.
+//!
+//! A next hop is looked up as the kernel would, over the host's own routes of table main: the longest prefix, then a
+//! connected network before routes, then the lowest metric. This agent's own routes have no say, so a next hop never
+//! depends on a route that depends on it (RFC 4271 §9.1.2.1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,6 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
+use super::next_hop::NextHopLoss;
 use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey};
 use crate::kernel::{KernelEvent, LinkState};
 use crate::ownership::{Ownership, TABLE_MAIN, is_tunnel};
@@ -41,7 +46,7 @@ impl View {
                 }
             }
             KernelEvent::RowSet(row @ Row::Route(key, spec)) if key.table == TABLE_MAIN => {
-                if ownership.owns(row) || spec.kind != RouteKind::Unicast {
+                if ownership.owns(row) {
                     self.routes.remove(key);
                 } else {
                     self.routes.insert(key.clone(), spec.clone());
@@ -58,41 +63,75 @@ impl View {
         }
     }
 
-    fn is_up(&self, ifname: &IfName) -> bool {
-        self.links.get(ifname).is_some_and(|link| link.up)
-    }
-
-    /// Destination → how it is reached; connected networks before routes, a lower metric before a higher one.
-    fn fib(&self) -> BTreeMap<IpNet, Via> {
-        let mut fib = BTreeMap::new();
+    /// Destination → where packets for it go; connected networks before routes, a lower metric before a higher one.
+    fn fib(&self) -> Fib {
+        let mut fib = Fib::default();
         for (ifname, addrs) in &self.addrs {
-            if !self.is_up(ifname) {
-                continue;
-            }
             for net in addrs {
-                fib.entry(net.trunc()).or_insert_with(|| Via {
+                fib.own.insert(net.addr());
+                let via = Via {
                     gateway: None,
                     ifname: ifname.clone(),
                     onlink: false,
-                });
+                    cost: 0,
+                };
+                self.note(&mut fib, net.trunc(), via);
             }
         }
         // Keys are ordered by destination, TOS, metric.
-        for (key, spec) in &self.routes {
-            let hop = spec.next_hops.iter().find_map(|hop| {
-                let ifname = hop.ifname.clone()?;
-                self.is_up(&ifname).then_some(Via {
-                    gateway: hop.gateway,
-                    ifname,
-                    onlink: hop.onlink,
-                })
-            });
-            if let (Some(hop), 0) = (hop, key.tos) {
-                fib.entry(key.dst.trunc()).or_insert(hop);
+        for (key, spec) in self.routes.iter().filter(|(key, _)| key.tos == 0) {
+            let dst = key.dst.trunc();
+            match spec.kind {
+                RouteKind::Unicast => {
+                    for hop in &spec.next_hops {
+                        let Some(ifname) = hop.ifname.clone() else {
+                            continue;
+                        };
+                        let via = Via {
+                            gateway: hop.gateway,
+                            ifname,
+                            onlink: hop.onlink,
+                            cost: key.metric,
+                        };
+                        self.note(&mut fib, dst, via);
+                    }
+                }
+                RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit => {
+                    fib.ways.entry(dst).or_insert(Way::Dropped);
+                }
             }
         }
         fib
     }
+
+    fn note(&self, fib: &mut Fib, dst: IpNet, via: Via) {
+        match self.links.get(&via.ifname) {
+            Some(link) if link.up => {
+                fib.ways.entry(dst).or_insert(Way::Via(via));
+            }
+            Some(_) => {
+                fib.down.entry(dst).or_insert(via.ifname);
+            }
+            None => {}
+        }
+    }
+}
+
+/// What the host's routes come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Fib {
+    ways: BTreeMap<IpNet, Way>,
+    /// What was reached through a device that is down.
+    down: BTreeMap<IpNet, IfName>,
+    /// The host's addresses, also on devices that are down.
+    own: BTreeSet<IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    Via(Via),
+    /// A blackhole or its like.
+    Dropped,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +139,8 @@ struct Via {
     gateway: Option<IpAddr>,
     ifname: IfName,
     onlink: bool,
+    /// 0 in a connected network, else the route's metric.
+    cost: u32,
 }
 
 /// The host as the kernel last told it.
@@ -109,8 +150,8 @@ pub(super) struct Underlay {
     /// What was told since a re-reading began.
     next: Option<View>,
     synced: bool,
-    fib: BTreeMap<IpNet, Via>,
-    trie: JointPrefixMap<IpNet, Via>,
+    fib: Fib,
+    trie: JointPrefixMap<IpNet, Way>,
 }
 
 /// Whether something that matters here changed.
@@ -179,7 +220,8 @@ impl Underlay {
         if fib == self.fib {
             return Change::None;
         }
-        self.trie = fib.iter().map(|(net, via)| (*net, via.clone())).collect();
+        let ways = fib.ways.iter();
+        self.trie = ways.map(|(net, way)| (*net, way.clone())).collect();
         self.fib = fib;
         Change::Some
     }
@@ -193,25 +235,40 @@ impl Underlay {
             .find_map(|(ifname, _)| self.view.links.get(ifname))
     }
 
-    fn is_own(&self, addr: IpAddr) -> bool {
-        self.view
-            .addrs
-            .values()
-            .flatten()
-            .any(|net| net.addr() == addr)
+    /// The on-link next hop towards a BGP next hop, and the metric of the way there: itself in a connected network, else
+    /// the gateway of the host's own route to it.
+    pub(super) fn look_up(&self, next_hop: IpAddr) -> Result<(NextHop, u32), NextHopLoss> {
+        if self.fib.own.contains(&next_hop) {
+            return Err(NextHopLoss::OwnAddress);
+        }
+        match self.trie.get_lpm(&IpNet::from(next_hop)) {
+            Some((_, Way::Via(via))) => {
+                let hop = NextHop {
+                    gateway: Some(via.gateway.unwrap_or(next_hop)),
+                    ifname: Some(via.ifname.clone()),
+                    onlink: via.onlink,
+                };
+                Ok((hop, via.cost))
+            }
+            Some((net, Way::Dropped)) => Err(NextHopLoss::Dropped(net)),
+            None => Err(self.absence(next_hop)),
+        }
     }
 
-    /// The on-link next hop towards a BGP next hop: itself in a connected network, else the gateway of the host's own
-    /// route to it. `None` when it cannot be reached, or is this host.
+    /// As [`look_up`](Self::look_up), without metric and reason.
     pub(super) fn resolve(&self, next_hop: IpAddr) -> Option<NextHop> {
-        if self.is_own(next_hop) {
-            return None;
+        self.look_up(next_hop).ok().map(|(hop, _)| hop)
+    }
+
+    fn absence(&self, next_hop: IpAddr) -> NextHopLoss {
+        let down = self
+            .fib
+            .down
+            .iter()
+            .filter(|(net, _)| net.contains(&next_hop));
+        match down.max_by_key(|(net, _)| net.prefix_len()) {
+            Some((_, ifname)) => NextHopLoss::DeviceDown(ifname.clone()),
+            None => NextHopLoss::NoRoute,
         }
-        let (_, via) = self.trie.get_lpm(&IpNet::from(next_hop))?;
-        Some(NextHop {
-            gateway: Some(via.gateway.unwrap_or(next_hop)),
-            ifname: Some(via.ifname.clone()),
-            onlink: via.onlink,
-        })
     }
 }

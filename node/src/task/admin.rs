@@ -127,7 +127,9 @@ async fn get_routes(State(admin): State<Shared>) -> Json<Vec<Route>> {
         Some(bgp) => bgp.routes().await.unwrap_or_default(),
         None => Vec::new(),
     };
-    Json(routes.iter().map(status::route).collect())
+    let calc = admin.calc.borrow();
+    let shown = |route| status::route(route, &calc.lost_next_hops);
+    Json(routes.iter().map(shown).collect())
 }
 
 async fn get_problems(State(admin): State<Shared>) -> Json<Vec<Problem>> {

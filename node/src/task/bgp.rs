@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! calc ── mailbox: configuration, originations, next hops ──► pump_down ── bounded channel ──► bgp_io::run
-//! calc ◄── mailbox: best routes ── pump_up ◄── bounded channel ──────────────────────────────────┘
+//! calc ◄── mailbox: best routes, next hops in use ── pump_up ◄── bounded channel ──────────────────────────────────┘
 //! ```
 //! `bgp_io::run` stops while its output channel is full, so `pump_up` only writes to mailboxes, counters and the log,
 //! and never waits.
@@ -171,7 +171,7 @@ impl PumpUp {
         match output {
             Output::Route(change) => self.route(change),
             // Until told otherwise the speaker takes every next hop as reachable.
-            Output::NextHopWatch(next_hop, watched) => debug!(%next_hop, watched, "next hop"),
+            Output::NextHopWatch(next_hop, used) => self.calc.next_hop(next_hop, used),
             Output::Listening(address) => info!(%address, "BGP listens"),
             Output::ListenFailed { address, error } => {
                 warn!(%address, error, "BGP cannot listen; trying again");

@@ -6,6 +6,7 @@
 pub mod inbox;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use api::admin::Problem;
@@ -37,6 +38,8 @@ pub struct CalcView {
     pub local_endpoints: usize,
     /// Objects and routes that are skipped, and why.
     pub problems: Vec<Problem>,
+    /// Next hops of BGP routes that lead nowhere, and why.
+    pub lost_next_hops: BTreeMap<IpAddr, String>,
     /// MTU for pods, once known.
     pub pod_mtu_bytes: Option<u32>,
     /// Labels of this node.
@@ -125,6 +128,9 @@ impl CalcTask {
             }
             (InputKey::SelectionComplete, _) => progress.selection_complete = true,
             (_, Input::BgpRoute(change)) => self.graph.handle_bgp_route(change),
+            (InputKey::NextHop(next_hop), Input::NextHop(used)) => {
+                self.graph.handle_next_hop_watch(next_hop, used);
+            }
             (_, Input::KernelEvent(event)) => self.graph.handle_kernel_event(&event),
             (_, Input::Kernel(events)) => {
                 self.graph.handle_kernel_resync();
@@ -133,7 +139,7 @@ impl CalcTask {
                 }
                 self.graph.handle_kernel_in_sync();
             }
-            (key, Input::Object(_) | Input::InSync(_) | Input::Marker) => {
+            (key, Input::Object(_) | Input::InSync(_) | Input::Marker | Input::NextHop(_)) => {
                 unreachable!("the inbox pairs {key:?} with another kind of value")
             }
         }
@@ -191,6 +197,11 @@ impl CalcTask {
                 );
                 bgp.put(DownKey::Config, Command::Config(Box::new(config)));
             }
+            while let Some((next_hop, reachability)) = self.graph.poll_next_hop() {
+                debug!(%next_hop, ?reachability, "BGP next hop");
+                let command = Command::NextHop(next_hop, reachability);
+                bgp.put(DownKey::NextHop(next_hop), command);
+            }
             if self.graph.originations_complete() && !progress.originations_told {
                 progress.originations_told = true;
                 bgp.put(DownKey::OriginationsComplete, Command::OriginationsComplete);
@@ -233,9 +244,11 @@ impl CalcTask {
         self.metrics.local_endpoints.set(count(&census.local));
         self.metrics.cluster_hosts.set(count(&census.hosts));
         self.metrics.cluster_endpoints.set(count(&census.endpoints));
+        let lost = self.graph.lost_next_hops();
         let view = CalcView {
             local_endpoints: census.local.len(),
             problems,
+            lost_next_hops: lost.map(|(at, loss)| (at, loss.to_string())).collect(),
             pod_mtu_bytes: self.graph.pod_mtu_bytes(),
             node_labels: census.node_labels.clone(),
             pools_generation: census.pools_generation,

@@ -3,7 +3,7 @@
 //! The kernel is read as a whole at the start, after lost notifications, and now and then. Whatever it shows goes to
 //! the reconciler and to the calculation. Nothing is removed when the task ends: devices and routes stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use api::admin::Problem;
@@ -26,6 +26,8 @@ const BATCH: usize = 512;
 pub const WAITS: usize = 256;
 /// How long after a change the account of it may be older: it looks at every row.
 const ACCOUNT_AFTER: Duration = Duration::from_secs(1);
+/// How long after the loss of a device the kernel is read: others may follow, as when a bond goes.
+const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// How long after a failed read of the kernel it is read again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -115,6 +117,8 @@ struct State {
     waiting: BTreeMap<RowKey, Vec<Wait>>,
     deletes_allowed: bool,
     resync_due: Option<Instant>,
+    /// The host's devices that are up, pods' ones left out.
+    up: BTreeSet<IfName>,
     /// When the account of itself is to be renewed, as something has changed.
     account_due: Option<Instant>,
 }
@@ -135,6 +139,7 @@ impl DataplaneTask {
             waiting: BTreeMap::new(),
             deletes_allowed: false,
             resync_due: None,
+            up: BTreeSet::new(),
             account_due: None,
         };
         let mut adopted = Some(adopted);
@@ -231,8 +236,32 @@ impl DataplaneTask {
             state.resync_due = Some(Instant::now());
             return;
         }
+        if self.has_lost_device(&event, state) {
+            let settled = Instant::now() + SETTLED_AFTER;
+            state.resync_due = Some(state.resync_due.map_or(settled, |due| due.min(settled)));
+        }
         self.reconciler.kernel_event(&event);
         self.calc.kernel(event);
+    }
+
+    /// Whether a device of the host is down that was up: IPv4 routes of others may have gone with it, of which the kernel
+    /// does not tell, and which it does not bring back with the device.
+    fn has_lost_device(&self, event: &KernelEvent, state: &mut State) -> bool {
+        match event {
+            KernelEvent::Link(link) if !link.up => state.up.remove(&link.ifname),
+            KernelEvent::LinkGone(ifname) => state.up.remove(ifname),
+            KernelEvent::Link(link) => {
+                if !self.reconciler.ownership().is_workload(&link.ifname) {
+                    state.up.insert(link.ifname.clone());
+                }
+                false
+            }
+            KernelEvent::HostAddr { .. }
+            | KernelEvent::HostAddrGone { .. }
+            | KernelEvent::RowSet(_)
+            | KernelEvent::RowGone(_)
+            | KernelEvent::Overrun => false,
+        }
     }
 
     fn wait(&mut self, wait: Wait, state: &mut State) {
@@ -347,6 +376,9 @@ impl DataplaneTask {
                 if let Some(adopted) = adopted.take() {
                     // The receiver is the start of the process; without it nobody needs to know.
                     let _ = adopted.send(self.adopted(&events));
+                }
+                for event in &events {
+                    self.has_lost_device(event, state);
                 }
                 self.calc.whole_kernel(events);
                 state.resync_due = (!self.refresh.is_zero()).then(|| Instant::now() + self.refresh);

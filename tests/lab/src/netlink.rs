@@ -152,6 +152,15 @@ impl Netlink {
         })
     }
 
+    /// Sets a link administratively down. Its routes go.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or ENODEV.
+    pub fn set_down(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let index = self.index_of(name)?;
+        self.change(Request::link_down(index), 0, || format!("set {name} down"))
+    }
+
     /// Adds an address to a link.
     ///
     /// # Errors
@@ -159,10 +168,20 @@ impl Netlink {
     pub fn add_address(&mut self, link: &str, address: Ipv4Net) -> Result<(), NetlinkError> {
         let index = self.index_of(link)?;
         self.change(
-            Request::address(index, address),
+            Request::address(message::RTM_NEWADDR, index, address),
             NLM_F_CREATE | NLM_F_EXCL,
             || format!("add address {address} to {link}"),
         )
+    }
+
+    /// Takes an address off a link. With the last one its routes go, too.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or ENODEV.
+    pub fn delete_address(&mut self, link: &str, address: Ipv4Net) -> Result<(), NetlinkError> {
+        let index = self.index_of(link)?;
+        let request = Request::address(message::RTM_DELADDR, index, address);
+        self.change(request, 0, || format!("delete address {address} of {link}"))
     }
 
     /// Adds a route of the main table through `gateway`.

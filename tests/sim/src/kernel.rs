@@ -52,6 +52,18 @@ impl Kernel {
         self.events.push_back(KernelEvent::LinkGone(ifname));
     }
 
+    /// Somebody else than the agent writes a row.
+    pub fn set_foreign(&mut self, row: Row) {
+        self.events.push_back(KernelEvent::RowSet(row.clone()));
+        self.rows.insert(row.key(), row);
+    }
+
+    /// Somebody else than the agent removes a row.
+    pub fn remove_foreign(&mut self, key: &RowKey) {
+        self.rows.remove(key);
+        self.events.push_back(KernelEvent::RowGone(key.clone()));
+    }
+
     /// Everything a start-up read shows.
     pub fn dump(&self) -> Vec<KernelEvent> {
         let links = self.links.values().cloned().map(KernelEvent::Link);

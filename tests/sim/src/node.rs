@@ -129,6 +129,8 @@ impl Agent {
                     .for_each(|event| self.kernel_event(event));
             }
             for row in kernel.rows().filter(|row| row.key().kind() == kind) {
+                self.graph
+                    .handle_kernel_event(&KernelEvent::RowSet(row.clone()));
                 self.reconciler.resync_entry(row.clone());
             }
             self.reconciler.resync_end(kind);
@@ -202,6 +204,10 @@ impl Agent {
     pub fn turn(&mut self, now: Instant, kernel: &mut Kernel, events: &mut Vec<Event>) -> bool {
         let mut moved = self.turn_speaker(now, events);
         self.graph.flush();
+        while let Some((next_hop, reachability)) = self.graph.poll_next_hop() {
+            moved = true;
+            self.speaker.handle_next_hop(now, next_hop, reachability);
+        }
         while let Some((key, row)) = self.graph.poll_desired() {
             moved = true;
             match row {
@@ -254,6 +260,10 @@ impl Agent {
         while let Some(change) = self.speaker.poll_route() {
             moved = true;
             self.graph.handle_bgp_route(change);
+        }
+        while let Some((next_hop, used)) = self.speaker.poll_next_hop_watch() {
+            moved = true;
+            self.graph.handle_next_hop_watch(next_hop, used);
         }
         while let Some(event) = self.speaker.poll_event() {
             if event == Event::SelectionComplete {

@@ -274,11 +274,21 @@ fn addr(message: &Message<'_>, socket: impl AsFd, names: &mut Names, out: &mut V
     }
 }
 
+fn route_kind(kind: u8) -> Option<RouteKind> {
+    match kind {
+        RTN_UNICAST => Some(RouteKind::Unicast),
+        RTN_BLACKHOLE => Some(RouteKind::Blackhole),
+        RTN_UNREACHABLE => Some(RouteKind::Unreachable),
+        RTN_PROHIBIT => Some(RouteKind::Prohibit),
+        _ => None,
+    }
+}
+
 /// The key of a route of table main that forwards or drops.
 fn route_key(message: &Message<'_>) -> Option<RouteKey> {
     let [family, dst_len, src_len, tos, table, _, _, kind] = *message.payload.first_chunk()?;
     let flags = u32_at(message.payload, 8)?;
-    if src_len != 0 || flags & RTM_F_CLONED != 0 || !matches!(kind, RTN_UNICAST | RTN_BLACKHOLE) {
+    if src_len != 0 || flags & RTM_F_CLONED != 0 || route_kind(kind).is_none() {
         return None;
     }
     let attrs = Attrs::after(message.payload, 12);
@@ -311,18 +321,16 @@ fn route(
     let [_, _, _, _, _, protocol, scope, kind] = *message.payload.first_chunk()?;
     let flags = *message.payload.get(8)?;
     let attrs = Attrs::after(message.payload, 12);
+    let kind = route_kind(kind)?;
     // IPv6 shows `lo` as the device of a blackhole; it leads nowhere all the same.
-    let (kind, next_hops) = if kind == RTN_BLACKHOLE {
-        (RouteKind::Blackhole, Vec::new())
+    let next_hops = if kind != RouteKind::Unicast {
+        Vec::new()
     } else if let Some(multipath) = attrs.find(RTA_MULTIPATH) {
-        (RouteKind::Unicast, multipath_hops(multipath.payload, name)?)
+        multipath_hops(multipath.payload, name)?
     } else {
         let onlink = flags & RTNH_F_ONLINK != 0;
         let ifindex = attrs.find(RTA_OIF).and_then(Attr::u32);
-        (
-            RouteKind::Unicast,
-            vec![next_hop(attrs, ifindex, onlink, name)?],
-        )
+        vec![next_hop(attrs, ifindex, onlink, name)?]
     };
     let mtu = attrs
         .find(RTA_METRICS)

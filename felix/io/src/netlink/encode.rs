@@ -37,6 +37,8 @@ pub(crate) fn set_route<E>(
     let kind = match spec.kind {
         RouteKind::Unicast => RTN_UNICAST,
         RouteKind::Blackhole => RTN_BLACKHOLE,
+        RouteKind::Unreachable => RTN_UNREACHABLE,
+        RouteKind::Prohibit => RTN_PROHIBIT,
     };
     let onlink = match hops.as_slice() {
         [(hop, _)] if hop.onlink => u32::from(RTNH_F_ONLINK),

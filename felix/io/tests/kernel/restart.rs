@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use felix::desired::{AddrKey, FdbKey, LinkSpec, NeighKey, Row, RowKind, SysctlKey};
+use felix::desired::{AddrKey, FdbKey, LinkSpec, NeighKey, RouteKind, Row, RowKind, SysctlKey};
 use felix::kernel::{KernelEvent, Op};
 use felix::ownership::{BgpRoutes, ExternalRoutes, Ownership, VXLAN_DEVICE};
 use felix::reconcile::Reconciler;
@@ -139,11 +139,16 @@ kernel_test!(
 
         let mut orphan = route("10.65.9.0/26", via("10.0.0.3", UNDERLAY));
         let mut foreign = route("10.99.0.0/16", via("10.0.0.3", UNDERLAY));
-        for (row, protocol) in [(&mut orphan, 12), (&mut foreign, 4)] {
+        // What BIRD makes of a route whose next hop it cannot reach.
+        let mut dead = route("10.65.10.0/26", Vec::new());
+        for (row, protocol) in [(&mut orphan, 12), (&mut dead, 12), (&mut foreign, 4)] {
             let Row::Route(_, spec) = row else {
                 unreachable!()
             };
             spec.protocol = protocol;
+            if spec.next_hops.is_empty() {
+                spec.kind = RouteKind::Unreachable;
+            }
             node.set(row.clone()).await;
         }
         let mut events = node.kernel.events().unwrap();
@@ -160,7 +165,7 @@ kernel_test!(
             .collect();
         assert_eq!(
             writes,
-            [&Op::Remove(orphan.key())],
+            [&Op::Remove(orphan.key()), &Op::Remove(dead.key())],
             "all that is wanted was there already"
         );
         assert!(second.is_converged(), "{:?}", second.problems());
@@ -168,8 +173,8 @@ kernel_test!(
         seen.retain(|event| matches!(event, KernelEvent::RowGone(_) | KernelEvent::LinkGone(_)));
         assert_eq!(
             seen,
-            [KernelEvent::RowGone(orphan.key())],
-            "one delete, no other"
+            [orphan.key(), dead.key()].map(KernelEvent::RowGone),
+            "two deletes, no other"
         );
         let routes = node.rows(Table::Routes).await;
         assert_eq!(routes.get(&foreign.key()), Some(&foreign));

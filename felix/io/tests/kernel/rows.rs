@@ -31,6 +31,12 @@ fn all_routes() -> Vec<Row> {
         with("10.65.4.0/26", &|spec| {
             (spec.kind, spec.next_hops) = (RouteKind::Blackhole, vec![])
         }),
+        with("10.65.9.0/26", &|spec| {
+            (spec.kind, spec.next_hops) = (RouteKind::Unreachable, vec![])
+        }),
+        with("10.65.10.0/26", &|spec| {
+            (spec.kind, spec.next_hops) = (RouteKind::Prohibit, vec![])
+        }),
         with("10.65.5.0/26", &|spec| spec.prefsrc = Some(ip("10.0.0.1"))),
         with("10.65.6.0/26", &|spec| {
             (spec.mtu_bytes, spec.protocol) = (Some(1400), 80)

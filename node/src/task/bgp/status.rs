@@ -1,11 +1,14 @@
 //! The speaker's state in the words of the admin socket.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
 use api::admin::{Path, Peer, PrefixCounts, Route};
 use bgp::route::RouteSource;
 use bgp::status::{
-    GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus, RouteStatus,
+    DecisionStep, GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus,
+    RouteStatus,
 };
 use bgp::types::AfiSafi;
 
@@ -71,15 +74,15 @@ fn graceful_restart(state: GracefulRestartState, now: Instant) -> String {
     }
 }
 
-/// A prefix for the admin socket.
-pub fn route(status: &RouteStatus) -> Route {
+/// A prefix for the admin socket. `lost` says why next hops lead nowhere.
+pub fn route(status: &RouteStatus, lost: &BTreeMap<IpAddr, String>) -> Route {
     Route {
         prefix: status.prefix,
-        paths: status.paths.iter().map(path).collect(),
+        paths: status.paths.iter().map(|one| path(one, lost)).collect(),
     }
 }
 
-fn path(path: &PathStatus) -> Path {
+fn path(path: &PathStatus, lost: &BTreeMap<IpAddr, String>) -> Path {
     Path {
         peer: path.peer.as_ref().map(ToString::to_string),
         source: match path.source {
@@ -92,6 +95,7 @@ fn path(path: &PathStatus) -> Path {
         standing: match path.standing {
             PathStanding::Best => "best".to_owned(),
             PathStanding::Multipath => "multipath".to_owned(),
+            PathStanding::Lost(DecisionStep::NextHopReachable) => unreachable(path.next_hop, lost),
             PathStanding::Lost(step) => format!("lost at {step:?}"),
             PathStanding::Refused(reason) => format!("refused: {reason}"),
             PathStanding::Deferred => "deferred until End-of-RIB".to_owned(),
@@ -105,6 +109,15 @@ fn path(path: &PathStatus) -> Path {
     }
 }
 
+fn unreachable(next_hop: Option<IpAddr>, lost: &BTreeMap<IpAddr, String>) -> String {
+    let reason = next_hop.and_then(|at| Some((at, lost.get(&at)?)));
+    match reason {
+        Some((next_hop, why)) => format!("next hop {next_hop} unreachable: {why}"),
+        // It is reachable by now, and the speaker has not heard of it.
+        None => "next hop unreachable".to_owned(),
+    }
+}
+
 /// The label of a state.
 pub const fn session_state(state: PeerState) -> SessionState {
     match state {
@@ -114,5 +127,32 @@ pub const fn session_state(state: PeerState) -> SessionState {
         PeerState::OpenSent => SessionState::OpenSent,
         PeerState::OpenConfirm => SessionState::OpenConfirm,
         PeerState::Established => SessionState::Established,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_without_a_way_to_its_next_hop_says_which_and_why() {
+        let next_hop: IpAddr = "10.0.0.9".parse().expect("a literal");
+        let status = PathStatus {
+            peer: None,
+            source: RouteSource::Ibgp,
+            next_hop: Some(next_hop),
+            standing: PathStanding::Lost(DecisionStep::NextHopReachable),
+            stale: false,
+            as_path: String::new(),
+            local_pref: 100,
+            med: None,
+            origin: "igp",
+            communities: Vec::new(),
+        };
+        let lost = BTreeMap::from([(next_hop, "no route".to_owned())]);
+        let shown = path(&status, &lost).standing;
+        assert_eq!(shown, "next hop 10.0.0.9 unreachable: no route");
+        let shown = path(&status, &BTreeMap::new()).standing;
+        assert_eq!(shown, "next hop unreachable");
     }
 }

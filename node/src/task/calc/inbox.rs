@@ -24,6 +24,8 @@ pub enum InputKey {
     InSync(Kind),
     /// The best BGP route of a prefix.
     BgpRoute(IpNet),
+    /// A next hop of BGP routes.
+    NextHop(IpAddr),
     /// BGP's first choice of routes is made.
     SelectionComplete,
     /// A device of the kernel.
@@ -47,6 +49,8 @@ pub enum Input {
     InSync(Revision),
     /// For [`InputKey::BgpRoute`].
     BgpRoute(RouteChange),
+    /// For [`InputKey::NextHop`]: whether routes use it.
+    NextHop(bool),
     /// For a device, an address or a row of the kernel.
     KernelEvent(KernelEvent),
     /// For [`InputKey::Kernel`].
@@ -103,6 +107,12 @@ impl Inbox {
     pub fn bgp_route(&self, change: RouteChange) {
         self.0
             .put(InputKey::BgpRoute(change.prefix), Input::BgpRoute(change));
+    }
+
+    /// BGP routes began (`true`) or ceased to use a next hop.
+    pub fn next_hop(&self, next_hop: IpAddr, used: bool) {
+        self.0
+            .put(InputKey::NextHop(next_hop), Input::NextHop(used));
     }
 
     /// BGP has made its first choice of routes.

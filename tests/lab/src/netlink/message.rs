@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_GETLINK: u16 = 18;
 pub(crate) const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_DELADDR: u16 = 21;
 pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
@@ -77,11 +78,20 @@ impl Request {
         Self::new(kind, &header)
     }
 
+    /// As [`Request::link`], to take a link down.
+    pub(crate) fn link_down(index: u32) -> Self {
+        let mut header = vec![0; 4];
+        header.extend(index.to_ne_bytes());
+        header.extend(0_u32.to_ne_bytes());
+        header.extend(IFF_UP.to_ne_bytes());
+        Self::new(RTM_NEWLINK, &header)
+    }
+
     /// `struct ifaddrmsg`: family, prefix length, flags, scope, index (4).
-    pub(crate) fn address(index: u32, address: Ipv4Net) -> Self {
+    pub(crate) fn address(kind: u16, index: u32, address: Ipv4Net) -> Self {
         let mut header = vec![libc::AF_INET as u8, address.prefix_len(), 0, 0];
         header.extend(index.to_ne_bytes());
-        Self::new(RTM_NEWADDR, &header)
+        Self::new(kind, &header)
             .ipv4(IFA_LOCAL, address.addr())
             .ipv4(IFA_ADDRESS, address.addr())
     }

@@ -8,6 +8,7 @@ mod bad_input;
 mod checks;
 mod cleanup;
 mod modes;
+mod next_hops;
 mod outage;
 mod plugin;
 mod pods;

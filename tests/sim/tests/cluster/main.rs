@@ -2,6 +2,7 @@
 
 mod ipam_race;
 mod mesh;
+mod next_hops;
 mod reflectors;
 mod vxlan;
 
