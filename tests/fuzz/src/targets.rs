@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp::action::Action;
-use bgp::config::{Config, NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
+use bgp::config::{
+    Config, DynamicRange, NextHopMode, Password, PeerConfig, PeerOptions, RoutePolicy,
+};
 use bgp::speaker::Speaker;
 use bgp::types::{AfiSafi, Asn, ConnId, PeerName, RouterId};
 use bgp::wire::attr::AsnWidth;
@@ -147,32 +149,84 @@ fn update_again(update: &Update) {
     }
 }
 
-/// A whole session: the first octet chooses the peer, the second one how its bytes are cut, the rest is what it sends.
+/// A whole session: the first octet chooses the peer, the second one how its bytes are cut, the rest is what it sends. With the
+/// first octet's last bit, two more octets come before that: [`Turn`].
 ///
 /// Nothing panics; where the bytes are cut makes no difference; the counts are those of the routes there are; what another
 /// peer is sent of it is free of faults; when the peer is gone, so are its routes, in the end.
 #[allow(dead_code, reason = "each fuzz target uses one of the two")]
 pub(crate) fn session(data: &[u8]) {
-    let [flags, cut, stream @ ..] = data else {
+    let [flags, cut, rest @ ..] = data else {
         return;
     };
-    let mut whole = Driven::new(*flags);
-    whole.say(stream);
-    let mut pieces = Driven::new(*flags);
+    let (turn, stream) = match rest {
+        [what, at, stream @ ..] if flags & 128 != 0 => (
+            Turn {
+                what: *what,
+                at: *at,
+            },
+            stream,
+        ),
+        _ => (Turn::default(), rest),
+    };
+    let (before, after) = stream.split_at(stream.len() * usize::from(turn.at) / 255);
+    let mut whole = Driven::new(*flags, turn);
+    whole.say(before);
+    whole.happen();
+    whole.say(after);
+    let mut pieces = Driven::new(*flags, turn);
     let mut random = u32::from(*cut);
-    let mut rest = stream;
-    while !rest.is_empty() {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let most = 1 + usize::from(*cut);
-        let octets = (1 + (random >> 16) as usize % most).min(rest.len());
-        let (piece, left) = rest.split_at(octets);
-        pieces.say(piece);
-        rest = left;
+    for mut rest in [before, after] {
+        while !rest.is_empty() {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let most = 1 + usize::from(*cut);
+            let octets = (1 + (random >> 16) as usize % most).min(rest.len());
+            let (piece, left) = rest.split_at(octets);
+            pieces.say(piece);
+            rest = left;
+        }
+        pieces.happen();
     }
     assert_eq!(whole.state(), pieces.state());
     whole.check_counts();
     whole.check_sent();
     whole.end();
+}
+
+/// What happens in the middle of a session, and settings that few peers have.
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    /// The low three bits choose what happens, the others are settings of the peer.
+    what: u8,
+    /// Where, in 255ths of what the peer sends.
+    at: u8,
+}
+
+impl Turn {
+    const fn bit(self, n: u8) -> bool {
+        self.what & (1 << n) != 0
+    }
+
+    /// RFC 8538's N bit on both sides.
+    const fn notification(self) -> bool {
+        self.bit(3)
+    }
+
+    /// The subject is made from a template.
+    const fn dynamic(self) -> bool {
+        self.bit(4)
+    }
+
+    fn options(self) -> PeerOptions {
+        PeerOptions {
+            prefix_warning: self.bit(7).then_some(5),
+            enforce_first_as: self.bit(6),
+            require_policy: self.bit(5),
+            notification_restart: self.notification(),
+            dynamic: None,
+            shutdown_text: self.bit(7).then(|| "moved".into()),
+        }
+    }
 }
 
 /// A speaker, the peer under test (address 10.0.0.2), and an honest one (10.0.0.3).
@@ -183,9 +237,16 @@ struct Driven {
     closed: Option<Vec<u8>>,
     sent: Vec<u8>,
     honest: PeerKind,
+    config: Config,
+    flags: u8,
+    /// The settings; what happens, until it did.
+    settings: Turn,
+    turn: Option<Turn>,
+    /// The subject's connection.
+    subject: ConnId,
+    connections: u64,
 }
 
-const SUBJECT: ConnId = ConnId::incoming(1);
 const HONEST: ConnId = ConnId::incoming(2);
 
 fn address(last: u8) -> IpAddr {
@@ -223,7 +284,7 @@ impl Driven {
         clippy::disallowed_methods,
         reason = "an Instant to count from; nothing else is read from the clock"
     )]
-    fn new(flags: u8) -> Self {
+    fn new(flags: u8, turn: Turn) -> Self {
         let now = Instant::now();
         let asn = |ebgp: bool, other| if ebgp { other } else { 65000 };
         let (subject, honest) = (asn(flags & 1 != 0, 65001), asn(flags & 2 != 0, 65002));
@@ -238,7 +299,7 @@ impl Driven {
             multipath: 4,
             peers: [
                 (PeerName("honest".into()), peer(3, honest, flags)),
-                (PeerName("subject".into()), peer(2, subject, flags)),
+                (subject_name(), configured_subject(subject, flags, turn)),
             ]
             .into(),
         };
@@ -253,11 +314,16 @@ impl Driven {
             } else {
                 PeerKind::Ebgp
             },
+            config,
+            flags,
+            settings: turn,
+            turn: Some(turn),
+            subject: ConnId::incoming(1),
+            connections: 2,
         };
-        driven.speaker.handle_config(now, config);
+        driven.speaker.handle_config(now, driven.config.clone());
         driven.open(HONEST, 3, honest, true);
-        // Without the last bit, the subject says its OPEN itself.
-        driven.open(SUBJECT, 2, subject, flags & 32 == 0);
+        driven.open_subject();
         driven
     }
 
@@ -265,19 +331,89 @@ impl Driven {
         let remote = SocketAddr::new(address(last), 40_000);
         let local = SocketAddr::new(address(1), 179);
         let accepted = self.speaker.handle_accepted(self.now, conn, remote, local);
-        accepted.expect("both peers are configured");
-        if greets {
+        if accepted.is_ok() && greets {
             let mut bytes = Vec::new();
-            greeting(last, asn).encode(&mut bytes);
+            greeting(last, asn, self.settings.notification()).encode(&mut bytes);
             write_keepalive(&mut bytes);
             self.speaker.handle_bytes(self.now, conn, &bytes);
         }
         self.drain();
     }
 
+    /// Without bit 5, the subject says its OPEN itself.
+    fn open_subject(&mut self) {
+        let asn = self.config.peers[&subject_name()].asn.0;
+        self.open(self.subject, 2, asn, self.flags & 32 == 0);
+    }
+
+    /// A new connection of the subject's.
+    fn open_subject_again(&mut self) {
+        self.connections += 1;
+        self.subject = ConnId::incoming(self.connections);
+        self.closed = None;
+        self.open_subject();
+    }
+
     fn say(&mut self, bytes: &[u8]) {
-        self.speaker.handle_bytes(self.now, SUBJECT, bytes);
+        self.speaker.handle_bytes(self.now, self.subject, bytes);
         self.drain();
+    }
+
+    /// What [`Turn`] says, once. A subject that lost its connection by that opens another one.
+    fn happen(&mut self) {
+        let Some(turn) = self.turn.take() else {
+            return;
+        };
+        match turn.what & 7 {
+            0 => return,
+            1 => self.configure(|peer| peer.password = Some(Password("another key".into()))),
+            2 => self.configure(|peer| peer.password = None),
+            3 => {
+                self.speaker.handle_closed(self.now, self.subject);
+                self.closed = Some(Vec::new());
+                self.drain();
+            }
+            4 => {
+                // The old connection stands: the peer restarted, or opens a second one.
+                self.open_subject_again();
+            }
+            5 => self.let_hold_timer_expire(),
+            6 => {
+                let peers = self.config.peers.clone();
+                self.config.peers.remove(&subject_name());
+                self.speaker.handle_config(self.now, self.config.clone());
+                self.drain();
+                self.config.peers = peers;
+                self.speaker.handle_config(self.now, self.config.clone());
+                self.drain();
+            }
+            _ => self.configure(|peer| {
+                peer.import = RoutePolicy::reject_all();
+                peer.export = RoutePolicy::reject_all();
+                peer.prefix_limit = Some(3);
+            }),
+        }
+        if self.closed.is_some() {
+            self.open_subject_again();
+        }
+    }
+
+    fn configure(&mut self, change: impl FnOnce(&mut PeerConfig)) {
+        let subject = self.config.peers.get_mut(&subject_name());
+        change(subject.expect("it is configured"));
+        self.speaker.handle_config(self.now, self.config.clone());
+        self.drain();
+    }
+
+    /// Longer than the subject's 90 s; the honest peer says a KEEPALIVE meanwhile.
+    fn let_hold_timer_expire(&mut self) {
+        for _ in 0..2 {
+            self.now += 60 * SECOND;
+            let mut bytes = Vec::new();
+            write_keepalive(&mut bytes);
+            self.speaker.handle_bytes(self.now, HONEST, &bytes);
+            self.drain();
+        }
     }
 
     fn drain(&mut self) {
@@ -287,10 +423,8 @@ impl Driven {
             self.speaker.handle_timeout(self.now);
         }
         while let Some(action) = self.speaker.poll_action() {
-            if let Action::Close {
-                conn: SUBJECT,
-                farewell,
-            } = action
+            if let Action::Close { conn, farewell } = action
+                && conn == self.subject
             {
                 self.closed = Some(farewell);
             }
@@ -350,7 +484,7 @@ impl Driven {
     }
 
     fn end(&mut self) {
-        self.speaker.handle_closed(self.now, SUBJECT);
+        self.speaker.handle_closed(self.now, self.subject);
         self.drain();
         // Longer than any restart time that fits into a capability.
         for _ in 0..50 {
@@ -362,13 +496,34 @@ impl Driven {
     }
 }
 
-fn greeting(last: u8, asn: u32) -> Open {
+fn subject_name() -> PeerName {
+    PeerName("subject".into())
+}
+
+fn configured_subject(asn: u32, flags: u8, turn: Turn) -> PeerConfig {
+    let mut subject = peer(2, asn, flags);
+    subject.options = turn.options();
+    if turn.dynamic() {
+        subject.address = address(0);
+        subject.options.dynamic = Some(DynamicRange {
+            range: "10.0.0.0/29".parse().expect("a prefix"),
+            limit: 1,
+        });
+    }
+    // From one key to another the session stands; from one to none it does not.
+    subject.password = (1..=2)
+        .contains(&(turn.what & 7))
+        .then(|| Password("a key".into()));
+    subject
+}
+
+fn greeting(last: u8, asn: u32, notification: bool) -> Open {
     let IpAddr::V4(router_id) = address(last) else {
         unreachable!("addresses are IPv4");
     };
     let restart = GracefulRestart {
         restarting: false,
-        notification: false,
+        notification,
         time: 120 * SECOND,
         families: FAMILIES
             .map(|family| GracefulFamily {
