@@ -1,20 +1,24 @@
-//! BIRD 2: started with a configuration of the test's, asked over its control socket.
+//! BIRD 2 and BIRD 1.6: started with a configuration of the test's, asked over its control socket.
 //!
 //! The socket's protocol is lines: each reply line begins with a four-digit code and `-` (more lines follow) or a space (the last line),
 //! or with a space when it repeats the code of the line before. Codes from 8000 on are refusals.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bgp::types::AfiSafi;
 use lab::NetNs;
 
-use crate::{daemon, eventually};
+use crate::plan::Plan;
+use crate::{eventually, process};
 
+mod asked;
 mod config;
 mod route;
 
@@ -31,6 +35,18 @@ pub struct Bird {
     directory: PathBuf,
     program: PathBuf,
     child: Child,
+    version: Version,
+    /// Names of a plan's sessions, by our address.
+    sessions: BTreeMap<IpAddr, String>,
+}
+
+/// Which BIRD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// 2, one program for both families.
+    Two,
+    /// 1.6, a program for each family.
+    One,
 }
 
 /// How BIRD comes up.
@@ -46,7 +62,16 @@ impl Bird {
     /// Where the program is, on PATH or where Debian installs it.
     #[must_use]
     pub fn find() -> Option<PathBuf> {
-        daemon::find(&["bird"])
+        process::find(&["bird"])
+    }
+
+    /// As [`Bird::find`], of a version: 1.6 is looked for in the folder that TORTIE_BIRD1 names, else where `.ci/setup` unpacks it.
+    #[must_use]
+    pub fn find_version(version: Version) -> Option<PathBuf> {
+        match version {
+            Version::Two => Self::find(),
+            Version::One => Some(one_folder()?.join("bird")).filter(|program| program.is_file()),
+        }
     }
 
     /// Starts it in `namespace` and waits until it answers. `name` tells it from others of the same private world.
@@ -58,6 +83,35 @@ impl Bird {
     /// When it is not installed, or does not answer in time: with its log.
     pub fn start(name: &str, namespace: &NetNs, config: &str) -> io::Result<Self> {
         let program = Self::find().expect("the caller asked whether BIRD is there");
+        Self::start_program(program, Version::Two, name, namespace, config)
+    }
+
+    pub(crate) fn start_plan(version: Version, namespace: &NetNs, plan: &Plan) -> io::Result<Self> {
+        let mut program =
+            Self::find_version(version).expect("the caller asked whether BIRD is there");
+        let is_v6 =
+            |neighbour: &crate::plan::Neighbour| neighbour.families.contains(&AfiSafi::Ipv6Unicast);
+        if version == Version::One && plan.neighbours.iter().any(is_v6) {
+            program.set_file_name("bird6");
+        }
+        let config = config::of(version, plan);
+        let mut bird = Self::start_program(program, version, namespace.name(), namespace, &config)?;
+        bird.sessions = plan
+            .neighbours
+            .iter()
+            .enumerate()
+            .map(|(n, neighbour)| (neighbour.address, config::session_name(n)))
+            .collect();
+        Ok(bird)
+    }
+
+    fn start_program(
+        program: PathBuf,
+        version: Version,
+        name: &str,
+        namespace: &NetNs,
+        config: &str,
+    ) -> io::Result<Self> {
         let directory = Path::new(lab::BASE).join(format!("bird-{name}"));
         fs::create_dir_all(&directory)?;
         fs::write(directory.join("bird.conf"), config)?;
@@ -67,6 +121,8 @@ impl Bird {
             directory,
             program,
             child,
+            version,
+            sessions: BTreeMap::new(),
         };
         bird.wait_ready();
         Ok(bird)
@@ -160,7 +216,13 @@ impl Bird {
     /// # Panics
     /// When it does not learn it in time: with its table.
     #[track_caller]
-    pub fn wait_route(&self, protocol: &str, prefix: &str, next_hop: Ipv4Addr) -> BirdRoute {
+    pub fn wait_route(
+        &self,
+        protocol: &str,
+        prefix: &str,
+        next_hop: impl Into<IpAddr>,
+    ) -> BirdRoute {
+        let next_hop = next_hop.into();
         eventually(
             &format!("BIRD has {prefix} from {protocol} via {next_hop}"),
             || {
@@ -239,6 +301,16 @@ impl Drop for Bird {
         // Gone already is as good.
         let _ = self.kill();
     }
+}
+
+fn one_folder() -> Option<PathBuf> {
+    std::env::var_os("TORTIE_BIRD1")
+        .map(PathBuf::from)
+        .or_else(|| {
+            let home =
+                std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+            Some(home.join(".cache/tortie/bird1/usr/sbin"))
+        })
 }
 
 fn spawn(program: &Path, directory: &Path, namespace: &NetNs, start: Start) -> io::Result<Child> {

@@ -1,79 +1,236 @@
-//! A daemon's process, its directory and its log.
+//! What every other daemon can be asked, whichever it is.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr};
 
-/// Killed when dropped.
-#[derive(Debug)]
-pub(crate) struct Daemon {
-    child: Child,
-    directory: PathBuf,
+use ipnet::IpNet;
+use lab::NetNs;
+
+use crate::bird::{Bird, Version};
+use crate::eventually;
+use crate::exabgp::ExaBgp;
+use crate::frr::Frr;
+use crate::gobgp::GoBgp;
+use crate::plan::Plan;
+
+/// The daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// BIRD 2, one process for both families.
+    Bird2,
+    /// BIRD 1.6, the base of Calico's: one process a family.
+    Bird1,
+    /// FRR's bgpd.
+    Frr,
+    /// GoBGP.
+    GoBgp,
+    /// ExaBGP: it says what it is told and writes down what it hears; it has no table of its own.
+    ExaBgp,
 }
 
-impl Daemon {
-    /// A new directory for a daemon, with its configuration in `conf`.
-    pub(crate) fn directory(name: &str, config: &str) -> io::Result<PathBuf> {
-        let directory = Path::new(lab::BASE).join(name);
-        fs::create_dir_all(&directory)?;
-        fs::write(directory.join("conf"), config)?;
-        Ok(directory)
+impl Kind {
+    /// Id of the skip and what to install, when it is not there.
+    #[must_use]
+    pub fn missing(self) -> Option<(&'static str, &'static str)> {
+        let (there, id, install) = match self {
+            Self::Bird2 => (
+                Bird::find().is_some(),
+                "bird",
+                "no program `bird` on PATH or in /usr/sbin (Debian: bird2)",
+            ),
+            Self::Bird1 => (
+                Bird::find_version(Version::One).is_some(),
+                "bird1",
+                "no BIRD 1.6 in TORTIE_BIRD1 or ~/.cache/tortie/bird1 (.ci/setup unpacks Debian's package bird there)",
+            ),
+            Self::Frr => (Frr::is_there(), "frr", "no bgpd and vtysh (Debian: frr)"),
+            Self::GoBgp => (
+                GoBgp::is_there(),
+                "gobgp",
+                "no gobgpd and gobgp (Debian: gobgpd)",
+            ),
+            Self::ExaBgp => (
+                ExaBgp::is_there(),
+                "exabgp",
+                "no program `exabgp` (Debian: exabgp)",
+            ),
+        };
+        (!there).then_some((id, install))
     }
 
-    /// Starts `command`; all it says goes to the file `log` of the directory.
-    pub(crate) fn spawn(mut command: Command, directory: PathBuf) -> io::Result<Self> {
-        let log = File::create(directory.join("log"))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        Ok(Self { child, directory })
-    }
-
-    /// An error with the log when it has ended.
-    pub(crate) fn check(&mut self) -> Result<(), String> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(format!("ended ({status}): {}", self.log())),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = self.child.kill().and_then(|()| self.child.wait());
-    }
-}
-
-/// The first of `programs` that is there; names without a slash are looked for on PATH and in the directories of administrators' tools.
-pub(crate) fn find(programs: &[&str]) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    directories.push(PathBuf::from("/usr/sbin"));
-    programs
-        .iter()
-        .flat_map(|program| {
-            directories
-                .iter()
-                .map(move |directory| directory.join(program))
+    /// Starts it in a namespace and waits until it answers.
+    ///
+    /// # Errors
+    /// When its files cannot be written or the program not be started.
+    ///
+    /// # Panics
+    /// When it is not installed, does not answer in time, or cannot do what the plan asks (BIRD 1.6 and both families).
+    pub fn start(self, namespace: &NetNs, plan: &Plan) -> io::Result<Box<dyn Daemon>> {
+        Ok(match self {
+            Self::Bird2 => Box::new(Bird::start_plan(Version::Two, namespace, plan)?),
+            Self::Bird1 => Box::new(Bird::start_plan(Version::One, namespace, plan)?),
+            Self::Frr => Box::new(Frr::start_plan(namespace, plan)?),
+            Self::GoBgp => Box::new(GoBgp::start_plan(namespace, plan)?),
+            Self::ExaBgp => Box::new(ExaBgp::start_plan(namespace, plan)?),
         })
-        .find(|program| program.is_file())
+    }
 }
 
-/// What a command printed, when it succeeded.
-pub(crate) fn output(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+/// A running daemon. It is killed when dropped.
+pub trait Daemon {
+    /// What its table has for a prefix that it learned by BGP.
+    ///
+    /// # Errors
+    /// What it has, or says, instead.
+    fn seen(&self, prefix: IpNet) -> Result<Seen, String>;
+
+    /// Whether its session with one of our addresses stands.
+    ///
+    /// # Errors
+    /// What it says of the session instead.
+    fn established(&self, ours: IpAddr) -> Result<(), String>;
+
+    /// How many UPDATEs, or routes in them, it has counted from us since the session began.
+    ///
+    /// # Errors
+    /// What it says instead.
+    fn heard(&self, ours: IpAddr) -> Result<u64, String>;
+
+    /// Makes it ask us for our routes again (RFC 2918).
+    ///
+    /// # Errors
+    /// What it says.
+    fn ask_refresh(&self, ours: IpAddr) -> Result<(), String>;
+
+    /// Makes it end the session as its operator would, with a text for ours (RFC 9003).
+    ///
+    /// # Errors
+    /// What it says.
+    fn shut_down(&self, ours: IpAddr, text: &str) -> Result<(), String>;
+
+    /// Makes it end the session with a Cease/Administrative Reset, and begin it again.
+    ///
+    /// # Errors
+    /// What it says.
+    fn reset(&self, ours: IpAddr) -> Result<(), String>;
+
+    /// Stops it with SIGSTOP: its connections stand, and nothing is said on them.
+    ///
+    /// # Errors
+    /// When it is gone.
+    fn freeze(&self) -> io::Result<()>;
+
+    /// Lets it go on after [`Daemon::freeze`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    fn thaw(&self) -> io::Result<()>;
+
+    /// Kills it with SIGKILL: its connections close without a NOTIFICATION.
+    ///
+    /// # Errors
+    /// When it was gone before.
+    fn kill(&mut self) -> io::Result<()>;
+
+    /// Starts it again after [`Daemon::kill`], as a restarting speaker where it can be one, with the same plan.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    fn restart(&mut self) -> io::Result<()>;
+
+    /// What it says about its sessions, and its log.
+    fn said(&self) -> String;
+}
+
+impl dyn Daemon {
+    /// Waits until its session with one of our addresses stands.
+    ///
+    /// # Panics
+    /// When it does not in time: with what it says.
+    #[track_caller]
+    pub fn wait_established(&self, ours: IpAddr) {
+        eventually(&format!("the session with {ours} stands"), || {
+            self.established(ours)
+                .map_err(|error| format!("{error}\n{}", self.said()))
+        });
     }
+
+    /// Waits until its table has the prefix so that `wanted` is content, and returns what it has.
+    ///
+    /// # Panics
+    /// When it does not in time: with what it has.
+    #[track_caller]
+    pub fn wait_seen(&self, prefix: &str, mut wanted: impl FnMut(&Seen) -> bool) -> Seen {
+        let prefix: IpNet = prefix.parse().expect("a prefix");
+        eventually(
+            &format!("its table has {prefix} as wanted"),
+            || match self.seen(prefix) {
+                Ok(seen) if wanted(&seen) => Ok(seen),
+                Ok(seen) => Err(format!("{seen:#?}")),
+                Err(error) => Err(format!("{error}\n{}", self.said())),
+            },
+        )
+    }
+
+    /// Waits until its table does not have the prefix.
+    ///
+    /// # Panics
+    /// When it still does after the deadline: with what it has.
+    #[track_caller]
+    pub fn wait_gone(&self, prefix: &str) {
+        let prefix: IpNet = prefix.parse().expect("a prefix");
+        eventually(
+            &format!("its table no longer has {prefix}"),
+            || match self.seen(prefix) {
+                Ok(seen) => Err(format!("{seen:#?}")),
+                Err(_) => Ok(()),
+            },
+        );
+    }
+
+    /// Waits until it said a text about its sessions, or in its log.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    #[track_caller]
+    pub fn wait_said(&self, text: &str) {
+        eventually(&format!("it says {text:?}"), || {
+            let said = self.said();
+            match said.contains(text) {
+                true => Ok(()),
+                false => Err(said),
+            }
+        });
+    }
+}
+
+/// A route in another daemon's table, in one form for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// NEXT_HOP.
+    pub next_hop: Option<IpAddr>,
+    /// AS_PATH, without sets.
+    pub as_path: Vec<u32>,
+    /// ORIGIN in capitals.
+    pub origin: String,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// `65001:7`, `65001:1:2`, `rt:65001:9`.
+    pub communities: BTreeSet<String>,
+    /// ORIGINATOR_ID (RFC 4456).
+    pub originator: Option<Ipv4Addr>,
+    /// CLUSTER_LIST.
+    pub clusters: Vec<Ipv4Addr>,
+    /// Kept from a session that ended (RFC 4724), where the daemon says so.
+    pub stale: bool,
+}
+
+/// The numbers in a text, in order.
+pub(crate) fn numbers(text: &str) -> Vec<u32> {
+    text.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect()
 }

@@ -157,11 +157,11 @@ pub fn config(asn: u32, address: Ipv4Addr, peers: impl IntoIterator<Item = PeerC
 
 /// A peer as the agent configures one from a BGPPeer that says nothing special.
 #[must_use]
-pub fn peer(address: Ipv4Addr, asn: u32, local_address: Ipv4Addr) -> PeerConfig {
+pub fn peer(address: impl Into<IpAddr>, asn: u32, local_address: impl Into<IpAddr>) -> PeerConfig {
     PeerConfig {
-        address: IpAddr::V4(address),
+        address: address.into(),
         port: 179,
-        local_address: Some(IpAddr::V4(local_address)),
+        local_address: Some(local_address.into()),
         asn: Asn(asn),
         local_asn: None,
         families: BTreeSet::from([AfiSafi::Ipv4Unicast]),

@@ -7,18 +7,22 @@
 //!         BGP.as_path: 64512
 //!                      unicast [n2 13:13:02.804] (100s) [AS64512i]
 //! ```
-//! A second route of the same prefix leaves the prefix's column empty.
+//! A second route of the same prefix leaves the prefix's column empty. BIRD 1.6 has the first next hop in the first line instead:
+//!
+//! ```text
+//! 192.168.0.0/26     via 10.10.1.11 on eth0 [n1 13:13:02 from 10.10.1.11] * (100) [AS64512i]
+//! ```
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// A route in BIRD's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BirdRoute {
     /// Destination.
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
     /// `unicast`, `unreachable`, …
     pub kind: String,
     /// The protocol that it came from.
@@ -26,7 +30,7 @@ pub struct BirdRoute {
     /// Whether BIRD uses it.
     pub best: bool,
     /// Where packets go.
-    pub next_hop: Option<Ipv4Addr>,
+    pub next_hop: Option<IpAddr>,
     /// BGP attributes in BIRD's words, e.g. `BGP.as_path` → `64512`.
     pub attributes: BTreeMap<String, String>,
 }
@@ -55,21 +59,22 @@ pub(super) fn parse(answer: &str) -> Vec<BirdRoute> {
     routes
 }
 
-fn begin(line: &str, former: Option<Ipv4Net>) -> Option<BirdRoute> {
+fn begin(line: &str, former: Option<IpNet>) -> Option<BirdRoute> {
     let (head, rest) = line.split_once('[')?;
     let (origin, flags) = rest.split_once(']')?;
-    let mut words = head.split_whitespace().rev();
-    let kind = words.next()?.to_owned();
-    let prefix = match words.next() {
-        Some(prefix) => prefix.parse().ok()?,
-        None => former?,
+    let words: Vec<&str> = head.split_whitespace().collect();
+    let first = words.first().and_then(|word| word.parse().ok());
+    let (kind, next_hop) = match words.as_slice() {
+        [.., "via", address, "on", _] => ("unicast", address.parse().ok()),
+        [.., kind] => (*kind, None),
+        [] => return None,
     };
     Some(BirdRoute {
-        prefix,
-        kind,
+        prefix: first.or(former)?,
+        kind: kind.to_owned(),
         protocol: origin.split_whitespace().next()?.to_owned(),
         best: flags.trim_start().starts_with('*'),
-        next_hop: None,
+        next_hop,
         attributes: BTreeMap::new(),
     })
 }
@@ -87,6 +92,8 @@ fn add_detail(route: &mut BirdRoute, detail: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -106,11 +113,32 @@ mod tests {
             ("64512", true)
         );
         assert_eq!(routes[1].prefix, routes[0].prefix);
-        assert_eq!(routes[1].next_hop, Some(Ipv4Addr::new(10, 10, 1, 12)));
+        assert_eq!(
+            routes[1].next_hop,
+            Some(IpAddr::V4(Ipv4Addr::new(10, 10, 1, 12)))
+        );
         assert!(!routes[1].best);
         assert_eq!(
             (routes[2].kind.as_str(), routes[2].next_hop),
             ("unreachable", None)
         );
+    }
+
+    #[test]
+    fn bird_1_has_the_next_hop_in_the_first_line() {
+        let answer = "192.168.0.0/26     via 10.10.1.11 on eth0 [n1 13:13:02 from 10.10.1.11] * (100) [AS64512i]\n\
+            \tType: BGP unicast univ\n\
+            \tBGP.as_path: 64512\n\
+            \x20                  via 10.10.1.12 on eth0 [n2 13:13:02] (100) [AS64512i]\n\
+            203.0.113.0/24     unreachable [announced 13:13:02] * (200)\n";
+        let routes = parse(answer);
+        assert_eq!(routes.len(), 3, "{routes:?}");
+        assert_eq!(routes[0].attribute("as_path"), "64512");
+        assert_eq!(routes[1].prefix, routes[0].prefix);
+        assert_eq!(
+            routes[1].next_hop,
+            Some(IpAddr::V4(Ipv4Addr::new(10, 10, 1, 12)))
+        );
+        assert_eq!(routes[2].kind, "unreachable");
     }
 }

@@ -1,0 +1,33 @@
+//! Our speaker with every other daemon that does a thing: one body per feature, one test per daemon.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its place fails where it stands"
+)]
+
+/// Makes a test of a feature for each daemon: `feature::bird2`, `feature::frr`, …
+macro_rules! daemons_test {
+    ($feature:ident, [$($daemon:ident),+ $(,)?]) => {
+        mod $feature {
+            $(
+                #[test]
+                fn $daemon() {
+                    let kind = daemons_test!(@ $daemon);
+                    $crate::place::run(module_path!(), stringify!($daemon), kind, super::$feature);
+                }
+            )+
+        }
+    };
+    (@ bird2) => { interop::Kind::Bird2 };
+    (@ bird1) => { interop::Kind::Bird1 };
+    (@ frr) => { interop::Kind::Frr };
+    (@ gobgp) => { interop::Kind::GoBgp };
+    (@ exabgp) => { interop::Kind::ExaBgp };
+}
+
+mod attributes;
+mod place;
+mod reflection;
+mod refresh;
+mod restart;
+mod sessions;
+mod shutdown;

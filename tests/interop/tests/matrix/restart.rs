@@ -1,0 +1,186 @@
+//! Graceful restart (RFC 4724) by kill -9 of either side, and over NOTIFICATIONs (RFC 8538).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bgp::config::Config;
+use bgp::event::Event;
+use bgp_io::Output;
+use interop::plan::{Graceful, Plan};
+use interop::{Begin, Daemon, FAR, Kind, NEAR, OurSpeaker, eventually};
+use ipnet::Ipv4Net;
+use lab::{RouteChange, RouteMonitor};
+
+use crate::place::{
+    BLOCK, OUTSIDE, Place, SECOND, down, external, is_session_up, learned, prefix, sent,
+    with_external,
+};
+
+fn graceful(how: Graceful) -> Plan {
+    external().with(|neighbour| neighbour.graceful = how)
+}
+
+/// Whether the daemon writes to the kernel.
+fn has_kernel(kind: Kind) -> bool {
+    matches!(kind, Kind::Bird2 | Kind::Bird1)
+}
+
+#[track_caller]
+fn wait_in_kernel(place: &Place, wanted: &str) {
+    let net: Ipv4Net = wanted.parse().unwrap();
+    eventually(&format!("its kernel has {wanted}"), || {
+        let routes = place.far.netlink().unwrap().routes().unwrap();
+        match routes.iter().any(|route| route.destination == net) {
+            true => Ok(()),
+            false => Err(format!("{routes:?}")),
+        }
+    });
+}
+
+daemons_test!(
+    its_routes_are_kept_over_its_death,
+    [bird2, bird1, frr, gobgp]
+);
+fn its_routes_are_kept_over_its_death(place: &Place) {
+    let mut daemon = place.start(&graceful(Graceful::On));
+    let mut ours = place.ours(with_external(|_| {}), &[BLOCK]);
+    assert_eq!(learned(&mut ours, OUTSIDE), [IpAddr::V4(FAR)]);
+    daemon.wait_seen(BLOCK, |_| true);
+    if has_kernel(place.kind) {
+        wait_in_kernel(place, BLOCK);
+    }
+    let mut kernel = RouteMonitor::open(&place.far).unwrap();
+    daemon.kill().unwrap();
+    let mut lost = Vec::new();
+    let mut note_lost = |output: &Output| match output {
+        Output::Route(change) if change.best.is_none() => lost.push(change.prefix),
+        _ => {}
+    };
+    let kept = ours.wait_for("the session goes down", |output| {
+        note_lost(output);
+        match output {
+            Output::Event(Event::SessionDown { routes_kept, .. }) => Some(*routes_kept),
+            _ => None,
+        }
+    });
+    assert!(kept, "{}", daemon.said());
+    daemon.restart().unwrap();
+    ours.wait_for("the session comes back and its table is whole", |output| {
+        note_lost(output);
+        matches!(output, Output::Event(Event::EndOfRib { .. })).then_some(())
+    });
+    assert_eq!(lost, [], "withdrawn in between {}", daemon.said());
+    daemon.wait_seen(BLOCK, |_| true);
+    // Its own kernel went on forwarding to us, too: BIRD takes the route out and puts it in again in one go.
+    let net: Ipv4Net = BLOCK.parse().unwrap();
+    let mut events = kernel.wait(Duration::ZERO).unwrap();
+    events.retain(|event| event.route.destination == net);
+    let is_back = |at: usize| {
+        events
+            .get(at)
+            .is_some_and(|event| event.change == RouteChange::Added)
+    };
+    let lost = events
+        .iter()
+        .enumerate()
+        .filter(|(at, event)| event.change == RouteChange::Deleted && !is_back(at + 1))
+        .count();
+    assert_eq!(lost, 0, "deletions of {BLOCK} in its kernel: {events:#?}");
+    ours.stop();
+}
+
+daemons_test!(
+    it_keeps_our_routes_over_our_death,
+    [bird2, bird1, frr, gobgp]
+);
+fn it_keeps_our_routes_over_our_death(place: &Place) {
+    let daemon = place.start(&graceful(Graceful::On));
+    let ours = place.ours(with_external(|_| {}), &[BLOCK, SECOND]);
+    for prefix in [BLOCK, SECOND] {
+        daemon.wait_seen(prefix, |_| true);
+        if has_kernel(place.kind) {
+            wait_in_kernel(place, prefix);
+        }
+    }
+    let mut kernel = RouteMonitor::open(&place.far).unwrap();
+    // As a kill: the connections close, and nothing is said.
+    ours.stop();
+    wait_down(daemon.as_ref());
+    for prefix in [BLOCK, SECOND] {
+        daemon.seen(prefix.parse().unwrap()).unwrap();
+    }
+    let mut ours = restarted(place, with_external(|_| {}));
+    ours.wait_for("the session stands", is_session_up);
+    daemon.wait_gone(SECOND);
+    daemon.wait_seen(BLOCK, |seen| !seen.stale);
+    let net: Ipv4Net = BLOCK.parse().unwrap();
+    let deleted = kernel
+        .wait(Duration::ZERO)
+        .unwrap()
+        .into_iter()
+        .filter(|event| event.change == RouteChange::Deleted && event.route.destination == net)
+        .count();
+    assert_eq!(deleted, 0, "deletions of {BLOCK} in its kernel");
+    ours.stop();
+}
+
+/// Our speaker, come back after a death, with [`BLOCK`] only.
+fn restarted(place: &Place, config: Config) -> OurSpeaker {
+    OurSpeaker::start(&place.near, Begin::Restarting, config, &[prefix(BLOCK)]).unwrap()
+}
+
+#[track_caller]
+fn wait_down(daemon: &dyn Daemon) {
+    eventually("it notices", || {
+        match daemon.established(IpAddr::V4(NEAR)) {
+            Ok(()) => Err("still established"),
+            Err(_) => Ok(()),
+        }
+        .map_err(str::to_owned)
+    });
+}
+
+// GoBGP, when it has not restarted, does not say that it went on forwarding: RFC 4724 §4.2 lets nothing of it stay.
+daemons_test!(routes_outlive_an_expired_hold_timer, [frr]);
+fn routes_outlive_an_expired_hold_timer(place: &Place) {
+    let short = graceful(Graceful::OverNotifications).with(|neighbour| neighbour.hold_time = 3);
+    let daemon = place.start(&short);
+    let lasting = with_external(|peer| peer.options.notification_restart = true);
+    let mut ours = place.ours(lasting, &[BLOCK]);
+    learned(&mut ours, OUTSIDE);
+    let fresh = daemon.wait_seen(BLOCK, |_| true);
+    daemon.freeze().unwrap();
+    let (reason, kept) = down(&mut ours);
+    assert_eq!(sent(reason).code, 4);
+    assert!(kept);
+    daemon.thaw().unwrap();
+    let mut lost = 0;
+    ours.wait_for("the session is back", |output| {
+        if let Output::Route(change) = output {
+            lost += usize::from(change.best.is_none());
+        }
+        is_session_up(output)
+    });
+    assert_eq!(lost, 0, "withdrawn in between");
+    daemon.wait_established(IpAddr::V4(NEAR));
+    daemon.wait_seen(BLOCK, |seen| *seen == fresh);
+    ours.stop();
+}
+
+// After a reset GoBGP waits for half a minute.
+daemons_test!(routes_outlive_a_notification_of_its, [frr]);
+fn routes_outlive_a_notification_of_its(place: &Place) {
+    let daemon = place.start(&graceful(Graceful::OverNotifications));
+    let mut ours = place.ours(
+        with_external(|peer| peer.options.notification_restart = true),
+        &[BLOCK],
+    );
+    learned(&mut ours, OUTSIDE);
+    daemon.wait_seen(BLOCK, |_| true);
+    daemon.reset(IpAddr::V4(NEAR)).unwrap();
+    let (_, kept) = down(&mut ours);
+    assert!(kept);
+    ours.wait_for("the session is back", is_session_up);
+    daemon.wait_seen(BLOCK, |_| true);
+    ours.stop();
+}
