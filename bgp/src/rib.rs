@@ -53,7 +53,7 @@ impl Rib {
         }
     }
 
-    /// Decides at most `budget` prefixes; true when some are left.
+    /// Decides at most `budget` prefixes; true when work is left.
     pub(crate) fn decide(&mut self, budget: usize) -> bool {
         for _ in 0..budget {
             let Some(id) = self.table.next_undecided() else {
@@ -64,11 +64,16 @@ impl Rib {
             }
             self.table.free_if_unused(id);
         }
-        let left = self.table.has_undecided();
+        let left = self.has_work();
         if !left && self.end_of_rib_allowed {
             self.wake_for_end_of_rib();
         }
         left
+    }
+
+    /// Prefixes wait for their decision, or are to be found first.
+    pub(crate) fn has_work(&self) -> bool {
+        self.table.has_undecided() || self.table.is_sweeping()
     }
 
     fn mark_dirty(&mut self, id: PrefixId) {
@@ -154,7 +159,7 @@ impl Rib {
         out: &mut Vec<u8>,
     ) -> Transmitted {
         let end = out.len().saturating_add(room);
-        let end_of_rib = self.end_of_rib_allowed && !self.table.has_undecided();
+        let end_of_rib = self.end_of_rib_allowed && !self.has_work();
         for group in &mut self.groups {
             if group.has(peer)
                 && let Transmitted::Full =

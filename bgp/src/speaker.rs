@@ -41,6 +41,9 @@ use restart::{Awaiting, Retention};
 /// Prefixes decided at one call; what is left follows at [`Speaker::handle_timeout`].
 const DECISIONS_PER_CALL: usize = 16_384;
 
+/// Prefixes visited at one call by what touches many at once: the end of a session, another policy, a next hop.
+const SWEPT_PER_CALL: usize = 16_384;
+
 /// A BGP speaker.
 ///
 /// After each `handle_*` the caller drains [`poll_action`](Self::poll_action), [`poll_route`](Self::poll_route),
@@ -261,7 +264,7 @@ impl Speaker {
 
     /// The next deadline and its reason; one that is not in the future means there is work left.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        if self.rib.table.has_undecided() {
+        if self.rib.has_work() {
             return Some((self.now, "routes to decide"));
         }
         let (_, id) = self.timers.first()?;
@@ -327,7 +330,7 @@ impl Speaker {
     /// Next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front().or_else(|| {
-            let all_told = !self.rib.table.has_undecided() && !self.rib.table.has_unreported();
+            let all_told = !self.rib.has_work() && !self.rib.table.has_unreported();
             (self.selection == Selection::Due && all_told).then(|| {
                 self.selection = Selection::Told;
                 Event::SelectionComplete
@@ -462,12 +465,13 @@ impl Speaker {
         }
     }
 
-    /// One slice of decisions, and what follows from there being none left.
+    /// One slice of the sweep, one of decisions, and what follows from there being none left.
     fn work(&mut self) {
         if !self.instances.is_empty() {
             self.remove_idle_instances();
         }
         self.check_selection();
+        self.sweep(SWEPT_PER_CALL);
         self.rib.decide(DECISIONS_PER_CALL);
     }
 }

@@ -160,7 +160,7 @@ mod tests {
             router_id: RouterId(FAR),
             client: false,
             deferred: false,
-            counts: Default::default(),
+            held: Default::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::rib::table::Path;
 use crate::types::{AfiSafi, PeerName, RouterId};
 use crate::wire::update::PeerKind;
 
@@ -30,19 +31,141 @@ pub(crate) struct Source {
     pub(crate) client: bool,
     /// After our own restart: its paths wait for its End-of-RIB.
     pub(crate) deferred: bool,
-    pub(crate) counts: [Counts; 2],
+    pub(crate) held: Held,
 }
 
-/// Paths in the Adj-RIB-In.
+/// What the table has of a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    families: [FamilyHeld; 2],
+    /// Paths in the table, dead ones included.
+    pub(crate) paths: usize,
+    /// Prefixes whose best route names the source.
+    pub(crate) bests: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct FamilyHeld {
+    counts: Counts,
+    /// Number of the present session, or of the next one.
+    session: u8,
+    /// The paths of the session before are kept as stale (RFC 4724 §4.2).
+    retained: bool,
+}
+
+/// Paths of a family that are not dead.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
-    pub(crate) received: usize,
-    pub(crate) accepted: usize,
-    pub(crate) stale: usize,
+    present: Tally,
+    stale: Tally,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    received: usize,
+    accepted: usize,
+}
+
+/// Of which session a path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// The present one.
+    Present,
+    /// The one before, and it is retained over the peer's restart.
+    Stale,
+    /// An earlier one: it is as good as removed.
+    Dead,
+}
+
+impl Source {
+    pub(crate) fn age(&self, family: AfiSafi, path: &Path) -> Age {
+        let held = &self.held.families[slot(family)];
+        if path.session == held.session {
+            Age::Present
+        } else if held.retained && path.session.wrapping_add(1) == held.session {
+            Age::Stale
+        } else {
+            Age::Dead
+        }
+    }
+
+    /// Number that the paths of the present session have.
+    pub(crate) fn session(&self, family: AfiSafi) -> u8 {
+        self.held.families[slot(family)].session
+    }
+
+    pub(crate) fn counts(&self, family: AfiSafi) -> Counts {
+        self.held.families[slot(family)].counts
+    }
+
+    /// The present session's paths become stale, or dead; those that were stale are dead.
+    pub(crate) fn end_session(&mut self, family: AfiSafi, retained: bool) {
+        let held = &mut self.held.families[slot(family)];
+        held.session = held.session.wrapping_add(1);
+        held.retained = retained;
+        held.counts = Counts {
+            present: Tally::default(),
+            stale: if retained {
+                held.counts.present
+            } else {
+                Tally::default()
+            },
+        };
+    }
+
+    /// Stale paths are dead; returns how many there were.
+    pub(crate) fn end_retention(&mut self, family: AfiSafi) -> usize {
+        let held = &mut self.held.families[slot(family)];
+        held.retained = false;
+        std::mem::take(&mut held.counts.stale).received
+    }
+
+    /// Counts a path that is there from now on.
+    pub(crate) fn count(&mut self, family: AfiSafi, path: &Path) {
+        if let Some(tally) = self.tally(family, path) {
+            tally.received += 1;
+            tally.accepted += usize::from(path.refusal.is_none());
+        }
+    }
+
+    /// Takes back what [`Self::count`] did.
+    pub(crate) fn discount(&mut self, family: AfiSafi, path: &Path) {
+        if let Some(tally) = self.tally(family, path) {
+            tally.received -= 1;
+            tally.accepted -= usize::from(path.refusal.is_none());
+        }
+    }
+
+    fn tally(&mut self, family: AfiSafi, path: &Path) -> Option<&mut Tally> {
+        let age = self.age(family, path);
+        let counts = &mut self.held.families[slot(family)].counts;
+        match age {
+            Age::Present => Some(&mut counts.present),
+            Age::Stale => Some(&mut counts.stale),
+            Age::Dead => None,
+        }
+    }
+}
+
+impl Counts {
+    /// In the Adj-RIB-In.
+    pub(crate) const fn received(&self) -> usize {
+        self.present.received + self.stale.received
+    }
+
+    /// Of these, those that take part in the decision.
+    pub(crate) const fn accepted(&self) -> usize {
+        self.present.accepted + self.stale.accepted
+    }
+
+    /// Of those received, those of the session before.
+    pub(crate) const fn stale(&self) -> usize {
+        self.stale.received
+    }
 }
 
 /// Place of a family in small arrays.
-pub(crate) const fn slot(family: AfiSafi) -> usize {
+const fn slot(family: AfiSafi) -> usize {
     match family {
         AfiSafi::Ipv4Unicast => 0,
         AfiSafi::Ipv6Unicast => 1,

@@ -11,10 +11,8 @@ use std::num::NonZeroU32;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 use crate::event::RouteRefusal;
-use crate::rib::export::family_of;
 use crate::rib::intern::Interner;
 use crate::rib::packed::{self, PackedAttributes};
 use crate::rib::source::{Source, SourceId};
@@ -24,10 +22,14 @@ use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::PeerKind;
 
 mod adj_rib_in;
+mod entry;
 mod loc_rib;
 mod next_hops;
+mod sweep;
 
+use entry::{Entry, LongPrefixes};
 use next_hops::NextHops;
+use sweep::Sweep;
 
 /// A dense number for a prefix in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +62,8 @@ pub(crate) struct Path {
     pub(crate) source: SourceId,
     pub(crate) attributes: AttributesId,
     pub(crate) refusal: Option<RouteRefusal>,
-    pub(crate) stale: bool,
+    /// Of the source, in the prefix's family, that it came in.
+    pub(crate) session: u8,
 }
 
 /// The Loc-RIB's choice. It has references of its own, for the path may be replaced before the next decision.
@@ -71,24 +74,11 @@ pub(crate) struct Best {
     stale: bool,
 }
 
-#[derive(Debug)]
-struct Entry {
-    prefix: IpNet,
-    paths: SmallVec<[Path; 1]>,
-    best: Option<Best>,
-    /// Adj-RIBs-Out that name this id.
-    holders: u32,
-    undecided: bool,
-    unreported: bool,
-    /// The reader of changes knows a best route.
-    reported: bool,
-    in_use: bool,
-}
-
 /// A path and what became of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Explained {
     pub(crate) path: Path,
+    pub(crate) stale: bool,
     /// `None` for the best one and for those that take no part.
     pub(crate) lost: Option<DecisionStep>,
     /// Its next hop is used beside the best path's.
@@ -101,11 +91,15 @@ pub(crate) struct Table {
     index: HashTable<u32>,
     hasher: FixedState,
     entries: Vec<Entry>,
+    long_prefixes: LongPrefixes,
     free: Vec<PrefixId>,
     attributes: Interner,
     /// Where a set is packed before it is known whether it is new.
     scratch: Vec<u8>,
     sources: Vec<Option<Source>>,
+    /// Sources that go when nothing names them any more.
+    leaving: Vec<SourceId>,
+    sweep: Sweep,
     undecided: VecDeque<PrefixId>,
     unreported: VecDeque<PrefixId>,
     /// Attributes as received, of the paths whose attributes an import policy edited.
@@ -126,16 +120,19 @@ impl Table {
             router_id: RouterId(Ipv4Addr::UNSPECIFIED),
             client: false,
             deferred: false,
-            counts: Default::default(),
+            held: Default::default(),
         };
         Self {
             index: HashTable::new(),
             hasher: FixedState::with_seed(seed),
             entries: Vec::new(),
+            long_prefixes: LongPrefixes::default(),
             free: Vec::new(),
             attributes: Interner::new(seed),
             scratch: Vec::new(),
             sources: vec![Some(own)],
+            leaving: Vec::new(),
+            sweep: Sweep::default(),
             undecided: VecDeque::new(),
             unreported: VecDeque::new(),
             received: BTreeMap::new(),
@@ -158,21 +155,40 @@ impl Table {
         SourceId(u32::try_from(position).expect("peers are fewer than 2^32"))
     }
 
-    /// Forgets a source that has no paths any more.
+    /// Removes a source and its paths. Its number is free when the sweep has found the last path, and no best route is
+    /// of it.
     pub(crate) fn remove_source(&mut self, id: SourceId) {
-        self.sources[id.index()] = None;
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            self.end_session(id, family, false);
+        }
+        self.leaving.push(id);
+        self.remove_left_sources();
+    }
+
+    fn remove_left_sources(&mut self) {
+        let sources = &mut self.sources;
+        self.leaving.retain(|id| {
+            let source = &mut sources[id.index()];
+            let named = source
+                .as_ref()
+                .is_some_and(|source| source.held.paths > 0 || source.held.bests > 0);
+            if !named {
+                *source = None;
+            }
+            named
+        });
     }
 
     pub(crate) fn source(&self, id: SourceId) -> &Source {
         self.sources[id.index()]
             .as_ref()
-            .expect("paths go before their source")
+            .expect("paths and best routes go before their source")
     }
 
     pub(crate) fn source_mut(&mut self, id: SourceId) -> &mut Source {
         self.sources[id.index()]
             .as_mut()
-            .expect("paths go before their source")
+            .expect("paths and best routes go before their source")
     }
 
     // Attribute sets
@@ -217,10 +233,9 @@ impl Table {
     // Prefixes
 
     pub(crate) fn find(&self, prefix: IpNet) -> Option<PrefixId> {
-        let entries = &self.entries;
         self.index
             .find(self.hasher.hash_one(prefix), |id| {
-                entries[*id as usize].prefix == prefix
+                self.prefix(PrefixId(*id)) == prefix
             })
             .map(|id| PrefixId(*id))
     }
@@ -229,27 +244,19 @@ impl Table {
         if let Some(id) = self.find(prefix) {
             return id;
         }
-        let entry = Entry {
-            prefix,
-            paths: SmallVec::new(),
-            best: None,
-            holders: 0,
-            undecided: false,
-            unreported: false,
-            reported: false,
-            in_use: true,
-        };
+        let entry = Entry::new(self.long_prefixes.add(prefix));
         let id = if let Some(id) = self.free.pop() {
             self.entries[id.index()] = entry;
             id
         } else {
             self.entries.push(entry);
+            self.sweep.lengthen();
             PrefixId(u32::try_from(self.entries.len() - 1).expect("memory ends before ids do"))
         };
-        let (entries, hasher) = (&self.entries, &self.hasher);
+        let (entries, long, hasher) = (&self.entries, &self.long_prefixes, &self.hasher);
         self.index
             .insert_unique(hasher.hash_one(prefix), id.0, |id| {
-                hasher.hash_one(entries[*id as usize].prefix)
+                hasher.hash_one(long.get(entries[*id as usize].prefix()))
             });
         id
     }
@@ -258,7 +265,7 @@ impl Table {
     pub(crate) fn free_if_unused(&mut self, id: PrefixId) {
         let entry = &mut self.entries[id.index()];
         let used = !entry.paths.is_empty()
-            || entry.best.is_some()
+            || entry.best().is_some()
             || entry.holders > 0
             || entry.undecided
             || entry.unreported;
@@ -266,7 +273,9 @@ impl Table {
             return;
         }
         entry.in_use = false;
-        let hash = self.hasher.hash_one(entry.prefix);
+        let stored = entry.prefix();
+        let hash = self.hasher.hash_one(self.long_prefixes.get(stored));
+        self.long_prefixes.remove(stored);
         self.index
             .find_entry(hash, |other| *other == id.0)
             .expect("prefixes in use are indexed")
@@ -286,15 +295,15 @@ impl Table {
     }
 
     pub(crate) fn prefix(&self, id: PrefixId) -> IpNet {
-        self.entries[id.index()].prefix
+        self.long_prefixes.get(self.entries[id.index()].prefix())
     }
 
     pub(crate) fn family(&self, id: PrefixId) -> AfiSafi {
-        family_of(self.prefix(id))
+        self.entries[id.index()].family
     }
 
     pub(crate) fn best(&self, id: PrefixId) -> Option<Best> {
-        self.entries[id.index()].best
+        self.entries[id.index()].best()
     }
 
     /// Every id below this one may be in use.
@@ -317,3 +326,6 @@ impl Table {
         (0..u32::try_from(self.entries.len()).expect("ids are 32 bit")).map(PrefixId)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,21 @@
 //! Applying a configuration: the smallest effect on sessions and routes that makes it true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
 
 use crate::config::{Config, Password, PeerConfig};
 use crate::event::RouteRefusal;
 use crate::policy::{Subject, edit};
 use crate::rib::policy::decide;
 use crate::rib::source::{Source, SourceId};
+use crate::route::RouteSource;
 use crate::session::peer::Peer;
 use crate::speaker::restart::Retention;
+use crate::speaker::routes::Judge;
 use crate::speaker::{Slot, Speaker};
 use crate::types::{AfiSafi, PeerName};
+use crate::wire::attr::PathAttributes;
 use crate::wire::notification::Notification;
 use crate::wire::update::PeerKind;
 
@@ -49,7 +54,7 @@ impl Speaker {
             router_id: config.router_id,
             client: peer.route_reflector_client,
             deferred: awaiting.is_some(),
-            counts: Default::default(),
+            held: Default::default(),
         });
         self.by_name.insert(name.clone(), id);
         self.slots.insert(
@@ -77,11 +82,6 @@ impl Speaker {
         });
         self.with_peer(id, |peer, cx| peer.reset(cx, &notification));
         self.settle(id);
-        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
-            self.rib.table.purge(id, family, false);
-        }
-        // No best route may name the source when it goes.
-        while self.rib.decide(usize::MAX) {}
         if let Some(at) = self.slots.remove(&id).and_then(|slot| slot.armed) {
             self.timers.remove(&(at, id));
         }
@@ -121,7 +121,7 @@ impl Speaker {
             (peer.import.clone(), peer.allow_own_as, required)
         };
         if judged(&old) != judged(new) {
-            self.rejudge(id);
+            self.rib.table.request_rejudgement(id);
         }
         self.join_groups(id);
         self.check_prefix_limit(id);
@@ -131,38 +131,54 @@ impl Speaker {
     /// Routes kept over a restart of a peer that has become another one.
     fn forget_retained(&mut self, id: SourceId) {
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
-            self.rib.table.purge(id, family, false);
+            self.rib.table.end_retention(id, family);
         }
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.retention = Retention::None;
         }
     }
 
-    fn rejudge(&mut self, id: SourceId) {
-        let (Some(judge), Some(slot)) = (self.judge_of(id), self.slots.get(&id)) else {
-            return;
-        };
-        let import = &slot.peer.config.import;
-        let name = slot.peer.name.clone();
-        let source = self.rib.table.route_source(id);
-        self.rib.table.rejudge(id, |prefix, attributes| {
-            if let Some(refusal) = judge.judge(attributes).or(judge.policy_missing) {
-                return Err(refusal);
-            }
-            let subject = Subject {
-                prefix,
-                attributes,
-                source,
-                peer: Some(&name),
+    /// One slice of what touches many prefixes.
+    pub(super) fn sweep(&mut self, budget: usize) {
+        let mut judges = BTreeMap::new();
+        for (prefix, id) in self.rib.table.sweep(budget) {
+            let judge = judges.entry(id).or_insert_with(|| self.judge_of(id));
+            let (Some(judge), Some(slot)) = (judge, self.slots.get(&id)) else {
+                continue;
             };
-            let applied = decide(import, &subject).ok_or(RouteRefusal::Policy)?;
-            Ok((!applied.is_empty()).then(|| {
-                let mut edited = attributes.clone();
-                edit(&import.terms, &applied, &mut edited);
-                edited
-            }))
-        });
+            let peer = &slot.peer;
+            let source = self.rib.table.route_source(id);
+            self.rib.table.rejudge(prefix, id, |prefix, attributes| {
+                rejudged(judge, peer, source, prefix, attributes)
+            });
+        }
     }
+}
+
+/// What the import policy makes of a route: edited attributes if there are any, or why it is refused.
+fn rejudged(
+    judge: &Judge,
+    peer: &Peer,
+    source: RouteSource,
+    prefix: IpNet,
+    attributes: &PathAttributes,
+) -> Result<Option<PathAttributes>, RouteRefusal> {
+    if let Some(refusal) = judge.judge(attributes).or(judge.policy_missing) {
+        return Err(refusal);
+    }
+    let subject = Subject {
+        prefix,
+        attributes,
+        source,
+        peer: Some(&peer.name),
+    };
+    let import = &peer.config.import;
+    let applied = decide(import, &subject).ok_or(RouteRefusal::Policy)?;
+    Ok((!applied.is_empty()).then(|| {
+        let mut edited = attributes.clone();
+        edit(&import.terms, &applied, &mut edited);
+        edited
+    }))
 }
 
 fn kind(peer: &PeerConfig, config: &Config) -> PeerKind {

@@ -1,7 +1,7 @@
 //! What a peer may not send: UPDATEs with faults, and too many prefixes.
 
 use crate::event::Event;
-use crate::rib::source::{SourceId, slot as family_slot};
+use crate::rib::source::SourceId;
 use crate::speaker::Speaker;
 use crate::types::AfiSafi;
 use crate::wire::notification::Notification;
@@ -36,7 +36,8 @@ impl Speaker {
         let agreement = slot.peer.agreement();
         let deaf = agreement.is_some_and(|a| a.families.is_subset(&slot.disabled));
         let peer = slot.peer.name.clone();
-        let removed = self.rib.table.purge(id, family, false);
+        let removed = self.rib.table.source(id).counts(family).received();
+        self.rib.table.end_session(id, family, false);
         if first {
             self.events.push_back(Event::FamilyDisabled {
                 peer,
@@ -67,7 +68,7 @@ impl Speaker {
             return;
         }
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
-            let received = self.rib.table.source(id).counts[family_slot(family)].received;
+            let received = self.rib.table.source(id).counts(family).received();
             let beyond = |most: u32| usize::try_from(most).is_ok_and(|most| received > most);
             if let Some(limit) = limit.filter(|limit| beyond(*limit)) {
                 let notification = Notification::max_prefixes(family, limit);

@@ -118,14 +118,9 @@ impl Speaker {
     ) -> bool {
         let mut kept = false;
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
-            if restart.and_then(|restart| restart.family(family)).is_some() {
-                // RFC 4724 §4.2: of consecutive restarts, only the last one's routes stay.
-                self.rib.table.purge(id, family, true);
-                self.rib.table.mark_stale(id, family);
-                kept = true;
-            } else {
-                self.rib.table.purge(id, family, false);
-            }
+            let retained = restart.and_then(|restart| restart.family(family)).is_some();
+            self.rib.table.end_session(id, family, retained);
+            kept |= retained;
         }
         let until = self.now + restart.map_or(Duration::ZERO, |restart| restart.time);
         if let Some(slot) = self.slots.get_mut(&id) {
@@ -212,7 +207,7 @@ impl Speaker {
     }
 
     fn drop_stale(&mut self, id: SourceId, family: AfiSafi, reason: StaleEnd) {
-        let count = self.rib.table.purge(id, family, true);
+        let count = self.rib.table.end_retention(id, family);
         if count > 0 {
             let peer = self.slots[&id].peer.name.clone();
             self.events.push_back(Event::StaleRoutesRemoved {
@@ -224,8 +219,11 @@ impl Speaker {
     }
 
     fn end_retention_without_stale(&mut self, id: SourceId) {
-        let counts = &self.rib.table.source(id).counts;
-        if counts.iter().all(|counts| counts.stale == 0)
+        let source = self.rib.table.source(id);
+        let no_stale = |family: &AfiSafi| source.counts(*family).stale() == 0;
+        if [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast]
+            .iter()
+            .all(no_stale)
             && let Some(Slot { retention, .. }) = self.slots.get_mut(&id)
         {
             *retention = Retention::None;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::rib::export::LOCAL_PREF_DEFAULT;
-use crate::rib::source::{SourceId, slot as family_slot};
+use crate::rib::source::SourceId;
 use crate::rib::table::Explained;
 use crate::speaker::restart::Retention;
 use crate::speaker::{Slot, Speaker};
@@ -46,10 +46,10 @@ impl Speaker {
         let prefixes = [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast]
             .into_iter()
             .map(|family| {
-                let counts = self.rib.table.source(id).counts[family_slot(family)];
+                let counts = self.rib.table.source(id).counts(family);
                 let counts = PrefixCounts {
-                    received: counts.received,
-                    accepted: counts.accepted,
+                    received: counts.received(),
+                    accepted: counts.accepted(),
                     advertised: self.rib.advertised(id, family),
                 };
                 (family, counts)
@@ -103,7 +103,7 @@ impl Speaker {
             source: table.route_source(path.source),
             next_hop: attributes.next_hop.map(|next_hop| next_hop.address()),
             standing,
-            stale: path.stale,
+            stale: explained.stale,
             as_path: attributes.as_path.to_string(),
             local_pref: attributes.local_pref.unwrap_or(LOCAL_PREF_DEFAULT),
             med: attributes.med,

@@ -11,4 +11,5 @@ mod policy;
 mod propagation;
 mod restart;
 mod scripted;
+mod slices;
 mod timers;

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use crate::network::{address, config, prefix};
 
-const CONN: ConnId = ConnId::incoming(1);
+pub(crate) const CONN: ConnId = ConnId::incoming(1);
 
 /// The speaker is node 0, the scripted peer node 1.
 pub(crate) struct Scripted {

@@ -59,7 +59,7 @@ impl Bench {
                     router_id: RouterId(Ipv4Addr::new(10, 0, 1, number)),
                     client: true,
                     deferred: false,
-                    counts: Default::default(),
+                    held: Default::default(),
                 })
             })
             .collect();

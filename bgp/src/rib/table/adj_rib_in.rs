@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use crate::event::RouteRefusal;
-use crate::rib::export::family_of;
-use crate::rib::source::{SourceId, slot};
+use crate::rib::source::{Age, SourceId};
+use crate::rib::table::sweep::Wanted;
 use crate::rib::table::{AttributesId, Path, PrefixId, Table};
 use crate::types::AfiSafi;
 use crate::wire::attr::PathAttributes;
@@ -60,11 +60,12 @@ impl Table {
         refusal: Option<RouteRefusal>,
     ) {
         self.retain(attributes);
+        let family = self.family(id);
         let path = Path {
             source,
             attributes,
             refusal,
-            stale: false,
+            session: self.source(source).session(family),
         };
         let paths = &mut self.entries[id.index()].paths;
         let old = paths.iter_mut().find(|path| path.source == source);
@@ -75,10 +76,16 @@ impl Table {
                 None
             }
         };
+        let of_source = self.source_mut(source);
+        match &old {
+            Some(old) => of_source.discount(family, old),
+            None => of_source.held.paths += 1,
+        }
+        of_source.count(family, &path);
         let same = old.is_some_and(|old| {
-            old.attributes == attributes && old.refusal == refusal && !old.stale
+            let was = (old.attributes, old.refusal, old.session);
+            was == (attributes, refusal, path.session)
         });
-        self.count(self.family(id), old, Some(path));
         if let Some(old) = old {
             self.release(old.attributes);
         }
@@ -95,13 +102,16 @@ impl Table {
         }
     }
 
-    fn remove_path(&mut self, id: PrefixId, source: SourceId) {
+    pub(super) fn remove_path(&mut self, id: PrefixId, source: SourceId) {
         let paths = &mut self.entries[id.index()].paths;
         let Some(position) = paths.iter().position(|path| path.source == source) else {
             return;
         };
-        let old = paths.swap_remove(position);
-        self.count(self.family(id), Some(old), None);
+        let old = paths.remove(position);
+        let family = self.family(id);
+        let of_source = self.source_mut(source);
+        of_source.discount(family, &old);
+        of_source.held.paths -= 1;
         if !self.received.is_empty() {
             self.set_received(id, source, None);
         }
@@ -109,121 +119,82 @@ impl Table {
         self.mark_undecided(id);
     }
 
-    fn count(&mut self, family: AfiSafi, old: Option<Path>, new: Option<Path>) {
-        for (path, is_new) in old
-            .map(|p| (p, false))
-            .into_iter()
-            .chain(new.map(|p| (p, true)))
-        {
-            let counts = &mut self.source_mut(path.source).counts[slot(family)];
-            let fields = [
-                (&mut counts.received, true),
-                (&mut counts.accepted, path.refusal.is_none()),
-                (&mut counts.stale, path.stale),
-            ];
-            for (field, counted) in fields {
-                match (counted, is_new) {
-                    (true, true) => *field += 1,
-                    (true, false) => *field -= 1,
-                    (false, _) => {}
-                }
-            }
+    /// A source's session, or what it has of one family, is over: its routes are dead, or stale if they are retained
+    /// (RFC 4724 §4.2). Of consecutive restarts, only the last one's routes stay.
+    pub(crate) fn end_session(&mut self, source: SourceId, family: AfiSafi, retained: bool) {
+        // A path says of which session it is in one octet, so a dead one may not outlive the next 255 sessions.
+        if self.source(source).session(family) % 64 == 63 {
+            self.clean_at_once(source);
+        }
+        self.source_mut(source).end_session(family, retained);
+        if self.source(source).held.paths > 0 {
+            self.request(Wanted::Clean(source));
         }
     }
 
-    /// Removes a source's routes of a family; only stale ones if `stale_only`. Returns how many. Walks the table until
-    /// the last one is found.
-    pub(crate) fn purge(&mut self, source: SourceId, family: AfiSafi, stale_only: bool) -> usize {
-        let counts = self.source(source).counts[slot(family)];
-        let expected = if stale_only {
-            counts.stale
-        } else {
-            counts.received
-        };
-        let mut left = expected;
+    fn clean_at_once(&mut self, source: SourceId) {
         for id in self.ids() {
-            if left == 0 {
-                break;
-            }
             let entry = &self.entries[id.index()];
-            let affected = entry.in_use
-                && family_of(entry.prefix) == family
-                && entry
-                    .paths
-                    .iter()
-                    .any(|path| path.source == source && (path.stale || !stale_only));
-            if affected {
+            let of_source = entry.paths.iter().find(|path| path.source == source);
+            let is_dead = |path| self.source(source).age(entry.family, path) == Age::Dead;
+            if entry.in_use && of_source.is_some_and(is_dead) {
                 self.remove_path(id, source);
-                left -= 1;
-            }
-        }
-        expected
-    }
-
-    /// Marks a source's routes of a family as retained over its restart (RFC 4724 §4.2).
-    pub(crate) fn mark_stale(&mut self, source: SourceId, family: AfiSafi) {
-        for id in self.ids() {
-            if !self.is_in_use(id) || self.family(id) != family {
-                continue;
-            }
-            let paths = &mut self.entries[id.index()].paths;
-            let Some(path) = paths.iter_mut().find(|path| path.source == source) else {
-                continue;
-            };
-            if !path.stale {
-                let old = *path;
-                path.stale = true;
-                let new = *path;
-                self.count(family, Some(old), Some(new));
-                self.mark_undecided(id);
             }
         }
     }
 
-    /// Judges a source's routes anew, by the attributes they came with. The judge tells why a route is refused, or its
-    /// edited attributes if it has any.
+    /// A source's stale routes are dead. Returns how many there were.
+    pub(crate) fn end_retention(&mut self, source: SourceId, family: AfiSafi) -> usize {
+        let count = self.source_mut(source).end_retention(family);
+        if count > 0 {
+            self.request(Wanted::Clean(source));
+        }
+        count
+    }
+
+    /// A source's routes are to be judged anew: [`Self::sweep`] names them.
+    pub(crate) fn request_rejudgement(&mut self, source: SourceId) {
+        if self.source(source).held.paths > 0 {
+            self.request(Wanted::Rejudge(source));
+        }
+    }
+
+    /// Judges one route anew, by the attributes it came with. The judge tells why it is refused, or its edited attributes
+    /// if it has any.
     pub(crate) fn rejudge(
         &mut self,
+        id: PrefixId,
         source: SourceId,
-        judge: impl Fn(IpNet, &PathAttributes) -> Result<Option<PathAttributes>, RouteRefusal>,
+        judge: impl FnOnce(IpNet, &PathAttributes) -> Result<Option<PathAttributes>, RouteRefusal>,
     ) {
-        for id in self.ids() {
-            if !self.is_in_use(id) {
-                continue;
+        let paths = &self.entries[id.index()].paths;
+        let Some(path) = paths.iter().find(|path| path.source == source).copied() else {
+            return;
+        };
+        let received = self.received.get(&(id, source)).copied();
+        let received = received.unwrap_or(path.attributes);
+        let judged = judge(self.prefix(id), &self.attributes(received).unpack());
+        let (edited, refusal) = match judged {
+            Ok(edited) => (edited, None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let is_edited = edited.is_some();
+        let attributes = match edited {
+            Some(edited) => self.acquire(&edited),
+            None => {
+                self.retain(received);
+                received
             }
-            let entry = &self.entries[id.index()];
-            let Some(path) = entry
-                .paths
-                .iter()
-                .find(|path| path.source == source)
-                .copied()
-            else {
-                continue;
+        };
+        if (attributes, refusal) != (path.attributes, path.refusal) {
+            let new = Path {
+                attributes,
+                refusal,
+                ..path
             };
-            let received = self.received.get(&(id, source)).copied();
-            let received = received.unwrap_or(path.attributes);
-            let (edited, refusal) = match judge(entry.prefix, &self.attributes(received).unpack()) {
-                Ok(edited) => (edited, None),
-                Err(refusal) => (None, Some(refusal)),
-            };
-            let is_edited = edited.is_some();
-            let attributes = match edited {
-                Some(edited) => self.acquire(&edited),
-                None => {
-                    self.retain(received);
-                    received
-                }
-            };
-            if (attributes, refusal) != (path.attributes, path.refusal) {
-                let new = Path {
-                    attributes,
-                    refusal,
-                    ..path
-                };
-                self.replace(id, path, new, is_edited.then_some(received));
-            }
-            self.release(attributes);
+            self.replace(id, path, new, is_edited.then_some(received));
         }
+        self.release(attributes);
     }
 
     /// Puts `new` in the place of `old`, a path of the same source.
@@ -235,7 +206,10 @@ impl Table {
         if let Some(path) = paths.iter_mut().find(|path| path.source == new.source) {
             *path = new;
         }
-        self.count(self.family(id), Some(old), Some(new));
+        let family = self.family(id);
+        let of_source = self.source_mut(new.source);
+        of_source.discount(family, &old);
+        of_source.count(family, &new);
         self.release(old.attributes);
         self.watch(new.attributes);
         self.mark_undecided(id);
@@ -243,11 +217,8 @@ impl Table {
 
     /// A source's paths are to be considered anew: it ceased to be deferred, or what the decision knows of it changed.
     pub(crate) fn reconsider(&mut self, source: SourceId) {
-        for id in self.ids() {
-            let entry = &self.entries[id.index()];
-            if entry.in_use && entry.paths.iter().any(|path| path.source == source) {
-                self.mark_undecided(id);
-            }
+        if self.source(source).held.paths > 0 {
+            self.request(Wanted::Reconsider(source));
         }
     }
 }

@@ -8,10 +8,12 @@ use smallvec::SmallVec;
 
 use crate::rib::decision::{self, Candidate};
 use crate::rib::export::LOCAL_PREF_DEFAULT;
-use crate::rib::source::SourceId;
+use crate::rib::source::{Age, SourceId};
+use crate::rib::table::sweep::Wanted;
 use crate::rib::table::{AttributesId, Best, Explained, Path, PrefixId, Table};
 use crate::route::{BestRoute, Reachability, RouteChange, RouteSource};
 use crate::status::DecisionStep;
+use crate::types::AfiSafi;
 use crate::wire::update::PeerKind;
 
 impl Table {
@@ -40,25 +42,28 @@ impl Table {
     pub(crate) fn decide(&mut self, id: PrefixId) -> bool {
         self.entries[id.index()].undecided = false;
         let entry = &self.entries[id.index()];
-        let chosen = self.choose(&entry.paths, |_, _| ());
+        let family = entry.family;
+        let chosen = self.choose(family, &entry.paths, |_, _| ());
         let new = chosen.map(|path| Best {
             source: path.source,
             attributes: path.attributes,
-            stale: path.stale,
+            stale: self.source(path.source).age(family, &path) == Age::Stale,
         });
-        let old = entry.best;
+        let old = entry.best();
         let ecmp_changed = (self.multipath > 1 || !self.ecmp.is_empty()) && self.decide_ecmp(id);
         if new == old && !ecmp_changed {
             return false;
         }
         if let Some(best) = new {
             self.retain(best.attributes);
+            self.source_mut(best.source).held.bests += 1;
         }
         if let Some(best) = old {
             self.release(best.attributes);
+            self.source_mut(best.source).held.bests -= 1;
         }
         let entry = &mut self.entries[id.index()];
-        entry.best = new;
+        entry.set_best(new);
         if !entry.unreported {
             entry.unreported = true;
             self.unreported.push_back(id);
@@ -69,9 +74,9 @@ impl Table {
 
     /// Finds the next hops to use side by side; true when they are others than before.
     fn decide_ecmp(&mut self, id: PrefixId) -> bool {
-        let paths = &self.entries[id.index()].paths;
+        let (family, paths) = (self.family(id), &self.entries[id.index()].paths);
         let mut equals: Vec<(SourceId, DecisionStep)> = Vec::new();
-        let best = self.choose(paths, |source, step| {
+        let best = self.choose(family, paths, |source, step| {
             if step.is_tie_break() {
                 equals.push((source, step));
             }
@@ -108,22 +113,22 @@ impl Table {
         if std::mem::replace(&mut self.multipath, most) == most {
             return;
         }
-        for id in self.ids() {
-            if self.entries[id.index()].paths.len() > 1 {
-                self.mark_undecided(id);
-            }
-        }
+        self.request(Wanted::Several);
     }
 
     fn choose(
         &self,
+        family: AfiSafi,
         paths: &[Path],
         mut removed: impl FnMut(SourceId, DecisionStep),
     ) -> Option<Path> {
         let usable: SmallVec<[Path; 4]> = paths
             .iter()
             .copied()
-            .filter(|path| path.refusal.is_none() && !self.source(path.source).deferred)
+            .filter(|path| {
+                let source = self.source(path.source);
+                path.refusal.is_none() && !source.deferred && source.age(family, path) != Age::Dead
+            })
             .collect();
         let candidates: SmallVec<[Candidate; 4]> =
             usable.iter().map(|path| self.candidate(path)).collect();
@@ -174,8 +179,9 @@ impl Table {
         while let Some(id) = self.unreported.pop_front() {
             let entry = &mut self.entries[id.index()];
             entry.unreported = false;
-            let known = std::mem::replace(&mut entry.reported, entry.best.is_some());
-            let (prefix, best) = (entry.prefix, entry.best);
+            let best = entry.best();
+            let known = std::mem::replace(&mut entry.reported, best.is_some());
+            let prefix = self.prefix(id);
             let change = best.map(|best| self.best_route(id, best));
             self.free_if_unused(id);
             if change.is_some() || known {
@@ -229,16 +235,7 @@ impl Table {
         if !self.next_hops.set(next_hop, reachability) {
             return;
         }
-        for id in self.ids() {
-            let entry = &self.entries[id.index()];
-            let uses = |path: &Path| {
-                self.next_hop(path.attributes)
-                    .is_some_and(|hop| hop.address() == next_hop)
-            };
-            if entry.in_use && entry.paths.iter().any(uses) {
-                self.mark_undecided(id);
-            }
-        }
+        self.request(Wanted::NextHop(next_hop));
     }
 
     // Views
@@ -249,8 +246,9 @@ impl Table {
             .entries
             .iter()
             .zip((0..).map(PrefixId))
-            .filter(|(entry, _)| entry.in_use && !entry.paths.is_empty())
-            .map(|(entry, id)| (entry.prefix, self.explain(id, &entry.paths)))
+            .filter(|(entry, _)| entry.in_use)
+            .map(|(entry, id)| (self.prefix(id), self.explain(id, &entry.paths)))
+            .filter(|(_, explained)| !explained.is_empty())
             .collect();
         all.sort_by_key(|(prefix, _)| *prefix);
         all
@@ -258,7 +256,8 @@ impl Table {
 
     fn explain(&self, id: PrefixId, paths: &[Path]) -> Vec<Explained> {
         let mut lost: BTreeMap<SourceId, DecisionStep> = BTreeMap::new();
-        let best = self.choose(paths, |source, step| {
+        let family = self.family(id);
+        let best = self.choose(family, paths, |source, step| {
             lost.insert(source, step);
         });
         let used = self.ecmp.get(&id).map_or(&[][..], |used| used);
@@ -269,11 +268,16 @@ impl Table {
                 && next_hop.is_some_and(|hop| used.contains(&hop.address()));
             Explained {
                 path: *path,
+                stale: self.source(path.source).age(family, path) == Age::Stale,
                 lost,
                 multipath,
             }
         };
-        let mut explained: Vec<Explained> = paths.iter().map(explain).collect();
+        let mut explained: Vec<Explained> = paths
+            .iter()
+            .filter(|path| self.source(path.source).age(family, path) != Age::Dead)
+            .map(explain)
+            .collect();
         explained.sort_by_key(|one| {
             let is_best = best.is_some_and(|best| best.source == one.path.source);
             (

@@ -1,0 +1,175 @@
+//! What touches many prefixes at once, in slices: the routes of an ended session, another import policy, a next hop that
+//! went away.
+//!
+//! The fact counts at once: a path that died takes no part in any decision and in no number from then on. What is left
+//! for the sweep is to find such paths and to decide their prefixes. It goes round the table in a circle; a request is
+//! done when it went round once since it was made, however many came after it.
+
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::rib::source::{Age, SourceId};
+use crate::rib::table::{PrefixId, Table};
+
+/// Requests that are not done, and how far the circle is.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    position: usize,
+    requests: Vec<Request>,
+}
+
+#[derive(Debug)]
+struct Request {
+    wanted: Wanted,
+    /// Prefixes still to visit.
+    left: usize,
+}
+
+/// What is to be done with a prefix that the sweep visits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Remove a source's dead paths; decide anew where it has stale ones.
+    Clean(SourceId),
+    /// Decide anew where the source has a path.
+    Reconsider(SourceId),
+    /// Name the source's paths to the caller, for its import policy has changed.
+    Rejudge(SourceId),
+    /// Decide anew where a path uses this next hop.
+    NextHop(IpAddr),
+    /// Decide anew where there are several paths.
+    Several,
+}
+
+impl Sweep {
+    /// The table has one more place, and so has every circle.
+    pub(super) fn lengthen(&mut self) {
+        for request in &mut self.requests {
+            request.left += 1;
+        }
+    }
+}
+
+impl Table {
+    pub(super) fn request(&mut self, wanted: Wanted) {
+        let left = self.entries.len();
+        let requests = &mut self.sweep.requests;
+        match requests.iter_mut().find(|one| one.wanted == wanted) {
+            Some(request) => request.left = left,
+            None => requests.push(Request { wanted, left }),
+        }
+    }
+
+    /// There is something to sweep for.
+    pub(crate) fn is_sweeping(&self) -> bool {
+        !self.sweep.requests.is_empty()
+    }
+
+    /// Visits at most `budget` prefixes. Returns the paths whose source's import policy has changed: to be given to
+    /// [`Self::rejudge`].
+    pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, SourceId)> {
+        let mut to_judge = Vec::new();
+        let mut budget = budget;
+        while budget > 0 && self.is_sweeping() {
+            if self.sweep.position >= self.entries.len() {
+                self.sweep.position = 0;
+            }
+            let start = self.sweep.position;
+            let shortest = self.sweep.requests.iter().map(|one| one.left).min();
+            let count = budget
+                .min(self.entries.len() - start)
+                .min(shortest.unwrap_or(0));
+            let wanted: Vec<Wanted> = self.sweep.requests.iter().map(|one| one.wanted).collect();
+            let wishes = Wishes::new(&wanted, self.sources.len());
+            for index in start..start + count {
+                let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
+                self.visit(id, &wishes, &mut to_judge);
+            }
+            self.sweep.position = start + count;
+            budget -= count;
+            let sources = &self.sources;
+            self.sweep.requests.retain_mut(|request| {
+                request.left -= count;
+                let found_all = match request.wanted {
+                    Wanted::Clean(id) => sources[id.index()]
+                        .as_ref()
+                        .is_none_or(|source| source.held.paths == 0),
+                    Wanted::Reconsider(_)
+                    | Wanted::Rejudge(_)
+                    | Wanted::NextHop(_)
+                    | Wanted::Several => false,
+                };
+                request.left > 0 && !found_all
+            });
+        }
+        self.remove_left_sources();
+        to_judge
+    }
+
+    fn visit(&mut self, id: PrefixId, wishes: &Wishes, to_judge: &mut Vec<(PrefixId, SourceId)>) {
+        let entry = &self.entries[id.index()];
+        if !entry.in_use || entry.paths.is_empty() {
+            return;
+        }
+        let mut decide = wishes.several && entry.paths.len() > 1;
+        let mut dead: SmallVec<[SourceId; 4]> = SmallVec::new();
+        for path in entry.paths.iter() {
+            let wish = wishes.of_source[path.source.index()];
+            let age = self.source(path.source).age(entry.family, path);
+            match age {
+                Age::Dead if wish.clean => dead.push(path.source),
+                Age::Dead => {}
+                Age::Stale | Age::Present => {
+                    decide |= wish.reconsider || (wish.clean && age == Age::Stale);
+                    if wish.rejudge {
+                        to_judge.push((id, path.source));
+                    }
+                }
+            }
+            if !wishes.next_hops.is_empty() {
+                let next_hop = self.next_hop(path.attributes);
+                decide |= next_hop.is_some_and(|hop| wishes.next_hops.contains(&hop.address()));
+            }
+        }
+        if decide {
+            self.mark_undecided(id);
+        }
+        for source in dead {
+            self.remove_path(id, source);
+        }
+    }
+}
+
+/// All requests of one slice, by source.
+struct Wishes {
+    of_source: Vec<Wish>,
+    next_hops: Vec<IpAddr>,
+    several: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Wish {
+    clean: bool,
+    reconsider: bool,
+    rejudge: bool,
+}
+
+impl Wishes {
+    fn new(wanted: &[Wanted], sources: usize) -> Self {
+        let mut wishes = Self {
+            of_source: vec![Wish::default(); sources],
+            next_hops: Vec::new(),
+            several: false,
+        };
+        for one in wanted {
+            match one {
+                Wanted::Clean(source) => wishes.of_source[source.index()].clean = true,
+                Wanted::Reconsider(source) => wishes.of_source[source.index()].reconsider = true,
+                Wanted::Rejudge(source) => wishes.of_source[source.index()].rejudge = true,
+                Wanted::NextHop(address) => wishes.next_hops.push(*address),
+                Wanted::Several => wishes.several = true,
+            }
+        }
+        wishes
+    }
+}
