@@ -34,7 +34,7 @@ enum Chore {
     Contract,
     /// Only the report of long files and functions.
     Sizes,
-    /// Measures: `bench bgp` for the speaker beside other daemons, `bench bgp --help` for its options.
+    /// Measures: `bench bgp` for the speaker beside other daemons, `bench table` for the tables of what it measured; each has `--help`.
     Bench {
         /// For the bench itself.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -1,50 +1,72 @@
-//! The daemons: how each is configured as a route reflector for the same clients, started and stopped.
+//! The daemons: where each lies, how it is started and stopped.
 
-use std::fmt::{self, Write as _};
+mod config;
+
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
 
+use self::config::{Setting, config};
+use crate::plan::{Family, Plan};
 use crate::usage::Processes;
-use crate::wire::ASN;
-use crate::world::World;
+use crate::world::{Peer, World};
 
 /// Longest time until a daemon listens.
 const START_TIME: Duration = Duration::from_secs(20);
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Our speaker, in a program of its own.
     Tortie,
+    /// BIRD 1.6.
+    Bird1,
     /// BIRD 2.
     Bird,
+    /// BIRD 3.
+    Bird3,
     /// FRR's bgpd, without zebra.
     Frr,
     /// GoBGP.
     Gobgp,
+    /// RustyBGP.
+    Rustybgp,
     /// OpenBGPD.
     Openbgpd,
 }
 
 impl Kind {
     /// All of them; ours first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Tortie,
+        Self::Bird1,
         Self::Bird,
+        Self::Bird3,
         Self::Frr,
         Self::Gobgp,
+        Self::Rustybgp,
         Self::Openbgpd,
     ];
 
-    /// Its program, when it is there.
+    /// Its program for a family, when it is there: the first of the variable `TORTIE_<KIND>`, the folder of newer versions, and the
+    /// places where packages put it.
     #[must_use]
-    pub fn program(self) -> Option<PathBuf> {
+    pub fn program(self, family: Family) -> Option<PathBuf> {
+        let cache = std::env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from);
+        let cache = cache.join(".cache/tortie");
+        let named = std::env::var_os(format!("TORTIE_{self}").to_uppercase()).map(PathBuf::from);
         let places: &[&str] = match self {
             Self::Tortie => {
                 // Beside this program, or one folder up when this is a test's.
@@ -56,14 +78,27 @@ impl Kind {
                     .map(|folder| folder.join("bench-speaker"))
                     .find(|program| program.is_file());
             }
+            Self::Bird1 => {
+                // A folder: a program for each family lies in it.
+                let folder = named.unwrap_or_else(|| cache.join("bird1"));
+                let program = folder.join(match family {
+                    Family::V4 => "usr/sbin/bird",
+                    Family::V6 => "usr/sbin/bird6",
+                });
+                return program.is_file().then_some(program);
+            }
             Self::Bird => &["/usr/sbin/bird", "/usr/local/sbin/bird"],
             Self::Frr => &["/usr/lib/frr/bgpd", "/usr/local/lib/frr/bgpd"],
             Self::Gobgp => &["/usr/bin/gobgpd", "/usr/local/bin/gobgpd"],
+            Self::Bird3 => &[],
+            Self::Rustybgp => &["/usr/bin/rustybgpd", "/usr/local/bin/rustybgpd"],
             Self::Openbgpd => &["/usr/sbin/bgpd", "/usr/local/sbin/bgpd"],
         };
-        places
-            .iter()
-            .map(PathBuf::from)
+        let newer = cache.join("peers/bin").join(self.to_string());
+        named
+            .into_iter()
+            .chain([newer])
+            .chain(places.iter().map(PathBuf::from))
             .find(|program| program.is_file())
     }
 
@@ -72,12 +107,12 @@ impl Kind {
     pub fn version(self) -> String {
         let flag = match self {
             Self::Tortie => return format!("tortie {}", env!("CARGO_PKG_VERSION")),
-            Self::Bird | Self::Gobgp => "--version",
+            Self::Bird1 | Self::Bird | Self::Bird3 | Self::Gobgp | Self::Rustybgp => "--version",
             Self::Frr => "-v",
             Self::Openbgpd => "-V",
         };
         let output = self
-            .program()
+            .program(Family::V4)
             .and_then(|program| Command::new(program).arg(flag).output().ok());
         let line = output.and_then(|output| {
             let text = [output.stdout, output.stderr].concat();
@@ -86,24 +121,18 @@ impl Kind {
         });
         line.unwrap_or_else(|| "not installed".to_owned())
     }
-
-    /// Time after the sessions stand in which it has nothing to do: FRR holds a young session's routes back for some seconds.
-    #[must_use]
-    pub const fn rest(self) -> Duration {
-        match self {
-            Self::Frr => Duration::from_secs(11),
-            Self::Tortie | Self::Bird | Self::Gobgp | Self::Openbgpd => Duration::from_secs(1),
-        }
-    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tortie => "tortie",
+            Self::Bird1 => "bird1",
             Self::Bird => "bird",
+            Self::Bird3 => "bird3",
             Self::Frr => "frr",
             Self::Gobgp => "gobgp",
+            Self::Rustybgp => "rustybgp",
             Self::Openbgpd => "openbgpd",
         })
     }
@@ -119,14 +148,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one that reflects routes between `clients`, and waits until it listens. Its files are in `directory`.
+    /// Starts one for a plan and its peers, and waits until it listens. Its files are in `directory`.
     ///
     /// # Errors
     /// When it is not installed, or does not listen in time: with its log.
     pub fn start(
         kind: Kind,
+        plan: &Plan,
         world: World,
-        clients: &[Ipv4Addr],
+        peers: &[Peer],
         directory: &Path,
     ) -> anyhow::Result<Self> {
         let directory = directory.join(kind.to_string());
@@ -136,13 +166,19 @@ impl Daemon {
             fs::create_dir_all("/run/openbgpd")?;
         }
         let program = kind
-            .program()
+            .program(plan.family)
             .with_context(|| format!("{kind} is not installed"))?;
         let mut command = Command::new(program);
-        fs::write(
-            directory.join("conf"),
-            config(kind, world, clients, &directory),
-        )?;
+        let setting = Setting {
+            plan,
+            world,
+            peers,
+            directory: &directory,
+        };
+        let conf = directory.join("conf");
+        fs::write(&conf, config(kind, setting))?;
+        // OpenBGPD refuses one that others may read.
+        fs::set_permissions(&conf, fs::Permissions::from_mode(0o600))?;
         arguments(kind, &mut command, &directory);
         let log = File::create(directory.join("log"))?;
         let stdout = if kind == Kind::Tortie {
@@ -159,7 +195,7 @@ impl Daemon {
         let mut daemon = Self {
             child,
             directory,
-            address: SocketAddr::from((world.daemon(), world.port)),
+            address: SocketAddr::from((world.daemon(plan.family), world.port)),
         };
         daemon.wait()?;
         Ok(daemon)
@@ -206,8 +242,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // OpenBGPD's children end when their parent is asked to end; a killed parent is noticed, too. Gone already is as good.
-        let _ = self.child.kill().and_then(|()| self.child.wait());
+        // The children of OpenBGPD outlive their parent for a while, and hold its port. Gone already is as good as killed.
+        for id in self.processes().ids().unwrap_or_default() {
+            let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+            let _ = id.map(|id| rustix::process::kill_process(id, Signal::KILL));
+        }
+        let _ = self.child.wait();
     }
 }
 
@@ -215,7 +255,7 @@ fn arguments(kind: Kind, command: &mut Command, directory: &Path) {
     let conf = directory.join("conf");
     match kind {
         Kind::Tortie => command.arg(conf),
-        Kind::Bird => command
+        Kind::Bird1 | Kind::Bird | Kind::Bird3 => command
             .args(["-f", "-c"])
             .arg(conf)
             .arg("-s")
@@ -237,63 +277,7 @@ fn arguments(kind: Kind, command: &mut Command, directory: &Path) {
                 "-f",
             ])
             .arg(conf),
+        Kind::Rustybgp => command.arg("-f").arg(conf),
         Kind::Openbgpd => command.args(["-d", "-f"]).arg(conf),
     };
-}
-
-fn config(kind: Kind, world: World, clients: &[Ipv4Addr], directory: &Path) -> String {
-    let daemon = world.daemon();
-    let mut text = match kind {
-        Kind::Tortie => format!("{daemon} {}\n", world.port),
-        Kind::Bird => format!(
-            "router id {daemon};\n\
-             protocol device {{}}\n\
-             protocol direct {{ ipv4; interface \"nexthops\"; }}\n\
-             template bgp reflected {{\n\
-               local {daemon} as {ASN};\n\
-               rr client; passive on; multihop; hold time 240;\n\
-               ipv4 {{ import all; export where source = RTS_BGP; }};\n\
-             }}\n"
-        ),
-        Kind::Frr => format!(
-            "router bgp {ASN}\n\
-             bgp router-id {daemon}\n\
-             neighbor clients peer-group\n\
-             neighbor clients remote-as {ASN}\n\
-             neighbor clients passive\n\
-             neighbor clients timers 80 240\n\
-             neighbor clients route-reflector-client\n"
-        ),
-        Kind::Gobgp => format!(
-            "[global.config]\nas = {ASN}\nrouter-id = \"{daemon}\"\nlocal-address-list = [\"{daemon}\"]\n"
-        ),
-        Kind::Openbgpd => format!(
-            "AS {ASN}\nrouter-id {daemon}\nlisten on {daemon}\nfib-update no\nholdtime 240\n\
-             socket \"{}\"\nallow from any\nallow to any\n",
-            directory.join("ctl").display()
-        ),
-    };
-    for (number, client) in clients.iter().enumerate() {
-        let line = match kind {
-            Kind::Tortie => format!("{client}\n"),
-            Kind::Bird => {
-                format!("protocol bgp c{number} from reflected {{ neighbor {client} as {ASN}; }}\n")
-            }
-            Kind::Frr => format!("neighbor {client} peer-group clients\n"),
-            Kind::Gobgp => format!(
-                "[[neighbors]]\n\
-                 [neighbors.config]\nneighbor-address = \"{client}\"\npeer-as = {ASN}\n\
-                 [neighbors.timers.config]\nhold-time = 240\nkeepalive-interval = 80\n\
-                 [neighbors.transport.config]\npassive-mode = true\nlocal-address = \"{daemon}\"\n\
-                 [neighbors.route-reflector.config]\nroute-reflector-client = true\n\
-                 route-reflector-cluster-id = \"{daemon}\"\n"
-            ),
-            Kind::Openbgpd => format!(
-                "neighbor {client} {{\nremote-as {ASN}\npassive\nroute-reflector\nannounce IPv4 unicast\nlocal-address {daemon}\n}}\n"
-            ),
-        };
-        // Writing to a string cannot fail.
-        let _ = text.write_str(&line);
-    }
-    text
 }

@@ -8,13 +8,17 @@
 //! The peers speak a BGP of their own, [`wire`], which shares nothing with the speaker they measure. Every route carries a community
 //! that names sender, attribute set and version, so a phase that ended is a correctness test that passed. Nothing here asserts times.
 //!
-//! Standards: RFC 4271, 2918 (refresh), 4456 (every peer is a reflector's client), 6793.
+//! Standards: RFC 4271, 2918 (refresh), 4456 (in most scenarios every peer is a reflector's client), 4760, 6793.
 
 pub mod client;
 pub mod daemon;
+pub mod facts;
 pub mod load;
 pub mod plan;
+pub mod prefixes;
+pub mod random;
 pub mod report;
+pub mod routes;
 pub mod scenario;
 pub mod table;
 pub mod usage;

@@ -1,11 +1,15 @@
-//! `bench bgp`: the table of docs/performance.md.
+//! `bench bgp` measures, `bench table` writes docs/performance.md's tables from what was measured.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use bench::daemon::Kind;
-use bench::plan::PLANS;
+use bench::facts::Facts;
+use bench::plan::{Family, PLANS, Phase, Plan};
 use bench::report::Report;
+use bench::scenario::Outcome;
 use bench::world::World;
 use bench::{scenario, world};
 use clap::{Parser, Subcommand};
@@ -19,13 +23,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// BGP daemons as route reflectors.
+    /// BGP daemons under the same load.
+    ///
+    /// A phase that reaches its limit is reported as that, and neither it nor what follows from it is tried again with that daemon.
     Bgp(Bgp),
+    /// The tables of a result, in Markdown.
+    Table(Tables),
 }
 
 #[derive(clap::Args)]
 struct Bgp {
-    /// Runs of each scenario with each daemon; the medians count.
+    /// Runs of each scenario with each daemon; the medians count. Daemons take turns within a run.
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Daemons; those that are not installed are left out. Default: all.
@@ -34,20 +42,46 @@ struct Bgp {
     /// Scenarios by name. Default: all.
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<String>,
-    /// Also write the result here as JSON.
+    /// Longest phase in seconds. Default: 20, and 60 for the scenario with a million prefixes.
+    #[arg(long)]
+    limit: Option<u64>,
+    /// Write the result here as JSON, after every run.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the tables into this document, between their marks.
+    #[arg(long)]
+    into: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Tables {
+    /// What `bench bgp --json` wrote.
+    result: PathBuf,
+    /// Write them into this document, between their marks.
+    #[arg(long)]
+    into: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().what {
-        What::Bgp(arguments) => match bgp(&arguments) {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("bench: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+    let outcome = match Arguments::parse().what {
+        What::Bgp(arguments) => bgp(&arguments),
+        What::Table(arguments) => Report::read(&arguments.result)
+            .and_then(|report| show(&report, arguments.into.as_deref()))
+            .map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn show(report: &Report, into: Option<&Path>) -> anyhow::Result<()> {
+    match into {
+        Some(document) => report.write_into(document),
+        None => {
+            println!("{}", report.markdown());
+            Ok(())
+        }
     }
 }
 
@@ -72,47 +106,124 @@ fn bgp(arguments: &Bgp) -> anyhow::Result<ExitCode> {
     };
     let (kinds, missing): (Vec<Kind>, Vec<Kind>) = wanted
         .into_iter()
-        .partition(|kind| kind.program().is_some());
+        .partition(|kind| kind.program(Family::V4).is_some());
     for kind in missing {
         eprintln!("{kind} is not installed: left out");
     }
     let directory = std::env::temp_dir().join(format!("tortie-bench-{}", std::process::id()));
-    let mut report = Report::default();
-    let mut failures = 0;
-    let chosen = |name: &str| {
-        arguments.scenarios.is_empty() || arguments.scenarios.iter().any(|other| other == name)
+    let mut runs = Runs {
+        arguments,
+        report: Report::new(Facts::gather(arguments.runs), &kinds),
+        kinds,
+        directory,
+        begin: Instant::now(),
+        late: BTreeSet::new(),
+        failed: BTreeSet::new(),
     };
-    for plan in PLANS.iter().filter(|plan| chosen(plan.name)) {
-        for number in 1..=arguments.runs {
-            for kind in &kinds {
-                eprintln!("{}, run {number}: {kind}", plan.name);
-                match scenario::run(plan, *kind, World::PRIVATE, &directory) {
-                    Ok(run) => report.add(plan, *kind, run),
-                    Err(error) => {
-                        failures += 1;
-                        eprintln!("{error:#}");
-                    }
+    for number in 1..=arguments.runs {
+        runs.run(number)?;
+    }
+    show(&runs.report, None)?;
+    if let Some(document) = &arguments.into {
+        runs.report.write_into(document)?;
+    }
+    // Nothing of it is of use any more.
+    let _ = std::fs::remove_dir_all(&runs.directory);
+    for (scenario, kind) in &runs.failed {
+        eprintln!("failed: {scenario} with {kind}");
+    }
+    Ok(if runs.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+struct Runs<'a> {
+    arguments: &'a Bgp,
+    kinds: Vec<Kind>,
+    report: Report,
+    directory: PathBuf,
+    begin: Instant,
+    /// Phases that reached their limit: not tried again.
+    late: BTreeSet<(&'static str, Kind, Phase)>,
+    /// Scenarios that failed: not tried again either.
+    failed: BTreeSet<(&'static str, Kind)>,
+}
+
+impl Runs<'_> {
+    /// One run of everything.
+    fn run(&mut self, number: usize) -> anyhow::Result<()> {
+        let chosen = &self.arguments.scenarios;
+        let plans = PLANS
+            .iter()
+            .filter(|plan| chosen.is_empty() || chosen.iter().any(|name| name == plan.name));
+        for plan in plans {
+            for kind in self.kinds.clone() {
+                let there = kind.program(plan.family).is_some();
+                if there && !self.failed.contains(&(plan.name, kind)) {
+                    self.one(number, plan, kind);
                 }
             }
         }
+        self.report.facts.end();
+        if let Some(path) = &self.arguments.json {
+            std::fs::write(path, self.report.json()?)?;
+        }
+        let done = self.begin.elapsed();
+        let rest = done / u32::try_from(number)? * u32::try_from(self.arguments.runs - number)?;
+        eprintln!(
+            "run {number} of {} is done after {} s; what remains takes about {} s",
+            self.arguments.runs,
+            done.as_secs(),
+            rest.as_secs()
+        );
+        Ok(())
     }
-    for kind in &kinds {
-        println!("{kind}: {}", kind.version());
+
+    fn one(&mut self, number: usize, plan: &'static Plan, kind: Kind) {
+        let limit = self.arguments.limit.map_or(plan.limit, Duration::from_secs);
+        let is_late = |phase: &&Phase| self.late.contains(&(plan.name, kind, **phase));
+        let skip: Vec<Phase> = plan.phases.iter().filter(is_late).copied().collect();
+        let outcome = scenario::run(plan, kind, World::PRIVATE, &self.directory, limit, &skip);
+        match outcome {
+            Ok(outcome) => {
+                let seconds = self.begin.elapsed().as_secs();
+                eprintln!(
+                    "{seconds:5} s, run {number}, {}: {kind}: {}",
+                    plan.name,
+                    line(&outcome)
+                );
+                self.report.add(plan, kind, &outcome.phases);
+                for (phase, why) in outcome.late {
+                    eprintln!(
+                        "{}: {kind}: {} reached its limit: {why}",
+                        plan.name,
+                        phase.name()
+                    );
+                    self.late.insert((plan.name, kind, phase));
+                }
+            }
+            Err(error) => {
+                self.failed.insert((plan.name, kind));
+                eprintln!("{error:#}");
+            }
+        }
     }
-    println!(
-        "medians of {} runs: wall s / CPU s / peak MiB\n",
-        arguments.runs
-    );
-    println!("{}", report.table(&kinds));
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, report.json(&kinds)?)?;
-    }
-    // Nothing of it is of use any more.
-    let _ = std::fs::remove_dir_all(&directory);
-    Ok(if failures == 0 {
-        ExitCode::SUCCESS
-    } else {
-        eprintln!("{failures} runs failed");
-        ExitCode::FAILURE
-    })
+}
+
+/// Wall seconds / CPU seconds of the daemon / CPU seconds of the peers.
+fn line(outcome: &Outcome) -> String {
+    let phases = outcome.phases.iter().map(|(phase, measured)| {
+        let wall = measured
+            .wall_seconds
+            .map_or_else(|| "limit".to_owned(), |seconds| format!("{seconds:.4}"));
+        format!(
+            "{} {wall}/{:.3}/{:.3}",
+            phase.name(),
+            measured.cpu_seconds,
+            measured.peers_cpu_seconds
+        )
+    });
+    phases.collect::<Vec<_>>().join(", ")
 }

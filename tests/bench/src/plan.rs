@@ -1,5 +1,7 @@
 //! The scenarios.
 
+use std::time::Duration;
+
 /// How much of what is sent to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -7,7 +9,7 @@ pub struct Plan {
     pub name: &'static str,
     /// Peers that announce.
     pub senders: u8,
-    /// Prefixes of each sender, its own.
+    /// Prefixes of each sender.
     pub prefixes: u32,
     /// Attribute sets of each sender.
     pub sets: u32,
@@ -15,10 +17,47 @@ pub struct Plan {
     pub receivers: u8,
     /// What is done.
     pub phases: &'static [Phase],
+    /// Of the prefixes, and of the sessions outside the tests.
+    pub family: Family,
+    /// What the peers are to the daemon.
+    pub peers: Peers,
+    /// Which prefixes a sender has.
+    pub layout: Layout,
+    /// Longest phase: what lasts longer is reported as that.
+    pub limit: Duration,
+}
+
+/// Address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 unicast in UPDATE's own fields.
+    V4,
+    /// IPv6 unicast in MP_REACH_NLRI (RFC 4760).
+    V6,
+}
+
+/// What the peers are to the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// All are clients of the reflector (RFC 4456).
+    Reflected,
+    /// Each is of an AS of its own; the daemon names itself as the next hop.
+    External,
+}
+
+/// Which prefixes a sender has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Its own, all of one length; neighbours share an attribute set.
+    Own,
+    /// The same as the other senders; by LOCAL_PREF each sender is best for its share of the attribute sets.
+    Shared,
+    /// Its own, with lengths and shares of attribute sets as in the Internet's table.
+    Internet,
 }
 
 /// One thing that is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// All peers connect at once; over when every session stands.
     Establish,
@@ -32,11 +71,21 @@ pub enum Phase {
     Withdraw,
     /// All receivers' connections close and are opened again at once; over when every receiver holds everything again.
     Flap,
+    /// One sender's connection closes; over when its routes are gone, or those of the next best sender are in their place.
+    FlapSender,
+    /// That sender is back.
+    Return,
     /// One prefix gets another attribute; many times, the median counts.
     OneChange,
 }
 
 impl Phase {
+    /// Whether it leaves the routes as they are: what comes next can be measured without it.
+    #[must_use]
+    pub const fn is_about_sessions(self) -> bool {
+        matches!(self, Self::Establish | Self::Flap)
+    }
+
     /// Its name in the table.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -47,6 +96,8 @@ impl Phase {
             Self::Refresh => "refresh",
             Self::Withdraw => "withdraw",
             Self::Flap => "flap",
+            Self::FlapSender => "sender lost",
+            Self::Return => "sender back",
             Self::OneChange => "one change",
         }
     }
@@ -67,44 +118,68 @@ const MASS: &[Phase] = &[
     Phase::Withdraw,
 ];
 
-const fn bulk(name: &'static str, senders: u8, prefixes: u32, sets: u32, receivers: u8) -> Plan {
-    Plan {
-        name,
-        senders,
-        prefixes,
-        sets,
-        receivers,
-        phases: BULK,
+const COMPETITION: &[Phase] = &[
+    Phase::Announce,
+    Phase::Readvertise,
+    Phase::FlapSender,
+    Phase::Return,
+    Phase::Withdraw,
+];
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+impl Plan {
+    /// Senders with prefixes of their own, in IPv4, reflected to receivers.
+    #[must_use]
+    pub const fn bulk(
+        name: &'static str,
+        senders: u8,
+        prefixes: u32,
+        sets: u32,
+        receivers: u8,
+    ) -> Self {
+        Self {
+            name,
+            senders,
+            prefixes,
+            sets,
+            receivers,
+            phases: BULK,
+            family: Family::V4,
+            peers: Peers::Reflected,
+            layout: Layout::Own,
+            limit: LIMIT,
+        }
     }
 }
 
 /// Every scenario, in the order of the table.
 pub const PLANS: &[Plan] = &[
-    bulk("10x10k-1", 10, 10_000, 1, 10),
-    bulk("10x10k-1000", 10, 10_000, 1_000, 10),
-    bulk("10x10k-10000", 10, 10_000, 10_000, 10),
-    bulk("10x1k-100", 10, 1_000, 100, 100),
-    bulk("1x100k-10", 1, 100_000, 1_000, 10),
+    Plan::bulk("10x10k-1", 10, 10_000, 1, 10),
+    Plan::bulk("10x10k-1000", 10, 10_000, 1_000, 10),
+    Plan::bulk("10x10k-10000", 10, 10_000, 10_000, 10),
+    Plan::bulk("10x1k-100", 10, 1_000, 100, 100),
+    Plan::bulk("1x100k-10", 1, 100_000, 1_000, 10),
     Plan {
-        name: "mass-100",
-        senders: 1,
-        prefixes: 1_000,
-        sets: 10,
-        receivers: 100,
+        family: Family::V6,
+        ..Plan::bulk("ipv6", 10, 10_000, 1_000, 10)
+    },
+    Plan {
+        peers: Peers::External,
+        ..Plan::bulk("ebgp", 10, 10_000, 1_000, 10)
+    },
+    Plan {
+        phases: COMPETITION,
+        layout: Layout::Shared,
+        ..Plan::bulk("4-same-25k", 4, 25_000, 1_000, 4)
+    },
+    Plan {
+        layout: Layout::Internet,
+        limit: Duration::from_secs(60),
+        ..Plan::bulk("internet-1m", 1, 1_000_000, 130_000, 2)
+    },
+    Plan {
         phases: MASS,
+        ..Plan::bulk("mass-100", 1, 1_000, 10, 100)
     },
 ];
-
-impl Plan {
-    /// Prefixes of all senders.
-    #[must_use]
-    pub const fn total(&self) -> u32 {
-        self.senders as u32 * self.prefixes
-    }
-
-    /// The attribute set of a prefix, counted from the sender's first. Neighbouring prefixes share one.
-    #[must_use]
-    pub const fn set_of(&self, prefix: u32) -> u32 {
-        (prefix % self.prefixes) / self.prefixes.div_ceil(self.sets)
-    }
-}

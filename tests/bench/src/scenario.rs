@@ -1,165 +1,271 @@
 //! One run of one scenario with one daemon.
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
 use crate::daemon::{Daemon, Kind};
-use crate::load::Load;
+use crate::load::{End, Load, PACE};
 use crate::plan::{Phase, Plan};
+use crate::routes::Routes;
 use crate::table::{Contents, Table};
-use crate::usage::Processes;
+use crate::usage::{Processes, own_cpu};
 use crate::wire;
 use crate::world::World;
 
-/// Longest phase. Nothing is measured by its end.
-const PATIENCE: Duration = Duration::from_secs(180);
 /// A daemon that spends less than this in a look's time is at rest.
-const REST_CPU: Duration = Duration::from_millis(2);
+const REST_CPU: Duration = Duration::from_millis(1);
 /// Time between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 /// Looks at most.
-const LOOKS: usize = 50;
+const LOOKS: usize = 100;
 /// How often [`Phase::OneChange`] is done.
 const CHANGES: u32 = 40;
+/// Longest time until all sessions stand where that is not what is measured.
+const ESTABLISH_LIMIT: Duration = Duration::from_secs(60);
+/// Time in which a daemon that has opened its port reads about its neighbours.
+const START: Duration = Duration::from_millis(300);
 
-/// What a phase took.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a phase took, in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Which.
-    pub phase: Phase,
-    /// Until the last receiver was right.
-    pub wall: Duration,
+    /// Until the last receiver was right; absent when that was not within the limit.
+    pub wall_seconds: Option<f64>,
     /// What the daemon spent until it was at rest.
-    pub cpu: Duration,
+    pub cpu_seconds: f64,
+    /// What the peers spent until the last receiver was right: as long as that is well below the wall time, it is the daemon that was
+    /// waited for.
+    pub peers_cpu_seconds: f64,
     /// The daemon's peak of resident memory so far.
-    pub peak_kib: u64,
+    pub peak_mib: f64,
+    /// The limit, when it was reached.
+    pub limit_seconds: Option<f64>,
 }
 
-/// Does the plan's phases with a fresh daemon.
+/// What one run found out.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Phases in order; those after one that cannot be gone on from are missing.
+    pub phases: Vec<(Phase, Measured)>,
+    /// Phases that reached the limit, and why.
+    pub late: Vec<(Phase, String)>,
+}
+
+/// Does the plan's phases with a fresh daemon, each for at most `limit`, without those to `skip`.
 ///
 /// # Errors
-/// When the daemon cannot be started or does not deliver what it must.
+/// When the daemon cannot be started or sends what is wrong.
 pub fn run(
     plan: &Plan,
     kind: Kind,
     world: World,
     directory: &Path,
-) -> anyhow::Result<Vec<Measured>> {
-    let senders = (0..plan.senders).map(|number| world.sender(number));
-    let receivers = (0..plan.receivers).map(|number| world.receiver(number));
-    let addresses: Vec<Ipv4Addr> = senders.chain(receivers).collect();
-    let daemon = Daemon::start(kind, world, &addresses, directory)?;
-    let prefixes = plan.total() as usize;
-    let clients = (0usize..).zip(&addresses).map(|(number, address)| {
-        let table = (number >= usize::from(plan.senders)).then(|| Table::new(prefixes));
-        Client::new(*address, table)
+    limit: Duration,
+    skip: &[Phase],
+) -> anyhow::Result<Outcome> {
+    let peers = world.peers(plan);
+    let routes = Rc::new(Routes::new(plan));
+    let daemon = Daemon::start(kind, plan, world, &peers, directory)?;
+    let total = routes.total();
+    let clients = (0usize..).zip(&peers).map(|(number, peer)| {
+        let table = (number >= usize::from(plan.senders)).then(|| Table::new(total));
+        Client::new(*peer, plan.family, Rc::clone(&routes), table)
     });
     let run = Run {
         plan,
         load: Load::new(daemon.address, clients.collect())?,
         processes: daemon.processes(),
         version: 0,
-        contents: Rc::new(vec![0; prefixes]),
+        contents: Rc::new(vec![0; total]),
+        routes,
+        limit,
     };
-    run.all(kind)
-        .with_context(|| format!("{}: {kind}: its log:\n{}", plan.name, daemon.log()))
+    run.all(skip).with_context(|| {
+        format!(
+            "{}: {kind}: its log ends with:\n{}",
+            plan.name,
+            daemon.log()
+        )
+    })
 }
 
 struct Run<'a> {
     plan: &'a Plan,
     load: Load,
     processes: Processes,
-    version: u32,
+    version: u8,
     contents: Contents,
+    routes: Rc<Routes>,
+    limit: Duration,
+}
+
+/// How a phase ended, and what it took.
+struct Ended {
+    measured: Measured,
+    late: Option<String>,
 }
 
 impl Run<'_> {
-    fn all(mut self, kind: Kind) -> anyhow::Result<Vec<Measured>> {
-        // Whoever has opened its port may not have read about its neighbours yet.
-        self.load.idle(Duration::from_secs(1))?;
-        let mut measured = Vec::new();
-        let establish = self.phase(Phase::Establish)?;
-        self.load.idle(kind.rest())?;
-        for phase in self.plan.phases {
-            measured.push(match phase {
-                Phase::Establish => establish,
-                Phase::Announce
-                | Phase::Readvertise
-                | Phase::Refresh
-                | Phase::Withdraw
-                | Phase::Flap
-                | Phase::OneChange => self.phase(*phase)?,
-            });
+    fn all(mut self, skip: &[Phase]) -> anyhow::Result<Outcome> {
+        self.load.idle(START)?;
+        let mut outcome = Outcome::default();
+        if !self.plan.phases.contains(&Phase::Establish) || skip.contains(&Phase::Establish) {
+            self.establish()?;
         }
-        Ok(measured)
+        for phase in self.plan.phases {
+            if skip.contains(phase) {
+                if phase.is_about_sessions() {
+                    continue;
+                }
+                // What comes after begins with what it leaves.
+                break;
+            }
+            let ended = self
+                .phase(*phase)
+                .with_context(|| format!("during {}", phase.name()))?;
+            outcome.phases.push((*phase, ended.measured));
+            if let Some(late) = ended.late {
+                outcome.late.push((*phase, late));
+                if !phase.is_about_sessions() {
+                    break;
+                }
+                // Connecting a few at a time is something else, and what comes next can be measured then.
+                self.establish()?;
+            }
+        }
+        Ok(outcome)
     }
 
-    fn phase(&mut self, phase: Phase) -> anyhow::Result<Measured> {
-        let messages = self.prepare(phase);
+    /// All sessions stand, and the daemon has nothing to do.
+    fn establish(&mut self) -> anyhow::Result<()> {
+        // Those that the daemon had no room for may wait long for an answer.
+        let clients = self.load.clients.iter_mut();
+        clients
+            .filter(|client| !client.is_established())
+            .for_each(Client::disconnect);
+        self.load.pace = PACE;
+        self.load.connect()?;
+        if let End::Late(late) = self.load.until_right(ESTABLISH_LIMIT)? {
+            bail!("not within {ESTABLISH_LIMIT:?}: {late}");
+        }
+        self.cpu_at_rest().map(drop)
+    }
+
+    fn phase(&mut self, phase: Phase) -> anyhow::Result<Ended> {
         let before = self.processes.cpu()?;
-        let wall = match phase {
+        let (end, wall, peers_cpu) = match phase {
             Phase::OneChange => self.changes()?,
             Phase::Establish
             | Phase::Announce
             | Phase::Readvertise
             | Phase::Refresh
             | Phase::Withdraw
-            | Phase::Flap => self.until_right(phase, &messages)?,
+            | Phase::Flap
+            | Phase::FlapSender
+            | Phase::Return => {
+                let messages = self.prepare(phase)?;
+                let own_before = own_cpu();
+                let start = Instant::now();
+                self.begin(phase, &messages)?;
+                let end = self.load.until_right(self.limit)?;
+                let wall = Instant::now();
+                let wall = match &end {
+                    End::Right(at) => at.duration_since(start),
+                    End::Late(_) => wall.duration_since(start),
+                };
+                (end, wall, own_cpu().saturating_sub(own_before))
+            }
         };
-        Ok(Measured {
-            phase,
-            wall,
-            cpu: self.cpu_at_rest()?.saturating_sub(before),
-            peak_kib: self.processes.peak_kib()?,
+        let late = match end {
+            End::Right(_) => None,
+            End::Late(late) => Some(late),
+        };
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "memory in KiB is far below 2^52"
+        )]
+        let peak_mib = self.processes.peak_kib()? as f64 / 1024.0;
+        let cpu = match late {
+            // It is not at rest, and need not become so.
+            Some(_) => self.processes.cpu()?,
+            None => self.cpu_at_rest()?,
+        };
+        Ok(Ended {
+            measured: Measured {
+                wall_seconds: late.is_none().then_some(wall.as_secs_f64()),
+                cpu_seconds: cpu.saturating_sub(before).as_secs_f64(),
+                peers_cpu_seconds: peers_cpu.as_secs_f64(),
+                peak_mib,
+                limit_seconds: late.is_some().then_some(self.limit.as_secs_f64()),
+            },
+            late,
         })
     }
 
-    /// Sets what is expected, and makes what each sender is to send.
-    fn prepare(&mut self, phase: Phase) -> Vec<Vec<u8>> {
+    /// Sets what is expected, and makes what each sender is to send and the sockets that are needed.
+    fn prepare(&mut self, phase: Phase) -> anyhow::Result<Vec<Vec<u8>>> {
+        let senders = 0..self.plan.senders;
+        let clients = &mut self.load.clients;
+        let mut messages = Vec::new();
         match phase {
             Phase::Announce | Phase::Readvertise => {
                 self.version += 1;
-                self.expect((0..self.plan.total()).map(|p| self.tag(p)).collect());
-                (0..self.plan.senders)
-                    .map(|sender| self.announcement(sender))
-                    .collect()
+                messages = senders
+                    .clone()
+                    .map(|sender| self.routes.announcement(self.version, sender))
+                    .collect();
+                self.expect(self.routes.contents(self.version, senders));
             }
             Phase::Withdraw => {
-                self.expect(vec![0; self.plan.total() as usize]);
-                let mut messages = vec![Vec::new(); usize::from(self.plan.senders)];
-                for (sender, out) in (0u8..).zip(&mut messages) {
-                    wire::write_unreach(out, self.prefixes_of(sender));
-                }
-                messages
+                messages = senders
+                    .map(|sender| self.routes.withdrawal(sender))
+                    .collect();
+                self.expect(vec![0; self.routes.total()]);
             }
-            Phase::Establish | Phase::Refresh | Phase::Flap | Phase::OneChange => Vec::new(),
+            Phase::FlapSender => self.expect(self.routes.contents(self.version, 1..senders.end)),
+            Phase::Return => {
+                clients[0].prepare()?;
+                clients[0].greeting = self.routes.announcement(self.version, 0);
+                self.expect(self.routes.contents(self.version, senders));
+            }
+            Phase::Establish => clients.iter_mut().try_for_each(Client::prepare)?,
+            Phase::Flap => {
+                let receivers = &mut clients[usize::from(senders.end)..];
+                receivers.iter_mut().try_for_each(Client::prepare)?;
+            }
+            Phase::Refresh | Phase::OneChange => {}
         }
+        Ok(messages)
     }
 
-    fn until_right(&mut self, phase: Phase, messages: &[Vec<u8>]) -> anyhow::Result<Duration> {
-        let start = Instant::now();
+    /// Does what the daemon has to react to.
+    fn begin(&mut self, phase: Phase, messages: &[Vec<u8>]) -> anyhow::Result<()> {
+        let senders = usize::from(self.plan.senders);
         for (client, bytes) in self.load.clients.iter_mut().zip(messages) {
             client.send(bytes)?;
         }
         match phase {
-            Phase::Establish => self.load.connect()?,
+            Phase::Announce | Phase::Readvertise | Phase::Withdraw | Phase::OneChange => {}
             Phase::Refresh => self.refresh()?,
-            Phase::Flap => {
-                let receivers = usize::from(self.plan.senders);
-                self.load.clients[receivers..]
-                    .iter_mut()
-                    .for_each(Client::disconnect);
+            Phase::FlapSender => {
+                self.load.clients[0].wanted = false;
+                self.load.clients[0].disconnect();
+            }
+            Phase::Establish | Phase::Flap | Phase::Return => {
+                if phase == Phase::Flap {
+                    let receivers = &mut self.load.clients[senders..];
+                    receivers.iter_mut().for_each(Client::disconnect);
+                }
+                self.load.clients[0].wanted = true;
+                self.load.pace = usize::MAX;
                 self.load.connect()?;
             }
-            Phase::Announce | Phase::Readvertise | Phase::Withdraw | Phase::OneChange => {}
         }
-        let end = self.load.run(phase.name(), PATIENCE, right)?;
-        Ok(end.duration_since(start))
+        Ok(())
     }
 
     fn refresh(&mut self) -> anyhow::Result<()> {
@@ -168,33 +274,38 @@ impl Run<'_> {
                 table.clear();
             }
             let mut request = Vec::new();
-            wire::write_refresh(&mut request);
+            wire::write_refresh(&mut request, self.plan.family);
             client.send(&request)?;
         }
         Ok(())
     }
 
-    /// The median time of one change.
-    fn changes(&mut self) -> anyhow::Result<Duration> {
+    /// The median time of one change, and what the peers spent on all.
+    fn changes(&mut self) -> anyhow::Result<(End, Duration, Duration)> {
         let mut times = Vec::new();
+        let mut peers_cpu = Duration::ZERO;
+        let mut end = End::Right(Instant::now());
         for change in 0..CHANGES {
             self.version += 1;
             let prefix = change % self.plan.prefixes;
+            let (bytes, tag) = self.routes.change(self.version, prefix);
             let mut contents = self.contents.to_vec();
-            let tag = self.tag(prefix);
             contents[prefix as usize] = tag;
             self.expect(contents);
-            let mut bytes = Vec::new();
-            let set = self.plan.set_of(prefix);
-            wire::write_reach(&mut bytes, World::next_hop(0), set, tag, [prefix]);
+            let own_before = own_cpu();
             let start = Instant::now();
             self.load.clients[0].send(&bytes)?;
-            let end = self.load.run("one change", PATIENCE, right)?;
-            times.push(end.duration_since(start));
+            end = self.load.until_right(self.limit)?;
+            let End::Right(at) = end else {
+                break;
+            };
+            times.push(at.duration_since(start));
+            peers_cpu += own_cpu().saturating_sub(own_before);
             self.load.idle(Duration::from_millis(5))?;
         }
         times.sort_unstable();
-        Ok(times[times.len() / 2])
+        let median = times.get(times.len() / 2).copied().unwrap_or(self.limit);
+        Ok((end, median, peers_cpu))
     }
 
     fn expect(&mut self, contents: Vec<u32>) {
@@ -204,30 +315,6 @@ impl Run<'_> {
                 table.expect(&self.contents);
             }
         }
-    }
-
-    fn announcement(&self, sender: u8) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut prefixes = self.prefixes_of(sender).peekable();
-        while let Some(first) = prefixes.next() {
-            let set = self.plan.set_of(first);
-            let others =
-                std::iter::from_fn(|| prefixes.next_if(|prefix| self.plan.set_of(*prefix) == set));
-            let run = std::iter::once(first).chain(others);
-            wire::write_reach(&mut out, World::next_hop(sender), set, self.tag(first), run);
-        }
-        out
-    }
-
-    fn prefixes_of(&self, sender: u8) -> std::ops::Range<u32> {
-        let first = u32::from(sender) * self.plan.prefixes;
-        first..first + self.plan.prefixes
-    }
-
-    /// Version, sender and attribute set in one number that is never 0.
-    fn tag(&self, prefix: u32) -> u32 {
-        let sender = prefix / self.plan.prefixes;
-        self.version << 20 | sender << 14 | self.plan.set_of(prefix)
     }
 
     fn cpu_at_rest(&mut self) -> anyhow::Result<Duration> {
@@ -242,10 +329,4 @@ impl Run<'_> {
         }
         Ok(cpu)
     }
-}
-
-fn right(clients: &[Client]) -> bool {
-    clients.iter().all(|client| {
-        client.is_established() && client.table.as_ref().is_none_or(|table| table.wrong() == 0)
-    })
 }

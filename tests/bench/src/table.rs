@@ -60,6 +60,18 @@ impl Table {
         Ok(())
     }
 
+    /// The first prefix that is not as it must be, with the tag it has and the tag it must have.
+    #[must_use]
+    pub fn first_wrong(&self) -> Option<(u32, u32, u32)> {
+        let pairs = self.held.iter().zip(self.expected.iter());
+        let mut wrong = (0..)
+            .zip(pairs)
+            .filter(|(_, (held, expected))| held != expected);
+        wrong
+            .next()
+            .map(|(number, (held, expected))| (number, *held, *expected))
+    }
+
     /// Prefixes that are not as they must be.
     #[must_use]
     pub const fn wrong(&self) -> usize {
@@ -80,6 +92,7 @@ mod tests {
         table.set(1, Some(9)).unwrap();
         table.set(2, Some(1)).unwrap();
         assert_eq!(table.wrong(), 2);
+        assert_eq!(table.first_wrong(), Some((1, 9, 6)));
         table.set(1, Some(6)).unwrap();
         table.set(2, None).unwrap();
         assert_eq!(table.wrong(), 0);

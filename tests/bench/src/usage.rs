@@ -51,7 +51,11 @@ impl Processes {
         Ok(sum)
     }
 
-    fn ids(&self) -> anyhow::Result<Vec<u32>> {
+    /// Their ids, the first first.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn ids(&self) -> anyhow::Result<Vec<u32>> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for entry in fs::read_dir("/proc").context("reading /proc")? {
             let Some(pid) = entry?
@@ -73,6 +77,13 @@ impl Processes {
         }
         Ok(all)
     }
+}
+
+/// Processor time of this process.
+#[must_use]
+pub fn own_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn parent(pid: u32) -> Option<u32> {

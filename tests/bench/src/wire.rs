@@ -1,8 +1,12 @@
-//! Just enough BGP to be somebody's peer: OPEN, KEEPALIVE, UPDATE of IPv4 unicast, ROUTE-REFRESH.
+//! Just enough BGP to be somebody's peer: OPEN, KEEPALIVE, UPDATE of IPv4 or IPv6 unicast, ROUTE-REFRESH.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, bail, ensure};
+
+use crate::plan::Family;
+use crate::prefixes::Prefixes;
+use crate::routes::is_tag;
 
 /// Octets of a message's header.
 pub const HEADER: usize = 19;
@@ -10,10 +14,14 @@ pub const HEADER: usize = 19;
 const LONGEST: usize = 4096;
 /// Hold time offered: no phase lasts as long without a keepalive.
 const HOLD_SECONDS: u16 = 240;
-/// The first prefix is 20.0.0.0/24.
-const FIRST_PREFIX: u32 = 0x14_0000;
+/// Octets of the lengths around an UPDATE's attributes and in a multiprotocol attribute, with room to spare.
+const ROOM_FOR_LENGTHS: usize = 16;
+const UNICAST: u8 = 1;
+const COMMUNITIES: u8 = 8;
+const MP_REACH_NLRI: u8 = 14;
+const MP_UNREACH_NLRI: u8 = 15;
 
-/// The AS of everybody.
+/// The AS of the daemon, and of its clients.
 pub const ASN: u16 = 64512;
 
 /// A received message, as far as anybody here cares.
@@ -66,14 +74,14 @@ fn message(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
     out.extend(body);
 }
 
-/// Appends an OPEN with the capabilities IPv4 unicast, route refresh and 4-octet AS numbers.
-pub fn write_open(out: &mut Vec<u8>, router_id: Ipv4Addr) {
+/// Appends an OPEN with the capabilities of one family, route refresh and 4-octet AS numbers.
+pub fn write_open(out: &mut Vec<u8>, asn: u16, router_id: Ipv4Addr, family: Family) {
     let mut body = vec![4];
-    body.extend(ASN.to_be_bytes());
+    body.extend(asn.to_be_bytes());
     body.extend(HOLD_SECONDS.to_be_bytes());
     body.extend(router_id.octets());
-    let mut capabilities = vec![1, 4, 0, 1, 0, 1, 2, 0, 65, 4, 0, 0];
-    capabilities.extend(ASN.to_be_bytes());
+    let mut capabilities = vec![1, 4, 0, afi(family), 0, UNICAST, 2, 0, 65, 4, 0, 0];
+    capabilities.extend(asn.to_be_bytes());
     body.extend([16, 2, 14]);
     body.extend(capabilities);
     message(out, 1, &body);
@@ -84,85 +92,211 @@ pub fn write_keepalive(out: &mut Vec<u8>) {
     message(out, 4, &[]);
 }
 
-/// Appends a ROUTE-REFRESH of IPv4 unicast (RFC 2918).
-pub fn write_refresh(out: &mut Vec<u8>) {
-    message(out, 5, &[0, 1, 0, 1]);
+/// Appends a ROUTE-REFRESH of a family's unicast (RFC 2918).
+pub fn write_refresh(out: &mut Vec<u8>, family: Family) {
+    message(out, 5, &[0, afi(family), 0, UNICAST]);
 }
 
-/// Appends UPDATEs that announce the prefixes with these numbers. `set` makes paths differ, `tag` is the community.
+const fn afi(family: Family) -> u8 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
+    }
+}
+
+/// The path attributes of an announcement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// AS_PATH: one AS_SEQUENCE.
+    pub path: Vec<u32>,
+    /// NEXT_HOP, or that of MP_REACH_NLRI.
+    pub next_hop: IpAddr,
+    /// LOCAL_PREF, within an AS.
+    pub preference: Option<u32>,
+    /// COMMUNITIES.
+    pub communities: Vec<u32>,
+}
+
+impl Attributes {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0x40, 1, 1, 0];
+        let numbers = |numbers: &[u32]| numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
+        let path: Vec<u8> = numbers(&self.path);
+        let count = u8::try_from(self.path.len()).expect("paths are short");
+        out.extend([0x40, 2, 2 + 4 * count, 2, count]);
+        out.extend(path);
+        if let IpAddr::V4(next_hop) = self.next_hop {
+            out.extend([0x40, 3, 4]);
+            out.extend(next_hop.octets());
+        }
+        if let Some(preference) = self.preference {
+            out.extend([0x40, 5, 4]);
+            out.extend(preference.to_be_bytes());
+        }
+        let communities: Vec<u8> = numbers(&self.communities);
+        let length = u8::try_from(communities.len()).expect("communities are few");
+        out.extend([0xc0, 8, length]);
+        out.extend(communities);
+        out
+    }
+}
+
+/// Appends UPDATEs that announce the prefixes with these numbers.
 pub fn write_reach(
     out: &mut Vec<u8>,
-    next_hop: Ipv4Addr,
-    set: u32,
-    tag: u32,
-    prefixes: impl IntoIterator<Item = u32>,
+    attributes: &Attributes,
+    prefixes: &Prefixes,
+    numbers: impl IntoIterator<Item = u32>,
 ) {
-    let mut attributes = vec![0x40, 1, 1, 0];
-    attributes.extend([0x40, 2, 14, 2, 3]);
-    for asn in [65_000, 100_000 + set, 200_000 + set % 97] {
-        attributes.extend(asn.to_be_bytes());
+    let encoded = attributes.encode();
+    let mut multiprotocol = Vec::new();
+    if let IpAddr::V6(next_hop) = attributes.next_hop {
+        multiprotocol.extend([0, afi(Family::V6), UNICAST, 16]);
+        multiprotocol.extend(next_hop.octets());
+        multiprotocol.push(0);
     }
-    attributes.extend([0x40, 3, 4]);
-    attributes.extend(next_hop.octets());
-    attributes.extend([0x40, 5, 4, 0, 0, 0, 100]);
-    attributes.extend([0xc0, 8, 4]);
-    attributes.extend(tag.to_be_bytes());
-    let mut head = vec![0, 0];
-    let length = u16::try_from(attributes.len()).expect("attributes are few");
-    head.extend(length.to_be_bytes());
-    head.extend(attributes);
-    let mut body = head.clone();
-    for prefix in prefixes {
-        body.extend(encoded(prefix));
-        if body.len() + HEADER + 4 > LONGEST {
-            message(out, 2, &body);
-            body.truncate(head.len());
+    let room = LONGEST - HEADER - encoded.len() - multiprotocol.len() - ROOM_FOR_LENGTHS;
+    batches(prefixes, numbers, room, |batch| {
+        let mut fields = encoded.clone();
+        if !multiprotocol.is_empty() {
+            fields.extend([0x90, MP_REACH_NLRI]);
+            fields.extend(short(multiprotocol.len() + batch.len()));
+            fields.extend(&multiprotocol);
+            fields.extend(batch);
         }
-    }
-    if body.len() > head.len() {
+        let mut body = vec![0, 0];
+        body.extend(short(fields.len()));
+        body.extend(fields);
+        if multiprotocol.is_empty() {
+            body.extend(batch);
+        }
         message(out, 2, &body);
-    }
+    });
 }
 
 /// Appends UPDATEs that withdraw the prefixes with these numbers.
-pub fn write_unreach(out: &mut Vec<u8>, prefixes: impl IntoIterator<Item = u32>) {
-    let mut fields = Vec::new();
-    let mut flush = |fields: &mut Vec<u8>| {
-        if !fields.is_empty() {
-            let length = u16::try_from(fields.len()).expect("flushed before it is full");
-            let mut body = length.to_be_bytes().to_vec();
-            body.append(fields);
-            body.extend([0, 0]);
-            message(out, 2, &body);
+pub fn write_unreach(
+    out: &mut Vec<u8>,
+    family: Family,
+    prefixes: &Prefixes,
+    numbers: impl IntoIterator<Item = u32>,
+) {
+    let room = LONGEST - HEADER - ROOM_FOR_LENGTHS;
+    batches(prefixes, numbers, room, |batch| {
+        let mut body = Vec::new();
+        match family {
+            Family::V4 => {
+                body.extend(short(batch.len()));
+                body.extend(batch);
+                body.extend([0, 0]);
+            }
+            Family::V6 => {
+                body.extend([0, 0]);
+                body.extend(short(4 + 3 + batch.len()));
+                body.extend([0x90, MP_UNREACH_NLRI]);
+                body.extend(short(3 + batch.len()));
+                body.extend([0, afi(family), UNICAST]);
+                body.extend(batch);
+            }
         }
-    };
-    for prefix in prefixes {
-        fields.extend(encoded(prefix));
-        if fields.len() + HEADER + 8 > LONGEST {
-            flush(&mut fields);
-        }
-    }
-    flush(&mut fields);
+        message(out, 2, &body);
+    });
 }
 
-fn encoded(prefix: u32) -> [u8; 4] {
-    let [_, a, b, c] = (FIRST_PREFIX + prefix).to_be_bytes();
-    [24, a, b, c]
+fn short(length: usize) -> [u8; 2] {
+    let length = u16::try_from(length).expect("messages are made to fit");
+    length.to_be_bytes()
+}
+
+/// The prefixes on the wire, in parts of at most `room` octets.
+fn batches(
+    prefixes: &Prefixes,
+    numbers: impl IntoIterator<Item = u32>,
+    room: usize,
+    mut each: impl FnMut(&[u8]),
+) {
+    let mut batch: Vec<u8> = Vec::new();
+    for number in numbers {
+        let prefix = prefixes.encode(number);
+        if batch.len() + prefix.as_ref().len() > room {
+            each(&batch);
+            batch.clear();
+        }
+        batch.extend(prefix.as_ref());
+    }
+    if !batch.is_empty() {
+        each(&batch);
+    }
 }
 
 /// Reads an UPDATE's body: calls `set` with each prefix's number and its tag, `None` for a withdrawal.
 ///
 /// # Errors
 /// When a length is wrong, a prefix none of ours, or a route without its tag.
-pub fn read_update(body: &[u8], mut set: impl FnMut(u32, Option<u32>)) -> anyhow::Result<()> {
+pub fn read_update(
+    body: &[u8],
+    family: Family,
+    prefixes: &Prefixes,
+    mut set: impl FnMut(u32, Option<u32>),
+) -> anyhow::Result<()> {
     let (withdrawn, rest) = counted(body).context("withdrawn routes")?;
-    let (attributes, reach) = counted(rest).context("path attributes")?;
-    each_prefix(withdrawn, |prefix| set(prefix, None))?;
-    if !reach.is_empty() {
-        let tag = tag(attributes)?;
-        each_prefix(reach, |prefix| set(prefix, Some(tag)))?;
+    let (attributes, announced) = counted(rest).context("path attributes")?;
+    let mut fields = Fields {
+        withdrawn,
+        announced,
+        tag: None,
+    };
+    fields.read(attributes)?;
+    if family == Family::V6 {
+        ensure!(
+            withdrawn.is_empty() && announced.is_empty(),
+            "IPv4 routes in a session of IPv6"
+        );
+    }
+    prefixes.decode(fields.withdrawn, |number| set(number, None))?;
+    if !fields.announced.is_empty() {
+        let tag = fields.tag.context("a route came without its community")?;
+        prefixes.decode(fields.announced, |number| set(number, Some(tag)))?;
     }
     Ok(())
+}
+
+struct Fields<'a> {
+    withdrawn: &'a [u8],
+    announced: &'a [u8],
+    tag: Option<u32>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(&mut self, mut attributes: &'a [u8]) -> anyhow::Result<()> {
+        while let [flags, code, rest @ ..] = attributes {
+            let (value, rest) = if flags & 0x10 == 0 {
+                let (length, rest) = rest.split_first().context("attribute without a length")?;
+                rest.split_at_checked(usize::from(*length))
+                    .context("attribute is cut")?
+            } else {
+                counted(rest)?
+            };
+            match *code {
+                COMMUNITIES => {
+                    let (communities, _) = value.as_chunks::<4>();
+                    let mut communities = communities.iter().map(|c| u32::from_be_bytes(*c));
+                    self.tag = communities.find(|community| is_tag(*community));
+                }
+                MP_REACH_NLRI => {
+                    // Address family, then a counted next hop and a reserved octet.
+                    let length = usize::from(*value.get(3).context("MP_REACH_NLRI is cut")?);
+                    self.announced = value.get(5 + length..).context("MP_REACH_NLRI is cut")?;
+                }
+                MP_UNREACH_NLRI => {
+                    self.withdrawn = value.get(3..).context("MP_UNREACH_NLRI is cut")?;
+                }
+                _ => {}
+            }
+            attributes = rest;
+        }
+        Ok(())
+    }
 }
 
 fn counted(bytes: &[u8]) -> anyhow::Result<(&[u8], &[u8])> {
@@ -172,49 +306,32 @@ fn counted(bytes: &[u8]) -> anyhow::Result<(&[u8], &[u8])> {
         .context("the length exceeds the message")
 }
 
-fn each_prefix(field: &[u8], mut set: impl FnMut(u32)) -> anyhow::Result<()> {
-    let (prefixes, rest) = field.as_chunks::<4>();
-    ensure!(rest.is_empty(), "{field:02x?} are no /24 prefixes");
-    for [bits, a, b, c] in prefixes {
-        let prefix = u32::from_be_bytes([0, *a, *b, *c]).checked_sub(FIRST_PREFIX);
-        match prefix {
-            Some(prefix) if *bits == 24 => set(prefix),
-            _ => bail!("nobody announced {a}.{b}.{c}.0/{bits}"),
-        }
-    }
-    Ok(())
-}
-
-/// The value of COMMUNITIES, which holds one.
-fn tag(mut attributes: &[u8]) -> anyhow::Result<u32> {
-    while let [flags, code, rest @ ..] = attributes {
-        let (value, rest) = if flags & 0x10 == 0 {
-            let (length, rest) = rest.split_first().context("attribute without a length")?;
-            rest.split_at_checked(usize::from(*length))
-                .context("attribute is cut")?
-        } else {
-            counted(rest)?
-        };
-        if let (8, [a, b, c, d]) = (*code, value) {
-            return Ok(u32::from_be_bytes([*a, *b, *c, *d]));
-        }
-        attributes = rest;
-    }
-    bail!("a route came without its community")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
-    fn read(bytes: &[u8]) -> Vec<(u32, Option<u32>)> {
+    fn attributes(next_hop: IpAddr) -> Attributes {
+        Attributes {
+            path: vec![65_000, 100_007],
+            next_hop,
+            preference: Some(100),
+            communities: vec![99, 0xfd00_0001],
+        }
+    }
+
+    fn read(bytes: &[u8], family: Family, prefixes: &Prefixes) -> Vec<(u32, Option<u32>)> {
         let mut seen = Vec::new();
         let mut rest = bytes;
         while let Some((message, length)) = next_message(rest).unwrap() {
             let Message::Update(body) = message else {
                 panic!("{message:?}");
             };
-            read_update(body, |prefix, tag| seen.push((prefix, tag))).unwrap();
+            read_update(body, family, prefixes, |prefix, tag| {
+                seen.push((prefix, tag))
+            })
+            .unwrap();
             rest = &rest[length..];
         }
         assert!(rest.is_empty());
@@ -223,13 +340,32 @@ mod tests {
 
     #[test]
     fn what_is_announced_and_withdrawn_is_read_back_over_many_messages() {
+        for (family, prefixes, next_hop) in [
+            (
+                Family::V4,
+                Prefixes::PlainV4,
+                Ipv4Addr::new(198, 18, 0, 2).into(),
+            ),
+            (Family::V6, Prefixes::PlainV6, Ipv6Addr::LOCALHOST.into()),
+        ] {
+            let mut bytes = Vec::new();
+            write_reach(&mut bytes, &attributes(next_hop), &prefixes, 0..5000);
+            let expected: Vec<_> = (0..5000).map(|prefix| (prefix, Some(99))).collect();
+            assert_eq!(read(&bytes, family, &prefixes), expected);
+            bytes.clear();
+            write_unreach(&mut bytes, family, &prefixes, 0..5000);
+            let expected: Vec<_> = (0..5000).map(|prefix| (prefix, None)).collect();
+            assert_eq!(read(&bytes, family, &prefixes), expected);
+        }
+    }
+
+    #[test]
+    fn a_route_without_its_tag_is_an_error() {
         let mut bytes = Vec::new();
-        write_reach(&mut bytes, Ipv4Addr::new(198, 18, 0, 2), 7, 99, 0..5000);
-        let expected: Vec<_> = (0..5000).map(|prefix| (prefix, Some(99))).collect();
-        assert_eq!(read(&bytes), expected);
-        bytes.clear();
-        write_unreach(&mut bytes, 0..5000);
-        let expected: Vec<_> = (0..5000).map(|prefix| (prefix, None)).collect();
-        assert_eq!(read(&bytes), expected);
+        let mut untagged = attributes(Ipv4Addr::LOCALHOST.into());
+        untagged.communities.remove(0);
+        write_reach(&mut bytes, &untagged, &Prefixes::PlainV4, [1]);
+        let error = read_update(&bytes[HEADER..], Family::V4, &Prefixes::PlainV4, |_, _| {});
+        assert!(error.is_err());
     }
 }

@@ -1,21 +1,46 @@
 //! A network of our own: addresses for every peer on the loopback, and a link that next hops lie on.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
 
+use crate::plan::{Family, Peers, Plan};
+use crate::wire::ASN;
+
 /// Set for the program inside its network.
 const INSIDE: &str = "TORTIE_BENCH_INSIDE";
+
+/// AS of the first sender outside the daemon's; the others follow.
+const FIRST_SENDER_ASN: u16 = 64_601;
+/// AS of the first receiver outside the daemon's.
+const FIRST_RECEIVER_ASN: u16 = 64_701;
+/// Peers of one side at most.
+const MOST_PEERS: u8 = 100;
 
 /// Where everybody is.
 #[derive(Clone, Copy, Debug)]
 pub struct World {
-    /// The first two octets of everybody's address.
+    /// The first two octets of everybody's IPv4 address.
     pub base: [u8; 2],
     /// Port of the daemon; 0 lets it choose, which only ours can.
     pub port: u16,
+    /// Whether IPv6 routes are exchanged over IPv6. Otherwise every session is of IPv4.
+    pub sessions_v6: bool,
+}
+
+/// A peer of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it connects from.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: u16,
+    /// Its BGP Identifier.
+    pub router_id: Ipv4Addr,
 }
 
 impl World {
@@ -23,35 +48,74 @@ impl World {
     pub const PRIVATE: Self = Self {
         base: [10, 99],
         port: 179,
+        sessions_v6: true,
     };
     /// The host's loopback, for our own speaker.
     pub const LOOPBACK: Self = Self {
         base: [127, 99],
         port: 0,
+        sessions_v6: false,
     };
 
-    /// The daemon's address.
+    fn address(&self, family: Family, net: u8, host: u8) -> IpAddr {
+        if family == Family::V6 && self.sessions_v6 {
+            Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, net.into(), host.into()).into()
+        } else {
+            Ipv4Addr::new(self.base[0], self.base[1], net, host).into()
+        }
+    }
+
+    /// The daemon's BGP Identifier, and its IPv4 address.
     #[must_use]
-    pub const fn daemon(&self) -> Ipv4Addr {
+    pub const fn router_id(&self) -> Ipv4Addr {
         Ipv4Addr::new(self.base[0], self.base[1], 0, 1)
     }
 
-    /// The address of a sender.
+    /// The daemon's address.
     #[must_use]
-    pub const fn sender(&self, number: u8) -> Ipv4Addr {
-        Ipv4Addr::new(self.base[0], self.base[1], 1, number + 1)
+    pub fn daemon(&self, family: Family) -> IpAddr {
+        self.address(family, 0, 1)
     }
 
-    /// The address of a receiver.
+    /// A plan's peers: the senders, then the receivers.
     #[must_use]
-    pub const fn receiver(&self, number: u8) -> Ipv4Addr {
-        Ipv4Addr::new(self.base[0], self.base[1], 2, number + 1)
+    pub fn peers(&self, plan: &Plan) -> Vec<Peer> {
+        let peer = |net: u8, number: u8, asn: u16| Peer {
+            address: self.address(plan.family, net, number + 1),
+            asn,
+            router_id: Ipv4Addr::new(self.base[0], self.base[1], net, number + 1),
+        };
+        let senders =
+            (0..plan.senders).map(|number| peer(1, number, Self::sender_asn(plan.peers, number)));
+        let receivers = (0..plan.receivers).map(|number| {
+            let asn = match plan.peers {
+                Peers::Reflected => ASN,
+                Peers::External => FIRST_RECEIVER_ASN + u16::from(number),
+            };
+            peer(2, number, asn)
+        });
+        senders.chain(receivers).collect()
+    }
+
+    /// The AS of a sender.
+    #[must_use]
+    pub fn sender_asn(peers: Peers, number: u8) -> u16 {
+        match peers {
+            Peers::Reflected => ASN,
+            Peers::External => FIRST_SENDER_ASN + u16::from(number),
+        }
     }
 
     /// The next hop that a sender names: a neighbour on the link, so that no daemon has to doubt it.
     #[must_use]
     pub const fn next_hop(number: u8) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, 1, number + 1)
+    }
+
+    /// The same for IPv6 routes.
+    #[must_use]
+    pub fn next_hop_v6(number: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 1, u16::from(number) + 1)
     }
 }
 
@@ -86,20 +150,30 @@ pub fn enter() -> anyhow::Result<Option<ExitCode>> {
 
 fn furnish() -> anyhow::Result<()> {
     let [a, b] = World::PRIVATE.base;
-    for words in [
-        "link set lo up".to_owned(),
-        // On the loopback device a whole prefix is local: every address in it can be bound.
-        format!("addr add {a}.{b}.0.1/16 dev lo"),
-        "link add nexthops type veth peer name far".to_owned(),
-        "addr add 198.18.0.1/16 dev nexthops".to_owned(),
-        "link set nexthops up".to_owned(),
-        "link set far up".to_owned(),
-    ] {
-        let status = Command::new("ip")
-            .args(words.split(' '))
-            .status()
-            .context("running ip, of iproute2")?;
-        ensure!(status.success(), "ip {words}: {status}");
+    let mut batch = format!(
+        "link set lo up\n\
+         address add {a}.{b}.0.1/16 dev lo\n\
+         address add fd99::1 dev lo\n\
+         link add nexthops type veth peer name far\n\
+         address add 198.18.0.1/16 dev nexthops\n\
+         address add fd98::1/64 dev nexthops nodad\n\
+         link set nexthops up\n\
+         link set far up\n"
+    );
+    // On the loopback device a whole IPv4 prefix is local, so that every address in it can be bound; of IPv6 only each address.
+    for (net, host) in [1, 2]
+        .into_iter()
+        .flat_map(|net| (1..=MOST_PEERS).map(move |host| (net, host)))
+    {
+        let address = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, net, host.into());
+        // Writing to a string cannot fail.
+        let _ = writeln!(batch, "address add {address} dev lo");
     }
+    let path = std::env::temp_dir().join(format!("tortie-bench-network-{}", std::process::id()));
+    fs::write(&path, batch)?;
+    let status = Command::new("ip").arg("-batch").arg(&path).status();
+    fs::remove_file(&path)?;
+    let status = status.context("running ip, of iproute2")?;
+    ensure!(status.success(), "making the private network: ip {status}");
     Ok(())
 }

@@ -1,36 +1,149 @@
 //! The harness at a tiny size, against our own speaker.
 
-use bench::daemon::Kind;
-use bench::plan::{Phase, Plan};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bench::client::Client;
+use bench::daemon::{Daemon, Kind};
+use bench::load::{End, Load};
+use bench::plan::{Family, Layout, Peers, Phase, Plan};
+use bench::routes::Routes;
 use bench::scenario;
+use bench::table::Table;
 use bench::world::World;
 
-#[test]
-fn every_phase_ends_with_every_receiver_holding_what_it_must() {
-    let plan = Plan {
-        name: "smoke",
-        senders: 2,
-        prefixes: 50,
-        sets: 5,
-        receivers: 3,
-        phases: &[
-            Phase::Establish,
-            Phase::Announce,
-            Phase::Readvertise,
-            Phase::Refresh,
-            Phase::OneChange,
-            Phase::Flap,
-            Phase::Withdraw,
-        ],
-    };
+const ALL: &[Phase] = &[
+    Phase::Establish,
+    Phase::Announce,
+    Phase::Refresh,
+    Phase::OneChange,
+    Phase::Readvertise,
+    Phase::Flap,
+    Phase::FlapSender,
+    Phase::Return,
+    Phase::Withdraw,
+];
+
+const SMALL: Plan = Plan {
+    phases: ALL,
+    limit: Duration::from_secs(60),
+    ..Plan::bulk("smoke", 2, 50, 5, 3)
+};
+
+fn directory(name: &str) -> PathBuf {
     // Asked for here so that it is built before this runs.
     let speaker = env!("CARGO_BIN_EXE_bench-speaker");
     assert!(std::path::Path::new(speaker).is_file());
-    let directory = std::env::temp_dir().join(format!("tortie-bench-smoke-{}", std::process::id()));
-    let measured = scenario::run(&plan, Kind::Tortie, World::LOOPBACK, &directory)
-        .unwrap_or_else(|error| panic!("{error:#}"));
-    std::fs::remove_dir_all(&directory).unwrap();
-    let phases: Vec<Phase> = measured.iter().map(|measured| measured.phase).collect();
+    std::env::temp_dir().join(format!("tortie-bench-{name}-{}", std::process::id()))
+}
+
+fn every_phase_ends(plan: &Plan) {
+    let directory = directory(plan.name);
+    let outcome = scenario::run(
+        plan,
+        Kind::Tortie,
+        World::LOOPBACK,
+        &directory,
+        plan.limit,
+        &[],
+    )
+    .unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(std::fs::remove_dir_all(&directory).is_ok());
+    assert_eq!(outcome.late, []);
+    let phases: Vec<Phase> = outcome.phases.iter().map(|(phase, _)| *phase).collect();
     assert_eq!(phases, plan.phases);
-    assert!(measured.iter().all(|measured| measured.peak_kib > 0));
+    let measured = outcome.phases.iter().map(|(_, measured)| measured);
+    assert!(measured.clone().all(|measured| measured.peak_mib > 0.0));
+    assert!(
+        measured
+            .clone()
+            .all(|measured| measured.wall_seconds.is_some())
+    );
+}
+
+#[test]
+fn every_phase_ends_with_every_receiver_holding_what_it_must() {
+    every_phase_ends(&SMALL);
+}
+
+#[test]
+fn routes_of_ipv6_external_peers_and_senders_of_the_same_prefixes_arrive() {
+    every_phase_ends(&Plan {
+        name: "smoke-v6",
+        family: Family::V6,
+        ..SMALL
+    });
+    every_phase_ends(&Plan {
+        name: "smoke-external",
+        peers: Peers::External,
+        ..SMALL
+    });
+    every_phase_ends(&Plan {
+        name: "smoke-same",
+        layout: Layout::Shared,
+        phases: &[
+            Phase::Announce,
+            Phase::FlapSender,
+            Phase::Return,
+            Phase::Withdraw,
+        ],
+        ..SMALL
+    });
+    every_phase_ends(&Plan {
+        name: "smoke-internet",
+        layout: Layout::Internet,
+        ..SMALL
+    });
+}
+
+#[test]
+fn a_receiver_that_misses_one_prefix_does_not_end_the_phase_and_is_named() {
+    let plan = Plan::bulk("smoke-missing", 1, 50, 5, 2);
+    let directory = directory(plan.name);
+    let world = World::LOOPBACK;
+    let peers = world.peers(&plan);
+    let daemon = Daemon::start(Kind::Tortie, &plan, world, &peers, &directory).unwrap();
+    let routes = Rc::new(Routes::new(&plan));
+    let clients = peers.iter().enumerate().map(|(number, peer)| {
+        let table = (number > 0).then(|| Table::new(routes.total()));
+        Client::new(*peer, plan.family, Rc::clone(&routes), table)
+    });
+    let mut load = Load::new(daemon.address, clients.collect()).unwrap();
+    let right = |end: End| matches!(end, End::Right(_));
+    load.connect().unwrap();
+    assert!(right(load.until_right(plan.limit).unwrap()));
+
+    // The sender is silent about its last prefix, which only the second receiver is to hold.
+    let contents = routes.contents(1, 0..1);
+    let mut without_last = contents.clone();
+    *without_last.last_mut().unwrap() = 0;
+    let tables = load
+        .clients
+        .iter_mut()
+        .filter_map(|client| client.table.as_mut());
+    for (table, contents) in tables.zip([without_last, contents]) {
+        table.expect(&Rc::new(contents));
+    }
+    for prefix in 0..49 {
+        let (bytes, _) = routes.change(1, prefix);
+        load.clients[0].send(&bytes).unwrap();
+    }
+    let End::Late(complaint) = load.until_right(Duration::from_millis(300)).unwrap() else {
+        panic!("a prefix was missing");
+    };
+    let address = peers[2].address.to_string();
+    assert!(
+        complaint.starts_with(&format!(
+            "1 of 3 peers are not right: {address} has 1 prefixes wrong"
+        )),
+        "{complaint}"
+    );
+
+    let (bytes, _) = routes.change(1, 49);
+    load.clients[0].send(&bytes).unwrap();
+    let table = load.clients[1].table.as_mut().unwrap();
+    table.expect(&Rc::new(routes.contents(1, 0..1)));
+    assert!(right(load.until_right(plan.limit).unwrap()));
+    std::fs::remove_dir_all(&directory).unwrap();
 }

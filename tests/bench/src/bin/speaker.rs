@@ -52,20 +52,27 @@ async fn run(config: Config) -> anyhow::Result<()> {
 fn config(text: &str) -> anyhow::Result<Config> {
     let mut words = text.split_whitespace();
     let mut word = |what: &'static str| words.next().context(what);
-    let address: Ipv4Addr = word("no address")?.parse()?;
+    let router_id: Ipv4Addr = word("no BGP Identifier")?.parse()?;
+    let address: IpAddr = word("no address")?.parse()?;
     let listen_port = word("no port")?.parse()?;
+    let family = match word("no family")? {
+        "ipv4" => AfiSafi::Ipv4Unicast,
+        "ipv6" => AfiSafi::Ipv6Unicast,
+        other => bail!("{other:?} is no family"),
+    };
     let asn = Asn(u32::from(bench::wire::ASN));
     let mut peers = BTreeMap::new();
-    for client in words {
-        let peer = peer(client.parse()?, asn);
+    while let Some(client) = words.next() {
+        let peer_asn = words.next().context("a peer without an AS")?.parse()?;
+        let peer = peer(client.parse()?, Asn(peer_asn), asn, family);
         peers.insert(PeerName(client.into()), peer);
     }
     Ok(Config {
         asn,
-        router_id: RouterId(address),
+        router_id: RouterId(router_id),
         listen_port,
-        listen_addresses: [IpAddr::V4(address)].into(),
-        cluster_id: Some(address),
+        listen_addresses: [address].into(),
+        cluster_id: Some(router_id),
         restart_time: Duration::from_secs(120),
         deferral_time: Duration::ZERO,
         multipath: 1,
@@ -73,21 +80,21 @@ fn config(text: &str) -> anyhow::Result<Config> {
     })
 }
 
-fn peer(address: Ipv4Addr, asn: Asn) -> PeerConfig {
+fn peer(address: IpAddr, asn: Asn, own: Asn, family: AfiSafi) -> PeerConfig {
     PeerConfig {
-        address: address.into(),
+        address,
         port: 179,
         local_address: None,
         asn,
         local_asn: None,
-        families: BTreeSet::from([AfiSafi::Ipv4Unicast]),
+        families: BTreeSet::from([family]),
         passive: true,
         hold_time: Duration::from_secs(240),
         connect_retry_time: Duration::from_secs(5),
         password: None,
         ttl_security: None,
-        multihop: false,
-        route_reflector_client: true,
+        multihop: true,
+        route_reflector_client: asn == own,
         next_hop: NextHopMode::Auto,
         allow_own_as: 0,
         graceful_restart: false,

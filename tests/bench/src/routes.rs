@@ -1,0 +1,275 @@
+//! What the senders of a scenario announce, and what every receiver must hold of it.
+
+use std::net::IpAddr;
+
+use crate::plan::{Family, Layout, Peers, Plan};
+use crate::prefixes::Prefixes;
+use crate::random::Random;
+use crate::wire::{self, Attributes};
+use crate::world::World;
+
+/// Above the versions: communities that are no tag begin with it.
+const OTHER_COMMUNITIES: u32 = 0xfd00_0000;
+/// Attribute sets of all senders of a scenario at most.
+const MOST_SETS: u32 = 1 << 24;
+/// Prefixes that one attribute set has at most in the layout [`Layout::Internet`].
+const LARGEST_SHARE: u32 = 2_000;
+
+/// The routes of one scenario.
+#[derive(Debug)]
+pub struct Routes {
+    plan: Plan,
+    /// The prefixes' numbers.
+    pub prefixes: Prefixes,
+    /// Attribute set by a sender's prefix, never less than that of the prefix before it.
+    sets: Vec<u32>,
+}
+
+impl Routes {
+    /// Those of a plan.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        assert!(
+            u32::from(plan.senders) * plan.sets < MOST_SETS,
+            "tags have room"
+        );
+        Self {
+            plan: *plan,
+            prefixes: Prefixes::of(plan),
+            sets: match plan.layout {
+                Layout::Own | Layout::Shared => {
+                    let share = plan.prefixes.div_ceil(plan.sets);
+                    (0..plan.prefixes).map(|prefix| prefix / share).collect()
+                }
+                Layout::Internet => uneven(plan.prefixes, plan.sets),
+            },
+        }
+    }
+
+    /// Prefixes that are announced, each counted once.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        let senders = match self.plan.layout {
+            Layout::Own | Layout::Internet => usize::from(self.plan.senders),
+            Layout::Shared => 1,
+        };
+        senders * self.sets.len()
+    }
+
+    /// Version, sender and attribute set in one number that is never 0.
+    fn tag(&self, version: u8, sender: u8, set: u32) -> u32 {
+        u32::from(version) << 24 | (u32::from(sender) * self.plan.sets + set)
+    }
+
+    /// Number of a sender's prefix among all.
+    fn number(&self, sender: u8, prefix: u32) -> u32 {
+        match self.plan.layout {
+            Layout::Own | Layout::Internet => u32::from(sender) * self.plan.prefixes + prefix,
+            Layout::Shared => prefix,
+        }
+    }
+
+    /// How much a sender's route is preferred. Senders never agree about a set they share.
+    fn preference(&self, sender: u8, set: u32) -> u32 {
+        match self.plan.layout {
+            Layout::Own | Layout::Internet => 100,
+            Layout::Shared => 100 + (set + u32::from(sender)) % u32::from(self.plan.senders),
+        }
+    }
+
+    /// Tag by prefix number when these senders have announced this version.
+    #[must_use]
+    pub fn contents(&self, version: u8, senders: std::ops::Range<u8>) -> Vec<u32> {
+        let mut contents = vec![0; self.total()];
+        let mut best = vec![0; self.total()];
+        for sender in senders {
+            for (prefix, set) in (0..).zip(&self.sets) {
+                let number = self.number(sender, prefix) as usize;
+                let preference = self.preference(sender, *set);
+                if best[number] < preference {
+                    best[number] = preference;
+                    contents[number] = self.tag(version, sender, *set);
+                }
+            }
+        }
+        contents
+    }
+
+    /// Everything of a sender as UPDATEs.
+    #[must_use]
+    pub fn announcement(&self, version: u8, sender: u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut first = 0;
+        for run in self.sets.chunk_by(|one, next| one == next) {
+            let end =
+                first + u32::try_from(run.len()).expect("a plan's prefixes are counted in u32");
+            let numbers = (first..end).map(|prefix| self.number(sender, prefix));
+            let attributes = self.attributes(version, sender, run[0]);
+            wire::write_reach(&mut out, &attributes, &self.prefixes, numbers);
+            first = end;
+        }
+        out
+    }
+
+    /// The first sender's announcement of one of its prefixes, and the tag that it then has.
+    #[must_use]
+    pub fn change(&self, version: u8, prefix: u32) -> (Vec<u8>, u32) {
+        let mut out = Vec::new();
+        let set = self.sets[prefix as usize];
+        let attributes = self.attributes(version, 0, set);
+        wire::write_reach(
+            &mut out,
+            &attributes,
+            &self.prefixes,
+            [self.number(0, prefix)],
+        );
+        (out, self.tag(version, 0, set))
+    }
+
+    /// The withdrawal of everything of a sender.
+    #[must_use]
+    pub fn withdrawal(&self, sender: u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        let numbers = (0..self.plan.prefixes).map(|prefix| self.number(sender, prefix));
+        wire::write_unreach(&mut out, self.plan.family, &self.prefixes, numbers);
+        out
+    }
+
+    fn attributes(&self, version: u8, sender: u8, set: u32) -> Attributes {
+        let mut path = vec![65_000, 100_000 + set, 200_000 + set % 97];
+        let mut communities = vec![self.tag(version, sender, set)];
+        if self.plan.layout == Layout::Internet {
+            let mut random = Random(u64::from(set));
+            path.extend((0..random.below(4)).map(|_| 300_000 + random.below(80_000)));
+            communities
+                .extend((0..random.below(7)).map(|_| OTHER_COMMUNITIES + random.below(1 << 20)));
+        }
+        if self.plan.peers == Peers::External {
+            path.insert(0, u32::from(World::sender_asn(self.plan.peers, sender)));
+        }
+        Attributes {
+            path,
+            next_hop: match self.plan.family {
+                Family::V4 => IpAddr::V4(World::next_hop(sender)),
+                Family::V6 => IpAddr::V6(World::next_hop_v6(sender)),
+            },
+            preference: (self.plan.peers == Peers::Reflected).then(|| self.preference(sender, set)),
+            communities,
+        }
+    }
+}
+
+/// Shares of `sets` sets in `prefixes` prefixes: most have one or two, a few have hundreds.
+fn uneven(prefixes: u32, sets: u32) -> Vec<u32> {
+    let mut random = Random(2);
+    let weights: Vec<u32> = (0..sets)
+        .map(|_| (LARGEST_SHARE / (1 + random.below(LARGEST_SHARE))).max(1))
+        .collect();
+    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    // Each has one; what remains goes by weight, by the running sum so that nothing is lost to rounding.
+    let spare = u64::from(prefixes.saturating_sub(sets));
+    let (mut passed, mut given) = (0, 0);
+    let mut all = Vec::with_capacity(prefixes as usize);
+    for (set, weight) in (0..sets).zip(weights) {
+        passed += u64::from(weight);
+        let until = spare * passed / sum;
+        all.extend((given..=until).map(|_| set));
+        given = until;
+    }
+    all.truncate(prefixes as usize);
+    all
+}
+
+/// The tag among a route's communities.
+#[must_use]
+pub const fn is_tag(community: u32) -> bool {
+    community < OTHER_COMMUNITIES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PLANS;
+
+    fn plan(name: &str) -> &'static Plan {
+        PLANS.iter().find(|plan| plan.name == name).unwrap()
+    }
+
+    fn read(routes: &Routes, family: Family, bytes: &[u8], held: &mut [u32]) {
+        let mut rest = bytes;
+        while let Some((message, length)) = wire::next_message(rest).unwrap() {
+            let wire::Message::Update(body) = message else {
+                panic!("{message:?}");
+            };
+            wire::read_update(body, family, &routes.prefixes, |number, tag| {
+                held[number as usize] = tag.unwrap_or(0);
+            })
+            .unwrap();
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn what_senders_of_their_own_prefixes_say_is_what_receivers_must_hold() {
+        for plan in PLANS.iter().filter(|plan| plan.layout != Layout::Shared) {
+            // So many say as much as a million.
+            let plan = Plan {
+                prefixes: plan.prefixes.min(20_000),
+                sets: plan.sets.min(2_600),
+                ..*plan
+            };
+            let routes = Routes::new(&plan);
+            let mut held = vec![0; routes.total()];
+            for sender in 0..plan.senders {
+                read(
+                    &routes,
+                    plan.family,
+                    &routes.announcement(3, sender),
+                    &mut held,
+                );
+            }
+            assert!(held == routes.contents(3, 0..plan.senders), "{}", plan.name);
+            let (bytes, tag) = routes.change(4, 5);
+            read(&routes, plan.family, &bytes, &mut held);
+            assert_eq!(held[5], tag);
+            for sender in 0..plan.senders {
+                read(&routes, plan.family, &routes.withdrawal(sender), &mut held);
+            }
+            assert!(held.iter().all(|tag| *tag == 0), "{}", plan.name);
+        }
+    }
+
+    #[test]
+    fn senders_of_the_same_prefixes_are_each_best_for_a_share() {
+        let plan = plan("4-same-25k");
+        let routes = Routes::new(plan);
+        let best = |contents: &[u32], sender: u32| {
+            let range = sender * plan.sets..(sender + 1) * plan.sets;
+            contents
+                .iter()
+                .filter(|tag| range.contains(&(**tag & 0xff_ffff)))
+                .count()
+        };
+        let all = routes.contents(1, 0..4);
+        assert_eq!([0, 1, 2, 3].map(|sender| best(&all, sender)), [6_250; 4]);
+        let without = routes.contents(1, 1..4);
+        assert_eq!(best(&without, 0), 0);
+        assert!(without.iter().all(|tag| *tag != 0));
+    }
+
+    #[test]
+    fn the_internets_sets_are_shared_unevenly_and_all_used() {
+        let sets = uneven(1_000_000, 130_000);
+        assert_eq!(sets.len(), 1_000_000);
+        let mut shares: Vec<usize> = sets.chunk_by(|a, b| a == b).map(<[u32]>::len).collect();
+        assert_eq!(shares.len(), 130_000);
+        shares.sort_unstable();
+        assert!(
+            shares[65_000] <= 3,
+            "half of the sets have {} or fewer",
+            shares[65_000]
+        );
+        assert!(shares[129_999] > 1_000, "{}", shares[129_999]);
+    }
+}
