@@ -13,6 +13,7 @@ pub mod gobgp;
 mod joined;
 pub mod plan;
 mod process;
+pub mod scripted;
 mod speaker;
 
 pub use daemon::{Daemon, Kind, Seen};

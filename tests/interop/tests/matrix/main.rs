@@ -25,6 +25,8 @@ macro_rules! daemons_test {
 }
 
 mod attributes;
+mod malformed;
+mod on_the_wire;
 mod place;
 mod reflection;
 mod refresh;
