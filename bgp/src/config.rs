@@ -58,8 +58,8 @@ pub struct PeerConfig {
     pub hold_time: Duration,
     /// ConnectRetryTimer, before jitter.
     pub connect_retry_time: Duration,
-    /// TCP MD5 key (RFC 2385). An established session keeps the key it began with, and the next one has the new key; so
-    /// both ends can be changed one after the other. With a first or without the last key the session is reset.
+    /// TCP MD5 key (RFC 2385). A session that stands goes on with a new key, with its first or without its last one, if
+    /// the other end changes, too, before the Hold Time is over: until then each end drops what the other one sends.
     pub password: Option<Password>,
     /// Peer may be this many hops away and no further (RFC 5082); absent leaves TTLs to the kernel for iBGP, and 1 for
     /// eBGP unless `multihop`.
@@ -107,8 +107,9 @@ pub struct PeerOptions {
 }
 
 /// Addresses from which anybody may connect. Each becomes a peer of its own, named after its template and its address, that
-/// lasts as long as its session, or its routes do. It is never connected to, and has no MD5 key: the kernel's keys are
-/// set by address. An address that a peer is configured for is that peer's.
+/// lasts as long as its session, or its routes do. It is never connected to. An address that a peer is configured for is that
+/// peer's; but where the range has an MD5 key, such a peer can connect to us only with a key of its own, since the kernel
+/// goes by addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DynamicRange {
     /// The addresses. The template's own address counts for nothing.

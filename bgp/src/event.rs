@@ -35,6 +35,15 @@ pub enum Event {
         peer: PeerName,
         /// Why.
         reason: DownReason,
+        /// The failure before it had another reason, or there was none.
+        is_news: bool,
+    },
+    /// The system refuses what a peer needs of a socket that others use, too, or of one that goes on without it.
+    SocketRefused {
+        /// Whose: a peer, or a template of peers.
+        peer: PeerName,
+        /// Which socket, which option with its value, the system's words.
+        fault: String,
     },
     /// A received route does not enter the decision process.
     RouteRefused {
@@ -111,8 +120,10 @@ pub enum Event {
 pub enum DownReason {
     /// The transport was closed or reset by the far end.
     TcpClosed,
-    /// No transport connection: the system's words.
+    /// No transport connection: the option that was refused, if it was that, and the system's words.
     ConnectFailed(String),
+    /// The system refuses what the peer needs of a socket ([`Event::SocketRefused`]). Ends nothing by itself.
+    SocketRefused(String),
     /// We sent this NOTIFICATION.
     NotificationSent(NotificationText),
     /// The peer sent this NOTIFICATION.
@@ -132,6 +143,7 @@ impl fmt::Display for DownReason {
         match self {
             Self::TcpClosed => f.write_str("connection closed by the peer"),
             Self::ConnectFailed(why) => write!(f, "connecting failed: {why}"),
+            Self::SocketRefused(fault) => write!(f, "the system refuses: {fault}"),
             Self::NotificationSent(text) => write!(f, "sent {text}"),
             Self::NotificationReceived(text) => write!(f, "received {text}"),
             Self::PeerRestarted => f.write_str("peer opened a new session, so it restarted"),

@@ -192,10 +192,25 @@ impl Speaker {
         self.on_connection(now, conn, |peer, cx| peer.handle_connected(cx, conn, local));
     }
 
-    /// An [`Action::Connect`] failed; `reason` is the system's words.
+    /// An [`Action::Connect`] failed, or a connection that was accepted cannot be used; `reason` is the system's words, and
+    /// the option that it refuses, if it is that.
     pub fn handle_connect_failed(&mut self, now: Instant, conn: ConnId, reason: &str) {
         let reason = DownReason::ConnectFailed(reason.to_owned());
         self.on_connection(now, conn, |peer, cx| peer.handle_closed(cx, conn, reason));
+    }
+
+    /// The system refuses what a peer needs of a socket that is not the peer's alone, or of a connection that goes on
+    /// without it: told as an event, and by the peer's status until something else goes wrong with it.
+    pub fn handle_socket_refused(&mut self, now: Instant, peer: &PeerName, fault: String) {
+        self.now = now;
+        let id = self.by_name.get(peer);
+        if let Some(slot) = id.and_then(|id| self.slots.get_mut(id)) {
+            slot.peer.last_error = Some(DownReason::SocketRefused(fault.clone()));
+        }
+        self.events.push_back(Event::SocketRefused {
+            peer: peer.clone(),
+            fault,
+        });
     }
 
     /// Bytes arrived, in any cut.

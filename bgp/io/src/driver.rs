@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use bgp::event::Event;
 use bgp::route::{Origination, Reachability, RouteChange};
 use bgp::speaker::Speaker;
 use bgp::status::{PeerStatus, RouteStatus};
-use bgp::types::ConnId;
+use bgp::types::{ConnId, PeerName};
 use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
@@ -21,8 +22,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::debug;
 
 use crate::connection::{self, CHUNKS_AHEAD, Write};
-use crate::listener::{self, Security};
+use crate::listener;
+use crate::security::{Key, Security};
 use crate::socket;
+use crate::sockopt::set_md5;
 
 /// What the speaker's task is told.
 #[derive(Debug)]
@@ -68,11 +71,25 @@ pub(crate) enum FromTask {
         address: SocketAddr,
         error: String,
     },
-    Accepted(TcpStream, SocketAddr),
-    Connected(ConnId, TcpStream),
+    Accepted {
+        stream: TcpStream,
+        remote: SocketAddr,
+        /// The key that the listening socket had for it.
+        key: Option<Key>,
+    },
+    Connected {
+        conn: ConnId,
+        stream: TcpStream,
+        far: Far,
+    },
     ConnectFailed {
         conn: ConnId,
         error: String,
+    },
+    /// The system refuses what a peer's configuration asks of the listening socket.
+    Refused {
+        peer: PeerName,
+        fault: String,
     },
     Bytes {
         conn: ConnId,
@@ -85,6 +102,12 @@ pub(crate) enum FromTask {
         conn: ConnId,
         reason: Option<String>,
     },
+}
+
+/// The far end of a connection, and the key its socket has for it.
+pub(crate) struct Far {
+    address: IpAddr,
+    key: Option<Key>,
 }
 
 /// Messages of other tasks that wait. Full: sockets are read no further, so TCP holds the peers back.
@@ -147,6 +170,7 @@ enum Connection {
 
 struct Open {
     stream: Arc<TcpStream>,
+    far: Far,
     writes: mpsc::Sender<Write>,
     closing: oneshot::Sender<()>,
     /// Chunks given and not yet written.
@@ -232,6 +256,33 @@ impl Driver {
             }
         }
         self.speaker.handle_config(now(), config);
+        // First, connections that end with this configuration are out of the way: last words are signed with the old key.
+        self.act();
+        self.change_keys(..);
+    }
+
+    /// Gives connections the keys of the present configuration, without ending them.
+    fn change_keys(&mut self, which: impl RangeBounds<ConnId>) {
+        let security = self.security.borrow();
+        for (_, connection) in self.connections.range_mut(which) {
+            let Connection::Open(Open { stream, far, .. }) = connection else {
+                continue;
+            };
+            let wanted = security.key_of(far.address);
+            let password = wanted.map(|key| &key.password);
+            if far.key.as_ref().map(|key| &key.password) == password {
+                continue;
+            }
+            let whose = wanted.or(far.key.as_ref()).map(|key| key.peer.clone());
+            match (set_md5(&**stream, far.address.into(), password), whose) {
+                (Ok(()), _) => far.key = wanted.cloned(),
+                (Err(error), Some(peer)) => {
+                    let fault = format!("connection with {}: TCP MD5 key: {error}", far.address);
+                    self.speaker.handle_socket_refused(now(), &peer, fault);
+                }
+                (Err(_), None) => {}
+            }
+        }
     }
 
     fn message(&mut self, message: FromTask) {
@@ -240,8 +291,15 @@ impl Driver {
             FromTask::ListenFailed { address, error } => {
                 self.note(Output::ListenFailed { address, error });
             }
-            FromTask::Accepted(stream, remote) => self.accepted(stream, remote),
-            FromTask::Connected(conn, stream) => self.connected(conn, stream),
+            FromTask::Accepted {
+                stream,
+                remote,
+                key,
+            } => self.accepted(stream, remote, key),
+            FromTask::Connected { conn, stream, far } => self.connected(conn, stream, far),
+            FromTask::Refused { peer, fault } => {
+                self.speaker.handle_socket_refused(now(), &peer, fault);
+            }
             FromTask::ConnectFailed { conn, error } => {
                 self.connections.remove(&conn);
                 self.speaker.handle_connect_failed(now(), conn, &error);
@@ -261,7 +319,7 @@ impl Driver {
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
+    fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, key: Option<Key>) {
         let Ok(local) = stream.local_addr() else {
             return;
         };
@@ -272,22 +330,28 @@ impl Driver {
             return;
         }
         let ttl = self.speaker.ttl(conn);
-        if let Err(error) = socket::adopt(&stream, remote.ip(), ttl) {
-            debug!(%remote, %error, "socket options of a BGP connection");
-            self.speaker.handle_closed(now(), conn);
+        if let Err(error) = socket::set_ttl(&stream, remote.ip(), ttl) {
+            self.speaker
+                .handle_connect_failed(now(), conn, &error.to_string());
             return;
         }
-        self.start(conn, stream);
+        let far = Far {
+            address: remote.ip(),
+            key,
+        };
+        self.start(conn, stream, far);
+        // They may have changed since the listening socket gave it its own.
+        self.change_keys(conn..=conn);
     }
 
-    fn connected(&mut self, conn: ConnId, stream: TcpStream) {
+    fn connected(&mut self, conn: ConnId, stream: TcpStream, far: Far) {
         // Closed by the speaker while it was on its way: dropping the stream closes it.
         if !self.connections.contains_key(&conn) {
             return;
         }
         match stream.local_addr() {
             Ok(local) => {
-                self.start(conn, stream);
+                self.start(conn, stream, far);
                 self.speaker.handle_connected(now(), conn, local);
             }
             Err(error) => {
@@ -298,7 +362,7 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, conn: ConnId, stream: TcpStream) {
+    fn start(&mut self, conn: ConnId, stream: TcpStream, far: Far) {
         let (writes, writes_out) = connection::channel();
         let (closing, closing_out) = oneshot::channel();
         let stream = Arc::new(stream);
@@ -307,6 +371,7 @@ impl Driver {
         self.tasks.spawn(task);
         let open = Open {
             stream,
+            far,
             writes,
             closing,
             ahead: 0,
@@ -315,17 +380,23 @@ impl Driver {
         self.connections.insert(conn, Connection::Open(open));
     }
 
+    /// Does what the speaker asks of the transport; false when that is nothing.
+    fn act(&mut self) -> bool {
+        let mut any = false;
+        while let Some(action) = self.speaker.poll_action() {
+            any = true;
+            match action {
+                Action::Connect(request) => self.connect(request),
+                Action::Close { conn, farewell } => self.close(conn, farewell),
+            }
+        }
+        any
+    }
+
     /// Takes everything the speaker has to say.
     async fn drain(&mut self) -> Result<(), Deserted> {
         loop {
-            let mut idle = true;
-            while let Some(action) = self.speaker.poll_action() {
-                idle = false;
-                match action {
-                    Action::Connect(request) => self.connect(request),
-                    Action::Close { conn, farewell } => self.close(conn, farewell),
-                }
-            }
+            let mut idle = !self.act();
             while let Some(conn) = self.speaker.poll_writable() {
                 idle = false;
                 if let Some(Connection::Open(open)) = self.connections.get_mut(&conn) {
@@ -362,9 +433,14 @@ impl Driver {
     fn connect(&mut self, request: ConnectRequest) {
         let conn = request.conn;
         let inbox = self.inbox_in.clone();
+        let peer = request.peer.clone();
+        let far = Far {
+            address: request.remote.ip(),
+            key: (request.password.clone()).map(|password| Key { password, peer }),
+        };
         let task = self.tasks.spawn(async move {
             let message = match socket::connect(&request).await {
-                Ok(stream) => FromTask::Connected(conn, stream),
+                Ok(stream) => FromTask::Connected { conn, stream, far },
                 Err(error) => FromTask::ConnectFailed {
                     conn,
                     error: error.to_string(),

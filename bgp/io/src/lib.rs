@@ -12,6 +12,7 @@
 mod connection;
 mod driver;
 mod listener;
+mod security;
 mod socket;
 mod sockopt;
 

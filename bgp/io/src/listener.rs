@@ -1,44 +1,23 @@
 //! The task of one listening address: binds, retries, accepts, keeps the MD5 keys of the peers on the socket.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use bgp::config::{Config, Password};
+use bgp::config::Config;
+use bgp::types::PeerName;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use crate::driver::FromTask;
+use crate::security::{Key, Security};
 use crate::socket;
 use crate::sockopt::set_md5;
 
 /// Time between attempts to bind, and after a failed accept.
 const RETRY_TIME: Duration = Duration::from_secs(3);
-
-/// What a listening socket needs to know of the peers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Security {
-    keys: BTreeMap<IpAddr, Password>,
-    /// Some peer takes only segments with TTL 255 (RFC 5082), the SYN-ACK included.
-    full_ttl: bool,
-}
-
-impl Security {
-    pub(crate) fn of(config: &Config) -> Self {
-        let key = |peer: &bgp::config::PeerConfig| {
-            let is_one = peer.options.dynamic.is_none();
-            Some((peer.address, peer.password.clone().filter(|_| is_one)?))
-        };
-        Self {
-            keys: config.peers.values().filter_map(key).collect(),
-            full_ttl: config
-                .peers
-                .values()
-                .any(|peer| peer.ttl_security.is_some()),
-        }
-    }
-}
 
 /// Where a configuration wants to be reached: its addresses, or else every IPv4 address, and every IPv6 address if a peer
 /// has one.
@@ -64,14 +43,16 @@ pub(crate) async fn run(
     driver: mpsc::Sender<FromTask>,
 ) {
     let listener = bind(address, &driver).await;
-    let mut applied = Security::default();
-    apply(
-        &listener,
-        address,
-        &mut applied,
-        &security.borrow_and_update().clone(),
-    );
     let bound = listener.local_addr().unwrap_or(address);
+    let mut listening = Listening {
+        listener,
+        address: bound,
+        applied: Security::default(),
+        driver,
+    };
+    let wanted = security.borrow_and_update().clone();
+    listening.apply(&wanted).await;
+    let driver = listening.driver.clone();
     if driver.send(FromTask::Listening(bound)).await.is_err() {
         return;
     }
@@ -82,11 +63,12 @@ pub(crate) async fn run(
                     return;
                 }
                 let wanted = security.borrow_and_update().clone();
-                apply(&listener, address, &mut applied, &wanted);
+                listening.apply(&wanted).await;
             }
-            accepted = listener.accept() => match accepted {
+            accepted = listening.listener.accept() => match accepted {
                 Ok((stream, remote)) => {
-                    if driver.send(FromTask::Accepted(stream, remote)).await.is_err() {
+                    let key = listening.applied.key_of(remote.ip()).cloned();
+                    if driver.send(FromTask::Accepted { stream, remote, key }).await.is_err() {
                         return;
                     }
                 }
@@ -114,38 +96,55 @@ async fn bind(address: SocketAddr, driver: &mpsc::Sender<FromTask>) -> TcpListen
     }
 }
 
-fn apply(listener: &TcpListener, address: SocketAddr, applied: &mut Security, wanted: &Security) {
-    let mut failed = Vec::new();
-    for peer in applied.keys.keys() {
-        if !wanted.keys.contains_key(peer) && same_family(*peer, address) {
-            failed.extend(
-                set_md5(listener, *peer, None)
-                    .err()
-                    .map(|error| (*peer, error)),
-            );
-        }
-    }
-    for (peer, key) in &wanted.keys {
-        if applied.keys.get(peer) != Some(key) && same_family(*peer, address) {
-            failed.extend(
-                set_md5(listener, *peer, Some(key))
-                    .err()
-                    .map(|error| (*peer, error)),
-            );
-        }
-    }
-    for (peer, error) in failed {
-        warn!(%address, %peer, %error, "TCP MD5 key of a peer cannot be set; its connections fail");
-    }
-    if wanted.full_ttl
-        && !applied.full_ttl
-        && let Err(error) = socket::set_ttl_sent(listener, address.ip(), 255)
-    {
-        warn!(%address, %error, "TTL 255 cannot be set; peers with ttlSecurity cannot connect");
-    }
-    *applied = wanted.clone();
+/// A socket that listens, and what was set on it.
+struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+    applied: Security,
+    driver: mpsc::Sender<FromTask>,
 }
 
-fn same_family(peer: IpAddr, listening: SocketAddr) -> bool {
-    peer.is_ipv4() == listening.is_ipv4()
+impl Listening {
+    async fn apply(&mut self, wanted: &Security) {
+        let had = std::mem::take(&mut self.applied);
+        let (had_keys, wanted_keys) = (had.keys(), wanted.keys());
+        for (peers, key) in &had_keys {
+            if !wanted_keys.contains_key(peers) {
+                self.set_key(*peers, key, false).await;
+            }
+        }
+        for (peers, key) in &wanted_keys {
+            if had_keys.get(peers).map(|key| &key.password) != Some(&key.password) {
+                self.set_key(*peers, key, true).await;
+            }
+        }
+        if !wanted.full_ttl.is_empty()
+            && let Err(error) = socket::set_ttl_sent(&self.listener, self.address.ip(), 255)
+        {
+            for peer in &wanted.full_ttl {
+                self.refused(peer, "TTL 255", &error).await;
+            }
+        }
+        self.applied = wanted.clone();
+    }
+
+    async fn set_key(&self, peers: IpNet, key: &Key, wanted: bool) {
+        if peers.network().is_ipv4() != self.address.is_ipv4() {
+            return;
+        }
+        let password = wanted.then_some(&key.password);
+        if let Err(error) = set_md5(&self.listener, peers, password) {
+            let what = format!("TCP MD5 key for {peers}");
+            self.refused(&key.peer, &what, &error).await;
+        }
+    }
+
+    async fn refused(&self, peer: &PeerName, what: &str, error: &io::Error) {
+        let message = FromTask::Refused {
+            peer: peer.clone(),
+            fault: format!("listening on {}: {what}: {error}", self.address),
+        };
+        // A driver that is gone drops this task, too.
+        let _ = self.driver.send(message).await;
+    }
 }

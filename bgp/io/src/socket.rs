@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use bgp::action::{ConnectRequest, Ttl};
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -15,15 +16,18 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 /// Sessions that come at once are a common case: all peers of a restarted speaker. The kernel caps it at somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// Opens a connection.
+/// Opens a connection. An error of an option names it.
 pub(crate) async fn connect(request: &ConnectRequest) -> io::Result<TcpStream> {
     let socket = new_socket(request.remote)?;
     if let Some(password) = &request.password {
-        set_md5(&socket, request.remote.ip(), Some(password))?;
+        let peer = IpNet::from(request.remote.ip());
+        set_md5(&socket, peer, Some(password)).map_err(|error| named("TCP MD5 key", error))?;
     }
     set_ttl(&socket, request.remote.ip(), request.ttl)?;
     if let Some(address) = request.local_address {
-        socket.bind(&SocketAddr::new(address, 0).into())?;
+        socket
+            .bind(&SocketAddr::new(address, 0).into())
+            .map_err(|error| named(&format!("source address {address}"), error))?;
     }
     socket.set_tcp_nodelay(true)?;
     TcpSocket::from_std_stream(socket.into())
@@ -31,19 +35,19 @@ pub(crate) async fn connect(request: &ConnectRequest) -> io::Result<TcpStream> {
         .await
 }
 
-/// Opens a listening socket.
+/// Opens a listening socket. Connections that come in by it inherit what is set here.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = new_socket(address)?;
     socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Settings of a connection that came in.
-pub(crate) fn adopt(stream: &TcpStream, peer: IpAddr, ttl: Ttl) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    set_ttl(stream, peer, ttl)
+/// The error of what was asked for.
+pub(crate) fn named(what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -62,12 +66,14 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn set_ttl(socket: &impl AsFd, peer: IpAddr, ttl: Ttl) -> io::Result<()> {
+/// TTLs of a connection. An error names the TTL.
+pub(crate) fn set_ttl(socket: &impl AsFd, peer: IpAddr, ttl: Ttl) -> io::Result<()> {
     if let Some(sent) = ttl.sent {
-        set_ttl_sent(socket, peer, sent)?;
+        set_ttl_sent(socket, peer, sent).map_err(|error| named(&format!("TTL {sent}"), error))?;
     }
     match ttl.accepted_min {
-        Some(least) => set_ttl_min(socket, peer, least),
+        Some(least) => set_ttl_min(socket, peer, least)
+            .map_err(|error| named(&format!("least TTL {least} (RFC 5082)"), error)),
         None => Ok(()),
     }
 }
@@ -78,5 +84,31 @@ pub(crate) fn set_ttl_sent(socket: &impl AsFd, address: IpAddr, ttl: u8) -> io::
     match address {
         IpAddr::V4(_) => socket.set_ttl_v4(u32::from(ttl)),
         IpAddr::V6(_) => socket.set_unicast_hops_v6(u32::from(ttl)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_comes_in_has_the_listeners_settings() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(SockRef::from(&stream).tos_v4().unwrap(), TRAFFIC_CLASS);
+        drop(far);
+    }
+
+    #[test]
+    fn an_option_that_is_refused_is_named() {
+        let socket = new_socket(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let ttl = Ttl {
+            sent: Some(0),
+            accepted_min: None,
+        };
+        let error = set_ttl(&socket, IpAddr::from([127, 0, 0, 1]), ttl).unwrap_err();
+        assert!(error.to_string().starts_with("TTL 0: "), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use bgp::config::Password;
+use ipnet::IpNet;
 use libc::c_int;
 
 /// `struct tcp_md5sig` of linux/tcp.h.
@@ -20,18 +21,23 @@ struct TcpMd5Sig {
     key: [u8; libc::TCP_MD5SIG_MAXKEYLEN],
 }
 
-/// Signs and checks segments to and from `peer` with the key; `None` removes it.
+/// `TCP_MD5SIG_FLAG_PREFIX` of linux/tcp.h: the key is for a prefix of addresses.
+const FLAG_PREFIX: u8 = 1;
+
+/// Signs and checks segments to and from `peers` with the key; `None` removes it. On a connection that stands, the key is in
+/// force from the next segment on, resent ones included: until the far end has the same, each end drops what the other
+/// one sends, and TCP sends it again (RFC 2385 lets a key change while both ends agree on it).
 ///
 /// # Errors
 /// The system's, and `InvalidInput` for a key longer than 80 bytes.
 pub(crate) fn set_md5(
     socket: &impl AsFd,
-    peer: IpAddr,
+    peers: IpNet,
     password: Option<&Password>,
 ) -> io::Result<()> {
     let key = password.map_or(&[] as &[u8], |password| password.0.as_bytes());
     let mut option = TcpMd5Sig {
-        address: storage(peer),
+        address: storage(peers.network()),
         flags: 0,
         prefix_length: 0,
         key_length: 0,
@@ -46,7 +52,13 @@ pub(crate) fn set_md5(
     };
     place.copy_from_slice(key);
     option.key_length = u16::try_from(key.len()).expect("at most 80");
-    match set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option) {
+    let mut name = libc::TCP_MD5SIG;
+    if peers.prefix_len() < peers.max_prefix_len() {
+        name = libc::TCP_MD5SIG_EXT;
+        option.flags = FLAG_PREFIX;
+        option.prefix_length = peers.prefix_len();
+    }
+    match set(socket, libc::IPPROTO_TCP, name, &option) {
         // There was no key to remove.
         Err(error) if password.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         result => result,

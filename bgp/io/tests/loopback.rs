@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp::config::{Config, NextHopMode, Password, PeerConfig, PeerOptions, RoutePolicy};
+use bgp::config::{
+    Config, DynamicRange, NextHopMode, Password, PeerConfig, PeerOptions, RoutePolicy,
+};
 use bgp::event::{DownReason, Event};
 use bgp::route::{Origination, RouteChange};
 use bgp::speaker::Speaker;
@@ -96,6 +98,24 @@ impl Running {
             _ => None,
         })
         .await
+    }
+
+    async fn route_without_reset(&mut self, prefix: &str) {
+        let prefix: IpNet = prefix.parse().expect("a prefix");
+        self.expect("route", |output| match output {
+            Output::Route(change) if change.prefix == prefix => Some(()),
+            Output::Event(event @ Event::SessionDown { .. }) => panic!("{event:?}"),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Of the only peer.
+    async fn last_error(&self) -> Option<DownReason> {
+        let (answer, asked) = oneshot::channel();
+        self.command(Command::Peers(answer)).await;
+        let mut peers = asked.await.expect("the driver answers");
+        peers.pop().expect("a peer").last_error
     }
 
     async fn event(&mut self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
@@ -272,12 +292,12 @@ async fn ten_thousand_routes_cross_and_come_back_to_nothing() {
     second.stop().await;
 }
 
-#[tokio::test]
-async fn a_session_with_md5_stands_and_one_with_another_key_does_not() {
-    let key = |text: &'static str| {
-        move |peer: &mut PeerConfig| peer.password = Some(Password(text.into()))
-    };
-    let (mut first, mut second, mut second_config) = pair(key("secret")).await;
+fn key(text: &str) -> Option<Password> {
+    Some(Password(text.into()))
+}
+
+/// Sessions stand, or this kernel has no keys and the test is skipped.
+async fn up_with_md5(first: &mut Running, second: &mut Running) -> bool {
     let begun = second
         .event("session or failure", |event| {
             matches!(
@@ -291,39 +311,212 @@ async fn a_session_with_md5_stands_and_one_with_another_key_does_not() {
     {
         println!("skipped: md5: this kernel has no TCP MD5 signatures (CONFIG_TCP_MD5SIG)");
         assert!(std::env::var_os("CI").is_none(), "nothing is skipped in CI");
-        return;
+        return false;
     }
     assert!(matches!(begun, Event::SessionUp { .. }), "{begun:?}");
     first.session_up().await;
-    for peer in second_config.peers.values_mut() {
-        peer.password = Some(Password("other".into()));
+    true
+}
+
+/// A session of `running` does not come about for want of the right key.
+async fn connecting_takes_too_long(running: &mut Running) {
+    running
+        .expect("attempt without an answer", |output| match output {
+            Output::Event(Event::SessionUp { .. }) => panic!("the key is wrong"),
+            Output::Event(Event::ConnectionFailed { reason, .. }) => {
+                (reason == DownReason::ConnectTimedOut).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+}
+
+fn set_key(config: &mut Config, password: Option<&Password>) {
+    for peer in config.peers.values_mut() {
+        peer.password = password.cloned();
     }
-    second.config(&second_config).await;
-    // The session that stands keeps its key; the next one has the new key.
-    first.originate("198.51.100.0/24").await;
-    second.route("198.51.100.0/24").await;
+}
+
+#[tokio::test]
+async fn a_session_with_md5_stands_and_one_with_another_key_does_not() {
+    let (mut first, mut second, mut second_config) =
+        pair(|peer| peer.password = key("secret")).await;
+    if !up_with_md5(&mut first, &mut second).await {
+        return;
+    }
+    // Another hold time makes another session of it.
+    set_key(&mut second_config, key("other").as_ref());
     for peer in second_config.peers.values_mut() {
         peer.hold_time = Duration::from_secs(60);
     }
     second.config(&second_config).await;
-    let failed = second
-        .event("failed connection", |event| {
-            matches!(
-                event,
-                Event::ConnectionFailed {
-                    reason: DownReason::ConnectTimedOut | DownReason::ConnectFailed(_),
-                    ..
-                }
-            )
-        })
-        .await;
-    assert!(matches!(failed, Event::ConnectionFailed { .. }));
-    for peer in second_config.peers.values_mut() {
-        peer.password = Some(Password("secret".into()));
-    }
+    connecting_takes_too_long(&mut second).await;
+    set_key(&mut second_config, key("secret").as_ref());
     second.config(&second_config).await;
     second.session_up().await;
     first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_stands_goes_on_when_both_ends_change_the_key() {
+    let (mut first, mut second, mut second_config) = pair(|peer| peer.password = key("one")).await;
+    if !up_with_md5(&mut first, &mut second).await {
+        return;
+    }
+    let mut first_config = config(FIRST, peer(SECOND, 179, true));
+    // Another key, none, the first one; and the other way round, who changes first.
+    for (number, password) in [key("two"), None, key("three")].into_iter().enumerate() {
+        set_key(&mut first_config, password.as_ref());
+        set_key(&mut second_config, password.as_ref());
+        if number == 1 {
+            second.config(&second_config).await;
+            first.config(&first_config).await;
+        } else {
+            first.config(&first_config).await;
+            second.config(&second_config).await;
+        }
+        let (there, back) = (format!("10.1.{number}.0/24"), format!("10.2.{number}.0/24"));
+        second.originate(&there).await;
+        first.route_without_reset(&there).await;
+        first.originate(&back).await;
+        second.route_without_reset(&back).await;
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_only_one_end_changes_ends_the_session_by_the_hold_timer() {
+    let mut ends = tokio::task::JoinSet::new();
+    for (before, after) in [
+        (key("one"), key("two")),
+        (None, key("one")),
+        (key("one"), None),
+    ] {
+        let mut waiting = peer(SECOND, 179, true);
+        waiting.hold_time = Duration::from_secs(3);
+        waiting.password = after;
+        let (mut first, mut second, _) = pair(|peer| {
+            peer.password.clone_from(&before);
+            peer.hold_time = Duration::from_secs(3);
+        })
+        .await;
+        if !up_with_md5(&mut first, &mut second).await {
+            return;
+        }
+        first.config(&config(FIRST, waiting)).await;
+        // The answer tells that the key is set.
+        assert_eq!(first.last_error().await, None);
+        second.originate("10.1.0.0/24").await;
+        ends.spawn(async move {
+            let end = first
+                .expect("session end", |output| match output {
+                    Output::Event(Event::SessionDown { reason, .. }) => Some(reason),
+                    Output::Route(change) => panic!("{change:?} came with another key"),
+                    _ => None,
+                })
+                .await;
+            first.stop().await;
+            second.stop().await;
+            end
+        });
+    }
+    for reason in ends.join_all().await {
+        let DownReason::NotificationSent(sent) = &reason else {
+            panic!("{reason}");
+        };
+        assert_eq!(sent.code, 4, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn peers_of_a_range_need_its_key_and_go_on_with_another_one() {
+    let mut template = peer(SECOND, 179, true);
+    template.password = key("one");
+    template.local_address = None;
+    template.options.dynamic = Some(DynamicRange {
+        range: "127.0.0.0/28".parse().unwrap(),
+        limit: 8,
+    });
+    let mut first_config = config(FIRST, template);
+    let mut first = Running::fresh(1);
+    first.config(&first_config).await;
+    let port = first.listening().await.port();
+    let mut second_config = config(SECOND, peer(FIRST, port, false));
+    set_key(&mut second_config, key("one").as_ref());
+    let mut second = Running::fresh(2);
+    second.config(&second_config).await;
+    if !up_with_md5(&mut first, &mut second).await {
+        return;
+    }
+    let third_address: IpAddr = "127.0.0.3".parse().unwrap();
+    let mut connecting = peer(FIRST, port, false);
+    connecting.local_address = Some(third_address);
+    let mut third_config = config(third_address, connecting);
+    let mut third = Running::fresh(3);
+    for wrong in [key("two"), None] {
+        set_key(&mut third_config, wrong.as_ref());
+        third.config(&third_config).await;
+        connecting_takes_too_long(&mut third).await;
+    }
+    set_key(&mut first_config, key("two").as_ref());
+    first.config(&first_config).await;
+    set_key(&mut second_config, key("two").as_ref());
+    second.config(&second_config).await;
+    second.originate("10.1.0.0/24").await;
+    first.route_without_reset("10.1.0.0/24").await;
+    set_key(&mut third_config, key("two").as_ref());
+    third.config(&third_config).await;
+    third.session_up().await;
+    for running in [first, second, third] {
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_the_system_refuses_is_told_with_the_socket_and_seen_in_the_peers_status() {
+    let mut waiting = peer(SECOND, 179, true);
+    waiting.password = key(&"k".repeat(81));
+    let mut first = Running::fresh(1);
+    first.config(&config(FIRST, waiting)).await;
+    let event = first
+        .event("refusal", |event| {
+            matches!(event, Event::SocketRefused { .. })
+        })
+        .await;
+    let Event::SocketRefused { peer, fault } = event else {
+        unreachable!("that was asked for");
+    };
+    assert_eq!(&*peer.0, "peer");
+    assert!(fault.starts_with("listening on 127.0.0.1:"), "{fault}");
+    let rest = "TCP MD5 key for 127.0.0.2/32: TCP MD5 key of 81 bytes: at most 80 are allowed";
+    assert!(fault.ends_with(rest), "{fault}");
+    let error = first.last_error().await;
+    assert_eq!(error, Some(DownReason::SocketRefused(fault)));
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_address_that_is_not_ours_is_named_in_the_peers_status() {
+    let mut connecting = peer(FIRST, 179, false);
+    connecting.local_address = Some("192.0.2.1".parse().unwrap());
+    let mut second = Running::fresh(2);
+    second.config(&config(SECOND, connecting)).await;
+    let event = second
+        .event("failed connection", |event| {
+            matches!(event, Event::ConnectionFailed { .. })
+        })
+        .await;
+    assert!(
+        matches!(event, Event::ConnectionFailed { is_news: true, .. }),
+        "{event:?}"
+    );
+    let error = second.last_error().await.expect("an error").to_string();
+    assert!(
+        error.starts_with("connecting failed: source address 192.0.2.1: "),
+        "{error}"
+    );
     second.stop().await;
 }
 

@@ -81,8 +81,8 @@ pub(crate) enum PeerOutput {
     Up(ConnId),
     /// The session is over.
     Down(Down),
-    /// A connection that was not established failed.
-    Failed(DownReason),
+    /// A connection that was not established failed; whether for another reason than the one before.
+    Failed(DownReason, bool),
     /// Routes.
     Update(Box<Update>),
     /// A refresh message.
@@ -453,7 +453,9 @@ impl Peer {
         if let Some(farewell) = ending.farewell {
             cx.actions.push_back(Action::Close { conn, farewell });
         }
-        if ending.reason != DownReason::Collision {
+        let is_news = ending.reason != DownReason::Collision
+            && self.last_error.as_ref() != Some(&ending.reason);
+        if is_news {
             self.last_error = Some(ending.reason.clone());
         }
         if self.connections.is_empty() {
@@ -461,7 +463,8 @@ impl Peer {
             self.wait = self.next_wait(cx, &ending.reason, stood);
         }
         let Some(session) = ending.session else {
-            self.outputs.push_back(PeerOutput::Failed(ending.reason));
+            self.outputs
+                .push_back(PeerOutput::Failed(ending.reason, is_news));
             return;
         };
         let routes_stay = match &ending.reason {
@@ -471,9 +474,10 @@ impl Peer {
                 session.notification_restart && !text.is_hard_reset()
             }
             DownReason::SendHoldTimerExpired => session.notification_restart,
-            DownReason::ConnectFailed(_) | DownReason::Collision | DownReason::ConnectTimedOut => {
-                false
-            }
+            DownReason::ConnectFailed(_)
+            | DownReason::SocketRefused(_)
+            | DownReason::Collision
+            | DownReason::ConnectTimedOut => false,
         };
         self.outputs.push_back(PeerOutput::Down(Down {
             conn,
@@ -490,6 +494,7 @@ impl Peer {
             DownReason::TcpClosed
             | DownReason::PeerRestarted
             | DownReason::ConnectFailed(_)
+            | DownReason::SocketRefused(_)
             | DownReason::Collision => {
                 let growing = RETRY_TIME_FIRST * 2_u32.saturating_pow(self.failed_attempts.min(8));
                 self.failed_attempts = self.failed_attempts.saturating_add(1);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Password, PeerConfig};
+use crate::config::{Config, PeerConfig};
 use crate::event::RouteRefusal;
 use crate::policy::{Subject, edit};
 use crate::rib::policy::decide;
@@ -99,7 +99,7 @@ impl Speaker {
         }
         slot.peer.config = new.clone();
         let tries_old_key = old.password != new.password && slot.peer.established().is_none();
-        if all_reset || tries_old_key || on_the_wire(&old) != on_the_wire(new) {
+        if all_reset || on_the_wire(&old) != on_the_wire(new) {
             self.with_peer(id, |peer, cx| {
                 peer.reset(cx, &Notification::configuration_change());
             });
@@ -113,7 +113,13 @@ impl Speaker {
             self.settle(id);
             return;
         }
-        if old.passive != new.passive {
+        if tries_old_key {
+            self.with_peer(id, |peer, cx| {
+                peer.reset(cx, &Notification::configuration_change());
+            });
+            self.settle(id);
+            self.with_peer(id, Peer::handle_timeout);
+        } else if old.passive != new.passive {
             self.with_peer(id, Peer::passive_changed);
         }
         let judged = |peer: &PeerConfig| {
@@ -204,9 +210,7 @@ fn on_the_wire(peer: &PeerConfig) -> PeerConfig {
     session.options.prefix_warning = None;
     session.options.require_policy = false;
     session.options.shutdown_text = None;
-    // Linux gives a connection the key that its listener had. A session that stands keeps that key until it ends; a
-    // peer that changes the key of its own socket loses the session by the hold timer, and the next one has the new key.
-    // A session without a key does not go on when one is wanted, nor the other way.
-    session.password = peer.password.as_ref().map(|_| Password("".into()));
+    // The key of a connection that stands is changed under it.
+    session.password = None;
     session
 }

@@ -91,7 +91,6 @@ fn made_from(template: &PeerConfig, address: IpAddr) -> Option<PeerConfig> {
         let mut made = template.clone();
         made.address = address;
         made.passive = true;
-        made.password = None;
         made.options.dynamic = None;
         made
     })

@@ -14,10 +14,13 @@ impl Speaker {
             match output {
                 PeerOutput::Up(conn) => self.session_up(id, conn),
                 PeerOutput::Down(down) => self.session_down(id, down),
-                PeerOutput::Failed(reason) => {
+                PeerOutput::Failed(reason, is_news) => {
                     let peer = self.slots[&id].peer.name.clone();
-                    self.events
-                        .push_back(Event::ConnectionFailed { peer, reason });
+                    self.events.push_back(Event::ConnectionFailed {
+                        peer,
+                        reason,
+                        is_news,
+                    });
                 }
                 PeerOutput::Update(update) => self.update(id, *update),
                 PeerOutput::Refresh(refresh) => self.refresh(id, refresh),

@@ -241,8 +241,16 @@ impl PumpUp {
             } => {
                 info!(%peer, count, ?reason, "retained routes removed");
             }
-            Event::ConnectionFailed { peer, reason } => {
-                debug!(%peer, %reason, "BGP connection failed");
+            Event::ConnectionFailed {
+                peer,
+                reason,
+                is_news: true,
+            } => info!(%peer, %reason, "BGP connection failed"),
+            Event::ConnectionFailed { peer, reason, .. } => {
+                debug!(%peer, %reason, "BGP connection failed again");
+            }
+            Event::SocketRefused { peer, fault } => {
+                warn!(%peer, fault, "the system refuses a socket option of a BGP peer");
             }
             Event::RouteRefused {
                 peer,
