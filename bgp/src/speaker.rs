@@ -56,6 +56,7 @@ pub struct Speaker {
     config: Option<Config>,
     slots: BTreeMap<SourceId, Slot>,
     by_name: BTreeMap<PeerName, SourceId>,
+    by_address: BTreeSet<(IpAddr, SourceId)>,
     /// Of these, those made from templates.
     instances: BTreeMap<PeerName, Instance>,
     conns: BTreeMap<ConnId, SourceId>,
@@ -127,6 +128,7 @@ impl Speaker {
             config: None,
             slots: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            by_address: BTreeSet::new(),
             instances: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 0,
@@ -176,10 +178,10 @@ impl Speaker {
     ) -> Result<(), Refused> {
         self.now = now;
         let address = remote.ip().to_canonical();
-        let of_address = |(_, slot): &(&SourceId, &Slot)| slot.peer.config.address == address;
-        let id = match self.slots.iter().find(of_address) {
-            Some((id, _)) => *id,
-            None => self.make_dynamic(address)?,
+        let of_address = (address, SourceId::OWN)..;
+        let id = match self.by_address.range(of_address).next() {
+            Some((found, id)) if *found == address => *id,
+            Some(_) | None => self.make_dynamic(address)?,
         };
         let accepted = self.with_peer(id, |peer, cx| peer.handle_accepted(cx, conn, remote, local));
         self.settle(id);

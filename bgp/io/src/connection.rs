@@ -15,7 +15,8 @@ use crate::driver::FromTask;
 
 /// Chunks that the driver gives a connection ahead of the socket.
 pub(crate) const CHUNKS_AHEAD: usize = 2;
-/// Octets read at a time.
+/// Octets read at a time: at first, which is enough for a session's own messages, and from a peer that sends much.
+const READ_OCTETS_FIRST: usize = 4 << 10;
 const READ_OCTETS: usize = 64 << 10;
 /// How long the far end has to read our last words and to close.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -71,11 +72,13 @@ async fn given_up(closing: tokio::sync::oneshot::Receiver<()>) {
 
 async fn read(conn: ConnId, stream: &TcpStream, driver: mpsc::Sender<FromTask>) -> io::Result<()> {
     let mut buffer = BytesMut::new();
+    let mut room = READ_OCTETS_FIRST;
     loop {
         stream.readable().await?;
-        buffer.reserve(READ_OCTETS);
+        buffer.reserve(room);
         match stream.try_read_buf(&mut buffer) {
             Ok(0) => return Ok(()),
+            Ok(octets) if octets >= room => room = READ_OCTETS,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),

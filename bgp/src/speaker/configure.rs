@@ -57,6 +57,7 @@ impl Speaker {
             held: Default::default(),
         });
         self.by_name.insert(name.clone(), id);
+        self.by_address.insert((peer.address, id));
         self.slots.insert(
             id,
             Slot {
@@ -82,8 +83,11 @@ impl Speaker {
         });
         self.with_peer(id, |peer, cx| peer.reset(cx, &notification));
         self.settle(id);
-        if let Some(at) = self.slots.remove(&id).and_then(|slot| slot.armed) {
-            self.timers.remove(&(at, id));
+        if let Some(slot) = self.slots.remove(&id) {
+            self.by_address.remove(&(slot.peer.config.address, id));
+            if let Some(at) = slot.armed {
+                self.timers.remove(&(at, id));
+            }
         }
         self.by_name.remove(name);
         self.rib.table.remove_source(id);
@@ -99,6 +103,8 @@ impl Speaker {
         }
         slot.peer.config = new.clone();
         let tries_old_key = old.password != new.password && slot.peer.established().is_none();
+        self.by_address.remove(&(old.address, id));
+        self.by_address.insert((new.address, id));
         if all_reset || on_the_wire(&old) != on_the_wire(new) {
             self.with_peer(id, |peer, cx| {
                 peer.reset(cx, &Notification::configuration_change());
