@@ -18,17 +18,27 @@ pub(crate) mod table;
 
 use std::net::IpAddr;
 
-use crate::rib::group::{Group, GroupKey};
+use crate::rib::group::{Group, GroupKey, Transit};
 use crate::rib::source::SourceId;
 use crate::rib::table::{PrefixId, Table};
 use crate::route::Reachability;
 use crate::types::AfiSafi;
+
+/// See [`Rib::slice`].
+const SLICE: usize = 8192;
 
 /// Table and Adj-RIBs-Out together.
 #[derive(Debug)]
 pub(crate) struct Rib {
     pub(crate) table: Table,
     groups: Vec<Group>,
+    groups_made: u64,
+    /// Most prefixes that a group looks at between two glances at the room that is left.
+    slice: usize,
+    /// Groups that give back what they hold.
+    dissolving: Vec<Group>,
+    /// Peers whose transmission was interrupted.
+    paused: Vec<SourceId>,
     /// Peers that have something to be sent since they had nothing.
     woken: Vec<SourceId>,
     /// End-of-RIB may be sent (RFC 4724 §4.1).
@@ -41,6 +51,8 @@ pub(crate) enum Transmitted {
     Full,
     /// Nothing is left to send.
     Drained,
+    /// Slices of work were done and others are to have their turn: [`Rib::resume`] wakes the peer.
+    Paused,
 }
 
 impl Rib {
@@ -48,6 +60,10 @@ impl Rib {
         Self {
             table: Table::new(seed),
             groups: Vec::new(),
+            groups_made: 0,
+            slice: SLICE,
+            dissolving: Vec::new(),
+            paused: Vec::new(),
             woken: Vec::new(),
             end_of_rib_allowed: true,
         }
@@ -91,25 +107,34 @@ impl Rib {
         }
     }
 
+    /// Does a slice of what has nothing to do with decisions, and lets interrupted transmissions go on.
+    pub(crate) fn resume(&mut self, budget: usize) {
+        self.woken.append(&mut self.paused);
+        let table = &mut self.table;
+        if let Some(group) = self.dissolving.last_mut()
+            && !group.dissolve(table, budget)
+        {
+            self.dissolving.pop();
+        }
+    }
+
+    /// There is something for [`Self::resume`].
+    pub(crate) const fn is_interrupted(&self) -> bool {
+        !self.paused.is_empty() || !self.dissolving.is_empty()
+    }
+
     /// Puts a peer's family under an export treatment: everything that is for it will be sent. Under another treatment
-    /// before, it gets the differences to what it was sent; to find them, all that the new treatment makes of the
-    /// table is packed at once.
+    /// before, it gets the differences to what it was sent.
     pub(crate) fn join(&mut self, peer: SourceId, key: GroupKey) {
-        let family = key.family;
-        let old = self
-            .groups
-            .iter()
-            .position(|group| group.family() == family && group.has(peer));
+        let old = self.position(peer, key.family);
         if old.is_some_and(|old| *self.groups[old].key() == key) {
             return;
         }
         let new = self.groups.iter().position(|group| *group.key() == key);
         let new = new.unwrap_or_else(|| {
-            let mut group = Group::new(key);
-            for id in self.table.ids_of(family) {
-                group.mark_dirty(&mut self.table, id, &mut self.woken);
-            }
-            self.groups.push(group);
+            self.groups_made += 1;
+            self.groups
+                .push(Group::new(key, self.groups_made, self.slice));
             self.groups.len() - 1
         });
         self.woken.push(peer);
@@ -117,27 +142,50 @@ impl Rib {
             self.groups[new].join(peer);
             return;
         };
-        self.groups[new].pack_all(&mut self.table);
-        let moving = self.groups[old].moving(&self.table, peer, &self.groups[new]);
-        self.groups[old].leave(peer);
-        self.groups[new].admit(peer, moving);
-        if self.groups[old].is_empty() {
-            self.groups.swap_remove(old).dissolve(&mut self.table);
+        let mut moving = self.groups[old].moving(peer);
+        if let Some(former) = moving.former
+            && let Some(before) = self.by_serial(former.from)
+        {
+            let unknown = before.changed_from(&self.table, former.next);
+            moving.owed.extend(unknown);
         }
+        self.groups[old].add_follower();
+        let former = self.groups[old].leave(peer);
+        self.groups[new].admit(peer, moving);
+        self.end_transit(former);
+        self.remove_unused();
+    }
+
+    fn position(&self, peer: SourceId, family: AfiSafi) -> Option<usize> {
+        self.groups
+            .iter()
+            .position(|group| group.family() == family && group.has(peer))
+    }
+
+    fn by_serial(&self, serial: u64) -> Option<&Group> {
+        self.groups.iter().find(|group| group.serial() == serial)
+    }
+
+    /// A member needs the group it came from no more.
+    fn end_transit(&mut self, transit: Option<Transit>) {
+        let origin = transit.map(|transit| transit.from);
+        let origin = |group: &&mut Group| Some(group.serial()) == origin;
+        if let Some(group) = self.groups.iter_mut().find(origin) {
+            group.remove_follower();
+        }
+    }
+
+    fn remove_unused(&mut self) {
+        let unused = self.groups.extract_if(.., |group| group.is_unused());
+        self.dissolving.extend(unused);
     }
 
     /// Ends what is sent to a peer of one family.
     pub(crate) fn leave(&mut self, peer: SourceId, family: AfiSafi) {
-        let Some(position) = self
-            .groups
-            .iter()
-            .position(|group| group.family() == family && group.has(peer))
-        else {
-            return;
-        };
-        self.groups[position].leave(peer);
-        if self.groups[position].is_empty() {
-            self.groups.swap_remove(position).dissolve(&mut self.table);
+        if let Some(position) = self.position(peer, family) {
+            let transit = self.groups[position].leave(peer);
+            self.end_transit(transit);
+            self.remove_unused();
         }
     }
 
@@ -160,15 +208,61 @@ impl Rib {
     ) -> Transmitted {
         let end = out.len().saturating_add(room);
         let end_of_rib = self.end_of_rib_allowed && !self.has_work();
-        for group in &mut self.groups {
-            if group.has(peer)
-                && let Transmitted::Full =
-                    group.transmit(&mut self.table, peer, end, end_of_rib, out)
-            {
-                return Transmitted::Full;
+        for position in 0..self.groups.len() {
+            if !self.groups[position].has(peer) {
+                continue;
+            }
+            match self.transmit_of(position, peer, end_of_rib, (out, end)) {
+                Transmitted::Full => return Transmitted::Full,
+                Transmitted::Paused => {
+                    self.paused.push(peer);
+                    return Transmitted::Paused;
+                }
+                Transmitted::Drained => {}
             }
         }
+        self.remove_unused();
         Transmitted::Drained
+    }
+
+    /// What one group has for a peer.
+    fn transmit_of(
+        &mut self,
+        position: usize,
+        peer: SourceId,
+        end_of_rib: bool,
+        out: (&mut Vec<u8>, usize),
+    ) -> Transmitted {
+        let from = self.groups[position].origin_of(peer);
+        let origin = from.and_then(|from| {
+            let is_origin = |group: &Group| group.serial() == from;
+            self.groups.iter().position(is_origin)
+        });
+        let mut pair = None;
+        if let Some(origin) = origin {
+            pair = self.groups.get_disjoint_mut([position, origin]).ok();
+        }
+        let transmitted = match pair {
+            Some([group, origin]) => {
+                let result = group.transmit(&mut self.table, peer, Some(origin), end_of_rib, out);
+                if group.origin_of(peer).is_none() {
+                    origin.remove_follower();
+                }
+                result
+            }
+            None => {
+                let group = &mut self.groups[position];
+                group.transmit(&mut self.table, peer, None, end_of_rib, out)
+            }
+        };
+        let repacked = self.groups[position].take_repacked();
+        if !repacked.is_empty() {
+            let serial = self.groups[position].serial();
+            for group in &mut self.groups {
+                group.owe_followers(&self.table, serial, &repacked);
+            }
+        }
+        transmitted
     }
 
     /// Next peer that has something to be sent since it had nothing; repeats are possible.

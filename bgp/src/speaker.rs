@@ -284,6 +284,9 @@ impl Speaker {
         if self.rib.has_work() {
             return Some((self.now, "routes to decide"));
         }
+        if self.rib.is_interrupted() {
+            return Some((self.now, "routes to pack"));
+        }
         let (_, id) = self.timers.first()?;
         self.slots.get(id)?.deadline()
     }
@@ -310,7 +313,9 @@ impl Speaker {
     }
 
     /// Appends whole messages to `out` until at least `room` octets were appended or nothing is left; returns how many
-    /// octets. The last message may exceed `room`.
+    /// octets. The last message may exceed `room`. With less than `room`, [`poll_writable`](Self::poll_writable) tells
+    /// when there is more: after the next [`handle_timeout`](Self::handle_timeout), due at once, when much work was done
+    /// for little to send.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -331,7 +336,7 @@ impl Speaker {
         let established = connection.is_established();
         let room = room.saturating_sub(out.len() - start);
         let drained =
-            !established || matches!(self.rib.transmit(id, room, out), Transmitted::Drained);
+            !established || !matches!(self.rib.transmit(id, room, out), Transmitted::Full);
         if drained {
             self.noted.remove(&conn);
         }
@@ -490,5 +495,6 @@ impl Speaker {
         self.check_selection();
         self.sweep(SWEPT_PER_CALL);
         self.rib.decide(DECISIONS_PER_CALL);
+        self.rib.resume(SWEPT_PER_CALL);
     }
 }

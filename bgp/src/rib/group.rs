@@ -9,6 +9,9 @@
 //! Nothing is packed before some peer has room. A chunk is freed when the last peer has taken it; a peer that falls too
 //! far behind leaves the log and keeps only the set of prefixes it is owed, so memory is bounded.
 //!
+//! A new group goes through the table in slices, too; what it has not come to yet needs no mark when it changes. A peer that
+//! comes from another group is told the differences (`transit.rs`).
+//!
 //! A peer never gets its own routes back: a part of a chunk has an [`Audience`]. When the best route of a prefix moves
 //! to a peer of the group, that peer alone gets a withdrawal of what it was sent before.
 
@@ -31,9 +34,13 @@ use crate::wire::update::encode::{MessageLimit, write_end_of_rib};
 use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext, decode_update};
 
 mod pack;
+mod transit;
 
-/// Most prefixes packed, walked or repaid at a time.
-const SLICE: usize = 8192;
+use transit::Moving;
+pub(crate) use transit::Transit;
+
+/// Slices that one transmission works through before it lets others have their turn.
+const SLICES_AT_ONCE: usize = 8;
 /// Octets of the log that a peer may be behind.
 const LOG_OCTETS_MAX: usize = 16 << 20;
 
@@ -58,6 +65,18 @@ pub(crate) struct GroupKey {
 #[derive(Debug)]
 pub(crate) struct Group {
     key: GroupKey,
+    /// Tells the groups apart for as long as there are any.
+    serial: u64,
+    /// Prefixes from this id on have not been packed yet, in the first pass through the table.
+    unscanned: Option<usize>,
+    /// Some of those have been packed all the same, because they changed.
+    out_of_order: bool,
+    /// Most prefixes packed, walked, compared or repaid at a time.
+    slice: usize,
+    /// Members of other groups that are told the differences to what this one said.
+    followers: usize,
+    /// Prefixes packed since [`Self::take_repacked`], while there are followers.
+    repacked: Vec<PrefixId>,
     /// By prefix id: what was packed last.
     sent: Vec<Option<Sent>>,
     dirty: Vec<PrefixId>,
@@ -85,6 +104,8 @@ struct Sent {
 struct Chunk {
     bytes: Vec<u8>,
     parts: Vec<Part>,
+    /// Of the first pass: nothing for members that are told differences.
+    first_pass: bool,
     /// Members that have not taken all of it.
     readers: usize,
 }
@@ -112,15 +133,7 @@ struct Member {
     private: VecDeque<Bytes>,
     /// Prefixes whose present state it must be told.
     owed: BTreeSet<IpNet>,
-    walk: Option<Walk>,
-    owes_end_of_rib: bool,
-}
-
-/// A member on its way from one group to another.
-#[derive(Debug)]
-pub(crate) struct Moving {
-    private: VecDeque<Bytes>,
-    owed: BTreeSet<IpNet>,
+    transit: Option<Transit>,
     walk: Option<Walk>,
     owes_end_of_rib: bool,
 }
@@ -129,6 +142,8 @@ pub(crate) struct Moving {
 #[derive(Clone, Copy, Debug)]
 struct Walk {
     next: usize,
+    /// What follows comes by the log.
+    end: usize,
     /// EoRR follows (RFC 7313 §4).
     enhanced: bool,
 }
@@ -151,9 +166,15 @@ impl Audience {
 }
 
 impl Group {
-    pub(crate) fn new(key: GroupKey) -> Self {
+    pub(crate) fn new(key: GroupKey, serial: u64, slice: usize) -> Self {
         Self {
             key,
+            serial,
+            unscanned: Some(0),
+            out_of_order: false,
+            slice,
+            followers: 0,
+            repacked: Vec::new(),
             sent: Vec::new(),
             dirty: Vec::new(),
             is_dirty: Vec::new(),
@@ -178,22 +199,32 @@ impl Group {
         self.members.contains_key(&peer)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    pub(crate) const fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Nobody needs the group any more.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.members.is_empty() && self.followers == 0
     }
 
     /// Adds a member that holds nothing.
     pub(crate) fn join(&mut self, peer: SourceId) {
-        // While nothing was packed, everything is still to come by the log.
-        let all_to_come = self.sent.is_empty();
+        // What was not packed yet is still to come by the log.
         let walk = Walk {
             next: 0,
+            end: self
+                .unscanned
+                .filter(|_| !self.out_of_order)
+                .unwrap_or(usize::MAX),
             enhanced: false,
         };
         let moving = Moving {
             private: VecDeque::new(),
             owed: BTreeSet::new(),
-            walk: (!all_to_come).then_some(walk),
+            former: None,
+            transit: None,
+            walk: (walk.end > 0).then_some(walk),
             owes_end_of_rib: true,
         };
         self.admit(peer, moving);
@@ -207,61 +238,43 @@ impl Group {
             offset: 0,
             private: moving.private,
             owed: moving.owed,
+            transit: moving.transit,
             walk: moving.walk,
             owes_end_of_rib: moving.owes_end_of_rib,
         };
         self.members.insert(peer, member);
     }
 
-    /// What a member takes along to another group: what it was not told yet, and what that group says otherwise.
-    pub(crate) fn moving(&self, table: &Table, peer: SourceId, to: &Self) -> Moving {
-        let member = &self.members[&peer];
-        let mut owed = member.owed.clone();
-        let unread = chunk_index(member.chunk, self.log_start);
-        for (index, chunk) in self.log.iter().enumerate().skip(unread) {
-            let read = if index == unread { member.offset } else { 0 };
-            owed.extend(prefixes_in(&chunk.bytes[read..], &self.key));
+    /// Removes a member; returns where it came from if it was not told all the differences yet.
+    pub(crate) fn leave(&mut self, peer: SourceId) -> Option<Transit> {
+        let member = self.members.remove(&peer)?;
+        self.owing_end_of_rib -= usize::from(member.owes_end_of_rib);
+        for chunk in self
+            .log
+            .iter_mut()
+            .skip(chunk_index(member.chunk, self.log_start))
+        {
+            chunk.readers -= 1;
         }
-        for index in 0..self.sent.len().max(to.sent.len()) {
-            let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
-            let is_changed = self.is_dirty.get(index) == Some(&true);
-            if is_changed || self.told(table, peer, id) != to.told(table, peer, id) {
-                owed.insert(table.prefix(id));
-            }
-        }
-        Moving {
-            private: member.private.clone(),
-            owed,
-            walk: member.walk.map(|walk| Walk { next: 0, ..walk }),
-            owes_end_of_rib: member.owes_end_of_rib,
-        }
+        self.trim_log();
+        member.transit
     }
 
-    pub(crate) fn leave(&mut self, peer: SourceId) {
-        if let Some(member) = self.members.remove(&peer) {
-            self.owing_end_of_rib -= usize::from(member.owes_end_of_rib);
-            for chunk in self
-                .log
-                .iter_mut()
-                .skip(chunk_index(member.chunk, self.log_start))
-            {
-                chunk.readers -= 1;
-            }
-            self.trim_log();
-        }
-    }
-
-    /// Gives everything back that the group holds.
-    pub(crate) fn dissolve(mut self, table: &mut Table) {
-        for id in std::mem::take(&mut self.dirty) {
+    /// Gives back a slice of what the group holds; false when nothing is left.
+    pub(crate) fn dissolve(&mut self, table: &mut Table, budget: usize) -> bool {
+        let kept = self.dirty.len().saturating_sub(budget);
+        for id in self.dirty.drain(kept..) {
             table.unhold(id);
         }
-        for (index, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
+        let kept = self.sent.len().saturating_sub(budget);
+        for (index, sent) in self.sent.drain(kept..).enumerate() {
             if let Some(sent) = sent {
+                let id = u32::try_from(kept + index).expect("ids are 32 bit");
                 table.release(sent.attributes);
-                table.unhold(PrefixId(u32::try_from(index).expect("ids are 32 bit")));
+                table.unhold(PrefixId(id));
             }
         }
+        !self.dirty.is_empty() || !self.sent.is_empty()
     }
 
     /// The state of a prefix is to be told to every member.
@@ -271,6 +284,13 @@ impl Group {
         id: PrefixId,
         woken: &mut Vec<SourceId>,
     ) {
+        let yet_to_come = self.unscanned.is_some_and(|first| id.index() >= first);
+        if yet_to_come {
+            if self.followers == 0 {
+                return;
+            }
+            self.out_of_order = true;
+        }
         if self.is_dirty.len() <= id.index() {
             self.is_dirty.resize(table.ids_end(), false);
         }
@@ -290,7 +310,11 @@ impl Group {
             if enhanced {
                 member.push_refresh(family, RefreshKind::Begin);
             }
-            member.walk = Some(Walk { next: 0, enhanced });
+            member.walk = Some(Walk {
+                next: 0,
+                end: usize::MAX,
+                enhanced,
+            });
         }
     }
 
@@ -328,15 +352,17 @@ impl Group {
         self.members.keys().flat_map(named).collect()
     }
 
-    /// Appends messages for a member until `out` has `end` octets.
+    /// Appends messages for a member until `out` has `end` octets. `origin` is the group it comes from, while it is told
+    /// the differences.
     pub(crate) fn transmit(
         &mut self,
         table: &mut Table,
         peer: SourceId,
-        end: usize,
+        origin: Option<&Self>,
         end_of_rib: bool,
-        out: &mut Vec<u8>,
+        (out, end): (&mut Vec<u8>, usize),
     ) -> Transmitted {
+        let mut slices = 0;
         loop {
             if out.len() >= end {
                 return Transmitted::Full;
@@ -346,12 +372,22 @@ impl Group {
             };
             if let Some(message) = member.private.pop_front() {
                 out.extend_from_slice(&message);
-            } else if member.chunk < self.log_start + self.log.len() as u64 {
+                continue;
+            }
+            if member.chunk < self.log_start + self.log.len() as u64 {
                 self.copy_from_log(peer, end, out);
-            } else if !self.dirty.is_empty() {
+                continue;
+            }
+            if slices == SLICES_AT_ONCE {
+                return Transmitted::Paused;
+            }
+            slices += 1;
+            if !self.dirty.is_empty() || self.unscanned.is_some() {
                 self.pack(table);
             } else if !member.owed.is_empty() {
                 self.repay(table, peer);
+            } else if let (Some(transit), Some(origin)) = (member.transit, origin) {
+                self.compare(table, peer, origin, transit);
             } else if let Some(walk) = member.walk {
                 self.walk(table, peer, walk);
             } else if member.owes_end_of_rib && end_of_rib {
@@ -374,7 +410,8 @@ impl Group {
             return;
         };
         let chunk = &mut self.log[chunk_index(member.chunk, self.log_start)];
-        for part in &chunk.parts {
+        let is_for_member = !chunk.first_pass || member.transit.is_none();
+        for part in chunk.parts.iter().filter(|_| is_for_member) {
             if part.end <= member.offset {
                 continue;
             }

@@ -315,11 +315,9 @@ impl Table {
         self.entries[id.index()].in_use
     }
 
-    /// Ids of a family's prefixes.
-    pub(crate) fn ids_of(&self, family: AfiSafi) -> Vec<PrefixId> {
-        self.ids()
-            .filter(|id| self.is_in_use(*id) && self.family(*id) == family)
-            .collect()
+    #[cfg(test)]
+    pub(crate) fn ids_in_use(&self) -> Vec<PrefixId> {
+        self.ids().filter(|id| self.is_in_use(*id)).collect()
     }
 
     fn ids(&self) -> impl Iterator<Item = PrefixId> + use<> {

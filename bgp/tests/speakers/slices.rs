@@ -1,11 +1,14 @@
 //! What touches every prefix is done in slices, and what is half done is right.
 
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use bgp::config::{PolicyRule, RoutePolicy};
-use bgp::route::Reachability;
+use bgp::policy::{Edit, Match, PrefixRange, Term, Verdict};
+use bgp::route::{Origination, Reachability};
 use bgp::status::PathStanding;
 use bgp::types::AfiSafi;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::network::{address, config, peer_name, prefix};
 use crate::scripted::{CONN, Scripted, attributes};
@@ -169,4 +172,60 @@ fn a_lost_next_hop_reaches_all_routes_in_slices() {
         .handle_next_hop(scripted.now, next_hop, Reachability::Unreachable);
     let first = told(&mut scripted);
     assert_eq!(all_changes(&mut scripted, first), usize::from(PREFIXES));
+}
+
+/// What the speaker has for the peer at this moment.
+fn sent(scripted: &mut Scripted) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let before = all.len();
+        let now = scripted.now;
+        scripted.speaker.poll_transmit(now, CONN, 65_536, &mut all);
+        if all.len() == before {
+            return all;
+        }
+    }
+}
+
+#[test]
+fn an_export_policy_is_compared_in_slices_and_sends_the_one_difference() {
+    let mut scripted = filled();
+    for n in 0..80_000_u32 {
+        let own = Ipv4Net::new(Ipv4Addr::from_bits(0x3000_0000 + (n << 8)), 24);
+        let prefix = IpNet::V4(own.expect("24 bits"));
+        let next_hop = None;
+        let origination = Origination { prefix, next_hop };
+        let now = scripted.now;
+        scripted
+            .speaker
+            .handle_originate(now, prefix, Some(origination));
+    }
+    while !sent(&mut scripted).is_empty() || due(&scripted) {
+        changes(&mut scripted);
+    }
+    let mut config = config(0, 65000, &[(1, 65001)]);
+    let peer = config.peers.get_mut(&peer_name(1)).expect("configured");
+    peer.graceful_restart = false;
+    peer.export.terms = vec![Term {
+        name: "test".into(),
+        matches: vec![Match::Prefix(vec![PrefixRange::exactly(prefix(
+            "48.0.7.0/24",
+        ))])],
+        edits: vec![Edit::SetMed(Some(5))],
+        verdict: Verdict::Accept,
+    }];
+    scripted.speaker.handle_config(scripted.now, config);
+    scripted.drain();
+    let mut octets = sent(&mut scripted).len();
+    let mut calls = 0;
+    while due(&scripted) {
+        changes(&mut scripted);
+        octets += sent(&mut scripted).len();
+        calls += 1;
+    }
+    assert!(calls > 1, "more than one slice");
+    assert!(
+        octets > 0 && octets < 100,
+        "one UPDATE, not {octets} octets"
+    );
 }

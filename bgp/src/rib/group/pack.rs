@@ -9,7 +9,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::event::ExportRefusal;
 use crate::policy::{Applied, Subject, edit};
 use crate::rib::export::{NotFor, export};
-use crate::rib::group::{Audience, Chunk, Group, GroupKey, Part, SLICE, Sent, Walk, Withheld};
+use crate::rib::group::{Audience, Chunk, Group, GroupKey, Member, Part, Sent, Walk, Withheld};
 use crate::rib::policy::{decide, permits};
 use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, PrefixId, Table};
@@ -34,19 +34,23 @@ struct Packing {
 }
 
 impl Group {
-    /// Packs all that changed.
-    pub(crate) fn pack_all(&mut self, table: &mut Table) {
-        while !self.dirty.is_empty() {
-            self.pack(table);
-        }
-    }
-
-    /// Turns a slice of the changed prefixes into a chunk.
+    /// Turns a slice of the changed prefixes into a chunk, or else of those that were never packed.
     pub(super) fn pack(&mut self, table: &mut Table) {
-        let count = self.dirty.len().min(SLICE);
-        let ids: Vec<PrefixId> = self.dirty.drain(..count).collect();
+        let first_pass = self.dirty.is_empty();
+        let ids = if first_pass {
+            self.scan(table)
+        } else {
+            let count = self.dirty.len().min(self.slice);
+            self.dirty.drain(..count).collect()
+        };
         if self.sent.len() < table.ids_end() {
             self.sent.resize(table.ids_end(), None);
+        }
+        if self.is_dirty.len() < table.ids_end() {
+            self.is_dirty.resize(table.ids_end(), false);
+        }
+        if self.followers > 0 {
+            self.repacked.extend(&ids);
         }
         let mut reach = Vec::new();
         let mut unreach = Vec::new();
@@ -93,12 +97,30 @@ impl Group {
         // The ids were named by the set of changed prefixes until here.
         reach.iter().for_each(|(_, _, id)| table.unhold(*id));
         unreach.iter().for_each(|id| table.unhold(*id));
-        if !chunk.bytes.is_empty() {
+        chunk.first_pass = first_pass;
+        let is_for = |member: &Member| !first_pass || member.transit.is_none();
+        if !chunk.bytes.is_empty() && self.members.values().any(is_for) {
             chunk.readers = self.members.len();
             self.log_octets += chunk.bytes.len();
             self.log.push_back(chunk);
             self.trim_log();
         }
+    }
+
+    /// The next prefixes of the first pass, each named once more.
+    fn scan(&mut self, table: &mut Table) -> Vec<PrefixId> {
+        let first = self.unscanned.unwrap_or(usize::MAX).min(table.ids_end());
+        let next = (first + self.slice).min(table.ids_end());
+        self.unscanned = (next < table.ids_end()).then_some(next);
+        let mut ids = Vec::new();
+        for index in first..next {
+            let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
+            if table.is_in_use(id) && table.family(id) == self.key.family {
+                table.hold(id);
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     fn pack_treated(
@@ -219,24 +241,18 @@ impl Group {
     }
 
     /// What a route looks like to this group.
-    fn made_of(&self, table: &Table, id: PrefixId, sent: Sent) -> Option<PathAttributes> {
+    pub(super) fn made_of(
+        &self,
+        table: &Table,
+        id: PrefixId,
+        sent: Sent,
+    ) -> Option<PathAttributes> {
         let route = [(sent.attributes, sent.source, id)];
         let treatments = treat(&self.key, table, &route);
         let mut made = treatments
             .into_iter()
             .filter_map(|treated| treated.sent.ok());
         made.next()
-    }
-
-    /// What a member that has read everything was told of a prefix that has not changed since.
-    pub(super) fn told(
-        &self,
-        table: &Table,
-        peer: SourceId,
-        id: PrefixId,
-    ) -> Option<PathAttributes> {
-        let sent = self.sent.get(id.index()).copied().flatten()?;
-        (sent.source != peer).then(|| self.made_of(table, id, sent))?
     }
 
     fn withhold(&mut self, prefix: IpNet, reason: ExportRefusal) {
@@ -259,7 +275,7 @@ impl Group {
         };
         let mut reach = Vec::new();
         let mut unreach = Vec::new();
-        for _ in 0..SLICE {
+        for _ in 0..self.slice {
             let Some(prefix) = member.owed.pop_first() else {
                 break;
             };
@@ -284,7 +300,8 @@ impl Group {
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
-        let next = (walk.next + SLICE).min(self.sent.len());
+        let end = walk.end.min(self.sent.len());
+        let next = (walk.next + self.slice).min(end);
         let mut reach = Vec::new();
         for index in walk.next..next {
             if let Some(sent) = self.sent[index]
@@ -298,7 +315,7 @@ impl Group {
         write_state(&mut bytes, table, reach, &self.key);
         member.push_messages(&bytes);
         member.walk = Some(Walk { next, ..walk });
-        if next == self.sent.len() {
+        if next == end {
             member.walk = None;
             if walk.enhanced {
                 member.push_refresh(self.key.family, RefreshKind::End);

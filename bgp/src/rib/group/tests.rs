@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::{Edit, Match, PrefixRange, Term, Verdict};
 use crate::rib::Rib;
 use crate::rib::source::Source;
 use crate::types::{PeerName, RouterId};
@@ -45,7 +46,51 @@ struct Bench {
     rib: Rib,
     peers: Vec<SourceId>,
     receivers: BTreeMap<SourceId, Receiver>,
+    /// Numbers of those that do not have the first one.
+    policies: BTreeMap<SourceId, usize>,
 }
+
+/// Everything; no odd prefixes; another MED for every third one; nothing.
+fn policy(number: usize) -> RoutePolicy {
+    let exactly = |keep: &dyn Fn(u32) -> bool| {
+        let all = (0..12).filter(|n| keep(*n));
+        vec![Match::Prefix(
+            all.map(|n| PrefixRange::exactly(net(n))).collect(),
+        )]
+    };
+    let term = |matches, edits, verdict| RoutePolicy {
+        terms: vec![Term {
+            name: "test".into(),
+            matches,
+            edits,
+            verdict,
+        }],
+        ..RoutePolicy::accept_all()
+    };
+    match number {
+        0 => RoutePolicy::accept_all(),
+        1 => term(exactly(&|n| n % 2 == 1), Vec::new(), Verdict::Reject),
+        2 => term(
+            exactly(&|n| n % 3 == 0),
+            vec![Edit::SetMed(Some(OTHER_MED))],
+            Verdict::Accept,
+        ),
+        _ => RoutePolicy::reject_all(),
+    }
+}
+
+/// What the policy makes of a route.
+fn by_policy(number: usize, prefix: IpNet, med: u32) -> Option<u32> {
+    let is = |every: u32, rest: u32| (0..12).any(|n| n % every == rest && net(n) == prefix);
+    match number {
+        0 => Some(med),
+        1 => (!is(2, 1)).then_some(med),
+        2 => Some(if is(3, 0) { OTHER_MED } else { med }),
+        _ => None,
+    }
+}
+
+const OTHER_MED: u32 = 77;
 
 impl Bench {
     fn new(peers: u8) -> Self {
@@ -67,6 +112,7 @@ impl Bench {
             rib,
             peers,
             receivers: BTreeMap::new(),
+            policies: BTreeMap::new(),
         }
     }
 
@@ -75,8 +121,19 @@ impl Bench {
         self.rib.join(peer, key());
     }
 
+    /// A member gets another export policy: one of those of [`policy`].
+    fn change(&mut self, peer: SourceId, number: usize) {
+        let key = GroupKey {
+            policy: policy(number),
+            ..key()
+        };
+        self.policies.insert(peer, number);
+        self.rib.join(peer, key);
+    }
+
     fn leave(&mut self, peer: SourceId) {
         self.receivers.remove(&peer);
+        self.policies.remove(&peer);
         self.rib.leave(peer, FAMILY);
     }
 
@@ -102,13 +159,11 @@ impl Bench {
     /// One transmission; true when the peer has everything.
     fn transmit(&mut self, peer: SourceId, room: usize) -> bool {
         let mut out = Vec::new();
-        let drained = matches!(
-            self.rib.transmit(peer, room, &mut out),
-            Transmitted::Drained
-        );
+        let transmitted = self.rib.transmit(peer, room, &mut out);
+        let drained = matches!(transmitted, Transmitted::Drained);
         assert!(
-            drained || out.len() >= room,
-            "stops only when the room is used or nothing is left"
+            !matches!(transmitted, Transmitted::Full) || out.len() >= room,
+            "stops only when the room is used, nothing is left, or others have their turn"
         );
         let receiver = self.receivers.get_mut(&peer).expect("a member");
         let mut rest = &out[..];
@@ -131,12 +186,14 @@ impl Bench {
     fn expected(&self, peer: SourceId) -> BTreeMap<IpNet, u32> {
         let table = &self.rib.table;
         let mut expected = BTreeMap::new();
-        for id in table.ids_of(FAMILY) {
+        for id in table.ids_in_use() {
             if let Some(best) = table.best(id)
                 && best.source != peer
             {
                 let med = table.attributes(best.attributes).med.expect("all have one");
-                expected.insert(table.prefix(id), med);
+                let number = self.policies.get(&peer).copied().unwrap_or(0);
+                let prefix = table.prefix(id);
+                expected.extend(by_policy(number, prefix, med).map(|med| (prefix, med)));
             }
         }
         expected
@@ -324,7 +381,7 @@ fn nothing_is_left_behind_when_all_routes_and_members_go() {
     bench.check();
     while bench.rib.table.poll_change().is_some() {}
     assert!(
-        bench.rib.table.ids_of(FAMILY).is_empty(),
+        bench.rib.table.ids_in_use().is_empty(),
         "all ids are free again"
     );
     assert_eq!(bench.rib.table.attribute_sets(), 0);
@@ -356,6 +413,69 @@ fn a_change_that_a_group_does_not_show_is_not_sent_and_leaves_one_attribute_set(
     assert_eq!(bench.rib.table.attribute_sets(), 1);
 }
 
+#[test]
+fn a_changed_policy_is_not_compared_with_routes_whose_peer_is_gone() {
+    let mut bench = Bench::new(3);
+    let (sender, second, receiver) = (bench.peers[0], bench.peers[1], bench.peers[2]);
+    bench.join(receiver);
+    for n in 0..6 {
+        bench.announce(sender, n, 1, 0);
+        bench.announce(second, n, 2, 0);
+    }
+    bench.check();
+    bench.change(receiver, 2);
+    (0..6).for_each(|n| bench.withdraw(sender, n));
+    bench.rib.table.remove_source(sender);
+    bench.check();
+    assert_eq!(bench.receivers[&receiver].table[&net(1)], 2);
+}
+
+#[test]
+fn a_route_that_goes_while_policies_change_twice_is_withdrawn() {
+    let mut bench = Bench::new(3);
+    let (sender, receiver, other) = (bench.peers[0], bench.peers[1], bench.peers[2]);
+    bench.join(other);
+    bench.change(other, 3);
+    bench.join(receiver);
+    bench.announce(sender, 1, 1, 0);
+    bench.check();
+    assert!(bench.receivers[&receiver].table.contains_key(&net(1)));
+    bench.change(receiver, 3);
+    bench.withdraw(sender, 1);
+    while !bench.transmit(other, 10_000) {}
+    bench.change(receiver, 1);
+    while bench.rib.is_interrupted() {
+        bench.rib.resume(1);
+    }
+    while bench.rib.table.poll_change().is_some() {}
+    assert!(bench.rib.table.ids_in_use().is_empty(), "nothing names it");
+    bench.check();
+}
+
+#[test]
+fn a_changed_policy_sends_what_it_changes_and_nothing_else() {
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    bench.rib.slice = 2;
+    bench.join(receiver);
+    (0..12).for_each(|n| bench.announce(sender, n, 1, 0));
+    bench.check();
+    for (number, changed) in [(2, 4), (0, 4), (1, 6), (0, 6), (3, 12)] {
+        let told = bench.receivers.get_mut(&receiver).expect("a member");
+        told.messages.clear();
+        bench.change(receiver, number);
+        bench.check();
+        let mut prefixes = 0;
+        for message in &bench.receivers[&receiver].messages {
+            if let Message::Update(update) = message {
+                prefixes += update.unreach.iter().flatten().count();
+                prefixes += update.reach.iter().flat_map(|reach| &reach.nlri).count();
+            }
+        }
+        assert_eq!(prefixes, changed, "policy {number}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Announce(usize, u32, u32),
@@ -364,6 +484,8 @@ enum Step {
     Leave(usize),
     Transmit(usize, usize),
     Refresh(usize, bool),
+    Change(usize, usize),
+    Resume,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -374,6 +496,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => peer.clone().prop_map(Step::Join),
         1 => peer.clone().prop_map(Step::Leave),
         5 => (peer.clone(), 1..300usize).prop_map(|(p, room)| Step::Transmit(p, room)),
+        2 => (peer.clone(), 0..4usize).prop_map(|(p, number)| Step::Change(p, number)),
+        2 => Just(Step::Resume),
         1 => (peer, any::<bool>()).prop_map(|(p, enhanced)| Step::Refresh(p, enhanced)),
     ]
 }
@@ -381,9 +505,11 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn every_member_ends_with_every_best_route_but_its_own(
-        steps in prop::collection::vec(step(), 0..80),
+        steps in prop::collection::vec(step(), 0..120),
+        slice in 1..6usize,
     ) {
         let mut bench = Bench::new(4);
+        bench.rib.slice = slice;
         for step in steps {
             match step {
                 Step::Announce(peer, n, med) => bench.announce(bench.peers[peer], n, med, 0),
@@ -399,11 +525,25 @@ proptest! {
                         bench.transmit(bench.peers[peer], room);
                     }
                 }
+                Step::Resume => bench.rib.resume(5),
+                Step::Change(peer, number) => {
+                    if bench.receivers.contains_key(&bench.peers[peer]) {
+                        bench.change(bench.peers[peer], number);
+                    }
+                }
                 Step::Refresh(peer, enhanced) => {
                     bench.rib.refresh(bench.peers[peer], FAMILY, enhanced);
                 }
             }
         }
         bench.check();
+        let members: Vec<SourceId> = bench.receivers.keys().copied().collect();
+        members.into_iter().for_each(|peer| bench.leave(peer));
+        while bench.rib.is_interrupted() {
+            bench.rib.resume(3);
+        }
+        let paths = bench.rib.table.ids_in_use().len();
+        prop_assert!(bench.rib.table.attribute_sets() <= paths * 4);
+        prop_assert!(bench.rib.groups.is_empty());
     }
 }

@@ -232,7 +232,7 @@ proptest! {
         }
         bench.finish();
         bench.check_views();
-        for id in bench.table.ids_of(FAMILY) {
+        for id in bench.table.ids_in_use() {
             if bench.table.prefix(id) < net(PINNED) {
                 assert_eq!(bench.best(id), bench.wanted_best(id));
                 let stale = bench.table.best(id).is_some_and(|best| best.stale);
@@ -247,7 +247,7 @@ proptest! {
             bench.apply(Step::EndSession(peer, false));
         }
         bench.finish();
-        prop_assert_eq!(bench.table.ids_of(FAMILY).len(), 2, "the pinned ones");
+        prop_assert_eq!(bench.table.ids_in_use().len(), 2, "the pinned ones");
         prop_assert_eq!(bench.table.attribute_sets(), 2);
         prop_assert!(bench.table.leaving.is_empty());
     }
@@ -266,7 +266,7 @@ fn a_dead_path_stays_dead_over_more_sessions_than_its_number_can_count() {
         "nothing but the sessions themselves cleaned up"
     );
     bench.finish();
-    assert_eq!(bench.table.ids_of(FAMILY).len(), 2, "the pinned ones");
+    assert_eq!(bench.table.ids_in_use().len(), 2, "the pinned ones");
 }
 
 #[test]
