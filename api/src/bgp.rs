@@ -82,7 +82,10 @@ pub struct BGPPeerSpec {
     /// Hops to the peer, for GTSM.
     #[serde(rename = "ttlSecurity", skip_serializing_if = "Option::is_none")]
     pub ttl_security: Option<u8>,
-    /// Prefixes the peer is reached through.
+    /// Time between KEEPALIVEs, a Go duration; a third of the Hold Time unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keepalive_time: Option<String>,
+    /// Gateway by which the peer is reached; only with `peerIP`, of the same family.
     #[serde(rename = "reachableBy", skip_serializing_if = "Option::is_none")]
     pub reachable_by: Option<String>,
     /// AS presented to this peer.

@@ -169,6 +169,7 @@ static BGP_PEER: Shape = Shape::Record(&[
     optional("nextHopMode", Shape::Text),
     optional("sourceAddress", Shape::Text),
     optional("maxRestartTime", Shape::Text),
+    optional("keepaliveTime", Shape::Text),
     optional("numAllowedLocalASNumbers", U8),
     optional("ttlSecurity", U8),
     optional("reachableBy", Shape::Text),

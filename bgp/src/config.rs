@@ -89,6 +89,9 @@ pub struct PeerConfig {
 /// Settings of a peer that are off by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerOptions {
+    /// KEEPALIVEs are sent this often, before jitter, if that is more often than three times in the negotiated Hold Time
+    /// (RFC 4271 §4.4). At least 1 s.
+    pub keepalive_time: Option<Duration>,
     /// An event tells when more prefixes than this were received, per family.
     pub prefix_warning: Option<u32>,
     /// Routes of an eBGP peer whose AS_PATH does not begin with the peer's AS are withdrawn (RFC 4271 §6.3). Not for

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use crate::rib::export::LOCAL_PREF_DEFAULT;
 use crate::route::RouteSource;
 use crate::types::{Asn, PeerName};
 use crate::wire::attr::community::{Community, ExtendedCommunity, LargeCommunity};
@@ -52,6 +53,8 @@ pub enum Match {
     LargeCommunity(Vec<LargeCommunity>),
     /// One of these ASes stands in AS_PATH.
     AsPathContains(Vec<Asn>),
+    /// AS_PATH begins with these, in this order. Every path begins with none.
+    AsPathBegins(Vec<Asn>),
     /// AS_PATH ends with one of these. An empty path, of our own AS, ends with none.
     OriginatedBy(Vec<Asn>),
     /// AS_PATH is this long, a set counted as one (RFC 4271 §9.1.2.2 a).
@@ -61,6 +64,8 @@ pub enum Match {
         /// Most.
         max: usize,
     },
+    /// LOCAL_PREF is this; a route without it counts as having 100, as in the decision.
+    LocalPref(u32),
     /// The next hop is in one of these.
     NextHop(Vec<IpNet>),
     /// ORIGIN.
@@ -223,6 +228,8 @@ impl Match {
                 any.iter().any(|c| present.contains(c))
             }
             Self::AsPathContains(any) => any.iter().any(|asn| path.contains(*asn)),
+            Self::AsPathBegins(first) => path.asns().take(first.len()).eq(first.iter().copied()),
+            Self::LocalPref(value) => attributes.local_pref.unwrap_or(LOCAL_PREF_DEFAULT) == *value,
             Self::OriginatedBy(any) => path.origin_as().is_some_and(|asn| any.contains(&asn)),
             Self::AsPathLength { min, max } => (*min..=*max).contains(&path.length()),
             Self::NextHop(nets) => attributes

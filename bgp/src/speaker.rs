@@ -426,6 +426,7 @@ impl Speaker {
             asn: peer.config.local_asn.unwrap_or(config.asn),
             router_id: config.router_id,
             hold_time: peer.config.hold_time,
+            keepalive_time: peer.config.options.keepalive_time,
             families: peer.config.families.clone(),
             restart,
             peer_asn: peer.config.asn,

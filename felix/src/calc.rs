@@ -263,10 +263,11 @@ impl Graph {
         }
         self.flush_underlay(&mut dirty);
         self.flush_local(&mut dirty);
+        self.flush_peers(&mut dirty);
+        self.flush_next_hops(&mut dirty);
         self.flush_prefixes(&dirty);
         self.flush_tunnels(&dirty);
         self.flush_devices(&dirty);
-        self.flush_peers(&dirty);
     }
 
     /// A row of the wanted kernel that changed; `None` in the pair when it is no longer wanted.
@@ -445,11 +446,9 @@ impl Graph {
         if dirty.underlay {
             dirty.local = true;
             if self.underlay.flush() == Change::Some {
-                dirty.bgp_prefixes = true;
-                self.next_hops.review(&self.underlay);
+                dirty.next_hops = true;
             }
         }
-        self.next_hops.answer(&self.underlay);
     }
 
     fn flush_local(&mut self, dirty: &mut Dirty) {
@@ -538,7 +537,17 @@ impl Graph {
         }
     }
 
-    fn flush_peers(&mut self, dirty: &Dirty) {
+    /// How BGP next hops and peers behind gateways are reached.
+    fn flush_next_hops(&mut self, dirty: &mut Dirty) {
+        if dirty.next_hops {
+            dirty.bgp_prefixes = true;
+            dirty.prefixes.extend(self.underlay.gatewayed());
+            self.next_hops.review(&self.underlay);
+        }
+        self.next_hops.answer(&self.underlay);
+    }
+
+    fn flush_peers(&mut self, dirty: &mut Dirty) {
         if !dirty.peers {
             return;
         }
@@ -555,6 +564,11 @@ impl Graph {
                 peers: BTreeMap::new(),
                 ..config
             });
+        }
+        let before: Vec<IpNet> = self.underlay.gatewayed().collect();
+        if self.underlay.set_gateways(&peers.gateways) == Change::Some {
+            dirty.prefixes.extend(before);
+            dirty.next_hops = true;
         }
         self.config_touched = true;
         self.peers = peers;

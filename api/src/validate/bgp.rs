@@ -1,9 +1,14 @@
 //! Rules of `BGPConfiguration` and `BGPPeer`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Fault, check_as_number, check_restart_time, check_selector, check_word, is_unicast};
 use crate::bgp::{BGPConfigurationSpec, BGPPeerSpec, PeerAddress};
+use crate::duration;
+
+/// KEEPALIVEs more often than this are forbidden (RFC 4271 §4.4).
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);
 
 pub(super) fn check_configuration(config: &BGPConfigurationSpec, faults: &mut Vec<Fault>) {
     const SEVERITIES: [&str; 6] = ["trace", "debug", "info", "warning", "error", "fatal"];
@@ -59,7 +64,21 @@ pub(super) fn check_peer(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
         peer.max_restart_time.as_ref(),
         faults,
     );
+    check_keepalive_time(peer, faults);
     check_reachable_by(peer, faults);
+}
+
+fn check_keepalive_time(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
+    let Some(text) = &peer.keepalive_time else {
+        return;
+    };
+    if duration::parse(text).is_none_or(|time| time < KEEPALIVE_TIME_MIN) {
+        faults.push(Fault::new(
+            "spec.keepaliveTime",
+            text,
+            "must be a duration such as 30s, 1s at least (RFC 4271 §4.4)",
+        ));
+    }
 }
 
 fn check_scope(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {

@@ -117,6 +117,18 @@ fn each_rule_of_a_peer_names_its_field() {
                 &["spec.maxRestartTime"],
             ),
             (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "keepaliveTime": "30s"}),
+                none,
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "keepaliveTime": "500ms"}),
+                &["spec.keepaliveTime"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "keepaliveTime": "30"}),
+                &["spec.keepaliveTime"],
+            ),
+            (
                 json!({"peerIP": "10.0.0.1", "asNumber": 1, "reachableBy": "fd00::1"}),
                 &["spec.reachableBy"],
             ),

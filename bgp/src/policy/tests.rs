@@ -92,6 +92,15 @@ fn each_condition_holds_for_what_it_names_and_for_nothing_else() {
             Match::AsPathContains(asns(65009)),
         ),
         (
+            Match::AsPathBegins(vec![Asn(65001), Asn(65002)]),
+            Match::AsPathBegins(asns(65002)),
+        ),
+        (
+            Match::AsPathBegins(Vec::new()),
+            Match::AsPathBegins(vec![Asn(65001), Asn(65002), Asn(65003), Asn(65001)]),
+        ),
+        (Match::LocalPref(100), Match::LocalPref(0)),
+        (
             Match::OriginatedBy(asns(65003)),
             Match::OriginatedBy(asns(65001)),
         ),

@@ -228,7 +228,7 @@ impl Connection {
                     Ok(agreement) => {
                         self.framer.allow_extended();
                         self.since = now;
-                        let timers = Timers::start(now, agreement.hold_time, jitter);
+                        let timers = Timers::start(now, &agreement, jitter);
                         self.state = State::OpenConfirm(OpenConfirm {
                             agreement: Box::new(agreement),
                             timers,
@@ -418,8 +418,8 @@ impl Connection {
         }
         if due(at.keepalive) {
             // Event 11.
-            let hold_time = self.agreement()?.hold_time;
-            let next = now + jitter.shorten(hold_time / 3);
+            let keepalive_time = self.agreement()?.keepalive_time;
+            let next = now + jitter.shorten(keepalive_time);
             if let State::OpenConfirm(OpenConfirm { timers, .. })
             | State::Established(Established { timers, .. }) = &mut self.state
             {
@@ -486,10 +486,10 @@ impl Connection {
 }
 
 impl Timers {
-    fn start(now: Instant, hold_time: Duration, jitter: &mut Jitter) -> Option<Self> {
-        (hold_time > Duration::ZERO).then(|| Self {
-            hold: now + hold_time,
-            keepalive: now + jitter.shorten(hold_time / 3),
+    fn start(now: Instant, agreement: &Agreement, jitter: &mut Jitter) -> Option<Self> {
+        (agreement.hold_time > Duration::ZERO).then(|| Self {
+            hold: now + agreement.hold_time,
+            keepalive: now + jitter.shorten(agreement.keepalive_time),
         })
     }
 }

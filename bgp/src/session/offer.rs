@@ -19,6 +19,8 @@ pub(crate) struct Offer {
     pub(crate) asn: Asn,
     pub(crate) router_id: RouterId,
     pub(crate) hold_time: Duration,
+    /// Between KEEPALIVEs, if that is less than a third of the Hold Time.
+    pub(crate) keepalive_time: Option<Duration>,
     pub(crate) families: BTreeSet<AfiSafi>,
     /// `None` when graceful restart is not offered.
     pub(crate) restart: Option<OwnRestart>,
@@ -48,6 +50,8 @@ pub(crate) struct Agreement {
     pub(crate) kind: PeerKind,
     /// Zero: no keepalives, no hold timer.
     pub(crate) hold_time: Duration,
+    /// Between KEEPALIVEs, before jitter.
+    pub(crate) keepalive_time: Duration,
     pub(crate) families: BTreeSet<AfiSafi>,
     pub(crate) asn_width: AsnWidth,
     pub(crate) enhanced_refresh: bool,
@@ -125,12 +129,15 @@ impl Offer {
         } else {
             AsnWidth::Two
         };
+        let hold_time = self.hold_time.min(open.hold_time);
+        let third = hold_time / 3;
         let restart = self.restart.and_then(|_| open.graceful_restart().cloned());
         Ok(Agreement {
             router_id: open.router_id,
             local_asn: self.asn,
             kind,
-            hold_time: self.hold_time.min(open.hold_time),
+            hold_time,
+            keepalive_time: self.keepalive_time.map_or(third, |time| time.min(third)),
             asn_width,
             enhanced_refresh: open.has_route_refresh() && open.has_enhanced_route_refresh(),
             limit: if open.has_extended_message() {
@@ -168,6 +175,7 @@ mod tests {
             asn: Asn(4_200_000_000),
             router_id: RouterId("10.0.0.1".parse().unwrap()),
             hold_time: Duration::from_secs(240),
+            keepalive_time: None,
             families: [AfiSafi::Ipv4Unicast].into(),
             restart: Some(OwnRestart {
                 time: Duration::from_secs(120),

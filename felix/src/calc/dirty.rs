@@ -21,6 +21,8 @@ pub(super) struct Dirty {
     pub(super) neighbours: BTreeSet<IpAddr>,
     /// The host's links, addresses or routes.
     pub(super) underlay: bool,
+    /// How next hops are reached.
+    pub(super) next_hops: bool,
     /// What [`super::local::Local`] is derived from.
     pub(super) local: bool,
     /// The host's own sysctls.
@@ -34,6 +36,7 @@ impl Dirty {
     pub(super) const fn everything(&mut self) {
         self.all_prefixes = true;
         self.underlay = true;
+        self.next_hops = true;
         self.local = true;
         self.host = true;
         self.tunnels = true;

@@ -25,6 +25,8 @@ pub enum NextHopLoss {
     Dropped(IpNet),
     /// It is an address of this host.
     OwnAddress,
+    /// The gateway that its BGPPeer names (`reachableBy`) is in no connected network.
+    GatewayNotOnLink(IpAddr),
 }
 
 impl fmt::Display for NextHopLoss {
@@ -33,6 +35,7 @@ impl fmt::Display for NextHopLoss {
             Self::NoRoute => f.write_str("no route"),
             Self::DeviceDown(ifname) => write!(f, "device {ifname} is down"),
             Self::Dropped(net) => write!(f, "the route {net} drops its packets"),
+            Self::GatewayNotOnLink(gateway) => write!(f, "its gateway {gateway} is not on link"),
             Self::OwnAddress => f.write_str("it is an address of this host"),
         }
     }

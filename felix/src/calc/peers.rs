@@ -57,6 +57,8 @@ pub(super) struct Inputs<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     pub(super) config: Option<Config>,
+    /// Peers that are reached by a gateway of their own (`reachableBy`), and it.
+    pub(super) gateways: BTreeMap<IpAddr, IpAddr>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -76,8 +78,8 @@ impl Peers {
                 },
             };
             return Self {
-                config: None,
                 problems: vec![problem],
+                ..Self::default()
             };
         };
         let mut builder = Builder {
@@ -87,6 +89,7 @@ impl Peers {
             export: session::export_policy(inputs.pools, inputs.settings.learned_routes),
             taken: BTreeMap::new(),
             peers: BTreeMap::new(),
+            gateways: BTreeMap::new(),
             problems: Vec::new(),
         };
         builder.forward();
@@ -106,6 +109,7 @@ impl Peers {
         };
         Self {
             config: Some(config),
+            gateways: builder.gateways,
             problems: builder.problems,
         }
     }
@@ -218,6 +222,7 @@ struct Builder<'a> {
     /// Address and port → the object that has it.
     taken: BTreeMap<SocketAddr, Key>,
     peers: BTreeMap<PeerName, PeerConfig>,
+    gateways: BTreeMap<IpAddr, IpAddr>,
     problems: Vec<Problem>,
 }
 

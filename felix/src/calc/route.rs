@@ -6,10 +6,11 @@
 //! |---|---|---|
 //! | 1 | address of a pod of this node | `dev cali… scope link` |
 //! | 2 | address of a tunnel device of this node | none: the kernel's local table has it |
-//! | 3 | address that another node has outside its own blocks | to that node, as the pool says |
-//! | 4 | block of this node | blackhole, so that unused addresses do not follow the default route |
-//! | 5 | block of another node | to that node, as the pool says |
-//! | 6 | anything BGP knows, unless the pool's routes come from blocks | via the BGP next hops |
+//! | 3 | address of a BGP peer with a gateway of its own | via that gateway |
+//! | 4 | address that another node has outside its own blocks | to that node, as the pool says |
+//! | 5 | block of this node | blackhole, so that unused addresses do not follow the default route |
+//! | 6 | block of another node | to that node, as the pool says |
+//! | 7 | anything BGP knows, unless the pool's routes come from blocks | via the BGP next hops |
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -65,6 +66,9 @@ impl Facts<'_> {
             }
             if self.local.tunnel_prefixes().any(|own| own == dst) {
                 return Plan::Nothing;
+            }
+            if self.underlay.gatewayed().any(|peer| peer == dst) {
+                return self.to_peer(dst);
             }
         }
         let pool = self.pools.covering(&dst);
@@ -124,6 +128,17 @@ impl Facts<'_> {
         };
         let metric = self.settings.normal_route_metric;
         Plan::Route(self.settings.route_key(dst, metric), spec)
+    }
+
+    fn to_peer(&self, dst: IpNet) -> Plan {
+        match self.underlay.by_gateway(dst.addr()) {
+            Ok(hop) => {
+                let metric = self.settings.normal_route_metric;
+                let spec = unicast(PROTOCOL_BGP, vec![hop]);
+                Plan::Route(self.settings.route_key(dst, metric), spec)
+            }
+            Err(loss) => Plan::Skipped(Reason::NextHopLost(loss)),
+        }
     }
 
     fn blackhole(&self, dst: IpNet, by_blocks: bool) -> Plan {

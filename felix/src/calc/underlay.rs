@@ -2,7 +2,8 @@
 //!
 //! A next hop is looked up as the kernel would, over the host's own routes of table main: the longest prefix, then a
 //! connected network before routes, then the lowest metric. This agent's own routes have no say, so a next hop never
-//! depends on a route that depends on it (RFC 4271 §9.1.2.1).
+//! depends on a route that depends on it (RFC 4271 §9.1.2.1); but for the routes to peers by a gateway that their objects
+//! name, which depend on connected networks only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -152,6 +153,8 @@ pub(super) struct Underlay {
     synced: bool,
     fib: Fib,
     trie: JointPrefixMap<IpNet, Way>,
+    /// Addresses of peers that this agent routes to by a gateway (`reachableBy`).
+    gateways: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// Whether something that matters here changed.
@@ -241,6 +244,9 @@ impl Underlay {
         if self.fib.own.contains(&next_hop) {
             return Err(NextHopLoss::OwnAddress);
         }
+        if self.gateways.contains_key(&next_hop) {
+            return self.by_gateway(next_hop).map(|hop| (hop, 0));
+        }
         match self.trie.get_lpm(&IpNet::from(next_hop)) {
             Some((_, Way::Via(via))) => {
                 let hop = NextHop {
@@ -258,6 +264,32 @@ impl Underlay {
     /// As [`look_up`](Self::look_up), without metric and reason.
     pub(super) fn resolve(&self, next_hop: IpAddr) -> Option<NextHop> {
         self.look_up(next_hop).ok().map(|(hop, _)| hop)
+    }
+
+    /// The way to a peer that is reached by a gateway of its own, which must be on link.
+    pub(super) fn by_gateway(&self, peer: IpAddr) -> Result<NextHop, NextHopLoss> {
+        let gateway = *self.gateways.get(&peer).ok_or(NextHopLoss::NoRoute)?;
+        match self.trie.get_lpm(&IpNet::from(gateway)) {
+            Some((_, Way::Via(via))) if via.gateway.is_none() => Ok(NextHop {
+                gateway: Some(gateway),
+                ifname: Some(via.ifname.clone()),
+                onlink: via.onlink,
+            }),
+            _ => Err(NextHopLoss::GatewayNotOnLink(gateway)),
+        }
+    }
+
+    /// The host prefixes of peers with a gateway.
+    pub(super) fn gatewayed(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.gateways.keys().map(|peer| IpNet::from(*peer))
+    }
+
+    pub(super) fn set_gateways(&mut self, gateways: &BTreeMap<IpAddr, IpAddr>) -> Change {
+        if self.gateways == *gateways {
+            return Change::None;
+        }
+        self.gateways.clone_from(gateways);
+        Change::Some
     }
 
     fn absence(&self, next_hop: IpAddr) -> NextHopLoss {

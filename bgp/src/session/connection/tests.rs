@@ -20,6 +20,7 @@ fn offer(own: u8, hold_time: Duration) -> Offer {
         asn: Asn(65000),
         router_id: RouterId(Ipv4Addr::new(10, 0, 0, own)),
         hold_time,
+        keepalive_time: None,
         families: [AfiSafi::Ipv4Unicast].into(),
         restart: None,
         peer_asn: Asn(65000),
@@ -248,6 +249,27 @@ fn hold_time_is_the_lesser_of_both_and_keepalives_come_at_a_third_of_it() {
     assert!(at - session.now <= 20 * SECOND && at - session.now >= 15 * SECOND);
     assert!(matches!(session.wait(20 * SECOND), Some(Outcome::Nothing)));
     assert_eq!(session.sent(), keepalive());
+}
+
+#[test]
+fn keepalives_come_as_often_as_asked_but_at_a_third_of_the_hold_time_at_least() {
+    for (asked, expected) in [(5, 5), (20, 20), (100, 20)] {
+        let agreed = Offer {
+            keepalive_time: Some(asked * SECOND),
+            ..offer(1, 90 * SECOND)
+        };
+        let agreed = agreed.agree(&offer(2, 60 * SECOND).message());
+        let agreement = agreed.expect("an acceptable OPEN");
+        assert_eq!(agreement.hold_time, 60 * SECOND, "asked for {asked} s");
+        assert_eq!(agreement.keepalive_time, expected * SECOND);
+        let now = start();
+        let timers = Timers::start(now, &agreement, &mut Jitter::new(1)).expect("a hold time");
+        let at = timers.keepalive - now;
+        assert!(
+            at <= expected * SECOND && at >= expected * SECOND * 3 / 4,
+            "{at:?}"
+        );
+    }
 }
 
 #[test]

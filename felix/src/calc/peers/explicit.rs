@@ -37,6 +37,7 @@ impl Builder<'_> {
         }
         check_supported(spec)?;
         let password = self.password(spec)?;
+        let gateway = gateway(spec)?;
         for remote in self.remotes(spec)? {
             let at = SocketAddr::new(remote.address, remote.port);
             let Some(mut config) = self.session(&remote, Some(spec)) else {
@@ -51,6 +52,9 @@ impl Builder<'_> {
                 continue;
             }
             config.password.clone_from(&password);
+            if let Some(gateway) = gateway {
+                self.gateways.entry(remote.address).or_insert(gateway);
+            }
             self.taken.insert(at, key.clone());
             let name = session::peer_name(Scope::of(spec).class(), &remote);
             self.peers.insert(name, config);
@@ -132,10 +136,21 @@ pub(super) fn check_supported(spec: &BGPPeerSpec) -> Result<(), Refusal> {
             return Err(refusal(field, Reason::Unsupported));
         }
     }
-    if spec.reachable_by.is_some() {
-        return Err(refusal("spec.reachableBy", Reason::Unsupported));
-    }
     Ok(())
+}
+
+/// By which gateway the peer is reached; `None` when the host knows itself.
+fn gateway(spec: &BGPPeerSpec) -> Result<Option<IpAddr>, Refusal> {
+    let Some(text) = &spec.reachable_by else {
+        return Ok(None);
+    };
+    let peer = PeerAddress::parse(&spec.peer_ip).map(|peer| peer.addr);
+    let of_its_family = |gateway: &IpAddr| peer.is_some_and(|at| at.is_ipv4() == gateway.is_ipv4());
+    let gateway = text.parse().ok().filter(of_its_family).ok_or_else(|| {
+        let why = format!("{text:?}: must be an address of the same family as spec.peerIP");
+        refusal("spec.reachableBy", Reason::Invalid(why.into()))
+    })?;
+    Ok(Some(gateway))
 }
 
 pub(super) fn parse_peer_ip(text: &str) -> Result<PeerAddress, Refusal> {

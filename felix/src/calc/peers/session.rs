@@ -16,6 +16,8 @@ use super::{Builder, Remote, restart_time};
 /// What Calico's speaker offers and waits, so that its peers see no difference.
 const HOLD_TIME: Duration = Duration::from_secs(240);
 const CONNECT_RETRY_TIME: Duration = Duration::from_secs(5);
+/// RFC 4271 §4.4.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);
 
 impl Builder<'_> {
     /// `spec` is that of an explicit peer. `None` for this node itself, and for a family it has no address of.
@@ -61,9 +63,17 @@ impl Builder<'_> {
             prefix_limit: None,
             import: RoutePolicy::accept_all(),
             export: self.export.clone(),
-            options: PeerOptions::default(),
+            options: PeerOptions {
+                keepalive_time: spec.and_then(keepalive_time),
+                ..PeerOptions::default()
+            },
         })
     }
+}
+
+fn keepalive_time(spec: &BGPPeerSpec) -> Option<Duration> {
+    let time = api::duration::parse(spec.keepalive_time.as_deref()?)?;
+    Some(time.max(KEEPALIVE_TIME_MIN))
 }
 
 fn next_hop_mode(spec: &BGPPeerSpec, internal: bool) -> NextHopMode {

@@ -111,6 +111,10 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
         vec![
             bgp_peer("x", json!({"peerIP": "10.0.0.2", "asNumber": 65001})),
             bgp_peer("x", json!({"peerSelector": "name == 'n3'", "node": "n1"})),
+            bgp_peer(
+                "x",
+                json!({"peerIP": "10.9.0.3", "asNumber": 65001, "reachableBy": "10.0.0.7"}),
+            ),
         ],
     ];
     let mut subjects: Vec<(Id, Vec<Fact>)> = objects

@@ -45,7 +45,10 @@ impl Facts<'_> {
         });
         let claims = all!(self, BlockAffinity).map(|claim| claim.spec.cidr);
         let pods = all!(self, WorkloadEndpoint).flat_map(|pod| pod.spec.ip_networks.clone());
+        let peers = all!(self, BGPPeer).filter(|peer| peer.spec.reachable_by.is_some());
+        let peers = peers.filter_map(|peer| peer.spec.peer_ip.parse::<IpAddr>().ok());
         let known: BTreeSet<IpNet> = blocks
+            .chain(peers.map(IpNet::from))
             .chain(claims)
             .chain(pods)
             .chain(self.bgp.keys().copied())
@@ -101,6 +104,10 @@ impl Facts<'_> {
             .and_then(|node| node.spec.ipv4_vxlan_tunnel_addr);
         if vxlan_on && own_tunnel.map(|addr| IpNet::from(IpAddr::V4(addr))) == Some(dst) {
             return None;
+        }
+        if single && self.gateway(dst.addr()).is_some() {
+            let hop = self.by_gateway(dst.addr())?;
+            return Some(format!("{hop}proto 12 metric 1024"));
         }
         let pool = self.pool(dst);
         let tunnelled = pool.is_some_and(|pool| {
@@ -179,12 +186,31 @@ impl Facts<'_> {
         })
     }
 
+    /// The gateway that a BGPPeer names for its address.
+    fn gateway(&self, peer: IpAddr) -> Option<&str> {
+        self.own_net()?;
+        all!(self, BGPPeer)
+            .find(|object| object.spec.peer_ip.parse() == Ok(peer))?
+            .spec
+            .reachable_by
+            .as_deref()
+    }
+
+    /// The gateways of the test are all in the uplink's network.
+    fn by_gateway(&self, peer: IpAddr) -> Option<String> {
+        let gateway = self.gateway(peer)?;
+        let (up, _) = self.host.link?;
+        (up && self.host.addr).then(|| format!("via {gateway} dev eth0 "))
+    }
+
     fn resolve(&self, hop: IpAddr) -> Option<String> {
         let (up, _) = self.host.link?;
         let connected: IpNet = "10.0.0.0/24".parse().unwrap();
         let own: IpAddr = "10.0.0.1".parse().unwrap();
         if !up || (self.host.addr && hop == own) {
             None
+        } else if self.gateway(hop).is_some() {
+            self.by_gateway(hop)
         } else if self.host.addr && connected.contains(&hop) {
             Some(format!("via {hop} dev eth0 "))
         } else {

@@ -185,7 +185,8 @@ fn each_field_of_a_bgppeer_reaches_its_session() {
         &mut world,
         "more",
         json!({"peerIP": "10.0.0.204", "asNumber": 65001, "nextHopMode": "Keep", "sourceAddress": "None",
-            "localASNumber": 65099, "numAllowedLocalASNumbers": 2, "ttlSecurity": 3}),
+            "localASNumber": 65099, "numAllowedLocalASNumbers": 2, "ttlSecurity": 3, "keepaliveTime": "20s",
+            "maxRestartTime": "300s"}),
     );
     world.flush();
     let plain = peer(&world, "Global_10_0_0_201");
@@ -196,6 +197,11 @@ fn each_field_of_a_bgppeer_reaches_its_session() {
         (None, NextHopMode::Auto)
     );
     assert_eq!(plain.hold_time.as_secs(), 240);
+    assert_eq!(
+        plain.options.keepalive_time, None,
+        "a third of the hold time"
+    );
+    assert_eq!(plain.restart_time.map(|time| time.as_secs()), Some(120));
     assert!(plain.multihop && plain.graceful_restart && !plain.passive);
     assert_eq!(
         peer(&world, "Global_10_0_0_202").next_hop,
@@ -212,6 +218,10 @@ fn each_field_of_a_bgppeer_reaches_its_session() {
     );
     assert_eq!(more.local_asn.map(|asn| asn.0), Some(65099));
     assert_eq!((more.allow_own_as, more.ttl_security), (2, Some(3)));
+    let seconds = |time: Option<std::time::Duration>| time.map(|time| time.as_secs());
+    assert_eq!(seconds(more.options.keepalive_time), Some(20));
+    assert_eq!(more.hold_time.as_secs(), 240);
+    assert_eq!(seconds(more.restart_time), Some(300));
 }
 
 #[test]
@@ -259,7 +269,6 @@ fn a_bgppeer_that_asks_for_what_is_not_there_yet_gets_no_session_rather_than_ano
     for (field, value) in [
         ("filters", json!(["only-blocks"])),
         ("localWorkloadSelector", json!("all()")),
-        ("reachableBy", json!("10.0.0.254")),
     ] {
         let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
         let mut spec = json!({"peerIP": "10.0.0.200", "asNumber": 65001});
@@ -270,6 +279,62 @@ fn a_bgppeer_that_asks_for_what_is_not_there_yet_gets_no_session_rather_than_ano
         let problems = world.graph.problems();
         assert_eq!(problems[0].field, format!("spec.{field}"));
     }
+}
+
+#[test]
+fn a_peer_behind_a_gateway_gets_a_host_route_that_carries_its_next_hop() {
+    let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
+    world.kernel(&KernelEvent::RowGone(
+        route("0.0.0.0/0", "10.0.0.254", "eth0").key(),
+    ));
+    let peer_at = |gateway: &str| {
+        let spec = json!({"peerIP": "192.0.2.7", "asNumber": 65001, "reachableBy": gateway});
+        bgp_peer("tor", spec)
+    };
+    let next_hop: IpAddr = "192.0.2.7".parse().unwrap();
+    world.bgp("203.0.113.0/24", &["192.0.2.7"]);
+    world.put(peer_at("10.0.0.253"));
+    world.flush();
+    assert_eq!(world.peer_names(), ["Global_192_0_2_7"]);
+    let by = |gateway: &str| Some(format!("via {gateway} dev eth0 proto 12 metric 1024"));
+    assert_eq!(fib(&world, "192.0.2.7/32"), by("10.0.0.253"));
+    assert_eq!(fib(&world, "203.0.113.0/24"), by("10.0.0.253"));
+    world.graph.handle_next_hop_watch(next_hop, true);
+    world.flush();
+    let found = world.graph.poll_next_hop();
+    assert_eq!(found, Some((next_hop, Reachability::Reachable { cost: 0 })));
+
+    world.put(peer_at("10.0.0.252"));
+    world.flush();
+    assert_eq!(fib(&world, "192.0.2.7/32"), by("10.0.0.252"));
+    assert_eq!(fib(&world, "203.0.113.0/24"), by("10.0.0.252"));
+
+    // A gateway of which nobody knows where it is carries nothing, and says so.
+    world.put(peer_at("198.51.100.1"));
+    world.flush();
+    assert_eq!(fib(&world, "192.0.2.7/32"), None);
+    let texts: Vec<String> = world
+        .graph
+        .problems()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let told = "route 192.0.2.7/32: unreachable: its gateway 198.51.100.1 is not on link";
+    assert!(texts.contains(&told.to_owned()), "{texts:?}");
+    let lost = world.graph.poll_next_hop();
+    assert_eq!(lost, Some((next_hop, Reachability::Unreachable)));
+
+    world.remove(&Key::new(Kind::BGPPeer, "tor"));
+    world.flush();
+    assert_eq!(fib(&world, "192.0.2.7/32"), None);
+    assert_eq!(fib(&world, "203.0.113.0/24"), None);
+    let texts: Vec<String> = world
+        .graph
+        .problems()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(!texts.contains(&told.to_owned()), "{texts:?}");
 }
 
 #[test]
