@@ -88,6 +88,9 @@ pub struct BGPPeerSpec {
     /// Gateway by which the peer is reached; only with `peerIP`, of the same family.
     #[serde(rename = "reachableBy", skip_serializing_if = "Option::is_none")]
     pub reachable_by: Option<String>,
+    /// Names of BGPFilters, in the order in which they are applied.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "names")]
+    pub filters: Vec<String>,
     /// AS presented to this peer.
     #[serde(
         rename = "localASNumber",
@@ -148,6 +151,11 @@ pub(crate) fn as_number_of(value: &Value) -> Option<u32> {
         },
         _ => None,
     }
+}
+
+/// Reads a list of names; `null` is an empty one.
+fn names<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    Option::deserialize(source).map(Option::unwrap_or_default)
 }
 
 /// Reads what [`as_number_of`] reads; `null` is no number.

@@ -15,6 +15,8 @@ pub enum Kind {
     BGPConfiguration,
     /// `BGPPeer`.
     BGPPeer,
+    /// `BGPFilter`.
+    BGPFilter,
     /// `WorkloadEndpoint`, the one kind with a namespace.
     WorkloadEndpoint,
     /// `IPAMConfig`.
@@ -29,11 +31,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::IPPool,
         Self::Node,
         Self::BGPConfiguration,
         Self::BGPPeer,
+        Self::BGPFilter,
         Self::WorkloadEndpoint,
         Self::IPAMConfig,
         Self::IPAMBlock,
@@ -48,6 +51,7 @@ impl Kind {
             Self::Node => "Node",
             Self::BGPConfiguration => "BGPConfiguration",
             Self::BGPPeer => "BGPPeer",
+            Self::BGPFilter => "BGPFilter",
             Self::WorkloadEndpoint => "WorkloadEndpoint",
             Self::IPAMConfig => "IPAMConfig",
             Self::IPAMBlock => "IPAMBlock",
@@ -63,6 +67,7 @@ impl Kind {
             Self::Node => "nodes",
             Self::BGPConfiguration => "bgpconfigurations",
             Self::BGPPeer => "bgppeers",
+            Self::BGPFilter => "bgpfilters",
             Self::WorkloadEndpoint => "workloadendpoints",
             Self::IPAMConfig => "ipamconfigs",
             Self::IPAMBlock => "ipamblocks",

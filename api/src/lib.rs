@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod bgp;
+pub mod bgp_filter;
 pub mod duration;
 pub mod endpoint;
 pub mod ipam;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::bgp::{BGPConfiguration, BGPPeer};
+use crate::bgp_filter::BGPFilter;
 use crate::endpoint::WorkloadEndpoint;
 use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
 use crate::key::{Key, Kind};
@@ -19,6 +20,7 @@ pub enum Object {
     Node(Node),
     BGPConfiguration(BGPConfiguration),
     BGPPeer(BGPPeer),
+    BGPFilter(BGPFilter),
     WorkloadEndpoint(WorkloadEndpoint),
     IPAMConfig(IPAMConfig),
     IPAMBlock(IPAMBlock),
@@ -43,6 +45,7 @@ macro_rules! each {
             Object::Node($bound) => $body,
             Object::BGPConfiguration($bound) => $body,
             Object::BGPPeer($bound) => $body,
+            Object::BGPFilter($bound) => $body,
             Object::WorkloadEndpoint($bound) => $body,
             Object::IPAMConfig($bound) => $body,
             Object::IPAMBlock($bound) => $body,
@@ -80,6 +83,7 @@ impl Object {
             Kind::Node => Self::Node(serde_json::from_slice(json)?),
             Kind::BGPConfiguration => Self::BGPConfiguration(serde_json::from_slice(json)?),
             Kind::BGPPeer => Self::BGPPeer(serde_json::from_slice(json)?),
+            Kind::BGPFilter => Self::BGPFilter(serde_json::from_slice(json)?),
             Kind::WorkloadEndpoint => Self::WorkloadEndpoint(serde_json::from_slice(json)?),
             Kind::IPAMConfig => Self::IPAMConfig(serde_json::from_slice(json)?),
             Kind::IPAMBlock => Self::IPAMBlock(serde_json::from_slice(json)?),
@@ -108,6 +112,7 @@ impl Object {
             Self::Node(_) => Kind::Node,
             Self::BGPConfiguration(_) => Kind::BGPConfiguration,
             Self::BGPPeer(_) => Kind::BGPPeer,
+            Self::BGPFilter(_) => Kind::BGPFilter,
             Self::WorkloadEndpoint(_) => Kind::WorkloadEndpoint,
             Self::IPAMConfig(_) => Kind::IPAMConfig,
             Self::IPAMBlock(_) => Kind::IPAMBlock,

@@ -36,6 +36,7 @@ pub fn prefixes(kind: Kind) -> Vec<String> {
         | Kind::Node
         | Kind::BGPConfiguration
         | Kind::BGPPeer
+        | Kind::BGPFilter
         | Kind::WorkloadEndpoint => vec![format!("{RESOURCES}{}/", kind.plural())],
     }
 }
@@ -58,6 +59,7 @@ pub fn of(object: &Object) -> String {
         | Object::Node(_)
         | Object::BGPConfiguration(_)
         | Object::BGPPeer(_)
+        | Object::BGPFilter(_)
         | Object::WorkloadEndpoint(_) => resource(&object.key()),
     }
 }
@@ -72,6 +74,7 @@ pub fn of_key(key: &Key) -> Option<String> {
         | Kind::Node
         | Kind::BGPConfiguration
         | Kind::BGPPeer
+        | Kind::BGPFilter
         | Kind::WorkloadEndpoint => Some(resource(key)),
     }
 }

@@ -176,8 +176,47 @@ static BGP_PEER: Shape = Shape::Record(&[
     optional("localASNumber", Shape::AsNumber),
     optional("password", Shape::Any),
     optional("reversePeering", Shape::Any),
-    optional("filters", Shape::Any),
+    optional("filters", Shape::List(&Shape::Text)),
     optional("localWorkloadSelector", Shape::Any),
+]);
+
+const COMMUNITY_VALUES: Shape = Shape::Record(&[required("values", Shape::List(&Shape::Text))]);
+const AS_NUMBERS: Shape = Shape::List(&Shape::AsNumber);
+const FILTER_RULES: Shape = Shape::List(&Shape::Record(&[
+    optional("cidr", Shape::Cidr),
+    optional(
+        "prefixLength",
+        Shape::Record(&[optional("min", U8), optional("max", U8)]),
+    ),
+    optional("matchOperator", Shape::Text),
+    optional("source", Shape::Text),
+    optional("interface", Shape::Text),
+    optional("peerType", Shape::Text),
+    optional("communities", COMMUNITY_VALUES),
+    optional("asPathPrefix", AS_NUMBERS),
+    optional("priority", U32),
+    required("action", Shape::Text),
+    optional(
+        "operations",
+        Shape::List(&Shape::Record(&[
+            optional(
+                "addCommunity",
+                Shape::Record(&[required("value", Shape::Text)]),
+            ),
+            optional(
+                "prependASPath",
+                Shape::Record(&[required("prefix", AS_NUMBERS)]),
+            ),
+            optional("setPriority", Shape::Record(&[required("value", U32)])),
+        ])),
+    ),
+]));
+
+static BGP_FILTER: Shape = Shape::Record(&[
+    optional("exportV4", FILTER_RULES),
+    optional("importV4", FILTER_RULES),
+    optional("exportV6", FILTER_RULES),
+    optional("importV6", FILTER_RULES),
 ]);
 
 static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
@@ -252,6 +291,7 @@ fn spec_of(kind: Kind) -> &'static Shape {
         Kind::Node => &NODE,
         Kind::BGPConfiguration => &BGP_CONFIGURATION,
         Kind::BGPPeer => &BGP_PEER,
+        Kind::BGPFilter => &BGP_FILTER,
         Kind::WorkloadEndpoint => &WORKLOAD_ENDPOINT,
         Kind::IPAMConfig => &IPAM_CONFIG,
         Kind::IPAMBlock => &IPAM_BLOCK,

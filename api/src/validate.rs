@@ -3,6 +3,7 @@
 //! Every rule that is broken is named, not only the first: field, value, rule.
 
 mod bgp;
+mod bgp_filter;
 mod ipam;
 mod node;
 mod pool;
@@ -86,6 +87,7 @@ pub fn validate(object: &Object) -> Vec<Fault> {
         Object::WorkloadEndpoint(endpoint) => node::check_endpoint(&endpoint.spec, &mut faults),
         Object::BGPConfiguration(config) => bgp::check_configuration(&config.spec, &mut faults),
         Object::BGPPeer(peer) => bgp::check_peer(&peer.spec, &mut faults),
+        Object::BGPFilter(filter) => bgp_filter::check(&filter.spec, &mut faults),
         Object::IPAMConfig(config) => ipam::check_config(&config.spec, &mut faults),
         Object::IPAMBlock(block) => ipam::check_block(block, &mut faults),
         Object::BlockAffinity(affinity) => ipam::check_affinity(&affinity.spec, &mut faults),
@@ -106,7 +108,7 @@ fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
     let by_hand = matches!(
         kind,
-        Kind::IPPool | Kind::Node | Kind::BGPConfiguration | Kind::BGPPeer
+        Kind::IPPool | Kind::Node | Kind::BGPConfiguration | Kind::BGPPeer | Kind::BGPFilter
     );
     if name.is_empty() {
         faults.push(Fault::absent("metadata.name", "must be given"));

@@ -4,11 +4,12 @@ use anyhow::bail;
 use api::key::Kind;
 
 /// Other names than the kind's own and its plural.
-const ALIASES: [(Kind, &[&str]); 9] = [
+const ALIASES: [(Kind, &[&str]); 10] = [
     (Kind::IPPool, &["ipp", "ipps", "pool", "pools"]),
     (Kind::Node, &["no", "nos"]),
     (Kind::BGPConfiguration, &["bgpconfig", "bgpconfigs"]),
     (Kind::BGPPeer, &["bgpp", "bgpps", "bp", "bps"]),
+    (Kind::BGPFilter, &["bgpf", "bgpfs", "bf", "bfs"]),
     (Kind::WorkloadEndpoint, &["wep", "weps"]),
     (
         Kind::IPAMConfig,
@@ -49,6 +50,7 @@ mod tests {
             ("no", Kind::Node),
             ("bgpPeer", Kind::BGPPeer),
             ("bp", Kind::BGPPeer),
+            ("bf", Kind::BGPFilter),
             ("bgpconfig", Kind::BGPConfiguration),
             ("wep", Kind::WorkloadEndpoint),
             ("ipamConfiguration", Kind::IPAMConfig),

@@ -111,6 +111,16 @@ fn headings(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::Node => (&["NAME"], &["ASN", "IPV4", "IPV6"]),
         Kind::BGPConfiguration => (&["NAME", "LOGSEVERITY", "MESHENABLED", "ASNUMBER"], &[]),
         Kind::BGPPeer => (&["NAME", "PEERIP", "NODE", "ASN"], &[]),
+        Kind::BGPFilter => (
+            &[
+                "NAME",
+                "NUMEXPORTV4",
+                "NUMIMPORTV4",
+                "NUMEXPORTV6",
+                "NUMIMPORTV6",
+            ],
+            &[],
+        ),
         Kind::WorkloadEndpoint => (
             &["WORKLOAD", "NODE", "NETWORKS", "INTERFACE"],
             &["NAME", "PROFILES"],
@@ -170,6 +180,17 @@ fn row(object: &Object, wide: bool, default_asn: u32) -> Vec<String> {
                 spec.as_number
                     .map_or_else(String::new, |asn| asn.to_string()),
             ]
+        }
+        Object::BGPFilter(filter) => {
+            let spec = &filter.spec;
+            let lists = [
+                &spec.export_v4,
+                &spec.import_v4,
+                &spec.export_v6,
+                &spec.import_v6,
+            ];
+            let counts = lists.map(|rules| rules.len().to_string());
+            std::iter::once(name).chain(counts).collect()
         }
         Object::WorkloadEndpoint(endpoint) => {
             let spec = &endpoint.spec;

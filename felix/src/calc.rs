@@ -30,6 +30,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::bgp::BGPConfigurationSpec;
+use api::bgp_filter::{BGPFilter, BGPFilterSpec};
 use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::config::{Config, Password};
@@ -76,6 +77,7 @@ pub struct Graph {
     bgp_routes: BgpRoutes,
     bgp_configs: BTreeMap<String, BGPConfigurationSpec>,
     bgp_peers: BTreeMap<Key, Peer>,
+    bgp_filters: BTreeMap<String, BGPFilterSpec>,
     passwords: BTreeMap<SecretRef, Password>,
     underlay: Underlay,
     // What follows from them.
@@ -107,11 +109,12 @@ impl fmt::Debug for Graph {
 
 impl Graph {
     /// Kinds of object that must be listed completely before anything comes out.
-    pub const KINDS: [Kind; 7] = [
+    pub const KINDS: [Kind; 8] = [
         Kind::IPPool,
         Kind::Node,
         Kind::BGPConfiguration,
         Kind::BGPPeer,
+        Kind::BGPFilter,
         Kind::WorkloadEndpoint,
         Kind::IPAMBlock,
         Kind::BlockAffinity,
@@ -132,6 +135,7 @@ impl Graph {
             bgp_routes: BgpRoutes::default(),
             bgp_configs: BTreeMap::new(),
             bgp_peers: BTreeMap::new(),
+            bgp_filters: BTreeMap::new(),
             passwords: BTreeMap::new(),
             underlay: Underlay::default(),
             started: false,
@@ -167,6 +171,7 @@ impl Graph {
             Kind::Node => self.update_node(key, spec!(Node)),
             Kind::BGPConfiguration => self.update_bgp_config(key, spec!(BGPConfiguration)),
             Kind::BGPPeer => self.update_bgp_peer(key, spec!(BGPPeer)),
+            Kind::BGPFilter => self.update_bgp_filter(key, spec!(BGPFilter)),
             Kind::WorkloadEndpoint => self.update_workload(key, spec!(WorkloadEndpoint)),
             Kind::IPAMBlock => {
                 let touched = self
@@ -410,6 +415,19 @@ impl Graph {
         self.dirty.peers = true;
     }
 
+    fn update_bgp_filter(&mut self, key: &Key, filter: Option<&BGPFilter>) {
+        match filter {
+            Some(filter) => {
+                let spec = filter.spec.clone();
+                self.bgp_filters.insert(key.name.clone(), spec);
+            }
+            None => {
+                self.bgp_filters.remove(&key.name);
+            }
+        }
+        self.dirty.peers = true;
+    }
+
     fn update_workload(&mut self, key: &Key, endpoint: Option<&api::endpoint::WorkloadEndpoint>) {
         let ours = endpoint
             .map(|endpoint| &endpoint.spec)
@@ -557,6 +575,7 @@ impl Graph {
             pools: &self.pools,
             configs: &self.bgp_configs,
             peers: &self.bgp_peers,
+            filters: &self.bgp_filters,
             passwords: &self.passwords,
         });
         if peers.config.is_none() {

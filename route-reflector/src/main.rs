@@ -18,7 +18,7 @@ use api::params::Params;
 use clap::Parser;
 
 /// BGP route reflector. Who it is, what it reflects and to whom stands in Calico's resources: a Node with
-/// routeReflectorClusterID, BGPConfiguration, BGPPeer.
+/// routeReflectorClusterID, BGPConfiguration, BGPPeer, BGPFilter.
 #[derive(Debug, Parser)]
 #[command(name = "tortie-rr", version)]
 struct Arguments {

@@ -33,11 +33,12 @@ use crate::Arguments;
 use crate::resources::Resources;
 
 /// What a reflector needs of the datastore. It never asks for pods and blocks.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind::IPPool,
     Kind::Node,
     Kind::BGPConfiguration,
     Kind::BGPPeer,
+    Kind::BGPFilter,
 ];
 /// Values taken at once from a mailbox that nobody needs.
 const BATCH: usize = 1024;

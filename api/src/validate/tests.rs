@@ -137,6 +137,99 @@ fn each_rule_of_a_peer_names_its_field() {
 }
 
 #[test]
+fn each_rule_of_a_filter_names_its_field() {
+    let none: &[&str] = &[];
+    let import = |rule: serde_json::Value| json!({"importV4": [{"action": "Accept"}, rule]});
+    let with = |field: &str, value: serde_json::Value| {
+        let mut rule = json!({"action": "Accept"});
+        rule[field] = value;
+        import(rule)
+    };
+    let at = |field: &str| format!("spec.importV4[1].{field}");
+    let operations = |list: serde_json::Value| with("operations", list);
+    let inside = |length: serde_json::Value| {
+        import(
+            json!({"action": "Reject", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": length}),
+        )
+    };
+    let eleven: Vec<u32> = (1..=11).collect();
+    let cases = [
+        (json!({}), ""),
+        (
+            json!({"exportV6": [{"action": "Reject", "cidr": "fd00::/8", "matchOperator": "NotIn"}]}),
+            "",
+        ),
+        (inside(json!({"min": 16, "max": 24})), ""),
+        (with("interface", json!("bond*.1")), ""),
+        (with("communities", json!({"values": ["65000:1:2"]})), ""),
+        (
+            operations(
+                json!([{"setPriority": {"value": 512}}, {"addCommunity": {"value": "1:2"}}]),
+            ),
+            "",
+        ),
+        (import(json!({"action": "accept"})), "action"),
+        (with("cidr", json!("10.0.0.0/8")), "matchOperator"),
+        (with("matchOperator", json!("In")), "cidr"),
+        (
+            import(json!({"action": "Accept", "cidr": "fd00::/8", "matchOperator": "In"})),
+            "cidr",
+        ),
+        (
+            import(json!({"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "Inside"})),
+            "matchOperator",
+        ),
+        (with("prefixLength", json!({"min": 8})), "prefixLength"),
+        (inside(json!({"max": 33})), "prefixLength.max"),
+        (
+            import(
+                json!({"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "Equal",
+                "prefixLength": {"min": 8}}),
+            ),
+            "prefixLength",
+        ),
+        (with("source", json!("Local")), "source"),
+        (with("interface", json!("eth0;")), "interface"),
+        (with("peerType", json!("EBGP")), "peerType"),
+        (
+            with("communities", json!({"values": ["1:2", "1:3"]})),
+            "communities.values",
+        ),
+        (
+            with("communities", json!({"values": ["65536:2"]})),
+            "communities.values",
+        ),
+        (with("priority", json!(0)), "priority"),
+        (
+            import(json!({"action": "Reject", "operations": [{"setPriority": {"value": 1}}]})),
+            "operations",
+        ),
+        (operations(json!([{}])), "operations[0]"),
+        (
+            operations(json!([{"prependASPath": {"prefix": eleven}}])),
+            "operations[0].prependASPath.prefix",
+        ),
+        (
+            operations(json!([{"addCommunity": {"value": "x"}}])),
+            "operations[0].addCommunity.value",
+        ),
+        (
+            operations(json!([{"setPriority": {"value": 2_147_483_647_u32}}])),
+            "operations[0].setPriority.value",
+        ),
+    ];
+    for (spec, field) in cases {
+        let field = at(field);
+        let fields = if field.ends_with('.') {
+            none
+        } else {
+            &[field.as_str()][..]
+        };
+        check_all(Kind::BGPFilter, "f", &[(spec, fields)]);
+    }
+}
+
+#[test]
 fn each_rule_of_the_configurations_names_its_field() {
     let none: &[&str] = &[];
     check_all(

@@ -5,6 +5,7 @@
 //! of a mesh peer with the same address.
 
 mod explicit;
+mod filter;
 mod password;
 mod reverse;
 mod session;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use api::bgp::{BGPConfigurationSpec, BGPPeerSpec};
+use api::bgp_filter::BGPFilterSpec;
 use api::key::{Key, Kind};
 use api::params::Backend;
 use bgp::config::{Config, Password, PeerConfig, RoutePolicy};
@@ -49,6 +51,8 @@ pub(super) struct Inputs<'a> {
     /// By name: `default`, `node.<name>`.
     pub(super) configs: &'a BTreeMap<String, BGPConfigurationSpec>,
     pub(super) peers: &'a BTreeMap<Key, Peer>,
+    /// By name.
+    pub(super) filters: &'a BTreeMap<String, BGPFilterSpec>,
     /// The passwords that are known.
     pub(super) passwords: &'a BTreeMap<SecretRef, Password>,
 }

@@ -106,6 +106,11 @@ pub enum Reason {
         /// Where it should stand.
         secret: SecretRef,
     },
+    /// A BGPFilter does not exist or is not valid, and without it the session is not wanted.
+    FilterMissing {
+        /// Its name.
+        name: String,
+    },
     /// An explicit peer has the address of a mesh peer and takes its place.
     ReplacesMeshPeer {
         /// The address.
@@ -140,6 +145,10 @@ impl fmt::Display for Reason {
             Self::PasswordMissing { secret } => write!(
                 f,
                 "no password is known for {secret}, so the session is held down"
+            ),
+            Self::FilterMissing { name } => write!(
+                f,
+                "there is no valid BGPFilter {name:?}, so the session is held down"
             ),
             Self::ReplacesMeshPeer { address } => {
                 write!(f, "takes the place of the mesh session to {address}")

@@ -361,6 +361,7 @@ impl Census {
             Object::IPPool(_)
             | Object::BGPConfiguration(_)
             | Object::BGPPeer(_)
+            | Object::BGPFilter(_)
             | Object::IPAMConfig(_)
             | Object::IPAMBlock(_)
             | Object::BlockAffinity(_)

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use api::bgp::{BGPPeerSpec, PeerAddress};
 use api::key::Key;
 use api::selector::Selector;
+use bgp::config::PeerConfig;
 use bgp::types::Asn;
 
 use super::super::host::Host;
@@ -12,10 +13,7 @@ use super::super::problem::Reason;
 use super::{Builder, DEFAULT_PORT, Refusal, Remote, Scope, problem, refusal, session};
 
 /// Fields without which the session would be another one than the operator asked for.
-const UNSUPPORTED: [(&str, &str); 2] = [
-    ("filters", "spec.filters"),
-    ("localWorkloadSelector", "spec.localWorkloadSelector"),
-];
+const UNSUPPORTED: [(&str, &str); 1] = [("localWorkloadSelector", "spec.localWorkloadSelector")];
 
 impl Builder<'_> {
     pub(super) fn forward(&mut self) {
@@ -36,8 +34,7 @@ impl Builder<'_> {
             return Ok(());
         }
         check_supported(spec)?;
-        let password = self.password(spec)?;
-        let gateway = gateway(spec)?;
+        let mut held = Ok(());
         for remote in self.remotes(spec)? {
             let at = SocketAddr::new(remote.address, remote.port);
             let Some(mut config) = self.session(&remote, Some(spec)) else {
@@ -51,15 +48,34 @@ impl Builder<'_> {
                 self.problems.push(problem(key, "spec.peerIP", reason));
                 continue;
             }
-            config.password.clone_from(&password);
-            if let Some(gateway) = gateway {
-                self.gateways.entry(remote.address).or_insert(gateway);
-            }
             self.taken.insert(at, key.clone());
-            let name = session::peer_name(Scope::of(spec).class(), &remote);
-            self.peers.insert(name, config);
+            match self
+                .complete(spec, &mut config)
+                .and_then(|()| gateway(spec))
+            {
+                Ok(gateway) => {
+                    if let Some(gateway) = gateway {
+                        self.gateways.entry(remote.address).or_insert(gateway);
+                    }
+                    let name = session::peer_name(Scope::of(spec).class(), &remote);
+                    self.peers.insert(name, config);
+                }
+                Err(refusal) => held = Err(refusal),
+            }
         }
-        Ok(())
+        held
+    }
+
+    /// Gives a session what it must not be without. A session that is held down for lack of it still has its address:
+    /// the mesh would go without.
+    pub(super) fn complete(
+        &self,
+        spec: &BGPPeerSpec,
+        config: &mut PeerConfig,
+    ) -> Result<(), Refusal> {
+        config.password = self.password(spec)?;
+        let filters = self.inputs.filters_of(spec)?;
+        self.apply_filters(&filters, config)
     }
 
     /// Whether a node is one of those that have the peer.

@@ -32,7 +32,7 @@ impl Builder<'_> {
             return Ok(());
         }
         check_supported(spec)?;
-        let password = self.password(spec)?;
+        let mut held = Ok(());
         let mirrored = mirrored(spec);
         for remote in self.near_nodes(spec)? {
             let at = SocketAddr::new(remote.address, remote.port);
@@ -42,12 +42,16 @@ impl Builder<'_> {
             let Some(mut config) = self.session(&remote, Some(&mirrored)) else {
                 continue;
             };
-            config.password.clone_from(&password);
             self.taken.insert(at, key.clone());
-            let name = session::peer_name(Scope::Node.class(), &remote);
-            self.peers.insert(name, config);
+            match self.complete(spec, &mut config) {
+                Ok(()) => {
+                    let name = session::peer_name(Scope::Node.class(), &remote);
+                    self.peers.insert(name, config);
+                }
+                Err(refusal) => held = Err(refusal),
+            }
         }
-        Ok(())
+        held
     }
 
     /// Whether this node is what the object calls the peer.

@@ -14,8 +14,8 @@ use super::super::Settings;
 use super::fibs;
 use super::reference::{Facts, Host};
 use super::world::{
-    World, addr, affinity, bgp_config, bgp_peer, bgp_route, block, endpoint, link, node, pool,
-    route,
+    World, addr, affinity, bgp_config, bgp_filter, bgp_peer, bgp_route, block, endpoint, link,
+    node, pool, route,
 };
 use crate::kernel::KernelEvent;
 
@@ -115,6 +115,14 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
                 "x",
                 json!({"peerIP": "10.9.0.3", "asNumber": 65001, "reachableBy": "10.0.0.7"}),
             ),
+            bgp_peer(
+                "x",
+                json!({"peerIP": "10.0.0.2", "asNumber": 65001, "filters": ["f"]}),
+            ),
+        ],
+        vec![
+            bgp_filter("f", json!({"importV4": [{"action": "Reject"}]})),
+            bgp_filter("f", json!({"exportV4": [{"action": "Accept"}]})),
         ],
     ];
     let mut subjects: Vec<(Id, Vec<Fact>)> = objects

@@ -123,6 +123,10 @@ pub(super) fn bgp_peer(name: &str, spec: Value) -> (Key, Object) {
     object(Key::new(Kind::BGPPeer, name), &spec)
 }
 
+pub(super) fn bgp_filter(name: &str, spec: Value) -> (Key, Object) {
+    object(Key::new(Kind::BGPFilter, name), &spec)
+}
+
 /// A node; `tunnel` is the address of its VXLAN device.
 pub(super) fn node(name: &str, address: &str, tunnel: Option<&str>) -> (Key, Object) {
     let spec = json!({

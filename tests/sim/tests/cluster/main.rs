@@ -1,5 +1,6 @@
 //! Scenarios of whole clusters. `SIM_SEED=<n> cargo test -p sim <name>` replays one.
 
+mod filters;
 mod ipam_race;
 mod mesh;
 mod next_hops;

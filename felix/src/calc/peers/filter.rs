@@ -1,0 +1,239 @@
+//! BGPFilters as policy terms.
+//!
+//! The filters of a BGPPeer are taken in its order, the rules of each in theirs; the first rule that matches a route ends
+//! the matter. A route that none matches is judged as without filters. A session that names a filter that does not exist,
+//! or whose rules cannot be followed, is held down: going without would let through what the operator wants kept back.
+
+use api::bgp::BGPPeerSpec;
+use api::bgp_filter::{BGPFilterRule, BGPFilterSpec, CommunityValue, Operation};
+use bgp::config::PeerConfig;
+use bgp::policy::{Edit, Match, PrefixRange, Term, Verdict};
+use bgp::route::RouteSource;
+use bgp::types::Asn;
+use bgp::wire::attr::community::{Community, LargeCommunity};
+use ipnet::IpNet;
+
+use super::super::problem::Reason;
+use super::{Builder, Inputs, Refusal, refusal};
+
+const FIELD: &str = "spec.filters";
+/// LOCAL_PREF is what a priority is short of this.
+const PRIORITY_BASE: u32 = 2_147_483_647;
+
+/// Filters of one peer, with their names.
+pub(super) type Filters<'a> = Vec<(&'a str, &'a BGPFilterSpec)>;
+
+impl Inputs<'_> {
+    /// The filters that a peer names.
+    pub(super) fn filters_of<'a>(&'a self, spec: &'a BGPPeerSpec) -> Result<Filters<'a>, Refusal> {
+        let found = |name: &'a String| match self.filters.get(name) {
+            Some(filter) => Ok((name.as_str(), filter)),
+            None => {
+                let name = name.clone();
+                Err(refusal(FIELD, Reason::FilterMissing { name }))
+            }
+        };
+        spec.filters.iter().map(found).collect()
+    }
+}
+
+impl Builder<'_> {
+    /// Puts a session under filters.
+    pub(super) fn apply_filters(
+        &self,
+        filters: &Filters<'_>,
+        config: &mut PeerConfig,
+    ) -> Result<(), Refusal> {
+        let v4 = config.address.is_ipv4();
+        let session = Session {
+            local: config.local_asn.unwrap_or(self.asn),
+            remote: config.asn,
+        };
+        for (name, spec) in filters {
+            let (import, export) = if v4 {
+                (("importV4", &spec.import_v4), ("exportV4", &spec.export_v4))
+            } else {
+                (("importV6", &spec.import_v6), ("exportV6", &spec.export_v6))
+            };
+            let import = session.terms(name, import.0, Direction::Import, import.1)?;
+            let export = session.terms(name, export.0, Direction::Export, export.1)?;
+            config.import.terms.extend(import);
+            config.export.terms.extend(export);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Import,
+    Export,
+}
+
+/// What rules depend on.
+struct Session {
+    local: Asn,
+    remote: Asn,
+}
+
+impl Session {
+    fn terms(
+        &self,
+        filter: &str,
+        list: &'static str,
+        direction: Direction,
+        rules: &[BGPFilterRule],
+    ) -> Result<Vec<Term>, Refusal> {
+        let mut terms = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let place = format!("{filter}: spec.{list}[{index}]");
+            let term = self.term(direction, rule, &place).map_err(|why| {
+                let why = format!("BGPFilter {place}.{why}");
+                refusal(FIELD, Reason::Invalid(why.into()))
+            })?;
+            terms.extend(term);
+        }
+        Ok(terms)
+    }
+
+    /// `None` when the rule matches no route of this session. The error names the field of the rule.
+    fn term(
+        &self,
+        direction: Direction,
+        rule: &BGPFilterRule,
+        name: &str,
+    ) -> Result<Option<Term>, String> {
+        let internal = self.local == self.remote;
+        match rule.peer_type.as_deref() {
+            Some("eBGP") if internal => return Ok(None),
+            Some("iBGP") if !internal => return Ok(None),
+            _ => {}
+        }
+        if rule.interface.is_some() {
+            return Err("interface: not supported, so no session is made".to_owned());
+        }
+        let mut matches: Vec<Match> = prefix(rule)?.into_iter().collect();
+        if rule.source.is_some() {
+            matches.push(Match::PeerType(vec![RouteSource::Ebgp, RouteSource::Ibgp]));
+        }
+        for text in rule.communities.iter().flat_map(|one| &one.values) {
+            matches.push(match community(text, "communities.values")? {
+                CommunityValue::Standard(high, low) => Match::Community(vec![standard(high, low)]),
+                CommunityValue::Large(global, one, two) => {
+                    Match::LargeCommunity(vec![large(global, one, two)])
+                }
+            });
+        }
+        if let Some(priority) = rule.priority {
+            matches.push(Match::LocalPref(local_pref(priority)));
+        }
+        let path: Vec<Asn> = rule.as_path_prefix.iter().copied().map(Asn).collect();
+        // Rules for eBGP see the path with this session's AS in front; terms see it without.
+        let seen = match path.as_slice() {
+            [first, rest @ ..] if direction == Direction::Export && !internal => {
+                if *first != self.local {
+                    return Ok(None);
+                }
+                rest
+            }
+            path => path,
+        };
+        if !seen.is_empty() {
+            matches.push(Match::AsPathBegins(seen.to_vec()));
+        }
+        let verdict = match rule.action.as_str() {
+            "Accept" => Verdict::Accept,
+            "Reject" => Verdict::Reject,
+            other => return Err(format!("action = {other:?}: must be Accept or Reject")),
+        };
+        let edits: Vec<Vec<Edit>> = rule
+            .operations
+            .iter()
+            .map(edits)
+            .collect::<Result<_, _>>()?;
+        Ok(Some(Term {
+            name: name.into(),
+            matches,
+            edits: edits.concat(),
+            verdict,
+        }))
+    }
+}
+
+fn prefix(rule: &BGPFilterRule) -> Result<Option<Match>, String> {
+    let (Some(cidr), Some(operator)) = (rule.cidr, rule.match_operator.as_deref()) else {
+        return Ok(None);
+    };
+    let cidr = cidr.trunc();
+    let exactly = || Match::Prefix(vec![PrefixRange::exactly(cidr)]);
+    let inside = || Match::Prefix(vec![range(cidr, rule)]);
+    Ok(Some(match operator {
+        "Equal" => exactly(),
+        "NotEqual" => Match::Not(Box::new(exactly())),
+        "In" => inside(),
+        "NotIn" => Match::Not(Box::new(inside())),
+        other => {
+            return Err(format!(
+                "matchOperator = {other:?}: must be Equal, NotEqual, In, NotIn"
+            ));
+        }
+    }))
+}
+
+fn range(cidr: IpNet, rule: &BGPFilterRule) -> PrefixRange {
+    let length = rule.prefix_length.unwrap_or_default();
+    PrefixRange {
+        prefix: cidr,
+        ge: length.min.unwrap_or(0).max(cidr.prefix_len()),
+        le: length.max.unwrap_or(cidr.max_prefix_len()),
+    }
+}
+
+fn edits(operation: &Operation) -> Result<Vec<Edit>, String> {
+    let mut edits = Vec::new();
+    if let Some(add) = &operation.add_community {
+        edits.push(
+            match community(&add.value, "operations.addCommunity.value")? {
+                CommunityValue::Standard(high, low) => {
+                    Edit::AddCommunities(vec![standard(high, low)])
+                }
+                CommunityValue::Large(global, one, two) => {
+                    Edit::AddLargeCommunities(vec![large(global, one, two)])
+                }
+            },
+        );
+    }
+    if let Some(prepend) = &operation.prepend_as_path {
+        // The last one is put in front first.
+        let one = |asn: &u32| Edit::Prepend {
+            asn: Asn(*asn),
+            times: 1,
+        };
+        edits.extend(prepend.prefix.iter().rev().map(one));
+    }
+    if let Some(set) = operation.set_priority {
+        edits.push(Edit::SetLocalPref(local_pref(set.value)));
+    }
+    Ok(edits)
+}
+
+fn community(text: &str, field: &str) -> Result<CommunityValue, String> {
+    CommunityValue::parse(text)
+        .ok_or_else(|| format!("{field} = {text:?}: must be `aa:nn` or `aa:nn:mm`"))
+}
+
+const fn standard(high: u16, low: u16) -> Community {
+    Community((high as u32) << 16 | low as u32)
+}
+
+const fn large(global: u32, local1: u32, local2: u32) -> LargeCommunity {
+    LargeCommunity {
+        global,
+        local1,
+        local2,
+    }
+}
+
+const fn local_pref(priority: u32) -> u32 {
+    PRIORITY_BASE.saturating_sub(priority)
+}
