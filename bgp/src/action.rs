@@ -61,6 +61,8 @@ pub enum Refused {
     UnknownAddress,
     /// The address is in a range, and as many peers as the range may have are there.
     RangeFull,
+    /// The peer is shut down ([`PeerOptions::shutdown`](crate::config::PeerOptions)).
+    Shutdown,
     /// The peer's session stands, and it did not offer graceful restart (RFC 4271 §6.8).
     Established,
 }
@@ -70,6 +72,7 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::UnknownAddress => "no configured peer has this address",
             Self::RangeFull => "the range of dynamic peers is full",
+            Self::Shutdown => "the peer is administratively shut down",
             Self::Established => "the peer's session is established",
         })
     }

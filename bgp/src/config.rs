@@ -105,7 +105,10 @@ pub struct PeerOptions {
     pub notification_restart: bool,
     /// This is no peer but what peers of a range of addresses have in common.
     pub dynamic: Option<DynamicRange>,
-    /// Told to the peer's operator when the peer is removed (RFC 9003), as an Administrative Shutdown.
+    /// The peer stays configured, but there is no session with it: a standing one ends with Cease/Administrative Shutdown and
+    /// its routes go (RFC 4271 §8.1.2, ManualStop; ManualStart when this is taken back).
+    pub shutdown: bool,
+    /// Told to the peer's operator when the peer is shut down or removed (RFC 9003), as an Administrative Shutdown.
     pub shutdown_text: Option<Arc<str>>,
 }
 

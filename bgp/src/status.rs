@@ -22,6 +22,8 @@ pub struct PeerStatus {
     pub asn: Asn,
     /// FSM state.
     pub state: PeerState,
+    /// The configuration wants no session; the state is Idle then.
+    pub admin_shutdown: bool,
     /// When it entered that state.
     pub since: Instant,
     /// Time in Established, if it is.
@@ -40,6 +42,17 @@ pub struct PeerStatus {
     pub graceful_restart: GracefulRestartState,
 }
 
+impl PeerStatus {
+    /// The state for people: `Idle (admin shutdown)` where no session is wanted.
+    pub fn state_text(&self) -> String {
+        if self.admin_shutdown {
+            format!("{} (admin shutdown)", self.state)
+        } else {
+            self.state.to_string()
+        }
+    }
+}
+
 /// Numbers of prefixes of one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrefixCounts {
@@ -54,7 +67,7 @@ pub struct PrefixCounts {
 /// States of RFC 4271 §8.2.2, of the connection that is farthest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerState {
-    /// Waiting after an error before the next attempt.
+    /// Waiting after an error before the next attempt, or shut down.
     Idle,
     /// A connection is being opened.
     Connect,

@@ -10,6 +10,7 @@
 //! | a failed connect, a close before Established | 0.25 s, doubling to ConnectRetryTime, jittered: state Active |
 //! | an error, sent or received | 5 s, doubling to 30 s, forgotten after 300 s: state Idle (RFC 4271 §8.1.1, IdleHoldTime) |
 //! | our own reset | at once |
+//! | our own shutdown | when the configuration takes it back: state Idle |
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -72,6 +73,21 @@ enum Wait {
     Retry(Instant),
     /// IdleHoldTimer: state Idle.
     IdleHold(Instant),
+    /// The configuration to want a session again: state Idle.
+    Shutdown,
+}
+
+impl Wait {
+    /// How a peer without a past begins.
+    const fn first(config: &PeerConfig, now: Instant) -> Self {
+        if config.options.shutdown {
+            Self::Shutdown
+        } else if config.passive {
+            Self::Incoming
+        } else {
+            Self::Retry(now)
+        }
+    }
 }
 
 /// What became of an event.
@@ -111,11 +127,7 @@ pub(crate) struct Context<'a> {
 
 impl Peer {
     pub(crate) fn new(name: PeerName, config: PeerConfig, now: Instant) -> Self {
-        let wait = if config.passive {
-            Wait::Incoming
-        } else {
-            Wait::Retry(now)
-        };
+        let wait = Wait::first(&config, now);
         Self {
             name,
             config,
@@ -141,7 +153,7 @@ impl Peer {
     pub(crate) fn state(&self) -> PeerState {
         let farthest = self.connections.iter().map(Connection::state).max();
         farthest.unwrap_or(match self.wait {
-            Wait::IdleHold(_) => PeerState::Idle,
+            Wait::IdleHold(_) | Wait::Shutdown => PeerState::Idle,
             Wait::None | Wait::Incoming | Wait::Retry(_) => PeerState::Active,
         })
     }
@@ -177,6 +189,9 @@ impl Peer {
         remote: SocketAddr,
         local: SocketAddr,
     ) -> Result<(), Refused> {
+        if self.config.options.shutdown {
+            return Err(Refused::Shutdown);
+        }
         let before = self.state();
         if let Some(agreement) = self.agreement()
             && agreement.restart.is_none()
@@ -263,11 +278,7 @@ impl Peer {
         self.stop(cx, notification);
         self.errors = 0;
         self.failed_attempts = 0;
-        self.wait = if self.config.passive {
-            Wait::Incoming
-        } else {
-            Wait::Retry(cx.now)
-        };
+        self.wait = Wait::first(&self.config, cx.now);
         self.note_state(cx.now, before);
     }
 
@@ -282,21 +293,24 @@ impl Peer {
         self.note_state(cx.now, before);
     }
 
+    /// The peer was shut down (RFC 4271 §8.1.2, event 2), or is not any more (event 1).
+    pub(crate) fn shutdown_changed(&mut self, cx: &mut Context<'_>) {
+        let text = self.config.options.shutdown_text.clone();
+        let text = text.as_deref().unwrap_or_default();
+        self.reset(cx, &Notification::administrative_shutdown(text));
+    }
+
     /// Whether we connect was configured anew.
     pub(crate) fn passive_changed(&mut self, cx: &mut Context<'_>) {
         if self.connections.is_empty() {
-            self.wait = if self.config.passive {
-                Wait::Incoming
-            } else {
-                Wait::Retry(cx.now)
-            };
+            self.wait = Wait::first(&self.config, cx.now);
         }
     }
 
     /// Next deadline of the peer or its connections.
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let wait = match self.wait {
-            Wait::None | Wait::Incoming => None,
+            Wait::None | Wait::Incoming | Wait::Shutdown => None,
             Wait::Retry(at) => Some((at, "connect retry timer")),
             Wait::IdleHold(at) => Some((at, "idle hold timer")),
         };
@@ -514,8 +528,11 @@ impl Peer {
             }
         };
         match wait {
+            Wait::Retry(_) | Wait::IdleHold(_) if self.config.options.shutdown => Wait::Shutdown,
             Wait::Retry(_) | Wait::IdleHold(_) if self.config.passive => Wait::Incoming,
-            Wait::None | Wait::Incoming | Wait::Retry(_) | Wait::IdleHold(_) => wait,
+            Wait::None | Wait::Incoming | Wait::Retry(_) | Wait::IdleHold(_) | Wait::Shutdown => {
+                wait
+            }
         }
     }
 

@@ -46,7 +46,10 @@ impl Speaker {
     }
 
     pub(super) fn add_peer(&mut self, name: &PeerName, peer: &PeerConfig, config: &Config) {
-        let awaiting = self.awaiting_for_new_peer(peer.graceful_restart, config.deferral_time);
+        let awaiting = self.awaiting_for_new_peer(
+            peer.graceful_restart && !peer.options.shutdown,
+            config.deferral_time,
+        );
         let id = self.rib.table.add_source(Source {
             peer: Some(name.clone()),
             kind: kind(peer, config),
@@ -105,6 +108,9 @@ impl Speaker {
         let tries_old_key = old.password != new.password && slot.peer.established().is_none();
         self.by_address.remove(&(old.address, id));
         self.by_address.insert((new.address, id));
+        if old.options.shutdown != new.options.shutdown {
+            self.shutdown_changed(id);
+        }
         if all_reset || on_the_wire(&old) != on_the_wire(new) {
             self.with_peer(id, |peer, cx| {
                 peer.reset(cx, &Notification::configuration_change());
@@ -137,6 +143,18 @@ impl Speaker {
         }
         self.join_groups(id);
         self.check_prefix_limit(id);
+        self.settle(id);
+    }
+
+    /// A peer that is shut down leaves nothing behind, and nobody waits for it.
+    fn shutdown_changed(&mut self, id: SourceId) {
+        self.with_peer(id, Peer::shutdown_changed);
+        self.settle(id);
+        self.forget_retained(id);
+        if self.slots[&id].peer.config.options.shutdown {
+            self.release(id);
+        }
+        self.with_peer(id, Peer::handle_timeout);
         self.settle(id);
     }
 
@@ -215,6 +233,7 @@ fn on_the_wire(peer: &PeerConfig) -> PeerConfig {
     session.export = crate::config::RoutePolicy::accept_all();
     session.options.prefix_warning = None;
     session.options.require_policy = false;
+    session.options.shutdown = false;
     session.options.shutdown_text = None;
     // The key of a connection that stands is changed under it.
     session.password = None;

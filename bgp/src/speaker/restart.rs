@@ -198,7 +198,7 @@ impl Speaker {
     }
 
     /// The paths of a peer take part in the decision from here on.
-    fn release(&mut self, id: SourceId) {
+    pub(super) fn release(&mut self, id: SourceId) {
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.awaiting = None;
         }

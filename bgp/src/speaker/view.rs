@@ -63,6 +63,7 @@ impl Speaker {
             address: peer.config.address,
             asn: peer.config.asn,
             state,
+            admin_shutdown: peer.config.options.shutdown,
             since: peer.since,
             uptime: (state == PeerState::Established).then(|| now - peer.since),
             router_id: peer.router_id,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bgp::config::{Password, PeerConfig};
 use bgp::event::{DownReason, Event, NotificationText};
+use bgp::status::PeerState;
 use bgp::types::AfiSafi;
 use bgp::wire::capability::{Capability, GracefulRestart};
 
@@ -111,6 +112,32 @@ fn a_removed_peer_is_told_the_shutdown_text() {
     let (text, kept) = received(&network, 1);
     assert_eq!((text.code, text.subcode, kept), (6, 2, false));
     assert!(text.text.contains("rack 7 moves, ticket 42"), "{text}");
+}
+
+#[test]
+fn a_peer_that_is_shut_down_stays_idle_without_routes_until_it_is_wanted_again() {
+    for notification_restart in [false, true] {
+        let mut network = pair(3, |peer| {
+            peer.options.notification_restart = notification_restart;
+        });
+        change_peer(&mut network, 0, |peer| {
+            peer.options.shutdown = true;
+            peer.options.shutdown_text = Some("until Monday".into());
+        });
+        let (text, kept) = received(&network, 1);
+        assert!(text.text.contains("until Monday"), "{text}");
+        assert!(!kept, "a shutdown is no restart");
+        network.run(400 * SECOND);
+        let status = network.status(0, 1);
+        assert_eq!(status.state, PeerState::Idle);
+        assert_eq!(status.state_text(), "Idle (admin shutdown)");
+        assert!(!network.has_route(0, block(1)) && !network.has_route(1, block(0)));
+        assert_eq!(network.session_downs(0).len(), 1);
+        change_peer(&mut network, 0, |peer| peer.options.shutdown = false);
+        network.run(40 * SECOND);
+        assert_eq!(network.status(0, 1).state_text(), "Established");
+        assert!(network.has_route(0, block(1)) && network.has_route(1, block(0)));
+    }
 }
 
 #[test]

@@ -225,6 +225,7 @@ impl Turn {
             require_policy: self.bit(5),
             notification_restart: self.notification(),
             dynamic: None,
+            shutdown: false,
             shutdown_text: self.bit(7).then(|| "moved".into()),
         }
     }

@@ -23,7 +23,7 @@ pub fn peer(status: &PeerStatus, now: Instant, wall: SystemTime) -> Peer {
         address: status.address,
         asn: status.asn.0,
         peer_type: peer_type(&status.name.0).to_owned(),
-        state: status.state.to_string(),
+        state: status.state_text(),
         since: timestamp(wall.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)).rfc3339(),
         router_id: status.router_id.map(|id| id.0),
         local_address: status.local_address,
