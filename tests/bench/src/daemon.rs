@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use self::config::{Setting, config};
-use crate::plan::{Family, Plan};
+use crate::plan::{Family, Layout, Phase, Plan};
 use crate::usage::Processes;
 use crate::world::{Peer, World};
 
@@ -45,11 +45,13 @@ pub enum Kind {
     Rustybgp,
     /// OpenBGPD.
     Openbgpd,
+    /// No speaker: bytes are copied. What is left is the kernel and the bench.
+    Floor,
 }
 
 impl Kind {
     /// All of them; ours first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Tortie,
         Self::Bird1,
         Self::Bird,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Gobgp,
         Self::Rustybgp,
         Self::Openbgpd,
+        Self::Floor,
     ];
 
     /// Its program for a family, when it is there: the first of the variable `TORTIE_<KIND>`, the folder of newer versions, and the
@@ -68,14 +71,20 @@ impl Kind {
         let cache = cache.join(".cache/tortie");
         let named = std::env::var_os(format!("TORTIE_{self}").to_uppercase()).map(PathBuf::from);
         let places: &[&str] = match self {
-            Self::Tortie => {
+            Self::Tortie | Self::Floor => {
                 // Beside this program, or one folder up when this is a test's.
                 let own = std::env::current_exe().ok()?;
                 return own
                     .ancestors()
                     .skip(1)
                     .take(2)
-                    .map(|folder| folder.join("bench-speaker"))
+                    .map(|folder| {
+                        folder.join(if self == Self::Floor {
+                            "bench-floor"
+                        } else {
+                            "bench-speaker"
+                        })
+                    })
                     .find(|program| program.is_file());
             }
             Self::Bird1 => {
@@ -102,11 +111,38 @@ impl Kind {
             .find(|program| program.is_file())
     }
 
+    /// Whether it can do a phase.
+    #[must_use]
+    pub const fn can(self, plan: &Plan, phase: Phase) -> bool {
+        match self {
+            Self::Floor => {
+                matches!(plan.layout, Layout::Own | Layout::Internet)
+                    && matches!(
+                        phase,
+                        Phase::Establish
+                            | Phase::Announce
+                            | Phase::Readvertise
+                            | Phase::OneChange
+                            | Phase::Withdraw
+                    )
+            }
+            Self::Tortie
+            | Self::Bird1
+            | Self::Bird
+            | Self::Bird3
+            | Self::Frr
+            | Self::Gobgp
+            | Self::Rustybgp
+            | Self::Openbgpd => true,
+        }
+    }
+
     /// What it calls its version.
     #[must_use]
     pub fn version(self) -> String {
         let flag = match self {
             Self::Tortie => return format!("tortie {}", env!("CARGO_PKG_VERSION")),
+            Self::Floor => return "no speaker: what comes is copied to all others".to_owned(),
             Self::Bird1 | Self::Bird | Self::Bird3 | Self::Gobgp | Self::Rustybgp => "--version",
             Self::Frr => "-v",
             Self::Openbgpd => "-V",
@@ -134,6 +170,7 @@ impl fmt::Display for Kind {
             Self::Gobgp => "gobgp",
             Self::Rustybgp => "rustybgp",
             Self::Openbgpd => "openbgpd",
+            Self::Floor => "floor",
         })
     }
 }
@@ -181,7 +218,7 @@ impl Daemon {
         fs::set_permissions(&conf, fs::Permissions::from_mode(0o600))?;
         arguments(kind, &mut command, &directory);
         let log = File::create(directory.join("log"))?;
-        let stdout = if kind == Kind::Tortie {
+        let stdout = if matches!(kind, Kind::Tortie | Kind::Floor) {
             Stdio::piped()
         } else {
             log.try_clone()?.into()
@@ -254,7 +291,7 @@ impl Drop for Daemon {
 fn arguments(kind: Kind, command: &mut Command, directory: &Path) {
     let conf = directory.join("conf");
     match kind {
-        Kind::Tortie => command.arg(conf),
+        Kind::Tortie | Kind::Floor => command.arg(conf),
         Kind::Bird1 | Kind::Bird | Kind::Bird3 => command
             .args(["-f", "-c"])
             .arg(conf)

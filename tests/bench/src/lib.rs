@@ -7,6 +7,7 @@
 //! ```
 //! The peers speak a BGP of their own, [`wire`], which shares nothing with the speaker they measure. Every route carries a community
 //! that names sender, attribute set and version, so a phase that ended is a correctness test that passed. Nothing here asserts times.
+//! The program `bench-floor` is measured as if it were a daemon: it only copies, so that its times are the kernel's and the bench's.
 //!
 //! Standards: RFC 4271, 2918 (refresh), 4456 (in most scenarios every peer is a reflector's client), 4760, 6793.
 
@@ -14,6 +15,7 @@ pub mod client;
 pub mod daemon;
 pub mod facts;
 pub mod load;
+pub mod place;
 pub mod plan;
 pub mod prefixes;
 pub mod random;

@@ -183,8 +183,10 @@ impl Runs<'_> {
 
     fn one(&mut self, number: usize, plan: &'static Plan, kind: Kind) {
         let limit = self.arguments.limit.map_or(plan.limit, Duration::from_secs);
-        let is_late = |phase: &&Phase| self.late.contains(&(plan.name, kind, **phase));
-        let skip: Vec<Phase> = plan.phases.iter().filter(is_late).copied().collect();
+        let left_out = |phase: &&Phase| {
+            !kind.can(plan, **phase) || self.late.contains(&(plan.name, kind, **phase))
+        };
+        let skip: Vec<Phase> = plan.phases.iter().filter(left_out).copied().collect();
         let outcome = scenario::run(plan, kind, World::PRIVATE, &self.directory, limit, &skip);
         match outcome {
             Ok(outcome) => {

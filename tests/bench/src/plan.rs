@@ -82,8 +82,8 @@ pub enum Phase {
 impl Phase {
     /// Whether it leaves the routes as they are: what comes next can be measured without it.
     #[must_use]
-    pub const fn is_about_sessions(self) -> bool {
-        matches!(self, Self::Establish | Self::Flap)
+    pub const fn leaves_routes(self) -> bool {
+        matches!(self, Self::Establish | Self::Refresh | Self::Flap)
     }
 
     /// Its name in the table.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::Client;
 use crate::daemon::{Daemon, Kind};
 use crate::load::{End, Load, PACE};
+use crate::place::Pinned;
 use crate::plan::{Phase, Plan};
 use crate::routes::Routes;
 use crate::table::{Contents, Table};
@@ -70,6 +71,7 @@ pub fn run(
     let peers = world.peers(plan);
     let routes = Rc::new(Routes::new(plan));
     let daemon = Daemon::start(kind, plan, world, &peers, directory)?;
+    let _pinned = Pinned::to_last();
     let total = routes.total();
     let clients = (0usize..).zip(&peers).map(|(number, peer)| {
         let table = (number >= usize::from(plan.senders)).then(|| Table::new(total));
@@ -118,7 +120,7 @@ impl Run<'_> {
         }
         for phase in self.plan.phases {
             if skip.contains(phase) {
-                if phase.is_about_sessions() {
+                if phase.leaves_routes() {
                     continue;
                 }
                 // What comes after begins with what it leaves.
@@ -130,7 +132,7 @@ impl Run<'_> {
             outcome.phases.push((*phase, ended.measured));
             if let Some(late) = ended.late {
                 outcome.late.push((*phase, late));
-                if !phase.is_about_sessions() {
+                if !phase.leaves_routes() || *phase == Phase::Refresh {
                     break;
                 }
                 // Connecting a few at a time is something else, and what comes next can be measured then.

@@ -32,23 +32,20 @@ const SMALL: Plan = Plan {
 };
 
 fn directory(name: &str) -> PathBuf {
-    // Asked for here so that it is built before this runs.
-    let speaker = env!("CARGO_BIN_EXE_bench-speaker");
-    assert!(std::path::Path::new(speaker).is_file());
+    // Asked for here so that they are built before this runs.
+    for program in [
+        env!("CARGO_BIN_EXE_bench-speaker"),
+        env!("CARGO_BIN_EXE_bench-floor"),
+    ] {
+        assert!(std::path::Path::new(program).is_file());
+    }
     std::env::temp_dir().join(format!("tortie-bench-{name}-{}", std::process::id()))
 }
 
-fn every_phase_ends(plan: &Plan) {
+fn every_phase_ends(plan: &Plan, kind: Kind) {
     let directory = directory(plan.name);
-    let outcome = scenario::run(
-        plan,
-        Kind::Tortie,
-        World::LOOPBACK,
-        &directory,
-        plan.limit,
-        &[],
-    )
-    .unwrap_or_else(|error| panic!("{error:#}"));
+    let outcome = scenario::run(plan, kind, World::LOOPBACK, &directory, plan.limit, &[])
+        .unwrap_or_else(|error| panic!("{error:#}"));
     assert!(std::fs::remove_dir_all(&directory).is_ok());
     assert_eq!(outcome.late, []);
     let phases: Vec<Phase> = outcome.phases.iter().map(|(phase, _)| *phase).collect();
@@ -64,22 +61,23 @@ fn every_phase_ends(plan: &Plan) {
 
 #[test]
 fn every_phase_ends_with_every_receiver_holding_what_it_must() {
-    every_phase_ends(&SMALL);
+    every_phase_ends(&SMALL, Kind::Tortie);
 }
 
 #[test]
 fn routes_of_ipv6_external_peers_and_senders_of_the_same_prefixes_arrive() {
-    every_phase_ends(&Plan {
+    let ours = |plan| every_phase_ends(&plan, Kind::Tortie);
+    ours(Plan {
         name: "smoke-v6",
         family: Family::V6,
         ..SMALL
     });
-    every_phase_ends(&Plan {
+    ours(Plan {
         name: "smoke-external",
         peers: Peers::External,
         ..SMALL
     });
-    every_phase_ends(&Plan {
+    ours(Plan {
         name: "smoke-same",
         layout: Layout::Shared,
         phases: &[
@@ -90,11 +88,29 @@ fn routes_of_ipv6_external_peers_and_senders_of_the_same_prefixes_arrive() {
         ],
         ..SMALL
     });
-    every_phase_ends(&Plan {
+    ours(Plan {
         name: "smoke-internet",
         layout: Layout::Internet,
         ..SMALL
     });
+}
+
+#[test]
+fn the_floor_delivers_what_it_can() {
+    let phases = &[
+        Phase::Establish,
+        Phase::Announce,
+        Phase::Readvertise,
+        Phase::OneChange,
+        Phase::Withdraw,
+    ];
+    let plan = Plan {
+        name: "smoke-floor",
+        phases,
+        ..SMALL
+    };
+    assert!(phases.iter().all(|phase| Kind::Floor.can(&plan, *phase)));
+    every_phase_ends(&plan, Kind::Floor);
 }
 
 #[test]

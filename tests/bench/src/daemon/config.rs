@@ -20,7 +20,7 @@ pub(super) struct Setting<'a> {
 /// The text of the configuration file.
 pub(super) fn config(kind: Kind, setting: Setting<'_>) -> String {
     match kind {
-        Kind::Tortie => tortie(setting),
+        Kind::Tortie | Kind::Floor => tortie(setting),
         Kind::Bird1 => bird1(setting),
         Kind::Bird | Kind::Bird3 => bird(setting),
         Kind::Frr => frr(setting),
