@@ -329,7 +329,8 @@ impl Speaker {
             self.noted.remove(&conn);
             return 0;
         };
-        let Some(connection) = self.connection_mut(conn) else {
+        let slot = self.slots.get_mut(&id);
+        let Some(connection) = slot.and_then(|slot| slot.peer.connection_mut(conn)) else {
             return 0;
         };
         connection.take_control(out);

@@ -305,12 +305,7 @@ impl Driver {
                 self.speaker.handle_connect_failed(now(), conn, &error);
             }
             FromTask::Bytes { conn, bytes } => self.speaker.handle_bytes(now(), conn, &bytes),
-            FromTask::Written { conn } => {
-                if let Some(Connection::Open(open)) = self.connections.get_mut(&conn) {
-                    open.ahead -= 1;
-                }
-                self.send(conn);
-            }
+            FromTask::Written { conn } => self.send(conn, News::Written),
             FromTask::Closed { conn, reason } => {
                 debug!(conn = conn.0, reason, "transport ended");
                 self.connections.remove(&conn);
@@ -399,10 +394,7 @@ impl Driver {
             let mut idle = !self.act();
             while let Some(conn) = self.speaker.poll_writable() {
                 idle = false;
-                if let Some(Connection::Open(open)) = self.connections.get_mut(&conn) {
-                    open.writable = true;
-                }
-                self.send(conn);
+                self.send(conn, News::Writable);
             }
             while let Some(change) = self.speaker.poll_route() {
                 self.say(Output::Route(change)).await?;
@@ -464,35 +456,54 @@ impl Driver {
         }
     }
 
-    /// Gives a connection what the speaker has for it, as far as there is room. The socket is tried first: most of the
-    /// time it takes a chunk whole, and the connection's task need not be woken.
-    fn send(&mut self, conn: ConnId) {
+    /// Gives a connection what the speaker has for it, as far as there is room.
+    fn send(&mut self, conn: ConnId, news: News) {
         let Some(Connection::Open(open)) = self.connections.get_mut(&conn) else {
             return;
         };
+        match news {
+            News::Writable => open.writable = true,
+            News::Written => open.ahead -= 1,
+        }
+        open.send(conn, &mut self.speaker, &mut self.chunk);
+    }
+}
+
+/// What makes a connection worth another try to send.
+#[derive(Clone, Copy, Debug)]
+enum News {
+    /// The speaker has something for it.
+    Writable,
+    /// A chunk given to its task is written.
+    Written,
+}
+
+impl Open {
+    /// The socket is tried first: most of the time it takes a chunk whole, and the connection's task need not be woken.
+    fn send(&mut self, conn: ConnId, speaker: &mut Speaker, chunk: &mut Vec<u8>) {
+        let now = now();
         let mut at_once = CHUNKS_AT_ONCE;
-        while open.writable && open.ahead < CHUNKS_AHEAD {
-            let mut chunk = std::mem::take(&mut self.chunk);
+        while self.writable && self.ahead < CHUNKS_AHEAD {
             chunk.clear();
-            let octets = self
-                .speaker
-                .poll_transmit(now(), conn, CHUNK_OCTETS, &mut chunk);
+            let octets = speaker.poll_transmit(now, conn, CHUNK_OCTETS, chunk);
             // Less than asked for: nothing is left, and `poll_writable` will tell when there is.
-            open.writable = octets >= CHUNK_OCTETS;
+            self.writable = octets >= CHUNK_OCTETS;
+            if octets == 0 {
+                return;
+            }
             let mut written = 0;
-            if open.ahead == 0 && at_once > 0 {
+            if self.ahead == 0 && at_once > 0 {
                 at_once -= 1;
                 // The task meets the same error and reports it.
-                written = connection::write_now(&open.stream, &chunk).unwrap_or(0);
+                written = connection::write_now(&self.stream, chunk).unwrap_or(0);
             }
             if written < octets {
-                open.ahead += 1;
+                self.ahead += 1;
                 // The channel has room for all chunks ahead; it fails when the connection has ended by itself.
-                let _ = open
+                let _ = self
                     .writes
                     .try_send(Write::Chunk(chunk[written..].to_vec()));
             }
-            self.chunk = chunk;
         }
     }
 }
