@@ -79,6 +79,9 @@ pub(crate) struct Group {
     repacked: Vec<PrefixId>,
     /// By prefix id: what was packed last.
     sent: Vec<Option<Sent>>,
+    /// How many of these there are, and how many of each source.
+    sent_count: usize,
+    sent_of: Vec<usize>,
     dirty: Vec<PrefixId>,
     is_dirty: Vec<bool>,
     log: VecDeque<Chunk>,
@@ -176,6 +179,8 @@ impl Group {
             followers: 0,
             repacked: Vec::new(),
             sent: Vec::new(),
+            sent_count: 0,
+            sent_of: Vec::new(),
             dirty: Vec::new(),
             is_dirty: Vec::new(),
             log: VecDeque::new(),
@@ -328,18 +333,10 @@ impl Group {
             .map(|(peer, _)| *peer)
     }
 
-    fn ids_sent(&self) -> impl Iterator<Item = (PrefixId, Sent)> {
-        (0u32..)
-            .map(PrefixId)
-            .zip(&self.sent)
-            .filter_map(|(id, sent)| sent.map(|sent| (id, sent)))
-    }
-
     /// Prefixes that a member was or will be sent.
     pub(crate) fn advertised(&self, peer: SourceId) -> usize {
-        self.ids_sent()
-            .filter(|(_, sent)| sent.source != peer)
-            .count()
+        let own = self.sent_of.get(peer.index()).copied().unwrap_or(0);
+        self.sent_count - own
     }
 
     /// Routes that could not be sent, each named for every member.

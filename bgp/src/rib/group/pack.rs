@@ -195,9 +195,11 @@ impl Group {
         }
         let same = old.is_some_and(|old| self.looks_same(table, id, old, new, exported, packing));
         table.retain(new.attributes);
+        self.count_sent(new.source);
         match old {
             Some(old) => {
                 table.release(old.attributes);
+                self.discount_sent(old.source);
                 if old.source != new.source && self.members.contains_key(&new.source) {
                     packing.withdrawn.push((Audience::Only(new.source), id));
                 }
@@ -206,6 +208,19 @@ impl Group {
         }
         self.sent[id.index()] = Some(new);
         !same
+    }
+
+    fn count_sent(&mut self, source: SourceId) {
+        if self.sent_of.len() <= source.index() {
+            self.sent_of.resize(source.index() + 1, 0);
+        }
+        self.sent_of[source.index()] += 1;
+        self.sent_count += 1;
+    }
+
+    fn discount_sent(&mut self, source: SourceId) {
+        self.sent_of[source.index()] -= 1;
+        self.sent_count -= 1;
     }
 
     /// Another attribute set of the same source that makes no difference to this group.
@@ -263,6 +278,7 @@ impl Group {
         if let Some(old) = self.sent[id.index()].take() {
             packing.withdrawn.push((Audience::Except(old.source), id));
             table.release(old.attributes);
+            self.discount_sent(old.source);
             // The caller's set of changed prefixes names the id, so it is not freed here.
             table.unhold(id);
         }

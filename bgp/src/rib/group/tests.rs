@@ -203,6 +203,8 @@ impl Bench {
         self.drain();
         for (peer, receiver) in &self.receivers {
             assert_eq!(receiver.table, self.expected(*peer), "{peer:?}");
+            let advertised = self.rib.advertised(*peer, FAMILY);
+            assert_eq!(advertised, receiver.table.len(), "{peer:?}");
         }
     }
 }

@@ -123,7 +123,8 @@ impl Table {
     /// (RFC 4724 §4.2). Of consecutive restarts, only the last one's routes stay.
     pub(crate) fn end_session(&mut self, source: SourceId, family: AfiSafi, retained: bool) {
         // A path says of which session it is in one octet, so a dead one may not outlive the next 255 sessions.
-        if self.source(source).session(family) % 64 == 63 {
+        let is_wide = self.source(source).session(family) % 64 == 63;
+        if is_wide && self.is_wanted(Wanted::Clean(source)) {
             self.clean_at_once(source);
         }
         self.source_mut(source).end_session(family, retained);

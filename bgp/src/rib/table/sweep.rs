@@ -60,6 +60,10 @@ impl Table {
         }
     }
 
+    pub(super) fn is_wanted(&self, wanted: Wanted) -> bool {
+        self.sweep.requests.iter().any(|one| one.wanted == wanted)
+    }
+
     /// There is something to sweep for.
     pub(crate) fn is_sweeping(&self) -> bool {
         !self.sweep.requests.is_empty()
