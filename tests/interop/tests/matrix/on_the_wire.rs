@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use bgp::route::Origination;
 use bgp::types::AfiSafi;
+use bgp_io::Command;
 use interop::scripted::{Scripted, Told, kind, message, multiprotocol, open};
 use interop::{Begin, FAR, NEAR, OurSpeaker, config, joined, peer};
 use lab::NetNs;
@@ -195,5 +197,66 @@ fn capabilities_that_nobody_knows_are_passed_over() {
         // A stop says nothing (RFC 4724).
         let mut heard = std::iter::from_fn(|| scripted.hear());
         assert!(heard.all(|(kind, _)| kind != kind::NOTIFICATION));
+    });
+}
+
+#[test]
+fn keepalives_carry_a_session_over_many_hold_times() {
+    let name = "on_the_wire::keepalives_carry_a_session_over_many_hold_times";
+    lab::in_namespaces(name, || {
+        let (near, far) = joined().unwrap();
+        let mut ours = waiting(&near);
+        let mut scripted = Scripted::connect(&far, NEAR);
+        scripted.establish(&good_open(3, &[]));
+        ours.wait_for("the session stands", is_session_up);
+        // RFC 4271 §4.4: one in a third of the hold time. Seven of them outlast two hold times.
+        let mut heard = 0;
+        while heard < 7 {
+            let (kind, body) = scripted.hear().expect("the session stands");
+            assert_ne!(kind, kind::NOTIFICATION, "{body:?}");
+            if kind == kind::KEEPALIVE {
+                heard += 1;
+                scripted.say(&message(kind::KEEPALIVE, &[]));
+            }
+        }
+        ours.stop();
+    });
+}
+
+#[test]
+fn a_refresh_is_framed_for_who_understands_it() {
+    let name = "on_the_wire::a_refresh_is_framed_for_who_understands_it";
+    // AFI, subtype, SAFI (RFC 7313 §3.2).
+    let (ask, begin, end) = ([0, 1, 0, 1], vec![0, 1, 1, 1], vec![0, 1, 2, 1]);
+    lab::in_namespaces(name, || {
+        let (near, far) = joined().unwrap();
+        for (capabilities, framed) in [(&[2, 0, 70, 0][..], true), (&[2, 0], false)] {
+            let ours = waiting(&near);
+            let own = Origination {
+                prefix: "192.168.7.0/26".parse().unwrap(),
+                next_hop: None,
+            };
+            ours.tell(Command::Originate(own.prefix, Some(own)));
+            let mut scripted = Scripted::connect(&far, NEAR);
+            scripted.establish(&good_open(240, capabilities));
+            let first = scripted.hear().expect("the session stands");
+            assert_eq!(first.0, kind::UPDATE);
+            assert!(first.1.ends_with(&[26, 192, 168, 7, 0]), "{first:?}");
+            // End-of-RIB (RFC 4724 §2), which is said to every peer.
+            assert_eq!(scripted.hear(), Some((kind::UPDATE, vec![0; 4])));
+            scripted.say(&message(kind::ROUTE_REFRESH, &ask));
+            let expected: Vec<(u8, Vec<u8>)> = match framed {
+                true => vec![
+                    (kind::ROUTE_REFRESH, begin.clone()),
+                    first.clone(),
+                    (kind::ROUTE_REFRESH, end.clone()),
+                ],
+                false => vec![first.clone()],
+            };
+            for wanted in expected {
+                assert_eq!(scripted.hear(), Some(wanted), "framed: {framed}");
+            }
+            ours.stop();
+        }
     });
 }

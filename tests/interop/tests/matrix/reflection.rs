@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use bgp::config::Config;
-use bgp_io::Command;
-use interop::plan::{Announced, Plan};
+use bgp_io::{Command, Output};
+use interop::plan::{Announced, Neighbour, Plan};
 use interop::{Begin, FAR, NEAR, OurSpeaker, config, peer};
+use ipnet::Ipv4Net;
 
 use crate::place::{
     BLOCK, NEAR_THIRD, OURS, OUTSIDE, OWN_PREFERENCE, Place, THIRD, learned, prefix,
@@ -48,5 +49,41 @@ fn what_we_reflect_has_originator_and_cluster_in_its_table(place: &Place) {
     ours.tell(Command::Config(Box::new(reflector(false, false))));
     daemon.wait_gone(BLOCK);
     third.stop();
+    ours.stop();
+}
+
+daemons_test!(
+    what_it_reflects_reaches_its_clients_of_ours,
+    [bird2, bird1, frr, gobgp]
+);
+fn what_it_reflects_reaches_its_clients_of_ours(place: &Place) {
+    let second = Ipv4Addr::new(10, 0, 0, 3);
+    let subnet = Ipv4Net::new(second, 24).unwrap();
+    place
+        .near
+        .netlink()
+        .unwrap()
+        .add_address("eth0", subnet)
+        .unwrap();
+    let mut plan = Plan::new(OURS, FAR, NEAR, OURS).with(|neighbour| neighbour.client = true);
+    plan.neighbours.push(Neighbour {
+        address: IpAddr::V4(second),
+        ..plan.neighbours[0].clone()
+    });
+    let daemon = place.start(&plan);
+    let mut ours = place.ours(config(OURS, NEAR, [peer(FAR, OURS, NEAR)]), &[]);
+    let other = config(OURS, second, [peer(FAR, OURS, second)]);
+    let other = place.ours(other, &[BLOCK]);
+    // Its originator is the other client, and the cluster is the daemon's: neither is a loop for us.
+    assert_eq!(learned(&mut ours, BLOCK), [IpAddr::V4(second)]);
+    daemon.wait_seen(BLOCK, |_| true);
+    other.tell(Command::Originate(prefix(BLOCK), None));
+    ours.wait_for("it goes", |output| match output {
+        Output::Route(change) if change.prefix == prefix(BLOCK) => {
+            change.best.is_none().then_some(())
+        }
+        _ => None,
+    });
+    other.stop();
     ours.stop();
 }

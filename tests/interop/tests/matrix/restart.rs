@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bgp::config::Config;
 use bgp::event::Event;
-use bgp_io::Output;
+use bgp_io::{Command, Output};
 use interop::plan::{Graceful, Plan};
 use interop::{Begin, Daemon, FAR, Kind, NEAR, OurSpeaker, eventually};
 use ipnet::Ipv4Net;
@@ -182,5 +182,34 @@ fn routes_outlive_a_notification_of_its(place: &Place) {
     assert!(kept);
     ours.wait_for("the session is back", is_session_up);
     daemon.wait_seen(BLOCK, |_| true);
+    ours.stop();
+}
+
+daemons_test!(
+    it_keeps_our_routes_over_a_notification_of_ours,
+    [frr, gobgp]
+);
+fn it_keeps_our_routes_over_a_notification_of_ours(place: &Place) {
+    let daemon = place.start(&graceful(Graceful::OverNotifications));
+    let waiting = |hold_time: u64, port: u16| {
+        let mut configured = with_external(|peer| {
+            peer.options.notification_restart = true;
+            peer.hold_time = Duration::from_secs(hold_time);
+            peer.passive = port != 179;
+        });
+        configured.listen_port = port;
+        configured
+    };
+    let mut ours = place.ours(waiting(240, 179), &[BLOCK]);
+    ours.wait_for("the session stands", is_session_up);
+    let fresh = daemon.wait_seen(BLOCK, |_| true);
+    // Another hold time ends the session with 6/6; as long as we listen elsewhere, it cannot come back.
+    ours.tell(Command::Config(Box::new(waiting(180, 1790))));
+    let text = sent(down(&mut ours).0);
+    assert_eq!((text.code, text.subcode), (6, 6), "{text}");
+    daemon.wait_seen(BLOCK, |seen| seen.stale);
+    ours.tell(Command::Config(Box::new(waiting(180, 179))));
+    ours.wait_for("the session is back", is_session_up);
+    daemon.wait_seen(BLOCK, |seen| *seen == fresh);
     ours.stop();
 }
