@@ -1,11 +1,14 @@
 //! A new configuration has the smallest effect that makes it true.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use bgp::action::Refused;
 use bgp::config::{PolicyRule, RoutePolicy};
 use bgp::event::{DownReason, Event};
+use bgp::types::ConnId;
 
-use crate::network::{Network, block, peer_config, peer_name, prefix};
+use crate::network::{Network, address, block, peer_config, peer_name, prefix};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -165,4 +168,46 @@ fn one_prefix_too_many_ends_the_session_with_its_numbers() {
     };
     assert_eq!((sent.code, sent.subcode), (6, 1));
     assert!(network.nodes[0].fib.len() == 1, "its routes are gone");
+}
+
+#[test]
+fn connections_are_taken_from_a_peers_present_address_only() {
+    let mut network = Network::mesh(12, 1);
+    let mut number = 0;
+    let mut taken = |network: &mut Network, from: usize| {
+        number += 1;
+        let (now, conn) = (network.now, ConnId::incoming(1000 + number));
+        let remote = SocketAddr::new(address(from), 40_000);
+        let local = SocketAddr::new(address(0), 179);
+        network.speaker(0).handle_accepted(now, conn, remote, local)
+    };
+    for (one, two) in [
+        (Some(1), Some(2)),
+        (Some(2), Some(3)),
+        (Some(3), Some(2)),
+        (None, Some(2)),
+    ] {
+        network.reconfigure(0, |config| {
+            config.peers.clear();
+            for (name, at) in [(1, one), (2, two)] {
+                if let Some(at) = at {
+                    let mut peer = peer_config(at, 64512);
+                    peer.passive = true;
+                    config.peers.insert(peer_name(name), peer);
+                }
+            }
+        });
+        for from in 1..4 {
+            let expected = if [one, two].contains(&Some(from)) {
+                Ok(())
+            } else {
+                Err(Refused::UnknownAddress)
+            };
+            assert_eq!(
+                taken(&mut network, from),
+                expected,
+                "{one:?} {two:?} {from}"
+            );
+        }
+    }
 }
