@@ -109,3 +109,40 @@ fn set<T>(socket: &impl AsFd, level: c_int, name: c_int, value: &T) -> io::Resul
         Err(io::Error::last_os_error())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::socket;
+
+    #[tokio::test]
+    async fn keys_of_addresses_and_ranges_of_both_families_are_set_and_removed() {
+        let key = Password("secret".into());
+        for (own, peers) in [
+            ("127.0.0.1", "192.0.2.1/32"),
+            ("127.0.0.1", "192.0.2.0/24"),
+            ("::1", "2001:db8::1/128"),
+            ("::1", "2001:db8::/64"),
+        ] {
+            let address = SocketAddr::new(own.parse().unwrap(), 0);
+            let listener = socket::listen(address).unwrap();
+            let peers: IpNet = peers.parse().unwrap();
+            match set_md5(&listener, peers, Some(&key)) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+                    println!(
+                        "skipped: md5: this kernel has no TCP MD5 signatures (CONFIG_TCP_MD5SIG)"
+                    );
+                    assert!(std::env::var_os("CI").is_none(), "nothing is skipped in CI");
+                    return;
+                }
+                result => result.unwrap(),
+            }
+            // The second time there is none.
+            for _ in 0..2 {
+                set_md5(&listener, peers, None).unwrap();
+            }
+        }
+    }
+}
