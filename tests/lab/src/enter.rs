@@ -24,7 +24,7 @@ const MARK: &str = "lab: inside";
 
 /// Directories of the machine that get a private copy of symbolic links, and the entries that the lab makes itself in them.
 const SHADOWED: [(&str, &[&str]); 3] = [
-    ("/run", &["calico", "netns", "tortie-lab"]),
+    ("/run", &["bird", "calico", "netns", "tortie-lab"]),
     ("/var/lib", &["calico"]),
     ("/etc", &["cni"]),
 ];
@@ -144,6 +144,7 @@ pub fn prepare() -> io::Result<Inside> {
     for directory in [
         BASE,
         "/run/netns",
+        "/run/bird",
         "/run/calico",
         "/var/run/calico",
         "/var/lib/calico",

@@ -28,7 +28,7 @@ pub struct Kept {
     pub nodes: Vec<KeptNode>,
 }
 
-/// A node of a kept lab: descriptors of process 1 that hold its namespaces. Paths would not do: the kernel refuses to bind a mount
+/// A node, a reflector or a router of a kept lab: descriptors of process 1 that hold its namespaces. Paths would not do: the kernel refuses to bind a mount
 /// namespace below one that it numbers higher, and its numbers follow no order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptNode {
@@ -45,10 +45,12 @@ pub struct KeptNode {
 }
 
 impl KeptNode {
-    /// The nodes of a lab that this process, as process 1, goes on holding.
+    /// The nodes and other machines of a lab that this process, as process 1, goes on holding.
     #[must_use]
     pub fn all(lab: &Lab) -> Vec<Self> {
-        let sites = lab.topology.sites.iter();
+        let reflectors = lab.reflectors.iter().map(|reflector| &reflector.site);
+        let tors = lab.tors.iter().map(|tor| &tor.site);
+        let sites = lab.topology.sites.iter().chain(reflectors).chain(tors);
         sites
             .filter_map(|site| {
                 let mount = site.namespace.mount_fd()?.as_raw_fd();
@@ -185,9 +187,10 @@ impl Kept {
             let mut command = Command::new(program);
             command.args(rest);
             command.envs(node.environment.iter().cloned());
-            // Behind all others, so that nothing the user has is hidden.
+            // Behind all others, so that nothing the user has is hidden. Debian keeps `birdc` where only root looks.
             let path = std::env::var_os("PATH").unwrap_or_default();
-            let folders = std::env::split_paths(&path).chain([node.programs.clone()]);
+            let more = [node.programs.clone(), PathBuf::from("/usr/sbin")];
+            let folders = std::env::split_paths(&path).chain(more);
             command.env(
                 "PATH",
                 std::env::join_paths(folders).map_err(io::Error::other)?,

@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::proof::claim::describe;
-use crate::report::Report;
+use crate::report::{PacketCounts, Report};
 use crate::run;
 use crate::{sys, wait};
 
@@ -145,18 +145,28 @@ fn summary(report: &Report, output: &Output) -> String {
         |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} ms"));
     let left = match (output.keep, report.left_behind.len()) {
         (true, _) => {
-            "kept: `cargo lab exec NODE -- CMD` runs a command on a node, `cargo lab down` ends it"
+            "kept: `cargo lab exec NODE CMD` runs a command on a machine, `cargo lab down` ends it"
                 .to_owned()
         }
         (false, 0) => "nothing left behind".to_owned(),
         (false, count) => format!("{count} things left behind"),
     };
-    let killed = report.reflector_killed.map_or_else(String::new, |packets| {
-        format!(
-            "a reflector killed and started again: {} of {} packets lost\n",
-            packets.lost, packets.sent
-        )
-    });
+    let told = |what: &str, packets: Option<PacketCounts>| {
+        packets.map_or_else(String::new, |packets| {
+            format!(
+                "{what}: {} of {} packets lost\n",
+                packets.lost, packets.sent
+            )
+        })
+    };
+    let killed = [
+        told(
+            "a reflector killed and started again",
+            report.reflector_killed,
+        ),
+        told("a top-of-rack router killed and cut off", report.tor_killed),
+    ]
+    .concat();
     format!(
         "\nmode {}: {} of {} session ends established, {} of {} pings answered, source addresses {}\n\
          CNI ADD with a new block to the farthest FIB: p50 {}, p99 {} (n = {}); converged after {}\n{killed}{}",

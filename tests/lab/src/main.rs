@@ -30,13 +30,14 @@ struct Arguments {
     /// nothing may be lost.
     #[arg(long = "rr", value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
     reflectors: u8,
-    /// Top-of-rack routers: BIRD 2, by eBGP with every node. Each announces a default route; nodes must use all of them.
+    /// Top-of-rack routers: BIRD 2, by eBGP with every node, and no mesh. Each announces a default route; nodes must use
+    /// all of them. Of several one is killed and cut off at the end, and nothing may be lost.
     #[arg(long = "tor", value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
     tors: u8,
     /// Print one JSON object instead of tables.
     #[arg(long)]
     json: bool,
-    /// Leave the cluster up, for `cargo lab exec NODE -- CMD` and `cargo lab down`.
+    /// Leave the cluster up, for `cargo lab exec NODE CMD` and `cargo lab down`.
     #[arg(long)]
     keep: bool,
     /// Copy the programs' logs to this directory at the end.
@@ -58,12 +59,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum KeptCommand {
-    /// Run a command on a node of a kept lab, in its network and mount namespaces.
+    /// Run a command on a machine of a kept lab, in its network and mount namespaces.
     Exec {
-        /// The node's name.
+        /// The node's name, or `rr1` or `tor1`.
         node: String,
         /// The command.
-        #[arg(last = true, required = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
     /// End a kept lab.

@@ -200,6 +200,24 @@ impl Netlink {
         })
     }
 
+    /// As [`Netlink::add_route`], with a metric.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn add_route_of_metric(
+        &mut self,
+        destination: Ipv4Net,
+        gateway: Ipv4Addr,
+        metric: u32,
+    ) -> Result<(), NetlinkError> {
+        let request = Request::route(message::RTM_NEWROUTE, destination)
+            .ipv4(message::RTA_GATEWAY, gateway)
+            .u32(message::RTA_PRIORITY, metric);
+        self.change(request, NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("add route {destination} via {gateway} metric {metric}")
+        })
+    }
+
     /// Removes the main table's route to `destination`, whoever made it.
     ///
     /// # Errors

@@ -36,6 +36,9 @@ pub struct Report {
     /// Numbered packets between pods while a reflector was killed; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reflector_killed: Option<PacketCounts>,
+    /// Numbered packets between pods while a top-of-rack router was killed and cut off; absent without two of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tor_killed: Option<PacketCounts>,
     /// What was still there after the lab's end.
     pub left_behind: Vec<String>,
     /// Everything that did not hold, in words.

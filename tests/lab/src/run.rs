@@ -79,7 +79,7 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
     let Ok(proof) = progress.stage("pings and TCP exchanges", || {
         Ok::<_, Infallible>(lab.prove())
     });
-    if proof.faults.is_empty() && pods > 0 && nodes > 1 {
+    if proof.faults.is_empty() && pods > 0 && nodes > 1 && !lab.goes_by_tors() {
         let proved = lab.pods.len();
         progress.stage("more pods, until enough blocks were claimed", || {
             claims.fill(&mut lab)?;
@@ -100,8 +100,18 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
             outlived::reflector(&mut lab)
         })?);
     }
+    let mut without_tor = None;
+    if proof.faults.is_empty() && lab.tors.len() > 1 && pods > 0 && nodes > 1 {
+        without_tor = Some(progress.stage("a top-of-rack router lost and back", || {
+            outlived::tor(&mut lab)
+        })?);
+    }
     let mut report = Report::new(&lab, &proof);
     report.faults.extend(outside);
+    if let Some(outlived) = without_tor {
+        report.tor_killed = Some(outlived.packets);
+        report.faults.extend(outlived.faults);
+    }
     if let Some(outlived) = outlived {
         report.reflector_killed = Some(outlived.packets);
         report.faults.extend(outlived.faults);

@@ -20,14 +20,17 @@ use crate::netns::NetNs;
 /// Most nodes that the address plan holds.
 pub(crate) const NODES_MAX: usize = 200;
 /// Directories that each node has for itself, at the paths that the product uses.
-const NODE_DIRECTORIES: [&str; 5] = [
+const NODE_DIRECTORIES: [&str; 6] = [
     "/var/lib/calico",
     "/var/run/calico",
     "/etc/cni/net.d",
     "/run/netns",
     "/var/run/netns",
+    "/run/bird",
 ];
 const BRIDGE: &str = "br0";
+/// Metric of a machine's own default route: a last resort, behind one learned by BGP.
+const DEFAULT_METRIC: u32 = 4096;
 /// How long a link may take to come up, by far.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -113,6 +116,27 @@ impl Topology {
         attach(name, host, &self.racks[usize::from(rack) - 1])
     }
 
+    /// Gives a machine an interface on one more rack's switch. Returns its address there.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    ///
+    /// # Panics
+    /// When there is no such rack.
+    pub fn attach_again(
+        &self,
+        site: &Site,
+        ifname: &str,
+        host: u8,
+        rack: u8,
+    ) -> io::Result<Ipv4Addr> {
+        let rack = &self.racks[usize::from(rack) - 1];
+        let address = Ipv4Addr::new(10, 10, rack.number, host);
+        plug(&site.name, ifname, &site.namespace, address, rack).map_err(NetlinkError::into_io)?;
+        site.namespace.wait_link_up(ifname, LINK_PATIENCE)?;
+        Ok(address)
+    }
+
     /// Permanent ARP entries between all that share a subnet: the kernel's neighbour table is one for the whole machine
     /// (gc_thresh3, 1024 by default) and full meshes would fill it; permanent entries do not count.
     fn install_neighbours(&self) -> Result<(), NetlinkError> {
@@ -169,14 +193,10 @@ fn attach(name: &str, host: u8, rack: &Rack) -> io::Result<Site> {
     let address = Ipv4Addr::new(10, 10, rack.number, host);
     let namespace = NetNs::new(name)?;
     let build = || -> Result<(), NetlinkError> {
-        let mut netlink = open(&rack.switch)?;
-        netlink.add_veth(name, "eth0", namespace.fd().as_raw_fd(), mac(address))?;
-        netlink.set_master(name, BRIDGE)?;
+        plug(name, "eth0", &namespace, address, rack)?;
         let mut netlink = open(&namespace)?;
-        netlink.add_address("eth0", subnet(address))?;
-        netlink.set_up("eth0")?;
         // Proxy ARP for the pods' gateway 169.254.1.1 answers only where a route to it exists.
-        netlink.add_route(Ipv4Net::default(), rack.gateway())
+        netlink.add_route_of_metric(Ipv4Net::default(), rack.gateway(), DEFAULT_METRIC)
     };
     build().map_err(NetlinkError::into_io)?;
     let namespace = namespace.with_mounts(mount_node_directories)?;
@@ -187,6 +207,22 @@ fn attach(name: &str, host: u8, rack: &Rack) -> io::Result<Site> {
         address,
         namespace,
     })
+}
+
+/// A cable from a machine to a rack's switch, with an address at the machine's end.
+fn plug(
+    name: &str,
+    ifname: &str,
+    namespace: &NetNs,
+    address: Ipv4Addr,
+    rack: &Rack,
+) -> Result<(), NetlinkError> {
+    let mut netlink = open(&rack.switch)?;
+    netlink.add_veth(name, ifname, namespace.fd().as_raw_fd(), mac(address))?;
+    netlink.set_master(name, BRIDGE)?;
+    let mut netlink = open(namespace)?;
+    netlink.add_address(ifname, subnet(address))?;
+    netlink.set_up(ifname)
 }
 
 fn mount_node_directories() -> io::Result<()> {

@@ -31,6 +31,7 @@ const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 pub(crate) const RTA_GATEWAY: u16 = 5;
+pub(crate) const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 pub(crate) const NDA_DST: u16 = 1;
@@ -368,6 +369,8 @@ pub struct Route {
     pub protocol: u8,
     /// Routing table.
     pub table: u32,
+    /// Priority: of several routes to one destination the lowest counts.
+    pub metric: u32,
 }
 
 impl Route {
@@ -378,7 +381,7 @@ impl Route {
         }
         let mut address = Ipv4Addr::UNSPECIFIED;
         let (mut gateway, mut oif, mut table) = (None, None, u32::from(table));
-        let mut gateways = Vec::new();
+        let (mut gateways, mut metric) = (Vec::new(), 0);
         for (attribute, value) in attributes(payload, 12) {
             match attribute {
                 RTA_DST => address = ipv4_of(value)?,
@@ -386,6 +389,7 @@ impl Route {
                 RTA_MULTIPATH => gateways = multipath(value)?,
                 RTA_OIF => oif = u32_at(value, 0),
                 RTA_TABLE => table = u32_at(value, 0)?,
+                RTA_PRIORITY => metric = u32_at(value, 0)?,
                 _ => {}
             }
         }
@@ -404,6 +408,7 @@ impl Route {
             scope_link: scope == SCOPE_LINK,
             protocol,
             table,
+            metric,
         })
     }
 }

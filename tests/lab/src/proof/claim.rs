@@ -19,7 +19,8 @@ const LISTEN_SLICE: Duration = Duration::from_millis(20);
 
 impl Lab {
     /// Adds a pod and, when that claimed a new block, measures the time from the start of the plugin to the notification of the
-    /// block's route on the farthest node. `None` when the pod's address came from a block in use, or there is one node only.
+    /// block's route on the farthest node. `None` when the pod's address came from a block in use, or there is one node only,
+    /// or other nodes get no routes to blocks.
     ///
     /// # Errors
     /// In words: the plugin's error, or no notification in time.
@@ -38,6 +39,9 @@ impl Lab {
             .map_err(|error| describe(&error))?
             .clone();
         let block = self.options.block_of(pod.address);
+        if self.goes_by_tors() {
+            return Ok(None);
+        }
         let (Some(far), Some(listener)) = (far, listener) else {
             return Ok(None);
         };

@@ -83,9 +83,10 @@ pub(crate) fn read(lab: &Lab) -> Vec<FibRow> {
             Ok(tables) => {
                 rows.extend(local_rows(lab, site, &tables));
                 rows.extend(tor_rows(lab, site, &tables));
+                // The default routes carry what goes to other nodes.
+                let by_name = blocks.iter().filter(|_| !lab.goes_by_tors());
                 rows.extend(
-                    blocks
-                        .iter()
+                    by_name
                         .filter(|(_, owner)| owner.name != site.name)
                         .map(|(block, owner)| remote_row(lab, site, &tables, *block, owner)),
                 );
@@ -173,16 +174,22 @@ fn tor_rows(lab: &Lab, site: &Site, tables: &Tables) -> Vec<FibRow> {
     if lab.tors.is_empty() {
         return Vec::new();
     }
-    let mut expected: Vec<Ipv4Addr> = lab.tors.iter().map(|tor| tor.site.address).collect();
+    let living = lab.tors.iter().filter(|tor| tor.is_alive());
+    let mut expected: Vec<Ipv4Addr> = living.map(|tor| tor.address_in(site.rack)).collect();
     expected.sort_unstable();
     let one = |destination: Ipv4Net| {
-        let routes: Vec<_> = tables
+        // Of several the kernel takes the one of the lowest metric.
+        let to = tables
             .routes
             .iter()
-            .filter(|route| route.destination == destination && route.protocol == PROTO_BIRD)
-            .collect();
+            .filter(|route| route.destination == destination);
+        let routes: Vec<_> = to.min_by_key(|route| route.metric).into_iter().collect();
         let fault = match routes.as_slice() {
             [] => Some("has no route".to_owned()),
+            [route] if route.protocol != PROTO_BIRD => Some(format!(
+                "is made by protocol {}, expected {PROTO_BIRD}",
+                route.protocol
+            )),
             [route] => {
                 let mut found: Vec<Ipv4Addr> = route.gateway.into_iter().collect();
                 found.extend(&route.gateways);

@@ -36,7 +36,8 @@ impl SessionEnd {
     }
 }
 
-/// Both ends of every session (of those with top-of-rack routers the node's): of the full mesh, or of each node with each living reflector and of those with each other.
+/// Both ends of every session: of the full mesh, or of each node with each living reflector and of those with each other; of those with
+/// living top-of-rack routers the node's end.
 pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
     let living = lab
         .reflectors
@@ -45,16 +46,14 @@ pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
     let reflectors: Vec<&Site> = living.map(|reflector| &reflector.site).collect();
     let nodes: Vec<&Site> = lab.topology.sites.iter().collect();
     let everybody = [nodes.as_slice(), reflectors.as_slice()].concat();
-    let tors: Vec<&Site> = lab.tors.iter().map(|tor| &tor.site).collect();
     let mut ends = Vec::new();
     for site in &nodes {
-        let peers = if lab.options.reflectors == 0 {
-            &nodes
-        } else {
-            &reflectors
-        };
-        ends_of(site, peers, &mut ends);
-        ends_of(site, &tors, &mut ends);
+        if lab.options.reflectors > 0 {
+            ends_of(site, &reflectors, &mut ends);
+        } else if lab.options.tors == 0 {
+            ends_of(site, &nodes, &mut ends);
+        }
+        ends_with_tors(lab, site, &mut ends);
     }
     for site in &reflectors {
         ends_of(site, &everybody, &mut ends);
@@ -70,6 +69,20 @@ fn ends_of(site: &Site, peers: &[&Site], ends: &mut Vec<SessionEnd>) {
         peer: peer.name.clone(),
         peer_address: peer.address,
         established: connected.contains(&peer.address),
+    }));
+}
+
+fn ends_with_tors(lab: &Lab, site: &Site, ends: &mut Vec<SessionEnd>) {
+    let connected = established_peers(&site.namespace);
+    let living = lab.tors.iter().filter(|tor| tor.is_alive());
+    ends.extend(living.map(|tor| {
+        let peer_address = tor.address_in(site.rack);
+        SessionEnd {
+            node: site.name.clone(),
+            peer: tor.site.name.clone(),
+            peer_address,
+            established: connected.contains(&peer_address),
+        }
     }));
 }
 

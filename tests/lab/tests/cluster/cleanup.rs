@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -115,42 +116,68 @@ fn an_interrupt_from_the_terminal_ends_everything_inside() {
     });
 }
 
-#[test]
-fn a_kept_lab_runs_commands_on_its_nodes_until_it_is_taken_down() {
-    let state = std::env::temp_dir().join(format!("tortie-kept-{}", std::process::id()));
-    fs::create_dir_all(&state).unwrap();
-    let lab = |arguments: &[&str]| {
+/// `cargo lab` with a place of its own for what it notes of a kept lab.
+struct KeptLab(PathBuf);
+
+impl KeptLab {
+    fn start(name: &str, arguments: &[&str]) -> Self {
+        let state = format!("tortie-kept-{name}-{}", std::process::id());
+        let kept = Self(std::env::temp_dir().join(state));
+        fs::create_dir_all(&kept.0).unwrap();
+        let (done, text) =
+            kept.call(&[&["--keep", "--nodes", "2", "--pods", "1"], arguments].concat());
+        assert!(done, "{text}");
+        kept
+    }
+
+    /// Whether it succeeded, and what it said.
+    fn call(&self, arguments: &[&str]) -> (bool, String) {
         let mut command = cargo_lab();
-        command.env("TMPDIR", &state).args(arguments);
-        command.output().unwrap()
-    };
-    let text = |output: &std::process::Output| {
-        format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    };
-    let kept = lab(&["--keep", "--nodes", "2", "--pods", "1"]);
-    assert!(kept.status.success(), "{}", text(&kept));
+        let output = command
+            .env("TMPDIR", &self.0)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        (output.status.success(), text)
+    }
+
+    fn says(&self, arguments: &[&str], expected: &str) {
+        let (done, text) = self.call(arguments);
+        assert!(done && text.contains(expected), "{arguments:?}: {text}");
+    }
+
+    fn end(self) {
+        let (done, text) = self.call(&["down"]);
+        assert!(done, "{text}");
+        let (_, text) = self.call(&["exec", "n1", "--", "true"]);
+        assert!(text.contains("no lab is up"), "{text}");
+        fs::remove_dir(&self.0).expect("nothing is left in it");
+    }
+}
+
+#[test]
+fn a_kept_lab_runs_commands_on_its_machines_until_it_is_taken_down() {
+    let kept = KeptLab::start("rr", &["--rr", "1"]);
     // With the node's own settings, so that it reads the lab's store.
-    let nodes = lab(&["exec", "n2", "--", "tortiectl", "get", "nodes"]);
-    assert!(
-        nodes.status.success() && text(&nodes).contains("n1"),
-        "{}",
-        text(&nodes)
-    );
-    let unknown = lab(&["exec", "n9", "--", "true"]);
-    assert!(
-        !unknown.status.success() && text(&unknown).contains("it has n1, n2"),
-        "{}",
-        text(&unknown)
-    );
-    let down = lab(&["down"]);
-    assert!(down.status.success(), "{}", text(&down));
-    let gone = lab(&["exec", "n1", "--", "true"]);
-    assert!(text(&gone).contains("no lab is up"), "{}", text(&gone));
-    fs::remove_dir(&state).expect("nothing is left in it");
+    kept.says(&["exec", "n2", "--", "tortiectl", "get", "nodes"], "n1");
+    kept.says(&["exec", "rr1", "tortiectl", "bgp", "peers"], "10.10.1.11");
+    let (done, text) = kept.call(&["exec", "n9", "--", "true"]);
+    assert!(!done && text.contains("it has n1, n2, rr1"), "{text}");
+    kept.end();
+}
+
+#[test]
+fn a_kept_lab_runs_commands_on_its_routers() {
+    if !crate::tors::has_bird() {
+        return;
+    }
+    let kept = KeptLab::start("tor", &["--tor", "2"]);
+    for tor in ["tor1", "tor2"] {
+        kept.says(&["exec", tor, "birdc", "show", "protocols"], "Established");
+    }
+    kept.end();
 }
 
 #[test]

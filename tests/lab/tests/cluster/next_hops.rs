@@ -77,11 +77,7 @@ fn standing(lab: &Lab, next_hop: Ipv4Addr) -> String {
 
 #[test]
 fn a_next_hop_without_a_route_leaves_the_fib_at_once_and_comes_back_with_it() {
-    if lab::find_bird().is_none() {
-        lab::skipped(
-            "bird",
-            "no program `bird` on PATH or in /usr/sbin (Debian: bird2)",
-        );
+    if !crate::tors::has_bird() {
         return;
     }
     with_programs(

@@ -4,30 +4,53 @@ use lab::Options;
 
 use crate::{options, run, with_programs};
 
-#[test]
-fn two_top_of_rack_routers_are_used_side_by_side() {
-    if lab::find_bird().is_none() {
+/// Says that the test is skipped when not.
+pub(crate) fn has_bird() -> bool {
+    let found = lab::find_bird().is_some();
+    if !found {
         lab::skipped(
             "bird",
             "no program `bird` on PATH or in /usr/sbin (Debian: bird2)",
         );
-        return;
     }
-    with_programs(
-        "tors::two_top_of_rack_routers_are_used_side_by_side",
-        |_| {
-            let run = run(Options {
-                tors: 2,
-                ..options()
-            });
-            // The FIB's rows are among what was proved: a default route and another, each with both next hops.
-            assert!(run.report.faults.is_empty(), "{:#?}", run.report.faults);
-            // The mesh's six ends, and each node's with both routers.
-            assert_eq!(run.report.sessions.expected, 6 + 3 * 2);
-            assert_eq!(
-                run.report.sessions.established,
-                run.report.sessions.expected
-            );
-        },
+    found
+}
+
+/// Two routers and three nodes in as many racks; what is proved before and after one router is away.
+fn one_of_two_may_die(racks: u8) {
+    let run = run(Options {
+        tors: 2,
+        racks,
+        ..options()
+    });
+    // The FIB's rows are among what was proved: a default route and another, each with both next hops, before all others.
+    assert!(run.report.faults.is_empty(), "{:#?}", run.report.faults);
+    assert_eq!(run.report.sessions.expected, 3 * 2);
+    assert_eq!(
+        run.report.sessions.established,
+        run.report.sessions.expected
     );
+    let packets = run.report.tor_killed.unwrap();
+    assert!(packets.sent > 500, "{packets:?}");
+    assert_eq!(packets.lost, 0);
+}
+
+#[test]
+fn two_top_of_rack_routers_are_used_side_by_side() {
+    if has_bird() {
+        with_programs(
+            "tors::two_top_of_rack_routers_are_used_side_by_side",
+            |_| one_of_two_may_die(1),
+        );
+    }
+}
+
+#[test]
+fn one_of_two_routers_dies_and_pods_of_different_racks_lose_nothing() {
+    if has_bird() {
+        with_programs(
+            "tors::one_of_two_routers_dies_and_pods_of_different_racks_lose_nothing",
+            |_| one_of_two_may_die(2),
+        );
+    }
 }
