@@ -22,6 +22,8 @@ use crate::world::{Peer, World};
 
 /// Longest time until a daemon listens.
 const START_TIME: Duration = Duration::from_secs(20);
+/// Longest time until its killed processes are gone.
+const END_TIME: Duration = Duration::from_secs(5);
 
 /// What is measured.
 #[derive(
@@ -280,11 +282,18 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // The children of OpenBGPD outlive their parent for a while, and hold its port. Gone already is as good as killed.
-        for id in self.processes().ids().unwrap_or_default() {
-            let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+        let ids = self.processes().ids().unwrap_or_default();
+        for id in &ids {
+            let id = i32::try_from(*id).ok().and_then(Pid::from_raw);
             let _ = id.map(|id| rustix::process::kill_process(id, Signal::KILL));
         }
         let _ = self.child.wait();
+        // Somebody else waits for the children; a process that has ended has no program.
+        let runs = |id: &u32| fs::read_link(format!("/proc/{id}/exe")).is_ok();
+        let start = Instant::now();
+        while ids.iter().any(runs) && start.elapsed() < END_TIME {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
