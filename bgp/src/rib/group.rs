@@ -40,7 +40,7 @@ use transit::Moving;
 pub(crate) use transit::Transit;
 
 /// Slices that one transmission works through before it lets others have their turn.
-const SLICES_AT_ONCE: usize = 8;
+const SLICES_AT_ONCE: usize = 2;
 /// Octets of the log that a peer may be behind.
 const LOG_OCTETS_MAX: usize = 16 << 20;
 
