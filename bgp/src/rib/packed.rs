@@ -6,7 +6,7 @@
 //! +--------+----------+-----+------------+---------------+------------+---------+-----------------------+
 //! ```
 //! The bits tell what is there. AS_PATH and each list have their octets counted in front. Equal sets are equal octets.
-//! A set of a few attributes takes some 40 octets; decoded, with its allocations, it takes 250.
+//! A set of a few attributes takes 30 to 40 octets; the decoded form takes 168 without its allocations.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
