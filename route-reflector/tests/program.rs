@@ -121,6 +121,34 @@ fn wait(reflector: &Reflector, what: &str, wanted: impl Fn() -> bool) {
     }
 }
 
+/// Its own address, as it tells it.
+fn own_address(reflector: &Reflector) -> Option<String> {
+    let socket = reflector.folder.join("admin.sock");
+    let answer = get_unix(&socket, "/status", Duration::from_secs(5)).ok()?;
+    let status: api::admin::Status = serde_json::from_str(&answer.body).unwrap();
+    status.ipv4_address.map(|address| address.to_string())
+}
+
+#[test]
+fn a_changed_address_of_its_node_is_listened_on_and_told_without_a_restart() {
+    let mut reflector = Reflector::new("moves");
+    let text = resources(&CLIENTS);
+    reflector.write("cluster.yaml", &text);
+    reflector.start();
+    wait(&reflector, "the first address", || {
+        own_address(&reflector).is_some_and(|own| own == format!("{REFLECTOR}/24"))
+    });
+    reflector.write("cluster.yaml", &text.replace(REFLECTOR, "192.0.2.9"));
+    wait(&reflector, "the second address", || {
+        own_address(&reflector).is_some_and(|own| own == "192.0.2.9/24")
+    });
+    // No interface has it: what shows is that it was tried.
+    wait(&reflector, "listening there", || {
+        let log = std::fs::read_to_string(reflector.log()).unwrap();
+        log.contains("192.0.2.9:179")
+    });
+}
+
 #[test]
 fn files_are_followed_and_a_wrong_one_spoils_nothing() {
     let mut reflector = Reflector::new("follows");

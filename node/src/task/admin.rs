@@ -108,7 +108,12 @@ async fn get_status(State(admin): State<Shared>) -> Json<Status> {
     status.datastore_in_sync = admin.health.datastore_in_sync();
     status.dataplane_in_sync = admin.health.first_apply_done();
     status.bgp_selection_complete = admin.health.selection_complete();
-    status.local_endpoints = admin.calc.borrow().local_endpoints;
+    {
+        let calc = admin.calc.borrow();
+        status.local_endpoints = calc.local_endpoints;
+        // Until the object was read, the address of the start.
+        status.ipv4_address = calc.node_ipv4.or(status.ipv4_address);
+    }
     {
         let dataplane = admin.dataplane.borrow();
         status.rows_wanted = dataplane.rows_wanted;

@@ -15,6 +15,7 @@ use api::object::Object;
 use bgp_io::Command;
 use datastore::store::Revision;
 use felix::calc::Graph;
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -44,6 +45,8 @@ pub struct CalcView {
     pub pod_mtu_bytes: Option<u32>,
     /// Labels of this node.
     pub node_labels: BTreeMap<String, String>,
+    /// IPv4 address of this node, as its object has it now.
+    pub node_ipv4: Option<IpNet>,
     /// Grows with every change of a pool or of this node's object: what tunnel addresses depend on.
     pub pools_generation: u64,
 }
@@ -251,6 +254,7 @@ impl CalcTask {
             lost_next_hops: lost.map(|(at, loss)| (at, loss.to_string())).collect(),
             pod_mtu_bytes: self.graph.pod_mtu_bytes(),
             node_labels: census.node_labels.clone(),
+            node_ipv4: census.node_ipv4,
             pools_generation: census.pools_generation,
         };
         self.view.send_if_modified(|before| {
@@ -322,6 +326,7 @@ struct Census {
     endpoints: BTreeSet<Key>,
     local: BTreeSet<Key>,
     node_labels: BTreeMap<String, String>,
+    node_ipv4: Option<IpNet>,
     pools_generation: u64,
 }
 
@@ -333,6 +338,7 @@ impl Census {
             endpoints: BTreeSet::new(),
             local: BTreeSet::new(),
             node_labels: BTreeMap::new(),
+            node_ipv4: None,
             pools_generation: 0,
         }
     }
@@ -350,6 +356,7 @@ impl Census {
                 self.hosts.insert(key.clone());
                 if key.name == self.node {
                     self.node_labels.clone_from(&node.metadata.labels);
+                    self.node_ipv4 = node.spec.bgp.as_ref().and_then(|bgp| bgp.ipv4_address);
                 }
             }
             Object::WorkloadEndpoint(endpoint) => {

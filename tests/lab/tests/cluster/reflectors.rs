@@ -1,10 +1,12 @@
 //! Route reflectors in the mesh's place.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
+use ipnet::Ipv4Net;
 use lab::{Lab, Options, Programs, Site};
 
 use crate::{ctl, options, run, with_programs};
@@ -58,24 +60,8 @@ impl Drop for Running {
 
 /// A reflector outside the cluster: its own files say who its clients are.
 fn standalone(lab: &Lab, site: &Site, folder: &Path) -> Running {
-    let mut resources = format!(
-        "kind: Node
-metadata: {{name: outside}}
-spec: {{bgp: {{ipv4Address: {}/24, asNumber: 64512, routeReflectorClusterID: 2.0.0.1}}}}
----
-kind: BGPConfiguration
-metadata: {{name: default}}
-spec: {{nodeToNodeMeshEnabled: false, asNumber: 64512}}
-",
-        site.address
-    );
-    for node in &lab.topology.sites {
-        resources += &format!(
-            "---\nkind: BGPPeer\nmetadata: {{name: {}}}\nspec: {{peerIP: {}, asNumber: 64512}}\n",
-            node.name, node.address
-        );
-    }
     fs::create_dir_all(folder).unwrap();
+    let resources = resources(lab, site.address);
     fs::write(folder.join("reflector.yaml"), resources).unwrap();
     let log = fs::File::create(folder.join("log")).unwrap();
     let child = site
@@ -94,6 +80,43 @@ spec: {{nodeToNodeMeshEnabled: false, asNumber: 64512}}
     Running(child)
 }
 
+/// A reflector at this address, and every node as its client.
+fn resources(lab: &Lab, address: Ipv4Addr) -> String {
+    let mut resources = format!(
+        "kind: Node
+metadata: {{name: outside}}
+spec: {{bgp: {{ipv4Address: {}/24, asNumber: 64512, routeReflectorClusterID: 2.0.0.1}}}}
+---
+kind: BGPConfiguration
+metadata: {{name: default}}
+spec: {{nodeToNodeMeshEnabled: false, asNumber: 64512}}
+",
+        address
+    );
+    for node in &lab.topology.sites {
+        resources += &format!(
+            "---\nkind: BGPPeer\nmetadata: {{name: {}}}\nspec: {{peerIP: {}, asNumber: 64512}}\n",
+            node.name, node.address
+        );
+    }
+    resources
+}
+
+/// Tells the cluster of a reflector at this address, and of no mesh.
+fn use_reflector(lab: &Lab, folder: &Path, address: Ipv4Addr) {
+    let manifest = folder.join("cluster.yaml.txt");
+    fs::write(
+        &manifest,
+        format!(
+            "kind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{nodeToNodeMeshEnabled: false}}\n\
+             ---\nkind: BGPPeer\nmetadata: {{name: outside}}\nspec: {{peerIP: {address}, asNumber: 64512}}\n"
+        ),
+    )
+    .unwrap();
+    let applied = ctl(lab, &["apply", "-f", manifest.to_str().unwrap()]);
+    assert!(applied.status.success(), "{applied:?}");
+}
+
 #[test]
 fn a_reflector_outside_the_cluster_serves_it_from_files() {
     let body = |programs: Programs| {
@@ -101,18 +124,7 @@ fn a_reflector_outside_the_cluster_serves_it_from_files() {
         let outside = lab.topology.attach("outside", 9, 1).unwrap();
         let folder = Path::new(lab::BASE).join("outside");
         let _running = standalone(&lab, &outside, &folder);
-        let manifest = folder.join("cluster.yaml.txt");
-        fs::write(
-            &manifest,
-            format!(
-                "kind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{nodeToNodeMeshEnabled: false}}\n\
-                 ---\nkind: BGPPeer\nmetadata: {{name: outside}}\nspec: {{peerIP: {}, asNumber: 64512}}\n",
-                outside.address
-            ),
-        )
-        .unwrap();
-        let applied = ctl(&lab, &["apply", "-f", manifest.to_str().unwrap()]);
-        assert!(applied.status.success(), "{applied:?}");
+        use_reflector(&lab, &folder, outside.address);
         lab.fill_pods(1)
             .unwrap_or_else(|errors| panic!("{errors:?}"));
         // The lab expects a mesh, whose sessions are gone: all else must hold.
@@ -121,15 +133,29 @@ fn a_reflector_outside_the_cluster_serves_it_from_files() {
             faults.retain(|fault| !fault.starts_with("session "));
             faults
         };
-        let deadline = Instant::now() + lab.options.patience;
-        let whole = lab::wait_until(deadline, || {
-            let sessions = lab::established_peers(&outside.namespace).len();
-            let no_mesh =
-                lab::established_peers(&lab.topology.sites[0].namespace) == [outside.address];
-            (sessions == 3 && no_mesh && faults(&lab).is_empty()).then_some(())
-        });
-        let log = fs::read_to_string(folder.join("log")).unwrap();
-        assert!(whole.is_some(), "{:#?}\n{log}", faults(&lab));
+        let wait_for = |address: Ipv4Addr| {
+            let deadline = Instant::now() + lab.options.patience;
+            let whole = lab::wait_until(deadline, || {
+                let sessions = lab::established_peers(&outside.namespace).len();
+                let only_it = lab::established_peers(&lab.topology.sites[0].namespace) == [address];
+                (sessions == 3 && only_it && faults(&lab).is_empty()).then_some(())
+            });
+            let log = fs::read_to_string(folder.join("log")).unwrap();
+            assert!(whole.is_some(), "{address}: {:#?}\n{log}", faults(&lab));
+        };
+        wait_for(outside.address);
+
+        // Its Node gets another address: it listens there, and tells it, without a restart.
+        let moved = Ipv4Addr::new(10, 10, 1, 10);
+        let mut netlink = outside.namespace.netlink().unwrap();
+        netlink
+            .add_address("eth0", Ipv4Net::new_assert(moved, 24))
+            .unwrap();
+        let fresh = folder.join(".reflector.yaml");
+        fs::write(&fresh, resources(&lab, moved)).unwrap();
+        fs::rename(fresh, folder.join("reflector.yaml")).unwrap();
+        use_reflector(&lab, &folder, moved);
+        wait_for(moved);
     };
     with_programs(
         "reflectors::a_reflector_outside_the_cluster_serves_it_from_files",
