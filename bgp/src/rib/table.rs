@@ -4,11 +4,9 @@
 //! found by walking the table: that happens when a session ends, not when routes change.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 
-use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
@@ -24,10 +22,12 @@ use crate::wire::update::PeerKind;
 mod adj_rib_in;
 mod entry;
 mod loc_rib;
+mod neighbours;
 mod next_hops;
 mod sweep;
 
 use entry::{Entry, LongPrefixes};
+use neighbours::PrefixHasher;
 use next_hops::NextHops;
 use sweep::Sweep;
 
@@ -89,7 +89,7 @@ pub(crate) struct Explained {
 #[derive(Debug)]
 pub(crate) struct Table {
     index: HashTable<u32>,
-    hasher: FixedState,
+    hasher: PrefixHasher,
     entries: Vec<Entry>,
     long_prefixes: LongPrefixes,
     free: Vec<PrefixId>,
@@ -124,7 +124,7 @@ impl Table {
         };
         Self {
             index: HashTable::new(),
-            hasher: FixedState::with_seed(seed),
+            hasher: PrefixHasher::new(seed),
             entries: Vec::new(),
             long_prefixes: LongPrefixes::default(),
             free: Vec::new(),
@@ -234,7 +234,7 @@ impl Table {
 
     pub(crate) fn find(&self, prefix: IpNet) -> Option<PrefixId> {
         self.index
-            .find(self.hasher.hash_one(prefix), |id| {
+            .find(self.hasher.hash(prefix), |id| {
                 self.prefix(PrefixId(*id)) == prefix
             })
             .map(|id| PrefixId(*id))
@@ -254,10 +254,9 @@ impl Table {
             PrefixId(u32::try_from(self.entries.len() - 1).expect("memory ends before ids do"))
         };
         let (entries, long, hasher) = (&self.entries, &self.long_prefixes, &self.hasher);
-        self.index
-            .insert_unique(hasher.hash_one(prefix), id.0, |id| {
-                hasher.hash_one(long.get(entries[*id as usize].prefix()))
-            });
+        self.index.insert_unique(hasher.hash(prefix), id.0, |id| {
+            hasher.hash(long.get(entries[*id as usize].prefix()))
+        });
         id
     }
 
@@ -274,7 +273,7 @@ impl Table {
         }
         entry.in_use = false;
         let stored = entry.prefix();
-        let hash = self.hasher.hash_one(self.long_prefixes.get(stored));
+        let hash = self.hasher.hash(self.long_prefixes.get(stored));
         self.long_prefixes.remove(stored);
         self.index
             .find_entry(hash, |other| *other == id.0)
