@@ -119,3 +119,51 @@ fn a_pool_that_is_not_exported_is_withdrawn_from_the_router() {
         },
     );
 }
+
+/// A BGPFilter named `tor`; `rules` are its lists.
+fn filter(rules: &str) -> String {
+    format!("kind: BGPFilter\nmetadata: {{name: tor}}\nspec: {{{rules}}}\n")
+}
+
+#[test]
+fn an_edited_filter_takes_routes_from_the_router_and_from_the_fib_and_gives_them_back() {
+    with_bird(
+        "peering::an_edited_filter_takes_routes_from_the_router_and_from_the_fib_and_gives_them_back",
+        |programs| {
+            let place = Place::start(programs, 1);
+            let site = &place.sites()[0];
+            let bird = place.start_bird(TOR, "graceful restart off;");
+            place.apply(&filter(""));
+            place.apply(&place.peer(TOR, "  filters: [tor]\n"));
+            place.wait_blocks(&bird);
+            place.wait_outside_in_fibs();
+
+            let reject = |prefix: &str| {
+                format!("[{{action: Reject, matchOperator: Equal, cidr: {prefix}}}]")
+            };
+            let block = place.block(site);
+            place.apply(&filter(&format!(
+                "exportV4: {}, importV4: {}",
+                reject(&block),
+                reject(OUTSIDE)
+            )));
+            bird.wait_no_route(&site.name);
+            place.wait_fib(site, OUTSIDE, None);
+            // What the rules do not name stays.
+            place.wait_fib(site, "0.0.0.0/0", Some(place.tor.address));
+            assert_eq!(bird.session(&site.name), "Established");
+
+            let longer_path = "operations: [{prependASPath: {prefix: [64999, 64998]}}]";
+            place.apply(&filter(&format!(
+                "exportV4: [{{action: Accept, matchOperator: In, cidr: {block}, {longer_path}}}]"
+            )));
+            place.wait_outside_in_fibs();
+            let told = bird.wait_route(&site.name, &block, site.address);
+            assert_eq!(
+                told.attribute("as_path"),
+                format!("64999 64998 {CLUSTER}"),
+                "{told:?}"
+            );
+        },
+    );
+}
