@@ -1,4 +1,4 @@
-//! Builds the bench as a release is built, and runs it.
+//! Builds the bench as a release image is built, and runs it.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -12,7 +12,7 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
         let mut command = Command::new(&cargo);
         let status = command
             .args(words)
-            .args(["--release", "--package", "bench"])
+            .args(["--profile", "dist", "--package", "bench"])
             .args(arguments)
             .status()
             .context("running cargo")?;
