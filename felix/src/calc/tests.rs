@@ -218,12 +218,7 @@ fn a_next_hop_that_is_not_reachable_keeps_the_route_out_and_says_why() {
     world.flush();
     assert_eq!(fib(&world, "10.1.2.0/26"), None);
     assert_eq!(fib(&world, "10.1.1.0/26"), None);
-    let texts: Vec<String> = world
-        .graph
-        .problems()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let texts = world.problems();
     assert_eq!(
         texts,
         [

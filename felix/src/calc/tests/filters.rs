@@ -192,12 +192,7 @@ fn a_session_waits_for_its_filters_and_does_not_go_without_one() {
     world.remove(&Key::new(Kind::BGPFilter, "f"));
     world.flush();
     assert_eq!(world.peer_names(), Vec::<String>::new());
-    let texts: Vec<String> = world
-        .graph
-        .problems()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let texts = world.problems();
     let held = "spec.filters: there is no valid BGPFilter \"f\", so the session is held down";
     assert_eq!(
         texts,

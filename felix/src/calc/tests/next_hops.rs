@@ -111,12 +111,7 @@ fn a_loss_says_why_and_the_return_ends_it() {
     let own = "it is an address of this host";
     assert_eq!(why(&world, ip("10.0.0.1")).as_deref(), Some(own));
     assert_eq!(why(&world, ip("10.9.0.3")).as_deref(), Some("no route"));
-    let text = world
-        .graph
-        .problems()
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>();
+    let text = world.problems();
     assert!(
         text.contains(&"next hop 10.9.0.3: unreachable: no route".to_owned()),
         "{text:?}"

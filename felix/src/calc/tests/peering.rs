@@ -61,15 +61,6 @@ fn peer(world: &World, name: &str) -> PeerConfig {
     config.clone()
 }
 
-fn problems(world: &World) -> Vec<String> {
-    world
-        .graph
-        .problems()
-        .iter()
-        .map(ToString::to_string)
-        .collect()
-}
-
 const NOTHING: [&str; 0] = [];
 
 #[test]
@@ -99,8 +90,8 @@ fn two_objects_make_every_session_of_two_reflectors_and_their_clients() {
         !peer(&reflector, "Node_10_0_0_9").route_reflector_client,
         "reflectors of one cluster are ordinary peers"
     );
-    assert_eq!(problems(&client), NOTHING);
-    assert_eq!(problems(&reflector), NOTHING);
+    assert_eq!(client.problems(), NOTHING);
+    assert_eq!(reflector.problems(), NOTHING);
 }
 
 #[test]
@@ -203,7 +194,7 @@ fn what_an_object_names_for_a_node_itself_counts_before_the_way_back() {
         (session.ttl_security, session.next_hop),
         (None, NextHopMode::SelfAddress)
     );
-    assert_eq!(problems(&world), NOTHING);
+    assert_eq!(world.problems(), NOTHING);
 }
 
 #[test]
@@ -234,7 +225,7 @@ fn a_peer_in_a_family_without_an_own_address_is_told() {
     let world = cluster.seen_by("n1", &objects);
     assert_eq!(world.peer_names(), ["Mesh_10_0_0_2"]);
     assert_eq!(
-        problems(&world),
+        world.problems(),
         ["BGPPeer(six): spec.peerIP: this node's Node object has no spec.bgp.ipv6Address"]
     );
 }
@@ -279,7 +270,7 @@ fn a_session_with_a_password_is_held_down_until_the_password_is_known() {
     };
     assert_eq!(world.peer_names(), NOTHING);
     assert_eq!(
-        problems(&world),
+        world.problems(),
         [
             "BGPConfiguration(default): spec.nodeMeshPassword.secretKeyRef: no password is known for key \"mesh\" of \
              secret \"bgp\", so the session is held down",
@@ -312,7 +303,7 @@ fn a_session_with_a_password_is_held_down_until_the_password_is_known() {
         "bytes as given"
     );
     assert_eq!(held("Mesh_10_0_0_2").as_deref(), Some("\"mesh\"\n"));
-    assert_eq!(problems(&world), NOTHING);
+    assert_eq!(world.problems(), NOTHING);
 
     world.graph.handle_password(&secret("mesh"), None);
     world
@@ -321,10 +312,10 @@ fn a_session_with_a_password_is_held_down_until_the_password_is_known() {
     world.flush();
     assert_eq!(world.peer_names(), NOTHING);
     assert!(
-        problems(&world)[1]
+        world.problems()[1]
             .ends_with("key \"tor\" of secret \"bgp\" holds 81 bytes: a password has 1 to 80"),
         "{:?}",
-        problems(&world)
+        world.problems()
     );
 }
 

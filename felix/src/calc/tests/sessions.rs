@@ -309,12 +309,7 @@ fn a_peer_behind_a_gateway_gets_a_host_route_that_carries_its_next_hop() {
     world.put(peer_at("198.51.100.1"));
     world.flush();
     assert_eq!(fib(&world, "192.0.2.7/32"), None);
-    let texts: Vec<String> = world
-        .graph
-        .problems()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let texts = world.problems();
     let told = "route 192.0.2.7/32: unreachable: its gateway 198.51.100.1 is not on link";
     assert!(texts.contains(&told.to_owned()), "{texts:?}");
     let lost = world.graph.poll_next_hop();
@@ -324,12 +319,7 @@ fn a_peer_behind_a_gateway_gets_a_host_route_that_carries_its_next_hop() {
     world.flush();
     assert_eq!(fib(&world, "192.0.2.7/32"), None);
     assert_eq!(fib(&world, "203.0.113.0/24"), None);
-    let texts: Vec<String> = world
-        .graph
-        .problems()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let texts = world.problems();
     assert!(!texts.contains(&told.to_owned()), "{texts:?}");
 }
 

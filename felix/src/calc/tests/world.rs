@@ -53,6 +53,12 @@ impl World {
         self.graph.handle_kernel_in_sync();
     }
 
+    /// The graph's problems, in words.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let problems = self.graph.problems();
+        problems.iter().map(ToString::to_string).collect()
+    }
+
     pub(super) fn put(&mut self, (key, object): (Key, Object)) {
         self.graph.handle_update(&key, Some(&object));
         self.objects.insert(key, object);
