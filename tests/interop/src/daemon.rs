@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::Child;
 
 use ipnet::IpNet;
 use lab::NetNs;
@@ -13,6 +14,7 @@ use crate::exabgp::ExaBgp;
 use crate::frr::Frr;
 use crate::gobgp::GoBgp;
 use crate::plan::Plan;
+use crate::process;
 
 /// The daemons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,23 +117,34 @@ pub trait Daemon {
     /// What it says.
     fn reset(&self, ours: IpAddr) -> Result<(), String>;
 
+    /// Its process.
+    fn child(&mut self) -> &mut Child;
+
     /// Stops it with SIGSTOP: its connections stand, and nothing is said on them.
     ///
     /// # Errors
     /// When it is gone.
-    fn freeze(&self) -> io::Result<()>;
+    fn freeze(&mut self) -> io::Result<()> {
+        process::freeze(self.child().id())
+    }
 
     /// Lets it go on after [`Daemon::freeze`].
     ///
     /// # Errors
     /// When it is gone.
-    fn thaw(&self) -> io::Result<()>;
+    fn thaw(&mut self) -> io::Result<()> {
+        process::thaw(self.child().id())
+    }
 
     /// Kills it with SIGKILL: its connections close without a NOTIFICATION.
     ///
     /// # Errors
     /// When it was gone before.
-    fn kill(&mut self) -> io::Result<()>;
+    fn kill(&mut self) -> io::Result<()> {
+        let child = self.child();
+        child.kill()?;
+        child.wait().map(drop)
+    }
 
     /// Starts it again after [`Daemon::kill`], as a restarting speaker where it can be one, with the same plan.
     ///

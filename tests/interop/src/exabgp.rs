@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 
 use bgp::types::AfiSafi;
 use ipnet::IpNet;
@@ -166,16 +167,8 @@ impl Daemon for ExaBgp {
         self.tell(&format!("neighbor {ours} teardown 4"))
     }
 
-    fn freeze(&self) -> io::Result<()> {
-        self.process.freeze()
-    }
-
-    fn thaw(&self) -> io::Result<()> {
-        self.process.thaw()
-    }
-
-    fn kill(&mut self) -> io::Result<()> {
-        self.process.kill()
+    fn child(&mut self) -> &mut Child {
+        self.process.child()
     }
 
     fn restart(&mut self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 
 use ipnet::IpNet;
 use lab::NetNs;
@@ -142,16 +143,8 @@ impl Daemon for Frr {
         self.ask(&format!("clear bgp {ours}")).map(drop)
     }
 
-    fn freeze(&self) -> io::Result<()> {
-        self.process.freeze()
-    }
-
-    fn thaw(&self) -> io::Result<()> {
-        self.process.thaw()
-    }
-
-    fn kill(&mut self) -> io::Result<()> {
-        self.process.kill()
+    fn child(&mut self) -> &mut Child {
+        self.process.child()
     }
 
     fn restart(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::process::Child;
 
 use bgp::types::AfiSafi;
 use ipnet::IpNet;
@@ -150,16 +151,8 @@ impl Daemon for GoBgp {
         self.ask(&format!("neighbor {ours} reset")).map(drop)
     }
 
-    fn freeze(&self) -> io::Result<()> {
-        self.process.freeze()
-    }
-
-    fn thaw(&self) -> io::Result<()> {
-        self.process.thaw()
-    }
-
-    fn kill(&mut self) -> io::Result<()> {
-        self.process.kill()
+    fn child(&mut self) -> &mut Child {
+        self.process.child()
     }
 
     fn restart(&mut self) -> io::Result<()> {

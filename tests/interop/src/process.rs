@@ -49,14 +49,8 @@ impl Process {
         self.child.kill().and_then(|()| self.child.wait().map(drop))
     }
 
-    /// Stops it with SIGSTOP.
-    pub(crate) fn freeze(&self) -> io::Result<()> {
-        freeze(self.child.id())
-    }
-
-    /// Lets it go on after [`Process::freeze`].
-    pub(crate) fn thaw(&self) -> io::Result<()> {
-        thaw(self.child.id())
+    pub(crate) const fn child(&mut self) -> &mut Child {
+        &mut self.child
     }
 
     pub(crate) fn directory_path(&self) -> &Path {

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::process::Child;
 
 use ipnet::IpNet;
 
 use super::{Bird, BirdRoute, Start, Version};
 use crate::daemon::{Daemon, Seen, numbers};
-use crate::process;
 
 impl Bird {
     fn session_with(&self, ours: IpAddr) -> Result<&str, String> {
@@ -75,16 +75,8 @@ impl Daemon for Bird {
             .map_err(|error| error.to_string())
     }
 
-    fn freeze(&self) -> io::Result<()> {
-        process::freeze(self.child.id())
-    }
-
-    fn thaw(&self) -> io::Result<()> {
-        process::thaw(self.child.id())
-    }
-
-    fn kill(&mut self) -> io::Result<()> {
-        Self::kill(self)
+    fn child(&mut self) -> &mut Child {
+        &mut self.child
     }
 
     fn restart(&mut self) -> io::Result<()> {

@@ -144,7 +144,7 @@ fn wait_down(daemon: &dyn Daemon) {
 daemons_test!(routes_outlive_an_expired_hold_timer, [frr]);
 fn routes_outlive_an_expired_hold_timer(place: &Place) {
     let short = graceful(Graceful::OverNotifications).with(|neighbour| neighbour.hold_time = 3);
-    let daemon = place.start(&short);
+    let mut daemon = place.start(&short);
     let lasting = with_external(|peer| peer.options.notification_restart = true);
     let mut ours = place.ours(lasting, &[BLOCK]);
     learned(&mut ours, OUTSIDE);

@@ -254,7 +254,7 @@ daemons_test!(
     [bird2, bird1, frr, gobgp, exabgp]
 );
 fn a_silent_daemons_routes_go_with_the_hold_timer(place: &Place) {
-    let daemon = place.start(&external().with(|neighbour| neighbour.hold_time = 3));
+    let mut daemon = place.start(&external().with(|neighbour| neighbour.hold_time = 3));
     let mut ours = place.ours(with_external(|_| {}), &[BLOCK]);
     assert_eq!(learned(&mut ours, OUTSIDE), [IpAddr::V4(FAR)]);
     daemon.wait_established(IpAddr::V4(NEAR));
