@@ -98,9 +98,9 @@ impl Programs {
 
     fn beside_this_one() -> Result<Self, ProgramsError> {
         if let Some(directory) = std::env::var_os(PREBUILT) {
-            return Ok(Self {
-                directory: directory.into(),
-            });
+            // The programs are started from other places than this one.
+            let directory = std::path::absolute(&directory).unwrap_or_else(|_| directory.into());
+            return Ok(Self { directory });
         }
         let program = std::env::current_exe().unwrap_or_default();
         let directory = program.parent().map(Path::to_path_buf);
