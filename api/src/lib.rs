@@ -11,6 +11,7 @@ pub mod duration;
 pub mod endpoint;
 pub mod ipam;
 pub mod key;
+pub mod manifest;
 pub mod metadata;
 pub mod node;
 pub mod object;

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use api::key::Key;
+use api::manifest::{complete, items};
 use api::object::Object;
 use serde_json::Value;
 
@@ -47,58 +47,15 @@ fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<Object>> {
     Ok(objects)
 }
 
-fn items(document: Value) -> Vec<Value> {
-    match document {
-        Value::Null => Vec::new(),
-        Value::Array(items) => items,
-        Value::Object(mut map)
-            if map
-                .get("kind")
-                .and_then(Value::as_str)
-                .is_some_and(|kind| kind.ends_with("List")) =>
-        {
-            match map.remove("items") {
-                Some(Value::Array(items)) => items,
-                _ => Vec::new(),
-            }
-        }
-        other => vec![other],
-    }
-}
-
 fn object(mut value: Value, namespace: &str) -> anyhow::Result<Object> {
     let Some(kind) = value.get("kind").and_then(Value::as_str) else {
         bail!("an object has no `kind`; allowed: IPPool, Node, BGPPeer and so on");
     };
     let kind = kind_of(kind)?;
-    let metadata = |field: &str| {
-        value
-            .get("metadata")
-            .and_then(|metadata| metadata.get(field))
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let name = metadata("name");
-    if name.is_empty() {
+    let Some(key) = complete(kind, &mut value, namespace) else {
         bail!("{kind}: metadata.name is missing");
-    }
-    let key = if kind.namespaced() {
-        let named = metadata("namespace");
-        let chosen = if named.is_empty() {
-            namespace.to_owned()
-        } else {
-            named
-        };
-        value["metadata"]["namespace"] = Value::String(chosen.clone());
-        Key::namespaced(kind, chosen, name)
-    } else {
-        Key::new(kind, name)
     };
     value["kind"] = Value::String(kind.name().to_owned());
-    if value.get("spec").is_none_or(Value::is_null) {
-        value["spec"] = Value::Object(serde_json::Map::new());
-    }
     let json = serde_json::to_vec(&value)?;
     Ok(Object::decode(&key, &json)?)
 }

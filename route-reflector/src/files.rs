@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use api::key::{Key, Kind};
+use api::manifest::{complete, items};
 use api::object::Object;
 use api::validate::validate;
 use serde_json::Value;
@@ -146,45 +147,16 @@ fn documents(text: &str) -> Vec<String> {
     documents.into_iter().filter(says_something).collect()
 }
 
-fn items(document: Value) -> Vec<Value> {
-    match document {
-        Value::Null => Vec::new(),
-        Value::Array(items) => items,
-        Value::Object(mut map) if map.get("kind").and_then(Value::as_str).is_some_and(is_list) => {
-            match map.remove("items") {
-                Some(Value::Array(items)) => items,
-                _ => Vec::new(),
-            }
-        }
-        other => vec![other],
-    }
-}
-
-fn is_list(kind: &str) -> bool {
-    kind.ends_with("List")
-}
-
 /// The object's key, and the object or what is wrong with its fields.
 fn read(mut value: Value) -> Result<(Key, Result<Object, String>), String> {
-    let text = |value: &Value, field: &str| value.get(field)?.as_str().map(str::to_owned);
-    let kind = text(&value, "kind").ok_or("kind: missing")?;
-    let kind = Kind::from_name(&kind).ok_or_else(|| {
+    let kind = value.get("kind").and_then(Value::as_str);
+    let kind = kind.ok_or("kind: missing")?;
+    let kind = Kind::from_name(kind).ok_or_else(|| {
         let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
         format!("kind: {kind:?} is unknown; allowed: {}", known.join(", "))
     })?;
-    let metadata = value.get("metadata").cloned().unwrap_or_default();
-    let name = text(&metadata, "name")
-        .filter(|name| !name.is_empty())
+    let key = complete(kind, &mut value, "default")
         .ok_or_else(|| format!("{kind}: metadata.name: missing"))?;
-    let key = if kind.namespaced() {
-        let namespace = text(&metadata, "namespace").unwrap_or_else(|| "default".to_owned());
-        Key::namespaced(kind, namespace, name)
-    } else {
-        Key::new(kind, name)
-    };
-    if value.get("spec").is_none_or(Value::is_null) {
-        value["spec"] = Value::Object(serde_json::Map::new());
-    }
     let object = Object::decode(&key, value.to_string().as_bytes())
         .map_err(|error| error.message)
         .and_then(|object| {
