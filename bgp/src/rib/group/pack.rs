@@ -383,7 +383,7 @@ fn treat<'a>(key: &GroupKey, table: &Table, run: &'a [Route]) -> SmallVec<[Treat
         let run = Cow::Borrowed(run);
         return smallvec![Treatment { run, sent }];
     }
-    let (mut alike, barred) = judge_each(key, table, &received, run);
+    let (alike, barred) = judge_each(key, table, &received, run);
     let exported = export(received, source, table.source(source), key);
     let edited = |(applied, run): (Applied, Vec<Route>)| {
         let mut sent = exported.clone();
@@ -393,8 +393,7 @@ fn treat<'a>(key: &GroupKey, table: &Table, run: &'a [Route]) -> SmallVec<[Treat
         let run = Cow::Owned(run);
         Treatment { run, sent }
     };
-    let mut treatments: SmallVec<[Treatment<'a>; 1]> =
-        std::mem::take(&mut alike).into_iter().map(edited).collect();
+    let mut treatments: SmallVec<[Treatment<'a>; 1]> = alike.into_iter().map(edited).collect();
     treatments.push(Treatment {
         run: Cow::Owned(barred),
         sent: Err(NotFor::Policy),
