@@ -20,7 +20,7 @@ mod tors;
 use std::process::Output;
 use std::time::Duration;
 
-use lab::{Lab, Options, Programs, Progress, Run};
+use lab::{Lab, Options, Programs, Progress, RouteMonitor, Run};
 
 /// Runs `body` in a private world, with the product's programs built before. `name` is the test's full name.
 fn with_programs(name: &str, body: impl FnOnce(Programs)) {
@@ -44,6 +44,14 @@ fn converged(lab: &mut Lab) {
         .wait_converged()
         .unwrap_or_else(|error| panic!("{error}"));
     assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+}
+
+/// One for each node's kernel: what happens to its routes from now on.
+fn route_monitors(lab: &Lab) -> Vec<RouteMonitor> {
+    let sites = lab.topology.sites.iter();
+    sites
+        .map(|site| RouteMonitor::open(&site.namespace).unwrap())
+        .collect()
 }
 
 /// Runs `tortiectl` on the first machine.

@@ -2,13 +2,10 @@
 
 use std::time::Instant;
 
-use lab::{
-    Lab, Mode, Options, Pod, RouteChange, RouteMonitor, Stream, call_plugin, make_sandbox,
-    wait_until,
-};
+use lab::{Lab, Mode, Options, Pod, RouteChange, Stream, call_plugin, make_sandbox, wait_until};
 use serde_json::Value;
 
-use crate::{converged, options, with_programs};
+use crate::{converged, options, route_monitors, with_programs};
 
 const PER_SECOND: u32 = 100;
 
@@ -47,12 +44,7 @@ fn a_store_that_dies_and_comes_back_costs_no_route_and_no_packet() {
             .unwrap_or_else(|errors| panic!("{errors:?}"));
         converged(&mut lab);
         assert!(lab.prove().faults.is_empty(), "{:#?}", lab.prove().faults);
-        let mut monitors: Vec<RouteMonitor> = lab
-            .topology
-            .sites
-            .iter()
-            .map(|site| RouteMonitor::open(&site.namespace).unwrap())
-            .collect();
+        let mut monitors = route_monitors(&lab);
         let stream = |from: &Pod, to: &Pod| Stream::between(from, to, PER_SECOND).unwrap();
         let streams = [
             stream(&lab.pods[0], &lab.pods[1]),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Lab, Programs, Route, RouteMonitor, Stream};
 
-use crate::{converged, options, with_programs};
+use crate::{converged, options, route_monitors, with_programs};
 
 const PER_SECOND: u32 = 100;
 /// How long the agent is away: long enough for its peers to notice and for packets to be lost if anything was.
@@ -39,12 +39,7 @@ fn goes_unnoticed(programs: Programs, end: impl Fn(&mut Lab)) {
     converged(&mut lab);
     assert!(lab.prove().faults.is_empty());
 
-    let mut monitors: Vec<RouteMonitor> = lab
-        .topology
-        .sites
-        .iter()
-        .map(|site| RouteMonitor::open(&site.namespace).unwrap())
-        .collect();
+    let mut monitors = route_monitors(&lab);
     let of = |node: &str, name: &str| {
         lab.pods
             .iter()

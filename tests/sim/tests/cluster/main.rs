@@ -15,6 +15,9 @@ use api::pool::{EncapMode, IPPool, IPPoolSpec};
 use sim::check;
 use sim::world::World;
 
+/// No faults.
+const NONE: [String; 0] = [];
+
 /// Where virtual time begins.
 #[expect(
     clippy::disallowed_methods,
@@ -55,6 +58,30 @@ fn pool(cidr: &str, vxlan: EncapMode) -> Object {
     };
     let key = Key::new(Kind::IPPool, "default-ipv4-ippool");
     Object::IPPool(IPPool::new(&key, spec))
+}
+
+/// No kernel lost a route since it was last asked.
+fn no_route_was_removed(world: &mut World) {
+    for node in &mut world.nodes {
+        let removed = node.kernel.take_removed_routes();
+        assert!(removed.is_empty(), "{} deleted {removed:?}", node.name);
+    }
+}
+
+/// After a death: every pod is reached within the Restart Time, and after it `lost` (`n1 -> n2/p0`) is not.
+fn routes_last_for_the_restart_time(world: &mut World, lost: &str) {
+    world.run_for(Duration::from_secs(100));
+    assert_eq!(
+        check::reachability(world),
+        NONE,
+        "within the Restart Time of 120 s"
+    );
+    world.run_for(Duration::from_secs(60));
+    let faults = check::reachability(world);
+    assert!(
+        faults.iter().any(|fault| fault.starts_with(lost)),
+        "{faults:?}"
+    );
 }
 
 /// Nodes n1, n2, … of one subnet with a pod each.

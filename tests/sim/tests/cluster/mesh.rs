@@ -7,7 +7,7 @@ use sim::check;
 use sim::node::Start;
 use sim::world::World;
 
-const NONE: [String; 0] = [];
+use super::{NONE, no_route_was_removed, routes_last_for_the_restart_time};
 
 /// A mesh with one pod on each node, converged.
 fn mesh(own_seed: u64, nodes: usize) -> World {
@@ -98,28 +98,14 @@ fn an_agent_that_restarts_adopts_its_kernel_and_no_route_goes_anywhere() {
     }
     assert_eq!(check::sessions(&world), 4 * 3);
     assert_eq!(check::all(&world), NONE);
-    for node in &mut world.nodes {
-        let removed = node.kernel.take_removed_routes();
-        assert!(removed.is_empty(), "{} deleted {removed:?}", node.name);
-    }
+    no_route_was_removed(&mut world);
 }
 
 #[test]
 fn an_agent_that_stays_dead_loses_its_routes_after_the_restart_time() {
     let mut world = mesh(6, 3);
     world.kill_agent(2);
-    world.run_for(Duration::from_secs(100));
-    assert_eq!(
-        check::reachability(&world),
-        NONE,
-        "within the Restart Time of 120 s"
-    );
-    world.run_for(Duration::from_secs(60));
-    let faults = check::reachability(&world);
-    assert!(
-        faults.iter().any(|fault| fault.starts_with("n1 -> n3/p0")),
-        "{faults:?}"
-    );
+    routes_last_for_the_restart_time(&mut world, "n1 -> n3/p0");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use sim::check;
 use sim::world::World;
 
-const NONE: [String; 0] = [];
+use super::NONE;
 
 fn outside() -> IpNet {
     "203.0.113.0/24".parse().expect("a literal")

@@ -11,7 +11,8 @@ use sim::check;
 use sim::node::Start;
 use sim::world::World;
 
-const NONE: [String; 0] = [];
+use super::{NONE, no_route_was_removed, routes_last_for_the_restart_time};
+
 const CLIENTS: usize = 4;
 /// Index of the first of the two.
 const REFLECTOR: usize = CLIENTS;
@@ -113,10 +114,7 @@ fn a_reflector_that_dies_takes_no_route_with_it_and_comes_back() {
     }
     assert_eq!(check::sessions(&world), ((CLIENTS + 1) * 2 + 1) * 2);
     assert_eq!(check::all(&world), NONE);
-    for node in &mut world.nodes {
-        let removed = node.kernel.take_removed_routes();
-        assert!(removed.is_empty(), "{} deleted {removed:?}", node.name);
-    }
+    no_route_was_removed(&mut world);
 }
 
 #[test]
@@ -124,16 +122,5 @@ fn with_both_reflectors_gone_routes_stay_for_the_restart_time_and_no_longer() {
     let mut world = reflected(33);
     world.kill_agent(REFLECTOR);
     world.kill_agent(REFLECTOR + 1);
-    world.run_for(Duration::from_secs(100));
-    assert_eq!(
-        check::reachability(&world),
-        NONE,
-        "within the Restart Time of 120 s"
-    );
-    world.run_for(Duration::from_secs(60));
-    let faults = check::reachability(&world);
-    assert!(
-        faults.iter().any(|fault| fault.starts_with("n1 -> n2/p0")),
-        "{faults:?}"
-    );
+    routes_last_for_the_restart_time(&mut world, "n1 -> n2/p0");
 }

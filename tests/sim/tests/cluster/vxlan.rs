@@ -8,7 +8,7 @@ use felix::desired::Row;
 use sim::check;
 use sim::world::World;
 
-const NONE: [String; 0] = [];
+use super::NONE;
 
 fn cluster(own_seed: u64, mode: EncapMode) -> World {
     let mut world = super::world(own_seed, "192.168.0.0/16", mode);
