@@ -6,7 +6,12 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 /// Pages whose references are followed.
-const PAGES: [&str; 3] = ["README.md", "docs/contract.md", "docs/operating.md"];
+const PAGES: [&str; 4] = [
+    "README.md",
+    "docs/contract.md",
+    "docs/features.md",
+    "docs/operating.md",
+];
 
 /// Fails and lists every reference `path/file.rs::test` whose file or test does not exist.
 pub(crate) fn check() -> anyhow::Result<()> {
