@@ -76,6 +76,12 @@ impl<'v> Draft<'v> {
         all.into_iter()
     }
 
+    /// A readable block that shares addresses with `cidr`, which is no block itself.
+    pub(crate) fn overlapping(&self, cidr: IpNet) -> Option<IpNet> {
+        let shared = |other: &IpNet| other.contains(&cidr) || cidr.contains(other);
+        self.blocks().map(|(other, _)| other).find(shared)
+    }
+
     /// The affinities of `node`, by name.
     pub(crate) fn affinities_of(&self, node: &str) -> Vec<(String, BlockAffinitySpec)> {
         let unchanged = self

@@ -79,6 +79,18 @@ pub enum AssignError {
         /// `host:<node>`, or `nobody`.
         owner: String,
     },
+    /// The block that the address asked for would be in lies over another block. Lasts until that one is gone.
+    #[error(
+        "address {address}: its block {block} would overlap block {other}; allowed: blocks without common addresses"
+    )]
+    Overlap {
+        /// Address.
+        address: IpAddr,
+        /// Block of the pool's size.
+        block: IpNet,
+        /// Block that stands there.
+        other: IpNet,
+    },
     /// An object that is needed makes no sense. Lasts until it is mended.
     #[error("{object}: {reason}")]
     Corrupt {

@@ -68,15 +68,18 @@ pub(crate) fn assign_all(
 
 /// Finishes what a crashed claim or release of this node left behind, as far as it is in the way.
 ///
-/// A claim whose block went to somebody else, or to nobody, is void; one that was being given up and whose block is
-/// gone is given up. A claim whose block is missing, or not yet confirmed, is completed when the block is used.
+/// A claim whose block went to somebody else, or to nobody, is void, as is one without a block that lies over another
+/// block; one that was being given up and whose block is gone is given up. A claim whose block is missing, or not yet
+/// confirmed, is completed when the block is used.
 fn mend(draft: &mut Draft<'_>, node: &str) {
     use api::ipam::AffinityState::PendingDeletion;
     let host = host_affinity(node);
     for (name, affinity) in draft.affinities_of(node) {
         let void = match draft.block(affinity.cidr) {
             Known::Present(found) => found.spec.affinity.as_deref() != Some(&host),
-            Known::Absent => affinity.state == PendingDeletion,
+            Known::Absent => {
+                affinity.state == PendingDeletion || draft.overlapping(affinity.cidr).is_some()
+            }
             Known::Unreadable(_) | Known::Unknown => false,
         };
         if void {
@@ -250,6 +253,13 @@ fn pick_address(
             .trunc();
         if let Known::Unreadable(reason) = draft.block(cidr) {
             return Err(Stop::Error(corrupt(&block_key(cidr), reason)));
+        }
+        if let Some(other) = draft.overlapping(cidr) {
+            return Err(Stop::Error(AssignError::Overlap {
+                address,
+                block: cidr,
+                other,
+            }));
         }
         return pick_slot(cidr, pool, Source::Claim, address);
     };

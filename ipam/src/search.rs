@@ -125,11 +125,17 @@ impl Search<'_, '_> {
                 continue;
             }
             owned += 1;
+            if self.missing == 0 {
+                continue;
+            }
             let Some(pool) = self.pool(cidr) else {
                 continue;
             };
             let (source, room) = match self.draft.block(cidr) {
                 Known::Present(found) => (Source::Own, found.spec.unallocated.len()),
+                // An affinity alone owns nothing: its block is made only where no other block lies.
+                Known::Absent if !self.draft.view().is_full() => return Err(Halt::Reload),
+                Known::Absent if self.draft.overlapping(cidr).is_some() => continue,
                 Known::Absent => (Source::Claim, block::slots(cidr).unwrap_or(0)),
                 Known::Unreadable(_) => continue,
                 Known::Unknown => return Err(Halt::Read(block_key(cidr))),

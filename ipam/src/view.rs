@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::ipam::{BlockAffinity, IPAMBlock, IPAMConfigSpec, IPAMHandle, affinity_name, block_name};
+use api::ipam::{
+    BlockAffinity, IPAMBlock, IPAMConfigSpec, IPAMHandle, affinity_name, block_cidr, block_name,
+};
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::pool::IPPool;
@@ -173,7 +175,7 @@ impl View {
             Ok(Object::IPAMHandle(found)) if found.spec.deleted => None,
             Ok(Object::IPAMBlock(found)) => {
                 let problem = match block::fault(&found.spec) {
-                    None if block_name(found.spec.cidr) != name => {
+                    None if block_cidr(&name) != Some(found.spec.cidr) => {
                         Some(format!("cidr {} belongs to another name", found.spec.cidr))
                     }
                     other => other,
@@ -206,7 +208,12 @@ impl View {
                 self.pools.remove(&key.name);
             }
             Kind::IPAMConfig if *key == config_key() => self.config = Arc::default(),
-            Kind::IPAMBlock => self.blocks.retain(|cidr, _| block_name(*cidr) != key.name),
+            // Only a block of its own name is kept: see `put`.
+            Kind::IPAMBlock => {
+                if let Some(cidr) = block_cidr(&key.name) {
+                    self.blocks.remove(&cidr);
+                }
+            }
             Kind::BlockAffinity => {
                 self.affinities.remove(&key.name);
             }

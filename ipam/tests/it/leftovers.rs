@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use api::ipam::AffinityState;
+use api::ipam::{AffinityState, affinity_name, block_name};
 use api::key::Kind;
-use ipam::{AssignError, Ipam};
+use ipam::{AssignError, Ipam, Wanted};
 use serde_json::{Value, json};
 
 use crate::interleave::{Comparing, Slow, run_polls};
-use crate::world::{World, assign, now, request, texts};
+use crate::world::{World, assign, now, request, seconds, texts, wanting};
 
 const BLOCK: &str = "10.0.0.0/30";
 
@@ -146,6 +146,50 @@ fn a_pending_claim_of_another_node_does_not_block_the_block() {
     affinity(&world, "n2", "pending");
     let given = assign(&world.ipam("n1"), request("a")).unwrap();
     assert_eq!(given.claimed.len(), 1);
+    world.assert_sound();
+}
+
+#[test]
+fn an_affinity_over_another_nodes_block_gives_no_address_and_goes() {
+    for (lone, others) in [
+        ("10.0.0.0/26", "10.0.0.0/28"),
+        ("10.0.0.16/28", "10.0.0.0/26"),
+    ] {
+        let world = World::new(&[("default", "10.0.0.0/24", 26)]);
+        world.config(json!({"strictAffinity": true, "autoAllocateBlocks": true}));
+        let (lone, others) = (lone.parse().unwrap(), others.parse().unwrap());
+        world.put(
+            Kind::BlockAffinity,
+            &affinity_name("n1", lone),
+            json!({"node": "n1", "state": "confirmed", "cidr": lone, "deleted": "false", "type": "host"}),
+        );
+        let made = ipam::block::new_block(others, "host:n2".to_owned(), seconds(1)).unwrap();
+        world.put(Kind::IPAMBlock, &block_name(others), json!(made));
+        let given = assign(&world.ipam("n1"), request("a")).unwrap();
+        assert!(!others.contains(&given.addresses[0]), "{given:?}");
+        let left = world.affinities();
+        assert_eq!(
+            left.iter().map(|a| a.cidr).collect::<Vec<_>>(),
+            given.claimed,
+            "the one without a block is gone"
+        );
+        world.assert_sound();
+    }
+}
+
+#[test]
+fn an_explicit_address_makes_no_block_over_another() {
+    let world = World::new(&[("default", "10.0.0.0/24", 26)]);
+    let others = "10.0.0.0/28".parse().unwrap();
+    let made = ipam::block::new_block(others, "host:n2".to_owned(), seconds(1)).unwrap();
+    world.put(Kind::IPAMBlock, &block_name(others), json!(made));
+    let wanted = Wanted::Address("10.0.0.40".parse().unwrap());
+    let error = assign(&world.ipam("n1"), wanting("a", wanted)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "address 10.0.0.40: its block 10.0.0.0/26 would overlap block 10.0.0.0/28; allowed: blocks without common \
+         addresses"
+    );
     world.assert_sound();
 }
 

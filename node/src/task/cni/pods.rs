@@ -409,6 +409,7 @@ fn assign_error(error: &AssignError) -> CniError {
         | AssignError::NotInPool { .. }
         | AssignError::InUse { .. }
         | AssignError::ForeignBlock { .. }
+        | AssignError::Overlap { .. }
         | AssignError::Corrupt { .. } => CniError::new(Code::NO_ADDRESS, chain(error)),
     }
 }
