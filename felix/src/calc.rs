@@ -333,6 +333,7 @@ impl Graph {
             .chain(lost)
             .chain(self.pools.problems())
             .chain(self.workloads.problems())
+            .chain(self.blocks.problems(&self.settings.node_name))
             .chain(self.tunnels.problems.iter().cloned())
             .chain(self.peers.problems.iter().cloned())
             .collect();

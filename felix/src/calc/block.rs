@@ -6,6 +6,8 @@ use api::ipam::{AffinityState, BlockAffinitySpec, IPAMBlockSpec};
 use api::key::Key;
 use ipnet::IpNet;
 
+use super::problem::{Problem, Reason, Subject};
+
 /// What the graph uses of an IPAMBlock object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Block {
@@ -95,6 +97,10 @@ impl Blocks {
             touched.extend(new.away.keys().copied());
             self.by_key.insert(key.clone(), new);
         }
+        let ranges: Vec<IpNet> = touched.iter().copied().collect();
+        for range in ranges {
+            touched.extend(self.overlapping(&range).map(|(_, block)| block.range));
+        }
         touched
     }
 
@@ -138,26 +144,67 @@ impl Blocks {
         self.by_key.get(key)?.away.get(addr).map(String::as_str)
     }
 
-    /// This node's claim, as far as the block itself does not belong to another.
+    /// Other blocks that share addresses with `range`.
+    fn overlapping(&self, range: &IpNet) -> impl Iterator<Item = (&Key, &Block)> {
+        let wider = std::iter::successors(range.supernet(), IpNet::supernet);
+        let wider = wider.filter_map(|range| self.by_range.get(&range));
+        let own = *range;
+        let inside = self.by_range.range(super::dirty::inside(range));
+        let inside = inside.filter(move |(range, _)| **range != own && own.contains(*range));
+        wider
+            .chain(inside.map(|(_, keys)| keys))
+            .flatten()
+            .filter_map(|key| Some((key, self.by_key.get(key)?)))
+    }
+
+    /// A block of another owner that shares addresses with this one of `node`: which of them may give out what cannot
+    /// be known here.
+    fn contested(&self, node: &str, range: &IpNet) -> Option<(&Key, &Block)> {
+        let mut others = self.overlapping(range);
+        others.find(|(_, other)| other.owner.as_deref() != Some(node))
+    }
+
+    /// The state of this node's affinity to a block that says itself that it is this node's, and that shares no address
+    /// with a block of another.
     pub(super) fn claim(&self, node: &str, range: &IpNet) -> Option<AffinityState> {
         let key = self.claims_by_range.get(range)?.first()?;
         let (_, state) = self.claims.get(key)?;
-        match self.block(range) {
-            Some(block) if block.owner.as_deref() != Some(node) => None,
-            Some(_) | None => Some(*state),
-        }
+        let owned = self.is_local(node, range) && self.contested(node, range).is_none();
+        owned.then_some(*state)
     }
 
-    /// Whether the block with exactly this range is this node's to drop unused addresses of. While the block itself
-    /// has not arrived the claim decides.
+    /// Whether the block with exactly this range is this node's to drop unused addresses of.
     pub(super) fn is_local(&self, node: &str, range: &IpNet) -> bool {
-        match self.block(range) {
-            Some(block) => block.owner.as_deref() == Some(node),
-            None => matches!(
-                self.claim(node, range),
-                Some(AffinityState::Confirmed | AffinityState::PendingDeletion)
-            ),
-        }
+        self.owner(range) == Some(node)
+    }
+
+    /// This node's affinities without their block, and its blocks that overlap others: what is not announced as a whole.
+    pub(super) fn problems(&self, node: &str) -> Vec<Problem> {
+        let problem = |key: &Key, reason| Problem {
+            subject: Subject::Object(key.clone()),
+            field: "",
+            reason,
+        };
+        let settled = |state: &AffinityState| *state != AffinityState::Pending;
+        let affinities = self.claims.iter().filter(|(_, (_, state))| settled(state));
+        let without = affinities.filter_map(|(key, (range, _))| match self.block(range) {
+            None => Some(problem(key, Reason::NoBlock { range: *range })),
+            Some(block) if block.owner.as_deref() != Some(node) => {
+                let owner = block.owner.clone();
+                Some(problem(key, Reason::BlockOfAnother { owner }))
+            }
+            Some(_) => None,
+        });
+        let own = self.by_node.get(node).into_iter().flatten();
+        let overlaps = own.filter_map(|key| {
+            let block = self.by_key.get(key)?;
+            if block.owner.as_deref() != Some(node) {
+                return None;
+            }
+            let (other, _) = self.contested(node, &block.range)?;
+            Some(problem(key, Reason::Overlaps { other: other.clone() }))
+        });
+        without.chain(overlaps).collect()
     }
 
     /// Whether the address lies in a block that this node announces as a whole.

@@ -72,6 +72,21 @@ pub enum Reason {
         /// The object that has it.
         of: Key,
     },
+    /// There is no IPAMBlock for this node's BlockAffinity, so the range is not announced.
+    NoBlock {
+        /// Its range.
+        range: IpNet,
+    },
+    /// The IPAMBlock of this node's BlockAffinity belongs to another, so the range is not announced.
+    BlockOfAnother {
+        /// Owner's node name; absent when nobody owns it.
+        owner: Option<String>,
+    },
+    /// The block shares addresses with a block of another owner, so it is not announced as a whole.
+    Overlaps {
+        /// The other block.
+        other: Key,
+    },
     /// The node that owns the block has no Node object with an address of this family.
     OwnerUnknown {
         /// The node's name.
@@ -123,6 +138,19 @@ impl fmt::Display for Reason {
         match self {
             Self::Invalid(why) => f.write_str(why),
             Self::Duplicate { value, of } => write!(f, "{value} is taken by {of}"),
+            Self::NoBlock { range } => write!(
+                f,
+                "there is no IPAMBlock {range}, and an affinity alone is not announced"
+            ),
+            Self::BlockOfAnother { owner } => write!(
+                f,
+                "its IPAMBlock belongs to {}, so it is not announced",
+                owner.as_deref().unwrap_or("nobody")
+            ),
+            Self::Overlaps { other } => write!(
+                f,
+                "shares addresses with {other} of another owner; only addresses in use are announced, one by one"
+            ),
             Self::OwnerUnknown { node } => {
                 write!(f, "owner {node:?} has no Node object with an address")
             }

@@ -387,6 +387,57 @@ fn blocks_of_one_address_have_no_blackhole_and_are_announced_while_in_use() {
 }
 
 #[test]
+fn an_affinity_is_announced_as_far_as_its_block_says_the_same() {
+    let mut world = cluster(plain());
+    let lone = affinity("n1", "10.1.7.0/26", "confirmed");
+    world.put(lone.clone());
+    world.flush();
+    assert_eq!(world.announced(), ["10.1.0.0/26"]);
+    assert_eq!(fib(&world, "10.1.7.0/26"), None);
+    assert_eq!(
+        world.problems(),
+        ["BlockAffinity(n1-10-1-7-0-26): there is no IPAMBlock 10.1.7.0/26, and an affinity alone is not announced"]
+    );
+    world.put(block("10.1.7.0/26", Some("n2"), &[]));
+    world.flush();
+    assert_eq!(world.announced(), ["10.1.0.0/26"]);
+    assert_eq!(
+        world.problems(),
+        ["BlockAffinity(n1-10-1-7-0-26): its IPAMBlock belongs to n2, so it is not announced"]
+    );
+    world.put(block("10.1.7.0/26", Some("n1"), &[]));
+    world.flush();
+    assert_eq!(world.announced(), ["10.1.0.0/26", "10.1.7.0/26"]);
+    assert!(world.problems().is_empty());
+}
+
+#[test]
+fn a_block_over_another_nodes_is_not_announced_as_a_whole() {
+    for others in ["10.1.0.0/28", "10.1.0.0/24"] {
+        let mut world = cluster(plain());
+        world.put(endpoint("a", "n1", "cali1", &["10.1.0.50/32"]));
+        let (key, other) = block(others, Some("n2"), &[]);
+        world.put((key.clone(), other));
+        world.flush();
+        assert_eq!(world.announced(), ["10.1.0.50/32"], "{others}");
+        let problems = world.problems();
+        let expected = format!("IPAMBlock(10-1-0-0-26): shares addresses with {key} of another");
+        assert!(
+            problems.len() == 1 && problems[0].starts_with(&expected),
+            "{problems:?}"
+        );
+        world.remove(&key);
+        world.flush();
+        assert_eq!(world.announced(), ["10.1.0.0/26"]);
+        assert!(world.problems().is_empty());
+        // Two sizes of one owner are no trouble.
+        world.put(block(others, Some("n1"), &[]));
+        world.flush();
+        assert_eq!(world.announced(), ["10.1.0.0/26"]);
+    }
+}
+
+#[test]
 fn only_claims_that_stand_are_announced() {
     let mut world = cluster(plain());
     world.put(endpoint("a", "n1", "cali1", &["10.1.0.5/32"]));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::ipam::{AffinityState, IPAMBlock};
+use api::ipam::IPAMBlock;
 use api::key::Key;
 use api::node::Node;
 use api::object::Object;
@@ -117,7 +117,7 @@ impl Facts<'_> {
         if tunnelled && let Some(holder) = self.borrower(dst).filter(|holder| holder != "n1") {
             return self.to_node(dst, pool?, &holder);
         }
-        if self.is_mine(dst, block) {
+        if block.and_then(owner) == Some("n1") {
             let protocol = if tunnelled { 80 } else { 12 };
             return (!single).then(|| format!("blackhole proto {protocol}"));
         }
@@ -145,17 +145,6 @@ impl Facts<'_> {
             let holder = attribute.secondary.get("node")?;
             (owner(block) != Some(holder.as_str())).then(|| holder.clone())
         })
-    }
-
-    fn is_mine(&self, dst: IpNet, block: Option<&IPAMBlock>) -> bool {
-        match block {
-            Some(block) => owner(block) == Some("n1"),
-            None => all!(self, BlockAffinity).any(|claim| {
-                claim.spec.cidr == dst
-                    && claim.spec.node == "n1"
-                    && claim.spec.state != AffinityState::Pending
-            }),
-        }
     }
 
     fn to_node(&self, dst: IpNet, pool: &IPPoolSpec, name: &str) -> Option<String> {
