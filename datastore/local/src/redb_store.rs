@@ -42,7 +42,22 @@ pub struct RedbStore {
 /// What readers and watches see: always a finished commit.
 struct Published {
     history: History,
-    snapshot: Mutex<Option<Snapshot>>,
+    shown: Mutex<Shown>,
+}
+
+impl Published {
+    fn show(&self, shown: Shown) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+}
+
+/// What readers get.
+#[derive(Clone)]
+enum Shown {
+    Snapshot(Snapshot),
+    /// The file does not work, and why.
+    Failed(Arc<str>),
+    Closed,
 }
 
 #[derive(Clone)]
@@ -104,16 +119,13 @@ impl RedbStore {
                 source,
             })?;
         }
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
-                other => OpenError::Open {
-                    path: path.clone(),
-                    source: Box::new(other.into()),
-                },
-            })?;
+        let database = builder().create(&path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.clone() },
+            other => OpenError::Open {
+                path: path.clone(),
+                source: Box::new(other.into()),
+            },
+        })?;
         let opened = format::load(&database, entries).map_err(|error| match error {
             format::LoadError::Redb(source) => OpenError::Open {
                 path: path.clone(),
@@ -126,11 +138,11 @@ impl RedbStore {
         })?;
         let published = Arc::new(Published {
             history: opened.history,
-            snapshot: Mutex::new(Some(opened.snapshot)),
+            shown: Mutex::new(Shown::Snapshot(opened.snapshot)),
         });
         let (jobs, queue) = mpsc::channel(QUEUE_TRANSACTIONS);
         let writer = Writer {
-            database,
+            database: Some(database),
             path: path.clone(),
             revision: opened.revision,
             log_entries: opened.log_entries,
@@ -158,21 +170,37 @@ impl RedbStore {
     }
 
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.published
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or_else(|| self.closed())
+        let shown = self.published.shown.lock();
+        match &*shown.unwrap_or_else(PoisonError::into_inner) {
+            Shown::Snapshot(snapshot) => Ok(snapshot.clone()),
+            Shown::Failed(reason) => Err(StoreError::Unavailable(Arc::clone(reason))),
+            Shown::Closed => Err(self.closed()),
+        }
     }
 
     fn closed(&self) -> StoreError {
         StoreError::Unavailable(format!("{}: the store is closing", self.path.display()).into())
     }
 
+    /// A failed reading spoils the file for the writer, too: an empty transaction lets it find out and open it again.
     fn failed(&self, error: &redb::Error) -> StoreError {
+        if let Some(jobs) = &self.jobs {
+            let (reply, _) = oneshot::channel();
+            let nothing = Vec::new();
+            // When the queue is full the writer has work enough to notice by.
+            let _ = jobs.try_send(Job {
+                ops: nothing,
+                reply,
+            });
+        }
         StoreError::Unavailable(format!("{}: {error}", self.path.display()).into())
     }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
 impl Drop for RedbStore {

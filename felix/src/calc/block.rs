@@ -202,7 +202,12 @@ impl Blocks {
                 return None;
             }
             let (other, _) = self.contested(node, &block.range)?;
-            Some(problem(key, Reason::Overlaps { other: other.clone() }))
+            Some(problem(
+                key,
+                Reason::Overlaps {
+                    other: other.clone(),
+                },
+            ))
         });
         without.chain(overlaps).collect()
     }

@@ -396,7 +396,9 @@ fn an_affinity_is_announced_as_far_as_its_block_says_the_same() {
     assert_eq!(fib(&world, "10.1.7.0/26"), None);
     assert_eq!(
         world.problems(),
-        ["BlockAffinity(n1-10-1-7-0-26): there is no IPAMBlock 10.1.7.0/26, and an affinity alone is not announced"]
+        [
+            "BlockAffinity(n1-10-1-7-0-26): there is no IPAMBlock 10.1.7.0/26, and an affinity alone is not announced"
+        ]
     );
     world.put(block("10.1.7.0/26", Some("n2"), &[]));
     world.flush();

@@ -37,8 +37,12 @@ pub(super) struct Opened {
     pub(super) log_entries: u64,
 }
 
+/// Why a file is not taken.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
+    #[error(transparent)]
     Redb(Box<redb::Error>),
+    #[error("not a store of this release: {0}")]
     Contents(String),
 }
 
@@ -77,21 +81,16 @@ pub(super) fn load(database: &Database, entries_max: usize) -> Result<Opened, Lo
         Ok(meta.get(name)?.map_or(0, |number| number.value()))
     };
     let (revision, floor) = (number(REVISION)?, number(FLOOR)?);
-    let log = transaction.open_table(LOG)?;
-    let log_entries = log.len()?;
+    let log_entries = transaction.open_table(LOG)?.len()?;
     let history = History::new(floor, entries_max);
-    let mut group: Vec<WatchEvent> = Vec::new();
-    for row in log.iter()? {
-        let (key, value) = row?;
-        let (made, _) = key.value();
-        let event = decode_event(made, value.value())
-            .ok_or_else(|| LoadError::Contents(format!("the log of revision {made} is damaged")))?;
-        if group.first().is_some_and(|first| first.revision() != made) {
-            append(&history, std::mem::take(&mut group))?;
+    for (made, events) in log_after(&transaction, 0)? {
+        if made <= history.latest() {
+            return Err(LoadError::Contents(format!(
+                "its log holds revision {made} below its floor"
+            )));
         }
-        group.push(event);
+        history.append(made, events, 0);
     }
-    append(&history, group)?;
     if history.latest() != revision {
         return Err(LoadError::Contents(format!(
             "it stands at revision {revision}, its log at {}",
@@ -109,17 +108,24 @@ pub(super) fn load(database: &Database, entries_max: usize) -> Result<Opened, Lo
     })
 }
 
-fn append(history: &History, group: Vec<WatchEvent>) -> Result<(), LoadError> {
-    let Some(revision) = group.first().map(WatchEvent::revision) else {
-        return Ok(());
-    };
-    if revision <= history.latest() {
-        return Err(LoadError::Contents(format!(
-            "its log holds revision {revision} below its floor"
-        )));
+/// The changes after `revision` that the log still has.
+pub(super) fn log_after(
+    transaction: &ReadTransaction,
+    revision: Revision,
+) -> Result<Vec<(Revision, Vec<WatchEvent>)>, LoadError> {
+    let log = transaction.open_table(LOG)?;
+    let mut changes: Vec<(Revision, Vec<WatchEvent>)> = Vec::new();
+    for row in log.range((revision.saturating_add(1), 0)..)? {
+        let (key, value) = row?;
+        let (made, _) = key.value();
+        let event = decode_event(made, value.value())
+            .ok_or_else(|| LoadError::Contents(format!("the log of revision {made} is damaged")))?;
+        match changes.last_mut() {
+            Some((last, events)) if *last == made => events.push(event),
+            _ => changes.push((made, vec![event])),
+        }
     }
-    history.append(revision, group, 0);
-    Ok(())
+    Ok(changes)
 }
 
 /// What the file cannot keep apart is refused at the door.

@@ -1,17 +1,21 @@
 //! The thread that writes: it takes all transactions that wait and commits them together.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use datastore::store::{KeyValue, Op, Revision, StoreError, WatchEvent};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table};
 use tokio::sync::{mpsc, oneshot};
 
-use super::format::{self, FLOOR, LOG, META, OBJECTS, REVISION};
-use super::{Published, Snapshot};
+use super::format::{self, FLOOR, LOG, LoadError, META, OBJECTS, REVISION};
+use super::{Published, Shown, Snapshot};
 
 /// Transactions in one commit, at most: bounds how long the first of them waits.
 const GROUP_TRANSACTIONS: usize = 256;
+
+/// How often a file that failed is opened again.
+const REOPEN_EVERY: Duration = Duration::from_millis(200);
 
 /// A transaction and who waits for it.
 pub(super) struct Job {
@@ -21,7 +25,8 @@ pub(super) struct Job {
 
 /// The owner of the file.
 pub(super) struct Writer {
-    pub(super) database: Database,
+    /// Absent after an error, until the file could be opened again.
+    pub(super) database: Option<Database>,
     pub(super) path: PathBuf,
     pub(super) revision: Revision,
     pub(super) log_entries: u64,
@@ -41,21 +46,21 @@ struct Group {
 impl Writer {
     /// Works until all senders are gone.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(first) = queue.blocking_recv() {
-            let mut jobs = vec![first];
-            while jobs.len() < GROUP_TRANSACTIONS {
-                match queue.try_recv() {
-                    Ok(job) => jobs.push(job),
-                    Err(_) => break,
-                }
-            }
+        loop {
+            let jobs = match next_group(&mut queue, self.database.is_some()) {
+                Ok(jobs) => jobs,
+                Err(Ended) => break,
+            };
             let (ops, replies): (Vec<_>, Vec<_>) =
                 jobs.into_iter().map(|job| (job.ops, job.reply)).unzip();
             let answers = match self.commit(ops) {
                 Ok(answers) => answers,
                 Err(error) => {
-                    tracing::error!(path = %self.path.display(), %error, "commit failed");
                     let reason: Arc<str> = format!("{}: {error}", self.path.display()).into();
+                    if self.database.take().is_some() {
+                        tracing::error!(path = %self.path.display(), %error, "commit failed; opening the file again");
+                    }
+                    self.published.show(Shown::Failed(Arc::clone(&reason)));
                     vec![Err(StoreError::Unavailable(reason)); replies.len()]
                 }
             };
@@ -63,17 +68,56 @@ impl Writer {
                 // Who asked may have gone; the transaction stands all the same.
                 let _ = reply.send(answer);
             }
+            if self.database.is_none() {
+                self.reopen();
+            }
         }
-        *self
-            .published
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        self.published.show(Shown::Closed);
+    }
+
+    /// After an error redb answers nothing but that there was one, until the file is opened anew. What of the failed
+    /// commit reached the file is found out from its log.
+    fn reopen(&mut self) {
+        match self.try_reopen() {
+            Ok(()) => tracing::info!(path = %self.path.display(), "the file works again"),
+            Err(error) => {
+                tracing::debug!(path = %self.path.display(), %error, "the file cannot be opened again yet");
+                let reason = format!("{}: {error}", self.path.display());
+                self.published.show(Shown::Failed(reason.into()));
+            }
+        }
+    }
+
+    fn try_reopen(&mut self) -> Result<(), LoadError> {
+        // Not created: a file that is gone is not an empty store.
+        let database = super::builder().open(&self.path)?;
+        let opened = format::load(
+            &database,
+            usize::try_from(self.log_entries_max).unwrap_or(1),
+        )?;
+        if opened.revision < self.revision {
+            return Err(LoadError::Contents(format!(
+                "it stands at revision {}, before {} which was answered",
+                opened.revision, self.revision
+            )));
+        }
+        let changes = format::log_after(&opened.snapshot.transaction, self.revision)?;
+        self.log_entries = opened.log_entries;
+        for (revision, events) in changes {
+            self.published.history.append(revision, events, 0);
+            self.revision = revision;
+        }
+        self.published.show(Shown::Snapshot(opened.snapshot));
+        self.database = Some(database);
+        Ok(())
     }
 
     /// Does all transactions in their order, each of them whole or not at all, in one commit.
     fn commit(&mut self, jobs: Vec<Vec<Op>>) -> Result<Vec<Answer>, redb::Error> {
-        let mut transaction = self.database.begin_write()?;
+        let Some(database) = &self.database else {
+            return Err(redb::Error::PreviousIo);
+        };
+        let mut transaction = database.begin_write()?;
         transaction
             .set_durability(Durability::Immediate)
             .map_err(redb::Error::from)?;
@@ -127,17 +171,38 @@ impl Writer {
             self.published.history.append(revision, events, 0);
             self.revision = revision;
         }
-        let snapshot = Snapshot {
-            transaction: Arc::new(self.database.begin_read()?),
-            revision: self.revision,
+        let Some(database) = &self.database else {
+            return Err(redb::Error::PreviousIo);
         };
-        *self
-            .published
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        self.published.show(Shown::Snapshot(Snapshot {
+            transaction: Arc::new(database.begin_read()?),
+            revision: self.revision,
+        }));
         Ok(())
     }
+}
+
+/// All senders are gone.
+struct Ended;
+
+/// The transactions that wait, at least one. While the file does not work, whatever there is after [`REOPEN_EVERY`].
+fn next_group(queue: &mut mpsc::Receiver<Job>, works: bool) -> Result<Vec<Job>, Ended> {
+    let mut jobs = Vec::new();
+    if works {
+        jobs.push(queue.blocking_recv().ok_or(Ended)?);
+    } else {
+        std::thread::sleep(REOPEN_EVERY);
+        if queue.is_closed() && queue.is_empty() {
+            return Err(Ended);
+        }
+    }
+    while jobs.len() < GROUP_TRANSACTIONS {
+        match queue.try_recv() {
+            Ok(job) => jobs.push(job),
+            Err(_) => break,
+        }
+    }
+    Ok(jobs)
 }
 
 fn apply_all(

@@ -8,7 +8,7 @@ use api::key::Kind;
 use datastore::store::Store;
 use datastore_local::RelayStore;
 use futures_util::StreamExt;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::{Folder, pool, put};
 
@@ -24,7 +24,11 @@ struct Running(Child);
 impl Running {
     /// Starts it and waits for its line that it is ready.
     fn start(file: &Path, socket: &Path) -> Self {
-        let mut child = command(file, &format!("unix:{}", socket.display()))
+        Self::ready(command(file, &format!("unix:{}", socket.display())))
+    }
+
+    fn ready(mut command: Command) -> Self {
+        let mut child = command
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program is built");
@@ -34,6 +38,25 @@ impl Running {
         lines.read_line(&mut line).expect("a pipe can be read");
         assert!(line.contains("ready"), "the first line was: {line}");
         Self(child)
+    }
+
+    /// Starts it such that a file which must not grow is an error of writing, as a full disk is, and not a signal.
+    fn start_limited(file: &Path, socket: &Path) -> Self {
+        let shell = "trap '' XFSZ; exec \"$@\"";
+        let program = command(file, &format!("unix:{}", socket.display()));
+        let mut limited = Command::new("sh");
+        limited.args(["-c", shell, "sh"]).arg(program.get_program());
+        limited.args(program.get_args());
+        Self::ready(limited)
+    }
+
+    fn limit_file_size(&self, bytes: Option<u64>) {
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        let pid = Pid::from_child(&self.0);
+        prlimit(Some(pid), Resource::Fsize, limit).expect("it is our child");
     }
 
     fn kill(mut self) {
@@ -75,6 +98,51 @@ async fn what_was_answered_survives_kill_9() {
     let missed = client.watch(vec![Kind::IPPool], 20).next().await;
     let missed = missed.expect("a change").expect("the history is kept");
     assert_eq!(missed.key(), Some(&pool("p2-0")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_by_name_and_is_forgotten_when_there_is_room() {
+    let folder = Folder::new("full");
+    let (file, socket) = (folder.next("redb"), folder.next("sock"));
+    let process = Running::start_limited(&file, &socket);
+    let client = RelayStore::new(&socket);
+    let before = client.transact(put("before", "1")).await;
+    before.expect("there is room");
+    let mut watch = client.watch(vec![Kind::IPPool], 0);
+    process.limit_file_size(Some(std::fs::metadata(&file).expect("it is there").len()));
+    let large = "x".repeat(1 << 20);
+    let mut answered = vec!["before".to_owned()];
+    let refused = loop {
+        let name = format!("p{}", answered.len());
+        match client.transact(put(&name, &large)).await {
+            Ok(_) => answered.push(name),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        refused.to_string().contains(file.to_str().unwrap()),
+        "{refused}"
+    );
+    process.limit_file_size(None);
+    // The file is opened again by itself.
+    while client.get(&pool("before")).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let after = client.transact(put("after", "1")).await;
+    after.expect("there is room again");
+    answered.push("after".to_owned());
+    answered.sort();
+    let listing = client.list(&[Kind::IPPool]).await.expect("it works");
+    let mut names: Vec<String> = listing.items.into_iter().map(|i| i.key.name).collect();
+    // The write that failed may have reached the file: its outcome was unknown.
+    names.retain(|name| *name != format!("p{}", answered.len() - 1) || answered.contains(name));
+    assert_eq!(names, answered);
+    loop {
+        let event = watch.next().await.expect("it goes on").expect("it goes on");
+        if event.key() == Some(&pool("after")) {
+            break;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
