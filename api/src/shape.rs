@@ -83,6 +83,16 @@ const U32: Shape = Shape::Number(u32::MAX as u64);
 const U16: Shape = Shape::Number(u16::MAX as u64);
 const U8: Shape = Shape::Number(u8::MAX as u64);
 
+/// A key of a secret.
+const SECRET_REF: Shape = Shape::Record(&[required(
+    "secretKeyRef",
+    Shape::Record(&[
+        required("name", Shape::Text),
+        required("key", Shape::Text),
+        optional("optional", Shape::Bool),
+    ]),
+)]);
+
 static METADATA: Shape = Shape::Record(&[
     optional("name", Shape::Text),
     optional("namespace", Shape::Text),
@@ -143,8 +153,8 @@ static BGP_CONFIGURATION: Shape = Shape::Record(&[
     optional("asNumber", Shape::AsNumber),
     optional("listenPort", U16),
     optional("nodeMeshMaxRestartTime", Shape::Text),
-    optional("nodeMeshPassword", Shape::Any),
-    optional("bindMode", Shape::Any),
+    optional("nodeMeshPassword", SECRET_REF),
+    optional("bindMode", Shape::Word(&["None", "NodeIP"])),
     without_effect("communities"),
     without_effect("ignoredInterfaces"),
     without_effect("ipv4NormalRoutePriority"),
@@ -174,10 +184,10 @@ static BGP_PEER: Shape = Shape::Record(&[
     optional("ttlSecurity", U8),
     optional("reachableBy", Shape::Text),
     optional("localASNumber", Shape::AsNumber),
-    optional("password", Shape::Any),
-    optional("reversePeering", Shape::Any),
+    optional("password", SECRET_REF),
+    optional("reversePeering", Shape::Word(&["Auto", "Manual"])),
     optional("filters", Shape::List(&Shape::Text)),
-    optional("localWorkloadSelector", Shape::Any),
+    without_effect("localWorkloadSelector"),
 ]);
 
 const COMMUNITY_VALUES: Shape = Shape::Record(&[required("values", Shape::List(&Shape::Text))]);
@@ -364,7 +374,7 @@ impl Shape {
             }
             (_, value) => {
                 if !self.admits(value) {
-                    faults.push(Fault::new(path, &*value, self.rule()));
+                    faults.push(Fault::new(path, &*value, self.rule_for(value)));
                 }
             }
         }
@@ -389,6 +399,22 @@ impl Shape {
             Self::Word(words) => text.is_some_and(|text| words.contains(&text) || text.is_empty()),
             Self::List(_) | Self::Slots | Self::Map(_) | Self::Record(_) => false,
         }
+    }
+
+    /// The rule that this value breaks, with what YAML may have made of it.
+    fn rule_for(&self, value: &Value) -> String {
+        let rule = self.rule();
+        let unquoted = match (self, value) {
+            (Self::AsNumber, Value::Number(number)) if number.is_f64() => {
+                "the dotted form must stand in quotes, such as \"1.10\", because without them YAML reads a decimal number"
+            }
+            (Self::Text, Value::Number(_) | Value::Bool(_)) => {
+                "YAML reads it as a number or a truth value unless it stands in quotes"
+            }
+            (Self::Number(_) | Self::Bool, Value::String(_)) => "it must not stand in quotes",
+            _ => return rule,
+        };
+        format!("{rule}; {unquoted}")
     }
 
     fn rule(&self) -> String {

@@ -19,6 +19,7 @@ use crate::key::Kind;
 use crate::metadata::Metadata;
 use crate::object::Object;
 use crate::selector::Selector;
+pub(crate) use bgp::reserved_as_number;
 pub use pool::{Overlap, overlaps};
 
 /// Characters in a selector, at most.
@@ -185,11 +186,13 @@ fn check_word(field: &str, value: Option<&String>, words: &[&str], faults: &mut 
 }
 
 fn check_as_number(field: &str, number: Option<u32>, faults: &mut Vec<Fault>) {
-    if number == Some(0) {
+    if let Some(number) = number
+        && let Some(why) = bgp::reserved_as_number(number)
+    {
         faults.push(Fault::new(
             field,
             &number,
-            "must be 1 to 4294967295: AS 0 is reserved (RFC 7607)",
+            format!("must be 1 to 4294967295, but not 23456: {why}"),
         ));
     }
 }

@@ -76,7 +76,7 @@ parameters! {
         IsUnset, Stops, "`true`; everything else means false";
     /// The node's AS, written to its Node object.
     as_number: Option<u32> = value::as_number, ["AS"], "", "",
-        IsUnset, Stops, "1 to 4294967295, or two numbers up to 65535 joined by a dot";
+        IsUnset, Stops, "1 to 4294967295 but not 23456, or two numbers up to 65535 joined by a dot";
     /// The speaker's router id.
     router_id: RouterIdSource = value::router_id, ["CALICO_ROUTER_ID"], "", "",
         IsUnset, Stops, "nothing (the node's IPv4 address), `hash`, or a dotted quad other than 0.0.0.0";

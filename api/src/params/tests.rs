@@ -217,3 +217,18 @@ fn addresses_and_numbers_are_read_in_each_form() {
     assert_eq!(router_id_of_name("n1").to_string(), "103.107.139.184");
     assert_eq!(router_id_of_name("n13").to_string(), "212.245.13.237");
 }
+
+#[test]
+fn as_numbers_that_no_speaker_may_have_are_refused_with_the_reason() {
+    for (text, reason) in [
+        ("0", "RFC 7607"),
+        ("23456", "AS_TRANS"),
+        ("0.23456", "AS_TRANS"),
+    ] {
+        let given = [("AS".to_owned(), text.to_owned())];
+        let errors = Params::from_env(given).expect_err(text);
+        let at = errors.iter().find(|error| error.variable == "AS");
+        let told = at.map(ToString::to_string).unwrap_or_default();
+        assert!(told.contains(text) && told.contains(reason), "{told}");
+    }
+}

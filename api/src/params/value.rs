@@ -214,8 +214,10 @@ pub(super) fn as_number(text: &str) -> Read<Option<u32>> {
     }
     let number = crate::bgp::as_number_of(&serde_json::Value::from(text));
     match number {
-        Some(0) => Err("AS 0 is reserved (RFC 7607)".to_owned()),
-        Some(number) => Ok(Some(number)),
+        Some(number) => match crate::validate::reserved_as_number(number) {
+            Some(reason) => Err(reason.to_owned()),
+            None => Ok(Some(number)),
+        },
         None => no(),
     }
 }

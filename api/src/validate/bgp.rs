@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::{Fault, check_as_number, check_restart_time, check_selector, check_word, is_unicast};
 use crate::bgp::{BGPConfigurationSpec, BGPPeerSpec, PeerAddress};
 use crate::duration;
@@ -25,6 +27,8 @@ pub(super) fn check_configuration(config: &BGPConfigurationSpec, faults: &mut Ve
     if config.listen_port == Some(0) {
         faults.push(Fault::new("spec.listenPort", &0, "must be 1 to 65535"));
     }
+    check_extra_word(&config.extra, "bindMode", &["None", "NodeIP"], faults);
+    check_secret_ref(&config.extra, "nodeMeshPassword", faults);
     let restart_time = config.node_mesh_max_restart_time.as_ref();
     check_restart_time("spec.nodeMeshMaxRestartTime", restart_time, faults);
     if config.node_to_node_mesh_enabled == Some(false) && restart_time.is_some() {
@@ -66,6 +70,64 @@ pub(super) fn check_peer(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
     );
     check_keepalive_time(peer, faults);
     check_reachable_by(peer, faults);
+    check_extra_word(&peer.extra, "reversePeering", &["Auto", "Manual"], faults);
+    check_secret_ref(&peer.extra, "password", faults);
+    if let Some(value) = peer.extra.get("localWorkloadSelector") {
+        match value.as_str() {
+            Some(text) => check_selector("spec.localWorkloadSelector", text, faults),
+            None => faults.push(Fault::new(
+                "spec.localWorkloadSelector",
+                value,
+                "must be a selector in quotes",
+            )),
+        }
+    }
+}
+
+/// A field that is read where it is used: its value must be one of these words.
+fn check_extra_word(
+    extra: &Map<String, Value>,
+    name: &str,
+    words: &[&str],
+    faults: &mut Vec<Fault>,
+) {
+    let Some(value) = extra.get(name).filter(|value| !value.is_null()) else {
+        return;
+    };
+    if !value.as_str().is_some_and(|text| words.contains(&text)) {
+        faults.push(Fault::new(
+            format!("spec.{name}"),
+            value,
+            format!("must be one of {}", words.join(", ")),
+        ));
+    }
+}
+
+/// A password: `{secretKeyRef: {name, key}}`.
+fn check_secret_ref(extra: &Map<String, Value>, name: &str, faults: &mut Vec<Fault>) {
+    let Some(value) = extra.get(name).filter(|value| !value.is_null()) else {
+        return;
+    };
+    let text = |part: &str| {
+        let text = value.get("secretKeyRef")?.get(part)?.as_str()?;
+        (!text.is_empty()).then_some(())
+    };
+    if text("name").and(text("key")).is_none() {
+        faults.push(Fault::new(
+            format!("spec.{name}"),
+            value,
+            "must name a key of a secret: {secretKeyRef: {name: SECRET, key: KEY}}",
+        ));
+    }
+}
+
+/// Why no speaker may have this AS number; `None` when one may.
+pub(crate) const fn reserved_as_number(number: u32) -> Option<&'static str> {
+    match number {
+        0 => Some("AS 0 is reserved (RFC 7607)"),
+        23456 => Some("AS 23456 is AS_TRANS, which stands for any 4-octet AS (RFC 6793 §9)"),
+        _ => None,
+    }
 }
 
 fn check_keepalive_time(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
@@ -123,16 +185,12 @@ fn check_remote_end(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
                 "must be a unicast address, alone or with a port: 10.0.0.1, 10.0.0.1:1790, fd00::1, [fd00::1]:1790",
             )),
         }
-        if peer.as_number.unwrap_or(0) == 0 {
-            faults.push(Fault {
-                value: peer
-                    .as_number
-                    .map_or_else(String::new, |number| number.to_string()),
-                ..Fault::absent(
-                    "spec.asNumber",
-                    "must be 1 to 4294967295: with spec.peerIP the peer's AS must be known",
-                )
-            });
+        match peer.as_number {
+            None => faults.push(Fault::absent(
+                "spec.asNumber",
+                "must be 1 to 4294967295: with spec.peerIP the peer's AS must be known",
+            )),
+            Some(_) => check_as_number("spec.asNumber", peer.as_number, faults),
         }
     } else if !peer.peer_selector.is_empty() && peer.as_number.unwrap_or(0) != 0 {
         faults.push(Fault::new(

@@ -1,6 +1,6 @@
 //! Rules of `BGPFilter`.
 
-use super::{Fault, INTERFACE_NAME_LEN_MAX, check_word};
+use super::{Fault, INTERFACE_NAME_LEN_MAX, check_word, reserved_as_number};
 use crate::bgp_filter::{BGPFilterRule, BGPFilterSpec, CommunityValue, Operation};
 
 /// Changes in one rule, and AS numbers in one `prependASPath`, at most.
@@ -142,8 +142,11 @@ fn check_operation(path: &str, operation: &Operation, faults: &mut Vec<Fault>) {
     }
     if let Some(prepend) = &operation.prepend_as_path {
         let asns = &prepend.prefix;
-        if asns.is_empty() || asns.len() > OPERATIONS_MAX || asns.contains(&0) {
-            let why = format!("must hold 1 to {OPERATIONS_MAX} AS numbers other than 0");
+        let reserved = |asn: &u32| reserved_as_number(*asn).is_some();
+        if asns.is_empty() || asns.len() > OPERATIONS_MAX || asns.iter().any(reserved) {
+            let why = format!(
+                "must hold 1 to {OPERATIONS_MAX} AS numbers other than 0 (RFC 7607) and 23456 (AS_TRANS, RFC 6793 §9)"
+            );
             faults.push(Fault::new(
                 format!("{path}.prependASPath.prefix"),
                 asns,

@@ -89,6 +89,31 @@ fn each_rule_of_a_peer_names_its_field() {
                 &["spec.asNumber"],
             ),
             (
+                json!({"peerIP": "10.0.0.1", "asNumber": 23456}),
+                &["spec.asNumber"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "localASNumber": "0.23456"}),
+                &["spec.localASNumber"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "password": {"secretKeyRef": {"name": "s"}}}),
+                &["spec.password"],
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1,
+                    "password": {"secretKeyRef": {"name": "s", "key": "k"}}, "reversePeering": "Manual"}),
+                none,
+            ),
+            (
+                json!({"peerIP": "10.0.0.1", "asNumber": 1, "reversePeering": "manual"}),
+                &["spec.reversePeering"],
+            ),
+            (
+                json!({"localWorkloadSelector": "a = b"}),
+                &["spec.localWorkloadSelector"],
+            ),
+            (
                 json!({"peerIP": "10.0.0.1:0", "asNumber": 1}),
                 &["spec.peerIP"],
             ),
@@ -210,6 +235,10 @@ fn each_rule_of_a_filter_names_its_field() {
             "operations[0].prependASPath.prefix",
         ),
         (
+            operations(json!([{"prependASPath": {"prefix": [65000, 23456]}}])),
+            "operations[0].prependASPath.prefix",
+        ),
+        (
             operations(json!([{"addCommunity": {"value": "x"}}])),
             "operations[0].addCommunity.value",
         ),
@@ -244,6 +273,12 @@ fn each_rule_of_the_configurations_names_its_field() {
             (
                 json!({"logSeverityScreen": "loud"}),
                 &["spec.logSeverityScreen"],
+            ),
+            (json!({"asNumber": 23456}), &["spec.asNumber"]),
+            (json!({"bindMode": "NodeIp"}), &["spec.bindMode"]),
+            (
+                json!({"nodeMeshPassword": "secret"}),
+                &["spec.nodeMeshPassword"],
             ),
             (
                 json!({"asNumber": 0, "listenPort": 0}),
@@ -294,6 +329,10 @@ fn each_rule_of_nodes_and_endpoints_names_its_field() {
             (
                 json!({"bgp": {"ipv6Address": "10.0.0.1/24"}}),
                 &["spec.bgp.ipv6Address"],
+            ),
+            (
+                json!({"bgp": {"ipv4Address": "10.0.0.1", "asNumber": 23456}}),
+                &["spec.bgp.asNumber"],
             ),
             (
                 json!({"vxlanTunnelMACAddr": "66:00"}),
@@ -426,6 +465,43 @@ fn unreadable_fields_are_all_named_with_path_value_and_rule() {
     );
     let error = Object::decode(&Key::new(Kind::IPPool, "p"), b"{");
     assert!(error.expect_err("cut off").to_string().contains("not JSON"));
+}
+
+#[test]
+fn what_yaml_made_of_a_value_is_said_with_the_limits() {
+    for (field, value, parts) in [
+        ("asNumber", json!(1.1), ["4294967295", "in quotes", "1.10"]),
+        ("node", json!(7), ["must be a text", "number", "in quotes"]),
+        (
+            "node",
+            json!(false),
+            ["must be a text", "truth value", "in quotes"],
+        ),
+        (
+            "numAllowedLocalASNumbers",
+            json!(300),
+            ["300", "from 0", "255"],
+        ),
+        ("ttlSecurity", json!(-1), ["-1", "from 0", "255"]),
+        (
+            "ttlSecurity",
+            json!("3"),
+            ["whole number", "255", "not stand in quotes"],
+        ),
+        (
+            "keepOriginalNextHop",
+            json!("yes"),
+            ["true or false", "\"yes\"", "not stand in quotes"],
+        ),
+    ] {
+        let json = json!({"spec": {"peerIP": "10.0.0.1", field: value}});
+        let key = Key::new(Kind::BGPPeer, "p");
+        let error = Object::decode(&key, json.to_string().as_bytes()).expect_err(field);
+        for part in parts {
+            let text = error.to_string();
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
 }
 
 #[test]
