@@ -152,6 +152,6 @@ pub struct Setting {
     pub name: String,
     /// Value in force.
     pub value: String,
-    /// `default` or `environment`.
+    /// `default`, `environment variable NAME`, or the field of an object in the datastore.
     pub origin: String,
 }

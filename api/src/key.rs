@@ -17,6 +17,10 @@ pub enum Kind {
     BGPPeer,
     /// `BGPFilter`.
     BGPFilter,
+    /// `FelixConfiguration`.
+    FelixConfiguration,
+    /// `ClusterInformation`.
+    ClusterInformation,
     /// `WorkloadEndpoint`, the one kind with a namespace.
     WorkloadEndpoint,
     /// `IPAMConfig`.
@@ -31,12 +35,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::IPPool,
         Self::Node,
         Self::BGPConfiguration,
         Self::BGPPeer,
         Self::BGPFilter,
+        Self::FelixConfiguration,
+        Self::ClusterInformation,
         Self::WorkloadEndpoint,
         Self::IPAMConfig,
         Self::IPAMBlock,
@@ -52,6 +58,8 @@ impl Kind {
             Self::BGPConfiguration => "BGPConfiguration",
             Self::BGPPeer => "BGPPeer",
             Self::BGPFilter => "BGPFilter",
+            Self::FelixConfiguration => "FelixConfiguration",
+            Self::ClusterInformation => "ClusterInformation",
             Self::WorkloadEndpoint => "WorkloadEndpoint",
             Self::IPAMConfig => "IPAMConfig",
             Self::IPAMBlock => "IPAMBlock",
@@ -68,6 +76,8 @@ impl Kind {
             Self::BGPConfiguration => "bgpconfigurations",
             Self::BGPPeer => "bgppeers",
             Self::BGPFilter => "bgpfilters",
+            Self::FelixConfiguration => "felixconfigurations",
+            Self::ClusterInformation => "clusterinformations",
             Self::WorkloadEndpoint => "workloadendpoints",
             Self::IPAMConfig => "ipamconfigs",
             Self::IPAMBlock => "ipamblocks",

@@ -7,8 +7,10 @@
 pub mod admin;
 pub mod bgp;
 pub mod bgp_filter;
+pub mod cluster;
 pub mod duration;
 pub mod endpoint;
+pub mod felix;
 pub mod ipam;
 pub mod key;
 pub mod manifest;

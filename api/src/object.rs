@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use crate::bgp::{BGPConfiguration, BGPPeer};
 use crate::bgp_filter::BGPFilter;
+use crate::cluster::ClusterInformation;
 use crate::endpoint::WorkloadEndpoint;
+use crate::felix::FelixConfiguration;
 use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
 use crate::key::{Key, Kind};
 use crate::metadata::Metadata;
@@ -21,6 +23,8 @@ pub enum Object {
     BGPConfiguration(BGPConfiguration),
     BGPPeer(BGPPeer),
     BGPFilter(BGPFilter),
+    FelixConfiguration(FelixConfiguration),
+    ClusterInformation(ClusterInformation),
     WorkloadEndpoint(WorkloadEndpoint),
     IPAMConfig(IPAMConfig),
     IPAMBlock(IPAMBlock),
@@ -46,6 +50,8 @@ macro_rules! each {
             Object::BGPConfiguration($bound) => $body,
             Object::BGPPeer($bound) => $body,
             Object::BGPFilter($bound) => $body,
+            Object::FelixConfiguration($bound) => $body,
+            Object::ClusterInformation($bound) => $body,
             Object::WorkloadEndpoint($bound) => $body,
             Object::IPAMConfig($bound) => $body,
             Object::IPAMBlock($bound) => $body,
@@ -84,6 +90,8 @@ impl Object {
             Kind::BGPConfiguration => Self::BGPConfiguration(serde_json::from_slice(json)?),
             Kind::BGPPeer => Self::BGPPeer(serde_json::from_slice(json)?),
             Kind::BGPFilter => Self::BGPFilter(serde_json::from_slice(json)?),
+            Kind::FelixConfiguration => Self::FelixConfiguration(serde_json::from_slice(json)?),
+            Kind::ClusterInformation => Self::ClusterInformation(serde_json::from_slice(json)?),
             Kind::WorkloadEndpoint => Self::WorkloadEndpoint(serde_json::from_slice(json)?),
             Kind::IPAMConfig => Self::IPAMConfig(serde_json::from_slice(json)?),
             Kind::IPAMBlock => Self::IPAMBlock(serde_json::from_slice(json)?),
@@ -113,6 +121,8 @@ impl Object {
             Self::BGPConfiguration(_) => Kind::BGPConfiguration,
             Self::BGPPeer(_) => Kind::BGPPeer,
             Self::BGPFilter(_) => Kind::BGPFilter,
+            Self::FelixConfiguration(_) => Kind::FelixConfiguration,
+            Self::ClusterInformation(_) => Kind::ClusterInformation,
             Self::WorkloadEndpoint(_) => Kind::WorkloadEndpoint,
             Self::IPAMConfig(_) => Kind::IPAMConfig,
             Self::IPAMBlock(_) => Kind::IPAMBlock,

@@ -1,4 +1,4 @@
-//! Settings from the environment: the parameter table and its reader.
+//! Settings from the environment and from FelixConfigurations: the parameter table and its reader.
 //!
 //! A setting exists once, as a row of [`TABLE`]: its names, default, unit, allowed values and documentation. Everything
 //! else, the typed fields of [`Params`] included, comes from there.
@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 
 use sha2::{Digest, Sha256};
 
+use crate::felix::Given;
 use crate::pool::EncapMode;
 pub use table::{TABLE, Values};
 pub use value::{AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, RouterIdSource};
@@ -82,6 +83,8 @@ pub enum Origin {
     Default,
     /// This environment variable.
     Environment(String),
+    /// This field of an object in the datastore.
+    Datastore(String),
 }
 
 impl fmt::Display for Origin {
@@ -89,6 +92,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::Environment(variable) => write!(f, "environment variable {variable}"),
+            Self::Datastore(place) => f.write_str(place),
         }
     }
 }
@@ -143,7 +147,17 @@ impl Params {
     pub fn from_env(
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Vec<ParamError>> {
+        Self::from_sources(variables, &[])
+    }
+
+    /// Reads the variables of an environment and, for those that are not set, what FelixConfigurations give
+    /// ([`given_to`](crate::felix::given_to)). See [`Self::from_env`].
+    pub fn from_sources(
+        variables: impl IntoIterator<Item = (String, String)>,
+        given: &[Given],
+    ) -> Result<Self, Vec<ParamError>> {
         let mut reader = Reader::new(variables);
+        reader.add(given);
         let mut values = reader.read_table();
         if reader.origin("datastore_type") == Some(&Origin::Default) && values.store.is_some() {
             values.datastore_type = DatastoreType::Local;
@@ -219,9 +233,10 @@ struct Reader {
 }
 
 struct Variable {
-    /// The name as it was given.
+    /// The name as it was given, or the place in the datastore.
     name: String,
     text: String,
+    origin: fn(String) -> Origin,
 }
 
 impl Reader {
@@ -237,12 +252,30 @@ impl Reader {
         Self {
             variables: variables
                 .into_iter()
-                .map(|(name, text)| (known_as(&name), Variable { name, text }))
+                .map(|(name, text)| {
+                    let origin = Origin::Environment;
+                    (known_as(&name), Variable { name, text, origin })
+                })
                 .collect(),
             settings: Vec::with_capacity(TABLE.len()),
             errors: Vec::new(),
             rejected: Vec::new(),
             notices: Vec::new(),
+        }
+    }
+
+    /// Settings of objects, the strongest first, where the environment says nothing.
+    fn add(&mut self, given: &[Given]) {
+        for given in given {
+            let before = self.variables.get(given.variable);
+            if before.is_none_or(|before| before.text.trim().is_empty()) {
+                let variable = Variable {
+                    name: given.place.clone(),
+                    text: given.text.clone(),
+                    origin: Origin::Datastore,
+                };
+                self.variables.insert(given.variable.to_owned(), variable);
+            }
         }
     }
 
@@ -263,7 +296,7 @@ impl Reader {
             Some(variable) => match read(variable.text.trim()) {
                 Ok(value) => {
                     setting.text = variable.text.trim().to_owned();
-                    setting.origin = Origin::Environment(variable.name.clone());
+                    setting.origin = (variable.origin)(variable.name.clone());
                     value
                 }
                 Err(reason) => {
@@ -347,7 +380,9 @@ impl Reader {
     fn as_given(&self, field: &str) -> (String, String) {
         match self.setting(field) {
             Some(setting) => match &setting.origin {
-                Origin::Environment(variable) => (variable.clone(), setting.text.clone()),
+                Origin::Environment(variable) | Origin::Datastore(variable) => {
+                    (variable.clone(), setting.text.clone())
+                }
                 Origin::Default => (setting.row.names[0].to_owned(), setting.text.clone()),
             },
             None => (field.to_owned(), String::new()),

@@ -37,6 +37,8 @@ pub fn prefixes(kind: Kind) -> Vec<String> {
         | Kind::BGPConfiguration
         | Kind::BGPPeer
         | Kind::BGPFilter
+        | Kind::FelixConfiguration
+        | Kind::ClusterInformation
         | Kind::WorkloadEndpoint => vec![format!("{RESOURCES}{}/", kind.plural())],
     }
 }
@@ -60,6 +62,8 @@ pub fn of(object: &Object) -> String {
         | Object::BGPConfiguration(_)
         | Object::BGPPeer(_)
         | Object::BGPFilter(_)
+        | Object::FelixConfiguration(_)
+        | Object::ClusterInformation(_)
         | Object::WorkloadEndpoint(_) => resource(&object.key()),
     }
 }
@@ -75,6 +79,8 @@ pub fn of_key(key: &Key) -> Option<String> {
         | Kind::BGPConfiguration
         | Kind::BGPPeer
         | Kind::BGPFilter
+        | Kind::FelixConfiguration
+        | Kind::ClusterInformation
         | Kind::WorkloadEndpoint => Some(resource(key)),
     }
 }
@@ -180,6 +186,22 @@ mod tests {
                     &json!({}),
                 ),
                 "/calico/resources/v3/projectcalico.org/workloadendpoints/ns/n--1-k8s-a-eth0",
+            ),
+            (
+                object(
+                    Kind::FelixConfiguration,
+                    &json!({"name": "node.n1"}),
+                    &json!({"vxlanPort": 4790}),
+                ),
+                "/calico/resources/v3/projectcalico.org/felixconfigurations/node.n1",
+            ),
+            (
+                object(
+                    Kind::ClusterInformation,
+                    &json!({"name": "default"}),
+                    &json!({"datastoreReady": true}),
+                ),
+                "/calico/resources/v3/projectcalico.org/clusterinformations/default",
             ),
             (
                 object(Kind::IPAMBlock, &json!({"name": "fd00---122"}), &slots),

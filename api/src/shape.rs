@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::key::Kind;
 use crate::validate::Fault;
 
+mod felix;
 mod unread;
 
 pub use unread::{Unread, unread};
@@ -229,6 +230,14 @@ static BGP_FILTER: Shape = Shape::Record(&[
     optional("importV6", FILTER_RULES),
 ]);
 
+static CLUSTER_INFORMATION: Shape = Shape::Record(&[
+    optional("clusterGUID", Shape::Text),
+    optional("clusterType", Shape::Text),
+    optional("calicoVersion", Shape::Text),
+    optional("datastoreReady", Shape::Bool),
+    without_effect("variant"),
+]);
+
 static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
     optional("orchestrator", Shape::Text),
     optional("workload", Shape::Text),
@@ -302,6 +311,8 @@ fn spec_of(kind: Kind) -> &'static Shape {
         Kind::BGPConfiguration => &BGP_CONFIGURATION,
         Kind::BGPPeer => &BGP_PEER,
         Kind::BGPFilter => &BGP_FILTER,
+        Kind::FelixConfiguration => &felix::FELIX_CONFIGURATION,
+        Kind::ClusterInformation => &CLUSTER_INFORMATION,
         Kind::WorkloadEndpoint => &WORKLOAD_ENDPOINT,
         Kind::IPAMConfig => &IPAM_CONFIG,
         Kind::IPAMBlock => &IPAM_BLOCK,

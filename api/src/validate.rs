@@ -4,6 +4,7 @@
 
 mod bgp;
 mod bgp_filter;
+mod felix;
 mod ipam;
 mod node;
 mod pool;
@@ -89,6 +90,8 @@ pub fn validate(object: &Object) -> Vec<Fault> {
         Object::BGPConfiguration(config) => bgp::check_configuration(&config.spec, &mut faults),
         Object::BGPPeer(peer) => bgp::check_peer(&peer.spec, &mut faults),
         Object::BGPFilter(filter) => bgp_filter::check(&filter.spec, &mut faults),
+        Object::FelixConfiguration(config) => felix::check(config, &mut faults),
+        Object::ClusterInformation(_) => {}
         Object::IPAMConfig(config) => ipam::check_config(&config.spec, &mut faults),
         Object::IPAMBlock(block) => ipam::check_block(block, &mut faults),
         Object::BlockAffinity(affinity) => ipam::check_affinity(&affinity.spec, &mut faults),
@@ -109,7 +112,13 @@ fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
     let by_hand = matches!(
         kind,
-        Kind::IPPool | Kind::Node | Kind::BGPConfiguration | Kind::BGPPeer | Kind::BGPFilter
+        Kind::IPPool
+            | Kind::Node
+            | Kind::BGPConfiguration
+            | Kind::BGPPeer
+            | Kind::BGPFilter
+            | Kind::FelixConfiguration
+            | Kind::ClusterInformation
     );
     if name.is_empty() {
         faults.push(Fault::absent("metadata.name", "must be given"));
@@ -122,17 +131,17 @@ fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
     }
     let default_only = match kind {
         Kind::BGPConfiguration => name != "default" && !name.starts_with("node."),
-        Kind::IPAMConfig => name != "default",
+        Kind::IPAMConfig | Kind::ClusterInformation => name != "default",
         _ => false,
     };
     if default_only && !name.is_empty() {
         faults.push(Fault::new(
             "metadata.name",
             name,
-            if kind == Kind::IPAMConfig {
-                "must be `default`"
-            } else {
+            if kind == Kind::BGPConfiguration {
                 "must be `default`, or `node.` and a node's name"
+            } else {
+                "must be `default`"
             },
         ));
     }

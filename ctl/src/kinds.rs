@@ -4,12 +4,20 @@ use anyhow::bail;
 use api::key::Kind;
 
 /// Other names than the kind's own and its plural.
-const ALIASES: [(Kind, &[&str]); 10] = [
+const ALIASES: [(Kind, &[&str]); 12] = [
     (Kind::IPPool, &["ipp", "ipps", "pool", "pools"]),
     (Kind::Node, &["no", "nos"]),
     (Kind::BGPConfiguration, &["bgpconfig", "bgpconfigs"]),
     (Kind::BGPPeer, &["bgpp", "bgpps", "bp", "bps"]),
     (Kind::BGPFilter, &["bgpf", "bgpfs", "bf", "bfs"]),
+    (
+        Kind::FelixConfiguration,
+        &["felixconfig", "felixconfigs", "fc", "fcs"],
+    ),
+    (
+        Kind::ClusterInformation,
+        &["clusterinfo", "clusterinfos", "ci", "cis"],
+    ),
     (Kind::WorkloadEndpoint, &["wep", "weps"]),
     (
         Kind::IPAMConfig,

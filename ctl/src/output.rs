@@ -121,6 +121,17 @@ fn headings(kind: Kind, wide: bool) -> Vec<&'static str> {
             ],
             &[],
         ),
+        Kind::FelixConfiguration => (&["NAME"], &["NODESELECTOR", "SETTINGS"]),
+        Kind::ClusterInformation => (
+            &[
+                "NAME",
+                "CLUSTERGUID",
+                "CLUSTERTYPE",
+                "CALICOVERSION",
+                "DATASTOREREADY",
+            ],
+            &[],
+        ),
         Kind::WorkloadEndpoint => (
             &["WORKLOAD", "NODE", "NETWORKS", "INTERFACE"],
             &["NAME", "PROFILES"],
@@ -191,6 +202,29 @@ fn row(object: &Object, wide: bool, default_asn: u32) -> Vec<String> {
             ];
             let counts = lists.map(|rules| rules.len().to_string());
             std::iter::once(name).chain(counts).collect()
+        }
+        Object::FelixConfiguration(config) => {
+            let spec = &config.spec;
+            let settings: Vec<String> = spec
+                .fields
+                .iter()
+                .map(|(field, value)| format!("{field}={value}"))
+                .collect();
+            vec![
+                name,
+                optional(spec.node_selector.clone()),
+                settings.join(","),
+            ]
+        }
+        Object::ClusterInformation(info) => {
+            let spec = &info.spec;
+            vec![
+                name,
+                spec.cluster_guid.clone(),
+                spec.cluster_type.clone(),
+                spec.calico_version.clone(),
+                spec.is_ready().to_string(),
+            ]
         }
         Object::WorkloadEndpoint(endpoint) => {
             let spec = &endpoint.spec;

@@ -188,7 +188,10 @@ impl Graph {
                 let touched = self.blocks.update_claim(key, ours);
                 self.touch_ranges(touched);
             }
-            Kind::IPAMConfig | Kind::IPAMHandle => {}
+            Kind::FelixConfiguration
+            | Kind::ClusterInformation
+            | Kind::IPAMConfig
+            | Kind::IPAMHandle => {}
         }
     }
 

@@ -310,6 +310,59 @@ fn each_rule_of_the_configurations_names_its_field() {
 }
 
 #[test]
+fn each_rule_of_felix_configurations_and_cluster_information_names_its_field() {
+    let none: &[&str] = &[];
+    check_all(
+        Kind::FelixConfiguration,
+        "default",
+        &[
+            (
+                json!({"vxlanPort": 4790, "routeRefreshInterval": "90s", "bpfEnabled": false}),
+                none,
+            ),
+            (json!({"vxlanPort": 0}), &["spec.vxlanPort"]),
+            (json!({"vxlanVNI": 16_777_216}), &["spec.vxlanVNI"]),
+            (json!({"healthEnabled": "maybe"}), &["spec.healthEnabled"]),
+            (
+                json!({"routeRefreshInterval": "often", "ipv4NormalRoutePriority": 0}),
+                &["spec.ipv4NormalRoutePriority", "spec.routeRefreshInterval"],
+            ),
+            (json!({"nodeSelector": "all()"}), &["spec.nodeSelector"]),
+        ],
+    );
+    assert_eq!(
+        faults(
+            Kind::FelixConfiguration,
+            "mine",
+            &json!({"nodeSelector": "a =="})
+        ),
+        ["spec.nodeSelector"]
+    );
+    assert_eq!(
+        faults(Kind::FelixConfiguration, "mine", &json!({})),
+        ["metadata.name"]
+    );
+    assert_eq!(
+        faults(Kind::FelixConfiguration, "node.n1", &json!({})),
+        none
+    );
+    assert_eq!(
+        faults(Kind::ClusterInformation, "mine", &json!({})),
+        ["metadata.name"]
+    );
+    let config = object(
+        Kind::FelixConfiguration,
+        "default",
+        &json!({"vxlanPort": 70000, "bpfEnabled": true}),
+    );
+    assert_eq!(
+        validate(&config)[0].to_string(),
+        "spec.vxlanPort = 70000: must be 1 to 65535"
+    );
+    assert_eq!(config.unread().without_effect, ["spec.bpfEnabled"]);
+}
+
+#[test]
 fn each_rule_of_nodes_and_endpoints_names_its_field() {
     let none: &[&str] = &[];
     check_all(

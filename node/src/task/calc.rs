@@ -369,6 +369,8 @@ impl Census {
             | Object::BGPConfiguration(_)
             | Object::BGPPeer(_)
             | Object::BGPFilter(_)
+            | Object::FelixConfiguration(_)
+            | Object::ClusterInformation(_)
             | Object::IPAMConfig(_)
             | Object::IPAMBlock(_)
             | Object::BlockAffinity(_)

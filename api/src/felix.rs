@@ -1,0 +1,223 @@
+//! `FelixConfiguration`: settings of the agents from the datastore.
+//!
+//! Precedence, low to high: the defaults, the object `default`, objects with a `nodeSelector` that selects the node (in
+//! the order of their creation), the object `node.<name>`, the environment. A field without a parameter in the table of
+//! settings is kept and has no effect.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::duration;
+use crate::metadata::Resource;
+use crate::params::TABLE;
+use crate::selector::Selector;
+
+/// A `FelixConfiguration` object: `default`, `node.<name>` for one node, or any name with a `nodeSelector`.
+pub type FelixConfiguration = Resource<FelixConfigurationSpec>;
+
+/// Settings, as far as they are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FelixConfigurationSpec {
+    /// Nodes these settings are for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<String>,
+    /// The settings by name of their field: `vxlanPort`.
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+}
+
+/// Fields that have an effect, and the environment variable that means the same.
+pub const FIELDS: [(&str, &str); 18] = [
+    ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
+    ("healthEnabled", "FELIX_HEALTHENABLED"),
+    ("healthHost", "FELIX_HEALTHHOST"),
+    ("healthPort", "FELIX_HEALTHPORT"),
+    ("interfacePrefix", "FELIX_INTERFACEPREFIX"),
+    ("ipipEnabled", "FELIX_IPINIPENABLED"),
+    ("ipipMTU", "FELIX_IPINIPMTU"),
+    ("ipv4NormalRoutePriority", "FELIX_IPV4NORMALROUTEPRIORITY"),
+    ("mtuIfacePattern", "FELIX_MTUIFACEPATTERN"),
+    ("prometheusMetricsEnabled", "FELIX_PROMETHEUSMETRICSENABLED"),
+    ("prometheusMetricsHost", "FELIX_PROMETHEUSMETRICSHOST"),
+    ("prometheusMetricsPort", "FELIX_PROMETHEUSMETRICSPORT"),
+    ("removeExternalRoutes", "FELIX_REMOVEEXTERNALROUTES"),
+    ("routeRefreshInterval", "FELIX_ROUTEREFRESHINTERVAL"),
+    ("vxlanEnabled", "FELIX_VXLANENABLED"),
+    ("vxlanMTU", "FELIX_VXLANMTU"),
+    ("vxlanPort", "FELIX_VXLANPORT"),
+    ("vxlanVNI", "FELIX_VXLANVNI"),
+];
+
+/// One setting of an object, as the environment would give it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Where it stands: `FelixConfiguration(default): spec.vxlanPort`.
+    pub place: String,
+    /// The variable that means the same.
+    pub variable: &'static str,
+    /// Its value in the variable's form.
+    pub text: String,
+}
+
+/// The settings that `objects` give a node with this name and these labels, the strongest first.
+pub fn given_to(
+    objects: &[FelixConfiguration],
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<Given> {
+    let own = format!("node.{node}");
+    let rank = |object: &FelixConfiguration| {
+        let selector = object.spec.node_selector.as_deref();
+        match (object.metadata.name.as_str(), selector) {
+            ("default", _) => Some(0),
+            (name, _) if name == own => Some(2),
+            (_, Some(text)) => Selector::parse(text)
+                .is_ok_and(|selector| selector.matches(labels))
+                .then_some(1),
+            _ => None,
+        }
+    };
+    let mut counted: Vec<_> = objects
+        .iter()
+        .filter_map(|object| {
+            let metadata = &object.metadata;
+            let created = metadata.creation_timestamp.as_deref();
+            Some(((rank(object)?, created, &metadata.name), object))
+        })
+        .collect();
+    counted.sort_by(|one, other| other.0.cmp(&one.0));
+    counted
+        .into_iter()
+        .flat_map(|(_, object)| settings(object))
+        .collect()
+}
+
+fn settings(object: &FelixConfiguration) -> impl Iterator<Item = Given> {
+    FIELDS.iter().filter_map(|(field, variable)| {
+        let value = object.spec.fields.get(*field)?;
+        Some(Given {
+            place: format!("FelixConfiguration({}): spec.{field}", object.metadata.name),
+            variable,
+            text: as_variable(variable, value)?,
+        })
+    })
+}
+
+/// The value of a field in the form of its variable: durations become seconds. `None` for `null`.
+pub(crate) fn as_variable(variable: &str, value: &Value) -> Option<String> {
+    let in_seconds = || {
+        TABLE
+            .iter()
+            .any(|row| row.names.contains(&variable) && row.unit == "s")
+    };
+    match value {
+        Value::Null => None,
+        Value::String(text) if in_seconds() => match duration::parse(text) {
+            Some(time) => Some(time.as_secs_f64().to_string()),
+            None => Some(text.clone()),
+        },
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::params::Params;
+
+    fn config(name: &str, spec: Value) -> FelixConfiguration {
+        let object = json!({"metadata": {"name": name}, "spec": spec});
+        serde_json::from_value(object).expect("a FelixConfiguration")
+    }
+
+    fn labels() -> BTreeMap<String, String> {
+        BTreeMap::from([("rack".to_owned(), "r1".to_owned())])
+    }
+
+    fn read(objects: &[FelixConfiguration], environment: &[(&str, &str)]) -> Params {
+        let environment = environment
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .chain([("TORTIE_STORE".to_owned(), "unix:/x".to_owned())]);
+        Params::from_sources(environment, &given_to(objects, "n1", &labels()))
+            .unwrap_or_else(|errors| panic!("{errors:?}"))
+    }
+
+    #[test]
+    fn the_environment_beats_the_node_and_that_the_selector_and_that_the_default() {
+        let all = [
+            config(
+                "default",
+                json!({"vxlanPort": 1, "vxlanVNI": 1, "vxlanMTU": 1400, "ipipMTU": 1401}),
+            ),
+            config(
+                "rack",
+                json!({"nodeSelector": "rack == 'r1'", "vxlanPort": 2, "vxlanVNI": 2, "vxlanMTU": 1402}),
+            ),
+            config(
+                "other",
+                json!({"nodeSelector": "rack == 'r2'", "vxlanPort": 9}),
+            ),
+            config("node.n1", json!({"vxlanPort": 3, "vxlanVNI": 3})),
+            config("node.n2", json!({"vxlanPort": 9})),
+        ];
+        let params = read(&all, &[("FELIX_VXLANPORT", "4")]);
+        assert_eq!(params.vxlan_port, 4);
+        assert_eq!(params.vxlan_vni, 3);
+        assert_eq!(params.vxlan_mtu_bytes, 1402);
+        assert_eq!(params.ipip_mtu_bytes, 1401);
+        let shown = params.settings().iter();
+        let origins: Vec<String> = shown
+            .filter(|setting| setting.row.field.starts_with("vxlan_vni"))
+            .map(|setting| setting.origin.to_string())
+            .collect();
+        assert_eq!(origins, ["FelixConfiguration(node.n1): spec.vxlanVNI"]);
+    }
+
+    #[test]
+    fn an_empty_variable_leaves_the_word_to_the_object() {
+        let params = read(
+            &[config("default", json!({"vxlanPort": 4790}))],
+            &[("felix_vxlanport", "")],
+        );
+        assert_eq!(params.vxlan_port, 4790);
+    }
+
+    #[test]
+    fn durations_words_and_truth_values_are_read_as_the_object_writes_them() {
+        let spec = json!({"routeRefreshInterval": "1m30s", "removeExternalRoutes": false,
+            "interfacePrefix": "cali,tap"});
+        let params = read(&[config("default", spec)], &[]);
+        assert_eq!(params.route_refresh_interval.as_secs(), 90);
+        assert!(!params.remove_external_routes);
+        assert_eq!(params.interface_prefixes, ["cali", "tap"]);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_leaves_the_default_and_is_named_with_its_place() {
+        let params = read(&[config("default", json!({"vxlanPort": 0}))], &[]);
+        assert_eq!(params.vxlan_port, 4789);
+        let said = params.rejected()[0].to_string();
+        assert!(
+            said.contains("FelixConfiguration(default): spec.vxlanPort"),
+            "{said}"
+        );
+        assert!(said.contains("1 to 65535"), "{said}");
+    }
+
+    #[test]
+    fn every_field_is_a_variable_of_the_table() {
+        for (field, variable) in FIELDS {
+            assert!(
+                TABLE.iter().any(|row| row.names.contains(&variable)),
+                "{field}"
+            );
+        }
+    }
+}
