@@ -87,3 +87,13 @@ pub enum AfiSafi {
     /// AFI 2, SAFI 1.
     Ipv6Unicast,
 }
+
+impl AfiSafi {
+    /// The family of a prefix.
+    pub const fn of(prefix: ipnet::IpNet) -> Self {
+        match prefix {
+            ipnet::IpNet::V4(_) => Self::Ipv4Unicast,
+            ipnet::IpNet::V6(_) => Self::Ipv6Unicast,
+        }
+    }
+}

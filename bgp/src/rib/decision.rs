@@ -20,7 +20,8 @@ pub(crate) struct Candidate {
     pub(crate) origin: u8,
     /// Absent counts as 0.
     pub(crate) med: u32,
-    /// First AS of the path; `None` when it is empty or begins with a set.
+    /// RFC 4271 §9.1.2.2 c: first AS of the path; when the path is empty or begins with a set, that of an eBGP peer, and
+    /// `None` from iBGP, where the route is our own AS's.
     pub(crate) neighbour_as: Option<u32>,
     pub(crate) ebgp: bool,
     pub(crate) interior_cost: u32,
@@ -28,6 +29,8 @@ pub(crate) struct Candidate {
     pub(crate) router_id: u32,
     pub(crate) cluster_list_length: u32,
     pub(crate) peer_address: IpAddr,
+    /// Tells peers apart that share an address: the port, then the number of the source.
+    pub(crate) peer_instance: (u16, u32),
 }
 
 type Alive = SmallVec<[usize; 8]>;
@@ -76,7 +79,7 @@ pub(crate) fn decide(
             before.iter().for_each(|index| removed(*index, step));
         }
     }
-    debug_assert!(alive.len() <= 1, "peer addresses differ");
+    debug_assert!(alive.len() <= 1, "sources differ");
     alive.first().copied()
 }
 
@@ -112,9 +115,7 @@ fn multi_exit_disc(candidates: &[Candidate], alive: &mut Alive) {
         let mine = &candidates[*index];
         !rivals.iter().any(|rival| {
             let other = &candidates[*rival];
-            mine.neighbour_as.is_some()
-                && other.neighbour_as == mine.neighbour_as
-                && other.med < mine.med
+            other.neighbour_as == mine.neighbour_as && other.med < mine.med
         })
     });
 }
@@ -136,7 +137,9 @@ fn cluster_list_length(candidates: &[Candidate], alive: &mut Alive) {
 }
 
 fn peer_address(candidates: &[Candidate], alive: &mut Alive) {
-    keep_lowest(candidates, alive, |candidate| candidate.peer_address);
+    keep_lowest(candidates, alive, |candidate| {
+        (candidate.peer_address, candidate.peer_instance)
+    });
 }
 
 #[cfg(test)]
@@ -161,6 +164,7 @@ mod tests {
             router_id: u32::from(last),
             cluster_list_length: 0,
             peer_address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
+            peer_instance: (179, u32::from(last)),
         }
     }
 
@@ -204,6 +208,37 @@ mod tests {
         far.med = 500;
         far.neighbour_as = Some(65002);
         assert_eq!(decide(&[far, plain(2)], |_, _| ()), Some(0));
+    }
+
+    #[test]
+    fn med_is_compared_among_paths_of_our_own_as() {
+        let own = |last, med| Candidate {
+            neighbour_as: None,
+            med,
+            ..plain(last)
+        };
+        let mut lost = Vec::new();
+        let best = decide(&[own(1, 500), own(2, 20), plain(3)], |index, step| {
+            lost.push((index, step));
+        });
+        // Path 1 has the lowest router id and would win otherwise; path 2 and 3 are of different neighbours.
+        assert_eq!(best, Some(1));
+        assert_eq!(lost[0], (0, DecisionStep::MultiExitDisc));
+    }
+
+    #[test]
+    fn peers_that_share_an_address_are_told_apart_by_port_then_by_source() {
+        let at = |port, source| Candidate {
+            peer_instance: (port, source),
+            ..plain(1)
+        };
+        let mut lost = Vec::new();
+        let best = decide(&[at(1790, 1), at(179, 2), at(179, 3)], |index, step| {
+            lost.push((index, step));
+        });
+        assert_eq!(best, Some(1));
+        let step = DecisionStep::PeerAddress;
+        assert_eq!(lost, [(0, step), (2, step)]);
     }
 
     #[test]

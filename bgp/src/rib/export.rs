@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 use crate::config::NextHopMode;
 use crate::rib::group::GroupKey;
 use crate::rib::source::{Source, SourceId};
-use crate::types::AfiSafi;
 use crate::wire::attr::community::{Community, ExtendedCommunity};
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::PeerKind;
@@ -47,7 +46,7 @@ pub(crate) fn export(
             return Err(NotFor::Community);
         }
     }
-    attributes.next_hop = Some(next_hop(&attributes, to)?);
+    attributes.next_hop = Some(next_hop(&attributes, source, to)?);
     let sent = &mut attributes;
     match to.kind {
         PeerKind::Ibgp => {
@@ -57,32 +56,50 @@ pub(crate) fn export(
             sent.local_pref.get_or_insert(LOCAL_PREF_DEFAULT);
         }
         PeerKind::Ebgp => {
-            sent.local_pref = None;
-            sent.originator_id = None;
-            sent.cluster_list = Box::default();
             if !own {
                 // RFC 4271 §5.1.4: a neighbour's MED is not for other neighbours.
                 sent.med = None;
             }
             sent.as_path = sent.as_path.prepend(to.local_asn, 1);
-            if !sent.extended_communities.iter().all(|c| c.is_transitive()) {
-                let kept = sent.extended_communities.iter().copied();
-                sent.extended_communities = kept
-                    .filter(|c| ExtendedCommunity::is_transitive(*c))
-                    .collect();
-            }
         }
     }
+    remove_internal(sent, to.kind);
     Ok(attributes)
 }
 
-fn next_hop(attributes: &PathAttributes, to: &GroupKey) -> Result<NextHop, NotFor> {
+/// Takes out what only peers of our own AS may be sent, whoever put it in: LOCAL_PREF (RFC 4271 §5.1.5), ORIGINATOR_ID and
+/// CLUSTER_LIST (RFC 4456 §8), non-transitive extended communities (RFC 4360 §6).
+pub(crate) fn remove_internal(sent: &mut PathAttributes, to: PeerKind) {
+    if to == PeerKind::Ibgp {
+        return;
+    }
+    sent.local_pref = None;
+    sent.originator_id = None;
+    sent.cluster_list = Box::default();
+    if !sent.extended_communities.iter().all(|c| c.is_transitive()) {
+        let kept = sent.extended_communities.iter().copied();
+        sent.extended_communities = kept
+            .filter(|c| ExtendedCommunity::is_transitive(*c))
+            .collect();
+    }
+}
+
+/// RFC 4271 §5.1.3. Of an IPv6 next hop only the global address goes on: the link-local one beside it is for peers that share
+/// a subnet with that next hop (RFC 2545 §3), and which do is not known here. One that is link-local alone means nothing to
+/// another peer: an eBGP neighbour's is replaced by our own address, and what another speaker of our AS sent is not passed on.
+fn next_hop(
+    attributes: &PathAttributes,
+    source: &Source,
+    to: &GroupKey,
+) -> Result<NextHop, NotFor> {
     let unchanged = match (to.next_hop, to.kind) {
         (NextHopMode::Keep, _) | (NextHopMode::Auto, PeerKind::Ibgp) => attributes.next_hop,
         (NextHopMode::Auto, PeerKind::Ebgp) | (NextHopMode::SelfAddress, _) => None,
     };
-    if let Some(next_hop) = unchanged {
-        return Ok(next_hop);
+    match unchanged {
+        Some(next_hop) if !next_hop.is_link_local() => return Ok(next_hop.without_link_local()),
+        Some(_) if source.kind == PeerKind::Ibgp => return Err(NotFor::NoNextHop),
+        Some(_) | None => {}
     }
     let address = NextHop::from(to.local_address);
     if address.family() == to.family {
@@ -115,21 +132,13 @@ pub(crate) fn own_attributes(next_hop: Option<NextHop>) -> PathAttributes {
     }
 }
 
-/// The family of a prefix.
-pub(crate) const fn family_of(prefix: ipnet::IpNet) -> AfiSafi {
-    match prefix {
-        ipnet::IpNet::V4(_) => AfiSafi::Ipv4Unicast,
-        ipnet::IpNet::V6(_) => AfiSafi::Ipv6Unicast,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
     use super::*;
     use crate::config::RoutePolicy;
-    use crate::types::{Asn, RouterId};
+    use crate::types::{AfiSafi, Asn, RouterId};
     use crate::wire::attr::AsnWidth;
     use crate::wire::attr::as_path::AsPath;
     use crate::wire::update::encode::MessageLimit;
@@ -156,7 +165,9 @@ mod tests {
         Source {
             peer: None,
             kind,
+            asn: Asn(1),
             address: IpAddr::V4(FAR),
+            port: 179,
             router_id: RouterId(FAR),
             client: false,
             deferred: false,
@@ -229,6 +240,38 @@ mod tests {
         let mut to_client = to(PeerKind::Ibgp);
         to_client.client = true;
         assert!(export(learned(), PEER, &plain, &to_client).is_ok());
+    }
+
+    #[test]
+    fn link_local_next_hops_do_not_leave_their_link() {
+        let global: std::net::Ipv6Addr = "2001:db8::9".parse().unwrap();
+        let link_local: std::net::Ipv6Addr = "fe80::9".parse().unwrap();
+        let own: std::net::Ipv6Addr = "2001:db8::1".parse().unwrap();
+        let mut client = from(PeerKind::Ibgp);
+        client.client = true;
+        let sent = |global, beside, source: &Source, mode| {
+            let mut attributes = learned();
+            attributes.next_hop = Some(NextHop::V6 {
+                global,
+                link_local: beside,
+            });
+            let mut key = to(PeerKind::Ibgp);
+            key.family = AfiSafi::Ipv6Unicast;
+            key.local_address = own.into();
+            key.next_hop = mode;
+            export(attributes, PEER, source, &key).map(|sent| sent.next_hop)
+        };
+        let plain = |global| Ok(Some(NextHop::from(IpAddr::V6(global))));
+        let ebgp = from(PeerKind::Ebgp);
+        for mode in [NextHopMode::Auto, NextHopMode::Keep] {
+            let both = sent(global, Some(link_local), &client, mode);
+            assert_eq!(both, plain(global), "reflected without its companion");
+            let alone = sent(link_local, None, &client, mode);
+            assert_eq!(alone, Err(NotFor::NoNextHop));
+            assert_eq!(sent(link_local, None, &ebgp, mode), plain(own));
+        }
+        let own_address = sent(link_local, None, &client, NextHopMode::SelfAddress);
+        assert_eq!(own_address, plain(own));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Attribute sets as the table keeps them: one run of octets each, which is what is hashed, compared and counted.
 //!
 //! ```text
-//! +--------+----------+-----+------------+---------------+------------+---------+-----------------------+
-//! |  bits  | next hop | MED | LOCAL_PREF | ORIGINATOR_ID | AGGREGATOR | AS_PATH | lists, in fixed order |
-//! +--------+----------+-----+------------+---------------+------------+---------+-----------------------+
+//! +--------+----------+-----+------------+---------------+------------+---------+-----------------------+---------+
+//! |  bits  | next hop | MED | LOCAL_PREF | ORIGINATOR_ID | AGGREGATOR | AS_PATH | lists, in fixed order | Partial |
+//! +--------+----------+-----+------------+---------------+------------+---------+-----------------------+---------+
 //! ```
 //! The bits tell what is there. AS_PATH and each list have their octets counted in front. Equal sets are equal octets.
 //! A set of a few attributes takes 30 to 40 octets; the decoded form takes 168 without its allocations.
@@ -13,7 +13,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::types::{Asn, RouterId};
 use crate::wire::attr::as_path::{AsPath, PathOctets};
 use crate::wire::attr::community::{Community, ExtendedCommunity, LargeCommunity};
-use crate::wire::attr::{Aggregator, AttributeCode, NextHop, Origin, PathAttributes, RawAttribute};
+use crate::wire::attr::{
+    Aggregator, AttributeCode, NextHop, Origin, Partial, PathAttributes, RawAttribute,
+};
 
 const ORIGIN: u16 = 0b11;
 const ATOMIC_AGGREGATE: u16 = 1 << 2;
@@ -29,6 +31,9 @@ const CLUSTER_LIST: u16 = 1 << 11;
 const EXTENDED_COMMUNITIES: u16 = 1 << 12;
 const LARGE_COMMUNITIES: u16 = 1 << 13;
 const UNKNOWN: u16 = 1 << 14;
+const PARTIAL: u16 = 1 << 15;
+/// Of [`Partial`]'s bits that of the attribute which not every peer is sent as it came.
+const EXTENDED_PARTIAL: u8 = 4;
 
 /// Appends a set.
 pub(crate) fn pack(attributes: &PathAttributes, out: &mut Vec<u8>) {
@@ -73,6 +78,10 @@ pub(crate) fn pack(attributes: &PathAttributes, out: &mut Vec<u8>) {
     put_length(out, as_path.len());
     out.extend_from_slice(as_path);
     bits |= put_lists(attributes, out);
+    if attributes.partial != Partial::default() {
+        bits |= PARTIAL;
+        out.push(attributes.partial.bits());
+    }
     out[start..start + 2].copy_from_slice(&bits.to_be_bytes());
 }
 
@@ -146,6 +155,7 @@ pub(crate) struct PackedAttributes<'a> {
     extended_communities: &'a [u8],
     large_communities: &'a [u8],
     unknown: &'a [u8],
+    partial: Partial,
 }
 
 impl<'a> PackedAttributes<'a> {
@@ -166,6 +176,24 @@ impl<'a> PackedAttributes<'a> {
                 cursor.counted()
             }
         };
+        let [
+            communities,
+            cluster_list,
+            extended_communities,
+            large_communities,
+            unknown,
+        ] = [
+            COMMUNITIES,
+            CLUSTER_LIST,
+            EXTENDED_COMMUNITIES,
+            LARGE_COMMUNITIES,
+            UNKNOWN,
+        ]
+        .map(&mut list);
+        let partial = match bits & PARTIAL {
+            0 => 0,
+            _ => u8::from_be_bytes(cursor.array()),
+        };
         Self {
             bits,
             next_hop,
@@ -174,11 +202,12 @@ impl<'a> PackedAttributes<'a> {
             originator_id,
             aggregator,
             as_path,
-            communities: list(COMMUNITIES),
-            cluster_list: list(CLUSTER_LIST),
-            extended_communities: list(EXTENDED_COMMUNITIES),
-            large_communities: list(LARGE_COMMUNITIES),
-            unknown: list(UNKNOWN),
+            communities,
+            cluster_list,
+            extended_communities,
+            large_communities,
+            unknown,
+            partial: Partial::from_bits(partial),
         }
     }
 
@@ -195,7 +224,8 @@ impl<'a> PackedAttributes<'a> {
     /// The sets differ in something that every peer is sent as it came, or with the same AS in front.
     pub(crate) fn differs_for_every_peer(&self, other: &Self) -> bool {
         let passed_on = |set: &Self| {
-            let bits = set.bits & (ORIGIN | ATOMIC_AGGREGATE);
+            let always = set.partial.bits() & !EXTENDED_PARTIAL;
+            let bits = (set.bits & (ORIGIN | ATOMIC_AGGREGATE), always);
             let lists = [
                 set.as_path.0,
                 set.communities,
@@ -241,6 +271,7 @@ impl<'a> PackedAttributes<'a> {
                 }
             }),
             unknown: unknown(self.unknown),
+            partial: self.partial,
         }
     }
 }
@@ -369,13 +400,13 @@ mod tests {
 
     fn attributes() -> impl Strategy<Value = PathAttributes> {
         (
-            (0..3u8, any::<bool>(), next_hop_strategy()),
+            (0..3u8, any::<bool>(), next_hop_strategy(), 0..16u8),
             any::<(Option<u32>, Option<u32>, Option<Ipv4Addr>)>(),
             any::<Option<(u32, Ipv4Addr)>>(),
             prop::collection::vec(1..u32::MAX, 0..80),
         )
             .prop_map(
-                |((origin, atomic_aggregate, next_hop), (med, local_pref, id), by, path)| {
+                |((origin, atomic_aggregate, next_hop, bits), (med, local_pref, id), by, path)| {
                     let path: Vec<Asn> = path.into_iter().map(Asn).collect();
                     PathAttributes {
                         origin: Origin::from_code(origin).expect("below 3"),
@@ -389,6 +420,7 @@ mod tests {
                             router_id: RouterId(id),
                         }),
                         originator_id: id.map(RouterId),
+                        partial: Partial::from_bits(bits),
                         ..PathAttributes::default()
                     }
                 },

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::rib::table::Path;
-use crate::types::{AfiSafi, PeerName, RouterId};
+use crate::types::{AfiSafi, Asn, PeerName, RouterId};
 use crate::wire::update::PeerKind;
 
 /// A dense number for a configured peer, or for ourselves.
@@ -24,7 +24,10 @@ impl SourceId {
 pub(crate) struct Source {
     pub(crate) peer: Option<PeerName>,
     pub(crate) kind: PeerKind,
+    pub(crate) asn: Asn,
     pub(crate) address: IpAddr,
+    /// TCP port it is connected to; tells apart what shares an address.
+    pub(crate) port: u16,
     /// BGP Identifier of the last session.
     pub(crate) router_id: RouterId,
     /// Route reflector client.

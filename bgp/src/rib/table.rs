@@ -15,7 +15,7 @@ use crate::rib::intern::Interner;
 use crate::rib::packed::{self, PackedAttributes};
 use crate::rib::source::{Source, SourceId};
 use crate::status::DecisionStep;
-use crate::types::{AfiSafi, RouterId};
+use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::PeerKind;
 
@@ -116,7 +116,9 @@ impl Table {
         let own = Source {
             peer: None,
             kind: PeerKind::Ibgp,
+            asn: Asn(0),
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 0,
             router_id: RouterId(Ipv4Addr::UNSPECIFIED),
             client: false,
             deferred: false,

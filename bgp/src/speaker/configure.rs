@@ -53,7 +53,9 @@ impl Speaker {
         let id = self.rib.table.add_source(Source {
             peer: Some(name.clone()),
             kind: kind(peer, config),
+            asn: peer.asn,
             address: peer.address,
+            port: peer.port,
             router_id: config.router_id,
             client: peer.route_reflector_client,
             deferred: awaiting.is_some(),
@@ -119,7 +121,9 @@ impl Speaker {
             self.forget_retained(id);
             let source = self.rib.table.source_mut(id);
             source.kind = kind(new, config);
+            source.asn = new.asn;
             source.address = new.address;
+            source.port = new.port;
             source.client = new.route_reflector_client;
             self.with_peer(id, Peer::handle_timeout);
             self.settle(id);
@@ -133,6 +137,10 @@ impl Speaker {
             self.with_peer(id, Peer::handle_timeout);
         } else if old.passive != new.passive {
             self.with_peer(id, Peer::passive_changed);
+        }
+        if old.port != new.port {
+            self.rib.table.source_mut(id).port = new.port;
+            self.rib.table.reconsider(id);
         }
         let judged = |peer: &PeerConfig| {
             let required = peer.options.require_policy;

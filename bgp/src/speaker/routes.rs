@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::config::{Config, PeerConfig, RoutePolicy};
 use crate::event::{Event, RouteRefusal};
 use crate::policy::{Applied, Subject, edit};
-use crate::rib::export::{family_of, own_attributes};
+use crate::rib::export::own_attributes;
 use crate::rib::group::GroupKey;
 use crate::rib::policy::{decide, permits};
 use crate::rib::source::SourceId;
@@ -16,7 +16,7 @@ use crate::rib::table::AttributesId;
 use crate::route::Origination;
 use crate::session::peer::Peer;
 use crate::speaker::Speaker;
-use crate::types::{Asn, RouterId};
+use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::{Reach, Update};
 
@@ -179,7 +179,7 @@ impl Speaker {
                 let next_hop = origination
                     .next_hop
                     .map(NextHop::from)
-                    .filter(|next_hop| next_hop.family() == family_of(prefix));
+                    .filter(|next_hop| next_hop.family() == AfiSafi::of(prefix));
                 let attributes = self.rib.table.acquire(&own_attributes(next_hop));
                 self.rib
                     .table

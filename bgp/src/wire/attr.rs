@@ -45,6 +45,47 @@ pub struct PathAttributes {
     pub large_communities: Box<[LargeCommunity]>,
     /// Optional transitive attributes that are passed on unseen, by rising code.
     pub unknown: Box<[RawAttribute]>,
+    /// Which of the optional transitive ones above are partial.
+    pub partial: Partial,
+}
+
+/// Optional transitive attributes whose Partial bit is set: a speaker on the way did not know them. Nobody may clear it
+/// (RFC 4271 §5). Of AGGREGATOR, COMMUNITIES, EXTENDED COMMUNITIES, LARGE_COMMUNITY; unknown ones have it in their flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Partial(u8);
+
+impl Partial {
+    const CODES: [AttributeCode; 4] = [
+        AttributeCode::AGGREGATOR,
+        AttributeCode::COMMUNITIES,
+        AttributeCode::EXTENDED_COMMUNITIES,
+        AttributeCode::LARGE_COMMUNITY,
+    ];
+
+    fn bit(code: AttributeCode) -> u8 {
+        let bits = Self::CODES.iter().zip([1, 2, 4, 8]);
+        let mut found = bits.filter(|(known, _)| **known == code);
+        found.next().map_or(0, |(_, bit)| bit)
+    }
+
+    /// Marks an attribute; one that is not listed above is not marked.
+    pub fn insert(&mut self, code: AttributeCode) {
+        self.0 |= Self::bit(code);
+    }
+
+    /// The attribute is marked.
+    pub fn contains(self, code: AttributeCode) -> bool {
+        self.0 & Self::bit(code) != 0
+    }
+
+    /// One bit for each, from the lowest on in the order of [`Partial`]'s list.
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits & 0b1111)
+    }
 }
 
 /// ORIGIN (RFC 4271 §5.1.1), in order of preference.
@@ -103,7 +144,26 @@ impl NextHop {
         }
     }
 
-    /// The family whose routes carry such a next hop. (RFC 8950 would allow IPv6 next hops for IPv4 routes.)
+    /// It is an address of one link only, without a global one.
+    pub const fn is_link_local(&self) -> bool {
+        match self {
+            Self::V4(_) => false,
+            Self::V6 { global, .. } => global.is_unicast_link_local(),
+        }
+    }
+
+    /// As it is for peers on other links.
+    pub const fn without_link_local(self) -> Self {
+        match self {
+            Self::V4(_) => self,
+            Self::V6 { global, .. } => Self::V6 {
+                global,
+                link_local: None,
+            },
+        }
+    }
+
+    /// The family of the address, which need not be that of the routes (RFC 8950).
     pub const fn family(&self) -> AfiSafi {
         match self {
             Self::V4(_) => AfiSafi::Ipv4Unicast,

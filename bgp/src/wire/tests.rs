@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::types::{AfiSafi, Asn};
-use crate::wire::attr::AsnWidth;
+use crate::wire::attr::{AsnWidth, PathAttributes};
 use crate::wire::framer::Framer;
 use crate::wire::message::RawMessage;
+use crate::wire::update::encode::append_attributes;
 use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext};
 
 mod framer;
@@ -54,6 +55,13 @@ fn hex(text: &str) -> Bytes {
         .chunks(2)
         .map(|pair| pair[0] << 4 | pair[1])
         .collect()
+}
+
+/// A block of path attributes.
+fn encoded(attributes: &PathAttributes, width: AsnWidth) -> Vec<u8> {
+    let mut out = Vec::new();
+    append_attributes(attributes, width, &mut out);
+    out
 }
 
 /// An attribute as on the wire, its length in one octet.

@@ -252,6 +252,23 @@ fn check_first_as(
     draft.fault(Some(code), reason, Action::TreatAsWithdraw, &[])
 }
 
+/// Another host can have this address (RFC 4271 §6.3): not 0.0.0.0/8, 127.0.0.0/8, multicast, broadcast and what IPv6 has in
+/// their place (RFC 6890). 240.0.0.0/4 can: networks use it, and the kernel routes it.
+fn can_be_next_hop(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [first, ..] = address.octets();
+            !(first == 0
+                || address.is_loopback()
+                || address.is_multicast()
+                || address.is_broadcast())
+        }
+        IpAddr::V6(address) => {
+            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+        }
+    }
+}
+
 /// Next hops must be able to be hosts (RFC 4271 §6.3); prefixes that are not unicast are ignored alone.
 fn checked(
     draft: &mut Draft<'_>,
@@ -259,13 +276,7 @@ fn checked(
     mut routes: Reach,
 ) -> Result<Reach, Notification> {
     let found = routes.next_hop.address();
-    let is_host = match found {
-        IpAddr::V4(address) => {
-            !(address.is_unspecified() || address.is_multicast() || address.is_broadcast())
-        }
-        IpAddr::V6(address) => !(address.is_unspecified() || address.is_multicast()),
-    };
-    if !is_host {
+    if !can_be_next_hop(found) {
         let reason = Reason::NextHop { found };
         draft.fault(Some(next_hop_of), reason, Action::TreatAsWithdraw, &[])?;
     }

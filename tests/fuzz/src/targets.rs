@@ -17,7 +17,7 @@ use bgp::wire::family::Family;
 use bgp::wire::framer::Framer;
 use bgp::wire::message::{Message, write_keepalive};
 use bgp::wire::open::Open;
-use bgp::wire::update::encode::{MessageLimit, encode_attributes, write_reach};
+use bgp::wire::update::encode::{MessageLimit, append_attributes, write_reach};
 use bgp::wire::update::{FirstAsCheck, PeerKind, ReceiveContext, Update};
 
 const FAMILIES: [AfiSafi; 2] = [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast];
@@ -120,8 +120,9 @@ fn update_again(update: &Update) {
     for reach in &update.reach {
         let mut attributes = attributes.clone();
         attributes.next_hop = Some(reach.next_hop);
-        let encoded = encode_attributes(&attributes, AsnWidth::Four);
-        let mut prefixes = reach.nlri.iter();
+        let mut encoded = Vec::new();
+        append_attributes(&attributes, AsnWidth::Four, &mut encoded);
+        let mut prefixes = reach.nlri.iter().peekable();
         let mut out = Vec::new();
         while let Ok(1..) = write_reach(
             &mut out,

@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::event::ExportRefusal;
 use crate::policy::{Applied, Subject, edit};
-use crate::rib::export::{NotFor, export};
+use crate::rib::export::{NotFor, export, remove_internal};
 use crate::rib::group::{Audience, Chunk, Group, GroupKey, Member, Part, Sent, Walk, Withheld};
 use crate::rib::policy::{decide, permits};
 use crate::rib::source::SourceId;
@@ -84,7 +84,7 @@ impl Group {
         } = packing;
         withdrawn.sort_unstable();
         for run in withdrawn.chunk_by(|a, b| a.0 == b.0) {
-            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id));
+            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id)).peekable();
             while write_unreach(
                 &mut chunk.bytes,
                 self.key.family,
@@ -166,15 +166,15 @@ impl Group {
         if packing.changed.is_empty() {
             return;
         }
-        if packing.write(table, exported, &self.key) {
-            packing.chunk.close_part(if from_member {
-                Audience::Except(source)
-            } else {
-                Audience::All
-            });
+        let too_long = packing.write(table, exported, &self.key);
+        packing.chunk.close_part(if from_member {
+            Audience::Except(source)
         } else {
-            for id in std::mem::take(&mut packing.changed) {
-                self.withhold(table.prefix(id), ExportRefusal::TooLong);
+            Audience::All
+        });
+        for prefix in too_long {
+            self.withhold(prefix, ExportRefusal::TooLong);
+            if let Some(id) = table.find(prefix) {
                 self.forget(table, id, packing);
             }
         }
@@ -305,7 +305,7 @@ impl Group {
             }
         }
         let mut bytes = Vec::new();
-        let mut prefixes = unreach.into_iter();
+        let mut prefixes = unreach.into_iter().peekable();
         while write_unreach(&mut bytes, self.key.family, &mut prefixes, self.key.limit) > 0 {}
         write_state(&mut bytes, table, reach, &self.key);
         member.push_messages(&bytes);
@@ -351,8 +351,8 @@ impl Chunk {
 }
 
 impl Packing {
-    /// Writes as many messages as the changed prefixes take; nothing, and false, when not even one prefix fits.
-    fn write(&mut self, table: &Table, exported: &PathAttributes, key: &GroupKey) -> bool {
+    /// Writes as many messages as the changed prefixes take; returns those that fit into none.
+    fn write(&mut self, table: &Table, exported: &PathAttributes, key: &GroupKey) -> Vec<IpNet> {
         self.encoded.clear();
         append_attributes(exported, key.width, &mut self.encoded);
         let prefixes = self.changed.iter().map(|id| table.prefix(*id));
@@ -389,6 +389,7 @@ fn treat<'a>(key: &GroupKey, table: &Table, run: &'a [Route]) -> SmallVec<[Treat
         let mut sent = exported.clone();
         if let Ok(sent) = &mut sent {
             edit(&key.policy.terms, &applied, sent);
+            remove_internal(sent, key.kind);
         }
         let run = Cow::Owned(run);
         Treatment { run, sent }
@@ -436,27 +437,28 @@ fn write_state(out: &mut Vec<u8>, table: &Table, mut reach: Vec<Route>, key: &Gr
                 encoded.clear();
                 append_attributes(exported, key.width, &mut encoded);
                 let prefixes = treatment.run.iter().map(|(_, _, id)| table.prefix(*id));
-                let fits = write_all(out, &encoded, exported, prefixes, key.limit);
-                assert!(fits, "what was packed once fits again");
+                write_all(out, &encoded, exported, prefixes, key.limit);
             }
         }
     }
 }
 
-/// Writes as many messages as the prefixes take; nothing, and false, when not even one prefix fits.
+/// Writes as many messages as the prefixes take; returns those that fit into none.
 fn write_all(
     out: &mut Vec<u8>,
     encoded: &[u8],
     exported: &PathAttributes,
-    mut prefixes: impl Iterator<Item = IpNet>,
+    prefixes: impl Iterator<Item = IpNet>,
     limit: MessageLimit,
-) -> bool {
+) -> Vec<IpNet> {
     let next_hop = exported.next_hop.expect("export sets the next hop");
+    let mut prefixes = prefixes.peekable();
+    let mut too_long = Vec::new();
     loop {
         match write_reach(out, encoded, &next_hop, &mut prefixes, limit) {
-            Ok(0) => return true,
+            Ok(0) => return too_long,
             Ok(_) => {}
-            Err(_) => return false,
+            Err(_) => too_long.extend(prefixes.next()),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::policy::{Edit, Match, PrefixRange, Term, Verdict};
 use crate::rib::Rib;
 use crate::rib::source::Source;
 use crate::types::{PeerName, RouterId};
-use crate::wire::attr::community::Community;
-use crate::wire::attr::{NextHop, PathAttributes};
+use crate::wire::attr::community::{Community, ExtendedCommunity};
+use crate::wire::attr::{AttributeCode, NextHop, PathAttributes, RawAttribute};
 use crate::wire::message::{Message, MessageType, RawMessage};
 
 const FAMILY: AfiSafi = AfiSafi::Ipv4Unicast;
@@ -100,7 +100,9 @@ impl Bench {
                 rib.table.add_source(Source {
                     peer: Some(PeerName(format!("{number}").into())),
                     kind: PeerKind::Ibgp,
+                    asn: Asn(1),
                     address: IpAddr::V4(Ipv4Addr::new(10, 0, 1, number)),
+                    port: 179,
                     router_id: RouterId(Ipv4Addr::new(10, 0, 1, number)),
                     client: true,
                     deferred: false,
@@ -413,6 +415,87 @@ fn a_change_that_a_group_does_not_show_is_not_sent_and_leaves_one_attribute_set(
     bench.announce(sender, 1, 6, 2);
     assert!(sent(&mut bench) > 0, "two communities more");
     assert_eq!(bench.rib.table.attribute_sets(), 1);
+}
+
+/// The attributes that a peer of another AS is sent of one route, under these edits.
+fn sent_to_ebgp(edits: Vec<Edit>) -> PathAttributes {
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    let term = Term {
+        name: "test".into(),
+        matches: Vec::new(),
+        edits,
+        verdict: Verdict::Accept,
+    };
+    let ebgp = GroupKey {
+        kind: PeerKind::Ebgp,
+        policy: RoutePolicy {
+            terms: vec![term],
+            ..RoutePolicy::accept_all()
+        },
+        ..key()
+    };
+    bench.rib.join(receiver, ebgp);
+    bench.announce(sender, 1, 5, 0);
+    let mut out = Vec::new();
+    bench.rib.transmit(receiver, 10_000, &mut out);
+    let body = Bytes::copy_from_slice(&out[HEADER_LENGTH..whole_messages(&out, 1)]);
+    // As iBGP, so that nothing that is there is taken out.
+    let context = ReceiveContext {
+        peer: PeerKind::Ibgp,
+        peer_asn: Asn(1),
+        asn_width: AsnWidth::Four,
+        families: [FAMILY].into(),
+        first_as: FirstAsCheck::Off,
+    };
+    let update = decode_update(&body, &context).expect("in order");
+    update.attributes.expect("an announcement")
+}
+
+#[test]
+fn what_is_for_our_own_as_only_goes_to_no_other_even_by_policy() {
+    let transitive = ExtendedCommunity([0, 2, 0, 1, 0, 0, 0, 1]);
+    let non_transitive = ExtendedCommunity([0x40, 2, 0, 1, 0, 0, 0, 1]);
+    let sent = sent_to_ebgp(vec![
+        Edit::SetLocalPref(300),
+        Edit::SetExtendedCommunities(vec![transitive, non_transitive]),
+        Edit::SetMed(Some(9)),
+    ]);
+    assert_eq!(sent.local_pref, None, "RFC 4271 §5.1.5");
+    assert_eq!(*sent.extended_communities, [transitive], "RFC 4360 §6");
+    assert_eq!(sent.med, Some(9), "this one is for neighbours");
+    assert_eq!((sent.originator_id, sent.cluster_list.len()), (None, 0));
+}
+
+#[test]
+fn a_route_that_fills_a_message_to_the_last_octet_is_sent() {
+    // An unknown attribute grows octet by octet to the limit and beyond.
+    let mut bench = Bench::new(2);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    bench.join(receiver);
+    let mut longest = None;
+    for filler in 0..12 {
+        let attributes = bench.rib.table.acquire(&PathAttributes {
+            next_hop: Some(NextHop::V4(Ipv4Addr::new(10, 0, 2, 1))),
+            med: Some(1),
+            communities: (0..1000).map(Community).collect(),
+            unknown: [RawAttribute {
+                flags: 0xe0,
+                code: AttributeCode(99),
+                value: vec![0; 10 + filler].into(),
+            }]
+            .into(),
+            ..PathAttributes::default()
+        });
+        bench.rib.table.announce(net(1), sender, attributes, None);
+        bench.rib.table.release(attributes);
+        bench.rib.decide(usize::MAX);
+        let mut out = Vec::new();
+        bench.rib.transmit(receiver, 10_000, &mut out);
+        let announces = whole_messages(&out, 1) > 100;
+        longest = longest.max(announces.then(|| whole_messages(&out, 1)));
+    }
+    assert_eq!(longest, Some(4096));
 }
 
 #[test]

@@ -159,7 +159,11 @@ impl Table {
             as_path_length: u32::try_from(as_path_length).unwrap_or(u32::MAX),
             origin: attributes.origin_code(),
             med: attributes.med.unwrap_or(0),
-            neighbour_as: attributes.as_path.first_as().map(|asn| asn.0),
+            neighbour_as: attributes
+                .as_path
+                .first_as()
+                .or((source.kind == PeerKind::Ebgp).then_some(source.asn))
+                .map(|asn| asn.0),
             ebgp: source.kind == PeerKind::Ebgp,
             interior_cost,
             router_id: attributes
@@ -169,6 +173,7 @@ impl Table {
                 .to_bits(),
             cluster_list_length: u32::try_from(cluster_list_length).unwrap_or(u32::MAX),
             peer_address: source.address,
+            peer_instance: (source.port, path.source.0),
         }
     }
 

@@ -23,7 +23,9 @@ fn source(number: u8) -> Source {
     Source {
         peer: None,
         kind: PeerKind::Ibgp,
+        asn: Asn(1),
         address: IpAddr::V4(Ipv4Addr::new(10, 0, 1, number)),
+        port: 179,
         router_id: RouterId(Ipv4Addr::new(10, 0, 1, number)),
         client: false,
         deferred: false,

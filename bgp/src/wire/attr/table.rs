@@ -65,10 +65,18 @@ impl AttributeCode {
     pub const AS_PATH: Self = Self(2);
     /// NEXT_HOP.
     pub const NEXT_HOP: Self = Self(3);
+    /// AGGREGATOR.
+    pub const AGGREGATOR: Self = Self(7);
+    /// COMMUNITIES.
+    pub const COMMUNITIES: Self = Self(8);
     /// MP_REACH_NLRI.
     pub const MP_REACH_NLRI: Self = Self(14);
     /// MP_UNREACH_NLRI.
     pub const MP_UNREACH_NLRI: Self = Self(15);
+    /// EXTENDED COMMUNITIES.
+    pub const EXTENDED_COMMUNITIES: Self = Self(16);
+    /// LARGE_COMMUNITY.
+    pub const LARGE_COMMUNITY: Self = Self(32);
 
     /// The registry's name; `None` for codes that it does not list or that are not met.
     pub fn name(self) -> Option<&'static str> {
@@ -154,7 +162,7 @@ pub(in crate::wire) static ROWS: [Row; 18] = [
         encode: codec::encode_atomic_aggregate,
     },
     Row {
-        code: AttributeCode(7),
+        code: AttributeCode::AGGREGATOR,
         name: "AGGREGATOR",
         flags: OPTIONAL_TRANSITIVE,
         malformed: Action::Discard,
@@ -163,7 +171,7 @@ pub(in crate::wire) static ROWS: [Row; 18] = [
         encode: codec::encode_aggregator,
     },
     Row {
-        code: AttributeCode(8),
+        code: AttributeCode::COMMUNITIES,
         name: "COMMUNITIES",
         flags: OPTIONAL_TRANSITIVE,
         malformed: Action::TreatAsWithdraw,
@@ -210,7 +218,7 @@ pub(in crate::wire) static ROWS: [Row; 18] = [
         encode: |_, _, _| false,
     },
     Row {
-        code: AttributeCode(16),
+        code: AttributeCode::EXTENDED_COMMUNITIES,
         name: "EXTENDED COMMUNITIES",
         flags: OPTIONAL_TRANSITIVE,
         malformed: Action::TreatAsWithdraw,
@@ -247,7 +255,7 @@ pub(in crate::wire) static ROWS: [Row; 18] = [
         encode: |_, _, _| false,
     },
     Row {
-        code: AttributeCode(32),
+        code: AttributeCode::LARGE_COMMUNITY,
         name: "LARGE_COMMUNITY",
         flags: OPTIONAL_TRANSITIVE,
         malformed: Action::TreatAsWithdraw,

@@ -15,7 +15,7 @@ use crate::wire::message::{Message, write_keepalive};
 use crate::wire::open::Open;
 use crate::wire::refresh::RefreshKind;
 use crate::wire::update::encode::{
-    MessageLimit, encode_attributes, write_end_of_rib, write_reach, write_unreach,
+    MessageLimit, append_attributes, write_end_of_rib, write_reach, write_unreach,
 };
 use crate::wire::update::{PeerKind, ReceiveContext, Update};
 
@@ -95,15 +95,16 @@ fn encoded(message: &Message, width: AsnWidth) -> Vec<u8> {
                 write_unreach(
                     &mut out,
                     nlri.family(),
-                    &mut nlri.iter(),
+                    &mut nlri.iter().peekable(),
                     MessageLimit::Standard,
                 );
             }
             for reach in &update.reach {
                 let mut attributes = attributes(update).clone();
                 attributes.next_hop = Some(reach.next_hop);
-                let block = encode_attributes(&attributes, width);
-                let mut nlri = reach.nlri.iter();
+                let mut block = Vec::new();
+                append_attributes(&attributes, width, &mut block);
+                let mut nlri = reach.nlri.iter().peekable();
                 let limit = MessageLimit::Standard;
                 write_reach(&mut out, &block, &reach.next_hop, &mut nlri, limit)
                     .expect("it was one message");

@@ -148,10 +148,52 @@ fn section_7_2_another_first_as_than_the_peers_withdraws_unless_it_is_allowed() 
 fn section_7_3_a_malformed_next_hop_withdraws() {
     let reason = withdrawn(attribute(WELL_KNOWN, 3, &[10, 0, 0]), &ebgp());
     assert_eq!(bad_length(&reason), 3);
-    for address in [[0, 0, 0, 0], [224, 0, 0, 1], [255, 255, 255, 255]] {
+    for address in [
+        [0, 0, 0, 0],
+        [0, 1, 2, 3],
+        [127, 0, 0, 1],
+        [127, 9, 9, 9],
+        [224, 0, 0, 1],
+        [255, 255, 255, 255],
+    ] {
         let reason = withdrawn(attribute(WELL_KNOWN, 3, &address), &ebgp());
         let found = IpAddr::V4(Ipv4Addr::from(address));
         assert_eq!(reason, Reason::NextHop { found });
+    }
+    let class_e = with(attribute(WELL_KNOWN, 3, &[240, 0, 0, 1]), &ebgp()).expect("valid");
+    assert_eq!((class_e.faults.len(), class_e.reach.len()), (0, 1));
+    for text in ["::", "::1", "::ffff:127.0.0.1", "ff02::1"] {
+        let found: std::net::Ipv6Addr = text.parse().expect("an address");
+        let mut reach = mp_reach(16, &PREFIX_V6);
+        reach[7..23].copy_from_slice(&found.octets());
+        let body = update_body(&[], &[reach, origin(), path()], &[]);
+        let update = decode_update(&body, &ibgp()).expect("the session stays up");
+        let found = IpAddr::V6(found);
+        assert_eq!(only_fault(&update).reason, Reason::NextHop { found });
+        assert_eq!((update.reach.len(), update.unreach.len()), (0, 1));
+    }
+}
+
+#[test]
+fn rfc_4271_section_5_the_partial_bit_stays_set() {
+    for (code, value) in [
+        (7, &[0, 0, 0xfd, 0xe9, 10, 0, 0, 1][..]),
+        (8, &[0xfd, 0xe9, 0, 1]),
+        (16, &[0, 2, 0xfd, 0xe9, 0, 0, 0, 1]),
+        (25, &[1; 20]),
+        (32, &[1; 12]),
+        (99, &[1]),
+    ] {
+        for partial in [0x20, 0] {
+            let update = with(attribute(TRANSITIVE | partial, code, value), &ibgp());
+            let attributes = update.expect("valid").attributes.expect("announced");
+            let block = super::encoded(&attributes, AsnWidth::Four);
+            let written = block.windows(2).find(|pair| pair[1] == code);
+            let flags = written.expect("passed on")[0];
+            // What nobody here knows is partial from here on.
+            let expected = if code == 99 { 0x20 } else { partial };
+            assert_eq!(flags, TRANSITIVE | expected, "attribute {code}");
+        }
     }
 }
 

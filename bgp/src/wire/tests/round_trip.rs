@@ -9,12 +9,12 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::{context, messages};
+use super::{context, encoded, messages};
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::as_path::{AsPath, SegmentKind};
 use crate::wire::attr::community::{Community, ExtendedCommunity, LargeCommunity};
 use crate::wire::attr::{
-    Aggregator, AsnWidth, AttributeCode, NextHop, Origin, PathAttributes, RawAttribute,
+    Aggregator, AsnWidth, AttributeCode, NextHop, Origin, Partial, PathAttributes, RawAttribute,
 };
 use crate::wire::capability::{Capability, GracefulFamily, GracefulRestart};
 use crate::wire::family::Family;
@@ -23,7 +23,7 @@ use crate::wire::message::{Message, MessageType, RawMessage, write_keepalive};
 use crate::wire::notification::Notification;
 use crate::wire::open::Open;
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
-use crate::wire::update::encode::{MessageLimit, encode_attributes, write_reach, write_unreach};
+use crate::wire::update::encode::{MessageLimit, write_reach, write_unreach};
 use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext, decode_update};
 
 fn asn() -> impl Strategy<Value = Asn> {
@@ -142,25 +142,44 @@ fn attributes() -> impl Strategy<Value = PathAttributes> {
         vec(any::<[u8; 8]>().prop_map(ExtendedCommunity), 0..4),
         large_communities(),
         unknown(),
+        any::<[bool; 4]>(),
     );
     (first, second).prop_map(
         |(
             (origin, as_path, med, local_pref, atomic_aggregate, aggregator),
-            (communities, originator_id, clusters, extended, large_communities, unknown),
-        )| PathAttributes {
-            origin,
-            as_path,
-            next_hop: None,
-            med,
-            local_pref,
-            atomic_aggregate,
-            aggregator,
-            communities: communities.into(),
-            originator_id,
-            cluster_list: clusters.into(),
-            extended_communities: extended.into(),
-            large_communities,
-            unknown,
+            (communities, originator_id, clusters, extended, large_communities, unknown, marked),
+        )| {
+            let mut partial = Partial::default();
+            let present = [
+                (AttributeCode::AGGREGATOR, aggregator.is_some()),
+                (AttributeCode::COMMUNITIES, !communities.is_empty()),
+                (AttributeCode::EXTENDED_COMMUNITIES, !extended.is_empty()),
+                (
+                    AttributeCode::LARGE_COMMUNITY,
+                    !large_communities.is_empty(),
+                ),
+            ];
+            for ((code, is_present), is_marked) in present.into_iter().zip(marked) {
+                if is_present && is_marked {
+                    partial.insert(code);
+                }
+            }
+            PathAttributes {
+                origin,
+                as_path,
+                next_hop: None,
+                med,
+                local_pref,
+                atomic_aggregate,
+                aggregator,
+                communities: communities.into(),
+                originator_id,
+                cluster_list: clusters.into(),
+                extended_communities: extended.into(),
+                large_communities,
+                unknown,
+                partial,
+            }
         },
     )
 }
@@ -172,9 +191,10 @@ fn routes() -> impl Strategy<Value = (NextHop, Vec<IpNet>)> {
     let v6_net = (0..(0xfe_u128 << 120), 0..=128_u8).prop_map(|(bits, length)| {
         IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), length).trunc())
     });
-    let v4_hop = (1..0xe000_0000_u32).prop_map(|bits| NextHop::V4(Ipv4Addr::from_bits(bits)));
+    let v4_hop =
+        (0x0100_0000..0x7f00_0000_u32).prop_map(|bits| NextHop::V4(Ipv4Addr::from_bits(bits)));
     let v6_hop = (1..u128::from(u64::MAX), any::<bool>()).prop_map(|(bits, local)| NextHop::V6 {
-        global: Ipv6Addr::from_bits(bits),
+        global: Ipv6Addr::from_bits((0x2001_u128 << 112) | bits),
         link_local: local.then(|| Ipv6Addr::from_bits((0xfe80_u128 << 112) | bits)),
     });
     prop_oneof![(v4_hop, vec(v4_net, 1..100)), (v6_hop, vec(v6_net, 1..100)),]
@@ -240,9 +260,9 @@ proptest! {
         }
         let mut sent = attributes.clone();
         sent.next_hop = Some(next_hop);
-        let block = encode_attributes(&sent, context.asn_width);
+        let block = encoded(&sent, context.asn_width);
         let mut bytes = Vec::new();
-        let mut left = prefixes.iter().copied();
+        let mut left = prefixes.iter().copied().peekable();
         let count = write_reach(&mut bytes, &block, &next_hop, &mut left, MessageLimit::Extended)
             .expect("room for prefixes");
         prop_assert_eq!(count, prefixes.len());
@@ -270,7 +290,7 @@ proptest! {
     #[test]
     fn withdrawals_are_read_back((next_hop, prefixes) in routes()) {
         let mut bytes = Vec::new();
-        let mut left = prefixes.iter().copied();
+        let mut left = prefixes.iter().copied().peekable();
         let family = next_hop.family();
         let count = write_unreach(&mut bytes, family, &mut left, MessageLimit::Standard);
         prop_assert_eq!(count, prefixes.len());
@@ -327,9 +347,9 @@ proptest! {
     ) {
         let mut sent = attributes;
         sent.next_hop = Some(next_hop);
-        let block = encode_attributes(&sent, AsnWidth::Four);
+        let block = encoded(&sent, AsnWidth::Four);
         let mut bytes = Vec::new();
-        let mut left = prefixes.into_iter();
+        let mut left = prefixes.into_iter().peekable();
         write_reach(&mut bytes, &block, &next_hop, &mut left, MessageLimit::Extended)
             .expect("room for prefixes");
         let at = at.index(bytes.len());

@@ -5,13 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use bytes::Bytes;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{attribute, context, messages, update_body};
+use super::{attribute, context, encoded, messages, update_body};
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::as_path::{AsPath, SegmentKind};
 use crate::wire::attr::{Aggregator, AsnWidth, AttributeCode, NextHop, PathAttributes};
-use crate::wire::update::encode::{
-    AttributesTooLong, MessageLimit, encode_attributes, write_reach, write_unreach,
-};
+use crate::wire::update::encode::{AttributesTooLong, MessageLimit, write_reach, write_unreach};
 use crate::wire::update::{PeerKind, Reason, Update, decode_update};
 
 const ORIGIN: [u8; 4] = [0x40, 1, 1, 0];
@@ -150,9 +148,9 @@ fn attributes_are_written_by_rising_code() {
             .into(),
         ..PathAttributes::default()
     };
-    let block = encode_attributes(&attributes, AsnWidth::Four);
+    let block = encoded(&attributes, AsnWidth::Four);
     let mut codes = Vec::new();
-    let mut rest = block.as_ref();
+    let mut rest = block.as_slice();
     while let [_, code, length, after @ ..] = rest {
         codes.push(*code);
         rest = &after[usize::from(*length)..];
@@ -168,18 +166,21 @@ fn messages_are_filled_to_within_one_prefix_of_their_limit() {
     ] {
         for next_hop in [
             NextHop::V4(Ipv4Addr::new(10, 0, 0, 1)),
-            NextHop::from(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST)),
+            NextHop::from(std::net::IpAddr::V6(
+                "2001:db8::1".parse().expect("an address"),
+            )),
         ] {
             let attributes = PathAttributes {
                 as_path: AsPath::sequence(&[Asn(65001)]),
                 next_hop: Some(next_hop),
                 ..PathAttributes::default()
             };
-            let block = encode_attributes(&attributes, AsnWidth::Four);
-            let mut prefixes: Box<dyn Iterator<Item = IpNet>> = match next_hop {
+            let block = encoded(&attributes, AsnWidth::Four);
+            let prefixes: Box<dyn Iterator<Item = IpNet>> = match next_hop {
                 NextHop::V4(_) => Box::new(v4(40_000)),
                 NextHop::V6 { .. } => Box::new(v6(10_000)),
             };
+            let mut prefixes = prefixes.peekable();
             let mut total = 0;
             let mut sizes = Vec::new();
             loop {
@@ -215,7 +216,7 @@ fn messages_are_filled_to_within_one_prefix_of_their_limit() {
 #[test]
 fn withdrawals_are_filled_alike() {
     let mut out = Vec::new();
-    let mut prefixes = v4(3000);
+    let mut prefixes = v4(3000).peekable();
     let mut counts = Vec::new();
     loop {
         let count = write_unreach(
@@ -240,23 +241,52 @@ fn withdrawals_are_filled_alike() {
 }
 
 #[test]
+fn ipv4_prefixes_with_an_ipv6_next_hop_stand_in_mp_reach() {
+    let global: Ipv6Addr = "2001:db8::1".parse().expect("an address");
+    let next_hop = NextHop::from(std::net::IpAddr::V6(global));
+    let attributes = PathAttributes {
+        next_hop: Some(next_hop),
+        ..PathAttributes::default()
+    };
+    let block = encoded(&attributes, AsnWidth::Four);
+    let mut out = Vec::new();
+    let limit = MessageLimit::Standard;
+    let count = write_reach(&mut out, &block, &next_hop, &mut v4(1).peekable(), limit);
+    assert_eq!(count, Ok(1));
+    let body = &out[19..];
+    // Optional, extended length; AFI 1, SAFI 1, 16 octets of next hop (RFC 8950 §3).
+    assert_eq!(body[4..12], [0x90, 14, 0, 25, 0, 1, 1, 16]);
+    assert_eq!(body[12..28], global.octets());
+    assert_eq!(body[28..30], [0, 24]);
+    assert!(out.ends_with(&block), "no NLRI field");
+}
+
+#[test]
 fn attributes_that_leave_no_room_are_refused_and_take_nothing() {
-    let block = vec![0; 4069];
+    let block = vec![0; 4070];
     let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, 1));
-    let mut prefixes = v4(1);
+    let mut prefixes = v4(1).peekable();
     let mut out = Vec::new();
     let limit = MessageLimit::Standard;
     let refused = write_reach(&mut out, &block, &next_hop, &mut prefixes, limit);
-    let (length, octets) = (4069, 4096);
+    let (length, octets) = (4070, 4096);
     let expected = AttributesTooLong {
         length,
         limit: octets,
     };
     assert_eq!(refused, Err(expected));
-    assert_eq!((out.len(), prefixes.count()), (0, 1));
-    let fits = write_reach(&mut out, &block[1..], &next_hop, &mut v4(1), limit);
+    assert_eq!((out.len(), prefixes.peek().is_some()), (0, true));
+    // Four octets are left: a /24 fills the message to the last one, a /25 does not fit.
+    let fits = write_reach(&mut out, &block[1..], &next_hop, &mut prefixes, limit);
+    assert_eq!((fits, out.len()), (Ok(1), 4096));
+    let longer: IpNet = "10.0.0.128/25".parse().expect("a prefix");
+    let shorter: IpNet = "10.0.0.0/8".parse().expect("a prefix");
+    let mut both = [longer, shorter].into_iter().peekable();
+    let refused = write_reach(&mut out, &block[1..], &next_hop, &mut both, limit);
+    assert!(refused.is_err());
+    assert_eq!(both.next(), Some(longer), "it was left to the caller");
+    let fits = write_reach(&mut out, &block[1..], &next_hop, &mut both, limit);
     assert_eq!(fits, Ok(1));
-    assert!(out.len() <= 4096);
 }
 
 #[test]
@@ -272,11 +302,29 @@ fn a_path_that_grows_beyond_every_message_when_widened_is_refused_and_nothing_pa
         next_hop: Some(next_hop),
         ..PathAttributes::default()
     };
-    let block = encode_attributes(&attributes, AsnWidth::Four);
+    let block = encoded(&attributes, AsnWidth::Four);
     let limit = MessageLimit::Extended;
-    assert!(write_reach(&mut Vec::new(), &block, &next_hop, &mut v4(1), limit).is_err());
-    let block = encode_attributes(&attributes, AsnWidth::Two);
-    assert!(write_reach(&mut Vec::new(), &block, &next_hop, &mut v4(1), limit).is_ok());
+    assert!(
+        write_reach(
+            &mut Vec::new(),
+            &block,
+            &next_hop,
+            &mut v4(1).peekable(),
+            limit
+        )
+        .is_err()
+    );
+    let block = encoded(&attributes, AsnWidth::Two);
+    assert!(
+        write_reach(
+            &mut Vec::new(),
+            &block,
+            &next_hop,
+            &mut v4(1).peekable(),
+            limit
+        )
+        .is_ok()
+    );
 }
 
 #[test]

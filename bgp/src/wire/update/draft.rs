@@ -199,7 +199,12 @@ impl<'a> Draft<'a> {
             }
         }
         match (row.decode)(self, received, context) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if flags & table::PARTIAL != 0 {
+                    self.attributes.partial.insert(code);
+                }
+                Ok(())
+            }
             Err(flaw) => {
                 let action = flaw.action.unwrap_or(row.malformed);
                 self.fault(Some(code), flaw.reason, action, whole)
