@@ -14,8 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("datastore", &["api"]),
     ("felix", &["api", "bgp"]),
     ("ipam", &["api", "datastore"]),
-    ("bgp-io", &["bgp"]),
-    ("felix-io", &["felix"]),
+    ("bgp-io", &["bgp", "harness"]),
+    ("felix-io", &["felix", "harness"]),
     ("datastore-local", &["api", "datastore"]),
     ("cni", &["api"]),
     ("ctl", &["api", "datastore", "datastore-local"]),
@@ -36,9 +36,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("route-reflector", &["api", "datastore", "felix", "node"]),
     ("sim", &["api", "bgp", "cni", "datastore", "felix", "ipam"]),
     ("bench", &["bgp", "bgp-io"]),
-    ("lab", &[]),
-    ("interop", &["bgp", "bgp-io", "lab"]),
-    ("xtask", &[]),
+    ("harness", &["harness-macros"]),
+    ("harness-macros", &[]),
+    ("lab", &["harness"]),
+    ("interop", &["bgp", "bgp-io", "harness", "lab"]),
+    ("xtask", &["harness"]),
 ];
 
 /// Packages without sockets, files, clocks, threads.
