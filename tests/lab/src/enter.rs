@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use harness::Inner;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 
 use crate::sys::{self, UserNamespace};
@@ -19,8 +20,6 @@ pub const BASE: &str = "/run/tortie-lab";
 
 /// Set in the environment of process 1.
 const INSIDE: &str = "TORTIE_LAB_INSIDE";
-/// Printed by the inner run of a test, so that a misspelt test name cannot pass.
-const MARK: &str = "lab: inside";
 
 /// Directories of the machine that get a private copy of symbolic links, and the entries that the lab makes itself in them.
 const SHADOWED: [(&str, &[&str]); 3] = [
@@ -57,36 +56,40 @@ fn may_unshare() -> bool {
 /// Runs `body` in a private world of its own; for tests. `name` is the test's own name, as `cargo test` prints it.
 ///
 /// The first call re-executes the test program for this one test as process 1 of new namespaces and waits for it; the second, inside,
-/// runs `body`. Works as root and as an ordinary user.
+/// runs `body`. Works as root and as an ordinary user. Where the machine refuses the namespaces the test is skipped (id `namespaces`), and
+/// the reason says what to allow.
 ///
 /// # Panics
-/// When `body` panics, when the machine refuses the namespaces (the message says what to allow), or when `name` is not the test's.
+/// When `body` panics, or when `name` is not the test's.
 pub fn in_namespaces(name: &str, body: impl FnOnce()) {
     if is_inside() {
-        prepare().unwrap_or_else(|error| panic!("preparing the private world: {error}"));
-        println!("{MARK} {name}");
-        body();
+        match prepare() {
+            Ok(_) => body(),
+            Err(error) if is_refusal(&error) => harness::skip(REFUSED, &error.to_string()),
+            Err(error) => panic!("preparing the private world: {error}"),
+        }
         return;
     }
-    let program = std::env::current_exe().expect("/proc/self/exe can be read");
-    let mut command = Command::new(program);
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    let inner = Inner::of(name);
+    let mut command = inner.command();
     as_init(&mut command);
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("new namespaces: {error}. {}", refusal_advice(&error)));
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    print!("{stdout}");
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{name} failed inside its namespaces ({})",
-        output.status
-    );
-    assert!(
-        stdout.contains(&format!("{MARK} {name}")),
-        "{name} is not the name of this test"
-    );
+    match command.output() {
+        Ok(output) => inner.conclude(&output),
+        Err(error) if is_refusal(&error) => {
+            harness::skip(REFUSED, &format!("{error}. {}", refusal_advice(&error)));
+        }
+        Err(error) => panic!("new namespaces: {error}"),
+    }
+}
+
+/// Id of the skip where the machine refuses the namespaces.
+const REFUSED: &str = "namespaces";
+
+/// Whether the machine does not allow it, or its kernel cannot: nothing that a test could be wrong about.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, StorageFull, Unsupported};
+    matches!(error.kind(), PermissionDenied | StorageFull | Unsupported)
+        || error.raw_os_error() == Some(libc::EINVAL)
 }
 
 /// What an operator can do when the kernel refuses the namespaces.

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use harness::Inner;
 use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,6 @@ use serde::{Deserialize, Serialize};
 const GUEST: &str = "TORTIE_LAB_UML";
 /// Names the kernel's executable.
 const KERNEL: &str = "TORTIE_UML_KERNEL";
-/// Printed by the inner run of a test, so that a misspelt test name cannot pass.
-const MARK: &str = "lab: in the guest";
 /// First argument of the `lab` program as process 1 of a guest.
 pub const INIT: &str = "uml-init";
 
@@ -63,40 +62,34 @@ pub fn kernel() -> Option<PathBuf> {
 /// When `body` panics, when the guest dies, or when `name` is not the test's.
 pub fn in_uml(name: &str, init: &Path, clock: Clock, body: impl FnOnce()) {
     if is_guest() {
-        println!("{MARK} {name}");
         body();
         return;
     }
     let Some(kernel) = kernel() else {
-        crate::skipped(
+        harness::skip(
             "uml",
             "no User Mode Linux kernel: name one in TORTIE_UML_KERNEL (see docs/testing.md)",
         );
-        return;
     };
+    let inner = Inner::of(name);
     let mut environment: BTreeMap<String, String> = std::env::vars().collect();
-    environment.insert(GUEST.to_owned(), "1".to_owned());
+    let (variable, value) = Inner::variable();
+    for (variable, value) in [(GUEST, "1"), (variable, value)] {
+        environment.insert(variable.to_owned(), value.to_owned());
+    }
     let order = Order {
         program: std::env::current_exe().expect("/proc/self/exe can be read"),
-        arguments: ["--exact", name, "--nocapture", "--test-threads=1"]
-            .map(str::to_owned)
-            .to_vec(),
+        arguments: inner.arguments().map(str::to_owned).to_vec(),
         environment,
         directory: std::env::current_dir().expect("cargo test starts tests in a directory"),
     };
     let output = Guest::run(&kernel, init, clock, &order)
         .unwrap_or_else(|error| panic!("running the guest: {error}"));
-    print!("{}", output.text);
-    assert_eq!(
-        output.code,
-        Some(0),
-        "{name} failed in the guest ({}): {}",
-        output.status,
-        output.console
-    );
-    assert!(
-        output.text.contains(&format!("{MARK} {name}")),
-        "{name} is not the name of this test"
+    inner.conclude_as(
+        output.code == Some(0),
+        &format!("in the guest; the guest itself: {}", output.status),
+        &output.text,
+        &output.console,
     );
 }
 

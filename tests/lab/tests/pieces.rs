@@ -4,6 +4,9 @@
     reason = "a test that cannot set up its place fails where it stands"
 )]
 
+#[macro_use]
+extern crate harness;
+
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -12,6 +15,10 @@ use lab::{
     Capture, Content, NetNs, Netlink, Pinger, RouteChange, RouteMonitor, SourceReporter, Stream,
     ask_source,
 };
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}
 
 const SECOND: Duration = Duration::from_secs(1);
 const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);

@@ -1,8 +1,19 @@
 //! Racks, router and machines, without the product.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its place fails where it stands"
+)]
+
+#[macro_use]
+extern crate harness;
 
 use std::time::Duration;
 
 use lab::{Pinger, Topology};
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}
 
 #[test]
 fn machines_reach_each_other_within_and_between_racks() {

@@ -4,11 +4,18 @@
     reason = "a test that cannot set up its place fails where it stands"
 )]
 
+#[macro_use]
+extern crate harness;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lab::uml::Clock;
 use lab::{Lab, Mode, Options, Programs, Progress, RouteChange, RouteMonitor};
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}
 
 /// Runs `body` in a private world of a guest, with the programs built before.
 fn in_guest(name: &str, clock: Clock, body: impl FnOnce(Programs)) {

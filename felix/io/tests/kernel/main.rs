@@ -2,6 +2,9 @@
 //! user. Where the machine allows neither, a test says `skipped` and why.
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic with them")]
 
+#[macro_use]
+extern crate harness;
+
 mod monitor;
 mod namespace;
 mod node;
@@ -9,3 +12,7 @@ mod restart;
 mod rows;
 mod tunnels;
 mod workload;
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}

@@ -4,6 +4,9 @@
     reason = "a test that cannot set up its place fails where it stands"
 )]
 
+#[macro_use]
+extern crate harness;
+
 mod peering;
 mod place;
 mod refused;
@@ -12,14 +15,17 @@ mod restart;
 use interop::bird::Bird;
 use lab::Programs;
 
+fn main() -> std::process::ExitCode {
+    harness::run()
+}
+
 /// Runs `body` in a private world, with the product's programs built before; says so when BIRD is not there.
 fn with_bird(name: &str, body: impl FnOnce(Programs)) {
     if Bird::find().is_none() {
-        lab::skipped(
+        harness::skip(
             "bird",
             "no program `bird` on PATH or in /usr/sbin (Debian: bird2)",
         );
-        return;
     }
     if !lab::is_inside() {
         Programs::build().unwrap_or_else(|error| panic!("{error}"));

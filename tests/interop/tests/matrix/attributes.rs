@@ -64,8 +64,7 @@ daemons_test!(
 );
 fn what_it_says_of_a_route_passes_through_us(place: &Place) {
     if let Some((id, install)) = Kind::Bird2.missing() {
-        lab::skipped(id, install);
-        return;
+        harness::skip(id, install);
     }
     let full = Announced {
         communities: vec![(65001, 7)],
@@ -118,8 +117,7 @@ daemons_test!(
 );
 fn its_four_octet_number_is_found_by_a_two_octet_speaker(place: &Place) {
     if let Some((id, install)) = Kind::Bird2.missing() {
-        lab::skipped(id, install);
-        return;
+        harness::skip(id, install);
     }
     let wide = 4_200_000_001;
     let announcer = Plan::new(wide, FAR, NEAR, OURS).announcing(Announced::new(OUTSIDE));
@@ -153,8 +151,7 @@ daemons_test!(
 );
 fn two_equal_paths_are_used_side_by_side(place: &Place) {
     if let Some((id, install)) = Kind::Bird2.missing() {
-        lab::skipped(id, install);
-        return;
+        harness::skip(id, install);
     }
     let _daemon = place.start(&external());
     let third = Plan::new(THEIRS, THIRD, NEAR_THIRD, OURS).announcing(Announced::new(OUTSIDE));

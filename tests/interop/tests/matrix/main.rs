@@ -4,6 +4,9 @@
     reason = "a test that cannot set up its place fails where it stands"
 )]
 
+#[macro_use]
+extern crate harness;
+
 /// Makes a test of a feature for each daemon: `feature::bird2`, `feature::frr`, …
 macro_rules! daemons_test {
     ($feature:ident, [$($daemon:ident),+ $(,)?]) => {
@@ -33,3 +36,7 @@ mod refresh;
 mod restart;
 mod sessions;
 mod shutdown;
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}

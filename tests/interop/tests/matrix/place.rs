@@ -32,8 +32,7 @@ pub(crate) const THIRD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 /// Runs a feature's body with a daemon, in a private world; says so when the daemon is not there.
 pub(crate) fn run(module: &str, daemon: &str, kind: Kind, body: fn(&Place)) {
     if let Some((id, install)) = kind.missing() {
-        lab::skipped(id, install);
-        return;
+        harness::skip(id, install);
     }
     let (_, within) = module.split_once("::").expect("a module of this program");
     lab::in_namespaces(&format!("{within}::{daemon}"), || {

@@ -44,11 +44,10 @@ fn a_removed_route_is_named_with_the_pings_that_it_costs() {
 #[test]
 fn a_masquerade_rule_is_named_with_the_address_that_the_receiver_saw() {
     if !lab::has_nft() {
-        lab::skipped(
+        harness::skip(
             "lab-masquerade-sabotage",
             "the program nft is not installed",
         );
-        return;
     }
     with_programs(
         "checks::a_masquerade_rule_is_named_with_the_address_that_the_receiver_saw",

@@ -170,9 +170,7 @@ fn a_kept_lab_runs_commands_on_its_machines_until_it_is_taken_down() {
 
 #[test]
 fn a_kept_lab_runs_commands_on_its_routers() {
-    if !crate::tors::has_bird() {
-        return;
-    }
+    crate::tors::needs_bird();
     let kept = KeptLab::start("tor", &["--tor", "2"]);
     for tor in ["tor1", "tor2"] {
         kept.says(&["exec", tor, "birdc", "show", "protocols"], "Established");

@@ -4,6 +4,9 @@
     reason = "a test that cannot set up its place fails where it stands"
 )]
 
+#[macro_use]
+extern crate harness;
+
 mod bad_input;
 mod checks;
 mod cleanup;
@@ -21,6 +24,10 @@ use std::process::Output;
 use std::time::Duration;
 
 use lab::{Lab, Options, Programs, Progress, RouteMonitor, Run};
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}
 
 /// Runs `body` in a private world, with the product's programs built before. `name` is the test's full name.
 fn with_programs(name: &str, body: impl FnOnce(Programs)) {

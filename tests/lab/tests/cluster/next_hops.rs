@@ -77,9 +77,7 @@ fn standing(lab: &Lab, next_hop: Ipv4Addr) -> String {
 
 #[test]
 fn a_next_hop_without_a_route_leaves_the_fib_at_once_and_comes_back_with_it() {
-    if !crate::tors::has_bird() {
-        return;
-    }
+    crate::tors::needs_bird();
     with_programs(
         "next_hops::a_next_hop_without_a_route_leaves_the_fib_at_once_and_comes_back_with_it",
         |programs| {

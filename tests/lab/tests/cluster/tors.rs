@@ -4,16 +4,14 @@ use lab::Options;
 
 use crate::{options, run, with_programs};
 
-/// Says that the test is skipped when not.
-pub(crate) fn has_bird() -> bool {
-    let found = lab::find_bird().is_some();
-    if !found {
-        lab::skipped(
+/// Leaves the test as skipped without the routers' program.
+pub(crate) fn needs_bird() {
+    if lab::find_bird().is_none() {
+        harness::skip(
             "bird",
             "no program `bird` on PATH or in /usr/sbin (Debian: bird2)",
         );
     }
-    found
 }
 
 /// Two routers and three nodes in as many racks; what is proved before and after one router is away.
@@ -37,20 +35,18 @@ fn one_of_two_may_die(racks: u8) {
 
 #[test]
 fn two_top_of_rack_routers_are_used_side_by_side() {
-    if has_bird() {
-        with_programs(
-            "tors::two_top_of_rack_routers_are_used_side_by_side",
-            |_| one_of_two_may_die(1),
-        );
-    }
+    needs_bird();
+    with_programs(
+        "tors::two_top_of_rack_routers_are_used_side_by_side",
+        |_| one_of_two_may_die(1),
+    );
 }
 
 #[test]
 fn one_of_two_routers_dies_and_pods_of_different_racks_lose_nothing() {
-    if has_bird() {
-        with_programs(
-            "tors::one_of_two_routers_dies_and_pods_of_different_racks_lose_nothing",
-            |_| one_of_two_may_die(2),
-        );
-    }
+    needs_bird();
+    with_programs(
+        "tors::one_of_two_routers_dies_and_pods_of_different_racks_lose_nothing",
+        |_| one_of_two_may_die(2),
+    );
 }
