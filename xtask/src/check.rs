@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::{contract, layers, licences, metadata, sizes};
+use crate::{attributes, contract, layers, licences, metadata, sizes};
 
 /// Runs every step; stops at the first that fails.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -13,6 +13,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("layers", || layers::check(&tree))?;
     step("licences", || licences::check(&tree))?;
     step("contract", contract::check)?;
+    step("attributes of tests", attributes::check)?;
     step("clippy", || {
         cargo(&[
             "clippy",

@@ -1,5 +1,6 @@
 //! One front door for the developers' chores: `cargo xtask check` and friends.
 
+mod attributes;
 mod bench;
 mod check;
 mod contract;
@@ -24,7 +25,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Chore {
     /// Everything that must hold before a commit: format, clippy, layers, licences, pages that
-    /// name tests, generated files; sizes as a report.
+    /// name tests, attributes of tests, generated files; sizes as a report.
     Check,
     /// Only the layers: which of our packages may see which, and what pure packages must never see.
     Layers,

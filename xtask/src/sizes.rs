@@ -10,9 +10,7 @@ const FUNCTION_LINES: usize = 70;
 
 /// Prints the report; never fails for a size.
 pub(crate) fn report() -> anyhow::Result<()> {
-    let mut files = Vec::new();
-    collect(Path::new("."), &mut files).context("listing the source files")?;
-    files.sort();
+    let files = sources().context("listing the source files")?;
     for path in &files {
         let text =
             fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
@@ -32,6 +30,14 @@ pub(crate) fn report() -> anyhow::Result<()> {
     }
     println!("sizes: {} files read", files.len());
     Ok(())
+}
+
+/// Every source file that people write, sorted.
+pub(crate) fn sources() -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(Path::new("."), &mut files)?;
+    files.sort();
+    Ok(files)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
