@@ -109,10 +109,14 @@ pub enum Event {
         /// Why now.
         reason: StaleEnd,
     },
-    /// Every route that the configured peers had was heard, or waiting for it is over: from here on a prefix without a
-    /// best route has none. Until this event the node keeps adopted kernel routes that no [`crate::route::RouteChange`]
-    /// mentioned. Exactly one per speaker; a speaker that is not restarting gives it at its first configuration.
+    /// The first selection of routes (RFC 4724 §4.1) is over: every peer that sends End-of-RIB and does not restart itself
+    /// has sent it, or had its time. Exactly one per speaker; a speaker that is not restarting gives it at its first
+    /// configuration.
     SelectionComplete,
+    /// Each peer, also one without graceful restart, has sent its routes, or had its time: from here on a prefix without a
+    /// best route has none. Until this event the node keeps adopted kernel routes that no [`crate::route::RouteChange`]
+    /// mentioned. Exactly one per speaker, after [`Self::SelectionComplete`].
+    PeersReported,
 }
 
 /// Why a session or connection ended.

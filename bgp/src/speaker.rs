@@ -32,17 +32,22 @@ mod dynamic;
 mod limits;
 mod restart;
 mod routes;
+mod selection;
 mod sessions;
 mod view;
 
 use dynamic::Instance;
-use restart::{Awaiting, Retention};
+use restart::Retention;
+use selection::{Awaiting, Stage};
 
 /// Prefixes decided at one call; what is left follows at [`Speaker::handle_timeout`].
 const DECISIONS_PER_CALL: usize = 16_384;
 
 /// Prefixes visited at one call by what touches many at once: the end of a session, another policy, a next hop.
 const SWEPT_PER_CALL: usize = 16_384;
+
+/// Why the speaker wakes at the end of [`Config::deferral_time`].
+const DEFERRAL: &str = "deferral of route selection";
 
 /// A BGP speaker.
 ///
@@ -71,18 +76,10 @@ pub struct Speaker {
     /// The predecessor's routes still forward.
     restarting: bool,
     originations_complete: bool,
-    selection: Selection,
-}
-
-/// How far the first route selection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Selection {
-    /// Peers' End-of-RIBs are awaited, or there is no configuration yet.
-    Running,
-    /// Over; [`Event::SelectionComplete`] goes out after the last change.
-    Due,
-    /// Told.
-    Told,
+    selection: Stage,
+    reported: Stage,
+    /// Own restart: peers from ranges are awaited.
+    ranges_until: Option<Instant>,
 }
 
 /// A peer and what the speaker keeps beside it.
@@ -92,7 +89,7 @@ struct Slot {
     /// Connections that `conns` names for this peer.
     known: Vec<ConnId>,
     armed: Option<Instant>,
-    /// Own restart: its End-of-RIB is awaited.
+    /// Own restart: its routes are awaited.
     awaiting: Option<Awaiting>,
     /// The peer's restart: its routes are kept.
     retention: Retention,
@@ -109,7 +106,7 @@ impl Slot {
         let awaiting = self
             .awaiting
             .as_ref()
-            .map(|awaiting| (awaiting.until, "deferral of route selection"));
+            .map(|awaiting| (awaiting.until, DEFERRAL));
         self.peer
             .deadline()
             .into_iter()
@@ -141,15 +138,19 @@ impl Speaker {
             noted: BTreeSet::new(),
             restarting: false,
             originations_complete: false,
-            selection: Selection::Running,
+            selection: Stage::Running,
+            reported: Stage::Running,
+            ranges_until: None,
         }
     }
 
     /// A speaker whose predecessor's routes still forward (RFC 4724 §4.1): it says so in its OPEN, a peer's routes enter
-    /// the decision at that peer's End-of-RIB, and [`Event::SelectionComplete`] tells when all did or had their time
-    /// ([`Config::deferral_time`], per peer). Its own End-of-RIB waits for that and for
-    /// [`handle_originations_complete`](Self::handle_originations_complete). The first configuration must be whole: a
-    /// peer that comes with a later one is not waited for once the selection is complete.
+    /// the decision at that peer's End-of-RIB, and [`Event::SelectionComplete`] says when all did or had their time
+    /// ([`Config::deferral_time`], per peer). Until then peers that may hold its former routes are sent its own ones only.
+    /// Its End-of-RIB waits for that and for
+    /// [`handle_originations_complete`](Self::handle_originations_complete). [`Event::PeersReported`] waits for peers
+    /// without End-of-RIB, too. The first configuration must be whole: a peer that comes with a later one is not waited
+    /// for once the selection is complete.
     pub fn restarting(seed: u64, now: Instant) -> Self {
         let mut speaker = Self::new(seed, now);
         speaker.restarting = true;
@@ -273,6 +274,7 @@ impl Speaker {
         {
             self.with_peer(id, Peer::handle_timeout);
             self.take_outputs(id);
+            self.report_timeout(id);
             self.restart_timeout(id);
             self.settle(id);
         }
@@ -287,8 +289,10 @@ impl Speaker {
         if self.rib.is_interrupted() {
             return Some((self.now, "routes to pack"));
         }
-        let (_, id) = self.timers.first()?;
-        self.slots.get(id)?.deadline()
+        let first = self.timers.first();
+        let of_peer = first.and_then(|(_, id)| self.slots.get(id)?.deadline());
+        let of_ranges = self.ranges_until.map(|until| (until, DEFERRAL));
+        of_peer.into_iter().chain(of_ranges).min()
     }
 
     /// Next request to the transport.
@@ -352,13 +356,7 @@ impl Speaker {
 
     /// Next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front().or_else(|| {
-            let all_told = !self.rib.has_work() && !self.rib.table.has_unreported();
-            (self.selection == Selection::Due && all_told).then(|| {
-                self.selection = Selection::Told;
-                Event::SelectionComplete
-            })
-        })
+        self.events.pop_front().or_else(|| self.poll_stage())
     }
 
     /// A next hop that received routes began to use (`true`), or that is used no longer, for whoever tracks
@@ -419,7 +417,7 @@ impl Speaker {
         let peer = &self.slots.get(&id)?.peer;
         let restart = peer.config.graceful_restart.then(|| OwnRestart {
             time: peer.config.restart_time.unwrap_or(config.restart_time),
-            restarting: self.restarting && self.selection == Selection::Running,
+            restarting: self.restarting && self.selection == Stage::Running,
             forwarding: self.restarting || peer.was_established,
             notification: peer.config.options.notification_restart,
         });

@@ -101,8 +101,8 @@ pub enum GracefulRestartState {
     Off,
     /// Negotiated; nothing is going on.
     Ready,
-    /// We restarted and wait for the peer's End-of-RIB.
-    AwaitingEndOfRib,
+    /// We restarted and wait until the peer has sent its routes.
+    AwaitingRoutes,
     /// The peer is away; its routes are kept until this instant.
     RetainingUntil(Instant),
     /// The peer is back; retained routes wait to be refreshed.

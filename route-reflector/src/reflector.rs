@@ -167,11 +167,10 @@ async fn start(
     tasks.spawn(let_go(desired, Some(health.clone()), cancel.clone()));
     let (routes_inbox, routes) = Inbox::new();
     tasks.spawn(let_go(routes, None, cancel.clone()));
-    // The socket's file goes with the machine's reboot, not with its process: peers may still hold what a former process
-    // told them, and keep it until all of it is told again (RFC 4724 §4.1). No packet passes here, so all still forwards.
-    let restarting = admin_socket.exists();
     let speaker = BgpTask {
-        restarting,
+        // Peers may still hold what a former process sent, also one on another machine, and keep it until all of it is sent
+        // again (RFC 4724 §4.1). No packet passes here, so all still forwards. A peer that holds nothing waits for nobody.
+        restarting: true,
         seed: seed(&identity.name),
         down: down_out,
         calc: routes_inbox,

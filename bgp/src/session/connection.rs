@@ -116,6 +116,8 @@ pub(crate) enum Outcome {
     Update(Box<Update>),
     /// A request for routes, or a marker of an enhanced refresh.
     Refresh(RouteRefresh),
+    /// A KEEPALIVE of an established session.
+    Keepalive,
     /// The connection is over.
     Ended(Ending),
 }
@@ -277,7 +279,7 @@ impl Connection {
         }
         let decoded = match raw.kind {
             // Event 26.
-            MessageType::Keepalive => Ok(Outcome::Nothing),
+            MessageType::Keepalive => Ok(Outcome::Keepalive),
             // Event 27, or 28 for an UPDATE that ends the session.
             MessageType::Update => decode_update(&raw.body, &state.agreement.receive)
                 .map(|update| Outcome::Update(Box::new(update))),

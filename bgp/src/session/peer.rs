@@ -103,6 +103,8 @@ pub(crate) enum PeerOutput {
     Update(Box<Update>),
     /// A refresh message.
     Refresh(RouteRefresh),
+    /// A KEEPALIVE of an established session.
+    Keepalive,
 }
 
 /// The end of an established session.
@@ -378,6 +380,7 @@ impl Peer {
             Outcome::OpenAccepted => self.open_accepted(cx, conn),
             Outcome::Established => self.became_established(cx, conn),
             Outcome::Update(update) => self.outputs.push_back(PeerOutput::Update(update)),
+            Outcome::Keepalive => self.outputs.push_back(PeerOutput::Keepalive),
             Outcome::Refresh(refresh) => self.outputs.push_back(PeerOutput::Refresh(refresh)),
             Outcome::Ended(ending) => self.ended(cx, conn, ending),
         }

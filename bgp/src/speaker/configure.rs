@@ -13,6 +13,7 @@ use crate::route::RouteSource;
 use crate::session::peer::Peer;
 use crate::speaker::restart::Retention;
 use crate::speaker::routes::Judge;
+use crate::speaker::selection::Awaiting;
 use crate::speaker::{Slot, Speaker};
 use crate::types::{AfiSafi, PeerName};
 use crate::wire::attr::PathAttributes;
@@ -22,6 +23,7 @@ use crate::wire::update::PeerKind;
 impl Speaker {
     pub(super) fn configure(&mut self, config: Config) {
         let old = self.config.replace(config.clone());
+        let is_first = old.is_none();
         let all_reset = old.is_some_and(|old| {
             (old.asn, old.router_id, old.cluster_id)
                 != (config.asn, config.router_id, config.cluster_id)
@@ -43,13 +45,13 @@ impl Speaker {
                 None => self.add_peer(name, peer, &config),
             }
         }
+        if is_first {
+            self.await_ranges(config.deferral_time);
+        }
     }
 
     pub(super) fn add_peer(&mut self, name: &PeerName, peer: &PeerConfig, config: &Config) {
-        let awaiting = self.awaiting_for_new_peer(
-            peer.graceful_restart && !peer.options.shutdown,
-            config.deferral_time,
-        );
+        let awaiting = self.awaiting_for_new_peer(peer, config.deferral_time);
         let id = self.rib.table.add_source(Source {
             peer: Some(name.clone()),
             kind: kind(peer, config),
@@ -58,7 +60,7 @@ impl Speaker {
             port: peer.port,
             router_id: config.router_id,
             client: peer.route_reflector_client,
-            deferred: awaiting.is_some(),
+            deferred: awaiting.as_ref().is_some_and(Awaiting::holds_selection),
             held: Default::default(),
         });
         self.by_name.insert(name.clone(), id);

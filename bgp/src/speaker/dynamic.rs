@@ -39,6 +39,20 @@ impl Speaker {
         peers
     }
 
+    /// Whether a template has fewer peers than it may have.
+    pub(super) fn has_open_range(&self) -> bool {
+        let templates = self.config.iter().flat_map(|config| &config.peers);
+        templates
+            .filter_map(|(name, peer)| Some((name, peer.options.dynamic?)))
+            .any(|(name, dynamic)| !self.is_full(name, dynamic.limit))
+    }
+
+    fn is_full(&self, template: &PeerName, limit: u32) -> bool {
+        let of_template = |instance: &&Instance| instance.template == *template;
+        let count = self.instances.values().filter(of_template).count();
+        !u32::try_from(count).is_ok_and(|count| count < limit)
+    }
+
     /// Makes a peer for an address of a range.
     pub(super) fn make_dynamic(&mut self, address: IpAddr) -> Result<SourceId, Refused> {
         let config = self.config.clone().ok_or(Refused::UnknownAddress)?;
@@ -47,10 +61,8 @@ impl Speaker {
             let Some(made) = made_from(peer, address) else {
                 continue;
             };
-            let of_template = |instance: &&Instance| instance.template == *template;
-            let count = self.instances.values().filter(of_template).count();
             let limit = peer.options.dynamic.map_or(0, |dynamic| dynamic.limit);
-            if !u32::try_from(count).is_ok_and(|count| count < limit) {
+            if self.is_full(template, limit) {
                 refused = Refused::RangeFull;
                 continue;
             }

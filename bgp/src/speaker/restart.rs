@@ -1,10 +1,4 @@
-//! Graceful restart (RFC 4724): ours and the peers'.
-//!
-//! As the restarting speaker: a peer's routes are deferred until its End-of-RIB, until it turns out that it sends none,
-//! or until the deferral time is over, each peer for itself; own routes are chosen at once. So a peer that is dead
-//! holds up nothing but the final [`Event::SelectionComplete`].
-//!
-//! As the helper:
+//! The peers' graceful restart (RFC 4724 §4.2): their routes outlive their session. Ours is in `selection.rs`.
 //!
 //! | state | on | to |
 //! |---|---|---|
@@ -17,26 +11,17 @@
 //! With the N bit of both sides (RFC 8538), an error, an expired hold timer or a NOTIFICATION other than a Hard Reset is
 //! taken as "transport lost".
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, StaleEnd};
 use crate::rib::source::SourceId;
-use crate::speaker::{Selection, Slot, Speaker};
+use crate::speaker::{Slot, Speaker};
 use crate::types::AfiSafi;
 use crate::wire::capability::GracefulRestart;
 
 /// Longest wait for the End-of-RIB of a peer that is back (RFC 4724 §4.2 leaves the bound to us): longer than a restarted
 /// speaker defers its own End-of-RIB by default.
 const STALE_TIME_MAX: Duration = Duration::from_secs(360);
-
-/// Own restart: a peer's End-of-RIB is awaited.
-#[derive(Debug)]
-pub(super) struct Awaiting {
-    pub(super) until: Instant,
-    /// Families of the session that were not ended yet; `None` before there is a session.
-    families: Option<BTreeSet<AfiSafi>>,
-}
 
 /// The peer's restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,19 +42,6 @@ impl Retention {
 }
 
 impl Speaker {
-    /// A new peer of a restarting speaker is awaited.
-    pub(super) fn awaiting_for_new_peer(
-        &self,
-        graceful_restart: bool,
-        deferral_time: Duration,
-    ) -> Option<Awaiting> {
-        let awaited = self.restarting && self.selection == Selection::Running && graceful_restart;
-        awaited.then(|| Awaiting {
-            until: self.now + deferral_time,
-            families: None,
-        })
-    }
-
     pub(super) fn restart_session_up(&mut self, id: SourceId) {
         let now = self.now;
         let Some(slot) = self.slots.get_mut(&id) else {
@@ -81,17 +53,6 @@ impl Speaker {
         let restart = agreement.restart.clone();
         let families = agreement.families.clone();
         slot.restart_negotiated = restart.is_some();
-        match (&restart, &mut slot.awaiting) {
-            // A peer that restarts as well waits for us: nobody may wait for the other (RFC 4724 §4.1).
-            (Some(restart), Some(awaiting)) if !restart.restarting => {
-                awaiting.families = Some(families.clone());
-            }
-            (Some(_) | None, Some(_)) => self.release(id),
-            (_, None) => {}
-        }
-        let Some(slot) = self.slots.get_mut(&id) else {
-            return;
-        };
         if slot.retention == Retention::None {
             return;
         }
@@ -124,9 +85,6 @@ impl Speaker {
         }
         let until = self.now + restart.map_or(Duration::ZERO, |restart| restart.time);
         if let Some(slot) = self.slots.get_mut(&id) {
-            if let Some(awaiting) = &mut slot.awaiting {
-                awaiting.families = None;
-            }
             slot.retention = if kept {
                 Retention::Away { until }
             } else {
@@ -138,21 +96,12 @@ impl Speaker {
 
     /// The peer has sent everything of a family.
     pub(super) fn end_of_rib(&mut self, id: SourceId, family: AfiSafi) {
-        let Some(slot) = self.slots.get_mut(&id) else {
+        let Some(slot) = self.slots.get(&id) else {
             return;
         };
         let peer = slot.peer.name.clone();
         self.events.push_back(Event::EndOfRib { peer, family });
-        if let Some(Awaiting {
-            families: Some(families),
-            ..
-        }) = &mut slot.awaiting
-        {
-            families.remove(&family);
-            if families.is_empty() {
-                self.release(id);
-            }
-        }
+        self.report_end_of_rib(id, family);
         if matches!(self.slots[&id].retention, Retention::Back { .. }) {
             self.drop_stale(id, family, StaleEnd::EndOfRib);
             self.end_retention_without_stale(id);
@@ -165,14 +114,7 @@ impl Speaker {
         let Some(slot) = self.slots.get(&id) else {
             return;
         };
-        if slot
-            .awaiting
-            .as_ref()
-            .is_some_and(|awaiting| awaiting.until <= now)
-        {
-            self.release(id);
-        }
-        let reason = match self.slots[&id].retention {
+        let reason = match slot.retention {
             Retention::Away { until } if until <= now => StaleEnd::RestartTimeOver,
             Retention::Back { until } if until <= now => StaleEnd::EndOfRibMissing,
             Retention::None | Retention::Away { .. } | Retention::Back { .. } => return,
@@ -183,27 +125,6 @@ impl Speaker {
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.retention = Retention::None;
         }
-    }
-
-    /// The first selection is over once nobody is awaited and there was a configuration.
-    pub(super) fn check_selection(&mut self) {
-        if self.selection == Selection::Running
-            && self.config.is_some()
-            && self.slots.values().all(|slot| slot.awaiting.is_none())
-        {
-            self.selection = Selection::Due;
-        }
-        self.rib.end_of_rib_allowed = !self.restarting
-            || (self.originations_complete && self.selection != Selection::Running);
-    }
-
-    /// The paths of a peer take part in the decision from here on.
-    pub(super) fn release(&mut self, id: SourceId) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.awaiting = None;
-        }
-        self.rib.table.source_mut(id).deferred = false;
-        self.rib.table.reconsider(id);
     }
 
     fn drop_stale(&mut self, id: SourceId, family: AfiSafi, reason: StaleEnd) {

@@ -103,8 +103,9 @@ impl Speaker {
             }
         }
         self.check_prefix_limit(id);
-        if let Some(family) = update.end_of_rib {
-            self.end_of_rib(id, family);
+        match update.end_of_rib {
+            Some(family) => self.end_of_rib(id, family),
+            None => self.report_update(id),
         }
     }
 
@@ -211,11 +212,13 @@ impl Speaker {
         let peer = &slot.peer.config;
         let missing = |config| policy_missing(config, peer, &peer.export);
         // RFC 8212 §2.2.
-        let policy = if self.config.as_ref().is_some_and(missing) {
+        let mut policy = if self.config.as_ref().is_some_and(missing) {
             RoutePolicy::reject_all()
         } else {
             peer.export.clone()
         };
+        let held_back = self.held_back(agreement.restart.as_ref());
+        policy.terms.splice(0..0, held_back);
         let keys: Vec<GroupKey> = agreement
             .families
             .iter()

@@ -24,6 +24,7 @@ impl Speaker {
                 }
                 PeerOutput::Update(update) => self.update(id, *update),
                 PeerOutput::Refresh(refresh) => self.refresh(id, refresh),
+                PeerOutput::Keepalive => self.report_keepalive(id),
             }
         }
     }
@@ -54,6 +55,7 @@ impl Speaker {
             router_id,
             remote,
         });
+        self.report_session_up(id);
         self.restart_session_up(id);
         self.join_groups(id);
     }
@@ -62,6 +64,7 @@ impl Speaker {
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
             self.rib.leave(id, family);
         }
+        self.report_session_down(id);
         let routes_kept = self.restart_session_down(id, down.restart.as_ref());
         self.noted.remove(&down.conn);
         let peer = self.slots[&id].peer.name.clone();

@@ -77,7 +77,7 @@ impl Speaker {
             graceful_restart: match (slot.retention, &slot.awaiting) {
                 (Retention::Away { until }, _) => GracefulRestartState::RetainingUntil(until),
                 (Retention::Back { .. }, _) => GracefulRestartState::Refreshing,
-                (Retention::None, Some(_)) => GracefulRestartState::AwaitingEndOfRib,
+                (Retention::None, Some(_)) => GracefulRestartState::AwaitingRoutes,
                 (Retention::None, None) if slot.restart_negotiated => GracefulRestartState::Ready,
                 (Retention::None, None) => GracefulRestartState::Off,
             },

@@ -73,6 +73,31 @@ fn a_dynamic_peer_goes_when_its_routes_do_and_makes_room_for_another() {
 }
 
 #[test]
+fn a_restarted_hub_waits_for_peers_of_a_range_as_for_others() {
+    let mut network = hub(5, 4, 8);
+    network.kill(0);
+    network.cut.extend([(0, 3), (3, 0)]);
+    network.restart(0, 50);
+    let now = network.now;
+    network.speaker(0).handle_originations_complete(now);
+    for node in &mut network.nodes {
+        node.changes.clear();
+    }
+    network.run(30 * SECOND);
+    network.cut.clear();
+    network.run(60 * SECOND);
+    let lost = |change: &bgp::route::RouteChange| change.best.is_none();
+    assert!(
+        !network.nodes[1].changes.iter().any(lost),
+        "{:?}",
+        network.nodes[1].changes
+    );
+    network.kill(3);
+    network.run(400 * SECOND);
+    assert!(!network.has_route(1, block(3)), "but not for ever");
+}
+
+#[test]
 fn a_template_that_changes_or_goes_takes_its_peers_along() {
     let mut network = hub(4, 3, 8);
     network.reconfigure(0, |config| {

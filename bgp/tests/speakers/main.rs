@@ -11,5 +11,6 @@ mod policy;
 mod propagation;
 mod restart;
 mod scripted;
+mod selection;
 mod slices;
 mod timers;

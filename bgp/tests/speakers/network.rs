@@ -433,7 +433,7 @@ impl Network {
             }
         }
         while let Some(event) = self.speaker(node).poll_event() {
-            if event == Event::SelectionComplete {
+            if event == Event::PeersReported {
                 let entry = &mut self.nodes[node];
                 while let Some(unwanted) = entry.adopted.pop_first() {
                     entry.fib.remove(&unwanted);

@@ -26,6 +26,15 @@ fn lost_anything(network: &Network, node: usize) -> bool {
         .any(|change| change.best.is_none())
 }
 
+fn reported_at(network: &Network, node: usize, stage: &Event) -> Option<Duration> {
+    let mut events = network.nodes[node].events.iter();
+    events.find(|(_, event)| event == stage).map(|(at, _)| *at)
+}
+
+fn is_reported(network: &Network, node: usize, stage: &Event) -> bool {
+    reported_at(network, node, stage).is_some()
+}
+
 #[test]
 fn routes_of_a_killed_peer_stay_until_it_is_back_and_nothing_is_ever_withdrawn() {
     for seed in 0..50 {
@@ -52,13 +61,9 @@ fn routes_of_a_killed_peer_stay_until_it_is_back_and_nothing_is_ever_withdrawn()
             .clone()
             .expect("it is there");
         assert!(!best.stale, "seed {seed}");
-        let told = |node: usize| {
-            network.nodes[node]
-                .events
-                .iter()
-                .any(|(_, e)| *e == Event::SelectionComplete)
-        };
-        assert!(told(1), "seed {seed}");
+        for stage in [Event::SelectionComplete, Event::PeersReported] {
+            assert!(is_reported(&network, 1, &stage), "seed {seed}: {stage:?}");
+        }
         assert_eq!(network.nodes[1].fib.len(), 3, "seed {seed}");
         assert_eq!(
             network.status(0, 1).graceful_restart,
@@ -120,20 +125,15 @@ fn one_dead_peer_delays_only_the_end_of_the_selection() {
     network.restart(1, 5);
     network.run(20 * SECOND);
     assert!(network.has_route(1, block(0)) && network.has_route(1, block(2)));
-    let selection = |network: &Network| {
-        network.nodes[1]
-            .events
-            .iter()
-            .find(|(_, e)| *e == Event::SelectionComplete)
-            .map(|(at, _)| *at)
-    };
-    assert_eq!(selection(&network), None);
+    let stages = [Event::SelectionComplete, Event::PeersReported];
+    for stage in &stages {
+        assert_eq!(reported_at(&network, 1, stage), None);
+    }
     network.run(300 * SECOND);
-    assert_eq!(
-        selection(&network),
-        Some(260 * SECOND),
-        "240 s after the restart"
-    );
+    for stage in &stages {
+        let at = reported_at(&network, 1, stage);
+        assert_eq!(at, Some(260 * SECOND), "240 s after the restart");
+    }
 }
 
 #[test]
@@ -149,12 +149,7 @@ fn all_restarting_at_once_do_not_wait_for_each_other() {
     network.run(20 * SECOND);
     for node in 0..3 {
         assert_eq!(network.nodes[node].fib.len(), 3);
-        assert!(
-            network.nodes[node]
-                .events
-                .iter()
-                .any(|(_, e)| *e == Event::SelectionComplete)
-        );
+        assert!(is_reported(&network, node, &Event::PeersReported));
     }
 }
 
@@ -165,12 +160,7 @@ fn a_fresh_speaker_completes_its_selection_at_once_and_stale_routes_of_it_go_whe
     let fresh = bgp::speaker::Speaker::new(3, network.now);
     network.boot(1, fresh);
     network.run(10 * SECOND);
-    assert!(
-        network.nodes[1]
-            .events
-            .iter()
-            .any(|(_, e)| *e == Event::SelectionComplete)
-    );
+    assert!(is_reported(&network, 1, &Event::PeersReported));
     assert!(network.is_established(0, 1));
     assert!(
         !network.has_route(0, block(1)),

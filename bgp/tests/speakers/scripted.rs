@@ -25,6 +25,8 @@ pub(crate) struct Scripted {
     pub(crate) now: Instant,
     pub(crate) events: Vec<Event>,
     pub(crate) farewell: Option<Vec<u8>>,
+    /// Prefixes whose best route changed, in order.
+    pub(crate) routes: Vec<IpNet>,
 }
 
 impl Scripted {
@@ -34,14 +36,51 @@ impl Scripted {
     )]
     pub(crate) fn new(config: Config) -> Self {
         let now = Instant::now();
-        let mut speaker = Speaker::new(1, now);
+        Self::with(Speaker::new(1, now), now, config)
+    }
+
+    /// As [`Self::new`], after the death of another one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant to count from; nothing else is read from the clock"
+    )]
+    pub(crate) fn restarting(config: Config) -> Self {
+        let now = Instant::now();
+        Self::with(Speaker::restarting(1, now), now, config)
+    }
+
+    fn with(mut speaker: Speaker, now: Instant, config: Config) -> Self {
         speaker.handle_config(now, config);
         Self {
             speaker,
             now,
             events: Vec::new(),
             farewell: None,
+            routes: Vec::new(),
         }
+    }
+
+    pub(crate) fn has(&self, event: &Event) -> bool {
+        self.events.contains(event)
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some((at, _)) = self.speaker.poll_timeout()
+            && at <= end
+        {
+            self.now = at.max(self.now);
+            self.speaker.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    /// The peer's connection is gone.
+    pub(crate) fn closed(&mut self) {
+        self.speaker.handle_closed(self.now, CONN);
+        self.drain();
     }
 
     /// Connects and exchanges OPENs.
@@ -92,9 +131,6 @@ impl Scripted {
     }
 
     pub(crate) fn drain(&mut self) {
-        while let Some(event) = self.speaker.poll_event() {
-            self.events.push(event);
-        }
         while let Some(action) = self.speaker.poll_action() {
             if let Action::Close {
                 conn: CONN,
@@ -104,8 +140,13 @@ impl Scripted {
                 self.farewell = Some(farewell);
             }
         }
-        while self.speaker.poll_route().is_some() {}
+        while let Some(change) = self.speaker.poll_route() {
+            self.routes.push(change.prefix);
+        }
         while self.speaker.poll_writable().is_some() {}
+        while let Some(event) = self.speaker.poll_event() {
+            self.events.push(event);
+        }
     }
 
     /// Prefixes with a path.

@@ -213,7 +213,10 @@ impl PumpUp {
             Event::SelectionComplete => {
                 info!("BGP has chosen its routes");
                 self.health.set_selection_complete();
-                self.calc.selection_complete();
+            }
+            Event::PeersReported => {
+                info!("BGP peers have sent their routes: what a former process left may go");
+                self.calc.peers_reported();
             }
             Event::AttributeFault { peer, fault } => {
                 warn!(%peer, fault, "faulty attribute in an UPDATE");

@@ -129,7 +129,7 @@ impl CalcTask {
                 echoes.listed(kind, revision);
                 self.graph.handle_in_sync(kind);
             }
-            (InputKey::SelectionComplete, _) => progress.selection_complete = true,
+            (InputKey::PeersReported, _) => progress.peers_reported = true,
             (_, Input::BgpRoute(change)) => self.graph.handle_bgp_route(change),
             (InputKey::NextHop(next_hop), Input::NextHop(used)) => {
                 self.graph.handle_next_hop_watch(next_hop, used);
@@ -221,8 +221,8 @@ impl CalcTask {
             self.health.set_datastore_in_sync();
             self.dataplane.put(DesiredKey::AllowDeletes, Desired::Allow);
         }
-        let selected = progress.selection_complete || self.bgp.is_none();
-        if progress.deletes_allowed && selected && !progress.bgp_deletes_allowed {
+        let reported = progress.peers_reported || self.bgp.is_none();
+        if progress.deletes_allowed && reported && !progress.bgp_deletes_allowed {
             progress.bgp_deletes_allowed = true;
             self.dataplane
                 .put(DesiredKey::AllowBgpDeletes, Desired::Allow);
@@ -270,7 +270,7 @@ impl CalcTask {
 /// What has been told once and for all.
 #[derive(Debug, Default)]
 struct Progress {
-    selection_complete: bool,
+    peers_reported: bool,
     originations_told: bool,
     deletes_allowed: bool,
     bgp_deletes_allowed: bool,

@@ -70,7 +70,7 @@ pub struct Agent {
     known: Vec<Key>,
     list_again_at: Option<Instant>,
     originations_told: bool,
-    selection_complete: bool,
+    peers_reported: bool,
 }
 
 /// How an agent starts.
@@ -103,7 +103,7 @@ impl Agent {
             known: Vec::new(),
             list_again_at: None,
             originations_told: false,
-            selection_complete: false,
+            peers_reported: false,
         };
         kernel.forget_events();
         agent.read_back(kernel);
@@ -219,7 +219,7 @@ impl Agent {
         if self.graph.in_sync() {
             self.reconciler.allow_deletes();
         }
-        if self.selection_complete {
+        if self.peers_reported {
             self.reconciler.allow_bgp_deletes();
         }
         while let Some(op) = self.reconciler.poll_op(128) {
@@ -266,8 +266,8 @@ impl Agent {
             self.graph.handle_next_hop_watch(next_hop, used);
         }
         while let Some(event) = self.speaker.poll_event() {
-            if event == Event::SelectionComplete {
-                self.selection_complete = true;
+            if event == Event::PeersReported {
+                self.peers_reported = true;
             }
             events.push(event);
         }

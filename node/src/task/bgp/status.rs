@@ -65,7 +65,7 @@ fn graceful_restart(state: GracefulRestartState, now: Instant) -> String {
     match state {
         GracefulRestartState::Off => "off".to_owned(),
         GracefulRestartState::Ready => "ready".to_owned(),
-        GracefulRestartState::AwaitingEndOfRib => "awaiting End-of-RIB".to_owned(),
+        GracefulRestartState::AwaitingRoutes => "awaiting its routes".to_owned(),
         GracefulRestartState::RetainingUntil(until) => format!(
             "retaining routes for {} s",
             until.saturating_duration_since(now).as_secs()

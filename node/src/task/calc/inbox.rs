@@ -26,8 +26,8 @@ pub enum InputKey {
     BgpRoute(IpNet),
     /// A next hop of BGP routes.
     NextHop(IpAddr),
-    /// BGP's first choice of routes is made.
-    SelectionComplete,
+    /// Each BGP peer has sent its routes, or had its time.
+    PeersReported,
     /// A device of the kernel.
     Link(IfName),
     /// An address of the host.
@@ -43,7 +43,7 @@ pub enum InputKey {
 pub enum Input {
     /// For [`InputKey::Object`] and [`InputKey::Echo`].
     Object(Seen),
-    /// For [`InputKey::SelectionComplete`]: the key says it.
+    /// For [`InputKey::PeersReported`]: the key says it.
     Marker,
     /// For [`InputKey::InSync`]: the revision at which it was so.
     InSync(Revision),
@@ -115,9 +115,9 @@ impl Inbox {
             .put(InputKey::NextHop(next_hop), Input::NextHop(used));
     }
 
-    /// BGP has made its first choice of routes.
-    pub fn selection_complete(&self) {
-        self.0.put(InputKey::SelectionComplete, Input::Marker);
+    /// Each BGP peer has sent its routes, or had its time.
+    pub fn peers_reported(&self) {
+        self.0.put(InputKey::PeersReported, Input::Marker);
     }
 
     /// The kernel changed. An overrun is not a fact about the kernel and must be handled by who reads it.

@@ -173,7 +173,60 @@ fn the_fibs_keep_a_restarting_routers_routes() {
     );
 }
 
-/// The counter-test: what the two tests above watch would show the fault.
+/// Such a router sends no End-of-RIB: its UPDATEs and the KEEPALIVE after them say that it has sent all.
+#[test]
+fn routes_of_a_router_without_graceful_restart_outlive_our_death_until_it_has_sent_its_own() {
+    with_bird(
+        "restart::routes_of_a_router_without_graceful_restart_outlive_our_death_until_it_has_sent_its_own",
+        |programs| {
+            let mut place = Place::start(programs, 2);
+            let options = "graceful restart off; hold time 12;";
+            let bird = place.start_bird(TOR, options);
+            place.apply(&place.peer(TOR, ""));
+            place.wait_blocks(&bird);
+            place.wait_outside_in_fibs();
+            let site = place.sites()[0].clone();
+            let pod = place.pod(&site).clone();
+            let mut node = RouteMonitor::open(&site.namespace).unwrap();
+            let tor = &place.tor.namespace;
+            let outward = Stream::start("out", &pod.namespace, tor, HOST, PER_SECOND).unwrap();
+
+            place.lab.kill_agent(0).unwrap();
+            eventually("BIRD notices", || match bird.session("n1").as_str() {
+                "Established" => Err("still established".to_owned()),
+                _ => Ok(()),
+            });
+            let config = place.bird_config(TOR, options);
+            let without = config.replace(&format!("route {OUTSIDE} unreachable;"), "");
+            bird.configure(&without).unwrap();
+            place
+                .lab
+                .restart_agent(0)
+                .unwrap_or_else(|error| panic!("{error}"));
+            bird.wait_route("n1", &place.block(&site), site.address);
+            place.wait_fib(&site, OUTSIDE, None);
+            place.wait_fib(&site, "0.0.0.0/0", Some(place.tor.address));
+            let gone = node.deleted_until(Instant::now()).unwrap();
+            let gone: Vec<String> = gone
+                .iter()
+                .map(|route| route.destination.to_string())
+                .collect();
+            assert_eq!(
+                gone,
+                [OUTSIDE],
+                "what it announces no more, and nothing else"
+            );
+            let outcome = outward.finish().unwrap();
+            assert!(
+                outcome.sent > 5,
+                "the stream did not run across it: {outcome:?}"
+            );
+            assert!(outcome.lost.is_empty(), "{outcome:?}");
+        },
+    );
+}
+
+/// The counter-test: what the tests above watch would show the fault.
 #[test]
 fn a_router_without_graceful_restart_drops_a_dead_agents_block_and_packets_are_missed() {
     with_bird(
