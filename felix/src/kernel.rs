@@ -12,8 +12,17 @@ use crate::desired::{IfName, Mac, Row, RowKey};
 pub enum Op {
     /// Create or replace.
     Set(Row),
-    /// Delete.
-    Remove(RowKey),
+    /// Delete this row, and no other that the kernel would take for it: its value is named as far as the kernel compares it.
+    Remove(Row),
+}
+
+impl Op {
+    /// Key of the row it writes.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Set(row) | Self::Remove(row) => row.key(),
+        }
+    }
 }
 
 /// Why the kernel did not do it.

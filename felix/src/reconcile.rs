@@ -288,7 +288,10 @@ impl Reconciler {
                 | Stage::SetNeigh
                 | Stage::SetRoute,
             ) => Op::Set(row.clone()),
-            (Some(_) | None, _) => Op::Remove(key),
+            (Some(_) | None, _) => {
+                let held = entry.held.row().cloned();
+                Op::Remove(held.expect("what is not there is not to be removed"))
+            }
         };
         entry.flight = Some(Flight {
             op: op.clone(),

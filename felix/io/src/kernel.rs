@@ -92,7 +92,7 @@ impl Kernel {
     /// Carries out operations in order; one result per operation, in order. A refusal of one does
     /// not keep later ones from being tried. Removing what is not there is success.
     pub async fn apply(&self, ops: Vec<Op>) -> Vec<(RowKey, Result<(), OpError>)> {
-        let keys: Vec<RowKey> = ops.iter().map(key).collect();
+        let keys: Vec<RowKey> = ops.iter().map(Op::key).collect();
         let (reply, answer) = oneshot::channel();
         // A closed channel shows in the reply that never comes.
         let _ = self.commands.send(Command::Apply(ops, reply)).await;
@@ -144,14 +144,6 @@ impl Kernel {
     }
 }
 
-/// The key an operation is about.
-fn key(op: &Op) -> RowKey {
-    match op {
-        Op::Set(row) => row.key(),
-        Op::Remove(key) => key.clone(),
-    }
-}
-
 /// The thread's state.
 struct Worker {
     requests: Requests,
@@ -179,9 +171,9 @@ impl Worker {
         let mut run = Run::default();
         for op in ops {
             let index = run.results.len();
-            run.results.push((key(&op), Ok(())));
+            run.results.push((op.key(), Ok(())));
             match &op {
-                Op::Set(Row::Link(..) | Row::Sysctl(..)) | Op::Remove(RowKey::Link(_)) => {
+                Op::Set(Row::Link(..) | Row::Sysctl(..)) | Op::Remove(Row::Link(..)) => {
                     run.flush(&mut self.requests);
                     // What a device's making and unmaking does to indexes is asked again.
                     run.indexes.clear();
@@ -204,7 +196,7 @@ impl Worker {
     fn alone(&mut self, op: &Op) -> Result<(), OpError> {
         match op {
             Op::Set(Row::Link(name, spec)) => link::set(&mut self.requests, name, spec),
-            Op::Remove(RowKey::Link(name)) => link::delete(&mut self.requests, name)
+            Op::Remove(Row::Link(name, spec)) => link::remove(&mut self.requests, name, spec)
                 .map_err(|failure| link::refused(failure, name)),
             Op::Set(Row::Sysctl(key, value)) => {
                 sysctl::write(key, value).map_err(|error| sysctl::refused(&error))
@@ -297,14 +289,18 @@ impl Run {
             Op::Set(Row::Fdb(key, remote)) => {
                 encode::set_fdb(batch, key, *remote, index(&key.ifname)?);
             }
-            Op::Remove(RowKey::Route(key)) => encode::remove_route(batch, key),
-            Op::Remove(RowKey::Addr(key)) => encode::remove_addr(batch, key, index(&key.ifname)?),
-            Op::Remove(RowKey::Neigh(key)) => {
+            Op::Remove(Row::Route(key, spec)) => {
+                encode::remove_route(batch, key, spec, &mut index)?;
+            }
+            Op::Remove(Row::Addr(key)) => encode::remove_addr(batch, key, index(&key.ifname)?),
+            Op::Remove(Row::Neigh(key, _)) => {
                 encode::remove_neigh(batch, key, index(&key.ifname)?);
             }
-            Op::Remove(RowKey::Fdb(key)) => encode::remove_fdb(batch, key, index(&key.ifname)?),
+            Op::Remove(Row::Fdb(key, remote)) => {
+                encode::remove_fdb(batch, key, *remote, index(&key.ifname)?);
+            }
             // A sysctl has no absence: its last value stays.
-            Op::Remove(RowKey::Sysctl(_) | RowKey::Link(_))
+            Op::Remove(Row::Sysctl(..) | Row::Link(..))
             | Op::Set(Row::Link(..) | Row::Sysctl(..)) => return Ok(false),
         }
         Ok(true)
@@ -375,20 +371,14 @@ fn is_absence(errno: i32) -> bool {
 
 /// The device named by a row.
 fn device(op: &Op) -> Option<IfName> {
-    match op {
-        Op::Set(Row::Route(_, spec)) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
-        Op::Set(row) => key_device(&row.key()),
-        Op::Remove(key) => key_device(key),
-    }
-}
-
-fn key_device(key: &RowKey) -> Option<IfName> {
-    match key {
-        RowKey::Link(name) => Some(name.clone()),
-        RowKey::Addr(key) => Some(key.ifname.clone()),
-        RowKey::Neigh(key) => Some(key.ifname.clone()),
-        RowKey::Fdb(key) => Some(key.ifname.clone()),
-        RowKey::Route(_) | RowKey::Sysctl(_) => None,
+    let (Op::Set(row) | Op::Remove(row)) = op;
+    match row {
+        Row::Link(name, _) => Some(name.clone()),
+        Row::Addr(key) => Some(key.ifname.clone()),
+        Row::Neigh(key, _) => Some(key.ifname.clone()),
+        Row::Fdb(key, _) => Some(key.ifname.clone()),
+        Row::Route(_, spec) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
+        Row::Sysctl(..) => None,
     }
 }
 

@@ -155,8 +155,7 @@ impl Bench {
                 return done;
             };
             let result = self.kernel.execute(&op);
-            self.reconciler
-                .handle_result(self.now, &key_of(&op), result);
+            self.reconciler.handle_result(self.now, &op.key(), result);
             done.push(op);
             assert!(done.len() < 1000, "the reconciler does not come to rest");
         }
@@ -166,13 +165,6 @@ impl Bench {
         self.now += time;
         self.reconciler.handle_timeout(self.now);
         self.run()
-    }
-}
-
-pub(super) fn key_of(op: &Op) -> RowKey {
-    match op {
-        Op::Set(row) => row.key(),
-        Op::Remove(key) => key.clone(),
     }
 }
 
@@ -195,7 +187,7 @@ fn removes(ops: &[Op]) -> Vec<RowKey> {
     ops.iter()
         .filter_map(|op| match op {
             Op::Set(_) => None,
-            Op::Remove(key) => Some(key.clone()),
+            Op::Remove(row) => Some(row.key()),
         })
         .collect()
 }
@@ -347,7 +339,7 @@ fn a_route_under_another_metric_goes_after_its_successor_is_written() {
     bench.run();
     bench.reconciler.remove(&remote.key());
     bench.reconciler.set(pod(1));
-    assert_eq!(bench.run(), [Op::Set(pod(1)), Op::Remove(remote.key())]);
+    assert_eq!(bench.run(), [Op::Set(pod(1)), Op::Remove(remote.clone())]);
 
     // Also while the successor is under way.
     bench.reconciler.set(remote.clone());
@@ -357,7 +349,7 @@ fn a_route_under_another_metric_goes_after_its_successor_is_written() {
     bench
         .reconciler
         .handle_result(bench.now, &remote.key(), Ok(()));
-    assert_eq!(bench.reconciler.poll_op(9), Some(Op::Remove(pod(1).key())));
+    assert_eq!(bench.reconciler.poll_op(9), Some(Op::Remove(pod(1))));
 }
 
 #[test]

@@ -297,7 +297,7 @@ impl DataplaneTask {
         for op in &ops {
             match op {
                 Op::Set(row) => debug!(?row, "set"),
-                Op::Remove(key) => debug!(?key, "remove"),
+                Op::Remove(row) => debug!(?row, "remove"),
             }
         }
         let started = Instant::now();

@@ -107,15 +107,16 @@ impl Kernel {
         self.writes += 1;
         match op {
             Op::Set(row) => self.set(row),
-            Op::Remove(key) => {
-                if let Some(row @ Row::Route(..)) = self.rows.get(key) {
+            Op::Remove(row) => {
+                let key = row.key();
+                if let Some(row @ Row::Route(..)) = self.rows.get(&key) {
                     self.removed_routes.push(row.clone());
                 }
-                if let RowKey::Link(name) = key {
+                if let RowKey::Link(name) = &key {
                     self.remove_link(&name.0.clone());
                 }
-                self.rows.remove(key);
-                self.events.push_back(KernelEvent::RowGone(key.clone()));
+                self.rows.remove(&key);
+                self.events.push_back(KernelEvent::RowGone(key));
                 Ok(())
             }
         }

@@ -224,12 +224,8 @@ impl Agent {
         }
         while let Some(op) = self.reconciler.poll_op(128) {
             moved = true;
-            let key = match &op {
-                felix::kernel::Op::Set(row) => row.key(),
-                felix::kernel::Op::Remove(key) => key.clone(),
-            };
             let result = kernel.apply(&op);
-            self.reconciler.handle_result(now, &key, result);
+            self.reconciler.handle_result(now, &op.key(), result);
         }
         while let Some(event) = kernel.poll_event() {
             moved = true;

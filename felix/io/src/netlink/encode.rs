@@ -29,17 +29,7 @@ pub(crate) fn set_route<E>(
     spec: &RouteSpec,
     resolve: Resolve<'_, E>,
 ) -> Result<(), E> {
-    let mut hops = Vec::with_capacity(spec.next_hops.len());
-    for hop in &spec.next_hops {
-        let ifindex = hop.ifname.as_ref().map(&mut *resolve).transpose()?;
-        hops.push((hop, ifindex));
-    }
-    let kind = match spec.kind {
-        RouteKind::Unicast => RTN_UNICAST,
-        RouteKind::Blackhole => RTN_BLACKHOLE,
-        RouteKind::Unreachable => RTN_UNREACHABLE,
-        RouteKind::Prohibit => RTN_PROHIBIT,
-    };
+    let hops = resolved(spec, resolve)?;
     let onlink = match hops.as_slice() {
         [(hop, _)] if hop.onlink => u32::from(RTNH_F_ONLINK),
         _ => 0,
@@ -48,23 +38,12 @@ pub(crate) fn set_route<E>(
         writer.route(RouteHead {
             protocol: spec.protocol,
             scope: spec.scope,
-            kind,
+            kind: kind(spec.kind),
             flags: onlink,
             ..head(key)
         });
         route_key(writer, key);
-        match hops.as_slice() {
-            [] => {}
-            [(hop, ifindex)] => next_hop(writer, key, hop, *ifindex),
-            many => writer.nest(RTA_MULTIPATH, |writer| {
-                for (hop, ifindex) in many {
-                    let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
-                    writer.next_hop(flags, ifindex.unwrap_or(0), |writer| {
-                        next_hop(writer, key, hop, None);
-                    });
-                }
-            }),
-        }
+        next_hops(writer, key, &hops);
         if let Some(prefsrc) = spec.prefsrc {
             writer.attr_ip(RTA_PREFSRC, prefsrc);
         }
@@ -75,17 +54,48 @@ pub(crate) fn set_route<E>(
     Ok(())
 }
 
-/// Removes a route by its key, whatever its value. The kernel takes an IPv4 metric of 0 as "the
-/// lowest there is", so such a key is removed only while it is known to be there.
-pub(crate) fn remove_route(batch: &mut Batch, key: &RouteKey) {
+/// Removes a route. The kernel takes an IPv4 metric of 0 as "the lowest there is": type, protocol, scope and next hops
+/// are named, so that it finds this route only. Of several next hops one may be dead with its device; then none is named.
+pub(crate) fn remove_route<E>(
+    batch: &mut Batch,
+    key: &RouteKey,
+    spec: &RouteSpec,
+    resolve: Resolve<'_, E>,
+) -> Result<(), E> {
+    let hops = match resolved(spec, resolve) {
+        Err(_) if spec.next_hops.len() > 1 => Vec::new(),
+        hops => hops?,
+    };
     batch.request(RTM_DELROUTE, 0, |writer| {
         writer.route(RouteHead {
-            protocol: RTPROT_UNSPEC,
-            scope: RT_SCOPE_NOWHERE,
+            protocol: spec.protocol,
+            scope: spec.scope,
+            kind: kind(spec.kind),
             ..head(key)
         });
         route_key(writer, key);
+        next_hops(writer, key, &hops);
     });
+    Ok(())
+}
+
+/// The next hops with the indexes of their devices.
+fn resolved<'a, E>(
+    spec: &'a RouteSpec,
+    resolve: Resolve<'_, E>,
+) -> Result<Vec<(&'a NextHop, Option<u32>)>, E> {
+    let hops = spec.next_hops.iter();
+    hops.map(|hop| Ok((hop, hop.ifname.as_ref().map(&mut *resolve).transpose()?)))
+        .collect()
+}
+
+const fn kind(kind: RouteKind) -> u8 {
+    match kind {
+        RouteKind::Unicast => RTN_UNICAST,
+        RouteKind::Blackhole => RTN_BLACKHOLE,
+        RouteKind::Unreachable => RTN_UNREACHABLE,
+        RouteKind::Prohibit => RTN_PROHIBIT,
+    }
 }
 
 fn head(key: &RouteKey) -> RouteHead {
@@ -105,6 +115,21 @@ fn route_key(writer: &mut Writer<'_>, key: &RouteKey) {
     }
     if key.metric != 0 {
         writer.attr_u32(RTA_PRIORITY, key.metric);
+    }
+}
+
+fn next_hops(writer: &mut Writer<'_>, key: &RouteKey, hops: &[(&NextHop, Option<u32>)]) {
+    match hops {
+        [] => {}
+        [(hop, ifindex)] => next_hop(writer, key, hop, *ifindex),
+        many => writer.nest(RTA_MULTIPATH, |writer| {
+            for (hop, ifindex) in many {
+                let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
+                writer.next_hop(flags, ifindex.unwrap_or(0), |writer| {
+                    next_hop(writer, key, hop, None);
+                });
+            }
+        }),
     }
 }
 
@@ -178,10 +203,11 @@ pub(crate) fn set_fdb(batch: &mut Batch, key: &FdbKey, remote: IpAddr, ifindex: 
     });
 }
 
-/// Removes a forwarding entry with all its remotes.
-pub(crate) fn remove_fdb(batch: &mut Batch, key: &FdbKey, ifindex: u32) {
+/// Removes one remote of a forwarding entry; the entry goes with its last.
+pub(crate) fn remove_fdb(batch: &mut Batch, key: &FdbKey, remote: IpAddr, ifindex: u32) {
     batch.request(RTM_DELNEIGH, 0, |writer| {
         writer.neigh(AF_BRIDGE, ifindex, 0, NTF_SELF);
         writer.attr(NDA_LLADDR, &key.mac.0);
+        writer.attr_ip(NDA_DST, remote);
     });
 }

@@ -43,12 +43,35 @@ pub(crate) fn list(requests: &mut Requests) -> Result<Vec<Link>, Failure> {
     )
 }
 
-/// Deletes the device of this name; no such device is success.
+/// Removes a tunnel device if it is of the kind that `spec` describes: another one of the name is somebody else's.
+pub(crate) fn remove(
+    requests: &mut Requests,
+    name: &IfName,
+    spec: &LinkSpec,
+) -> Result<(), Failure> {
+    let kind = match spec {
+        LinkSpec::Vxlan { .. } => "vxlan",
+        LinkSpec::Ipip { .. } => "ipip",
+    };
+    match find(requests, name)? {
+        Some(link) if link.state.kind.as_deref() == Some(kind) => {
+            gone(requests.request(RTM_DELLINK, 0, |writer| {
+                writer.ifinfo(AF_UNSPEC, link.state.ifindex, 0, 0);
+            }))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Deletes the device of this name, whatever it is; no such device is success.
 pub(crate) fn delete(requests: &mut Requests, name: &IfName) -> Result<(), Failure> {
-    let answer = requests.request(RTM_DELLINK, 0, |writer| {
+    gone(requests.request(RTM_DELLINK, 0, |writer| {
         writer.ifinfo(AF_UNSPEC, 0, 0, 0);
         writer.attr_str(IFLA_IFNAME, &name.0);
-    });
+    }))
+}
+
+fn gone(answer: Result<(), Failure>) -> Result<(), Failure> {
     match answer {
         Err(failure) if failure.errno == libc::ENODEV => Ok(()),
         answer => answer,

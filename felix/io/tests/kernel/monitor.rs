@@ -26,7 +26,7 @@ kernel_test!(
                 .apply(routes.iter().cloned().map(Op::Set).collect())
                 .await;
             node.kernel
-                .apply(routes.iter().map(|row| Op::Remove(row.key())).collect())
+                .apply(routes.iter().cloned().map(Op::Remove).collect())
                 .await;
         }
         let seen = events_until(&mut events, |event| *event == KernelEvent::Overrun).await;

@@ -68,10 +68,10 @@ impl Node {
             .unwrap_or_else(|error| panic!("{row:?}: {error}"));
     }
 
-    pub(crate) async fn remove(&self, key: RowKey) {
-        self.try_op(Op::Remove(key.clone()))
+    pub(crate) async fn remove(&self, row: Row) {
+        self.try_op(Op::Remove(row.clone()))
             .await
-            .unwrap_or_else(|e| panic!("{key:?}: {e}"));
+            .unwrap_or_else(|error| panic!("{row:?}: {error}"));
     }
 
     /// All rows of a table, by key.

@@ -112,7 +112,7 @@ async fn reconcile(node: &Node, reconciler: &mut Reconciler) -> Vec<Op> {
 async fn drain(node: &Node, events: &mut Receiver<KernelEvent>) -> Vec<KernelEvent> {
     let marker = route("192.0.2.0/32", via("10.0.0.3", UNDERLAY));
     node.set(marker.clone()).await;
-    node.remove(marker.key()).await;
+    node.remove(marker.clone()).await;
     let last = KernelEvent::RowGone(marker.key());
     let mut seen = crate::node::events_until(events, |event| *event == last).await;
     seen.retain(|event| *event != last && *event != KernelEvent::RowSet(marker.clone()));
@@ -165,7 +165,7 @@ kernel_test!(
             .collect();
         assert_eq!(
             writes,
-            [&Op::Remove(orphan.key()), &Op::Remove(dead.key())],
+            [&Op::Remove(orphan.clone()), &Op::Remove(dead.clone())],
             "all that is wanted was there already"
         );
         assert!(second.is_converged(), "{:?}", second.problems());
@@ -198,8 +198,8 @@ kernel_test!(
             reconciler.kernel_event(&event);
         }
         let spoilt = wanted(&pod)[7].clone();
-        node.remove(spoilt.key()).await;
-        node.remove(wanted(&pod)[0].key()).await;
+        node.remove(spoilt).await;
+        node.remove(wanted(&pod)[0].clone()).await;
         for event in drain(&node, &mut events).await {
             reconciler.kernel_event(&event);
         }

@@ -1,6 +1,8 @@
 //! Each kind of row: set, adopted, replaced without a gap, foreign ones left alone, removed.
 
-use felix::desired::{AddrKey, NeighKey, NextHop, RouteKind, RouteSpec, Row, RowKey, SysctlKey};
+use felix::desired::{
+    AddrKey, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey,
+};
 use felix::kernel::{KernelEvent, Op, OpError};
 use felix_io::{Kernel, Table, host, sysctl};
 
@@ -61,7 +63,7 @@ kernel_test!(every_form_of_route_is_read_back_as_it_was_set, async {
         assert_eq!(seen[0]["gateway"], "10.0.0.3");
     }
     for row in all_routes() {
-        node.remove(row.key()).await;
+        node.remove(row).await;
     }
     let rows = node.rows(Table::Routes).await;
     assert!(
@@ -71,7 +73,44 @@ kernel_test!(every_form_of_route_is_read_back_as_it_was_set, async {
         "{rows:?}"
     );
     // What is gone may be removed again.
-    node.remove(all_routes()[0].key()).await;
+    node.remove(all_routes()[0].clone()).await;
+});
+
+kernel_test!(a_removal_takes_the_route_it_means_and_no_other, async {
+    let node = Node::new().await;
+    let changed = |row: &Row, change: &dyn Fn(&mut RouteKey, &mut RouteSpec)| {
+        let Row::Route(mut key, mut value) = row.clone() else {
+            unreachable!("all are routes")
+        };
+        change(&mut key, &mut value);
+        Row::Route(key, value)
+    };
+    for row in all_routes() {
+        let foreign = [
+            changed(&row, &|key, value| {
+                (key.metric, value.protocol) = (50, 4);
+            }),
+            changed(&row, &|key, value| {
+                key.metric = 60;
+                value.kind = RouteKind::Unicast;
+                value.scope = 0;
+                value.next_hops = via("10.0.0.9", UNDERLAY);
+            }),
+        ];
+        for row in &foreign {
+            node.set(row.clone()).await;
+        }
+        node.set(row.clone()).await;
+        // The second removal meets the foreign ones only: without a metric any of them would do.
+        node.remove(row.clone()).await;
+        node.remove(row.clone()).await;
+        let rows = node.rows(Table::Routes).await;
+        assert!(!rows.contains_key(&row.key()), "{row:?}");
+        for foreign in foreign {
+            assert_eq!(rows.get(&foreign.key()), Some(&foreign), "beside {row:?}");
+            node.remove(foreign).await;
+        }
+    }
 });
 
 kernel_test!(an_ipv6_route_is_read_back_as_it_was_set, async {
@@ -103,7 +142,7 @@ kernel_test!(an_ipv6_route_is_read_back_as_it_was_set, async {
     let seen = node.rows(Table::Routes).await;
     for row in &rows {
         assert_eq!(seen.get(&row.key()), Some(row));
-        node.remove(row.key()).await;
+        node.remove(row.clone()).await;
     }
 });
 
@@ -146,10 +185,13 @@ kernel_test!(
                 },
                 mac(9),
             )),
-            Op::Remove(RowKey::Neigh(NeighKey {
-                ifname: "eth9".into(),
-                addr: ip("10.0.0.9"),
-            })),
+            Op::Remove(Row::Neigh(
+                NeighKey {
+                    ifname: "eth9".into(),
+                    addr: ip("10.0.0.9"),
+                },
+                mac(9),
+            )),
             Op::Set(Row::Addr(AddrKey {
                 ifname: UNDERLAY.into(),
                 addr: net("127.0.0.0/32"),
@@ -163,13 +205,7 @@ kernel_test!(
             )),
             Op::Set(good(5)),
         ];
-        let keys: Vec<RowKey> = ops
-            .iter()
-            .map(|op| match op {
-                Op::Set(row) => row.key(),
-                Op::Remove(key) => key.clone(),
-            })
-            .collect();
+        let keys: Vec<RowKey> = ops.iter().map(Op::key).collect();
         let (seen_keys, results): (Vec<_>, Vec<_>) =
             node.kernel.apply(ops).await.into_iter().unzip();
         assert_eq!(seen_keys, keys);
@@ -217,7 +253,7 @@ kernel_test!(ten_thousand_routes_go_in_and_out_as_one_list, async {
     let seen = node.rows(Table::Routes).await;
     assert_eq!(seen.len(), before.len() + routes.len());
     assert!(routes.iter().all(|row| seen.get(&row.key()) == Some(row)));
-    let ops = routes.iter().map(|row| Op::Remove(row.key())).collect();
+    let ops = routes.iter().cloned().map(Op::Remove).collect();
     assert!(
         node.kernel
             .apply(ops)
@@ -265,7 +301,7 @@ kernel_test!(
             assert_eq!(seen[0]["lladdr"], mac(10).to_string());
             assert_eq!(seen[0]["state"][0], "PERMANENT");
         }
-        node.remove(new.key()).await;
+        node.remove(new.clone()).await;
         let gone = KernelEvent::RowGone(new.key());
         events_until(&mut events, |event| *event == gone).await;
         let left = node.rows(Table::Neighbours).await;
@@ -298,8 +334,8 @@ kernel_test!(an_address_is_adopted_told_and_removed, async {
     assert!(eth0.up && eth0.mac == Some(mac(1)) && eth0.mtu_bytes == 1450);
     assert!(eth0.addresses.contains(&net("10.0.0.1/24")));
     assert!(eth0.addresses.contains(&net("10.65.0.1/32")));
-    node.remove(RowKey::Addr(key.clone())).await;
-    node.remove(RowKey::Addr(key.clone())).await;
+    node.remove(Row::Addr(key.clone())).await;
+    node.remove(Row::Addr(key.clone())).await;
     let gone = KernelEvent::HostAddrGone {
         ifname: UNDERLAY.into(),
         addr: ip("10.65.0.1"),

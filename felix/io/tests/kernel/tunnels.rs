@@ -79,9 +79,12 @@ kernel_test!(
         node.set(vxlan(4097, Some(1300))).await;
         let third = state(&node, NAME).await.unwrap();
         assert_ne!(third.ifindex, second.ifindex);
-        node.remove(RowKey::Link(NAME.into())).await;
-        node.remove(RowKey::Link(NAME.into())).await;
+        node.remove(vxlan(4097, Some(1300))).await;
+        node.remove(vxlan(4097, Some(1300))).await;
         assert_eq!(state(&node, NAME).await, None);
+        // A device of somebody else that bears the name is not taken for it.
+        let ipip = LinkSpec::Ipip { mtu_bytes: None };
+        node.remove(Row::Link(UNDERLAY.into(), ipip)).await;
         assert!(state(&node, UNDERLAY).await.is_some());
     }
 );
@@ -143,8 +146,15 @@ kernel_test!(a_forwarding_entry_is_adopted_replaced_and_removed, async {
         rows.get(&RowKey::Fdb(key.clone())),
         Some(&entry(ip("10.0.0.9")))
     );
-    node.remove(RowKey::Fdb(key.clone())).await;
-    node.remove(RowKey::Fdb(key.clone())).await;
+    // The remote that was replaced is not there any more, and the present one is not meant.
+    node.remove(entry(ip("10.0.0.7"))).await;
+    assert!(
+        node.rows(Table::Fdb)
+            .await
+            .contains_key(&RowKey::Fdb(key.clone()))
+    );
+    node.remove(entry(ip("10.0.0.9"))).await;
+    node.remove(entry(ip("10.0.0.9"))).await;
     let gone = KernelEvent::RowGone(RowKey::Fdb(key.clone()));
     events_until(&mut events, |event| *event == gone).await;
     let rows = node.rows(Table::Fdb).await;
@@ -188,7 +198,7 @@ kernel_test!(a_whole_peer_is_set_in_one_list_with_its_device, async {
     }
     // Its rows go with the device, and whoever listens can tell.
     let mut events = node.kernel.events().unwrap();
-    node.remove(RowKey::Link(NAME.into())).await;
+    node.remove(rows[0].clone()).await;
     let gone = KernelEvent::LinkGone(NAME.into());
     let seen = events_until(&mut events, |event| *event == gone).await;
     let row_gone = KernelEvent::RowGone(RowKey::Link(NAME.into()));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use felix::desired::{IfName, LinkSpec, Mac, Row, RowKey, SysctlKey};
+use felix::desired::{IfName, LinkSpec, Mac, Row, SysctlKey};
 use felix::kernel::KernelEvent;
 use felix_io::workload::{
     self, Attachment, Families, Forwarding, HOST_MAC, PairSpec, PodNetwork, WorkloadError,
@@ -219,7 +219,8 @@ kernel_test!(
         let attachment = Attachment::begin(namespace::new(), pair("cali1", "eth0"))
             .await
             .unwrap();
-        node.remove(RowKey::Link("cali1".into())).await;
+        felix_io::workload::detach("cali1".into()).await.unwrap();
+        felix_io::workload::sweep().await.unwrap();
         let error = attachment.finish(network()).await.unwrap_err();
         assert!(error.to_string().contains("eth0"), "{error}");
         assert_eq!(links(&node).await, before, "nothing half-made is left");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::entry::devices;
-use super::{NowForTests, blackhole, key_of, ownership, pod, route, sysctl, tunnel_rows, vxlan};
+use super::{NowForTests, blackhole, ownership, pod, route, sysctl, tunnel_rows, vxlan};
 use crate::desired::{IfName, LinkSpec, Row, RowKey, RowKind};
 use crate::kernel::{KernelEvent, LinkState, Op, OpError};
 use crate::reconcile::Reconciler;
@@ -104,7 +104,7 @@ impl Kernel {
     }
 
     pub(super) fn execute(&mut self, op: &Op) -> Result<(), OpError> {
-        if self.refused.contains(&key_of(op)) {
+        if self.refused.contains(&op.key()) {
             return Err(OpError::Kernel {
                 errno: 22,
                 text: "refused".into(),
@@ -150,13 +150,14 @@ impl Kernel {
                 }
                 Ok(())
             }
-            Op::Remove(key) => {
-                let gone = self.rows.remove(key).is_some();
-                if let (RowKey::Link(name), true) = (key, gone) {
-                    self.link_gone(&name.0);
-                }
-                if gone {
-                    self.events.push_back(KernelEvent::RowGone(key.clone()));
+            Op::Remove(row) => {
+                let taken = self.taken_for(row);
+                if let Some(key) = taken {
+                    self.rows.remove(&key);
+                    if let RowKey::Link(name) = &key {
+                        self.link_gone(&name.0);
+                    }
+                    self.events.push_back(KernelEvent::RowGone(key));
                     Ok(())
                 } else {
                     Err(OpError::Kernel {
@@ -166,6 +167,27 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// The row that the kernel takes `row` for: any metric does for a route without one, as long as all that is named of
+    /// the route is the same.
+    fn taken_for(&self, row: &Row) -> Option<RowKey> {
+        let key = row.key();
+        let (RowKey::Route(wanted), Row::Route(_, value)) = (&key, row) else {
+            return self.rows.contains_key(&key).then_some(key);
+        };
+        let mut candidates = self.rows.iter().filter_map(|(key, row)| match (key, row) {
+            (RowKey::Route(key), Row::Route(_, spec)) => Some((key, spec)),
+            _ => None,
+        });
+        let found = candidates.find(|(key, spec)| {
+            (key.table, key.dst, key.tos) == (wanted.table, wanted.dst, wanted.tos)
+                && (wanted.metric == 0 || key.metric == wanted.metric)
+                && (spec.kind, spec.scope, spec.protocol)
+                    == (value.kind, value.scope, value.protocol)
+                && spec.next_hops == value.next_hops
+        });
+        found.map(|(key, _)| RowKey::Route(key.clone()))
     }
 
     pub(super) fn read_back(&self, reconciler: &mut Reconciler) {
@@ -234,6 +256,9 @@ fn foreign_rows() -> Vec<Row> {
     vec![
         route("0.0.0.0/0", 0, 3, Some("10.0.0.254"), "eth0"),
         route("10.2.0.0/26", 1024, 4, Some("10.0.0.9"), "eth0"),
+        // Beside routes of ours without a metric.
+        route("10.1.0.1/32", 50, 4, Some("10.0.0.9"), "eth0"),
+        route("10.1.1.0/26", 50, 3, Some("10.0.0.9"), "eth0"),
         route("10.7.0.0/26", 0, 2, None, "eth0"),
     ]
 }
@@ -357,23 +382,25 @@ impl World {
         let Some(op) = self.reconciler.poll_op(1) else {
             return;
         };
-        if let Op::Remove(key) = &op {
-            assert!(self.deletes, "{key:?} is deleted before that is allowed");
+        if let Op::Remove(row) = &op {
+            assert!(self.deletes, "{row:?} is deleted before that is allowed");
             assert!(
-                !self.wanted.contains_key(key),
-                "{key:?} is deleted though it is wanted"
+                !self.wanted.contains_key(&row.key()),
+                "{row:?} is deleted though it is wanted"
             );
-            if let Some(row) = self.kernel.rows.get(key) {
-                // Between a notification and its arrival a foreign row may take the place of one of ours: the delete of
-                // the old one then meets the new one, as it would in the real kernel.
-                let told = self.kernel.events.is_empty();
-                assert!(!told || ownership().owns(row), "{row:?} is foreign");
+            // Whatever came and was not notified yet: what is deleted is one of ours.
+            if let Some(row) = self
+                .kernel
+                .taken_for(row)
+                .map(|key| &self.kernel.rows[&key])
+            {
+                assert!(ownership().owns(row), "{row:?} is foreign");
                 let of_bgp = matches!(row, Row::Route(_, spec) if spec.protocol == 12);
-                assert!(!told || !of_bgp || self.bgp_deletes, "{row:?} is of BGP");
+                assert!(!of_bgp || self.bgp_deletes, "{row:?} is of BGP");
             }
         }
         let result = self.kernel.execute(&op);
-        self.answers.push_back((key_of(&op), result));
+        self.answers.push_back((op.key(), result));
     }
 
     fn settle(&mut self) {
@@ -431,7 +458,7 @@ proptest! {
             let foreign = held.is_some_and(|held| !ownership().owns(held));
             // Nothing but the wanted row itself makes a tunnel device.
             let exists = |ifname: &IfName| world.kernel.links.contains_key(ifname);
-            let waits = key_of(&Op::Set(row.clone())).kind() != RowKind::Link
+            let waits = row.key().kind() != RowKind::Link
                 && !devices(row).iter().all(exists);
             prop_assert!(
                 foreign || waits || held == Some(row),

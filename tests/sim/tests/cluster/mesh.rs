@@ -112,15 +112,15 @@ fn an_agent_that_stays_dead_loses_its_routes_after_the_restart_time() {
 fn the_reachability_check_names_the_cell_of_a_removed_route() {
     let mut world = mesh(7, 3);
     let victim = world.nodes[2].pods["p0"].address;
-    let key = world.nodes[0]
+    let row = world.nodes[0]
         .kernel
         .rows()
-        .map(felix::desired::Row::key)
-        .find(|key| matches!(key, felix::desired::RowKey::Route(route) if route.dst.contains(&victim)))
+        .find(|row| matches!(row, felix::desired::Row::Route(key, _) if key.dst.contains(&victim)))
+        .cloned()
         .expect("n1 has a route to n3's block");
     world.nodes[0]
         .kernel
-        .apply(&felix::kernel::Op::Remove(key))
+        .apply(&felix::kernel::Op::Remove(row))
         .expect("removing is no error");
     let faults = check::reachability(&world);
     assert_eq!(faults.len(), 1, "{faults:?}");
