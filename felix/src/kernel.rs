@@ -1,6 +1,5 @@
 //! What crosses the border between the reconciler and the kernel's side: operations, their results, notifications.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -86,8 +85,8 @@ pub enum KernelEvent {
     HostAddrGone {
         /// Device.
         ifname: IfName,
-        /// Address.
-        addr: IpAddr,
+        /// Address and prefix length, host bits kept: the same address may stay with another length.
+        addr: IpNet,
     },
     /// Notifications were lost: read everything again.
     Overrun,

@@ -6,8 +6,9 @@
 //! - Nothing is deleted that is not [`Ownership::owns`]d, and nothing before it is allowed: routes of BGP need
 //!   [`Reconciler::allow_bgp_deletes`] besides [`Reconciler::allow_deletes`]. A foreign row under a wanted key stays.
 //! - A route is not deleted while another one for the same destination is about to be written.
-//! - A row on a device that does not exist, or is down, waits for it. A device that goes down takes its routes and
-//!   neighbours along without a word, so they are written again when it is back.
+//! - A row on a device that does not exist, or is down, waits for it. The kernel does not notify what goes with a device
+//!   that goes down, nor the IPv4 routes that go with a device's last address, so these rows are stale then: they are
+//!   written again.
 //! - What the kernel refuses is tried again after 100 ms, then twice as long each time, at most 30 s.
 
 mod decide;
@@ -22,7 +23,7 @@ use std::time::Instant;
 
 use crate::desired::{IfName, Row, RowKey, RowKind};
 use crate::kernel::{KernelEvent, Op, OpError};
-use crate::ownership::{Ownership, is_tunnel};
+use crate::ownership::Ownership;
 use decide::Decision;
 use entry::{Entry, Flight, Held, Stage};
 use result::nothing_there;
@@ -178,7 +179,7 @@ impl Reconciler {
         let mut held = Held::Has(row);
         if let Some(resync) = self.resyncs.get_mut(&key.kind()) {
             if resync.gone.contains(&key) {
-                held.doubt();
+                held.mark_stale();
             }
             resync.known.insert(key.clone());
         }
@@ -228,27 +229,9 @@ impl Reconciler {
             KernelEvent::LinkGone(ifname) => self.link_gone(ifname),
             KernelEvent::RowSet(row) => self.row_set(row.clone()),
             KernelEvent::RowGone(key) => self.row_gone(key),
-            KernelEvent::HostAddr { ifname, addr } if is_tunnel(ifname) => {
-                self.row_set(Row::Addr(crate::desired::AddrKey {
-                    ifname: ifname.clone(),
-                    addr: *addr,
-                }));
-            }
-            KernelEvent::HostAddrGone { ifname, addr } if is_tunnel(ifname) => {
-                let keys = self.entries.keys();
-                let gone: Vec<RowKey> = keys
-                    .filter(|key| match key {
-                        RowKey::Addr(key) => key.ifname == *ifname && key.addr.addr() == *addr,
-                        _ => false,
-                    })
-                    .cloned()
-                    .collect();
-                for key in &gone {
-                    self.row_gone(key);
-                }
-            }
             KernelEvent::HostAddr { .. } => self.retry_unreachable(),
-            KernelEvent::HostAddrGone { .. } | KernelEvent::Overrun => {}
+            KernelEvent::HostAddrGone { ifname, addr } => self.addr_gone(ifname, addr),
+            KernelEvent::Overrun => {}
         }
     }
 

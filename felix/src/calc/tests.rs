@@ -280,7 +280,7 @@ fn cross_subnet_goes_direct_inside_the_own_subnet_and_tunnels_while_the_parent_i
     );
     world.kernel(&KernelEvent::HostAddrGone {
         ifname: IfName::from("eth0"),
-        addr: "10.0.0.1".parse().unwrap(),
+        addr: "10.0.0.1/24".parse().unwrap(),
     });
     world.flush();
     assert_eq!(fib(&world, "10.1.1.0/26").unwrap(), tunnel);
@@ -293,6 +293,23 @@ fn cross_subnet_goes_direct_inside_the_own_subnet_and_tunnels_while_the_parent_i
         fib(&world, "10.1.1.0/26").unwrap(),
         format!("{tunnel} mtu 1450")
     );
+}
+
+#[test]
+fn another_prefix_length_of_the_nodes_address_changes_no_route() {
+    let mut world = cluster(vxlan("CrossSubnet"));
+    let before = world.rows.clone();
+    // `ip addr add 10.0.0.1/16`, then `ip addr del 10.0.0.1/24`, each seen by itself.
+    world.kernel(&addr("eth0", "10.0.0.1/16"));
+    world.flush();
+    world.kernel(&KernelEvent::HostAddrGone {
+        ifname: IfName::from("eth0"),
+        addr: "10.0.0.1/24".parse().unwrap(),
+    });
+    world.flush();
+    assert_eq!(world.rows, before);
+    assert_eq!(world.problems(), Vec::<String>::new());
+    assert_eq!(world.graph.pod_mtu_bytes(), Some(1450));
 }
 
 #[test]

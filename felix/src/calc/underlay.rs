@@ -40,7 +40,7 @@ impl View {
             }
             KernelEvent::HostAddrGone { ifname, addr } => {
                 if let Some(addrs) = self.addrs.get_mut(ifname) {
-                    addrs.retain(|net| net.addr() != *addr);
+                    addrs.remove(addr);
                     if addrs.is_empty() {
                         self.addrs.remove(ifname);
                     }

@@ -138,10 +138,10 @@ impl Reconciler {
         };
         match &entry.held {
             Held::Has(held) if matches(wanted, held) => return Decision::Done,
-            Held::Has(held) | Held::Unsure(held) if !self.ownership.owns(held) => {
+            Held::Has(held) | Held::Stale(held) if !self.ownership.owns(held) => {
                 return Decision::Stuck(Stuck::Foreign(held.clone()));
             }
-            Held::Absent | Held::Has(_) | Held::Unsure(_) => {}
+            Held::Absent | Held::Has(_) | Held::Stale(_) => {}
         }
         if self.is_held_back(key, entry) {
             return Decision::Rest;

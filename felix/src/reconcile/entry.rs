@@ -11,21 +11,21 @@ pub(super) enum Held {
     #[default]
     Absent,
     Has(Row),
-    /// It had this, and may have dropped it without a word.
-    Unsure(Row),
+    /// It had this, and may have dropped it without a notification.
+    Stale(Row),
 }
 
 impl Held {
     pub(super) const fn row(&self) -> Option<&Row> {
         match self {
             Self::Absent => None,
-            Self::Has(row) | Self::Unsure(row) => Some(row),
+            Self::Has(row) | Self::Stale(row) => Some(row),
         }
     }
 
-    pub(super) fn doubt(&mut self) {
+    pub(super) fn mark_stale(&mut self) {
         if let Self::Has(row) = std::mem::take(self) {
-            *self = Self::Unsure(row);
+            *self = Self::Stale(row);
         }
     }
 }

@@ -39,7 +39,7 @@ impl Reconciler {
             for on in self.keys_on(name) {
                 self.edit(&on, |entry| {
                     if made_anew && on != *key {
-                        entry.held.doubt();
+                        entry.held.mark_stale();
                     }
                 });
             }
@@ -56,7 +56,7 @@ impl Reconciler {
             } else if !shown {
                 entry.repeats = entry.repeats.saturating_add(1);
                 if entry.held == Held::Absent {
-                    entry.held = Held::Unsure(row);
+                    entry.held = Held::Stale(row);
                 }
             }
         });

@@ -383,6 +383,26 @@ fn rows_wait_for_their_device_without_an_attempt_and_come_back_with_it() {
 }
 
 #[test]
+fn what_goes_with_a_devices_last_address_is_written_again_at_the_notification() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0", "cali1"]));
+    for row in tunnel_rows().into_iter().chain([pod(1)]) {
+        bench.reconciler.set(row);
+    }
+    bench.run();
+    let remote = tunnel_rows().pop().unwrap();
+    for (device, row) in [(VXLAN_DEVICE, remote), ("cali1", pod(1))] {
+        bench.kernel.addr_gone(device, "10.1.0.0/32");
+        assert!(!bench.kernel.has(&row));
+        bench.run();
+        assert!(bench.kernel.has(&row), "{device}");
+        assert!(bench.reconciler.is_programmed(&row.key()));
+    }
+    // IPv6 is not switched off with its last address.
+    bench.kernel.addr_gone("cali1", "fe80::1/64");
+    assert_eq!(bench.run(), []);
+}
+
+#[test]
 fn a_refused_operation_is_tried_again_later_and_later() {
     let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
     let row = route("10.2.0.0/26", 1024, 12, Some("10.0.0.3"), "eth0");

@@ -1,5 +1,7 @@
 //! What the kernel tells: read back, notified.
 
+use ipnet::IpNet;
+
 use super::entry::{Held, devices, matches};
 use super::{Link, Reconciler};
 use crate::desired::{IfName, LinkSpec, Row, RowKey, RowKind};
@@ -81,9 +83,9 @@ impl Reconciler {
             self.edit(&key, |entry| {
                 entry.disturb();
                 match key.kind() {
-                    RowKind::Route | RowKind::Neigh if !link.up => entry.held.doubt(),
-                    RowKind::Sysctl if link.up => entry.held.doubt(),
-                    RowKind::Link if !link.up && before.is_some() => entry.held.doubt(),
+                    RowKind::Route | RowKind::Neigh if !link.up => entry.held.mark_stale(),
+                    RowKind::Sysctl if link.up => entry.held.mark_stale(),
+                    RowKind::Link if !link.up && before.is_some() => entry.held.mark_stale(),
                     RowKind::Link
                     | RowKind::Addr
                     | RowKind::Neigh
@@ -107,9 +109,41 @@ impl Reconciler {
                 if held.iter().all(|device| device == ifname) && !held.is_empty() {
                     entry.held = Held::Absent;
                 } else if held.contains(ifname) {
-                    entry.held.doubt();
+                    entry.held.mark_stale();
                 }
             });
+        }
+    }
+
+    /// With its last IPv4 address a device loses its IPv4 routes and neighbours, and routes lose the source address they
+    /// name: the kernel notifies none of the routes. A write of one that is still there changes nothing.
+    pub(super) fn addr_gone(&mut self, ifname: &IfName, addr: &IpNet) {
+        if let IpNet::V6(_) = addr {
+            return;
+        }
+        let sourced = self.entries.iter().filter_map(|(key, entry)| {
+            let rows = entry.wanted.iter().chain(entry.held.row());
+            let mut sources = rows.filter_map(|row| match row {
+                Row::Route(_, spec) => spec.prefsrc,
+                _ => None,
+            });
+            sources
+                .any(|source| source == addr.addr())
+                .then(|| key.clone())
+        });
+        let sourced: Vec<RowKey> = sourced.collect();
+        for key in self.keys_on(ifname).into_iter().chain(sourced) {
+            let lost = match &key {
+                RowKey::Route(key) => key.dst.addr().is_ipv4(),
+                RowKey::Neigh(key) => key.addr.is_ipv4(),
+                RowKey::Link(_) | RowKey::Addr(_) | RowKey::Fdb(_) | RowKey::Sysctl(_) => false,
+            };
+            if lost {
+                self.edit(&key, |entry| {
+                    entry.disturb();
+                    entry.held.mark_stale();
+                });
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use api::admin::Problem;
 use felix::desired::{IfName, Row, RowKey, RowKind};
 use felix::kernel::{KernelEvent, Op};
+use felix::ownership::is_tunnel;
 use felix::reconcile::Reconciler;
 use felix_io::{Kernel, Table};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,7 +27,7 @@ const BATCH: usize = 512;
 pub const WAITS: usize = 256;
 /// How long after a change the account of it may be older: it looks at every row.
 const ACCOUNT_AFTER: Duration = Duration::from_secs(1);
-/// How long after the loss of a device the kernel is read: others may follow, as when a bond goes.
+/// How long after the loss of a device or address the kernel is read: others may follow, as when a bond goes.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// How long after a failed read of the kernel it is read again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
@@ -236,7 +237,7 @@ impl DataplaneTask {
             state.resync_due = Some(Instant::now());
             return;
         }
-        if self.has_lost_device(&event, state) {
+        if self.has_lost_routes(&event, state) {
             let settled = Instant::now() + SETTLED_AFTER;
             state.resync_due = Some(state.resync_due.map_or(settled, |due| due.min(settled)));
         }
@@ -244,9 +245,9 @@ impl DataplaneTask {
         self.calc.kernel(event);
     }
 
-    /// Whether a device of the host is down that was up: IPv4 routes of others may have gone with it, of which the kernel
-    /// does not tell, and which it does not bring back with the device.
-    fn has_lost_device(&self, event: &KernelEvent, state: &mut State) -> bool {
+    /// Whether IPv4 routes of others may have gone without a notification: with a device of the host that was up and is
+    /// down, or with an address.
+    fn has_lost_routes(&self, event: &KernelEvent, state: &mut State) -> bool {
         match event {
             KernelEvent::Link(link) if !link.up => state.up.remove(&link.ifname),
             KernelEvent::LinkGone(ifname) => state.up.remove(ifname),
@@ -256,8 +257,10 @@ impl DataplaneTask {
                 }
                 false
             }
+            KernelEvent::HostAddrGone { ifname, .. } => {
+                !self.reconciler.ownership().is_workload(ifname) && !is_tunnel(ifname)
+            }
             KernelEvent::HostAddr { .. }
-            | KernelEvent::HostAddrGone { .. }
             | KernelEvent::RowSet(_)
             | KernelEvent::RowGone(_)
             | KernelEvent::Overrun => false,
@@ -378,7 +381,7 @@ impl DataplaneTask {
                     let _ = adopted.send(self.adopted(&events));
                 }
                 for event in &events {
-                    self.has_lost_device(event, state);
+                    self.has_lost_routes(event, state);
                 }
                 self.calc.whole_kernel(events);
                 state.resync_due = (!self.refresh.is_zero()).then(|| Instant::now() + self.refresh);

@@ -266,10 +266,7 @@ fn addr(message: &Message<'_>, socket: impl AsFd, names: &mut Names, out: &mut V
         out.push(KernelEvent::HostAddr { ifname, addr });
         out.push(KernelEvent::RowSet(Row::Addr(key)));
     } else {
-        out.push(KernelEvent::HostAddrGone {
-            ifname,
-            addr: addr.addr(),
-        });
+        out.push(KernelEvent::HostAddrGone { ifname, addr });
         out.push(KernelEvent::RowGone(RowKey::Addr(key)));
     }
 }

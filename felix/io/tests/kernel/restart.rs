@@ -183,6 +183,52 @@ kernel_test!(
 );
 
 kernel_test!(
+    routes_that_go_with_the_last_address_of_a_device_are_back_after_its_notification,
+    async {
+        let node = Node::new().await;
+        let pod = node.pod(1).await;
+        let mut events = node.kernel.events().unwrap();
+        let mut reconciler = reconciler();
+        for row in wanted(&pod) {
+            reconciler.set(row);
+        }
+        reconcile(&node, &mut reconciler).await;
+        let linked = AddrKey {
+            ifname: pod.attached.host_ifname.clone(),
+            addr: net("169.254.1.1/32"),
+        };
+        node.set(Row::Addr(linked.clone())).await;
+        for event in drain(&node, &mut events).await {
+            reconciler.kernel_event(&event);
+        }
+        let (tunnelled, direct) = (wanted(&pod)[6].clone(), wanted(&pod)[8].clone());
+        for (address, route) in [
+            (Row::Addr(linked), direct),
+            (wanted(&pod)[1].clone(), tunnelled),
+        ] {
+            node.remove(address).await;
+            assert!(!node.rows(Table::Routes).await.contains_key(&route.key()));
+            for event in drain(&node, &mut events).await {
+                reconciler.kernel_event(&event);
+            }
+            while let Some(op) = reconciler.poll_op(1) {
+                for (key, result) in node.kernel.apply(vec![op]).await {
+                    reconciler.handle_result(Instant::now(), &key, result);
+                }
+            }
+            let mut there = node.rows(Table::Routes).await;
+            assert_eq!(there.get(&route.key()), Some(&route));
+            for table in [Table::Neighbours, Table::Addrs] {
+                there.append(&mut node.rows(table).await);
+            }
+            for row in &wanted(&pod)[3..5] {
+                assert_eq!(there.get(&row.key()), Some(row), "neighbours go with it");
+            }
+        }
+    }
+);
+
+kernel_test!(
     what_somebody_else_spoils_is_put_right_after_a_notification,
     async {
         let node = Node::new().await;

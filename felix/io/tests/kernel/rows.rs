@@ -338,7 +338,7 @@ kernel_test!(an_address_is_adopted_told_and_removed, async {
     node.remove(Row::Addr(key.clone())).await;
     let gone = KernelEvent::HostAddrGone {
         ifname: UNDERLAY.into(),
-        addr: ip("10.65.0.1"),
+        addr: net("10.65.0.1/32"),
     };
     events_until(&mut events, |event| *event == gone).await;
     let foreign = RowKey::Addr(AddrKey {

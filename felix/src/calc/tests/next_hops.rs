@@ -140,7 +140,7 @@ fn a_loss_says_why_and_the_return_ends_it() {
 
     world.kernel(&KernelEvent::HostAddrGone {
         ifname: IfName::from("eth0"),
-        addr: ip("10.0.0.1"),
+        addr: "10.0.0.1/24".parse().unwrap(),
     });
     assert_eq!(told(&mut world.graph), lost);
     assert_eq!(why(&world, next_hop).as_deref(), Some("no route"));
@@ -285,7 +285,7 @@ impl Host {
                     self.addrs.remove(&(device, net));
                     Some(KernelEvent::HostAddrGone {
                         ifname: IfName::from(device),
-                        addr: net.addr(),
+                        addr: net,
                     })
                 }
             }

@@ -157,7 +157,7 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
             addr("eth0", "10.0.0.1/24"),
             KernelEvent::HostAddrGone {
                 ifname: "eth0".into(),
-                addr: "10.0.0.1".parse().unwrap(),
+                addr: "10.0.0.1/24".parse().unwrap(),
             },
         ],
         vec![

@@ -103,6 +103,17 @@ impl Kernel {
         }
     }
 
+    /// A device loses its last IPv4 address: its routes go silently, its neighbours do not.
+    pub(super) fn addr_gone(&mut self, name: &str, addr: &str) {
+        let ifname = IfName::from(name);
+        self.rows
+            .retain(|key, row| key.kind() != RowKind::Route || !devices(row).contains(&ifname));
+        self.events.push_back(KernelEvent::HostAddrGone {
+            ifname,
+            addr: addr.parse().unwrap(),
+        });
+    }
+
     pub(super) fn execute(&mut self, op: &Op) -> Result<(), OpError> {
         if self.refused.contains(&op.key()) {
             return Err(OpError::Kernel {
@@ -226,6 +237,7 @@ enum Step {
     LinkUp(usize),
     LinkDown(usize),
     LinkGone(usize),
+    AddrGone(usize),
     HandInsert(usize),
     HandRemove(usize),
     Refuse(usize),
@@ -278,7 +290,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ReadBack),
         2 => link.clone().prop_map(Step::LinkUp),
         1 => link.clone().prop_map(Step::LinkDown),
-        1 => link.prop_map(Step::LinkGone),
+        1 => link.clone().prop_map(Step::LinkGone),
+        1 => link.prop_map(Step::AddrGone),
         1 => foreign.clone().prop_map(Step::HandInsert),
         1 => foreign.prop_map(Step::HandRemove),
         1 => row.prop_map(Step::Refuse),
@@ -350,6 +363,7 @@ impl World {
                     self.kernel.link_gone("vxlan.calico");
                 }
             }
+            Step::AddrGone(index) => self.kernel.addr_gone(LINKS[*index], "10.0.0.1/24"),
             Step::HandInsert(index) => {
                 let row = hand_row(*index);
                 let exist = |ifname: &IfName| {

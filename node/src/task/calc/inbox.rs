@@ -30,8 +30,8 @@ pub enum InputKey {
     PeersReported,
     /// A device of the kernel.
     Link(IfName),
-    /// An address of the host.
-    HostAddr(IfName, IpAddr),
+    /// An address of the host, with its prefix length.
+    HostAddr(IfName, IpNet),
     /// A row of the kernel.
     Row(RowKey),
     /// The whole kernel.
@@ -125,10 +125,9 @@ impl Inbox {
         let key = match &event {
             KernelEvent::Link(link) => InputKey::Link(link.ifname.clone()),
             KernelEvent::LinkGone(ifname) => InputKey::Link(ifname.clone()),
-            KernelEvent::HostAddr { ifname, addr } => {
-                InputKey::HostAddr(ifname.clone(), addr.addr())
+            KernelEvent::HostAddr { ifname, addr } | KernelEvent::HostAddrGone { ifname, addr } => {
+                InputKey::HostAddr(ifname.clone(), *addr)
             }
-            KernelEvent::HostAddrGone { ifname, addr } => InputKey::HostAddr(ifname.clone(), *addr),
             KernelEvent::RowSet(row) => InputKey::Row(row.key()),
             KernelEvent::RowGone(key) => InputKey::Row(key.clone()),
             KernelEvent::Overrun => return,
