@@ -540,7 +540,7 @@ impl Graph {
         }
     }
 
-    /// Sysctls and neighbours of pods' devices.
+    /// Settings and neighbours of pods' devices.
     fn flush_devices(&mut self, dirty: &Dirty) {
         if dirty.host {
             for row in device::host_sysctls(&self.settings) {
@@ -549,7 +549,7 @@ impl Graph {
         }
         for ifname in &dirty.ifnames {
             let wanted = self.workloads.has_device(ifname);
-            for row in device::device_sysctls(&self.settings, ifname) {
+            for row in device::device_settings(&self.settings, ifname) {
                 self.rows.put(row.key(), wanted.then_some(row));
             }
         }

@@ -1,5 +1,7 @@
 //! Rows of the wanted kernel. A key is the kernel's own key; a spec is everything else that must match.
 
+mod text;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,6 +40,8 @@ impl fmt::Display for Mac {
 pub enum Row {
     /// A device this agent creates (never a pod's).
     Link(IfName, LinkSpec),
+    /// The MAC of a device that this agent does not create: a pod's host end.
+    Mac(IfName, Mac),
     /// An address on a device.
     Addr(AddrKey),
     /// A permanent neighbour (ARP, NDP).
@@ -55,6 +59,7 @@ pub enum Row {
 #[expect(missing_docs, reason = "as in Row")]
 pub enum RowKey {
     Link(IfName),
+    Mac(IfName),
     Addr(AddrKey),
     Neigh(NeighKey),
     Fdb(FdbKey),
@@ -67,6 +72,7 @@ impl Row {
     pub fn key(&self) -> RowKey {
         match self {
             Self::Link(name, _) => RowKey::Link(name.clone()),
+            Self::Mac(name, _) => RowKey::Mac(name.clone()),
             Self::Addr(key) => RowKey::Addr(key.clone()),
             Self::Neigh(key, _) => RowKey::Neigh(key.clone()),
             Self::Fdb(key, _) => RowKey::Fdb(key.clone()),
@@ -81,6 +87,7 @@ impl Row {
 #[expect(missing_docs, reason = "as in Row")]
 pub enum RowKind {
     Link,
+    Mac,
     Addr,
     Neigh,
     Fdb,
@@ -93,6 +100,7 @@ impl RowKey {
     pub const fn kind(&self) -> RowKind {
         match self {
             Self::Link(_) => RowKind::Link,
+            Self::Mac(_) => RowKind::Mac,
             Self::Addr(_) => RowKind::Addr,
             Self::Neigh(_) => RowKind::Neigh,
             Self::Fdb(_) => RowKind::Fdb,

@@ -28,7 +28,7 @@ impl Op {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpError {
     /// The device does not exist (yet).
-    #[error("no device {0}")]
+    #[error("there is no device {0}")]
     NoDevice(IfName),
     /// A gateway is not reachable (yet).
     #[error("the next hop is not reachable")]
@@ -36,8 +36,11 @@ pub enum OpError {
     /// The kernel lacks a feature; says the module and what to do.
     #[error("{0}")]
     Unsupported(Arc<str>),
+    /// What was written does not stay.
+    #[error("it was written, and the kernel shows another value: somebody else changes it back")]
+    Undone,
     /// Anything else, with the kernel's own words.
-    #[error("{text} (errno {errno})")]
+    #[error("the kernel refused it: {text} (errno {errno})")]
     Kernel {
         /// errno, positive.
         errno: i32,

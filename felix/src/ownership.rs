@@ -2,12 +2,14 @@
 
 use ipnet::IpNet;
 
-use crate::desired::{AddrKey, IfName, RouteKey, RouteSpec, Row};
+use crate::desired::{AddrKey, IfName, Mac, RouteKey, RouteSpec, Row};
 
 /// Name of the IPv4 VXLAN device.
 pub const VXLAN_DEVICE: &str = "vxlan.calico";
 /// Name of the IPIP device, the kernel's fallback one.
 pub const IPIP_DEVICE: &str = "tunl0";
+/// MAC of every pod's host end, as Calico sets it: a pod keeps it in its neighbour table.
+pub const HOST_END_MAC: Mac = Mac([0xee; 6]);
 /// Protocol number of routes that come from BGP and of the blackholes that stand for announced blocks.
 pub const PROTOCOL_BGP: u8 = 12;
 /// Protocol number of the remaining routes between nodes, unless `device_route_protocol` is set.
@@ -71,6 +73,7 @@ impl Ownership {
     pub fn owns(&self, row: &Row) -> bool {
         match row {
             Row::Link(name, _) => is_tunnel(name),
+            Row::Mac(name, _) => self.is_workload(name),
             Row::Addr(AddrKey { ifname, addr }) => is_tunnel(ifname) && !is_link_local(addr),
             Row::Neigh(key, _) => {
                 *key.ifname.0 == *VXLAN_DEVICE

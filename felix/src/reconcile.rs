@@ -21,7 +21,7 @@ mod told;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use crate::desired::{IfName, Row, RowKey, RowKind};
+use crate::desired::{IfName, Row, RowKey, RowKind, SysctlKey};
 use crate::kernel::{KernelEvent, Op, OpError};
 use crate::ownership::Ownership;
 use decide::Decision;
@@ -93,10 +93,10 @@ pub enum Stuck {
     #[error("no device of the host carries the tunnel's outer address")]
     NoParent,
     /// The kernel has a foreign row with the same key.
-    #[error("a foreign row is in its place: {0:?}")]
+    #[error("another program's {0} is in its place; remove that one, or what asks for this one")]
     Foreign(Row),
     /// The kernel refused; tried again later.
-    #[error("the kernel refused: {0}")]
+    #[error("{0}")]
     Failed(OpError),
 }
 
@@ -126,7 +126,7 @@ pub struct Stats {
 
 impl Reconciler {
     /// A reconciler that knows nothing of the kernel: no operation on a kind of row comes out before that kind has been
-    /// read (sysctls excepted).
+    /// read (sysctls and MACs excepted: these are written anyway).
     pub fn new(ownership: Ownership) -> Self {
         Self {
             ownership,
@@ -137,7 +137,7 @@ impl Reconciler {
             retries: BTreeSet::new(),
             in_flight: 0,
             resyncs: BTreeMap::new(),
-            read: BTreeSet::from([RowKind::Sysctl]),
+            read: BTreeSet::from([RowKind::Mac, RowKind::Sysctl]),
             deletes: Deletes::default(),
             news: BTreeSet::new(),
             stats: Stats::default(),
@@ -160,8 +160,7 @@ impl Reconciler {
             self.forgive(key);
             self.edit(key, |entry| {
                 entry.wanted = None;
-                // A setting has no absence in the kernel.
-                if key.kind() == RowKind::Sysctl {
+                if is_setting(key) {
                     entry.held = Held::Absent;
                 }
             });
@@ -267,6 +266,7 @@ impl Reconciler {
                 Some(row),
                 Stage::SetLink
                 | Stage::SetAddr
+                | Stage::SetMac
                 | Stage::SetSysctl
                 | Stage::SetNeigh
                 | Stage::SetRoute,
@@ -359,6 +359,26 @@ impl Reconciler {
             .collect()
     }
 
+    /// The sysctls that are wanted. Of most the kernel does not notify changes: the caller reads them now and then and
+    /// gives what it read to [`kernel_event`](Self::kernel_event).
+    pub fn wanted_sysctls(&self) -> impl Iterator<Item = &SysctlKey> {
+        let first = RowKey::Sysctl(SysctlKey("".into()));
+        let entries = self.entries.range(first..);
+        entries.filter_map(|(_, entry)| match &entry.wanted {
+            Some(Row::Sysctl(key, _)) => Some(key),
+            Some(_) | None => None,
+        })
+    }
+
+    /// The value of a sysctl that is wanted and, as far as is known, in the kernel.
+    pub fn programmed_sysctl(&self, key: &SysctlKey) -> Option<&str> {
+        let entry = self.entries.get(&RowKey::Sysctl(key.clone()))?;
+        match &entry.wanted {
+            Some(Row::Sysctl(_, value)) if entry.programmed => Some(value),
+            Some(_) | None => None,
+        }
+    }
+
     /// How much is wanted, and how much of it is there. Looks at every row.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
@@ -389,4 +409,9 @@ impl Reconciler {
     pub const fn ownership(&self) -> &Ownership {
         &self.ownership
     }
+}
+
+/// Whether a row is a setting of a device or the host: it has no absence in the kernel.
+const fn is_setting(key: &RowKey) -> bool {
+    matches!(key, RowKey::Mac(_) | RowKey::Sysctl(_))
 }

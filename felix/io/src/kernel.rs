@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
-use felix::desired::{IfName, Row, RowKey};
+use felix::desired::{IfName, Row, RowKey, SysctlKey};
 use felix::kernel::{KernelEvent, Op, OpError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -63,6 +63,7 @@ pub struct DumpError {
 }
 
 enum Command {
+    ReadSysctls(Vec<SysctlKey>, oneshot::Sender<Vec<KernelEvent>>),
     Apply(Vec<Op>, oneshot::Sender<Vec<(RowKey, Result<(), OpError>)>>),
     Dump(Table, oneshot::Sender<Result<Vec<KernelEvent>, DumpError>>),
 }
@@ -125,6 +126,14 @@ impl Kernel {
         })
     }
 
+    /// Reads sysctls: a [`KernelEvent::RowSet`] for each, [`KernelEvent::RowGone`] for one that cannot be read.
+    pub async fn read_sysctls(&self, keys: Vec<SysctlKey>) -> Vec<KernelEvent> {
+        let (reply, answer) = oneshot::channel();
+        // A closed channel shows in the reply that never comes; the next write says that the thread has ended.
+        let _ = self.commands.send(Command::ReadSysctls(keys, reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
     /// Subscribes to notifications of all tables, by anyone, this handle's own writes included. To
     /// be called in a tokio runtime, from a thread in the namespace of [`Kernel::open`].
     ///
@@ -155,6 +164,13 @@ impl Worker {
             match command {
                 // A caller that does not wait any more needs no answer; the work is done all the same.
                 Command::Apply(ops, reply) => drop(reply.send(self.apply(ops))),
+                Command::ReadSysctls(keys, reply) => {
+                    let events = keys.into_iter().map(|key| match sysctl::read(&key) {
+                        Ok(value) => KernelEvent::RowSet(Row::Sysctl(key, Arc::from(value))),
+                        Err(_) => KernelEvent::RowGone(RowKey::Sysctl(key)),
+                    });
+                    drop(reply.send(events.collect()));
+                }
                 Command::Dump(table, reply) => {
                     let result = self.dump(table).map_err(|failure| DumpError {
                         table,
@@ -282,6 +298,7 @@ impl Run {
         let mut index = |name: &IfName| resolve(indexes, name, socket);
         match op {
             Op::Set(Row::Route(key, spec)) => encode::set_route(batch, key, spec, &mut index)?,
+            Op::Set(Row::Mac(name, mac)) => encode::set_mac(batch, *mac, index(name)?),
             Op::Set(Row::Addr(key)) => encode::set_addr(batch, key, index(&key.ifname)?),
             Op::Set(Row::Neigh(key, mac)) => {
                 encode::set_neigh(batch, key, *mac, index(&key.ifname)?);
@@ -299,8 +316,8 @@ impl Run {
             Op::Remove(Row::Fdb(key, remote)) => {
                 encode::remove_fdb(batch, key, *remote, index(&key.ifname)?);
             }
-            // A sysctl has no absence: its last value stays.
-            Op::Remove(Row::Sysctl(..) | Row::Link(..))
+            // A setting has no absence: its last value stays.
+            Op::Remove(Row::Mac(..) | Row::Sysctl(..) | Row::Link(..))
             | Op::Set(Row::Link(..) | Row::Sysctl(..)) => return Ok(false),
         }
         Ok(true)
@@ -373,7 +390,7 @@ fn is_absence(errno: i32) -> bool {
 fn device(op: &Op) -> Option<IfName> {
     let (Op::Set(row) | Op::Remove(row)) = op;
     match row {
-        Row::Link(name, _) => Some(name.clone()),
+        Row::Link(name, _) | Row::Mac(name, _) => Some(name.clone()),
         Row::Addr(key) => Some(key.ifname.clone()),
         Row::Neigh(key, _) => Some(key.ifname.clone()),
         Row::Fdb(key, _) => Some(key.ifname.clone()),

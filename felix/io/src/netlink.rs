@@ -7,6 +7,7 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod link;
 pub(crate) mod monitor;
+pub(crate) mod netconf;
 pub(crate) mod socket;
 pub(crate) mod uapi;
 pub(crate) mod wire;

@@ -31,7 +31,7 @@ use crate::netns;
 use crate::sysctl::SysctlError;
 
 /// MAC of every host end: a pod that keeps its neighbour cache over a migration still finds its node.
-pub const HOST_MAC: Mac = Mac([0xee; 6]);
+pub const HOST_MAC: Mac = felix::ownership::HOST_END_MAC;
 /// The pod's IPv4 gateway, answered by proxy ARP.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Link group of host ends that wait for deletion.

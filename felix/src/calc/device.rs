@@ -1,4 +1,4 @@
-//! Pods' devices: sysctls and permanent neighbours, and the sysctls of the host.
+//! Pods' devices: MACs, sysctls and permanent neighbours, and the sysctls of the host.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::settings::Settings;
 use super::workload::Workloads;
 use crate::desired::{IfName, NeighKey, Row, SysctlKey};
+use crate::ownership::HOST_END_MAC;
 
 fn sysctl(path: String, value: &str) -> Row {
     Row::Sysctl(SysctlKey(path.into()), Arc::from(value))
@@ -23,10 +24,11 @@ pub(super) fn host_sysctls(settings: &Settings) -> Vec<Row> {
     rows
 }
 
-/// Sysctls of one pod's device.
-pub(super) fn device_sysctls(settings: &Settings, ifname: &IfName) -> Vec<Row> {
+/// MAC and sysctls of one pod's device.
+pub(super) fn device_settings(settings: &Settings, ifname: &IfName) -> Vec<Row> {
     let v4 = |name: &str, value: &str| sysctl(format!("net/ipv4/conf/{ifname}/{name}"), value);
     let mut rows = vec![
+        Row::Mac(ifname.clone(), HOST_END_MAC),
         v4("route_localnet", "1"),
         // The pod asks for its gateway's MAC first of all: an answer that waits would hold up its first packet.
         sysctl(format!("net/ipv4/neigh/{ifname}/proxy_delay"), "0"),

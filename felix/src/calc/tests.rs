@@ -143,12 +143,14 @@ fn a_local_pod_gets_its_route_neighbour_and_sysctls_and_loses_them() {
         .filter_map(|(_, row)| match row {
             Row::Neigh(key, mac) => Some(format!("{} {} {mac}", key.ifname, key.addr)),
             Row::Sysctl(key, value) => Some(format!("{}={value}", key.0)),
+            Row::Mac(name, mac) => Some(format!("{name} has {mac}")),
             _ => None,
         })
         .collect();
     assert_eq!(
         added,
         [
+            "cali1 has ee:ee:ee:ee:ee:ee",
             "cali1 10.1.0.5 02:00:00:00:00:05",
             "net/ipv4/conf/cali1/forwarding=1",
             "net/ipv4/conf/cali1/proxy_arp=1",

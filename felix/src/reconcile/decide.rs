@@ -160,8 +160,8 @@ impl Reconciler {
             Row::Route(_, spec) if spec.protocol == PROTOCOL_BGP => {
                 self.deletes.any && self.deletes.bgp
             }
-            // The kernel's own fallback device cannot be deleted; sysctls go with their device.
-            Row::Link(_, LinkSpec::Ipip { .. }) | Row::Sysctl(..) => false,
+            // The kernel's own fallback device cannot be deleted; settings of a device go with it.
+            Row::Link(_, LinkSpec::Ipip { .. }) | Row::Mac(..) | Row::Sysctl(..) => false,
             _ => self.deletes.any,
         };
         if !allowed || !self.ownership.owns(held) || self.is_held_back(key, entry) {
@@ -198,6 +198,7 @@ impl Reconciler {
                 },
             ) => missing(parent).then(|| parent.clone()),
             Row::Link(_, LinkSpec::Ipip { .. }) => None,
+            Row::Mac(name, _) => missing(name).then(|| name.clone()),
             Row::Addr(key) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Fdb(key, _) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Route(_, spec) if spec.kind == RouteKind::Blackhole => None,

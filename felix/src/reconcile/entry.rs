@@ -51,6 +51,7 @@ pub(super) struct Flight {
 pub(super) enum Stage {
     SetLink,
     SetAddr,
+    SetMac,
     SetSysctl,
     SetNeigh,
     SetRoute,
@@ -65,6 +66,7 @@ impl Stage {
         match key {
             RowKey::Link(_) => Self::SetLink,
             RowKey::Addr(_) => Self::SetAddr,
+            RowKey::Mac(_) => Self::SetMac,
             RowKey::Sysctl(_) => Self::SetSysctl,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::SetNeigh,
             RowKey::Route(_) => Self::SetRoute,
@@ -76,7 +78,7 @@ impl Stage {
             RowKey::Route(_) => Self::RemoveRoute,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::RemoveNeigh,
             RowKey::Addr(_) => Self::RemoveAddr,
-            RowKey::Link(_) | RowKey::Sysctl(_) => Self::RemoveLink,
+            RowKey::Link(_) | RowKey::Mac(_) | RowKey::Sysctl(_) => Self::RemoveLink,
         }
     }
 }
@@ -128,7 +130,7 @@ impl Entry {
 /// Devices a row lies on, the row's own device for a link.
 pub(super) fn devices(row: &Row) -> Vec<IfName> {
     match row {
-        Row::Link(name, _) => vec![name.clone()],
+        Row::Link(name, _) | Row::Mac(name, _) => vec![name.clone()],
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
         Row::Fdb(key, _) => vec![key.ifname.clone()],

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::entry::{Failure, Held, matches, same_device};
-use super::{Link, Reconciler};
-use crate::desired::{Row, RowKey, RowKind};
+use super::{Link, Reconciler, is_setting};
+use crate::desired::{Row, RowKey};
 use crate::kernel::OpError;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -23,8 +23,7 @@ impl Reconciler {
         let repeats = self.entries.get(key).map_or(0, |entry| entry.repeats);
         if repeats >= REPEATS_MAX {
             // Somebody undoes what is written, or the kernel shows it in another form: no race with either.
-            let text = "the kernel shows another row than the one written".into();
-            self.hold_back(now, key, OpError::Kernel { errno: 0, text }, repeats);
+            self.hold_back(now, key, OpError::Undone, repeats);
         }
         if let (RowKey::Link(name), Row::Link(_, spec)) = (key, &row) {
             self.links.entry(name.clone()).or_insert(Link {
@@ -49,7 +48,7 @@ impl Reconciler {
             // What was told meanwhile may be older or newer than the write: if newer, its word stands; if older, the
             // notification of the write is still to come.
             let shown = entry.held.row().is_some_and(|held| matches(&row, held));
-            if entry.wanted.is_none() && key.kind() == RowKind::Sysctl {
+            if entry.wanted.is_none() && is_setting(key) {
                 entry.held = Held::Absent;
             } else if !told {
                 entry.held = Held::Has(row);
@@ -85,7 +84,10 @@ impl Reconciler {
     pub(super) fn hold_back(&mut self, now: Instant, key: &RowKey, error: OpError, attempts: u32) {
         let wait = match error {
             OpError::Unsupported(_) => BACKOFF_MAX,
-            OpError::NoDevice(_) | OpError::Unreachable | OpError::Kernel { .. } => BACKOFF_MIN
+            OpError::NoDevice(_)
+            | OpError::Unreachable
+            | OpError::Undone
+            | OpError::Kernel { .. } => BACKOFF_MIN
                 .saturating_mul(1 << attempts.saturating_sub(1).min(16))
                 .min(BACKOFF_MAX),
         };
@@ -133,6 +135,6 @@ pub(super) fn nothing_there(error: &OpError) -> bool {
     match error {
         OpError::NoDevice(_) => true,
         OpError::Kernel { errno, .. } => NOTHING_THERE.contains(errno),
-        OpError::Unreachable | OpError::Unsupported(_) => false,
+        OpError::Unreachable | OpError::Undone | OpError::Unsupported(_) => false,
     }
 }

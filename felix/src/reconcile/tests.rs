@@ -302,6 +302,11 @@ fn foreign_rows_are_neither_deleted_nor_overwritten() {
     let problems = bench.reconciler.problems();
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].reason, Stuck::Foreign(in_the_way.clone()));
+    assert_eq!(
+        problems[0].reason.to_string(),
+        "another program's route 10.9.0.0/16 via 10.0.0.254 dev eth0 proto 4 metric 1024 is in its place; remove \
+         that one, or what asks for this one"
+    );
 
     bench.kernel.remove_by_hand(&in_the_way.key());
     bench.run();
@@ -400,6 +405,70 @@ fn what_goes_with_a_devices_last_address_is_written_again_at_the_notification() 
     // IPv6 is not switched off with its last address.
     bench.kernel.addr_gone("cali1", "fe80::1/64");
     assert_eq!(bench.run(), []);
+}
+
+#[test]
+fn settings_that_somebody_changes_are_written_again_and_others_are_nobodys_business() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0", "cali1"]));
+    let mac = Row::Mac(IfName::from("cali1"), crate::ownership::HOST_END_MAC);
+    let forwarding = sysctl("net/ipv4/ip_forward");
+    let proxy_arp = sysctl("net/ipv4/conf/cali1/proxy_arp");
+    for row in [&mac, &forwarding, &proxy_arp] {
+        bench.reconciler.set(row.clone());
+    }
+    assert_eq!(bench.run().len(), 3);
+    assert!(bench.reconciler.is_converged());
+    let keys: Vec<SysctlKey> = bench.reconciler.wanted_sysctls().cloned().collect();
+    assert_eq!(keys.len(), 2);
+
+    let zero = |row: &Row| match row {
+        Row::Sysctl(key, _) => Row::Sysctl(key.clone(), Arc::from("0")),
+        _ => unreachable!("only sysctls are given"),
+    };
+    for row in [&forwarding, &proxy_arp] {
+        bench.kernel.insert_by_hand(zero(row));
+        assert_eq!(bench.run(), [Op::Set(row.clone())]);
+    }
+    bench
+        .kernel
+        .insert_by_hand(zero(&sysctl("net/ipv4/conf/eth0/forwarding")));
+    assert_eq!(bench.run(), []);
+
+    bench.kernel.mac("cali1", Mac([2; 6]));
+    assert_eq!(bench.run(), [Op::Set(mac.clone())]);
+    bench.kernel.mac("cali1", crate::ownership::HOST_END_MAC);
+    bench.kernel.mac("eth0", Mac([2; 6]));
+    assert_eq!(bench.run(), []);
+
+    // One that is not wanted any more keeps its value.
+    bench.reconciler.allow_deletes();
+    for row in [&mac, &forwarding, &proxy_arp] {
+        bench.reconciler.remove(&row.key());
+    }
+    bench.kernel.mac("cali1", Mac([2; 6]));
+    bench.kernel.insert_by_hand(zero(&proxy_arp));
+    assert_eq!(bench.run(), []);
+}
+
+#[test]
+fn a_setting_that_is_changed_back_each_time_is_a_problem_in_plain_words() {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
+    let wanted = sysctl("net/ipv4/ip_forward");
+    bench.reconciler.set(wanted.clone());
+    bench.run();
+    let mut writes = 0;
+    for _ in 0..10 {
+        let zero = Row::Sysctl(SysctlKey("net/ipv4/ip_forward".into()), Arc::from("0"));
+        bench.kernel.insert_by_hand(zero);
+        writes += bench.run().len();
+    }
+    assert!(writes < 6, "{writes}");
+    let problems = bench.reconciler.problems();
+    assert_eq!(problems[0].key.to_string(), "sysctl net.ipv4.ip_forward");
+    assert_eq!(
+        problems[0].reason.to_string(),
+        "it was written, and the kernel shows another value: somebody else changes it back"
+    );
 }
 
 #[test]

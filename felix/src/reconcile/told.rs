@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::entry::{Held, devices, matches};
-use super::{Link, Reconciler};
+use super::{Link, Reconciler, is_setting};
 use crate::desired::{IfName, LinkSpec, Row, RowKey, RowKind};
 use crate::kernel::LinkState;
 
@@ -28,6 +28,13 @@ impl Reconciler {
     }
 
     pub(super) fn told(&mut self, key: &RowKey, held: Held) {
+        let wanted = self
+            .entries
+            .get(key)
+            .is_some_and(|entry| entry.wanted.is_some());
+        if is_setting(key) && !wanted {
+            return;
+        }
         // Foreign rows count only where they may stand in the way of a wanted one: among routes.
         let counts = held
             .row()
@@ -73,6 +80,10 @@ impl Reconciler {
             ifindex: Some(link.ifindex),
         };
         self.links.insert(link.ifname.clone(), now);
+        if let Some(mac) = link.mac {
+            let row = Row::Mac(link.ifname.clone(), mac);
+            self.told(&row.key(), Held::Has(row));
+        }
         if before.is_some_and(|before| before.up == link.up) {
             return;
         }
@@ -87,6 +98,7 @@ impl Reconciler {
                     RowKind::Sysctl if link.up => entry.held.mark_stale(),
                     RowKind::Link if !link.up && before.is_some() => entry.held.mark_stale(),
                     RowKind::Link
+                    | RowKind::Mac
                     | RowKind::Addr
                     | RowKind::Neigh
                     | RowKind::Fdb
@@ -136,7 +148,11 @@ impl Reconciler {
             let lost = match &key {
                 RowKey::Route(key) => key.dst.addr().is_ipv4(),
                 RowKey::Neigh(key) => key.addr.is_ipv4(),
-                RowKey::Link(_) | RowKey::Addr(_) | RowKey::Fdb(_) | RowKey::Sysctl(_) => false,
+                RowKey::Link(_)
+                | RowKey::Mac(_)
+                | RowKey::Addr(_)
+                | RowKey::Fdb(_)
+                | RowKey::Sysctl(_) => false,
             };
             if lost {
                 self.edit(&key, |entry| {

@@ -177,7 +177,7 @@ impl CalcTask {
     /// Gives out what the flush changed. Permissions to delete follow the rows they depend on.
     fn hand_out(&mut self, progress: &mut Progress) {
         while let Some((key, row)) = self.graph.poll_desired() {
-            debug!(?key, wanted = row.is_some(), "row");
+            debug!(%key, wanted = row.is_some(), "row");
             self.metrics.output_events.inc();
             let value = match row {
                 Some(row) => Desired::Set(row),

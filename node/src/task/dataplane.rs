@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use api::admin::Problem;
-use felix::desired::{IfName, Row, RowKey, RowKind};
+use felix::desired::{IfName, Row, RowKey, RowKind, SysctlKey};
 use felix::kernel::{KernelEvent, Op};
 use felix::ownership::is_tunnel;
 use felix::reconcile::Reconciler;
@@ -241,8 +241,24 @@ impl DataplaneTask {
             let settled = Instant::now() + SETTLED_AFTER;
             state.resync_due = Some(state.resync_due.map_or(settled, |due| due.min(settled)));
         }
+        if let KernelEvent::RowSet(Row::Sysctl(key, value)) = &event {
+            self.sysctl_shown(key, value);
+            self.reconciler.kernel_event(&event);
+            return;
+        }
         self.reconciler.kernel_event(&event);
         self.calc.kernel(event);
+    }
+
+    /// Says so when somebody else changed a sysctl that was as it is wanted. It is written again.
+    fn sysctl_shown(&self, key: &SysctlKey, value: &str) {
+        let Some(wanted) = self.reconciler.programmed_sysctl(key) else {
+            return;
+        };
+        // A notification may be older than the last write.
+        if value != wanted && felix_io::sysctl::read(key).is_ok_and(|now| now != wanted) {
+            warn!(sysctl = %key, value, wanted, "a sysctl was changed by somebody else: writing it again");
+        }
     }
 
     /// Whether IPv4 routes of others may have gone without a notification: with a device of the host that was up and is
@@ -299,8 +315,8 @@ impl DataplaneTask {
         state.changed();
         for op in &ops {
             match op {
-                Op::Set(row) => debug!(?row, "set"),
-                Op::Remove(row) => debug!(?row, "remove"),
+                Op::Set(row) => debug!(%row, "set"),
+                Op::Remove(row) => debug!(%row, "remove"),
             }
         }
         let started = Instant::now();
@@ -312,7 +328,7 @@ impl DataplaneTask {
         for (key, result) in results {
             if let Err(error) = &result {
                 self.metrics.dataplane_failures.inc();
-                debug!(?key, %error, "the kernel refused");
+                debug!(%key, %error, "the kernel refused");
             }
             self.reconciler.handle_result(now, &key, result);
         }
@@ -359,8 +375,12 @@ impl DataplaneTask {
             .problems()
             .iter()
             .map(|problem| Problem {
-                subject: format!("{:?}", problem.key),
-                reason: format!("{:?} ({} attempts)", problem.reason, problem.attempts),
+                subject: problem.key.to_string(),
+                reason: match problem.attempts {
+                    0 => problem.reason.to_string(),
+                    1 => format!("{} (after 1 attempt)", problem.reason),
+                    more => format!("{} (after {more} attempts)", problem.reason),
+                },
             })
             .collect();
         let view = DataplaneView {
@@ -384,12 +404,24 @@ impl DataplaneTask {
                     self.has_lost_routes(event, state);
                 }
                 self.calc.whole_kernel(events);
+                self.read_sysctls(state).await;
                 state.resync_due = (!self.refresh.is_zero()).then(|| Instant::now() + self.refresh);
             }
             Err(error) => {
                 warn!(%error, "reading the kernel failed; trying again");
                 state.resync_due = Some(Instant::now() + RETRY_EVERY);
             }
+        }
+    }
+
+    /// Reads the wanted sysctls: of most the kernel does not notify changes.
+    async fn read_sysctls(&mut self, state: &mut State) {
+        let keys: Vec<SysctlKey> = self.reconciler.wanted_sysctls().cloned().collect();
+        for some in keys.chunks(BATCH) {
+            for event in self.kernel.read_sysctls(some.to_vec()).await {
+                self.event(event, state);
+            }
+            self.health.report(Loop::Dataplane, Instant::now());
         }
     }
 

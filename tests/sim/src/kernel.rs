@@ -132,10 +132,15 @@ impl Kernel {
         match row {
             Row::Link(name, _) => self.add_link(&name.0.clone(), Some("vxlan")),
             Row::Route(_, spec) if !self.reachable(spec) => return Err(OpError::Unreachable),
-            Row::Route(..) | Row::Addr(_) | Row::Neigh(..) | Row::Fdb(..) | Row::Sysctl(..) => {}
+            Row::Route(..)
+            | Row::Mac(..)
+            | Row::Addr(_)
+            | Row::Neigh(..)
+            | Row::Fdb(..)
+            | Row::Sysctl(..) => {}
         }
         self.rows.insert(row.key(), row.clone());
-        if !matches!(row, Row::Sysctl(..)) {
+        if !matches!(row, Row::Mac(..) | Row::Sysctl(..)) {
             self.events.push_back(KernelEvent::RowSet(row.clone()));
         }
         Ok(())
@@ -178,6 +183,7 @@ impl Kernel {
 fn devices(row: &Row) -> Vec<IfName> {
     match row {
         Row::Link(..) | Row::Sysctl(..) => Vec::new(),
+        Row::Mac(name, _) => vec![name.clone()],
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
         Row::Fdb(key, _) => vec![key.ifname.clone()],
@@ -195,5 +201,6 @@ fn on_device(row: &Row, ifname: &IfName) -> bool {
         Row::Addr(_) | Row::Neigh(..) | Row::Fdb(..) | Row::Route(..) | Row::Sysctl(..) => {
             devices(row).contains(ifname)
         }
+        Row::Mac(name, _) => name == ifname,
     }
 }

@@ -12,6 +12,7 @@ use felix::desired::{
 use felix::kernel::{KernelEvent, LinkState};
 use ipnet::IpNet;
 
+use super::netconf;
 use super::uapi::*;
 use super::wire::{Attr, Attrs, Message, ip, u16_at, u32_at};
 
@@ -108,6 +109,7 @@ pub(crate) fn events(
         RTM_DELROUTE => {
             out.extend(route_key(message).map(|key| KernelEvent::RowGone(RowKey::Route(key))));
         }
+        RTM_NEWNETCONF => netconf::events(message, |ifindex| names.of(socket, ifindex), out),
         RTM_NEWNEIGH | RTM_DELNEIGH => out.extend(neigh(message, socket, names)),
         _ => {}
     }

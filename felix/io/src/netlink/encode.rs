@@ -1,4 +1,4 @@
-//! Operations on rows with one message each: routes, addresses, neighbours, forwarding entries.
+//! Operations on rows with one message each: routes, MACs, addresses, neighbours, forwarding entries.
 
 use std::net::IpAddr;
 
@@ -150,6 +150,14 @@ fn next_hop(writer: &mut Writer<'_>, key: &RouteKey, hop: &NextHop, ifindex: Opt
     if let Some(ifindex) = ifindex {
         writer.attr_u32(RTA_OIF, ifindex);
     }
+}
+
+/// Sets the MAC of a device.
+pub(crate) fn set_mac(batch: &mut Batch, mac: Mac, ifindex: u32) {
+    batch.request(RTM_SETLINK, 0, |writer| {
+        writer.ifinfo(AF_UNSPEC, ifindex, 0, 0);
+        writer.attr(IFLA_ADDRESS, &mac.0);
+    });
 }
 
 /// Creates or refreshes an address. IPv6 ones skip duplicate address detection: they are the

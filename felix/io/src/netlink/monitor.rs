@@ -17,13 +17,15 @@ use super::uapi::*;
 use super::wire::Messages;
 use crate::sys;
 
-const GROUPS: [u32; 6] = [
+const GROUPS: [u32; 8] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
 ];
 
 /// Datagrams read per wake-up before other tasks get their turn.

@@ -31,12 +31,16 @@ pub(crate) const RTM_NEWNEIGH: u16 = 28;
 pub(crate) const RTM_DELNEIGH: u16 = 29;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
 
+pub(crate) const RTM_NEWNETCONF: u16 = 80;
+
 pub(crate) const RTNLGRP_LINK: u32 = 1;
 pub(crate) const RTNLGRP_NEIGH: u32 = 3;
 pub(crate) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 pub(crate) const RTNLGRP_IPV4_ROUTE: u32 = 7;
 pub(crate) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(crate) const RTNLGRP_IPV6_ROUTE: u32 = 11;
+pub(crate) const RTNLGRP_IPV4_NETCONF: u32 = 24;
+pub(crate) const RTNLGRP_IPV6_NETCONF: u32 = 25;
 
 pub(crate) const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
@@ -89,6 +93,16 @@ pub(crate) const ARPHRD_ETHER: u16 = 1;
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_F_NODAD: u8 = 0x02;
+
+// linux/netconf.h
+pub(crate) const NETCONFA_IFINDEX: u16 = 1;
+pub(crate) const NETCONFA_FORWARDING: u16 = 2;
+pub(crate) const NETCONFA_RP_FILTER: u16 = 3;
+/// `proxy_arp` of IPv4, `proxy_ndp` of IPv6.
+pub(crate) const NETCONFA_PROXY_NEIGH: u16 = 5;
+/// In place of an index.
+pub(crate) const NETCONFA_IFINDEX_ALL: u32 = u32::MAX;
+pub(crate) const NETCONFA_IFINDEX_DEFAULT: u32 = u32::MAX - 1;
 
 // linux/neighbour.h
 pub(crate) const NDA_DST: u16 = 1;

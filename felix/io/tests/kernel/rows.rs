@@ -370,6 +370,51 @@ kernel_test!(a_sysctl_is_written_in_the_kernels_own_namespace, async {
     assert!(text.contains("proxy_urp") && text.contains("`1`"), "{text}");
 });
 
+kernel_test!(
+    changed_sysctls_are_notified_or_read_and_a_mac_is_set,
+    async {
+        let node = Node::new().await;
+        let mut events = node.kernel.events().unwrap();
+        let own = |name: &str, value: &str| {
+            let key = SysctlKey(format!("net/ipv4/conf/{UNDERLAY}/{name}").into());
+            Row::Sysctl(key, value.into())
+        };
+        let forward =
+            |value: &str| Row::Sysctl(SysctlKey("net/ipv4/ip_forward".into()), value.into());
+        // Under its other name, too; and it takes each device's own along.
+        let all = SysctlKey("net/ipv4/conf/all/forwarding".into());
+        for (written, notified) in [
+            (own("proxy_arp", "0"), own("proxy_arp", "0")),
+            (own("rp_filter", "2"), own("rp_filter", "2")),
+            (forward("0"), forward("0")),
+            (Row::Sysctl(all.clone(), "1".into()), forward("1")),
+            (Row::Sysctl(all, "0".into()), own("forwarding", "0")),
+        ] {
+            node.set(written).await;
+            let last = KernelEvent::RowSet(notified);
+            events_until(&mut events, |event| *event == last).await;
+        }
+        let localnet = own("route_localnet", "1");
+        node.set(localnet.clone()).await;
+        let (Row::Sysctl(key, _), Row::Sysctl(gone, _)) = (&localnet, own("nothing", "1")) else {
+            unreachable!("both are sysctls")
+        };
+        let read = node
+            .kernel
+            .read_sysctls(vec![key.clone(), gone.clone()])
+            .await;
+        let absent = KernelEvent::RowGone(RowKey::Sysctl(gone));
+        assert_eq!(read, [KernelEvent::RowSet(localnet), absent]);
+
+        node.set(Row::Mac(UNDERLAY.into(), mac(9))).await;
+        let is_told = |event: &KernelEvent| matches!(event, KernelEvent::Link(link) if link.mac == Some(mac(9)));
+        events_until(&mut events, is_told).await;
+        if let Some(seen) = ip_json(&format!("link show {UNDERLAY}")) {
+            assert_eq!(seen[0]["address"], mac(9).to_string());
+        }
+    }
+);
+
 kernel_test!(a_new_handle_adopts_what_an_old_one_left, async {
     let node = Node::new().await;
     for row in all_routes() {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::entry::devices;
 use super::{NowForTests, blackhole, ownership, pod, route, sysctl, tunnel_rows, vxlan};
-use crate::desired::{IfName, LinkSpec, Row, RowKey, RowKind};
+use crate::desired::{IfName, LinkSpec, Mac, Row, RowKey, RowKind, SysctlKey};
 use crate::kernel::{KernelEvent, LinkState, Op, OpError};
 use crate::reconcile::Reconciler;
 
@@ -95,6 +95,14 @@ impl Kernel {
         self.events.push_back(KernelEvent::Link(state));
     }
 
+    /// Somebody gives a device another MAC.
+    pub(super) fn mac(&mut self, name: &str, mac: Mac) {
+        let ifname = IfName::from(name);
+        let link = self.links.get_mut(&ifname).expect("the device exists");
+        link.mac = Some(mac);
+        self.events.push_back(KernelEvent::Link(link.clone()));
+    }
+
     pub(super) fn link_gone(&mut self, name: &str) {
         let ifname = IfName::from(name);
         if self.links.remove(&ifname).is_some() {
@@ -156,7 +164,7 @@ impl Kernel {
                     spec.mtu_bytes = Some(1);
                 }
                 match shown.key().kind() {
-                    RowKind::Sysctl => self.insert(shown),
+                    RowKind::Mac | RowKind::Sysctl => self.insert(shown),
                     _ => self.insert_by_hand(shown),
                 }
                 Ok(())
@@ -260,6 +268,7 @@ fn wanted_rows() -> Vec<Row> {
         blackhole("10.1.0.0/26", 80),
         sysctl("net/ipv4/conf/cali1/proxy_arp"),
         sysctl("net/ipv4/ip_forward"),
+        Row::Mac(IfName::from("cali1"), Mac([0xee; 6])),
     ]);
     rows
 }
@@ -279,7 +288,7 @@ const LINKS: [&str; 3] = ["eth0", "cali1", "cali2"];
 
 fn step() -> impl Strategy<Value = Step> {
     let row = 0..wanted_rows().len();
-    let foreign = 0..foreign_rows().len() + 2;
+    let foreign = 0..foreign_rows().len() + 4;
     let link = 0..LINKS.len();
     prop_oneof![
         6 => row.clone().prop_map(Step::Want),
@@ -307,6 +316,9 @@ fn hand_row(index: usize) -> Row {
     let mut rows = foreign_rows();
     rows.push(route("10.1.0.9/32", 0, 4, None, "cali2"));
     rows.push(route("10.8.0.0/26", 0, 12, Some("10.0.0.8"), "eth0"));
+    for path in ["net/ipv4/ip_forward", "net/ipv4/conf/cali1/proxy_arp"] {
+        rows.push(Row::Sysctl(SysctlKey(path.into()), "0".into()));
+    }
     rows.swap_remove(index)
 }
 
@@ -374,7 +386,12 @@ impl World {
                     self.kernel.insert_by_hand(row);
                 }
             }
-            Step::HandRemove(index) => self.kernel.remove_by_hand(&hand_row(*index).key()),
+            Step::HandRemove(index) => {
+                let key = hand_row(*index).key();
+                if key.kind() != RowKind::Sysctl {
+                    self.kernel.remove_by_hand(&key);
+                }
+            }
             Step::Refuse(index) => self.kernel.refuse(wanted_rows()[*index].key()),
             Step::Allow => self.kernel.allow(),
             Step::Pass => {
@@ -480,7 +497,7 @@ proptest! {
             );
         }
         for (key, row) in &world.kernel.rows {
-            let ours = ownership().owns(row) && key.kind() != RowKind::Sysctl;
+            let ours = ownership().owns(row) && !matches!(key.kind(), RowKind::Mac | RowKind::Sysctl);
             prop_assert!(!ours || world.wanted.contains_key(key), "{row:?} is left behind");
         }
         prop_assert!(world.reconciler.is_converged());
