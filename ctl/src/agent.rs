@@ -12,19 +12,11 @@ use comfy_table::presets::ASCII_FULL_CONDENSED;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{Agent, Bgp, BgpCommand, Format, Node, NodeCommand};
+use crate::cli::{Agent, Bgp, BgpCommand, Format};
 use crate::output;
 
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// `tortiectl node …`.
-pub(crate) fn node(node: &Node) -> anyhow::Result<()> {
-    match &node.command {
-        NodeCommand::Status(agent) => status(agent),
-        NodeCommand::Config(agent) => config(agent),
-    }
-}
 
 /// `tortiectl bgp …`.
 pub(crate) fn bgp(bgp: &Bgp) -> anyhow::Result<()> {
@@ -34,8 +26,14 @@ pub(crate) fn bgp(bgp: &Bgp) -> anyhow::Result<()> {
     }
 }
 
-/// GET over the socket: HTTP/1.0, so that the answer ends with the connection.
+/// GET over the socket.
 fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
+    let body = ask_text(socket, path)?;
+    serde_json::from_str(&body).with_context(|| format!("{}{path}", socket.display()))
+}
+
+/// GET over the socket: HTTP/1.0, so that the answer ends with the connection.
+pub(crate) fn ask_text(socket: &Path, path: &str) -> anyhow::Result<String> {
     let mut stream = UnixStream::connect(socket).with_context(|| {
         format!(
             "Calico process is not running: no answer on {} (is tortie-node running on this node?)",
@@ -58,7 +56,7 @@ fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
             body.trim()
         );
     }
-    serde_json::from_str(body).with_context(|| format!("{}{path}", socket.display()))
+    Ok(body.to_owned())
 }
 
 /// What `node status` prints as data.
@@ -69,7 +67,8 @@ struct NodeStatus {
     problems: Vec<Problem>,
 }
 
-fn status(agent: &Agent) -> anyhow::Result<()> {
+/// `tortiectl node status`.
+pub(crate) fn status(agent: &Agent) -> anyhow::Result<()> {
     let all = NodeStatus {
         status: ask(&agent.socket, "/status")?,
         peers: ask(&agent.socket, "/bgp/peers")?,
@@ -130,7 +129,8 @@ fn status_grid(peers: &[&Peer]) -> Table {
     grid
 }
 
-fn config(agent: &Agent) -> anyhow::Result<()> {
+/// `tortiectl node config`.
+pub(crate) fn config(agent: &Agent) -> anyhow::Result<()> {
     let settings: Vec<Setting> = ask(&agent.socket, "/config")?;
     if !matches!(agent.output, Format::Ps | Format::Wide) {
         return output::data(&settings, agent.output);

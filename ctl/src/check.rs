@@ -1,15 +1,13 @@
 //! What a manifest must satisfy before any of it is written.
 
-use std::collections::BTreeMap;
-
 use anyhow::bail;
-use api::key::Kind;
 use api::object::Object;
 use api::pool::IPPool;
 use api::validate::{overlaps, validate};
-use datastore::store::Store;
 
-/// Checks that concern one object. All faults are told together.
+use crate::objects::Objects;
+
+/// Checks that concern one object. All faults are named together.
 pub(crate) fn each_alone(objects: &[Object]) -> anyhow::Result<()> {
     let faults: Vec<String> = objects
         .iter()
@@ -20,7 +18,7 @@ pub(crate) fn each_alone(objects: &[Object]) -> anyhow::Result<()> {
             broken.map(move |fault| format!("{key}: {fault}"))
         })
         .collect();
-    told(faults)
+    refuse(faults)
 }
 
 /// What is accepted and means nothing, in words.
@@ -37,18 +35,12 @@ pub(crate) fn without_effect(objects: &[Object]) -> Vec<String> {
 
 /// Checks that concern objects together, those in the store included: pools must not overlap, and what is immutable
 /// must stay.
-pub(crate) async fn against_store(store: &dyn Store, objects: &[Object]) -> anyhow::Result<()> {
+pub(crate) async fn against_store(store: &Objects, objects: &[Object]) -> anyhow::Result<()> {
     let wanted: Vec<&IPPool> = objects.iter().filter_map(pool).collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    let listing = store.list(&[Kind::IPPool]).await?;
-    let mut pools = BTreeMap::new();
-    for item in &listing.items {
-        if let Ok(Object::IPPool(pool)) = Object::decode(&item.key, &item.value) {
-            pools.insert(pool.metadata.name.clone(), pool.spec);
-        }
-    }
+    let mut pools = store.pools().await?;
     let mut faults = Vec::new();
     for pool in &wanted {
         if let Some(before) = pools.get(&pool.metadata.name) {
@@ -69,7 +61,7 @@ pub(crate) async fn against_store(store: &dyn Store, objects: &[Object]) -> anyh
             })
             .map(ToString::to_string),
     );
-    told(faults)
+    refuse(faults)
 }
 
 fn pool(object: &Object) -> Option<&IPPool> {
@@ -97,7 +89,7 @@ fn changed(pool: &IPPool, before: &api::pool::IPPoolSpec) -> Vec<String> {
     faults
 }
 
-fn told(faults: Vec<String>) -> anyhow::Result<()> {
+fn refuse(faults: Vec<String>) -> anyhow::Result<()> {
     if faults.is_empty() {
         Ok(())
     } else {

@@ -1,8 +1,14 @@
 //! The command line.
 
+mod node;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use node::{Agent, Bgp, BgpCommand, Diags, Kernel, Node, NodeCommand};
+
+use crate::output::Output;
 
 /// Resources of the cluster and the state of this node's agent.
 #[derive(Debug, Parser)]
@@ -20,6 +26,12 @@ pub(crate) enum Command {
     Apply(Files),
     /// Write resources that do not exist yet.
     Create(Files),
+    /// Write resources that exist already.
+    Replace(Files),
+    /// Change fields of one resource.
+    Patch(Patch),
+    /// Set or remove a label of one resource.
+    Label(Label),
     /// Delete resources.
     Delete(Delete),
     /// Check manifests without a datastore.
@@ -28,8 +40,23 @@ pub(crate) enum Command {
     Node(Node),
     /// The BGP speaker on this node.
     Bgp(Bgp),
-    /// Show versions.
-    Version,
+    /// Lock the datastore for a migration.
+    Datastore(DatastoreGroup),
+    /// Show versions of this program and of the cluster.
+    Version(Version),
+    #[command(hide = true)]
+    Ipam(Anything),
+    #[command(hide = true)]
+    Cluster(Anything),
+    #[command(hide = true)]
+    Convert(Anything),
+}
+
+/// Arguments of a command that is named only to say what to use in its place.
+#[derive(Debug, Args)]
+pub(crate) struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<String>,
 }
 
 /// Where the datastore is.
@@ -52,7 +79,7 @@ pub(crate) struct Datastore {
     pub(crate) store: String,
 }
 
-/// How to print.
+/// How to print what an agent answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// A table.
@@ -64,13 +91,11 @@ pub(crate) enum Format {
     Yaml,
     /// One JSON object or list.
     Json,
-    /// `kind/name` lines.
-    Name,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// Kind: ippool, node, bgpconfig, bgppeer, workloadendpoint, ipamblock, …
+    /// Kind: ippool, node, bgpconfig, bgppeer, felixconfig, workloadendpoint, …, or `all`.
     pub(crate) kind: String,
     /// Names; all when none is given.
     pub(crate) names: Vec<String>,
@@ -80,9 +105,20 @@ pub(crate) struct Get {
     /// All namespaces.
     #[arg(short = 'A', short_alias = 'a', long, alias = "all-namespaces")]
     pub(crate) all_namespaces: bool,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Format,
+    /// Only resources with these labels: `rack=r1,tier!=db,has-label,!lacks-label`, or a selector such as
+    /// `rack in {'r1', 'r2'}`.
+    #[arg(short = 'l', long, conflicts_with = "names")]
+    pub(crate) selector: Option<String>,
+    /// Go on showing what changes until interrupted.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Without what belongs to this cluster alone: resourceVersion, uid, creationTimestamp.
+    #[arg(long)]
+    pub(crate) export: bool,
+    /// ps, wide, yaml, json, name, custom-columns=HEADING,… or HEADING:.path,…, go-template=TEMPLATE,
+    /// go-template-file=FILE.
+    #[arg(short, long, default_value = "ps")]
+    pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) datastore: Datastore,
 }
@@ -98,6 +134,58 @@ pub(crate) struct Files {
     /// Leave alone what exists already (create).
     #[arg(long)]
     pub(crate) skip_exists: bool,
+    #[command(flatten)]
+    pub(crate) datastore: Datastore,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Patch {
+    /// Kind.
+    pub(crate) kind: String,
+    /// Name.
+    pub(crate) name: String,
+    /// What to change, JSON or YAML: `{"spec": {"natOutgoing": false}}`; with --type json a list of operations.
+    #[arg(short, long)]
+    pub(crate) patch: String,
+    /// How the patch is meant.
+    #[arg(short = 't', long = "type", value_enum, default_value_t)]
+    pub(crate) kind_of_patch: PatchType,
+    /// Namespace.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) datastore: Datastore,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PatchType {
+    /// Fields replace fields, `null` removes, lists are replaced whole: for these kinds the same as merge.
+    #[default]
+    Strategic,
+    /// RFC 6902: a list of operations.
+    Json,
+    /// RFC 7396: fields replace fields, `null` removes, lists are replaced whole.
+    Merge,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Label {
+    /// Kind.
+    pub(crate) kind: String,
+    /// Name.
+    pub(crate) name: String,
+    /// `key=value` to set; `key` with --remove, or `key-`, to remove.
+    #[arg(required = true)]
+    pub(crate) labels: Vec<String>,
+    /// Replace a label that exists with another value.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Remove the labels.
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Namespace.
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
     #[command(flatten)]
     pub(crate) datastore: Datastore,
 }
@@ -123,41 +211,41 @@ pub(crate) struct Delete {
     pub(crate) datastore: Datastore,
 }
 
-/// Where the agent is.
 #[derive(Debug, Args)]
-pub(crate) struct Agent {
-    /// Admin socket of the agent.
-    #[arg(long, env = "TORTIE_ADMIN", default_value = api::admin::SOCKET_PATH)]
-    pub(crate) socket: PathBuf,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Node {
+pub(crate) struct DatastoreGroup {
     #[command(subcommand)]
-    pub(crate) command: NodeCommand,
+    pub(crate) command: DatastoreCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum NodeCommand {
-    /// BGP sessions, state of the dataplane, problems.
-    Status(Agent),
-    /// The settings in force and where each comes from.
-    Config(Agent),
+pub(crate) enum DatastoreCommand {
+    /// Hold the agents while objects are carried to another datastore.
+    Migrate(Migrate),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Bgp {
+pub(crate) struct Migrate {
     #[command(subcommand)]
-    pub(crate) command: BgpCommand,
+    pub(crate) command: MigrateCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum BgpCommand {
-    /// Sessions.
-    Peers(Agent),
-    /// Prefixes and all their paths.
-    Routes(Agent),
+pub(crate) enum MigrateCommand {
+    /// Agents connect no new pods and act on no change of the datastore until it is unlocked.
+    Lock(Datastore),
+    /// Agents go on.
+    Unlock(Datastore),
+    #[command(hide = true)]
+    Export(Anything),
+    #[command(hide = true)]
+    Import(Anything),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// Only of this program.
+    #[arg(long)]
+    pub(crate) client: bool,
+    #[command(flatten)]
+    pub(crate) datastore: Datastore,
 }

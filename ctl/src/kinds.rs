@@ -45,6 +45,16 @@ pub(crate) fn kind_of(text: &str) -> anyhow::Result<Kind> {
     }
 }
 
+/// What `get all` shows: the kinds that people write, and pods' endpoints.
+pub(crate) fn kinds_of_all() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| {
+        !matches!(
+            kind,
+            Kind::IPAMBlock | Kind::BlockAffinity | Kind::IPAMHandle
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

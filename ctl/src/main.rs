@@ -1,23 +1,32 @@
 //! The operator's tool: resources of the cluster, state of this node's agent.
 //!
 //! ```text
-//! tortiectl get|apply|delete … ──► datastore (TORTIE_STORE)
-//! tortiectl node|bgp …         ──► admin socket of the agent on this node
+//! tortiectl get|apply|patch|delete … ──► datastore (TORTIE_STORE)
+//! tortiectl node|bgp …               ──► admin socket of the agent on this node
 //! ```
 //! Verbs, kinds, columns and success texts are calicoctl's. Errors are sentences on standard error, exit code 1.
 
 mod agent;
 mod check;
+mod checksystem;
 mod cli;
+mod cluster;
+mod columns;
+mod diags;
+mod get;
 mod kinds;
+mod labels;
 mod manifest;
+mod objects;
 mod output;
+mod patch;
 mod resources;
+mod substitute;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Arguments, Command};
+use cli::{Arguments, Command, NodeCommand};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -32,17 +41,31 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
-        Command::Get(get) => block_on(resources::get(get)),
+        Command::Get(get) => block_on(get::get(get)),
         Command::Apply(files) => block_on(resources::apply(files)),
         Command::Create(files) => block_on(resources::create(files)),
+        Command::Replace(files) => block_on(resources::replace(files)),
+        Command::Patch(patch) => block_on(patch::patch(patch)),
+        Command::Label(label) => block_on(patch::label(label)),
         Command::Delete(delete) => block_on(resources::delete(delete)),
         Command::Validate(files) => resources::validate(&files),
-        Command::Node(node) => agent::node(&node),
+        Command::Node(node) => run_node(&node.command),
         Command::Bgp(bgp) => agent::bgp(&bgp),
-        Command::Version => {
-            println!("Client Version:    {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
+        Command::Datastore(group) => block_on(cluster::datastore(group)),
+        Command::Version(version) => block_on(cluster::version(version)),
+        Command::Ipam(anything) => substitute::ipam(&anything),
+        Command::Cluster(anything) => substitute::cluster(&anything),
+        Command::Convert(anything) => substitute::convert(&anything),
+    }
+}
+
+fn run_node(command: &NodeCommand) -> anyhow::Result<()> {
+    match command {
+        NodeCommand::Status(agent) => agent::status(agent),
+        NodeCommand::Config(agent) => agent::config(agent),
+        NodeCommand::Diags(diags) => diags::collect(diags),
+        NodeCommand::Checksystem(kernel) => checksystem::check(kernel),
+        NodeCommand::Run(anything) => substitute::run(anything),
     }
 }
 

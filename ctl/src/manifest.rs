@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use api::manifest::{complete, items};
 use api::object::Object;
 use serde_json::Value;
@@ -15,13 +15,22 @@ pub(crate) fn read_all(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec
     let mut objects = Vec::new();
     for file in files {
         let text = read_text(file)?;
-        let found = parse(&text, namespace).with_context(|| format!("{}", file.display()))?;
+        let found = parse(&text, namespace).with_context(|| place(file))?;
         objects.extend(found);
     }
     if objects.is_empty() {
         bail!("No resources specified");
     }
     Ok(objects)
+}
+
+/// How a file is named in an error.
+fn place(file: &Path) -> String {
+    if file.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    }
 }
 
 fn read_text(file: &Path) -> anyhow::Result<String> {
@@ -37,7 +46,7 @@ fn read_text(file: &Path) -> anyhow::Result<String> {
 
 /// Objects of a text: each document is one, or a list of them.
 fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<Object>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    let documents = documents(text)?;
     let mut objects = Vec::new();
     for document in documents {
         for value in items(document) {
@@ -45,6 +54,23 @@ fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<Object>> {
         }
     }
     Ok(objects)
+}
+
+/// The documents of a text. It is the operator's own, so it may be as long as they like; what aliases make of it stays
+/// bounded.
+fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
+    let nodes = text.len().max(1);
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_reader_input_bytes: None,
+            max_documents: nodes,
+            max_nodes: nodes,
+            max_events: nodes.saturating_mul(4),
+            max_total_scalar_bytes: nodes.saturating_mul(2),
+        },
+    };
+    // Only its own text: it has the place and the lines around it, and its source says the same again.
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| anyhow!("{error}"))
 }
 
 fn object(mut value: Value, namespace: &str) -> anyhow::Result<Object> {
@@ -94,6 +120,29 @@ items:
             keys,
             ["BGPPeer(tor)", "IPPool(a)", "WorkloadEndpoint(ns/w)"]
         );
+    }
+
+    #[test]
+    fn a_manifest_may_be_long_and_aliases_may_not_make_it_so() {
+        use std::fmt::Write as _;
+
+        let mut text = String::new();
+        for n in 0..5000 {
+            writeln!(text, "---\nkind: Node\nmetadata: {{name: n{n}}}").unwrap();
+        }
+        assert_eq!(parse(&text, "default").unwrap().len(), 5000);
+        let list: Vec<String> = (0..40_000)
+            .map(|n| format!("- {{kind: Node, metadata: {{name: n{n}}}}}\n"))
+            .collect();
+        let list = format!("kind: List\nitems:\n{}", list.concat());
+        assert_eq!(parse(&list, "default").unwrap().len(), 40_000);
+
+        let mut laughs = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..10 {
+            let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
+            writeln!(laughs, "b{n}: &a{n} [{aliases}]").unwrap();
+        }
+        assert!(parse(&laughs, "default").is_err());
     }
 
     #[test]

@@ -1,66 +1,245 @@
-//! Objects on the terminal: tables with calicoctl's columns, YAML, JSON, names.
+//! Objects on the terminal: tables, YAML, JSON, names, chosen columns, Go templates.
 
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, anyhow, bail};
 use api::key::Kind;
 use api::object::Object;
-use api::pool::EncapMode;
-use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::Format;
+use crate::columns::{cells, headings};
 
 /// Least width of a column, and blanks between two.
 const COLUMN: (usize, usize) = (5, 3);
 
-/// Prints objects of one kind. `single` is an object asked for by name, `default_asn` the AS of nodes that name none.
-pub(crate) fn objects(
-    kind: Kind,
-    objects: &[Object],
-    format: Format,
-    single: bool,
-    default_asn: u32,
-) -> anyhow::Result<()> {
-    let values = || objects.iter().map(to_value).collect::<Vec<_>>();
-    match format {
-        Format::Ps | Format::Wide => {
-            let wide = format == Format::Wide;
-            let rows: Vec<Vec<String>> = objects
-                .iter()
-                .map(|object| row(object, wide, default_asn))
-                .collect();
-            print!("{}", table(&headings(kind, wide), &rows));
-            println!();
+/// How to print resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// calicoctl's columns, and with `true` the wide ones, too.
+    Table { wide: bool },
+    /// YAML or JSON.
+    Data(Format),
+    /// `kind/name` lines.
+    Name,
+    /// Headings of the wide table, or headings with the path of a field.
+    Columns(Vec<Column>),
+    /// A Go template over what JSON would show.
+    Template(String),
+    /// The same, in a file.
+    TemplateFile(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Column {
+    heading: String,
+    /// `.spec.cidr`; a column of the wide table when there is none.
+    path: Option<String>,
+}
+
+impl FromStr for Output {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (word, rest) = match text.split_once('=') {
+            Some((word, rest)) if !rest.is_empty() => (word, Some(rest)),
+            _ => (text, None),
+        };
+        Ok(match (word, rest) {
+            ("ps", None) => Self::Table { wide: false },
+            ("wide", None) => Self::Table { wide: true },
+            ("yaml", None) => Self::Data(Format::Yaml),
+            ("json", None) => Self::Data(Format::Json),
+            ("name", None) => Self::Name,
+            ("custom-columns", Some(columns)) => {
+                Self::Columns(columns.split(',').map(Column::read).collect())
+            }
+            ("go-template", Some(template)) => Self::Template(template.to_owned()),
+            ("go-template-file", Some(file)) => Self::TemplateFile(file.into()),
+            _ => return Err(
+                "allowed: ps, wide, yaml, json, name, custom-columns=…, go-template=…, go-template-file=…"
+                    .to_owned(),
+            ),
+        })
+    }
+}
+
+impl Column {
+    fn read(text: &str) -> Self {
+        match text.split_once(':') {
+            Some((heading, path)) => Self {
+                heading: heading.to_owned(),
+                path: Some(path.to_owned()),
+            },
+            None => Self {
+                heading: text.to_uppercase(),
+                path: None,
+            },
         }
-        Format::Name => {
-            for object in objects {
-                println!("{}/{}", kind.name().to_lowercase(), object.metadata().name);
+    }
+}
+
+/// Objects of one kind and what their table needs to know.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) kind: Kind,
+    pub(crate) objects: Vec<Object>,
+    /// Whether objects of several namespaces may be among them.
+    pub(crate) all_namespaces: bool,
+    /// The AS of nodes that name none.
+    pub(crate) default_asn: u32,
+}
+
+impl Group {
+    /// Headings and rows of the table.
+    pub(crate) fn table(&self, wide: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
+        let mut names = headings(self.kind, wide);
+        let shown = names.len();
+        let with_namespace = self.all_namespaces && self.kind.namespaced();
+        if with_namespace {
+            names.insert(0, "NAMESPACE");
+        }
+        let row = |object: &Object| {
+            let mut row = cells(object, self.default_asn);
+            row.truncate(shown);
+            if with_namespace {
+                row.insert(0, object.metadata().namespace.clone());
+            }
+            row
+        };
+        (names, self.objects.iter().map(row).collect())
+    }
+
+    fn chosen(&self, columns: &[Column]) -> anyhow::Result<(Vec<String>, Vec<Vec<String>>)> {
+        let (names, rows) = self.table(true);
+        let mut rows: Vec<(Vec<String>, Vec<String>)> =
+            rows.into_iter().map(|row| (row, Vec::new())).collect();
+        for column in columns {
+            let at = names.iter().position(|name| *name == column.heading);
+            if column.path.is_none() && at.is_none() {
+                bail!(
+                    "column {:?} is none of {}; allowed: {}, or a heading with the path of a field, such as CIDR:.spec.cidr",
+                    column.heading,
+                    self.kind,
+                    names.join(", ")
+                );
+            }
+            for ((whole, chosen), object) in rows.iter_mut().zip(&self.objects) {
+                chosen.push(match (&column.path, at) {
+                    (None, Some(at)) => whole[at].clone(),
+                    (path, _) => field(&value(object), path.as_deref().unwrap_or_default()),
+                });
             }
         }
-        Format::Yaml | Format::Json => {
-            let mut values = values();
-            let shown = match (single, values.pop()) {
-                (true, Some(value)) => value,
-                (_, last) => {
-                    values.extend(last);
-                    list(kind, &values)
-                }
-            };
-            data(&shown, format)?;
+        let headings = columns.iter().map(|column| column.heading.clone());
+        let chosen = rows.into_iter().map(|(_, chosen)| chosen);
+        Ok((headings.collect(), chosen.collect()))
+    }
+}
+
+/// Prints objects. `single` is one object asked for by name.
+pub(crate) fn objects(groups: &[Group], output: &Output, single: bool) -> anyhow::Result<()> {
+    match output {
+        Output::Table { wide } => {
+            for group in groups {
+                let (headings, rows) = group.table(*wide);
+                println!("{}", table(&headings, &rows));
+            }
+        }
+        Output::Columns(columns) => {
+            for group in groups {
+                let (headings, rows) = group.chosen(columns)?;
+                let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+                println!("{}", table(&headings, &rows));
+            }
+        }
+        Output::Name => {
+            for object in groups.iter().flat_map(|group| &group.objects) {
+                let kind = object.kind().name().to_lowercase();
+                println!("{kind}/{}", object.metadata().name);
+            }
+        }
+        Output::Data(format) => data(&whole(groups, single), *format)?,
+        Output::Template(template) => print!("{}", render(template, &whole(groups, single))?),
+        Output::TemplateFile(file) => {
+            let template = std::fs::read_to_string(file)
+                .with_context(|| format!("reading {}", file.display()))?;
+            print!("{}", render(&template, &whole(groups, single))?);
         }
     }
     Ok(())
 }
 
-fn to_value(object: &Object) -> Value {
+/// An object as JSON.
+pub(crate) fn value(object: &Object) -> Value {
     serde_json::from_slice(&object.encode()).expect("an object encodes as JSON")
 }
 
-fn list(kind: Kind, items: &[Value]) -> Value {
-    json!({
-        "apiVersion": api::metadata::api_version(),
-        "kind": format!("{kind}List"),
-        "items": items,
-    })
+/// One object, or a list.
+fn whole(groups: &[Group], single: bool) -> Value {
+    let mut items: Vec<Value> = groups
+        .iter()
+        .flat_map(|group| group.objects.iter().map(value))
+        .collect();
+    if single && items.len() == 1 {
+        return items.remove(0);
+    }
+    match groups {
+        [group] => json!({
+            "apiVersion": api::metadata::api_version(),
+            "kind": format!("{}List", group.kind),
+            "items": items,
+        }),
+        _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
+    }
+}
+
+/// The value at a path such as `.spec.cidr` or `.spec.interfaces[0].name`; `<none>` where there is none.
+fn field(object: &Value, path: &str) -> String {
+    let path = path.trim_start_matches('{').trim_end_matches('}');
+    let mut at = object;
+    for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+        let next = match step.strip_suffix(']') {
+            Some(index) => index.parse::<usize>().ok().and_then(|index| at.get(index)),
+            None => at.get(step),
+        };
+        let Some(next) = next else {
+            return "<none>".to_owned();
+        };
+        at = next;
+    }
+    match at {
+        Value::String(text) => text.clone(),
+        Value::Null => "<none>".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn render(template: &str, value: &Value) -> anyhow::Result<String> {
+    gtmpl::template(template, for_template(value))
+        .map_err(|error| anyhow!("go-template {template:?}: {error}"))
+}
+
+fn for_template(value: &Value) -> gtmpl::Value {
+    match value {
+        Value::Null => gtmpl::Value::Nil,
+        Value::Bool(value) => (*value).into(),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => number.into(),
+            (None, Some(number)) => number.into(),
+            (None, None) => number.as_f64().unwrap_or(f64::NAN).into(),
+        },
+        Value::String(text) => text.as_str().into(),
+        Value::Array(items) => gtmpl::Value::Array(items.iter().map(for_template).collect()),
+        Value::Object(fields) => gtmpl::Value::Map(
+            fields
+                .iter()
+                .map(|(name, value)| (name.clone(), for_template(value)))
+                .collect(),
+        ),
+    }
 }
 
 /// Prints any value as JSON or YAML.
@@ -75,220 +254,33 @@ pub(crate) fn data(value: &impl Serialize, format: Format) -> anyhow::Result<()>
 
 /// Left-aligned columns, upper-case headings.
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let widths = widths(headings, rows);
+    let mut text = line(&widths, headings.iter().copied());
+    for row in rows {
+        text.push_str(&line(&widths, row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// Widths of the columns that these need.
+pub(crate) fn widths(headings: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     let mut widths: Vec<usize> = headings.iter().map(|text| text.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(cells) {
-            let width = (*width).max(COLUMN.0) + COLUMN.1;
-            line.push_str(&format!("{cell:<width$}"));
-        }
-        format!("{}\n", line.trim_end())
-    };
-    let mut text = line(&mut headings.iter().copied());
-    for row in rows {
-        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    widths
+}
+
+/// One line of a table.
+pub(crate) fn line<'a>(widths: &[usize], cells: impl Iterator<Item = &'a str>) -> String {
+    let mut line = String::new();
+    for (width, cell) in widths.iter().zip(cells) {
+        let width = (*width).max(COLUMN.0) + COLUMN.1;
+        line.push_str(&format!("{cell:<width$}"));
     }
-    text
-}
-
-fn headings(kind: Kind, wide: bool) -> Vec<&'static str> {
-    let (narrow, more): (&[_], &[_]) = match kind {
-        Kind::IPPool => (
-            &["NAME", "CIDR", "SELECTOR"],
-            &[
-                "NAT",
-                "IPIPMODE",
-                "VXLANMODE",
-                "DISABLED",
-                "DISABLEBGPEXPORT",
-            ],
-        ),
-        Kind::Node => (&["NAME"], &["ASN", "IPV4", "IPV6"]),
-        Kind::BGPConfiguration => (&["NAME", "LOGSEVERITY", "MESHENABLED", "ASNUMBER"], &[]),
-        Kind::BGPPeer => (&["NAME", "PEERIP", "NODE", "ASN"], &[]),
-        Kind::BGPFilter => (
-            &[
-                "NAME",
-                "NUMEXPORTV4",
-                "NUMIMPORTV4",
-                "NUMEXPORTV6",
-                "NUMIMPORTV6",
-            ],
-            &[],
-        ),
-        Kind::FelixConfiguration => (&["NAME"], &["NODESELECTOR", "SETTINGS"]),
-        Kind::ClusterInformation => (
-            &[
-                "NAME",
-                "CLUSTERGUID",
-                "CLUSTERTYPE",
-                "CALICOVERSION",
-                "DATASTOREREADY",
-            ],
-            &[],
-        ),
-        Kind::WorkloadEndpoint => (
-            &["WORKLOAD", "NODE", "NETWORKS", "INTERFACE"],
-            &["NAME", "PROFILES"],
-        ),
-        Kind::IPAMConfig => (
-            &["NAME", "STRICTAFFINITY", "AUTOALLOCATEBLOCKS"],
-            &["MAXBLOCKSPERHOST"],
-        ),
-        Kind::IPAMBlock => (&["NAME", "CIDR", "AFFINITY", "IN USE", "FREE"], &[]),
-        Kind::BlockAffinity => (&["NAME", "NODE", "CIDR", "STATE"], &[]),
-        Kind::IPAMHandle => (&["NAME", "HANDLEID", "BLOCKS"], &[]),
-    };
-    let more = if wide { more } else { &[] };
-    [narrow, more].concat()
-}
-
-/// All cells of an object; a narrow table has fewer headings and shows as many.
-fn row(object: &Object, wide: bool, default_asn: u32) -> Vec<String> {
-    let name = object.metadata().name.clone();
-    let mode = |mode: EncapMode| format!("{mode:?}");
-    let mut cells = match object {
-        Object::IPPool(pool) => vec![
-            name,
-            pool.spec.cidr.to_string(),
-            pool.spec
-                .node_selector
-                .clone()
-                .unwrap_or_else(|| "all()".to_owned()),
-            pool.spec.nat_outgoing.to_string(),
-            mode(pool.spec.ipip_mode),
-            mode(pool.spec.vxlan_mode),
-            pool.spec.disabled.to_string(),
-            pool.spec.disable_bgp_export.to_string(),
-        ],
-        Object::Node(node) => {
-            let bgp = node.spec.bgp.clone().unwrap_or_default();
-            let asn = bgp
-                .as_number
-                .map_or_else(|| format!("({default_asn})"), |asn| asn.to_string());
-            vec![name, asn, net(bgp.ipv4_address), net(bgp.ipv6_address)]
-        }
-        Object::BGPConfiguration(config) => vec![
-            name,
-            config.spec.log_severity_screen.clone().unwrap_or_else(dash),
-            optional(config.spec.node_to_node_mesh_enabled),
-            optional(config.spec.as_number),
-        ],
-        Object::BGPPeer(peer) => {
-            let spec = &peer.spec;
-            let node = [&spec.node, &spec.node_selector]
-                .into_iter()
-                .find(|text| !text.is_empty());
-            vec![
-                name,
-                spec.peer_ip.clone(),
-                node.cloned().unwrap_or_else(|| "(global)".to_owned()),
-                spec.as_number
-                    .map_or_else(String::new, |asn| asn.to_string()),
-            ]
-        }
-        Object::BGPFilter(filter) => {
-            let spec = &filter.spec;
-            let lists = [
-                &spec.export_v4,
-                &spec.import_v4,
-                &spec.export_v6,
-                &spec.import_v6,
-            ];
-            let counts = lists.map(|rules| rules.len().to_string());
-            std::iter::once(name).chain(counts).collect()
-        }
-        Object::FelixConfiguration(config) => {
-            let spec = &config.spec;
-            let settings: Vec<String> = spec
-                .fields
-                .iter()
-                .map(|(field, value)| format!("{field}={value}"))
-                .collect();
-            vec![
-                name,
-                optional(spec.node_selector.clone()),
-                settings.join(","),
-            ]
-        }
-        Object::ClusterInformation(info) => {
-            let spec = &info.spec;
-            vec![
-                name,
-                spec.cluster_guid.clone(),
-                spec.cluster_type.clone(),
-                spec.calico_version.clone(),
-                spec.is_ready().to_string(),
-            ]
-        }
-        Object::WorkloadEndpoint(endpoint) => {
-            let spec = &endpoint.spec;
-            let workload = [&spec.pod, &spec.workload]
-                .into_iter()
-                .find(|text| !text.is_empty());
-            let networks: Vec<String> = spec.ip_networks.iter().map(ToString::to_string).collect();
-            vec![
-                workload.cloned().unwrap_or_default(),
-                spec.node.clone(),
-                networks.join(","),
-                spec.interface_name.clone(),
-                name,
-                spec.profiles.join(","),
-            ]
-        }
-        Object::IPAMConfig(config) => vec![
-            name,
-            config.spec.strict_affinity.to_string(),
-            config.spec.auto_allocate_blocks.to_string(),
-            config.spec.max_blocks_per_host.to_string(),
-        ],
-        Object::IPAMBlock(block) => {
-            let used = block.spec.allocations.iter().flatten().count();
-            vec![
-                name,
-                block.spec.cidr.to_string(),
-                block.spec.affinity.clone().unwrap_or_else(dash),
-                used.to_string(),
-                (block.spec.allocations.len() - used).to_string(),
-            ]
-        }
-        Object::BlockAffinity(affinity) => vec![
-            name,
-            affinity.spec.node.clone(),
-            affinity.spec.cidr.to_string(),
-            format!("{:?}", affinity.spec.state),
-        ],
-        Object::IPAMHandle(handle) => vec![
-            name,
-            handle.spec.handle_id.clone(),
-            handle
-                .spec
-                .block
-                .iter()
-                .map(|(block, count)| format!("{block} ({count})"))
-                .collect::<Vec<_>>()
-                .join(", "),
-        ],
-    };
-    cells.truncate(headings(object.kind(), wide).len());
-    cells
-}
-
-fn dash() -> String {
-    "-".to_owned()
-}
-
-fn optional(value: Option<impl ToString>) -> String {
-    value.map_or_else(dash, |value| value.to_string())
-}
-
-fn net(net: Option<IpNet>) -> String {
-    net.map_or_else(String::new, |net| net.to_string())
+    format!("{}\n", line.trim_end())
 }
 
 #[cfg(test)]
@@ -306,5 +298,50 @@ mod tests {
             text,
             "NAME          PEERIP\ntor           192.0.2.1\na-long-name\n"
         );
+    }
+
+    #[test]
+    fn formats_are_read_and_others_are_named() {
+        assert_eq!("wide".parse(), Ok(Output::Table { wide: true }));
+        assert_eq!(
+            "custom-columns=name,RANGE:.spec.cidr".parse(),
+            Ok(Output::Columns(vec![
+                Column {
+                    heading: "NAME".to_owned(),
+                    path: None
+                },
+                Column {
+                    heading: "RANGE".to_owned(),
+                    path: Some(".spec.cidr".to_owned())
+                },
+            ]))
+        );
+        for wrong in ["xml", "custom-columns=", "go-template", "yaml=x"] {
+            assert!(wrong.parse::<Output>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_path() {
+        let object = json!({"spec": {"list": [{"n": 7}], "text": "x", "nil": null}});
+        for (path, found) in [
+            (".spec.text", "x"),
+            ("{.spec.list[0].n}", "7"),
+            (".spec.list", "[{\"n\":7}]"),
+            (".spec.list[1].n", "<none>"),
+            (".spec.nil", "<none>"),
+            (".status", "<none>"),
+        ] {
+            assert_eq!(field(&object, path), found, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_template_sees_what_json_shows() {
+        let list = json!({"items": [{"spec": {"asn": 65000}}, {"spec": {"asn": 1}}]});
+        let template = "{{range .items}}{{.spec.asn}}{{\"\\n\"}}{{end}}";
+        assert_eq!(render(template, &list).unwrap(), "65000\n1\n");
+        let error = render("{{range", &list).unwrap_err().to_string();
+        assert!(error.contains("{{range"), "{error}");
     }
 }

@@ -1,98 +1,15 @@
 //! The real program against an embedded store served by the test, and against an agent played by the test.
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+#[path = "program/agent.rs"]
+mod agent;
+#[path = "program/support.rs"]
+mod support;
+#[path = "program/verbs.rs"]
+mod verbs;
 
-use datastore::memory::MemoryStore;
 use serde_json::Value;
-
-/// A directory that goes with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tortiectl-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // A leftover in the temporary directory harms nobody.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Serves an empty store while `test` runs.
-fn with_store(name: &str, test: impl FnOnce(&dyn Fn(&[&str], &str) -> Output)) {
-    let directory = Directory::new(name);
-    let socket = directory.file("store.sock");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let listener = runtime.block_on(datastore_local::bind(&socket)).unwrap();
-    let serving = runtime.spawn(datastore_local::serve(
-        Arc::new(MemoryStore::new()),
-        listener,
-        async move {
-            // Either way the test is over.
-            let _ = stopped.await;
-        },
-    ));
-    test(&|arguments, stdin| run(&socket, arguments, stdin));
-    stop.send(()).unwrap();
-    runtime.block_on(serving).unwrap().unwrap();
-}
-
-fn run(store: &Path, arguments: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tortiectl"))
-        .env_clear()
-        .env("TORTIE_STORE", format!("unix:{}", store.display()))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The program may end without having read it.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-const MANIFEST: &str = "
-apiVersion: projectcalico.org/v3
-kind: IPPool
-metadata:
-  name: first
-spec:
-  cidr: 10.48.0.0/16
-  natOutgoing: true
-  assignmentMode: Manual
----
-apiVersion: projectcalico.org/v3
-kind: BGPPeer
-metadata:
-  name: tor
-spec:
-  peerIP: 192.0.2.1
-  asNumber: 65000
-";
+use support::{Directory, MANIFEST, err, out, run, with_store};
 
 #[test]
 fn what_is_applied_is_shown_and_deleted() {
@@ -269,57 +186,4 @@ fn store_that_is_away_is_named() {
     let output = run(&directory.file("store.sock"), &["get", "nodes"], "");
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("store.sock"), "{}", err(&output));
-}
-
-#[test]
-fn bgp_peers_are_those_the_agent_tells() {
-    let directory = Directory::new("agent");
-    let socket = directory.file("admin.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let peers = r#"[{"name":"Mesh_10_0_0_2","address":"10.0.0.2","asn":64512,
-        "peerType":"node-to-node mesh","state":"Established","since":"2026-11-21T12:00:00Z",
-        "prefixes":{"ipv4 unicast":{"received":3,"accepted":2,"advertised":1}},"later":true}]"#;
-    let agent = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut octet = [0];
-            stream.read_exact(&mut octet).unwrap();
-            request.extend(octet);
-        }
-        write!(stream, "HTTP/1.0 200 OK\r\n\r\n{peers}").unwrap();
-        String::from_utf8(request).unwrap()
-    });
-    let output = Command::new(env!("CARGO_BIN_EXE_tortiectl"))
-        .env_clear()
-        .args(["bgp", "peers", "--socket"])
-        .arg(&socket)
-        .output()
-        .unwrap();
-    assert!(agent.join().unwrap().starts_with("GET /bgp/peers "));
-    let text = out(&output);
-    let row = text.lines().nth(1).unwrap_or_default();
-    for cell in ["Mesh_10_0_0_2", "10.0.0.2", "Established", "3", "2", "1"] {
-        assert!(
-            row.split_whitespace().any(|word| word == cell),
-            "no {cell} in {text}"
-        );
-    }
-}
-
-#[test]
-fn agent_that_is_away_is_named() {
-    let directory = Directory::new("noagent");
-    let output = Command::new(env!("CARGO_BIN_EXE_tortiectl"))
-        .env_clear()
-        .args(["node", "status", "--socket"])
-        .arg(directory.file("admin.sock"))
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        err(&output).contains("Calico process is not running"),
-        "{}",
-        err(&output)
-    );
 }

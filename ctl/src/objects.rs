@@ -1,0 +1,251 @@
+//! The objects of a datastore: reading, and writing what others may write at the same time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use api::key::{Key, Kind};
+use api::object::Object;
+use datastore::store::{Expect, KeyValue, Op, Store, StoreError, WatchEvent};
+use datastore_local::RelayStore;
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use crate::cli::Datastore;
+
+/// How often a write is tried anew when somebody else was quicker.
+const ATTEMPTS: usize = 10;
+/// The AS of nodes when nobody names one.
+const DEFAULT_ASN: u32 = 64512;
+
+/// A datastore.
+pub(crate) struct Objects(Arc<dyn Store>);
+
+/// Why an object was not written.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It exists, and should not.
+    Exists,
+    /// It does not exist, and should.
+    Absent,
+    /// Whatever else.
+    Other(anyhow::Error),
+}
+
+impl Refused {
+    /// In words.
+    pub(crate) fn text(&self, key: &Key) -> String {
+        match self {
+            Self::Exists => format!("resource already exists: {key}"),
+            Self::Absent => format!("resource does not exist: {key}"),
+            Self::Other(error) => format!("{key}: {error:#}"),
+        }
+    }
+
+    /// As an error of its own.
+    pub(crate) fn error(&self, key: &Key) -> anyhow::Error {
+        anyhow!(self.text(key))
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// A change that a watch saw.
+pub(crate) enum Change {
+    Written(Box<Object>),
+    Deleted(Key),
+}
+
+impl Objects {
+    /// The datastore that the options name.
+    pub(crate) fn open(datastore: &Datastore) -> anyhow::Result<Self> {
+        if datastore.datastore_type != "local" {
+            bail!(
+                "DATASTORE_TYPE={:?} is not in this build yet; allowed: `local`, with TORTIE_STORE=unix:PATH",
+                datastore.datastore_type
+            );
+        }
+        let path = datastore
+            .store
+            .strip_prefix("unix:")
+            .unwrap_or(&datastore.store);
+        if !path.starts_with('/') {
+            bail!(
+                "TORTIE_STORE={:?} is not allowed; allowed: `unix:` and an absolute path",
+                datastore.store
+            );
+        }
+        Ok(Self(Arc::new(RelayStore::new(path))))
+    }
+
+    /// An object with its revision in the metadata, as calicoctl shows it.
+    pub(crate) async fn get(&self, key: &Key) -> anyhow::Result<Option<Object>> {
+        let stored = self.0.get(key).await?;
+        stored.as_ref().map(with_revision).transpose()
+    }
+
+    /// All objects of a kind, in the order of their keys.
+    pub(crate) async fn list(&self, kind: Kind) -> anyhow::Result<Vec<Object>> {
+        let listing = self.0.list(&[kind]).await?;
+        listing.items.iter().map(with_revision).collect()
+    }
+
+    /// Shows the objects of a kind, and then each change, until `show` fails or the datastore is lost.
+    pub(crate) async fn watch(
+        &self,
+        kind: Kind,
+        mut show: impl FnMut(Change) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let listing = self.0.list(&[kind]).await?;
+        for item in &listing.items {
+            show(Change::Written(with_revision(item)?.into()))?;
+        }
+        let mut changes = self.0.watch(vec![kind], listing.revision);
+        while let Some(change) = changes.next().await {
+            match change? {
+                WatchEvent::Put(item) => show(Change::Written(with_revision(&item)?.into()))?,
+                WatchEvent::Delete { key, .. } => show(Change::Deleted(key))?,
+                WatchEvent::Progress(_) => {}
+            }
+        }
+        bail!("the datastore ended the watch")
+    }
+
+    /// Writes an object, whether or not it exists.
+    pub(crate) async fn apply(&self, object: &Object) -> Result<(), Refused> {
+        self.write(&object.key(), |_| Ok(object.clone())).await
+    }
+
+    /// Writes an object that exists.
+    pub(crate) async fn replace(&self, object: &Object) -> Result<(), Refused> {
+        let change = |stored: Option<Object>| match stored {
+            Some(_) => Ok(object.clone()),
+            None => Err(Refused::Absent),
+        };
+        self.write(&object.key(), change).await
+    }
+
+    /// Writes an object that does not exist.
+    pub(crate) async fn create(&self, object: &Object) -> Result<(), Refused> {
+        let put = Op::Put {
+            key: object.key(),
+            value: merged(object, None).into(),
+            expect: Expect::Absent,
+        };
+        match self.0.transact(vec![put]).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Conflict { .. }) => Err(Refused::Exists),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces an object by what `change` makes of the stored one, and tries again when others were quicker. What it
+    /// does not say of identity (`uid`, time of creation) is kept.
+    pub(crate) async fn write(
+        &self,
+        key: &Key,
+        change: impl Fn(Option<Object>) -> Result<Object, Refused>,
+    ) -> Result<(), Refused> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.0.get(key).await?;
+            let before = stored.as_ref().map(decode).transpose();
+            let object = change(before.map_err(Refused::Other)?)?;
+            let put = Op::Put {
+                key: key.clone(),
+                value: merged(&object, stored.as_ref()).into(),
+                expect: stored
+                    .as_ref()
+                    .map_or(Expect::Absent, |stored| Expect::Revision(stored.revision)),
+            };
+            match self.0.transact(vec![put]).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Refused::Other(anyhow!("others keep changing it")))
+    }
+
+    /// Deletes an object.
+    pub(crate) async fn remove(&self, key: &Key) -> Result<(), Refused> {
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.0.get(key).await? else {
+                return Err(Refused::Absent);
+            };
+            let delete = Op::Delete {
+                key: key.clone(),
+                expect: Expect::Revision(stored.revision),
+            };
+            match self.0.transact(vec![delete]).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Refused::Other(anyhow!("others keep changing it")))
+    }
+
+    /// Specs of the pools that can be read, by name.
+    pub(crate) async fn pools(&self) -> anyhow::Result<BTreeMap<String, api::pool::IPPoolSpec>> {
+        let listing = self.0.list(&[Kind::IPPool]).await?;
+        let pool = |item: &KeyValue| match Object::decode(&item.key, &item.value) {
+            Ok(Object::IPPool(pool)) => Some((pool.metadata.name, pool.spec)),
+            Ok(_) | Err(_) => None,
+        };
+        Ok(listing.items.iter().filter_map(pool).collect())
+    }
+
+    /// The AS of nodes that name none.
+    pub(crate) async fn default_asn(&self) -> anyhow::Result<u32> {
+        let key = Key::new(Kind::BGPConfiguration, "default");
+        let stored = self.0.get(&key).await?;
+        let object = stored.and_then(|stored| Object::decode(&key, &stored.value).ok());
+        Ok(match object {
+            Some(Object::BGPConfiguration(config)) => config.spec.as_number.unwrap_or(DEFAULT_ASN),
+            _ => DEFAULT_ASN,
+        })
+    }
+}
+
+/// The key of an object that is named on the command line.
+pub(crate) fn key(kind: Kind, namespace: &str, name: &str) -> Key {
+    if kind.namespaced() {
+        Key::namespaced(kind, namespace, name)
+    } else {
+        Key::new(kind, name)
+    }
+}
+
+fn decode(stored: &KeyValue) -> anyhow::Result<Object> {
+    Ok(Object::decode(&stored.key, &stored.value)?)
+}
+
+fn with_revision(stored: &KeyValue) -> anyhow::Result<Object> {
+    let mut value: Value = serde_json::from_slice(&stored.value)?;
+    value["metadata"]["resourceVersion"] = stored.revision.to_string().into();
+    Ok(Object::decode(&stored.key, &serde_json::to_vec(&value)?)?)
+}
+
+/// What is stored of `object` in place of `stored`.
+fn merged(object: &Object, stored: Option<&KeyValue>) -> Vec<u8> {
+    let mut value: Value =
+        serde_json::from_slice(&object.encode()).expect("an object encodes as JSON");
+    if let Some(metadata) = value["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+        let before: Value = stored
+            .and_then(|stored| serde_json::from_slice(&stored.value).ok())
+            .unwrap_or_default();
+        for field in ["uid", "creationTimestamp"] {
+            if let Some(kept) = before["metadata"].get(field)
+                && !metadata.contains_key(field)
+            {
+                metadata.insert(field.to_owned(), kept.clone());
+            }
+        }
+    }
+    value.to_string().into_bytes()
+}
