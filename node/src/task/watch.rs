@@ -11,6 +11,7 @@ use api::object::Object;
 use api::validate::validate;
 use datastore::store::{KeyValue, Store, WatchEvent};
 use datastore::watcher::{Update, Watcher};
+use felix::calc::Graph;
 use ipam::Ipam;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -144,9 +145,18 @@ pub fn seen(item: &KeyValue) -> Seen {
     }
 }
 
-/// Tells the calculation what this process wrote.
+/// Tells the calculation what this process wrote. Only of kinds that are watched: an echo is remembered until the watch
+/// says the same, which it never does of others (IPAMHandle).
 pub fn echo(calc: &Inbox, written: &[WatchEvent]) {
     for event in written {
+        let key = match event {
+            WatchEvent::Put(item) => &item.key,
+            WatchEvent::Delete { key, .. } => key,
+            WatchEvent::Progress(_) => continue,
+        };
+        if !Graph::KINDS.contains(&key.kind) {
+            continue;
+        }
         match event {
             WatchEvent::Put(item) => calc.echo(item.key.clone(), seen(item)),
             WatchEvent::Delete { key, revision } => {
@@ -155,5 +165,35 @@ pub fn echo(calc: &Inbox, written: &[WatchEvent]) {
             }
             WatchEvent::Progress(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::calc::InputKey;
+
+    #[test]
+    fn what_no_watch_will_confirm_is_not_echoed() {
+        let (calc, mut facts) = Inbox::new();
+        let written: Vec<WatchEvent> = [Kind::IPAMHandle, Kind::IPAMConfig, Kind::IPAMBlock]
+            .into_iter()
+            .flat_map(|kind| {
+                let key = Key::new(kind, "one");
+                let put = KeyValue {
+                    key: key.clone(),
+                    value: "{}".into(),
+                    revision: 1,
+                };
+                [
+                    WatchEvent::Put(put),
+                    WatchEvent::Delete { key, revision: 2 },
+                ]
+            })
+            .collect();
+        echo(&calc, &written);
+        let told: Vec<InputKey> = facts.take_now(9).into_iter().map(|(key, _)| key).collect();
+        let block = Key::new(Kind::IPAMBlock, "one");
+        assert_eq!(told, [InputKey::Echo(block)]);
     }
 }
