@@ -12,6 +12,7 @@
 
 mod check;
 mod pair;
+mod routing;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 
 pub use check::check;
 
+use crate::netlink::decode::Link;
 use crate::netlink::socket::Requests;
 use crate::netlink::uapi::{AF_UNSPEC, IFF_UP, IFLA_GROUP, RTM_DELLINK, RTM_SETLINK};
 use crate::netlink::{link, socket::Failure};
@@ -40,8 +42,10 @@ const DETACHED_GROUP: u32 = 0x746f_7274;
 /// The interface pair, before addresses are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairSpec {
-    /// Host end (`cali…`), at most 15 bytes. A veth of this name is replaced.
+    /// Host end (`cali…`), at most 15 bytes.
     pub host_ifname: IfName,
+    /// What becomes of a pair whose host end has this name.
+    pub old_pair: OldPair,
     /// Pod end (CNI_IFNAME), at most 15 bytes; must not exist yet.
     pub pod_ifname: IfName,
     /// MTU of both ends in bytes; `None` leaves the kernel's 1500.
@@ -52,6 +56,15 @@ pub struct PairSpec {
     pub pod_mac: Option<Mac>,
     /// Families the host end is prepared for.
     pub families: Families,
+}
+
+/// What becomes of a pair that is in a new one's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldPair {
+    /// It stays unless it is detached, and the new one is refused: [`WorkloadError::HostInterfaceExists`].
+    Keep,
+    /// It is deleted.
+    Replace,
 }
 
 /// Address families of a pod.
@@ -72,6 +85,18 @@ pub struct PodNetwork {
     pub routes: Vec<IpNet>,
     /// IP forwarding inside the pod.
     pub forwarding: Forwarding,
+    /// Where the routes stand.
+    pub routing: Routing,
+}
+
+/// Where an interface's routes stand inside the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// In the main table: the pod's first interface.
+    Main,
+    /// In a table of its own, for packets from its addresses: every further interface, so that it leaves the first
+    /// one's routes alone.
+    BySource,
 }
 
 /// IP forwarding inside the pod (`container_settings.allow_ip_forwarding`).
@@ -84,7 +109,7 @@ pub enum Forwarding {
 }
 
 impl PodNetwork {
-    /// These addresses, a default route for each of their families, no forwarding.
+    /// These addresses, a default route for each of their families in the main table, no forwarding.
     pub fn new(addresses: Vec<IpAddr>) -> Self {
         let any = |v4: bool| addresses.iter().any(|addr| addr.is_ipv4() == v4);
         let mut routes = Vec::new();
@@ -98,6 +123,7 @@ impl PodNetwork {
             addresses,
             routes,
             forwarding: Forwarding::Off,
+            routing: Routing::Main,
         }
     }
 }
@@ -135,6 +161,9 @@ pub enum WorkloadError {
     /// The descriptor is the agent's own namespace.
     #[error("the pod's network namespace (CNI_NETNS) is the host's own")]
     HostNamespace,
+    /// The host has a pair of the name, and it was not to be replaced.
+    #[error("the host has an interface `{0}` already")]
+    HostInterfaceExists(IfName),
     /// The pod has such an interface already.
     #[error("the pod already has an interface `{0}` (CNI_IFNAME)")]
     PodInterfaceExists(IfName),
@@ -316,6 +345,13 @@ pub async fn detach(host_ifname: IfName) -> Result<(), WorkloadError> {
         .map_err(WorkloadError::Thread)?
 }
 
+impl Link {
+    /// Whether it is a host end that waits for deletion.
+    const fn is_detached(&self) -> bool {
+        self.group == DETACHED_GROUP
+    }
+}
+
 fn detach_now(host_ifname: &IfName) -> Result<(), WorkloadError> {
     let doing = || format!("take interface `{host_ifname}` down");
     let mut host = requests()?;
@@ -345,7 +381,7 @@ pub async fn host_ends(prefix: String) -> Result<Vec<IfName>, WorkloadError> {
             .into_iter()
             .filter(|link| {
                 link.state.kind.as_deref() == Some("veth")
-                    && link.group != DETACHED_GROUP
+                    && !link.is_detached()
                     && link.state.ifname.0.starts_with(&prefix)
             })
             .map(|link| link.state.ifname)
@@ -371,10 +407,7 @@ fn sweep_now() -> Result<usize, WorkloadError> {
     let doing = || "delete the interfaces of pods that are gone".to_owned();
     let mut host = requests()?;
     let links = link::list(&mut host).map_err(WorkloadError::kernel(doing()))?;
-    let detached = links
-        .iter()
-        .filter(|link| link.group == DETACHED_GROUP)
-        .count();
+    let detached = links.iter().filter(|link| link.is_detached()).count();
     if detached == 0 {
         return Ok(0);
     }

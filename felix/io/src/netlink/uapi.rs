@@ -30,7 +30,9 @@ pub(crate) const RTM_GETROUTE: u16 = 26;
 pub(crate) const RTM_NEWNEIGH: u16 = 28;
 pub(crate) const RTM_DELNEIGH: u16 = 29;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
-
+pub(crate) const RTM_NEWRULE: u16 = 32;
+pub(crate) const RTM_DELRULE: u16 = 33;
+pub(crate) const RTM_GETRULE: u16 = 34;
 pub(crate) const RTM_NEWNETCONF: u16 = 80;
 
 pub(crate) const RTNLGRP_LINK: u32 = 1;
@@ -103,6 +105,12 @@ pub(crate) const NETCONFA_PROXY_NEIGH: u16 = 5;
 /// In place of an index.
 pub(crate) const NETCONFA_IFINDEX_ALL: u32 = u32::MAX;
 pub(crate) const NETCONFA_IFINDEX_DEFAULT: u32 = u32::MAX - 1;
+
+// linux/fib_rules.h
+pub(crate) const FRA_SRC: u16 = 2;
+pub(crate) const FRA_PRIORITY: u16 = 6;
+pub(crate) const FRA_TABLE: u16 = 15;
+pub(crate) const FR_ACT_TO_TBL: u8 = 1;
 
 // linux/neighbour.h
 pub(crate) const NDA_DST: u16 = 1;

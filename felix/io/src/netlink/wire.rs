@@ -120,6 +120,13 @@ impl Writer<'_> {
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
     }
 
+    /// `struct fib_rule_hdr` of a rule that matches a source prefix.
+    pub(crate) fn rule(&mut self, family: u8, src_len: u8, action: u8) {
+        self.bytes
+            .extend_from_slice(&[family, 0, src_len, 0, 0, 0, 0, action]);
+        self.bytes.extend_from_slice(&0_u32.to_ne_bytes());
+    }
+
     /// `struct rtnexthop` and its attributes.
     pub(crate) fn next_hop(&mut self, flags: u8, ifindex: u32, fill: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();

@@ -3,17 +3,11 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use felix::desired::{IfName, RouteKey, RouteSpec, Row};
-use felix::kernel::KernelEvent;
-use ipnet::IpNet;
-
-use super::pair::{find_veth, pod_routes};
-use super::{PairSpec, PodNetwork, WorkloadError};
-use crate::netlink::decode::{self, Names};
-use crate::netlink::link;
+use super::pair::find_veth;
+use super::{PairSpec, PodNetwork, Routing, WorkloadError, routing};
 use crate::netlink::socket::{Failure, Requests};
-use crate::netlink::uapi::{AF_INET, AF_INET6, AF_UNSPEC, RTM_GETADDR, RTM_GETROUTE};
-use crate::netlink::wire::RouteHead;
+use crate::netlink::uapi::{AF_UNSPEC, RTM_GETADDR};
+use crate::netlink::{decode, link};
 use crate::netns;
 
 /// Compares both ends, the pod's addresses and its routes with what is expected.
@@ -45,83 +39,56 @@ fn check_now(netns: &OwnedFd, spec: &PairSpec, network: &PodNetwork) -> Result<(
     let mut pod = super::requests()?;
     let ifname = &spec.pod_ifname;
     let doing = || format!("read the pod's interface `{ifname}`");
-    let found = link::find(&mut pod, ifname).map_err(WorkloadError::kernel(doing()))?;
-    match found {
+    let cannot = |failure| WorkloadError::kernel(doing())(failure);
+    let found = match link::find(&mut pod, ifname).map_err(cannot)? {
         None => return differs(format!("the pod has no interface `{ifname}`")),
         Some(link) if !link.state.up => {
             return differs(format!("the pod's interface `{ifname}` is not up"));
         }
-        Some(_) => {}
-    }
-    let state = PodState::read(&mut pod, ifname).map_err(WorkloadError::kernel(doing()))?;
+        Some(link) => link.state.ifindex,
+    };
+    let addresses = addresses(&mut pod, found).map_err(cannot)?;
     for addr in &network.addresses {
-        if !state.addresses.contains(addr) {
+        if !addresses.contains(addr) {
             return differs(format!(
                 "the pod's interface `{ifname}` lacks the address {addr}"
             ));
         }
     }
-    for (dst, gateway) in pod_routes(&network.routes, spec.host_mac) {
-        if !state.has_route(dst, gateway, ifname) {
+    let table = routing::table(network.routing, ifname);
+    let present = routing::present(&mut pod, table, found).map_err(cannot)?;
+    for route in routing::routes(network, spec.host_mac) {
+        if !present.contains(&route) {
+            let (dst, gateway) = route;
             let via = gateway
                 .map(|gateway| format!(" via {gateway}"))
                 .unwrap_or_default();
             return differs(format!("the pod lacks the route {dst}{via} on `{ifname}`"));
         }
     }
+    if network.routing == Routing::BySource {
+        let rules = routing::rules(&mut pod, table).map_err(cannot)?;
+        if let Some(addr) = network.addresses.iter().find(|addr| !rules.contains(addr)) {
+            return differs(format!(
+                "the pod lacks the rule that packets from {addr} take table {table}"
+            ));
+        }
+    }
     Ok(())
 }
 
-/// Addresses of the pod's interface and the pod's routes.
-struct PodState {
-    addresses: Vec<IpAddr>,
-    routes: Vec<(RouteKey, RouteSpec)>,
-}
-
-impl PodState {
-    fn read(pod: &mut Requests, ifname: &IfName) -> Result<Self, Failure> {
-        let mut names = Names::default();
-        let lookup = pod.as_fd().try_clone_to_owned()?;
-        let mut events = pod.dump(
-            RTM_GETADDR,
-            |writer| writer.ifaddr(AF_UNSPEC, 0, 0, 0),
-            |message, out| decode::events(&message, lookup.as_fd(), &mut names, out),
-        )?;
-        for family in [AF_INET, AF_INET6] {
-            events.append(&mut pod.dump(
-                RTM_GETROUTE,
-                |writer| {
-                    writer.route(RouteHead {
-                        family,
-                        ..RouteHead::default()
-                    })
-                },
-                |message, out| decode::events(&message, lookup.as_fd(), &mut names, out),
-            )?);
-        }
-        let mut state = Self {
-            addresses: Vec::new(),
-            routes: Vec::new(),
-        };
-        for event in events {
-            match event {
-                KernelEvent::RowSet(Row::Addr(key)) if key.ifname == *ifname => {
-                    state.addresses.push(key.addr.addr());
-                }
-                KernelEvent::RowSet(Row::Route(key, spec)) => state.routes.push((key, spec)),
-                _ => {}
-            }
-        }
-        Ok(state)
-    }
-
-    fn has_route(&self, dst: IpNet, gateway: Option<IpAddr>, ifname: &IfName) -> bool {
-        self.routes.iter().any(|(key, spec)| {
-            key.dst == dst
-                && spec
-                    .next_hops
-                    .iter()
-                    .any(|hop| hop.gateway == gateway && hop.ifname.as_ref() == Some(ifname))
-        })
-    }
+/// Addresses of an interface.
+fn addresses(pod: &mut Requests, ifindex: u32) -> Result<Vec<IpAddr>, Failure> {
+    pod.dump(
+        RTM_GETADDR,
+        |writer| writer.ifaddr(AF_UNSPEC, 0, 0, 0),
+        |message, out| {
+            let fields = decode::addr_fields(&message);
+            out.extend(
+                fields
+                    .filter(|(of, _)| *of == ifindex)
+                    .map(|(_, addr)| addr.addr()),
+            );
+        },
+    )
 }

@@ -1,6 +1,6 @@
 //! The steps of an attachment, on the thread made for it.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,9 @@ use netlink_sys::Socket;
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use super::{Attached, Families, Forwarding, GATEWAY_V4, PairSpec, PodNetwork, WorkloadError};
+use super::{
+    Attached, Families, Forwarding, OldPair, PairSpec, PodNetwork, Routing, WorkloadError, routing,
+};
 use crate::netlink::decode::Link;
 use crate::netlink::socket::{self, Requests};
 use crate::netlink::uapi::*;
@@ -44,7 +46,10 @@ impl Pair {
             return Err(WorkloadError::HostNamespace);
         }
         let mut host = super::requests()?;
-        if find_veth(&mut host, &spec.host_ifname)?.is_some() {
+        if let Some(old) = find_veth(&mut host, &spec.host_ifname)? {
+            if spec.old_pair == OldPair::Keep && !old.is_detached() {
+                return Err(WorkloadError::HostInterfaceExists(spec.host_ifname));
+            }
             let doing = format!("delete the old interface `{}`", spec.host_ifname);
             link::delete(&mut host, &spec.host_ifname).map_err(WorkloadError::kernel(doing))?;
         }
@@ -99,6 +104,9 @@ impl Pair {
     pub(super) fn configure(&mut self, network: &PodNetwork) -> Result<Attached, WorkloadError> {
         let pod_ifname = self.spec.pod_ifname.clone();
         pod_sysctls(&pod_ifname, network)?;
+        if network.routing == Routing::BySource {
+            routing::clear_rules(&mut self.pod, &pod_ifname)?;
+        }
         let (batch, doings) = self.pod_batch(network);
         for (answer, doing) in self.pod.exchange(&batch).into_iter().zip(doings) {
             answer.map_err(WorkloadError::kernel(doing))?;
@@ -139,9 +147,9 @@ impl Pair {
             encode::set_addr(&mut batch, &key, ifindex);
             doings.push(format!("give the pod the address {addr}"));
         }
-        for (dst, gateway) in pod_routes(&network.routes, self.spec.host_mac) {
+        for (dst, gateway) in routing::routes(network, self.spec.host_mac) {
             let key = RouteKey {
-                table: u32::from(RT_TABLE_MAIN),
+                table: routing::table(network.routing, ifname),
                 dst,
                 tos: 0,
                 metric: 0,
@@ -153,7 +161,8 @@ impl Pair {
             let hop = NextHop {
                 gateway,
                 ifname: Some(ifname.clone()),
-                onlink: false,
+                // In a table of its own the gateway is not looked up in the main one.
+                onlink: gateway.is_some() && network.routing == Routing::BySource,
             };
             let spec = RouteSpec {
                 kind: RouteKind::Unicast,
@@ -168,6 +177,12 @@ impl Pair {
             });
             doings.push(format!("give the pod the route {dst}"));
         }
+        if network.routing == Routing::BySource {
+            for addr in &network.addresses {
+                routing::add_rule(&mut batch, *addr, ifname);
+                doings.push(format!("give the pod the rule for packets from {addr}"));
+            }
+        }
         (batch, doings)
     }
 
@@ -175,37 +190,6 @@ impl Pair {
     pub(super) fn undo(&mut self) {
         delete_logged(&mut self.host, &self.spec.host_ifname);
     }
-}
-
-/// Destinations and gateways of the pod's routes, the gateway's own first.
-pub(super) fn pod_routes(routes: &[IpNet], host_mac: Mac) -> Vec<(IpNet, Option<IpAddr>)> {
-    let mut pod_routes = Vec::with_capacity(routes.len() + 1);
-    if routes.iter().any(|dst| matches!(dst, IpNet::V4(_))) {
-        pod_routes.push((IpNet::from(IpAddr::V4(GATEWAY_V4)), None));
-    }
-    for dst in routes {
-        let gateway = match dst {
-            IpNet::V4(_) => IpAddr::V4(GATEWAY_V4),
-            IpNet::V6(_) => IpAddr::V6(link_local(host_mac)),
-        };
-        pod_routes.push((*dst, Some(gateway)));
-    }
-    pod_routes
-}
-
-/// The link-local address that the kernel derives from a MAC (RFC 4291 appendix A).
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
-    let be = |high: u8, low: u8| u16::from_be_bytes([high, low]);
-    Ipv6Addr::new(
-        0xfe80,
-        0,
-        0,
-        0,
-        be(a ^ 2, b),
-        be(c, 0xff),
-        be(0xfe, d),
-        be(e, f),
-    )
 }
 
 /// The pair in one message: the pod's end is born in the pod's namespace under its final name. It
@@ -276,20 +260,26 @@ fn host_sysctls(spec: &PairSpec) -> Result<(), WorkloadError> {
 }
 
 fn pod_sysctls(ifname: &IfName, network: &PodNetwork) -> Result<(), WorkloadError> {
-    let forwarding = match network.forwarding {
-        Forwarding::Off => "0",
-        Forwarding::On => "1",
+    // Forwarding is the whole pod's: a further interface does not switch off what the first was given.
+    let forwarding = match (network.forwarding, network.routing) {
+        (Forwarding::Off, Routing::Main) => Some("0"),
+        (Forwarding::Off, Routing::BySource) => None,
+        (Forwarding::On, _) => Some("1"),
     };
     let mut wanted = Vec::new();
-    if network.addresses.iter().any(IpAddr::is_ipv4) {
-        wanted.push(("net/ipv4/ip_forward".to_owned(), forwarding));
+    if let Some(value) = forwarding
+        && network.addresses.iter().any(IpAddr::is_ipv4)
+    {
+        wanted.push(("net/ipv4/ip_forward".to_owned(), value));
     }
     if network.addresses.iter().any(IpAddr::is_ipv6) {
         for device in ["all", "default", "lo"] {
             wanted.push((format!("net/ipv6/conf/{device}/disable_ipv6"), "0"));
         }
         wanted.push((format!("net/ipv6/conf/{ifname}/accept_dad"), "0"));
-        wanted.push(("net/ipv6/conf/all/forwarding".to_owned(), forwarding));
+        if let Some(value) = forwarding {
+            wanted.push(("net/ipv6/conf/all/forwarding".to_owned(), value));
+        }
     }
     write_all(ifname, &wanted)
 }
@@ -392,14 +382,6 @@ fn check_name(ifname: &IfName) -> Result<(), WorkloadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_pods_ipv6_gateway_follows_from_the_host_ends_mac() {
-        assert_eq!(
-            link_local(super::super::HOST_MAC).to_string(),
-            "fe80::ecee:eeff:feee:eeee"
-        );
-    }
 
     #[test]
     fn names_the_kernel_refuses_are_refused_before_anything_is_made() {

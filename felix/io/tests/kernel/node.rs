@@ -9,7 +9,7 @@ use felix::desired::{
     AddrKey, IfName, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey,
 };
 use felix::kernel::{KernelEvent, Op, OpError};
-use felix_io::workload::{self, Attached, Families, HOST_MAC, PairSpec, PodNetwork};
+use felix_io::workload::{self, Attached, Families, HOST_MAC, OldPair, PairSpec, PodNetwork};
 use felix_io::{Kernel, Table};
 use ipnet::IpNet;
 use tokio::sync::mpsc::Receiver;
@@ -121,6 +121,7 @@ impl Pod {
 pub(crate) fn pair(host_ifname: &str, pod_ifname: &str) -> PairSpec {
     PairSpec {
         host_ifname: host_ifname.into(),
+        old_pair: OldPair::Replace,
         pod_ifname: pod_ifname.into(),
         mtu_bytes: Some(1450),
         host_mac: HOST_MAC,

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use felix::desired::{IfName, LinkSpec, Mac, Row, SysctlKey};
 use felix::kernel::KernelEvent;
 use felix_io::workload::{
-    self, Attachment, Families, Forwarding, HOST_MAC, PairSpec, PodNetwork, WorkloadError,
+    self, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec, PodNetwork, Routing,
+    WorkloadError,
 };
 use felix_io::{Table, netns, sysctl};
 
@@ -409,4 +410,98 @@ kernel_test!(many_pods_are_made_at_the_same_time, async {
         40
     );
     drop(alive);
+});
+
+kernel_test!(
+    a_further_interface_answers_over_itself_and_leaves_the_first_alone,
+    async {
+        let node = Node::new().await;
+        node.set(Row::Sysctl(
+            SysctlKey("net/ipv4/conf/all/rp_filter".into()),
+            "1".into(),
+        ))
+        .await;
+        let pod = node.pod(1).await;
+        let first = pod.attached.host_ifname.clone();
+        let further = |addr: &str| PodNetwork {
+            routing: Routing::BySource,
+            ..PodNetwork::new(vec![ip(addr)])
+        };
+        let first_network = PodNetwork {
+            forwarding: Forwarding::On,
+            ..PodNetwork::new(vec![pod.addr])
+        };
+        netns::run(pod.netns(), || {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        })
+        .await
+        .unwrap();
+        // The address changes with the second ADD: the first one's rule must not stay.
+        for addr in ["10.65.7.1", "10.65.7.2"] {
+            let network = further(addr);
+            workload::attach(pod.netns(), pair("calinet1", "net1"), network.clone())
+                .await
+                .unwrap();
+            node.set(pod_route(ip(addr), "calinet1")).await;
+            workload::check(pod.netns(), pair("calinet1", "net1"), network)
+                .await
+                .unwrap();
+            let other = further("10.65.7.9");
+            let error = workload::check(pod.netns(), pair("calinet1", "net1"), other)
+                .await
+                .unwrap_err();
+            assert!(error.to_string().contains("10.65.7.9"), "{error}");
+        }
+        let rules = netns::run(pod.netns(), || {
+            crate::node::ip_json("rule show").map(|rules| rules.to_string())
+        });
+        if let Some(rules) = rules.await.unwrap() {
+            assert!(rules.contains("10.65.7.2"), "{rules}");
+            assert!(!rules.contains("10.65.7.1"), "{rules}");
+        }
+        workload::check(pod.netns(), pair(&first.0, "eth0"), first_network)
+            .await
+            .unwrap();
+        let forwarding = netns::run(pod.netns(), || {
+            sysctl::read(&SysctlKey("net/ipv4/ip_forward".into())).unwrap()
+        });
+        assert_eq!(forwarding.await.unwrap(), "1", "the first one's setting");
+        // Strict reverse path filtering on every device: an answer over the wrong one would be dropped.
+        let client = node.pod(2).await;
+        for addr in [pod.addr, ip("10.65.7.2")] {
+            let server = listener(pod.netns(), addr).await;
+            assert_eq!(exchange(client.netns(), &server).await.seen, client.addr);
+        }
+        workload::detach("calinet1".into()).await.unwrap();
+        assert_eq!(workload::sweep().await.unwrap(), 1);
+        let server = listener(pod.netns(), pod.addr).await;
+        assert_eq!(exchange(client.netns(), &server).await.seen, client.addr);
+    }
+);
+
+kernel_test!(a_pair_that_must_not_be_replaced_stays, async {
+    let node = Node::new().await;
+    let pod = node.pod(1).await;
+    let name = pod.attached.host_ifname.clone();
+    let keep = PairSpec {
+        old_pair: OldPair::Keep,
+        ..pair(&name.0, "eth0")
+    };
+    let network = PodNetwork::new(vec![ip("10.65.0.9")]);
+    let error = workload::attach(namespace::new(), keep.clone(), network.clone())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, WorkloadError::HostInterfaceExists(found) if *found == name),
+        "{error}"
+    );
+    let network_of_old = PodNetwork::new(vec![pod.addr]);
+    workload::check(pod.netns(), pair(&name.0, "eth0"), network_of_old)
+        .await
+        .unwrap();
+    // What waits for its deletion is nobody's any more.
+    workload::detach(name).await.unwrap();
+    workload::attach(namespace::new(), keep, network)
+        .await
+        .unwrap();
 });
