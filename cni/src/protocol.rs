@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use api::attachment::AttachmentId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +55,7 @@ pub struct Request {
     pub command: Command,
     /// Version of the configuration; the agent need not care, the plugin converts results.
     pub cni_version: Version,
-    /// `name` of the network: first part of the IPAM handle, see [`Request::handle_id`].
+    /// `name` of the network, see [`Request::attachment`].
     pub network: String,
     /// Sandbox id; empty for STATUS and GC.
     #[serde(default)]
@@ -158,9 +159,13 @@ pub enum Reply {
 }
 
 impl Request {
-    /// `<network>.<container id>`: the IPAM handle of this attachment's addresses.
-    pub fn handle_id(&self) -> String {
-        format!("{}.{}", self.network, self.container_id)
+    /// What the call is about; its container and interface are empty for STATUS and GC.
+    pub fn attachment(&self) -> AttachmentId {
+        AttachmentId {
+            network: self.network.clone(),
+            container_id: self.container_id.clone(),
+            ifname: self.ifname.clone(),
+        }
     }
 
     /// `k8s` for a Kubernetes pod, else `cni`.

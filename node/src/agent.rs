@@ -66,7 +66,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         params: Arc::new(params),
         identity,
         store,
-        host_mtu_bytes,
+        last_mtu_bytes: files::read_mtu().or(host_mtu_bytes),
         cancel,
     };
     agent.run().await
@@ -95,7 +95,8 @@ struct Agent {
     params: Arc<Params>,
     identity: Identity,
     store: Arc<dyn Store>,
-    host_mtu_bytes: Option<u32>,
+    /// MTU for pods while the graph knows none: the last one known, else the host's.
+    last_mtu_bytes: Option<u32>,
     cancel: CancellationToken,
 }
 
@@ -179,7 +180,7 @@ impl Agent {
             node: self.identity.name.clone(),
             store: Arc::clone(&self.store),
             view: calc_view.clone(),
-            host_mtu_bytes: self.host_mtu_bytes,
+            last_mtu_bytes: self.last_mtu_bytes,
             cancel: self.cancel.clone(),
         };
         tasks.spawn(keeper.run());
@@ -274,7 +275,7 @@ impl Agent {
             node: self.identity.name.clone(),
             interface_prefix,
             settings: serving.settings,
-            mtu_bytes: self.host_mtu_bytes,
+            last_mtu_bytes: self.last_mtu_bytes,
             store: Arc::clone(&self.store),
             addresses,
             calc: serving.calc,

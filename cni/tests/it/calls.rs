@@ -54,7 +54,7 @@ fn add_hands_over_the_pod_and_prints_the_result() {
     assert_eq!((outcome.exit_code, outcome.stderr.as_str()), (0, ""));
     assert_eq!(outcome.json(), added().to_json(Version::V1_0_0));
     assert_eq!(request.command, Command::Add);
-    assert_eq!(request.handle_id(), "k8s-pod-network.4f1c0de");
+    assert_eq!(request.attachment().handle_id(), "k8s-pod-network.4f1c0de");
     assert_eq!(request.orchestrator(), "k8s");
     assert_eq!(
         request.pod,

@@ -48,6 +48,12 @@ pub fn write_mtu(mtu_bytes: u32) -> Result<(), StartupError> {
     )
 }
 
+/// The pod MTU that an earlier agent wrote, in bytes.
+pub fn read_mtu() -> Option<u32> {
+    let text = fs::read_to_string(Path::new(STATE_DIRECTORY).join("mtu")).ok()?;
+    text.trim().parse().ok()
+}
+
 /// Replaces a file as a whole, so that a reader never sees half of it.
 fn write(path: &Path, text: &str) -> Result<(), StartupError> {
     let failed = |source| StartupError::File {

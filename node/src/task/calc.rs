@@ -35,6 +35,9 @@ const BATCH: usize = 1024;
 /// What the calculation tells about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalcView {
+    /// Every fact of the start is known: the datastore's objects and the kernel. Nothing here is an answer before, and
+    /// whoever acts on it waits.
+    pub in_sync: bool,
     /// Pods of this node.
     pub local_endpoints: usize,
     /// Objects and routes that are skipped, and why.
@@ -249,6 +252,7 @@ impl CalcTask {
         self.metrics.cluster_endpoints.set(count(&census.endpoints));
         let lost = self.graph.lost_next_hops();
         let view = CalcView {
+            in_sync: self.graph.in_sync(),
             local_endpoints: census.local.len(),
             problems,
             lost_next_hops: lost.map(|(at, loss)| (at, loss.to_string())).collect(),

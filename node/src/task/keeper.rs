@@ -1,4 +1,5 @@
-//! Keeps what start-up wrote true: the node's address, its tunnel addresses, the MTU file.
+//! Keeps what start-up wrote true: the node's address, its tunnel addresses, the MTU file. What is there when the process
+//! starts stays until the calculation knows every fact.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,8 @@ pub struct Keeper {
     pub store: Arc<dyn Store>,
     /// Tells of changed pools and of the MTU.
     pub view: watch::Receiver<CalcView>,
-    /// The host's MTU while the graph knows none.
-    pub host_mtu_bytes: Option<u32>,
+    /// MTU for pods while the graph knows none.
+    pub last_mtu_bytes: Option<u32>,
     /// End of the process.
     pub cancel: CancellationToken,
 }
@@ -51,23 +52,31 @@ impl Keeper {
         let mut pools_done = 0;
         let mut mtu_written = None;
         let mut retry = false;
+        if self.view.wait_for(|view| view.in_sync).await.is_err() {
+            return;
+        }
         loop {
             let (pools, mtu) = {
                 let view = self.view.borrow_and_update();
                 (view.pools_generation, view.pod_mtu_bytes)
             };
-            if let Some(mtu) = mtu.or(self.host_mtu_bytes)
+            let mut failed = false;
+            if let Some(mtu) = mtu.or(self.last_mtu_bytes)
                 && mtu_written != Some(mtu)
             {
-                mtu_written = Some(mtu);
-                if let Err(error) = files::write_mtu(mtu) {
-                    warn!(error = chain(&error), "MTU file");
+                match files::write_mtu(mtu) {
+                    Ok(()) => mtu_written = Some(mtu),
+                    Err(error) => {
+                        warn!(error = chain(&error), "MTU file; trying again");
+                        failed = true;
+                    }
                 }
             }
             if pools != pools_done || retry {
-                retry = !self.tunnels().await;
+                failed |= !self.tunnels().await;
                 pools_done = pools;
             }
+            retry = failed;
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { return },
                 _ = poll.tick() => self.address().await,

@@ -58,8 +58,22 @@ pub struct Sandbox {
     pub container_id: String,
     /// Path of the bind-mounted network namespace in the node's mount namespace.
     pub netns_path: PathBuf,
-    /// Value of K8S_POD_NAME.
+    /// Value of K8S_POD_NAME; empty for a container outside Kubernetes, which has no CNI_ARGS.
     pub pod_name: String,
+    /// Value of CNI_IFNAME.
+    pub ifname: String,
+}
+
+impl Sandbox {
+    /// CNI_ARGS as kubelet's runtimes have them.
+    fn arguments(&self) -> Option<String> {
+        let (name, id) = (&self.pod_name, &self.container_id);
+        (!name.is_empty()).then(|| {
+            format!(
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={id}"
+            )
+        })
+    }
 }
 
 /// Why a pod did not come up or go down.
@@ -183,6 +197,7 @@ pub fn make_sandbox(site: &Site, name: &str) -> Result<(Sandbox, NetNs), Runtime
         container_id,
         netns_path,
         pod_name: format!("{name}-{}", site.name),
+        ifname: "eth0".to_owned(),
     };
     let namespace = site
         .namespace
@@ -251,15 +266,9 @@ pub fn call_plugin(
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", &sandbox.container_id)
             .env("CNI_NETNS", &sandbox.netns_path)
-            .env("CNI_IFNAME", "eth0")
+            .env("CNI_IFNAME", &sandbox.ifname)
             .env("CNI_PATH", PLUGIN_DIRECTORY)
-            .env(
-                "CNI_ARGS",
-                format!(
-                    "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={}",
-                    sandbox.pod_name, sandbox.container_id
-                ),
-            )
+            .envs(sandbox.arguments().map(|text| ("CNI_ARGS", text)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec, endpoint_name, pod_interface_name};
+use api::attachment::{AttachmentId, FIRST_INTERFACE};
+use api::endpoint::{WorkloadEndpoint, WorkloadEndpointSpec, endpoint_name};
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::pool::AllowedUse;
@@ -145,7 +146,8 @@ impl World {
 
     /// The rest of an ADD once the address is known.
     pub fn attach(&mut self, index: NodeIndex, pod: &str, address: IpNet) {
-        let ifname = pod_interface_name("cali", "default", pod);
+        let ifname =
+            attachment(&self.nodes[index].name, pod).pod_interface_name("cali", "default", pod);
         let endpoint = endpoint(&self.nodes[index].name, pod, &ifname, address);
         let object = Object::WorkloadEndpoint(endpoint);
         self.apply(&object);
@@ -345,7 +347,7 @@ pub fn request(node: &str, pod: &str) -> AssignRequest {
     AssignRequest {
         node_labels: std::collections::BTreeMap::new(),
         namespace_labels: None,
-        handle_id: format!("k8s-pod-network.{node}-{pod}"),
+        handle_id: attachment(node, pod).handle_id(),
         attributes: std::collections::BTreeMap::new(),
         allowed_use: AllowedUse::Workload,
         wanted: Wanted::Any {
@@ -376,13 +378,23 @@ fn endpoint(node: &str, pod: &str, ifname: &str, address: IpNet) -> WorkloadEndp
         orchestrator: "k8s".to_owned(),
         node: node.to_owned(),
         pod: pod.to_owned(),
-        endpoint: "eth0".to_owned(),
         ip_networks: vec![address],
         interface_name: ifname.to_owned(),
         mac: "02:00:00:00:00:01".to_owned(),
         ..Default::default()
     };
-    WorkloadEndpoint::new(&endpoint_key(node, pod), spec)
+    let mut endpoint = WorkloadEndpoint::new(&endpoint_key(node, pod), spec);
+    endpoint.set_attachment(&attachment(node, pod));
+    endpoint
+}
+
+/// The first interface of a pod: its container is named by node and pod.
+fn attachment(node: &str, pod: &str) -> AttachmentId {
+    AttachmentId {
+        network: "k8s-pod-network".to_owned(),
+        container_id: format!("{node}-{pod}"),
+        ifname: FIRST_INTERFACE.to_owned(),
+    }
 }
 
 /// The key of a pod's endpoint.

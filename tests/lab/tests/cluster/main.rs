@@ -7,6 +7,7 @@
 #[macro_use]
 extern crate harness;
 
+mod attachments;
 mod bad_input;
 mod checks;
 mod cleanup;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{ctl, options, with_programs};
 
 /// A machine with an agent, and a pool of this range in blocks of 8 addresses.
-fn one_node(programs: lab::Programs, pool: &str) -> Lab {
+pub(crate) fn one_node(programs: lab::Programs, pool: &str) -> Lab {
     let options = Options {
         nodes: 1,
         pool: pool.to_owned(),
@@ -21,7 +21,7 @@ fn one_node(programs: lab::Programs, pool: &str) -> Lab {
 }
 
 /// The plugin's configuration, as libcni makes it from the conflist.
-fn configuration() -> Value {
+pub(crate) fn configuration() -> Value {
     json!({
         "cniVersion": "1.1.0",
         "name": "k8s-pod-network",
@@ -30,18 +30,23 @@ fn configuration() -> Value {
     })
 }
 
-fn call(site: &Site, sandbox: &Sandbox, command: &str, configuration: &Value) -> Output {
+pub(crate) fn call(site: &Site, sandbox: &Sandbox, command: &str, configuration: &Value) -> Output {
     call_plugin(site, sandbox, command, Some(&configuration.to_string())).unwrap()
 }
 
-fn succeeds(site: &Site, sandbox: &Sandbox, command: &str, configuration: &Value) -> Value {
+pub(crate) fn succeeds(
+    site: &Site,
+    sandbox: &Sandbox,
+    command: &str,
+    configuration: &Value,
+) -> Value {
     let output = call(site, sandbox, command, configuration);
     assert!(output.status.success(), "{command}: {output:?}");
     serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
 }
 
 /// Calls and expects an error object of this code that has all these words.
-fn fails(
+pub(crate) fn fails(
     site: &Site,
     sandbox: &Sandbox,
     command: &str,
@@ -73,14 +78,14 @@ fn del(site: &Site, sandbox: &Sandbox) {
 }
 
 /// Names of pods' devices on a machine.
-fn devices(site: &Site) -> Vec<String> {
+pub(crate) fn devices(site: &Site) -> Vec<String> {
     let links = site.namespace.netlink().unwrap().links().unwrap();
     let names = links.into_iter().map(|link| link.name);
     names.filter(|name| name.starts_with("cali")).collect()
 }
 
 /// Waits until a machine has this many pods' devices; how long it took.
-fn devices_become(site: &Site, count: usize) -> Duration {
+pub(crate) fn devices_become(site: &Site, count: usize) -> Duration {
     let started = Instant::now();
     let became = wait_until(started + options().patience, || {
         (devices(site).len() == count).then_some(())
@@ -90,7 +95,7 @@ fn devices_become(site: &Site, count: usize) -> Duration {
 }
 
 /// Objects of a kind in the store.
-fn stored(lab: &Lab, kind: &str) -> Vec<Value> {
+pub(crate) fn stored(lab: &Lab, kind: &str) -> Vec<Value> {
     let output = ctl(lab, &["get", kind, "-A", "-o", "json"]);
     assert!(output.status.success(), "{output:?}");
     let list: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -98,7 +103,7 @@ fn stored(lab: &Lab, kind: &str) -> Vec<Value> {
 }
 
 /// Handles, endpoints and devices must all be `count`.
-fn holds(lab: &Lab, count: usize) {
+pub(crate) fn holds(lab: &Lab, count: usize) {
     let handles = stored(lab, "ipamhandles");
     assert_eq!(handles.len(), count, "{handles:#?}");
     let endpoints = stored(lab, "workloadendpoints");
@@ -106,7 +111,7 @@ fn holds(lab: &Lab, count: usize) {
     devices_become(&lab.topology.sites[0], count);
 }
 
-fn sandboxes(site: &Site, count: usize) -> Vec<(Sandbox, NetNs)> {
+pub(crate) fn sandboxes(site: &Site, count: usize) -> Vec<(Sandbox, NetNs)> {
     (0..count)
         .map(|index| make_sandbox(site, &format!("s{index}")).unwrap())
         .collect()

@@ -6,9 +6,11 @@ use std::time::Duration;
 use api::key::{Key, Kind};
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
-use felix_io::workload::{self, PodNetwork, WorkloadError};
+use felix_io::workload::{self, PairSpec, WorkloadError};
 
-use super::{Pods, endpoint, kernel_error, store_error};
+use super::Pods;
+use super::error::kernel_error;
+use super::record::Found;
 use crate::startup::chain;
 
 /// How long CHECK waits for it.
@@ -26,16 +28,12 @@ impl Pods {
                 "CHECK came without the descriptor of the pod's network namespace (CNI_NETNS)",
             ));
         };
+        self.in_sync().await?;
         let differs = |text: String| Err(CniError::new(Code::CHECK_FAILED, text));
-        let stored = self
-            .store
-            .get(&pod.key)
-            .await
-            .map_err(|error| store_error(&error))?;
-        let Some(stored) = stored else {
+        let Found::Own(record) = self.find(&pod).await? else {
             return differs(format!("{} does not exist", pod.key));
         };
-        let addresses = endpoint::addresses_of(&stored);
+        let addresses = record.addresses();
         let expected = request.prev_result.as_ref();
         if let Some(missing) = expected
             .iter()
@@ -45,19 +43,22 @@ impl Pods {
         {
             return differs(format!("{}: spec.ipNetworks lacks {missing}", pod.key));
         }
-        let pair = self.pair(request, &pod);
-        workload::check(netns, pair, PodNetwork::new(addresses.clone()))
+        let host_ifname = record.host_ifname();
+        let pair = PairSpec {
+            host_ifname: host_ifname.clone(),
+            ..self.pair(request, &pod)
+        };
+        workload::check(netns, pair, pod.network(addresses.clone()))
             .await
             .map_err(|error| match error {
                 WorkloadError::Differs(text) => CniError::new(Code::CHECK_FAILED, text),
                 error => kernel_error(&error),
             })?;
-        tokio::time::timeout(CHECK_PATIENCE, self.routes(&pod, None, &addresses))
+        tokio::time::timeout(CHECK_PATIENCE, self.routes(&host_ifname, None, &addresses))
             .await
             .unwrap_or_else(|_| {
                 differs(format!(
-                    "the host has no route to {addresses:?} on {}",
-                    pod.host_ifname
+                    "the host has no route to {addresses:?} on {host_ifname}"
                 ))
             })
     }
@@ -65,7 +66,7 @@ impl Pods {
     /// Whether ADD would be served now.
     pub async fn status(&self) -> Result<(), CniError> {
         let refused = |text: &str| Err(CniError::new(Code::NOT_AVAILABLE, text));
-        if !(self.health.datastore_in_sync() && self.health.first_apply_done()) {
+        if !(self.view.borrow().in_sync && self.health.first_apply_done()) {
             return refused(
                 "the agent has started but not read the datastore and written the kernel yet",
             );

@@ -1,53 +1,64 @@
 //! CNI GC: whatever this network has on this node and the runtime does not name goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use api::attachment::AttachmentId;
+use api::ipam::{AllocationAttribute, IPAMBlockSpec};
 use api::key::Kind;
 use api::object::Object;
-use cni::protocol::{Attachment, Request};
+use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use felix::desired::IfName;
 use felix_io::workload;
 use tracing::info;
 
-use super::endpoint::Identity;
-use super::{Pods, assign_error, kernel_error, stopping, store_error};
+use super::Pods;
+use super::endpoint::{CONTAINER, INTERFACE, NETWORK, Record};
+use super::error::{kernel_error, store_error};
+use super::record::Found;
 
 impl Pods {
     /// Undoes every ADD of the request's network on this node that the runtime does not name. Goes on after a failure
     /// and tells of all.
     pub async fn gc(&self, request: &Request) -> Result<(), CniError> {
+        self.in_sync().await?;
+        let network = request.network.as_str();
+        let valid = Valid::of(request);
         let listing = self
             .store
             .list(&[Kind::WorkloadEndpoint, Kind::IPAMBlock])
             .await
             .map_err(|error| store_error(&error))?;
-        let valid: BTreeSet<&Attachment> = request.valid_attachments.iter().collect();
+        let mut records = Vec::new();
+        let mut held = Vec::new();
+        for item in listing.items {
+            if item.key.kind == Kind::WorkloadEndpoint {
+                records.extend(Record::read(item).filter(|record| record.is_on(&self.node)));
+            } else if let Ok(Object::IPAMBlock(block)) = Object::decode(&item.key, &item.value) {
+                held.extend(allocations(&block.spec, &self.node));
+            }
+        }
+        let handles: BTreeMap<IpAddr, String> = held
+            .iter()
+            .map(|(addr, held)| (*addr, held.handle_id.clone().unwrap_or_default()))
+            .collect();
         let mut failed = Vec::new();
-        let mut stale = Vec::new();
-        let mut handles = BTreeSet::new();
-        for item in &listing.items {
-            match Object::decode(&item.key, &item.value) {
-                Ok(Object::WorkloadEndpoint(endpoint)) if endpoint.spec.node == self.node => {
-                    stale.extend(Identity::of_stored(item).filter(|pod| !is_valid(&valid, pod)));
-                }
-                Ok(Object::IPAMBlock(block)) => {
-                    handles.extend(self.stale_handles(&request.network, &valid, &block.spec));
-                }
-                Ok(_) | Err(_) => {}
+        for record in records {
+            let attachment = record.attachment_in(network);
+            if !is_in(&record, network, &handles) || valid.names(&attachment) {
+                continue;
+            }
+            if let Err(error) = self.remove_stale(&record, &attachment).await {
+                failed.push(format!("{}: {}", record.key(), error.msg));
             }
         }
-        for pod in stale {
-            info!(endpoint = %pod.key, container = pod.container_id(), "GC: endpoint removed");
-            let container = pod.container_id().to_owned();
-            let handle = format!("{}.{container}", request.network);
-            let _turn = self.turn(&pod, &container).await;
-            if let Err(error) = self.remove(&pod, &container, handle).await {
-                failed.push(format!("{}: {}", pod.key, error.msg));
-            }
-        }
-        for handle in handles {
-            if let Err(error) = self.release_stale(&request.network, &handle).await {
+        let stale: BTreeSet<(String, String)> = held
+            .into_iter()
+            .filter_map(|(_, held)| valid.stale(network, &held))
+            .collect();
+        for (container, handle) in stale {
+            if let Err(error) = self.release_stale(&container, network, &handle).await {
                 failed.push(format!("{handle}: {}", error.msg));
             }
         }
@@ -62,16 +73,36 @@ impl Pods {
         }
     }
 
+    /// Removes an endpoint that was listed, if it is still the same attachment's.
+    async fn remove_stale(
+        &self,
+        listed: &Record,
+        attachment: &AttachmentId,
+    ) -> Result<(), CniError> {
+        let device = listed.host_ifname();
+        let _turn = self.turn(&attachment.container_id, &device).await;
+        let stored = self.store.get(listed.key()).await;
+        let stored = stored.map_err(|error| store_error(&error))?;
+        let Some(record) = stored
+            .and_then(Record::read)
+            .filter(|record| record.is_of(attachment) && record.host_ifname() == device)
+        else {
+            return Ok(());
+        };
+        info!(endpoint = %record.key(), %attachment, "GC: endpoint removed");
+        self.remove(attachment, &device, Found::Own(record)).await
+    }
+
     /// Removes pods' devices that no endpoint of this node names: an agent died between making one and telling of it.
     async fn remove_strays(&self) -> Result<(), CniError> {
         let ends = workload::host_ends(self.interface_prefix.clone())
             .await
             .map_err(|error| kernel_error(&error))?;
-        let named: BTreeSet<IfName> = self.connected().await?.into_values().collect();
+        let named = self.devices().await?;
         for ifname in ends.into_iter().filter(|ifname| !named.contains(ifname)) {
             let _turn = self.device_turn(&ifname).await;
             // An ADD may have been at it: it has told of its device now.
-            if self.connected().await?.values().any(|name| *name == ifname) {
+            if self.devices().await?.contains(&ifname) {
                 continue;
             }
             info!(%ifname, "GC: device without an endpoint removed");
@@ -83,71 +114,142 @@ impl Pods {
         Ok(())
     }
 
-    /// Frees the address of a container that has no endpoint.
-    async fn release_stale(&self, network: &str, handle: &str) -> Result<(), CniError> {
-        let container = handle
-            .strip_prefix(network)
-            .and_then(|rest| rest.strip_prefix('.'));
-        let container = container.unwrap_or(handle);
+    /// Devices that endpoints of this node name.
+    async fn devices(&self) -> Result<BTreeSet<IfName>, CniError> {
+        let records = self.records().await?;
+        Ok(records.iter().map(Record::host_ifname).collect())
+    }
+
+    /// Frees the addresses of a handle that no endpoint has.
+    async fn release_stale(
+        &self,
+        container: &str,
+        network: &str,
+        handle: &str,
+    ) -> Result<(), CniError> {
         let _turn = self.container_turn(container).await;
         // An ADD that the runtime did not know of yet may have been at it: the address is in use now.
-        if self.connected().await?.contains_key(container) {
+        let records = self.records().await?;
+        if records
+            .iter()
+            .any(|record| record.handle_id(network) == handle)
+        {
             return Ok(());
         }
         info!(handle, "GC: address released");
-        match self.addresses.release(handle.to_owned()).await {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(assign_error(&error)),
-            None => Err(stopping()),
-        }
-    }
-
-    /// Containers that have an endpoint on this node, and their devices.
-    async fn connected(&self) -> Result<BTreeMap<String, IfName>, CniError> {
-        let listing = self
-            .store
-            .list(&[Kind::WorkloadEndpoint])
-            .await
-            .map_err(|error| store_error(&error))?;
-        let connected =
-            listing
-                .items
-                .iter()
-                .filter_map(|item| match Object::decode(&item.key, &item.value) {
-                    Ok(Object::WorkloadEndpoint(endpoint)) if endpoint.spec.node == self.node => {
-                        let ifname = IfName::from(endpoint.spec.interface_name.as_str());
-                        Some((endpoint.spec.container_id, ifname))
-                    }
-                    Ok(_) | Err(_) => None,
-                });
-        Ok(connected.collect())
-    }
-
-    /// Handles of this network and node in a block whose container the runtime does not name.
-    fn stale_handles(
-        &self,
-        network: &str,
-        valid: &BTreeSet<&Attachment>,
-        block: &api::ipam::IPAMBlockSpec,
-    ) -> Vec<String> {
-        let prefix = format!("{network}.");
-        block
-            .attributes
-            .iter()
-            .filter(|held| held.secondary.get("node") == Some(&self.node))
-            .filter_map(|held| held.handle_id.as_deref())
-            .filter(|handle| {
-                handle
-                    .strip_prefix(&prefix)
-                    .is_some_and(|container| !valid.iter().any(|a| a.container_id == container))
-            })
-            .map(str::to_owned)
-            .collect()
+        self.release(handle.to_owned()).await
     }
 }
 
-fn is_valid(valid: &BTreeSet<&Attachment>, pod: &Identity) -> bool {
-    valid
-        .iter()
-        .any(|a| a.container_id == pod.container_id() && a.ifname == pod.ifname())
+/// What the runtime names.
+struct Valid(BTreeSet<AttachmentId>);
+
+impl Valid {
+    fn of(request: &Request) -> Self {
+        let named = request.valid_attachments.iter().map(|named| AttachmentId {
+            network: request.network.clone(),
+            container_id: named.container_id.clone(),
+            ifname: named.ifname.clone(),
+        });
+        Self(named.collect())
+    }
+
+    fn names(&self, attachment: &AttachmentId) -> bool {
+        self.0.contains(attachment)
+    }
+
+    /// Container and handle of an allocation that is this network's and no attachment's. A handle of Calico's form names
+    /// no interface: any interface of the container keeps it.
+    fn stale(&self, network: &str, held: &AllocationAttribute) -> Option<(String, String)> {
+        let handle = held.handle_id.as_deref()?;
+        let part = |name: &str| held.secondary.get(name);
+        let (container, keeps) = match (part(NETWORK), part(CONTAINER), part(INTERFACE)) {
+            (Some(of), Some(container), Some(ifname)) => {
+                let attachment = AttachmentId {
+                    network: of.clone(),
+                    container_id: container.clone(),
+                    ifname: ifname.clone(),
+                };
+                (container.as_str(), of != network || self.names(&attachment))
+            }
+            _ => {
+                let container = AttachmentId::container_of_handle(network, handle)?;
+                let mut named = self.0.iter();
+                (container, named.any(|id| id.container_id == container))
+            }
+        };
+        (!keeps).then(|| (container.to_owned(), handle.to_owned()))
+    }
+}
+
+/// Whether an endpoint is in a network. One that Calico wrote does not say: its addresses' handle does.
+fn is_in(record: &Record, network: &str, handles: &BTreeMap<IpAddr, String>) -> bool {
+    match record.network() {
+        Some(name) => name == network,
+        None => {
+            let handle = record.handle_id(network);
+            let mut addresses = record.addresses().into_iter();
+            addresses.any(|addr| handles.get(&addr) == Some(&handle))
+        }
+    }
+}
+
+/// The addresses of a block that this node has, and what is noted about each.
+fn allocations(block: &IPAMBlockSpec, node: &str) -> Vec<(IpAddr, AllocationAttribute)> {
+    (0..block.allocations.len())
+        .filter_map(|ordinal| {
+            let addr = ipam::block::address(block.cidr, ordinal)?.addr();
+            let held = ipam::block::holder(block, ordinal)?;
+            let ours = held.secondary.get("node").map(String::as_str) == Some(node);
+            ours.then(|| (addr, held.clone()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(handle: &str, parts: &[(&str, &str)]) -> AllocationAttribute {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        AllocationAttribute {
+            handle_id: Some(handle.to_owned()),
+            secondary: parts.iter().map(owned).collect(),
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    fn valid(network: &str, named: &[(&str, &str)]) -> Valid {
+        let id = |(container, ifname): &(&str, &str)| AttachmentId {
+            network: network.to_owned(),
+            container_id: (*container).to_owned(),
+            ifname: (*ifname).to_owned(),
+        };
+        Valid(named.iter().map(id).collect())
+    }
+
+    #[test]
+    fn only_allocations_of_the_network_that_the_runtime_does_not_name_are_stale() {
+        let net1 = [(NETWORK, "a"), (CONTAINER, "c"), (INTERFACE, "net1")];
+        let cases = [
+            // Of Calico's form: the container is the part after the last dot.
+            ("a", &[][..], held("a.c", &[]), true),
+            ("a", &[("c", "net1")][..], held("a.c", &[]), false),
+            ("a", &[][..], held("a.b.c", &[]), false),
+            ("a.b", &[][..], held("a.b.c", &[]), true),
+            ("a", &[][..], held("vxlan-tunnel-addr-n1", &[]), false),
+            // Of ours: the parts are noted beside it.
+            ("a", &[][..], held("a-c-net1-0", &net1), true),
+            ("a", &[("c", "net1")][..], held("a-c-net1-0", &net1), false),
+            ("a", &[("c", "eth0")][..], held("a-c-net1-0", &net1), true),
+            ("b", &[][..], held("a-c-net1-0", &net1), false),
+        ];
+        for (network, named, held, stale) in cases {
+            let found = valid(network, named).stale(network, &held);
+            assert_eq!(found.is_some(), stale, "{network} {named:?} {held:?}");
+            if let Some((container, handle)) = found {
+                assert_eq!((container.as_str(), Some(handle)), ("c", held.handle_id));
+            }
+        }
+    }
 }

@@ -1,14 +1,60 @@
-//! A pod's endpoint in the store: written and deleted, each told to the calculation at once.
+//! A pod's endpoint in the store: found, written and deleted, each told to the calculation at once.
 
+use api::key::Kind;
 use api::object::Object;
 use cni::spec::error::CniError;
 use datastore::store::{Expect, KeyValue, Op, StoreError, WatchEvent};
 
-use super::endpoint::{self, Identity};
-use super::{Pods, store_error};
+use super::Pods;
+use super::endpoint::{Identity, Record};
+use super::error::store_error;
 use crate::task::watch::echo;
 
+/// Whose endpoint there is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The attachment's.
+    Own(Record),
+    /// Another attachment's under the same name, or one that cannot be read.
+    Others(Option<Record>),
+    /// Nobody's.
+    Nothing,
+}
+
 impl Pods {
+    /// The endpoint of an attachment.
+    pub(super) async fn find(&self, pod: &Identity) -> Result<Found, CniError> {
+        let stored = self.store.get(&pod.key).await;
+        let found = match stored.map_err(|error| store_error(&error))? {
+            None => Found::Nothing,
+            Some(stored) => match Record::read(stored) {
+                Some(record) if record.is_of(&pod.attachment) || record.names_no_container() => {
+                    return Ok(Found::Own(record));
+                }
+                record => Found::Others(record),
+            },
+        };
+        // A runtime that has lost the pod's name (CNI_ARGS) still knows the container.
+        if pod.is_outside_kubernetes()
+            && let Some(record) = self
+                .records()
+                .await?
+                .into_iter()
+                .find(|record| record.is_of(&pod.attachment))
+        {
+            return Ok(Found::Own(record));
+        }
+        Ok(found)
+    }
+
+    /// The endpoints of this node.
+    pub(super) async fn records(&self) -> Result<Vec<Record>, CniError> {
+        let listing = self.store.list(&[Kind::WorkloadEndpoint]).await;
+        let items = listing.map_err(|error| store_error(&error))?.items;
+        let records = items.into_iter().filter_map(Record::read);
+        Ok(records.filter(|record| record.is_on(&self.node)).collect())
+    }
+
     /// Writes the endpoint and echoes it.
     pub(super) async fn write_endpoint(&self, object: Object) -> Result<(), CniError> {
         let key = object.key();
@@ -32,44 +78,15 @@ impl Pods {
         Ok(())
     }
 
-    /// Deletes the endpoint if it is this container's.
-    pub(super) async fn delete_endpoint(
-        &self,
-        pod: &Identity,
-        container: &str,
-    ) -> Result<(), StoreError> {
-        let stored = self.store.get(&pod.key).await?;
-        match &stored {
-            Some(found) if endpoint::container_of(found).is_none_or(|id| id == container) => {
-                self.delete_at(pod, found).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Deletes the endpoint that was read, if there was one.
-    pub(super) async fn delete_stored(
-        &self,
-        pod: &Identity,
-        stored: Option<&KeyValue>,
-    ) -> Result<(), CniError> {
-        match stored {
-            Some(found) => self
-                .delete_at(pod, found)
-                .await
-                .map_err(|error| store_error(&error)),
-            None => Ok(()),
-        }
-    }
-
-    async fn delete_at(&self, pod: &Identity, found: &KeyValue) -> Result<(), StoreError> {
+    /// Deletes an endpoint that was read.
+    pub(super) async fn delete_record(&self, record: &Record) -> Result<(), StoreError> {
+        let key = record.key().clone();
         let delete = Op::Delete {
-            key: pod.key.clone(),
-            expect: Expect::Revision(found.revision),
+            key: key.clone(),
+            expect: Expect::Revision(record.stored.revision),
         };
         match self.store.transact(vec![delete]).await {
             Ok(revision) => {
-                let key = pod.key.clone();
                 echo(&self.calc, &[WatchEvent::Delete { key, revision }]);
                 Ok(())
             }

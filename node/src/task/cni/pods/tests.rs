@@ -1,0 +1,133 @@
+//! Requests before the calculation knows every fact, over a store in memory.
+
+use std::os::fd::OwnedFd;
+
+use api::key::{Key, Kind};
+use datastore::memory::MemoryStore;
+use ipam::Ipam;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+/// Pods of an agent that has just started, and what sets its view.
+fn starting() -> (Pods, watch::Sender<CalcView>, Arc<MemoryStore>) {
+    let store = Arc::new(MemoryStore::new());
+    let (calc, _facts) = Inbox::new();
+    let ipam = Arc::new(Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1"));
+    let (addresses, serve) = Addresses::new(ipam, calc.clone(), CancellationToken::new());
+    tokio::spawn(serve);
+    let (view_in, view) = watch::channel(CalcView::default());
+    let (waits, _) = mpsc::channel(1);
+    let pods = Pods {
+        node: "n1".to_owned(),
+        interface_prefix: "cali".to_owned(),
+        settings: felix::calc::Settings::new("n1"),
+        last_mtu_bytes: Some(1400),
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        addresses,
+        calc,
+        view,
+        waits,
+        health: Health::new(std::time::Instant::now(), std::time::SystemTime::now()),
+        locks: Locks::default(),
+        detached: Notify::new(),
+    };
+    (pods, view_in, store)
+}
+
+fn request(command: &str) -> Request {
+    serde_json::from_value(serde_json::json!({
+        "command": command,
+        "cni_version": "1.1.0",
+        "network": "k8s-pod-network",
+        "container_id": "4f1c0de",
+        "ifname": "eth0",
+    }))
+    .unwrap()
+}
+
+fn netns() -> Option<OwnedFd> {
+    Some(
+        std::fs::File::open("/proc/thread-self/ns/net")
+            .unwrap()
+            .into(),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_first_answers_the_runtime_is_asked_to_try_again_and_nothing_is_written() {
+    let (pods, _view, store) = starting();
+    let before = store.list(&[Kind::IPAMBlock, Kind::WorkloadEndpoint]).await;
+    let add = pods.add(&request("ADD"), netns()).await.map(|_| ());
+    let check = pods.check(&request("CHECK"), netns()).await;
+    let gc = pods.gc(&request("GC")).await;
+    for refused in [add, check, gc] {
+        let error = refused.expect_err("nothing is known yet");
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+        assert!(error.msg.contains("datastore"), "{}", error.msg);
+    }
+    let status = pods.status().await.expect_err("not yet");
+    assert_eq!(status.code, Code::NOT_AVAILABLE);
+    let after = store.list(&[Kind::IPAMBlock, Kind::WorkloadEndpoint]).await;
+    assert_eq!(before.unwrap().items, after.unwrap().items);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_the_first_answers_of_an_agent_that_has_just_started() {
+    let (pods, view, _store) = starting();
+    let told = async {
+        tokio::time::sleep(SYNC_PATIENCE / 2).await;
+        view.send_modify(|view| view.in_sync = true);
+    };
+    let request = request("CHECK");
+    let (check, ()) = tokio::join!(pods.check(&request, netns()), told);
+    let error = check.expect_err("there is no such endpoint");
+    assert_eq!(error.code, Code::CHECK_FAILED, "{}", error.msg);
+}
+
+#[tokio::test]
+async fn the_last_known_mtu_serves_while_the_calculation_has_none() {
+    let (pods, view, _store) = starting();
+    let identity = pods.identify(&request("ADD")).unwrap();
+    let mtu = |request: &Request| pods.pair(request, &identity).mtu_bytes;
+    assert_eq!(mtu(&request("ADD")), Some(1400));
+    view.send_modify(|view| view.pod_mtu_bytes = Some(1450));
+    assert_eq!(mtu(&request("ADD")), Some(1450));
+    let mut with_mtu = request("ADD");
+    with_mtu.mtu_bytes = 1300;
+    assert_eq!(mtu(&with_mtu), Some(1300));
+}
+
+/// An endpoint in the store, of another network than `k8s-pod-network` when `network` says so.
+async fn stored(store: &MemoryStore, pods: &Pods, network: &str) -> Key {
+    let mut of_network = request("ADD");
+    of_network.network = network.to_owned();
+    let identity = pods.identify(&of_network).unwrap();
+    let object = identity.endpoint(
+        "n1",
+        &["10.0.0.1/32".parse().unwrap()],
+        felix::desired::Mac([2; 6]),
+    );
+    let put = datastore::store::Op::Put {
+        key: object.key(),
+        value: object.encode().into(),
+        expect: datastore::store::Expect::Any,
+    };
+    store.transact(vec![put]).await.unwrap();
+    identity.key
+}
+
+#[tokio::test]
+async fn del_works_before_and_deletes_its_own_networks_endpoint_only() {
+    let (pods, _view, store) = starting();
+    let key = stored(&store, &pods, "second").await;
+    pods.del(&request("DEL")).await.unwrap();
+    assert!(
+        store.get(&key).await.unwrap().is_some(),
+        "another network's"
+    );
+    stored(&store, &pods, "k8s-pod-network").await;
+    pods.del(&request("DEL")).await.unwrap();
+    assert!(store.get(&key).await.unwrap().is_none());
+    pods.del(&request("DEL")).await.unwrap();
+}
