@@ -173,12 +173,7 @@ impl Graph {
             Kind::BGPPeer => self.update_bgp_peer(key, spec!(BGPPeer)),
             Kind::BGPFilter => self.update_bgp_filter(key, spec!(BGPFilter)),
             Kind::WorkloadEndpoint => self.update_workload(key, spec!(WorkloadEndpoint)),
-            Kind::IPAMBlock => {
-                let touched = self
-                    .blocks
-                    .update(key, spec!(IPAMBlock).map(|object| &object.spec));
-                self.touch_ranges(touched);
-            }
+            Kind::IPAMBlock => self.update_block(key, spec!(IPAMBlock)),
             Kind::BlockAffinity => {
                 let ours = spec!(BlockAffinity)
                     .map(|object| &object.spec)
@@ -433,12 +428,21 @@ impl Graph {
     }
 
     fn update_workload(&mut self, key: &Key, endpoint: Option<&api::endpoint::WorkloadEndpoint>) {
-        let ours = endpoint
-            .map(|endpoint| &endpoint.spec)
-            .filter(|spec| spec.node == self.settings.node_name);
+        let ours = endpoint.filter(|endpoint| endpoint.spec.node == self.settings.node_name);
         let touched = self.workloads.update(key, ours);
         self.dirty.ifnames.extend(touched.ifnames);
         for addr in touched.addrs {
+            self.dirty.prefixes.insert(IpNet::from(addr));
+            self.dirty.neighbours.insert(addr);
+        }
+    }
+
+    fn update_block(&mut self, key: &Key, block: Option<&api::ipam::IPAMBlock>) {
+        let spec = block.map(|block| &block.spec);
+        let touched = self.blocks.update(key, spec);
+        self.touch_ranges(touched);
+        let node = &self.settings.node_name;
+        for addr in self.workloads.update_block(key, spec, node) {
             self.dirty.prefixes.insert(IpNet::from(addr));
             self.dirty.neighbours.insert(addr);
         }

@@ -29,7 +29,7 @@ impl Block {
         let away = spec
             .allocations
             .iter()
-            .zip(range.hosts_all())
+            .zip(addresses(range))
             .filter_map(|(slot, addr)| {
                 let node = spec.attributes.get((*slot)?)?.secondary.get("node")?;
                 (owner.as_ref() != Some(node)).then(|| (addr, node.clone()))
@@ -40,16 +40,10 @@ impl Block {
 }
 
 /// Every address of a range, network and broadcast included.
-trait HostsAll {
-    fn hosts_all(&self) -> Box<dyn Iterator<Item = IpNet>>;
-}
-
-impl HostsAll for IpNet {
-    fn hosts_all(&self) -> Box<dyn Iterator<Item = IpNet>> {
-        match self.subnets(self.max_prefix_len()) {
-            Ok(addrs) => Box::new(addrs),
-            Err(_) => Box::new(std::iter::empty()),
-        }
+pub(super) fn addresses(range: IpNet) -> Box<dyn Iterator<Item = IpNet>> {
+    match range.subnets(range.max_prefix_len()) {
+        Ok(addrs) => Box::new(addrs),
+        Err(_) => Box::new(std::iter::empty()),
     }
 }
 

@@ -7,6 +7,7 @@ mod property;
 mod reference;
 mod sessions;
 mod settings;
+mod shared_address;
 mod world;
 
 use std::net::IpAddr;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use api::endpoint::WorkloadEndpointSpec;
+use api::endpoint::WorkloadEndpoint;
+use api::ipam::IPAMBlockSpec;
 use api::key::Key;
 use ipnet::IpNet;
 
@@ -18,14 +19,45 @@ pub(super) struct Workload {
     /// Of the pod's side.
     pub(super) mac: Option<Mac>,
     pub(super) addrs: BTreeSet<IpAddr>,
+    holder: Holder,
 }
 
-/// Workloads of this node. Of two with the same address the first by name has it.
+/// Under which IPAM handle a workload has its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Holder {
+    Handle(String),
+    /// Calico's endpoints do not say it; its handles end in the container's id.
+    Container(String),
+}
+
+impl Holder {
+    fn of(endpoint: &WorkloadEndpoint) -> Self {
+        match endpoint.handle_id() {
+            Some(handle) => Self::Handle(handle.to_owned()),
+            None => Self::Container(endpoint.spec.container_id.clone()),
+        }
+    }
+
+    /// Handles are compared without case, as the names of their objects are.
+    fn has(&self, handle: &str) -> bool {
+        match self {
+            Self::Handle(own) => own.eq_ignore_ascii_case(handle),
+            Self::Container(id) => handle
+                .rsplit_once('.')
+                .is_some_and(|(_, of)| of.eq_ignore_ascii_case(id)),
+        }
+    }
+}
+
+/// Workloads of this node. Of two with the same address that one has it which IPAM gave it to: the other is stale, left
+/// by an agent or a runtime that died. Where IPAM knows neither, the first by name has it.
 #[derive(Debug, Default)]
 pub(super) struct Workloads {
     by_key: BTreeMap<Key, Workload>,
     by_addr: BTreeMap<IpAddr, BTreeSet<Key>>,
     by_ifname: BTreeMap<IfName, BTreeSet<Key>>,
+    /// Address → handle that has it on this node, by block.
+    handles: BTreeMap<IpAddr, (Key, String)>,
     problems: BTreeMap<Key, Vec<Problem>>,
 }
 
@@ -37,10 +69,10 @@ pub(super) struct Touched {
 }
 
 impl Workloads {
-    pub(super) fn update(&mut self, key: &Key, spec: Option<&WorkloadEndpointSpec>) -> Touched {
+    pub(super) fn update(&mut self, key: &Key, endpoint: Option<&WorkloadEndpoint>) -> Touched {
         let mut touched = Touched::default();
         self.problems.remove(key);
-        let new = spec.and_then(|spec| self.read(key, spec));
+        let new = endpoint.and_then(|endpoint| self.read(key, endpoint));
         if self.by_key.get(key) == new.as_ref() {
             return touched;
         }
@@ -68,7 +100,34 @@ impl Workloads {
         touched
     }
 
-    fn read(&mut self, key: &Key, spec: &WorkloadEndpointSpec) -> Option<Workload> {
+    /// A block was written, or is gone. Gives the addresses that went from one workload to another.
+    pub(super) fn update_block(
+        &mut self,
+        key: &Key,
+        block: Option<&IPAMBlockSpec>,
+        node: &str,
+    ) -> Vec<IpAddr> {
+        let shared = |addr: &IpAddr| self.by_addr.get(addr).is_some_and(|keys| keys.len() > 1);
+        let before: Vec<(IpAddr, Option<Key>)> = self
+            .by_addr
+            .keys()
+            .filter(|addr| shared(addr))
+            .map(|addr| (*addr, self.key_at(addr).cloned()))
+            .collect();
+        self.handles.retain(|_, (of, _)| of != key);
+        if let Some(block) = block.filter(|block| !block.deleted) {
+            let held = handles(block, node).map(|(addr, handle)| (addr, (key.clone(), handle)));
+            self.handles.extend(held);
+        }
+        before
+            .into_iter()
+            .filter(|(addr, was)| self.key_at(addr) != was.as_ref())
+            .map(|(addr, _)| addr)
+            .collect()
+    }
+
+    fn read(&mut self, key: &Key, endpoint: &WorkloadEndpoint) -> Option<Workload> {
+        let spec = &endpoint.spec;
         let mut problems = Vec::new();
         let mut refuse = |field, why: String| {
             problems.push(Problem {
@@ -106,13 +165,26 @@ impl Workloads {
             ifname: IfName::from(spec.interface_name.as_str()),
             mac,
             addrs,
+            holder: Holder::of(endpoint),
         })
+    }
+
+    fn key_at(&self, addr: &IpAddr) -> Option<&Key> {
+        let keys = self.by_addr.get(addr)?;
+        let holds = |key: &&Key| {
+            let handle = self.handles.get(addr).map(|(_, handle)| handle.as_str());
+            let workload = self.by_key.get(*key);
+            handle
+                .zip(workload)
+                .is_some_and(|(handle, workload)| workload.holder.has(handle))
+        };
+        let mut given = keys.iter().filter(|_| keys.len() > 1).filter(holds);
+        given.next().or_else(|| keys.first())
     }
 
     /// The workload that has an address.
     pub(super) fn at(&self, addr: &IpAddr) -> Option<&Workload> {
-        let key = self.by_addr.get(addr)?.first()?;
-        self.by_key.get(key)
+        self.by_key.get(self.key_at(addr)?)
     }
 
     pub(super) fn has_device(&self, ifname: &IfName) -> bool {
@@ -130,9 +202,11 @@ impl Workloads {
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
-        let duplicates = self.by_addr.iter().flat_map(|(addr, keys)| {
-            let of = keys.first();
-            keys.iter().skip(1).filter_map(move |key| {
+        let shared = self.by_addr.iter().filter(|(_, keys)| keys.len() > 1);
+        let duplicates = shared.flat_map(|(addr, keys)| {
+            let of = self.key_at(addr);
+            let others = keys.iter().filter(move |key| Some(*key) != of);
+            others.filter_map(move |key| {
                 Some(Problem {
                     subject: Subject::Object(key.clone()),
                     field: "spec.ipNetworks",
@@ -145,6 +219,21 @@ impl Workloads {
         });
         self.problems.values().flatten().cloned().chain(duplicates)
     }
+}
+
+/// The addresses of a block that a node has, and their handles.
+fn handles<'a>(
+    block: &'a IPAMBlockSpec,
+    node: &'a str,
+) -> impl Iterator<Item = (IpAddr, String)> + 'a {
+    let slots = super::block::addresses(block.cidr.trunc());
+    let held = block.allocations.iter().zip(slots);
+    held.filter_map(move |(slot, addr)| {
+        let held = block.attributes.get((*slot)?)?;
+        let ours = held.secondary.get("node").map(String::as_str) == Some(node);
+        ours.then(|| held.handle_id.clone())?
+            .map(|handle| (addr.addr(), handle))
+    })
 }
 
 fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Key>>, at: &K, key: &Key) {

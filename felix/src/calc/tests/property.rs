@@ -14,8 +14,8 @@ use super::super::Settings;
 use super::fibs;
 use super::reference::{Facts, Host};
 use super::world::{
-    World, addr, affinity, bgp_config, bgp_filter, bgp_peer, bgp_route, block, endpoint, link,
-    node, pool, route,
+    World, addr, affinity, bgp_config, bgp_filter, bgp_peer, bgp_route, block, endpoint,
+    held_under, link, node, pool, route, with_handle,
 };
 use crate::kernel::KernelEvent;
 
@@ -78,6 +78,7 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
         ],
         vec![
             block("10.1.0.0/28", Some("n1"), &[]),
+            held_under(block("10.1.0.0/28", Some("n1"), &[(5, "n1")]), "net.b"),
             block("10.1.0.0/28", Some("n2"), &[(9, "n2")]),
             block("10.1.0.0/28", None, &[(9, "n2"), (3, "n3")]),
         ],
@@ -103,6 +104,7 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
         vec![
             endpoint("b", "n1", "cali1", &["10.1.1.3/32"]),
             endpoint("b", "n1", "cali2", &["10.1.0.5/32", "10.7.0.1/32"]),
+            with_handle(endpoint("b", "n1", "cali3", &["10.1.0.5/32"]), "net.b"),
         ],
         vec![
             bgp_config("default", json!({"nodeToNodeMeshEnabled": false})),

@@ -90,11 +90,30 @@ impl Facts<'_> {
         }
     }
 
+    /// The handle under which this node has an address.
+    fn handle_of(&self, dst: IpNet) -> Option<String> {
+        all!(self, IPAMBlock).find_map(|block| {
+            let ordinal = block
+                .spec
+                .cidr
+                .subnets(32)
+                .ok()?
+                .position(|addr| addr == dst)?;
+            let held = &block.spec.attributes[block.spec.allocations[ordinal]?];
+            let ours = held.secondary.get("node").is_some_and(|node| node == "n1");
+            ours.then(|| held.handle_id.clone())?
+        })
+    }
+
     fn route(&self, dst: IpNet) -> Option<String> {
         let single = dst.prefix_len() == 32;
-        let pod = all!(self, WorkloadEndpoint)
-            .find(|pod| pod.spec.node == "n1" && pod.spec.ip_networks.contains(&dst));
-        if let Some(pod) = pod {
+        let pods: Vec<_> = all!(self, WorkloadEndpoint)
+            .filter(|pod| pod.spec.node == "n1" && pod.spec.ip_networks.contains(&dst))
+            .collect();
+        let given =
+            |handle: Option<&str>| handle.is_some() && self.handle_of(dst).as_deref() == handle;
+        let by_ipam = pods.iter().find(|pod| given(pod.handle_id()));
+        if let Some(pod) = by_ipam.or_else(|| pods.first()) {
             let dev = &pod.spec.interface_name;
             return Some(format!("dev {dev} proto 3 scope link metric 1024"));
         }

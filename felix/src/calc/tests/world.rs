@@ -187,6 +187,26 @@ pub(super) fn endpoint(name: &str, node: &str, ifname: &str, addrs: &[&str]) -> 
     )
 }
 
+/// The pod's endpoint, with its IPAM handle.
+pub(super) fn with_handle((key, mut object): (Key, Object), handle: &str) -> (Key, Object) {
+    if let Object::WorkloadEndpoint(endpoint) = &mut object {
+        let name = "networking.tortie.dev/ipam-handle".to_owned();
+        endpoint
+            .metadata
+            .annotations
+            .insert(name, handle.to_owned());
+    }
+    (key, object)
+}
+
+/// The block, with the handle of its first allocation.
+pub(super) fn held_under((key, mut object): (Key, Object), handle: &str) -> (Key, Object) {
+    if let Object::IPAMBlock(block) = &mut object {
+        block.spec.attributes[0].handle_id = Some(handle.to_owned());
+    }
+    (key, object)
+}
+
 pub(super) fn bgp_route(prefix: &str, next_hops: &[&str]) -> RouteChange {
     let best = BestRoute {
         next_hops: next_hops.iter().map(|hop| hop.parse().unwrap()).collect(),
