@@ -14,7 +14,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 mod message;
 mod monitor;
 
-pub use message::{Link, Neighbour, Route, RouteKind};
+pub use message::{Hop, Link, Neighbour, Route, RouteKind};
 pub use monitor::{RouteChange, RouteEvent, RouteMonitor};
 
 use message::Request;

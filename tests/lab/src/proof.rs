@@ -5,6 +5,7 @@ pub(crate) mod fib;
 pub(crate) mod matrix;
 pub(crate) mod outlived;
 pub(crate) mod sessions;
+pub(crate) mod tables;
 
 use std::time::{Duration, Instant};
 

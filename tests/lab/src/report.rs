@@ -322,7 +322,7 @@ fn fib_table(proof: &Proof) -> Table {
     let mut table = table(words(&[
         "node",
         "routes of pods",
-        "routes of remote blocks",
+        "routes of blocks",
         "wrong",
     ]));
     for node in nodes {

@@ -168,7 +168,7 @@ fn a_monitor_hears_a_route_come_and_go() {
             .unwrap()
             .expect("a notification");
         assert_eq!(
-            (event.change, event.route.gateway),
+            (event.change, event.route.hops[0].gateway),
             (RouteChange::Added, Some(B))
         );
         assert!(event.at >= started);

@@ -161,7 +161,7 @@ impl Place {
         let wanted: Vec<Ipv4Addr> = gateway.into_iter().collect();
         eventually(&what, || {
             let routes = learned(site, prefix);
-            let gateways: Vec<Ipv4Addr> = routes.iter().filter_map(|route| route.gateway).collect();
+            let gateways: Vec<Ipv4Addr> = routes.iter().flat_map(Route::gateways).collect();
             if gateways == wanted && routes.len() == wanted.len() {
                 Ok(())
             } else {

@@ -32,6 +32,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 pub(crate) const RTA_GATEWAY: u16 = 5;
 pub(crate) const RTA_PRIORITY: u16 = 6;
+const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 pub(crate) const NDA_DST: u16 = 1;
@@ -45,6 +46,8 @@ pub(crate) const FRA_DPORT_RANGE: u16 = 24;
 pub(crate) const TABLE_MAIN: u32 = 254;
 /// The kernel's own note on one destination (a path MTU), not a route anybody wrote.
 const RTM_F_CLONED: u32 = 0x200;
+const RTNH_F_ONLINK: u32 = 4;
+const RTAX_MTU: u16 = 2;
 const SCOPE_LINK: u8 = 253;
 const SCOPE_NOWHERE: u8 = 255;
 const RTPROT_STATIC: u8 = 4;
@@ -355,12 +358,8 @@ pub enum RouteKind {
 pub struct Route {
     /// Destination prefix.
     pub destination: Ipv4Net,
-    /// Next hop, when the route has one.
-    pub gateway: Option<Ipv4Addr>,
-    /// The next hops of a route that has several (`RTA_MULTIPATH`), as the kernel lists them.
-    pub gateways: Vec<Ipv4Addr>,
-    /// Output interface's index, when the route has one.
-    pub oif: Option<u32>,
+    /// Where packets go, as the kernel lists them: none of a blackhole, several of a multipath route.
+    pub hops: Vec<Hop>,
     /// Unicast, blackhole, ...
     pub kind: RouteKind,
     /// `scope link`: the destination is on the link itself.
@@ -371,6 +370,19 @@ pub struct Route {
     pub table: u32,
     /// Priority: of several routes to one destination the lowest counts.
     pub metric: u32,
+    /// The path MTU that the route sets, in bytes.
+    pub mtu_bytes: Option<u32>,
+}
+
+/// One way of a [`Route`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    /// The next machine, when it is not the destination itself.
+    pub gateway: Option<Ipv4Addr>,
+    /// Output interface's index.
+    pub oif: Option<u32>,
+    /// The gateway counts as a neighbour on the interface, whatever its subnet.
+    pub onlink: bool,
 }
 
 impl Route {
@@ -380,14 +392,23 @@ impl Route {
             return None;
         }
         let mut address = Ipv4Addr::UNSPECIFIED;
-        let (mut gateway, mut oif, mut table) = (None, None, u32::from(table));
-        let (mut gateways, mut metric) = (Vec::new(), 0);
+        let flags = u32_at(payload, 8)?;
+        let mut single = Hop {
+            onlink: flags & RTNH_F_ONLINK != 0,
+            ..Hop::default()
+        };
+        let (mut table, mut metric) = (u32::from(table), 0);
+        let (mut hops, mut mtu_bytes) = (Vec::new(), None);
         for (attribute, value) in attributes(payload, 12) {
             match attribute {
                 RTA_DST => address = ipv4_of(value)?,
-                RTA_GATEWAY => gateway = ipv4_of(value),
-                RTA_MULTIPATH => gateways = multipath(value)?,
-                RTA_OIF => oif = u32_at(value, 0),
+                RTA_GATEWAY => single.gateway = ipv4_of(value),
+                RTA_MULTIPATH => hops = multipath(value)?,
+                RTA_OIF => single.oif = u32_at(value, 0),
+                RTA_METRICS => {
+                    let mtu = attributes(value, 0).find(|(metric, _)| *metric == RTAX_MTU);
+                    mtu_bytes = mtu.and_then(|(_, value)| u32_at(value, 0));
+                }
                 RTA_TABLE => table = u32_at(value, 0)?,
                 RTA_PRIORITY => metric = u32_at(value, 0)?,
                 _ => {}
@@ -398,32 +419,44 @@ impl Route {
             RTN_BLACKHOLE => RouteKind::Blackhole,
             other => RouteKind::Other(other),
         };
+        if single.gateway.is_some() || single.oif.is_some() {
+            hops.push(single);
+        }
         let destination = Ipv4Net::new(address, length).ok()?;
         Some(Self {
             destination,
-            gateway,
-            gateways,
-            oif,
+            hops,
             kind,
             scope_link: scope == SCOPE_LINK,
             protocol,
             table,
             metric,
+            mtu_bytes,
         })
+    }
+
+    /// The gateways of all hops that have one.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<Ipv4Addr> {
+        self.hops.iter().filter_map(|hop| hop.gateway).collect()
     }
 }
 
-/// The gateways of `struct rtnexthop`: length (2), flags, hops, interface (4), attributes.
-fn multipath(mut hops: &[u8]) -> Option<Vec<Ipv4Addr>> {
-    let mut gateways = Vec::new();
-    while !hops.is_empty() {
-        let length = usize::from(u16_at(hops, 0)?);
-        let hop = hops.get(..length)?;
+/// A list of `struct rtnexthop`: length (2), flags, hops, interface (4), attributes.
+fn multipath(mut list: &[u8]) -> Option<Vec<Hop>> {
+    let mut hops = Vec::new();
+    while !list.is_empty() {
+        let length = usize::from(u16_at(list, 0)?);
+        let hop = list.get(..length).filter(|hop| hop.len() >= 8)?;
         let gateway = attributes(hop, 8).find(|(attribute, _)| *attribute == RTA_GATEWAY);
-        gateways.extend(gateway.and_then(|(_, value)| ipv4_of(value)));
-        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+        hops.push(Hop {
+            gateway: gateway.and_then(|(_, value)| ipv4_of(value)),
+            oif: u32_at(hop, 4),
+            onlink: u32::from(hop[2]) & RTNH_F_ONLINK != 0,
+        });
+        list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Some(gateways)
+    Some(hops)
 }
 
 /// A neighbour (ARP) or forwarding-database entry.

@@ -87,8 +87,10 @@ impl RouteMonitor {
     pub fn deleted_until(&mut self, deadline: Instant) -> io::Result<Vec<Route>> {
         let mut deleted = Vec::new();
         loop {
-            let events = self.wait(deadline.saturating_duration_since(Instant::now()))?;
-            if events.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let events = self.wait(left)?;
+            // What was read may be no news of a route: only the clock ends this.
+            if events.is_empty() && left.is_zero() {
                 return Ok(deleted);
             }
             let gone = events
@@ -110,11 +112,12 @@ impl RouteMonitor {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let events = self.wait(left)?;
-            if events.is_empty() {
-                return Ok(None);
-            }
+            let is_over = events.is_empty() && left.is_zero();
             if let Some(event) = events.into_iter().find(&mut wanted) {
                 return Ok(Some(event));
+            }
+            if is_over {
+                return Ok(None);
             }
         }
     }

@@ -45,9 +45,7 @@ fn gateways(namespace: &NetNs) -> Vec<Ipv4Addr> {
     let outside = routes
         .into_iter()
         .filter(|route| route.destination == OUTSIDE);
-    let mut found: Vec<Ipv4Addr> = outside
-        .flat_map(|route| [route.gateway.into_iter().collect(), route.gateways].concat())
-        .collect();
+    let mut found: Vec<Ipv4Addr> = outside.flat_map(|route| route.gateways()).collect();
     found.sort_unstable();
     found
 }

@@ -1,0 +1,312 @@
+//! The one route that a destination must have, attribute by attribute (Calico's numbers: routes of pods 3, of other nodes 12 by BGP and 80
+//! without, 3 through VXLAN; metric 1024 but 0 for routes that do not come from BGP).
+
+use std::net::Ipv4Addr;
+
+use crate::netlink::{Hop, Link, Route, RouteKind};
+use crate::options::{Mode, Path};
+use crate::proof::tables::Tables;
+
+/// How the host's ends of pods' veth pairs begin.
+pub(super) const POD_DEVICE_PREFIX: &str = "cali";
+/// Name of Calico's VXLAN device.
+const VXLAN_DEVICE: &str = "vxlan.calico";
+/// Name of the kernel's IP in IP device.
+const IPIP_DEVICE: &str = "tunl0";
+/// A machine's device towards its rack.
+const UNDERLAY: &str = "eth0";
+
+const PROTO_BOOT: u8 = 3;
+const PROTO_BIRD: u8 = 12;
+const PROTO_FELIX: u8 = 80;
+const METRIC_NORMAL: u32 = 1024;
+
+/// Octets that an encapsulation adds to a packet.
+const VXLAN_OVERHEAD: u32 = 50;
+const IPIP_OVERHEAD: u32 = 20;
+
+/// What a route must be.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    protocol: u8,
+    metric: u32,
+    ways: Ways,
+}
+
+#[derive(Clone, Debug)]
+enum Ways {
+    /// Packets are dropped.
+    Nowhere,
+    /// A pod's device; it and the pod have the underlay's MTU less this.
+    Pod { overhead: u32 },
+    /// These gateways, in any order, on a device with the underlay's MTU less `overhead`.
+    Gateways {
+        gateways: Vec<Ipv4Addr>,
+        device: &'static str,
+        onlink: bool,
+        overhead: u32,
+    },
+    /// The VXLAN tunnel that ends there, with its MTU on the route.
+    Tunnel { end: Ipv4Addr },
+}
+
+impl Wanted {
+    /// A pod of this node.
+    pub(super) fn pod(mode: Mode) -> Self {
+        // A pod may be reached through the tunnel even where that is for other subnets only.
+        let overhead = match mode {
+            Mode::Bgp => 0,
+            Mode::Vxlan | Mode::VxlanCrosssubnet => VXLAN_OVERHEAD,
+            Mode::Ipip | Mode::IpipCrosssubnet => IPIP_OVERHEAD,
+        };
+        Self {
+            protocol: PROTO_BOOT,
+            metric: METRIC_NORMAL,
+            ways: Ways::Pod { overhead },
+        }
+    }
+
+    /// What routers announce.
+    pub(super) const fn by_bgp(gateways: Vec<Ipv4Addr>) -> Self {
+        Self {
+            protocol: PROTO_BIRD,
+            metric: METRIC_NORMAL,
+            ways: Ways::Gateways {
+                gateways,
+                device: UNDERLAY,
+                onlink: false,
+                overhead: 0,
+            },
+        }
+    }
+
+    /// A block of this node: what no pod has is dropped, lest it goes round between a default route and the announcement.
+    pub(super) const fn own_block(mode: Mode) -> Self {
+        let protocol = match mode {
+            Mode::Vxlan | Mode::VxlanCrosssubnet => PROTO_FELIX,
+            Mode::Bgp | Mode::Ipip | Mode::IpipCrosssubnet => PROTO_BIRD,
+        };
+        Self {
+            protocol,
+            metric: 0,
+            ways: Ways::Nowhere,
+        }
+    }
+
+    /// A block of another node: its address, and the next machine on the way there without a tunnel.
+    pub(super) fn remote_block(
+        mode: Mode,
+        same_rack: bool,
+        owner: Ipv4Addr,
+        next_hop: Ipv4Addr,
+    ) -> Self {
+        match mode.path(same_rack) {
+            // A pool with VXLAN is not routed by BGP, its direct routes neither.
+            Path::Plain if mode == Mode::VxlanCrosssubnet => Self {
+                protocol: PROTO_FELIX,
+                metric: 0,
+                ways: Ways::Gateways {
+                    gateways: vec![owner],
+                    device: UNDERLAY,
+                    onlink: true,
+                    overhead: 0,
+                },
+            },
+            Path::Plain => Self::by_bgp(vec![next_hop]),
+            Path::Ipip => Self {
+                protocol: PROTO_BIRD,
+                metric: METRIC_NORMAL,
+                ways: Ways::Gateways {
+                    gateways: vec![owner],
+                    device: IPIP_DEVICE,
+                    onlink: true,
+                    overhead: IPIP_OVERHEAD,
+                },
+            },
+            Path::Vxlan => Self {
+                protocol: PROTO_BOOT,
+                metric: 0,
+                ways: Ways::Tunnel { end: owner },
+            },
+        }
+    }
+
+    /// What is wrong with the route, in words.
+    pub(super) fn fault(&self, tables: &Tables, route: &Route) -> Option<String> {
+        self.ways
+            .fault(tables, route)
+            .or_else(|| differs("is made by protocol", route.protocol, self.protocol))
+            .or_else(|| differs("has the metric", route.metric, self.metric))
+    }
+}
+
+impl Ways {
+    fn fault(&self, tables: &Tables, route: &Route) -> Option<String> {
+        let kind = match self {
+            Self::Nowhere => RouteKind::Blackhole,
+            Self::Pod { .. } | Self::Gateways { .. } | Self::Tunnel { .. } => RouteKind::Unicast,
+        };
+        if route.kind != kind {
+            return Some(format!("is of type {:?}, expected {kind:?}", route.kind));
+        }
+        let underlay = tables.links.iter().find(|link| link.name == UNDERLAY);
+        let mtu_less = |overhead: u32| underlay.map_or(0, |link| link.mtu_bytes) - overhead;
+        match self {
+            Self::Nowhere => (!route.hops.is_empty()).then(|| "leads somewhere".to_owned()),
+            Self::Pod { overhead } => {
+                pod_fault(tables, route, mtu_less(*overhead)).or_else(|| mtu_fault(route, None))
+            }
+            Self::Gateways {
+                gateways,
+                device,
+                onlink,
+                overhead,
+            } => {
+                let expected = Gateways {
+                    gateways,
+                    device,
+                    onlink: *onlink,
+                    mtu_bytes: mtu_less(*overhead),
+                };
+                expected
+                    .fault(tables, route)
+                    .or_else(|| mtu_fault(route, None))
+            }
+            Self::Tunnel { end } => {
+                let mtu_bytes = mtu_less(VXLAN_OVERHEAD);
+                tunnel_fault(tables, route, *end, mtu_bytes)
+                    .or_else(|| mtu_fault(route, Some(mtu_bytes)))
+            }
+        }
+    }
+}
+
+fn differs<T: PartialEq + std::fmt::Display>(what: &str, found: T, expected: T) -> Option<String> {
+    (found != expected).then(|| format!("{what} {found}, expected {expected}"))
+}
+
+fn mtu_fault(route: &Route, expected: Option<u32>) -> Option<String> {
+    let words = |mtu: Option<u32>| mtu.map_or("none".to_owned(), |mtu| mtu.to_string());
+    differs("sets the MTU", words(route.mtu_bytes), words(expected))
+}
+
+/// The device of a hop; an error in words when it has none that is there and up.
+fn device<'a>(tables: &'a Tables, hop: &Hop) -> Result<&'a Link, String> {
+    let index = hop.oif.ok_or("has no device")?;
+    let link = tables
+        .link(index)
+        .ok_or_else(|| format!("leads to interface {index}, which is not there"))?;
+    if link.up {
+        Ok(link)
+    } else {
+        Err(format!(
+            "leads to {}, which is not operationally up",
+            link.name
+        ))
+    }
+}
+
+fn device_mtu_fault(link: &Link, expected: u32) -> Option<String> {
+    let what = format!("leads to {} of MTU", link.name);
+    differs(&what, link.mtu_bytes, expected)
+}
+
+fn only_hop(route: &Route) -> Result<&Hop, String> {
+    match route.hops.as_slice() {
+        [hop] => Ok(hop),
+        [] => Err("has no device".to_owned()),
+        several => Err(format!("has {} next hops, expected one", several.len())),
+    }
+}
+
+fn pod_fault(tables: &Tables, route: &Route, mtu_bytes: u32) -> Option<String> {
+    let found = only_hop(route).and_then(|hop| Ok((hop, device(tables, hop)?)));
+    let (hop, link) = match found {
+        Ok(found) => found,
+        Err(fault) => return Some(fault),
+    };
+    if !link.name.starts_with(POD_DEVICE_PREFIX) {
+        return Some(format!(
+            "leads to {}, expected a device {POD_DEVICE_PREFIX}…",
+            link.name
+        ));
+    }
+    if !route.scope_link || hop.gateway.is_some() {
+        return Some("is not a plain route of scope link".to_owned());
+    }
+    device_mtu_fault(link, mtu_bytes)
+}
+
+struct Gateways<'a> {
+    gateways: &'a [Ipv4Addr],
+    device: &'a str,
+    onlink: bool,
+    mtu_bytes: u32,
+}
+
+impl Gateways<'_> {
+    fn fault(&self, tables: &Tables, route: &Route) -> Option<String> {
+        let mut links = Vec::new();
+        for hop in &route.hops {
+            match device(tables, hop) {
+                Ok(link) => links.push(link),
+                Err(fault) => return Some(fault),
+            }
+        }
+        let sorted = |mut gateways: Vec<Ipv4Addr>| {
+            gateways.sort_unstable();
+            gateways
+        };
+        let found = sorted(route.gateways());
+        let expected = sorted(self.gateways.to_vec());
+        let devices: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let on_device = links.iter().all(|link| link.name == self.device);
+        if found != expected || found.len() != route.hops.len() || !on_device {
+            return Some(format!(
+                "goes via {} on {}, expected via {} on {}",
+                list(&found),
+                list(&devices),
+                list(&expected),
+                self.device
+            ));
+        }
+        if route.hops.iter().any(|hop| hop.onlink != self.onlink) {
+            let word = if self.onlink { "is not" } else { "is" };
+            return Some(format!("{word} onlink"));
+        }
+        links
+            .iter()
+            .find_map(|link| device_mtu_fault(link, self.mtu_bytes))
+    }
+}
+
+fn tunnel_fault(tables: &Tables, route: &Route, end: Ipv4Addr, mtu_bytes: u32) -> Option<String> {
+    let found = only_hop(route).and_then(|hop| Ok((hop, device(tables, hop)?)));
+    let (hop, link) = match found {
+        Ok(found) => found,
+        Err(fault) => return Some(fault),
+    };
+    let Some(gateway) = hop.gateway else {
+        return Some("has no next hop".to_owned());
+    };
+    let remote = tables.vxlan_remote(link, gateway);
+    if link.name != VXLAN_DEVICE || remote != Some(end) {
+        let remote = remote.map_or("nowhere".to_owned(), |remote| remote.to_string());
+        return Some(format!(
+            "goes via {gateway} on {} to tunnel end {remote}, expected {VXLAN_DEVICE} to {end}",
+            link.name
+        ));
+    }
+    if !hop.onlink {
+        return Some("is not onlink".to_owned());
+    }
+    device_mtu_fault(link, mtu_bytes)
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "nothing".to_owned();
+    }
+    let words: Vec<String> = items.iter().map(T::to_string).collect();
+    words.join(" and ")
+}
