@@ -50,6 +50,8 @@ pub enum Content {
         source: u16,
         /// Destination port.
         destination: u16,
+        /// Octets behind the UDP or TCP header.
+        data: usize,
     },
     /// Anything else.
     Other,
@@ -157,8 +159,18 @@ fn parse_content(protocol: u8, payload: &[u8]) -> Option<Content> {
             Some(Content::Ports {
                 source: u16::from_be_bytes([s1, s2]),
                 destination,
+                data: data_of(protocol, payload)?,
             })
         }
         _ => None,
     }
+}
+
+/// How many octets are behind the header.
+fn data_of(protocol: u8, payload: &[u8]) -> Option<usize> {
+    let header = match i32::from(protocol) {
+        libc::IPPROTO_TCP => usize::from(payload.get(12)? >> 4) * 4,
+        _ => 8,
+    };
+    payload.len().checked_sub(header)
 }

@@ -252,7 +252,10 @@ fn a_vxlan_route_to_another_end_or_with_other_attributes_is_wrong() {
 
 #[test]
 fn routes_through_ipip_and_direct_ones_beside_a_tunnel_have_attributes_of_their_own() {
-    let through = route(block(), 12, 1024, &[hop(Some(OWNER), TUNL0, true)]);
+    let through = Route {
+        mtu_bytes: Some(1480),
+        ..route(block(), 80, 0, &[hop(Some(OWNER), TUNL0, true)])
+    };
     let ipip = remote(Mode::IpipCrosssubnet, false, through);
     ipip.breaks("leads to tunl0 of MTU 1500, expected 1480", |tables| {
         tables.links[1].mtu_bytes = 1500;
@@ -260,13 +263,16 @@ fn routes_through_ipip_and_direct_ones_beside_a_tunnel_have_attributes_of_their_
     ipip.breaks("is not onlink", |tables| {
         tables.routes[0].hops[0].onlink = false
     });
-    let direct = route(block(), 80, 0, &[hop(Some(OWNER), ETH0, true)]);
-    let beside = remote(Mode::VxlanCrosssubnet, true, direct);
-    beside.breaks("is made by protocol 12, expected 80", |tables| {
-        tables.routes[0].protocol = 12;
+    ipip.breaks("sets the MTU none, expected 1480", |tables| {
+        tables.routes[0].mtu_bytes = None;
     });
-    let by_bgp = route(block(), 12, 1024, &[hop(Some(OWNER), ETH0, false)]);
-    remote(Mode::IpipCrosssubnet, true, by_bgp);
+    let direct = route(block(), 80, 0, &[hop(Some(OWNER), ETH0, true)]);
+    for mode in [Mode::VxlanCrosssubnet, Mode::IpipCrosssubnet] {
+        let beside = remote(mode, true, direct.clone());
+        beside.breaks("is made by protocol 12, expected 80", |tables| {
+            tables.routes[0].protocol = 12;
+        });
+    }
 }
 
 #[test]

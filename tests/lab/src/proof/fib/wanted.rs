@@ -1,5 +1,6 @@
-//! The one route that a destination must have, attribute by attribute (Calico's numbers: routes of pods 3, of other nodes 12 by BGP and 80
-//! without, 3 through VXLAN; metric 1024 but 0 for routes that do not come from BGP).
+//! The one route that a destination must have, attribute by attribute. Calico's numbers: protocol 3 for pods and through VXLAN, 12 for what
+//! comes from BGP, 80 for other routes between nodes (of pools with a tunnel, as FELIX_PROGRAMCLUSTERROUTES has it by default); metric
+//! 1024, but 0 for routes between nodes that do not come from BGP.
 
 use std::net::Ipv4Addr;
 
@@ -45,6 +46,7 @@ enum Ways {
         device: &'static str,
         onlink: bool,
         overhead: u32,
+        mtu_on_route: bool,
     },
     /// The VXLAN tunnel that ends there, with its MTU on the route.
     Tunnel { end: Ipv4Addr },
@@ -76,6 +78,7 @@ impl Wanted {
                 device: UNDERLAY,
                 onlink: false,
                 overhead: 0,
+                mtu_on_route: false,
             },
         }
     }
@@ -83,8 +86,10 @@ impl Wanted {
     /// A block of this node: what no pod has is dropped, lest it goes round between a default route and the announcement.
     pub(super) const fn own_block(mode: Mode) -> Self {
         let protocol = match mode {
-            Mode::Vxlan | Mode::VxlanCrosssubnet => PROTO_FELIX,
-            Mode::Bgp | Mode::Ipip | Mode::IpipCrosssubnet => PROTO_BIRD,
+            Mode::Vxlan | Mode::VxlanCrosssubnet | Mode::Ipip | Mode::IpipCrosssubnet => {
+                PROTO_FELIX
+            }
+            Mode::Bgp => PROTO_BIRD,
         };
         Self {
             protocol,
@@ -101,8 +106,8 @@ impl Wanted {
         next_hop: Ipv4Addr,
     ) -> Self {
         match mode.path(same_rack) {
-            // A pool with VXLAN is not routed by BGP, its direct routes neither.
-            Path::Plain if mode == Mode::VxlanCrosssubnet => Self {
+            // A pool with a tunnel is not routed by BGP, its direct routes neither.
+            Path::Plain if mode != Mode::Bgp => Self {
                 protocol: PROTO_FELIX,
                 metric: 0,
                 ways: Ways::Gateways {
@@ -110,17 +115,19 @@ impl Wanted {
                     device: UNDERLAY,
                     onlink: true,
                     overhead: 0,
+                    mtu_on_route: false,
                 },
             },
             Path::Plain => Self::by_bgp(vec![next_hop]),
             Path::Ipip => Self {
-                protocol: PROTO_BIRD,
-                metric: METRIC_NORMAL,
+                protocol: PROTO_FELIX,
+                metric: 0,
                 ways: Ways::Gateways {
                     gateways: vec![owner],
                     device: IPIP_DEVICE,
                     onlink: true,
                     overhead: IPIP_OVERHEAD,
+                    mtu_on_route: true,
                 },
             },
             Path::Vxlan => Self {
@@ -161,16 +168,18 @@ impl Ways {
                 device,
                 onlink,
                 overhead,
+                mtu_on_route,
             } => {
+                let mtu_bytes = mtu_less(*overhead);
                 let expected = Gateways {
                     gateways,
                     device,
                     onlink: *onlink,
-                    mtu_bytes: mtu_less(*overhead),
+                    mtu_bytes,
                 };
                 expected
                     .fault(tables, route)
-                    .or_else(|| mtu_fault(route, None))
+                    .or_else(|| mtu_fault(route, mtu_on_route.then_some(mtu_bytes)))
             }
             Self::Tunnel { end } => {
                 let mtu_bytes = mtu_less(VXLAN_OVERHEAD);
