@@ -4,6 +4,7 @@
 //! the interface that has it.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 use regex::Regex;
@@ -46,7 +47,10 @@ impl Family {
 }
 
 /// Interfaces detection never looks at (`first-found`, `skip-interface`), and that a Node's list leaves out.
-const EXCLUDED: &str = concat!(
+static EXCLUDED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(EXCLUDED_NAMES).expect("a constant that the tests compile"));
+
+const EXCLUDED_NAMES: &str = concat!(
     "^docker.*|^cbr.*|^dummy.*|^podman.*|^virbr.*|^lxcbr.*|^veth.*|^lo|^br-.*|^cali.*|^tunl.*|^flannel.*|",
     "^kube-ipvs.*|^cni.*|^vxlan\\.calico.*|^vxlan-v6\\.calico.*|^wireguard\\.cali.*|^wg-v6\\.cali.*|^nodelocaldns.*"
 );
@@ -56,7 +60,8 @@ const EXCLUDED: &str = concat!(
 pub enum MethodError {
     /// No such method.
     #[error(
-        "{0:?} is no method: first-found, interface=REGEX,…, skip-interface=REGEX,…, cidr=CIDR,… and can-reach=DESTINATION are"
+        "{0:?} is no method: first-found, interface=REGEX,…, skip-interface=REGEX,…, cidr=CIDR,…, can-reach=DESTINATION \
+         and kubernetes-internal-ip are"
     )]
     Unknown(String),
     /// A regular expression does not parse.
@@ -88,6 +93,8 @@ pub enum Method {
     Cidr(Vec<IpNet>),
     /// The source address of a packet to this destination.
     CanReach(String),
+    /// The InternalIP of the Kubernetes Node. No datastore of this build has one: as `FirstFound`.
+    KubernetesInternalIp,
 }
 
 impl Method {
@@ -95,6 +102,9 @@ impl Method {
     pub fn parse(text: &str) -> Result<Self, MethodError> {
         if text.is_empty() || text == "first-found" {
             return Ok(Self::FirstFound);
+        }
+        if text == "kubernetes-internal-ip" {
+            return Ok(Self::KubernetesInternalIp);
         }
         let (method, rest) = text
             .split_once('=')
@@ -125,24 +135,44 @@ impl Method {
 
     /// The node's address of one family by this method.
     pub fn detect(&self, host: &dyn Host, family: Family) -> Option<IpNet> {
+        self.among(host, family, |_| true)
+    }
+
+    /// An address as it stands on the host now, if it stands there and the method allows it: another one that the method
+    /// would rather take, such as a newer interface's or a virtual router's, is no reason to leave it.
+    pub fn keep(&self, host: &dyn Host, addr: IpAddr) -> Option<IpNet> {
+        let standing = self.among(host, Family::of(addr), |found| found == addr)?;
+        let local = host.interfaces().iter();
+        let mut addresses = local.flat_map(|interface| &interface.addresses);
+        addresses.any(|net| *net == standing).then_some(standing)
+    }
+
+    fn among(
+        &self,
+        host: &dyn Host,
+        family: Family,
+        wanted: impl Fn(IpAddr) -> bool,
+    ) -> Option<IpNet> {
         match self {
-            Self::FirstFound => first(host, family, |name| !excluded().is_match(name), |_| true),
-            Self::Interface(regex) => first(host, family, |name| regex.is_match(name), |_| true),
+            Self::FirstFound | Self::KubernetesInternalIp => {
+                first(host, family, |name| !EXCLUDED.is_match(name), wanted)
+            }
+            Self::Interface(regex) => first(host, family, |name| regex.is_match(name), wanted),
             Self::SkipInterface(regex) => first(
                 host,
                 family,
-                |name| !excluded().is_match(name) && !regex.is_match(name),
-                |_| true,
+                |name| !EXCLUDED.is_match(name) && !regex.is_match(name),
+                wanted,
             ),
             Self::Cidr(cidrs) => first(
                 host,
                 family,
                 |_| true,
-                |addr| cidrs.iter().any(|cidr| cidr.contains(&addr)),
+                |addr| wanted(addr) && cidrs.iter().any(|cidr| cidr.contains(&addr)),
             ),
             Self::CanReach(destination) => {
                 let source = host.source_towards(destination, family)?;
-                Some(with_local_mask(host, source))
+                wanted(source).then(|| with_local_mask(host, source))
             }
         }
     }
@@ -161,10 +191,6 @@ fn any_of(parts: &[&str]) -> Result<Regex, MethodError> {
         text: joined.clone(),
         reason: error.to_string(),
     })
-}
-
-fn excluded() -> Regex {
-    Regex::new(EXCLUDED).expect("a constant that the tests compile")
 }
 
 /// The first address in visiting order (highest interface index first) that counts.
@@ -208,7 +234,7 @@ pub fn with_local_mask(host: &dyn Host, addr: IpAddr) -> IpNet {
 
 /// Whether an interface is one of the host's own rather than of containers or tunnels.
 pub(super) fn counts(interface: &HostInterface) -> bool {
-    !excluded().is_match(&interface.name)
+    !EXCLUDED.is_match(&interface.name)
 }
 
 /// The interfaces a Node object lists: sorted by name, default exclusions and addresses that are not global left out.

@@ -1,6 +1,6 @@
 //! What this node tells the cluster about itself.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use api::key::{Key, Kind};
 use api::node::{Node, NodeBGPSpec, NodeInterface, NodeSpec};
@@ -59,12 +59,8 @@ pub fn ipv4_address(
     host: &dyn Host,
 ) -> Result<(Option<IpNet>, Option<String>), NodeError> {
     let unlocal = |addr: IpNet| {
-        let local = host
-            .interfaces()
-            .iter()
-            .flat_map(|interface| &interface.addresses)
-            .any(|net| net.addr() == addr.addr());
-        (!local).then(|| format!("the node's address {addr} is on none of its interfaces"))
+        (!is_local(addr.addr(), host))
+            .then(|| format!("the node's address {addr} is on none of its interfaces"))
     };
     match (values.ip, stored) {
         (AddressSource::Address(addr), _) => {
@@ -81,8 +77,9 @@ pub fn ipv4_address(
         (AddressSource::None, None) => Ok((None, None)),
         (AddressSource::Keep | AddressSource::Autodetect, stored) => {
             let method = Method::parse(&values.ip_autodetection_method)?;
-            match (method.detect(host, Family::V4), stored) {
-                (Some(found), _) => Ok((Some(found), None)),
+            let kept = stored.and_then(|stored| method.keep(host, stored.addr()));
+            match (kept.or_else(|| method.detect(host, Family::V4)), stored) {
+                (Some(found), _) => Ok((Some(found), without_kubernetes(&method, found))),
                 (None, Some(stored)) => Ok((
                     Some(stored),
                     Some(format!(
@@ -97,6 +94,24 @@ pub fn ipv4_address(
             }
         }
     }
+}
+
+fn without_kubernetes(method: &Method, taken: IpNet) -> Option<String> {
+    matches!(method, Method::KubernetesInternalIp).then(|| {
+        format!(
+            "IP_AUTODETECTION_METHOD=kubernetes-internal-ip: there is no Kubernetes Node to ask; {taken} was found by \
+             first-found"
+        )
+    })
+}
+
+/// Whether the address stands on one of the host's interfaces.
+pub fn is_local(addr: IpAddr, host: &dyn Host) -> bool {
+    let mut nets = host
+        .interfaces()
+        .iter()
+        .flat_map(|interface| &interface.addresses);
+    nets.any(|net| net.addr() == addr)
 }
 
 fn named_interfaces(host: &dyn Host) -> String {
@@ -132,6 +147,16 @@ pub fn with_facts(
         bgp.as_number = as_number;
     }
     node
+}
+
+/// The Node object without its IPv4 address; `None` when it has none.
+pub fn without_address(mut node: Node) -> Option<Node> {
+    let bgp = node.spec.bgp.as_mut()?;
+    bgp.ipv4_address.take()?;
+    if *bgp == NodeBGPSpec::default() {
+        node.spec.bgp = None;
+    }
+    Some(node)
 }
 
 /// Fails when another node has our address.

@@ -100,6 +100,34 @@ fn can_reach_takes_the_mask_of_the_interface_that_owns_the_source_address() {
 }
 
 #[test]
+fn an_address_that_stands_is_kept_while_the_method_allows_it() {
+    let keep = |method: &str, addr: &str| {
+        let method = Method::parse(method).unwrap();
+        let kept = method.keep(&host(), addr.parse().unwrap());
+        kept.map(|net| net.to_string())
+    };
+    // Detection would take 192.0.2.7 of the newer interface.
+    assert_eq!(keep("", "10.10.1.11").as_deref(), Some("10.10.1.11/24"));
+    assert_eq!(keep("", "192.0.2.8").as_deref(), Some("192.0.2.8/25"));
+    let internal = keep("kubernetes-internal-ip", "10.10.1.11");
+    assert_eq!(internal.as_deref(), Some("10.10.1.11/24"));
+    assert_eq!(keep("", "10.10.1.99"), None, "it stands nowhere");
+    assert_eq!(keep("", "172.17.0.1"), None, "excluded");
+    assert_eq!(keep("interface=eth1", "10.10.1.11"), None);
+    assert_eq!(keep("skip-interface=eth0", "10.10.1.11"), None);
+    assert_eq!(keep("cidr=192.0.2.0/24", "10.10.1.11"), None);
+    let allowed = keep("cidr=192.0.2.0/24,10.0.0.0/8", "10.10.1.11");
+    assert_eq!(allowed.as_deref(), Some("10.10.1.11/24"));
+    // The kernel decides, whatever was before.
+    let mut host = host();
+    host.source = Some("192.0.2.7".parse().unwrap());
+    let method = Method::parse("can-reach=192.0.2.1").unwrap();
+    assert_eq!(method.keep(&host, "10.10.1.11".parse().unwrap()), None);
+    let reached = method.keep(&host, "192.0.2.7".parse().unwrap());
+    assert_eq!(reached, Some("192.0.2.7/25".parse().unwrap()));
+}
+
+#[test]
 fn bad_methods_say_what_is_allowed() {
     let error = |text: &str| Method::parse(text).unwrap_err().to_string();
     assert!(error("firstfound").contains("first-found"));

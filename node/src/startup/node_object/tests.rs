@@ -9,7 +9,11 @@ fn host() -> Fake {
     Fake(vec![HostInterface {
         name: "eth0".to_owned(),
         ifindex: 2,
-        addresses: vec!["10.0.0.5/24".parse().unwrap()],
+        // A virtual router's address came later and is listed first.
+        addresses: vec![
+            "10.0.0.5/24".parse().unwrap(),
+            "10.0.0.4/24".parse().unwrap(),
+        ],
     }])
 }
 
@@ -31,6 +35,8 @@ fn stored_address_is_kept_unless_told_otherwise() {
         ("", None, Some("10.0.0.5/24")),
         ("", Some("10.9.9.9/16"), Some("10.9.9.9/16")),
         ("autodetect", Some("10.9.9.9/16"), Some("10.0.0.5/24")),
+        ("autodetect", Some("10.0.0.5/16"), Some("10.0.0.5/24")),
+        ("autodetect", Some("10.0.0.4/24"), Some("10.0.0.4/24")),
         ("none", None, None),
         ("none", Some("10.9.9.9/16"), Some("10.9.9.9/16")),
         ("10.0.0.5", Some("10.9.9.9/16"), Some("10.0.0.5/24")),
