@@ -100,8 +100,11 @@ pub fn validate(object: &Object) -> Vec<Fault> {
     faults
 }
 
-fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
-    let name = &metadata.name;
+/// Checks a name that people choose, a node's among them: a DNS subdomain (RFC 1123), as Kubernetes has it.
+///
+/// # Errors
+/// What it must be.
+pub fn check_object_name(name: &str) -> Result<(), &'static str> {
     let end_fits =
         |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let fits = name.len() <= 253
@@ -110,6 +113,17 @@ fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.');
+    if fits {
+        Ok(())
+    } else {
+        Err(
+            "must be lower-case letters, digits, `-` and `.`, 253 at most, with a letter or digit at both ends",
+        )
+    }
+}
+
+fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
+    let name = &metadata.name;
     let by_hand = matches!(
         kind,
         Kind::IPPool
@@ -122,12 +136,8 @@ fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
     );
     if name.is_empty() {
         faults.push(Fault::absent("metadata.name", "must be given"));
-    } else if by_hand && !fits {
-        faults.push(Fault::new(
-            "metadata.name",
-            name,
-            "must be lower-case letters, digits, `-` and `.`, 253 at most, with a letter or digit at both ends",
-        ));
+    } else if by_hand && let Err(why) = check_object_name(name) {
+        faults.push(Fault::new("metadata.name", name, why));
     }
     let default_only = match kind {
         Kind::BGPConfiguration => name != "default" && !name.starts_with("node."),

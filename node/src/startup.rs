@@ -28,6 +28,7 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 
 use address::Host;
+use node_object::NodeError;
 
 /// What start-up found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +45,19 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// No name from any source.
-    #[error("the node has no name: set NODENAME to 1 to 253 letters, digits, `-`, `_` and `.`")]
+    #[error(
+        "the node has no name: set NODENAME to 1 to 253 lower-case letters, digits, `-` and `.`, with a letter or digit at \
+         both ends"
+    )]
     NoName,
+    /// A name that no Node object can have.
+    #[error("the node's name {name:?} {why}; set NODENAME")]
+    Name {
+        /// As found.
+        name: String,
+        /// What it must be.
+        why: &'static str,
+    },
     /// Address, method, router id.
     #[error(transparent)]
     Node(#[from] node_object::NodeError),
@@ -101,17 +113,20 @@ pub struct Startup<'a> {
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A log line for every so many attempts.
 const TELL_EVERY: u32 = 10;
+/// How often, and how long apart, a node whose address is another one asks whether the node that had it has left it.
+const ADDRESS_ATTEMPTS: u32 = 20;
+const ADDRESS_WAIT: Duration = Duration::from_secs(1);
 
 impl Startup<'_> {
     /// Makes the node known. `name` is from [`Params::node_name`].
     pub async fn run(&self, name: String) -> Result<Identity, StartupError> {
-        // Settings that need no datastore are judged before it is waited for.
+        // What needs no datastore is checked before it is waited for.
+        check_name(&name)?;
         address::Method::parse(&self.params.ip_autodetection_method)
             .map_err(node_object::NodeError::from)?;
         self.wait_for_store().await?;
 
-        let stored = self.stored_node(&name).await?;
-        let facts = self.facts(&name, stored.as_ref()).await?;
+        let facts = self.facts_in_the_end(&name, ADDRESS_WAIT).await?;
         let pool = self.missing_pool().await?;
         files::make_directories(self.params)?;
 
@@ -133,11 +148,19 @@ impl Startup<'_> {
 
     /// Makes a node without pods known, a route reflector: its Node gets its address, nothing else is made.
     pub async fn announce(&self, name: String) -> Result<Identity, StartupError> {
+        self.announce_waiting(name, ADDRESS_WAIT).await
+    }
+
+    async fn announce_waiting(
+        &self,
+        name: String,
+        wait: Duration,
+    ) -> Result<Identity, StartupError> {
+        check_name(&name)?;
         address::Method::parse(&self.params.ip_autodetection_method)
             .map_err(node_object::NodeError::from)?;
         self.wait_for_store().await?;
-        let stored = self.stored_node(&name).await?;
-        let (ipv4, router_id) = self.facts(&name, stored.as_ref()).await?;
+        let (ipv4, router_id) = self.facts_in_the_end(&name, wait).await?;
         self.write_node(&name, ipv4).await?;
         Ok(Identity {
             name,
@@ -146,14 +169,20 @@ impl Startup<'_> {
         })
     }
 
-    /// Looks at the host again and writes the Node if its address or interfaces changed: what runs every
-    /// AUTODETECT_POLL_INTERVAL.
+    /// Looks at the host again and writes the Node if its address or interfaces changed, or what is stored lacks them: what
+    /// runs every AUTODETECT_POLL_INTERVAL, and when the Node object changes.
     pub async fn refresh(&self, name: &str) -> Result<(), StartupError> {
         if self.params.backend == Backend::None {
             return Ok(());
         }
         let stored = self.stored_node(name).await?;
-        let (ipv4, _) = self.facts(name, stored.as_ref()).await?;
+        let (ipv4, _) = match self.facts(name, stored.as_ref()).await {
+            Err(error @ StartupError::Node(NodeError::Duplicate { .. })) => {
+                self.leave_address(name, stored.as_ref()).await?;
+                return Err(error);
+            }
+            facts => facts?,
+        };
         self.write_node(name, ipv4).await
     }
 
@@ -242,18 +271,55 @@ impl Startup<'_> {
         }
     }
 
+    /// Address and router id. Where this node's address has changed and another Node still has the new one, the other may
+    /// have moved as well: the old address is left to whoever has it now, and the new one is waited for.
+    async fn facts_in_the_end(&self, name: &str, wait: Duration) -> Result<Facts, StartupError> {
+        let mut attempts = 0;
+        loop {
+            let stored = self.stored_node(name).await?;
+            let error = match self.facts(name, stored.as_ref()).await {
+                Err(StartupError::Node(error @ NodeError::Duplicate { .. })) => error,
+                facts => return facts,
+            };
+            let moved = self.leave_address(name, stored.as_ref()).await?;
+            if !(moved || attempts > 0) || attempts == ADDRESS_ATTEMPTS {
+                return Err(error.into());
+            }
+            if attempts == 0 {
+                warn!(%error, "waiting for the other node to leave the address");
+            }
+            attempts += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Takes the stored address out of this node's object if it is on none of the host's interfaces; whether it was so.
+    async fn leave_address(&self, name: &str, stored: Option<&Node>) -> Result<bool, StartupError> {
+        let Some(address) = stored.and_then(address_of) else {
+            return Ok(false);
+        };
+        if node_object::is_local(address.addr(), self.host) {
+            return Ok(false);
+        }
+        let key = Key::new(Kind::Node, name);
+        objects::change(&*self.store, &key, |stored| match stored {
+            Object::Node(node) if address_of(&node) == Some(address) => {
+                node_object::without_address(node).map(Object::Node)
+            }
+            _ => None,
+        })
+        .await
+        .map_err(self.failed("taking the old address out of this node"))?;
+        info!(node = name, %address, "old address left: it is on none of the node's interfaces");
+        Ok(true)
+    }
+
     /// Address and router id.
-    async fn facts(
-        &self,
-        name: &str,
-        stored: Option<&Node>,
-    ) -> Result<(Option<IpNet>, Option<Ipv4Addr>), StartupError> {
+    async fn facts(&self, name: &str, stored: Option<&Node>) -> Result<Facts, StartupError> {
         if self.params.backend == Backend::None {
             return Ok((None, None));
         }
-        let before = stored
-            .and_then(|node| node.spec.bgp.as_ref())
-            .and_then(|bgp| bgp.ipv4_address);
+        let before = stored.and_then(address_of);
         let (ipv4, warning) = node_object::ipv4_address(self.params, before, self.host)?;
         if let Some(warning) = warning {
             warn!(reason = warning, "node address");
@@ -380,6 +446,21 @@ impl Startup<'_> {
     }
 }
 
+/// A node's IPv4 address and router id.
+type Facts = (Option<IpNet>, Option<Ipv4Addr>);
+
+fn address_of(node: &Node) -> Option<IpNet> {
+    node.spec.bgp.as_ref()?.ipv4_address
+}
+
+/// Refuses a name that the other nodes would refuse in the Node object.
+fn check_name(name: &str) -> Result<(), StartupError> {
+    api::validate::check_object_name(name).map_err(|why| StartupError::Name {
+        name: name.to_owned(),
+        why,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use datastore::memory::MemoryStore;
@@ -429,6 +510,79 @@ mod tests {
             .await
             .unwrap()
             .map(|pool| pool.spec.cidr)
+    }
+
+    /// Start-up of `name` on a host that has `address`, with IP=autodetect.
+    async fn started(
+        store: &Arc<MemoryStore>,
+        name: &str,
+        address: &str,
+    ) -> Result<Identity, StartupError> {
+        let host = Fake(vec![HostInterface {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            addresses: vec![address.parse().unwrap()],
+        }]);
+        let variables = [("IP".to_owned(), "autodetect".to_owned())];
+        let params = Params::from_env(variables).unwrap();
+        let startup = Startup {
+            params: &params,
+            host: &host,
+            store: Arc::clone(store) as Arc<dyn Store>,
+        };
+        let wait = Duration::from_millis(1);
+        startup.announce_waiting(name.to_owned(), wait).await
+    }
+
+    #[tokio::test]
+    async fn two_nodes_that_swapped_addresses_both_start() {
+        let store = Arc::new(MemoryStore::new());
+        started(&store, "n1", "10.0.0.1/24").await.unwrap();
+        started(&store, "n2", "10.0.0.2/24").await.unwrap();
+        let (one, two) = tokio::join!(
+            started(&store, "n1", "10.0.0.2/24"),
+            started(&store, "n2", "10.0.0.1/24")
+        );
+        assert_eq!(one.unwrap().ipv4, Some("10.0.0.2/24".parse().unwrap()));
+        assert_eq!(two.unwrap().ipv4, Some("10.0.0.1/24".parse().unwrap()));
+        for (name, address) in [("n1", "10.0.0.2/24"), ("n2", "10.0.0.1/24")] {
+            let key = Key::new(Kind::Node, name);
+            let stored = store.get(&key).await.unwrap().unwrap();
+            let Object::Node(node) = Object::decode(&key, &stored.value).unwrap() else {
+                unreachable!("a Node stands under its key")
+            };
+            assert_eq!(address_of(&node), Some(address.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_another_node_keeps_is_refused_and_a_stale_own_one_is_left() {
+        let store = Arc::new(MemoryStore::new());
+        started(&store, "n1", "10.0.0.1/24").await.unwrap();
+        let error = started(&store, "n2", "10.0.0.1/24").await.unwrap_err();
+        assert!(
+            error.to_string().contains("node n1 has the address"),
+            "{error}"
+        );
+        started(&store, "n3", "10.0.0.3/24").await.unwrap();
+        started(&store, "n3", "10.0.0.1/24").await.unwrap_err();
+        let key = Key::new(Kind::Node, "n3");
+        let stored = store.get(&key).await.unwrap().unwrap();
+        let node: serde_json::Value = serde_json::from_slice(&stored.value).unwrap();
+        assert_eq!(node["spec"]["bgp"], serde_json::Value::Null, "{node}");
+        started(&store, "n4", "10.0.0.3/24").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_node_object_can_have_is_refused_with_the_rule() {
+        for name in ["Node1", "node_1", "-node", "node."] {
+            let store = Arc::new(MemoryStore::new());
+            let error = started(&store, name, "10.0.0.1/24").await.unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("lower-case"), "{text}");
+            let listing = store.list(&[Kind::Node]).await.unwrap();
+            assert_eq!(listing.items.len(), 0, "{name}");
+        }
     }
 
     #[tokio::test]

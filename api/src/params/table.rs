@@ -52,13 +52,13 @@ macro_rules! parameters {
 parameters! {
     /// Name of this node; else the nodename file, `HOSTNAME` and the kernel's host name are asked.
     nodename: Option<String> = value::node_name, ["NODENAME"], "", "",
-        IsUnset, Stops, "letters, digits, `-`, `_` and `.`, 253 characters at most";
+        IsUnset, Stops, "lower-case letters, digits, `-` and `.`, 253 at most, with a letter or digit at both ends";
     /// File with the node's name: second source of it, and where it is written once the node is up.
     nodename_file: String = value::path, ["CALICO_NODENAME_FILE"], "/var/lib/calico/nodename", "",
         IsUnset, Stops, "an absolute path";
     /// Host name: third source of the node's name.
-    hostname: Option<String> = value::node_name, ["HOSTNAME"], "", "",
-        IsUnset, Stops, "letters, digits, `-`, `_` and `.`, 253 characters at most";
+    hostname: Option<String> = value::optional_text, ["HOSTNAME"], "", "",
+        IsUnset, Stops, "as NODENAME, in lower or upper case";
     /// The node's IPv4 address.
     ip: AddressSource = value::ipv4_source, ["IP"], "", "",
         IsUnset, Stops, "`autodetect`, `none`, an IPv4 address, an IPv4 address with prefix length, or nothing";

@@ -75,6 +75,15 @@ fn every_error_is_reported_with_variable_value_and_what_is_allowed() {
 }
 
 #[test]
+fn a_node_name_that_no_node_object_can_have_is_refused() {
+    for name in ["Node1", "node_1", ".node", "node-"] {
+        let errors = read(&[("NODENAME", name)]).expect_err(name);
+        let text = errors[0].to_string();
+        assert!(text.contains(name) && text.contains("lower-case"), "{text}");
+    }
+}
+
+#[test]
 fn rules_between_variables_are_checked() {
     for (variables, named) in [
         (
@@ -176,10 +185,10 @@ fn a_store_socket_means_the_local_datastore() {
 #[test]
 fn the_node_name_comes_from_the_first_source_that_has_one() {
     assert_eq!(
-        accepted(&[("NODENAME", "A")])
+        accepted(&[("NODENAME", "a")])
             .node_name(Some("b"), "c")
             .as_deref(),
-        Some("A")
+        Some("a")
     );
     assert_eq!(
         accepted(&[("HOSTNAME", "H")])

@@ -105,8 +105,7 @@ pub(super) fn text(text: &str) -> Read<String> {
 }
 
 pub(super) fn node_name(text: &str) -> Read<Option<String>> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.chars().all(fits) && text.len() <= 253 {
+    if text.is_empty() || crate::validate::check_object_name(text).is_ok() {
         optional_text(text)
     } else {
         no()

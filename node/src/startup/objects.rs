@@ -34,6 +34,15 @@ pub async fn create(store: &dyn Store, object: Object) -> Result<bool, StoreErro
     }
 }
 
+/// Replaces an object that exists by what `change` makes of it, if it makes something. Answers whether it was written.
+pub async fn change(
+    store: &dyn Store,
+    key: &Key,
+    change: impl Fn(Object) -> Option<Object>,
+) -> Result<bool, StoreError> {
+    rewrite(store, key, |stored| change(stored?)).await
+}
+
 /// Replaces an object by what `change` makes of the stored one; nothing is written when that is equal. Answers whether
 /// it was written. `change` gets `None` for an object that does not exist or cannot be read.
 pub async fn update(
@@ -41,16 +50,24 @@ pub async fn update(
     key: &Key,
     change: impl Fn(Option<Object>) -> Object,
 ) -> Result<bool, StoreError> {
+    rewrite(store, key, |stored| Some(change(stored))).await
+}
+
+async fn rewrite(
+    store: &dyn Store,
+    key: &Key,
+    change: impl Fn(Option<Object>) -> Option<Object>,
+) -> Result<bool, StoreError> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let stored = store.get(key).await?;
         let before = stored
             .as_ref()
             .and_then(|stored| Object::decode(key, &stored.value).ok());
-        let after = change(before.clone());
-        if before.as_ref() == Some(&after) {
-            return Ok(false);
-        }
+        let after = match change(before.clone()) {
+            Some(after) if before.as_ref() != Some(&after) => after,
+            Some(_) | None => return Ok(false),
+        };
         let put = Op::Put {
             key: key.clone(),
             value: after.encode().into(),
