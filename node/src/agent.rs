@@ -39,7 +39,9 @@ use crate::telemetry::Metrics;
 
 /// Runs the agent until the token is cancelled. What was set up in the kernel stays.
 pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()> {
-    let host = LiveHost::read().context("reading the host's interfaces")?;
+    let host = LiveHost::read(&params)
+        .await
+        .context("reading the host's interfaces")?;
     let store = open_store(&params)?;
     let name = params
         .node_name(files::read_nodename(&params).as_deref(), &kernel_hostname())

@@ -68,7 +68,9 @@ pub(crate) async fn run(
                 .or_else(|| params.node_name(None, &kernel_hostname()));
             let name = named.ok_or(StartupError::NoName)?;
             let store = open_store(&params)?;
-            let host = LiveHost::read().context("reading the host's interfaces")?;
+            let host = LiveHost::read(&params)
+                .await
+                .context("reading the host's interfaces")?;
             let startup = Startup {
                 params: &params,
                 host: &host,

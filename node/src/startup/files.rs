@@ -40,12 +40,14 @@ pub fn write_nodename(params: &Params, name: &str) -> Result<(), StartupError> {
     write(Path::new(&params.nodename_file), name)
 }
 
-/// Writes the pod MTU, decimal without a newline, for CNI plugins.
-pub fn write_mtu(mtu_bytes: u32) -> Result<(), StartupError> {
-    write(
-        &Path::new(STATE_DIRECTORY).join("mtu"),
-        &mtu_bytes.to_string(),
-    )
+/// Makes the file with the pod MTU, decimal without a newline, for CNI plugins; nothing is written while it says so.
+pub fn keep_mtu(directory: &Path, mtu_bytes: u32) -> Result<(), StartupError> {
+    let path = directory.join("mtu");
+    let text = mtu_bytes.to_string();
+    match fs::read_to_string(&path) {
+        Ok(written) if written == text => Ok(()),
+        Ok(_) | Err(_) => write(&path, &text),
+    }
 }
 
 /// The pod MTU that an earlier agent wrote, in bytes.
@@ -64,4 +66,28 @@ fn write(path: &Path, text: &str) -> Result<(), StartupError> {
     let fresh = path.with_extension("new");
     fs::write(&fresh, text).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mtu_file_is_written_again_after_a_failure_and_after_its_loss() {
+        let directory = std::env::temp_dir().join(format!("tortie-mtu-{}", std::process::id()));
+        let written = || fs::read_to_string(directory.join("mtu")).ok();
+        let error = keep_mtu(&directory, 1450).unwrap_err().to_string();
+        assert!(
+            error.contains("mtu") && error.contains("writing"),
+            "{error}"
+        );
+        fs::create_dir(&directory).unwrap();
+        keep_mtu(&directory, 1450).unwrap();
+        assert_eq!(written().as_deref(), Some("1450"));
+        fs::remove_file(directory.join("mtu")).unwrap();
+        keep_mtu(&directory, 1450).unwrap();
+        keep_mtu(&directory, 1400).unwrap();
+        assert_eq!(written().as_deref(), Some("1400"));
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

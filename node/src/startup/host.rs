@@ -1,9 +1,12 @@
 //! The host, as the kernel shows it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
+use api::params::Params;
 use regex::Regex;
+use tracing::warn;
 
 use super::address::{Family, Host, HostInterface};
 
@@ -12,11 +15,21 @@ use super::address::{Family, Host, HostInterface};
 pub struct LiveHost {
     interfaces: Vec<HostInterface>,
     mtus: Vec<(String, u32)>,
+    /// The destination of `can-reach` and its addresses.
+    destination: Option<(String, Vec<SocketAddr>)>,
 }
 
+/// How long the resolver may take for the name of a destination.
+const RESOLVE_MAX: Duration = Duration::from_secs(5);
+
 impl LiveHost {
-    /// Asks the kernel.
-    pub fn read() -> io::Result<Self> {
+    /// Asks the kernel, and the resolver for the destination that IP_AUTODETECTION_METHOD names.
+    pub async fn read(params: &Params) -> io::Result<Self> {
+        let method = params.ip_autodetection_method.as_str();
+        let destination = match method.strip_prefix("can-reach=").map(str::trim) {
+            Some(name) => Some((name.to_owned(), resolve(name).await)),
+            None => None,
+        };
         let found = felix_io::host::interfaces()?;
         let mtus = found
             .iter()
@@ -30,7 +43,11 @@ impl LiveHost {
                 addresses: interface.addresses,
             })
             .collect();
-        Ok(Self { interfaces, mtus })
+        Ok(Self {
+            interfaces,
+            mtus,
+            destination,
+        })
     }
 
     /// The host's MTU in bytes: the smallest of the interfaces whose names match.
@@ -50,8 +67,12 @@ impl Host for LiveHost {
 
     /// Connects an UDP socket, which sends nothing, and asks which address it got.
     fn source_towards(&self, destination: &str, family: Family) -> Option<IpAddr> {
-        let wanted = |addr: &SocketAddr| Family::of(addr.ip()) == family;
-        let remote = (destination, 80).to_socket_addrs().ok()?.find(wanted)?;
+        let (_, addresses) = self
+            .destination
+            .as_ref()
+            .filter(|(name, _)| name == destination)?;
+        let wanted = |addr: &&SocketAddr| Family::of(addr.ip()) == family;
+        let remote = addresses.iter().find(wanted)?;
         let any: IpAddr = match family {
             Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
@@ -62,10 +83,49 @@ impl Host for LiveHost {
     }
 }
 
+/// The addresses of a name, or of an address in text; none when the resolver has none in time.
+async fn resolve(name: &str) -> Vec<SocketAddr> {
+    let looked_up = tokio::time::timeout(RESOLVE_MAX, tokio::net::lookup_host((name, 80))).await;
+    match looked_up {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            warn!(destination = name, %error, "IP_AUTODETECTION_METHOD: can-reach");
+            Vec::new()
+        }
+        Err(_) => {
+            warn!(
+                destination = name,
+                "IP_AUTODETECTION_METHOD: can-reach: the resolver does not answer"
+            );
+            Vec::new()
+        }
+    }
+}
+
 /// The kernel's host name.
 pub fn kernel_hostname() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_source_towards_a_destination_is_the_kernels_choice() {
+        let read = async |method: &str| {
+            let variable = ("IP_AUTODETECTION_METHOD".to_owned(), method.to_owned());
+            let params = Params::from_env([variable]).unwrap();
+            LiveHost::read(&params).await.unwrap()
+        };
+        let host = read("can-reach= 127.0.0.9 ").await;
+        let found = host.source_towards("127.0.0.9", Family::V4);
+        assert_eq!(found, Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(host.source_towards("127.0.0.9", Family::V6), None);
+        let host = read("first-found").await;
+        assert_eq!(host.source_towards("127.0.0.9", Family::V4), None);
+    }
 }

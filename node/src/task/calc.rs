@@ -50,8 +50,8 @@ pub struct CalcView {
     pub node_labels: BTreeMap<String, String>,
     /// IPv4 address of this node, as its object has it now.
     pub node_ipv4: Option<IpNet>,
-    /// Grows with every change of a pool or of this node's object: what tunnel addresses depend on.
-    pub pools_generation: u64,
+    /// Grows with every change of a pool or of this node's object: what the Keeper compares with what should be there.
+    pub own_generation: u64,
 }
 
 /// What the calculation's task is made of.
@@ -259,7 +259,7 @@ impl CalcTask {
             pod_mtu_bytes: self.graph.pod_mtu_bytes(),
             node_labels: census.node_labels.clone(),
             node_ipv4: census.node_ipv4,
-            pools_generation: census.pools_generation,
+            own_generation: census.own_generation,
         };
         self.view.send_if_modified(|before| {
             let changed = *before != view;
@@ -331,7 +331,7 @@ struct Census {
     local: BTreeSet<Key>,
     node_labels: BTreeMap<String, String>,
     node_ipv4: Option<IpNet>,
-    pools_generation: u64,
+    own_generation: u64,
 }
 
 impl Census {
@@ -343,13 +343,13 @@ impl Census {
             local: BTreeSet::new(),
             node_labels: BTreeMap::new(),
             node_ipv4: None,
-            pools_generation: 0,
+            own_generation: 0,
         }
     }
 
     fn changed(&mut self, key: &Key) {
         if key.kind == Kind::IPPool || (key.kind == Kind::Node && key.name == self.node) {
-            self.pools_generation += 1;
+            self.own_generation += 1;
         }
     }
 

@@ -1,6 +1,7 @@
 //! Keeps what start-up wrote true: the node's address, its tunnel addresses, the MTU file. What is there when the process
 //! starts stays until the calculation knows every fact.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct Keeper {
     pub node: String,
     /// Objects.
     pub store: Arc<dyn Store>,
-    /// Tells of changed pools and of the MTU.
+    /// Says when pools or this node's object changed, and the MTU.
     pub view: watch::Receiver<CalcView>,
     /// MTU for pods while the graph knows none.
     pub last_mtu_bytes: Option<u32>,
@@ -49,75 +50,62 @@ impl Keeper {
             .autodetect_poll_interval
             .max(Duration::from_secs(1));
         let mut poll = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
-        let mut pools_done = 0;
-        let mut mtu_written = None;
-        let mut retry = false;
+        let mut seen = 0;
+        let mut due = false;
+        let mut failed: Option<String> = None;
         if self.view.wait_for(|view| view.in_sync).await.is_err() {
             return;
         }
         loop {
-            let (pools, mtu) = {
+            let (generation, mtu) = {
                 let view = self.view.borrow_and_update();
-                (view.pools_generation, view.pod_mtu_bytes)
+                (view.own_generation, view.pod_mtu_bytes)
             };
-            let mut failed = false;
-            if let Some(mtu) = mtu.or(self.last_mtu_bytes)
-                && mtu_written != Some(mtu)
+            due |= generation != seen;
+            seen = generation;
+            let result = self.put_right(mtu.or(self.last_mtu_bytes), due).await;
+            // The same failure is told once, however often it is tried again.
+            if let Err(error) = &result
+                && failed.as_ref() != Some(error)
             {
-                match files::write_mtu(mtu) {
-                    Ok(()) => mtu_written = Some(mtu),
-                    Err(error) => {
-                        warn!(error = chain(&error), "MTU file; trying again");
-                        failed = true;
-                    }
-                }
+                warn!(
+                    error,
+                    "keeping the Node and the files of this node; trying again"
+                );
             }
-            if pools != pools_done || retry {
-                failed |= !self.tunnels().await;
-                pools_done = pools;
-            }
-            retry = failed;
+            failed = result.err();
+            due = false;
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { return },
-                _ = poll.tick() => self.address().await,
-                () = tokio::time::sleep(RETRY_EVERY), if retry => {}
+                _ = poll.tick() => due = true,
+                () = tokio::time::sleep(RETRY_EVERY), if failed.is_some() => due = true,
             }
         }
     }
 
-    async fn tunnels(&self) -> bool {
-        let Ok(host) = LiveHost::read() else {
-            return false;
-        };
+    /// The MTU file, and where the objects are due the Node object with its addresses. What can be done is done.
+    async fn put_right(&self, mtu_bytes: Option<u32>, objects_due: bool) -> Result<(), String> {
+        let file = mtu_bytes.map_or(Ok(()), |mtu_bytes| {
+            files::keep_mtu(Path::new(files::STATE_DIRECTORY), mtu_bytes)
+        });
+        if objects_due {
+            self.objects().await?;
+        }
+        file.map_err(|error| chain(&error))
+    }
+
+    async fn objects(&self) -> Result<(), String> {
+        let host = LiveHost::read(&self.params).await;
+        let host = host.map_err(|error| format!("reading the host's interfaces: {error}"))?;
         let startup = Startup {
             params: &self.params,
             host: &host,
             store: Arc::clone(&self.store),
         };
-        match startup.refresh_tunnels(&self.node).await {
-            Ok(()) => true,
-            Err(error) => {
-                warn!(error = chain(&error), "tunnel addresses");
-                false
-            }
-        }
-    }
-
-    async fn address(&self) {
-        let host = match LiveHost::read() {
-            Ok(host) => host,
-            Err(error) => {
-                warn!(%error, "reading the host's interfaces");
-                return;
-            }
-        };
-        let startup = Startup {
-            params: &self.params,
-            host: &host,
-            store: Arc::clone(&self.store),
-        };
-        if let Err(error) = startup.refresh(&self.node).await {
-            warn!(error = chain(&error), "node address");
-        }
+        // The Node first: tunnel addresses are written into it.
+        let node = startup.refresh(&self.node).await;
+        node.map_err(|error| format!("node address: {}", chain(&error)))?;
+        let tunnels = startup.refresh_tunnels(&self.node).await;
+        tunnels.map_err(|error| format!("tunnel addresses: {}", chain(&error)))
     }
 }
