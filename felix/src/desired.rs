@@ -121,12 +121,11 @@ pub enum LinkSpec {
         port: u16,
         /// Outer source address.
         local: IpAddr,
-        /// Device that carries `local`. A wanted device without one is never made, and one that exists is left as it is:
-        /// the operations given out always name a parent.
-        parent: Option<IfName>,
+        /// Device below it.
+        parent: Parent,
         /// Own MAC.
         mac: Mac,
-        /// MTU in bytes; `None` = the parent's less the encapsulation's 50 (v4) or 70 (v6).
+        /// MTU in bytes; `None` leaves it to the kernel, which takes the parent's less the encapsulation's.
         mtu_bytes: Option<u32>,
     },
     /// `tunl0`, the kernel's fallback IPIP device, up.
@@ -134,6 +133,17 @@ pub enum LinkSpec {
         /// MTU in bytes.
         mtu_bytes: Option<u32>,
     },
+}
+
+/// The device below a VXLAN device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// Not known. A wanted device is not made then, and one that exists is left as it is: no operation says this.
+    Unknown,
+    /// None: the host's routes lead to each remote end.
+    Routed,
+    /// This one.
+    Device(IfName),
 }
 
 /// Key of an address.

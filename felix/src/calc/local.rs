@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::host::Host;
 use super::pool::Pools;
 use super::settings::Settings;
-use super::underlay::Underlay;
+use super::underlay::{Underlay, stays_inside};
 use crate::desired::{IfName, Mac};
 
 /// Bytes that VXLAN over IPv4 adds to a packet.
@@ -20,6 +20,37 @@ const IPIP_OVERHEAD_BYTES: u32 = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tunnel {
     pub(super) mtu_bytes: Option<u32>,
+    /// The MTU that a setting asks for, where that is more than packets between nodes can have.
+    pub(super) too_large_bytes: Option<u32>,
+}
+
+/// What carries packets to other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Uplink {
+    /// No device carries the node's address (yet).
+    #[default]
+    Unknown,
+    /// The device that carries the node's address.
+    Device(IfName),
+    /// The node's address is on a device that no packet leaves by: the host's routes lead to the others, over one device
+    /// or several.
+    Routed,
+}
+
+impl Uplink {
+    /// And the MTU, the smallest of several.
+    fn derive(underlay: &Underlay, own: IpAddr, others: &[IpAddr]) -> (Self, Option<u32>) {
+        match underlay.device_of(own) {
+            None => (Self::Unknown, None),
+            Some(link) if stays_inside(link) => {
+                let alike = others.iter().filter(|addr| addr.is_ipv4() == own.is_ipv4());
+                let devices = underlay.devices_towards(own, alike.copied());
+                let mtu_bytes = devices.iter().map(|link| link.mtu_bytes).min();
+                (Self::Routed, mtu_bytes)
+            }
+            Some(link) => (Self::Device(link.ifname.clone()), Some(link.mtu_bytes)),
+        }
+    }
 }
 
 /// Derived facts about this node. Every planned route may depend on any of them.
@@ -30,9 +61,9 @@ pub(super) struct Local {
     pub(super) vxlan_addr: Option<Ipv4Addr>,
     pub(super) vxlan_mac: Option<Mac>,
     pub(super) ipip_addr: Option<Ipv4Addr>,
-    /// Device that carries `v4`, and the same for `v6`.
-    pub(super) parent_v4: Option<IfName>,
-    pub(super) parent_v6: Option<IfName>,
+    /// What carries packets to other nodes, for each family.
+    pub(super) uplink_v4: Uplink,
+    pub(super) uplink_v6: Uplink,
     pub(super) host_mtu_bytes: Option<u32>,
     /// Present when the pools, or a setting, ask for it.
     pub(super) vxlan: Option<Tunnel>,
@@ -49,12 +80,27 @@ impl Local {
         let host = hosts.get(&settings.node_name);
         let v4 = host.and_then(|host| host.v4);
         let v6 = host.and_then(|host| host.v6);
-        let device_v4 = v4.and_then(|net| underlay.device_of(IpAddr::V4(net.addr())));
-        let device_v6 = v6.and_then(|net| underlay.device_of(IpAddr::V6(net.addr())));
-        let host_mtu_bytes = device_v4.or(device_v6).map(|link| link.mtu_bytes);
+        let others = hosts
+            .iter()
+            .filter(|(name, _)| **name != settings.node_name);
+        let addresses: Vec<IpAddr> = others.flat_map(|(_, host)| host.addresses()).collect();
+        let uplink = |own: Option<IpAddr>| match own {
+            Some(own) => Uplink::derive(underlay, own, &addresses),
+            None => (Uplink::Unknown, None),
+        };
+        let (uplink_v4, mtu_v4) = uplink(v4.map(|net| net.addr().into()));
+        let (uplink_v6, mtu_v6) = uplink(v6.map(|net| net.addr().into()));
+        let host_mtu_bytes = mtu_v4.or(mtu_v6);
         let tunnel = |wanted: bool, set: Option<u32>, overhead: u32| {
-            wanted.then(|| Tunnel {
-                mtu_bytes: set.or(host_mtu_bytes.map(|mtu| mtu.saturating_sub(overhead))),
+            let fits = host_mtu_bytes.map(|mtu| mtu.saturating_sub(overhead));
+            let mtu_bytes = match (set, fits) {
+                (Some(set), Some(fits)) => Some(set.min(fits)),
+                (set, fits) => set.or(fits),
+            };
+            let asked = set.filter(|set| mtu_bytes.is_some_and(|mtu_bytes| mtu_bytes < *set));
+            wanted.then_some(Tunnel {
+                mtu_bytes,
+                too_large_bytes: asked,
             })
         };
         Self {
@@ -63,8 +109,8 @@ impl Local {
             vxlan_addr: host.and_then(|host| host.vxlan),
             vxlan_mac: host.and_then(|host| host.vxlan_mac.clone().ok()),
             ipip_addr: host.and_then(|host| host.ipip),
-            parent_v4: device_v4.map(|link| link.ifname.clone()),
-            parent_v6: device_v6.map(|link| link.ifname.clone()),
+            uplink_v4,
+            uplink_v6,
             host_mtu_bytes,
             vxlan: tunnel(
                 settings.vxlan_enabled.unwrap_or_else(|| pools.vxlan_v4()),
@@ -87,11 +133,11 @@ impl Local {
         }
     }
 
-    /// The device that carries this node's address of the family of `like`.
-    pub(super) const fn parent(&self, like: &IpNet) -> Option<&IfName> {
+    /// What carries packets to other nodes' addresses of the family of `like`.
+    pub(super) const fn uplink(&self, like: &IpNet) -> &Uplink {
         match like {
-            IpNet::V4(_) => self.parent_v4.as_ref(),
-            IpNet::V6(_) => self.parent_v6.as_ref(),
+            IpNet::V4(_) => &self.uplink_v4,
+            IpNet::V6(_) => &self.uplink_v6,
         }
     }
 

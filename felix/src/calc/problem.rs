@@ -114,6 +114,15 @@ pub enum Reason {
         /// The address.
         address: IpAddr,
     },
+    /// A setting asks for a larger MTU than packets between nodes can have.
+    MtuTooLarge {
+        /// The variable.
+        setting: &'static str,
+        /// Bytes asked for.
+        asked: u32,
+        /// Bytes used.
+        used: u32,
+    },
     /// The field is known but not supported; acting without it would be wrong.
     Unsupported,
     /// The password is not known, and without it the session is not wanted.
@@ -169,6 +178,14 @@ impl fmt::Display for Reason {
                     "no device of this host carries the node's address {address}"
                 )
             }
+            Self::MtuTooLarge {
+                setting,
+                asked,
+                used,
+            } => write!(
+                f,
+                "{setting}={asked} is more than the host's devices carry less the tunnel's header; {used} is used"
+            ),
             Self::Unsupported => f.write_str("not supported, so the whole object is left out"),
             Self::PasswordMissing { secret } => write!(
                 f,

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use super::bgp_route::BgpRoutes;
 use super::block::Blocks;
 use super::host::Host;
-use super::local::Local;
+use super::local::{Local, Uplink};
 use super::pool::{Encap, Pool, Pools, Reach};
 use super::problem::Reason;
 use super::settings::{ClusterRoutes, Settings};
@@ -172,14 +172,21 @@ impl Facts<'_> {
                 Some(plan) => plan,
                 None => self.over_ipip(dst, addr),
             },
-            Some(Encap::Plain) | None => match self.local.parent(&dst) {
-                Some(parent) => self.on_link(dst, addr, parent),
-                None => Plan::Skipped(self.no_parent(&dst)),
+            Some(Encap::Plain) | None => match self.local.uplink(&dst) {
+                Uplink::Device(uplink) => self.on_link(dst, addr, uplink),
+                Uplink::Routed => match self.underlay.look_up(addr) {
+                    Ok((hops, _)) => {
+                        let spec = unicast(self.remote_protocol, hops);
+                        Plan::Route(self.settings.route_key(dst, 0), spec)
+                    }
+                    Err(loss) => Plan::Skipped(Reason::NextHopLost(loss)),
+                },
+                Uplink::Unknown => Plan::Skipped(self.no_uplink(&dst)),
             },
         }
     }
 
-    fn no_parent(&self, dst: &IpNet) -> Reason {
+    fn no_uplink(&self, dst: &IpNet) -> Reason {
         let address = match dst {
             IpNet::V4(_) => self.local.v4.map(|net| IpAddr::V4(net.addr())),
             IpNet::V6(_) => self.local.v6.map(|net| IpAddr::V6(net.addr())),
@@ -195,13 +202,15 @@ impl Facts<'_> {
     /// A route without tunnel, when the pool and the subnets allow it. While the device of this node's address is not
     /// known the tunnel is taken: it works either way.
     fn direct(&self, dst: IpNet, addr: IpAddr, reach: Reach) -> Option<Plan> {
-        let parent = self.local.parent(&dst)?;
+        let Uplink::Device(uplink) = self.local.uplink(&dst) else {
+            return None;
+        };
         (reach == Reach::CrossSubnet && self.local.shares_subnet(addr))
-            .then(|| self.on_link(dst, addr, parent))
+            .then(|| self.on_link(dst, addr, uplink))
     }
 
-    fn on_link(&self, dst: IpNet, addr: IpAddr, parent: &IfName) -> Plan {
-        let spec = unicast(self.remote_protocol, vec![onlink(addr, parent.clone())]);
+    fn on_link(&self, dst: IpNet, addr: IpAddr, uplink: &IfName) -> Plan {
+        let spec = unicast(self.remote_protocol, vec![onlink(addr, uplink.clone())]);
         Plan::Route(self.settings.route_key(dst, 0), spec)
     }
 
@@ -244,11 +253,11 @@ impl Facts<'_> {
             Some(Encap::Ipip(reach))
                 if reach == Reach::Always || !self.local.shares_subnet(*next_hop) =>
             {
-                Some(onlink(*next_hop, IfName::from(IPIP_DEVICE)))
+                vec![onlink(*next_hop, IfName::from(IPIP_DEVICE))]
             }
             Some(_) | None => self.underlay.resolve(*next_hop),
         };
-        let mut next_hops: Vec<NextHop> = best.next_hops.iter().filter_map(hop).collect();
+        let mut next_hops: Vec<NextHop> = best.next_hops.iter().flat_map(hop).collect();
         next_hops.sort();
         next_hops.dedup();
         if next_hops.is_empty() {

@@ -5,6 +5,7 @@ mod next_hops;
 mod peering;
 mod property;
 mod reference;
+mod routed;
 mod sessions;
 mod settings;
 mod shared_address;
@@ -17,7 +18,7 @@ use bgp::config::NextHopMode;
 use serde_json::json;
 
 use super::*;
-use crate::desired::{IfName, LinkSpec, RouteKind, RouteSpec};
+use crate::desired::{IfName, LinkSpec, Parent, RouteKind, RouteSpec};
 use crate::ownership::VXLAN_DEVICE;
 use world::{World, addr, affinity, block, endpoint, link, node, pool, route};
 
@@ -495,7 +496,7 @@ fn the_vxlan_device_and_every_other_nodes_endpoint_are_planned() {
                 vni: 4096,
                 port: 4789,
                 local: "10.0.0.1".parse().unwrap(),
-                parent: Some(IfName::from("eth0")),
+                parent: Parent::Device(IfName::from("eth0")),
                 mac,
                 mtu_bytes: Some(1450),
             }

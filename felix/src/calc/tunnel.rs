@@ -7,10 +7,10 @@ use api::key::{Key, Kind};
 use ipnet::IpNet;
 
 use super::host::Host;
-use super::local::Local;
+use super::local::{Local, Tunnel, Uplink};
 use super::problem::{Problem, Reason, Subject};
 use super::settings::Settings;
-use crate::desired::{AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, Row, RowKey};
+use crate::desired::{AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, Parent, Row, RowKey};
 use crate::ownership::{IPIP_DEVICE, VXLAN_DEVICE};
 
 /// Rows and problems of the tunnel devices.
@@ -28,26 +28,26 @@ impl Tunnels {
     ) -> Self {
         let mut tunnels = Self::default();
         if let Some(vxlan) = local.vxlan {
+            tunnels.limited(VXLAN_DEVICE, "FELIX_VXLANMTU", &vxlan);
             match (local.v4, local.vxlan_addr, local.vxlan_mac) {
                 (None, _, _) => tunnels.lacks(VXLAN_DEVICE, "spec.bgp.ipv4Address"),
                 (_, None, _) => tunnels.lacks(VXLAN_DEVICE, "spec.ipv4VXLANTunnelAddr"),
                 (_, _, None) => tunnels.lacks(VXLAN_DEVICE, "usable spec.vxlanTunnelMACAddr"),
                 (Some(net), Some(addr), Some(mac)) => {
                     let local_addr = IpAddr::V4(net.addr());
-                    if local.parent_v4.is_none() {
-                        tunnels.problems.push(Problem {
-                            subject: Subject::Device(VXLAN_DEVICE),
-                            field: "",
-                            reason: Reason::NoParent {
-                                address: local_addr,
-                            },
-                        });
+                    if local.uplink_v4 == Uplink::Unknown {
+                        let address = local_addr;
+                        tunnels.problem(VXLAN_DEVICE, Reason::NoParent { address });
                     }
                     let spec = LinkSpec::Vxlan {
                         vni: settings.vxlan_vni,
                         port: settings.vxlan_port,
                         local: local_addr,
-                        parent: local.parent_v4.clone(),
+                        parent: match &local.uplink_v4 {
+                            Uplink::Unknown => Parent::Unknown,
+                            Uplink::Routed => Parent::Routed,
+                            Uplink::Device(name) => Parent::Device(name.clone()),
+                        },
                         mac,
                         mtu_bytes: vxlan.mtu_bytes,
                     };
@@ -57,6 +57,7 @@ impl Tunnels {
             }
         }
         if let Some(ipip) = local.ipip {
+            tunnels.limited(IPIP_DEVICE, "FELIX_IPINIPMTU", &ipip);
             let spec = LinkSpec::Ipip {
                 mtu_bytes: ipip.mtu_bytes,
             };
@@ -69,11 +70,29 @@ impl Tunnels {
     }
 
     fn lacks(&mut self, device: &'static str, field: &'static str) {
+        self.problem(device, Reason::OwnNodeLacks { field });
+    }
+
+    fn problem(&mut self, device: &'static str, reason: Reason) {
         self.problems.push(Problem {
             subject: Subject::Device(device),
             field: "",
-            reason: Reason::OwnNodeLacks { field },
+            reason,
         });
+    }
+
+    /// Says so when the MTU that a setting asks for is not the one that is used.
+    fn limited(&mut self, device: &'static str, setting: &'static str, tunnel: &Tunnel) {
+        if let (Some(asked), Some(used)) = (tunnel.too_large_bytes, tunnel.mtu_bytes) {
+            self.problem(
+                device,
+                Reason::MtuTooLarge {
+                    setting,
+                    asked,
+                    used,
+                },
+            );
+        }
     }
 
     fn put(&mut self, row: Row) {

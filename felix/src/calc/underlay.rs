@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::joint::JointPrefixMap;
 
 use super::next_hop::NextHopLoss;
@@ -70,13 +70,12 @@ impl View {
         for (ifname, addrs) in &self.addrs {
             for net in addrs {
                 fib.own.insert(net.addr());
-                let via = Via {
+                let hop = Hop {
                     gateway: None,
                     ifname: ifname.clone(),
                     onlink: false,
-                    cost: 0,
                 };
-                self.note(&mut fib, net.trunc(), via);
+                self.note(&mut fib, net.trunc(), vec![hop], 0);
             }
         }
         // Keys are ordered by destination, TOS, metric.
@@ -84,36 +83,39 @@ impl View {
             let dst = key.dst.trunc();
             match spec.kind {
                 RouteKind::Unicast => {
-                    for hop in &spec.next_hops {
-                        let Some(ifname) = hop.ifname.clone() else {
-                            continue;
-                        };
-                        let via = Via {
+                    let hops = spec.next_hops.iter().filter_map(|hop| {
+                        Some(Hop {
                             gateway: hop.gateway,
-                            ifname,
+                            ifname: hop.ifname.clone()?,
                             onlink: hop.onlink,
-                            cost: key.metric,
-                        };
-                        self.note(&mut fib, dst, via);
-                    }
+                        })
+                    });
+                    self.note(&mut fib, dst, hops.collect(), key.metric);
                 }
                 RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit => {
-                    fib.ways.entry(dst).or_insert(Way::Dropped);
+                    fib.routes.entry(dst).or_insert(Route::Dropped);
                 }
             }
         }
         fib
     }
 
-    fn note(&self, fib: &mut Fib, dst: IpNet, via: Via) {
-        match self.links.get(&via.ifname) {
-            Some(link) if link.up => {
-                fib.ways.entry(dst).or_insert(Way::Via(via));
+    /// A route with all of its hops whose devices are up, unless there is a better one.
+    fn note(&self, fib: &mut Fib, dst: IpNet, hops: Vec<Hop>, cost: u32) {
+        let mut up = Vec::new();
+        for hop in hops {
+            match self.links.get(&hop.ifname) {
+                Some(link) if link.up => up.push(hop),
+                Some(_) => {
+                    fib.down.entry(dst).or_insert(hop.ifname);
+                }
+                None => {}
             }
-            Some(_) => {
-                fib.down.entry(dst).or_insert(via.ifname);
-            }
-            None => {}
+        }
+        if !up.is_empty() {
+            fib.routes
+                .entry(dst)
+                .or_insert(Route::Via { hops: up, cost });
         }
     }
 }
@@ -121,7 +123,7 @@ impl View {
 /// What the host's routes come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Fib {
-    ways: BTreeMap<IpNet, Way>,
+    routes: BTreeMap<IpNet, Route>,
     /// What was reached through a device that is down.
     down: BTreeMap<IpNet, IfName>,
     /// The host's addresses, also on devices that are down.
@@ -129,19 +131,33 @@ struct Fib {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Way {
-    Via(Via),
+enum Route {
+    Via {
+        /// At least one.
+        hops: Vec<Hop>,
+        /// 0 in a connected network, else the route's metric.
+        cost: u32,
+    },
     /// A blackhole or its like.
     Dropped,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Via {
+struct Hop {
     gateway: Option<IpAddr>,
     ifname: IfName,
     onlink: bool,
-    /// 0 in a connected network, else the route's metric.
-    cost: u32,
+}
+
+impl Hop {
+    /// The next hop on the link of its device for what goes to `to`.
+    fn towards(&self, to: IpAddr) -> NextHop {
+        NextHop {
+            gateway: Some(self.gateway.unwrap_or(to)),
+            ifname: Some(self.ifname.clone()),
+            onlink: self.onlink,
+        }
+    }
 }
 
 /// The host as the kernel last told it.
@@ -152,7 +168,7 @@ pub(super) struct Underlay {
     next: Option<View>,
     synced: bool,
     fib: Fib,
-    trie: JointPrefixMap<IpNet, Way>,
+    trie: JointPrefixMap<IpNet, Route>,
     /// Addresses of peers that this agent routes to by a gateway (`reachableBy`).
     gateways: BTreeMap<IpAddr, IpAddr>,
 }
@@ -223,60 +239,85 @@ impl Underlay {
         if fib == self.fib {
             return Change::None;
         }
-        let ways = fib.ways.iter();
-        self.trie = ways.map(|(net, way)| (*net, way.clone())).collect();
+        let routes = fib.routes.iter();
+        self.trie = routes.map(|(net, route)| (*net, route.clone())).collect();
         self.fib = fib;
         Change::Some
     }
 
-    /// The device that carries an address of this host.
+    /// The device that carries an address of this host: one that packets leave by rather than one that they do not.
     pub(super) fn device_of(&self, addr: IpAddr) -> Option<&LinkState> {
-        self.view
-            .addrs
-            .iter()
+        let carriers = self.view.addrs.iter();
+        carriers
             .filter(|(_, addrs)| addrs.iter().any(|net| net.addr() == addr))
-            .find_map(|(ifname, _)| self.view.links.get(ifname))
+            .filter_map(|(ifname, _)| self.view.links.get(ifname))
+            .min_by_key(|link| stays_inside(link))
     }
 
-    /// The on-link next hop towards a BGP next hop, and the metric of the way there: itself in a connected network, else
-    /// the gateway of the host's own route to it.
-    pub(super) fn look_up(&self, next_hop: IpAddr) -> Result<(NextHop, u32), NextHopLoss> {
+    /// The devices that lead to any of these addresses; those of the default route like `own` when none is given.
+    pub(super) fn devices_towards(
+        &self,
+        own: IpAddr,
+        addrs: impl Iterator<Item = IpAddr>,
+    ) -> Vec<&LinkState> {
+        let mut names: BTreeSet<&IfName> = BTreeSet::new();
+        let mut any = false;
+        for addr in addrs {
+            any = true;
+            if let Some((_, Route::Via { hops, .. })) = self.trie.get_lpm(&IpNet::from(addr)) {
+                names.extend(hops.iter().map(|hop| &hop.ifname));
+            }
+        }
+        let default = match own {
+            IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+        };
+        if !any && let Some(Route::Via { hops, .. }) = self.fib.routes.get(&default) {
+            names.extend(hops.iter().map(|hop| &hop.ifname));
+        }
+        let links = names
+            .into_iter()
+            .filter_map(|name| self.view.links.get(name));
+        links.filter(|link| !stays_inside(link)).collect()
+    }
+
+    /// The on-link next hops towards a BGP next hop, and the metric of the route there: itself in a connected network, else
+    /// the gateways of the host's own route to it, all of them where it has several.
+    pub(super) fn look_up(&self, next_hop: IpAddr) -> Result<(Vec<NextHop>, u32), NextHopLoss> {
         if self.fib.own.contains(&next_hop) {
             return Err(NextHopLoss::OwnAddress);
         }
         if self.gateways.contains_key(&next_hop) {
-            return self.by_gateway(next_hop).map(|hop| (hop, 0));
+            return self.by_gateway(next_hop).map(|hop| (vec![hop], 0));
         }
         match self.trie.get_lpm(&IpNet::from(next_hop)) {
-            Some((_, Way::Via(via))) => {
-                let hop = NextHop {
-                    gateway: Some(via.gateway.unwrap_or(next_hop)),
-                    ifname: Some(via.ifname.clone()),
-                    onlink: via.onlink,
-                };
-                Ok((hop, via.cost))
+            Some((_, Route::Via { hops, cost })) => {
+                let hops = hops.iter().map(|hop| hop.towards(next_hop));
+                Ok((hops.collect(), *cost))
             }
-            Some((net, Way::Dropped)) => Err(NextHopLoss::Dropped(net)),
+            Some((net, Route::Dropped)) => Err(NextHopLoss::Dropped(net)),
             None => Err(self.absence(next_hop)),
         }
     }
 
     /// As [`look_up`](Self::look_up), without metric and reason.
-    pub(super) fn resolve(&self, next_hop: IpAddr) -> Option<NextHop> {
-        self.look_up(next_hop).ok().map(|(hop, _)| hop)
+    pub(super) fn resolve(&self, next_hop: IpAddr) -> Vec<NextHop> {
+        self.look_up(next_hop)
+            .map(|(hops, _)| hops)
+            .unwrap_or_default()
     }
 
-    /// The way to a peer that is reached by a gateway of its own, which must be on link.
+    /// The next hop to a peer that is reached by a gateway of its own, which must be on link.
     pub(super) fn by_gateway(&self, peer: IpAddr) -> Result<NextHop, NextHopLoss> {
         let gateway = *self.gateways.get(&peer).ok_or(NextHopLoss::NoRoute)?;
         match self.trie.get_lpm(&IpNet::from(gateway)) {
-            Some((_, Way::Via(via))) if via.gateway.is_none() => Ok(NextHop {
-                gateway: Some(gateway),
-                ifname: Some(via.ifname.clone()),
-                onlink: via.onlink,
-            }),
-            _ => Err(NextHopLoss::GatewayNotOnLink(gateway)),
+            Some((_, Route::Via { hops, .. })) => hops
+                .iter()
+                .find(|hop| hop.gateway.is_none())
+                .map(|hop| hop.towards(gateway)),
+            Some((_, Route::Dropped)) | None => None,
         }
+        .ok_or(NextHopLoss::GatewayNotOnLink(gateway))
     }
 
     /// The host prefixes of peers with a gateway.
@@ -303,4 +344,9 @@ impl Underlay {
             None => NextHopLoss::NoRoute,
         }
     }
+}
+
+/// Whether no packet leaves the host by a device: the loopback device, and its likes that people make for addresses.
+pub(super) fn stays_inside(link: &LinkState) -> bool {
+    *link.ifname.0 == *"lo" || link.kind.as_deref() == Some("dummy")
 }

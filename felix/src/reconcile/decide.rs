@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Held, Stage, devices, matches};
 use super::{Reconciler, Stuck};
-use crate::desired::{IfName, LinkSpec, RouteKey, RouteKind, Row, RowKey};
+use crate::desired::{IfName, LinkSpec, Parent, RouteKey, RouteKind, Row, RowKey};
 use crate::ownership::PROTOCOL_BGP;
 
 /// What is to be done about a row.
@@ -189,14 +189,11 @@ impl Reconciler {
         let missing = |ifname: &IfName| !self.links.contains_key(ifname);
         let down = |ifname: &IfName| !self.links.get(ifname).is_some_and(|link| link.up);
         let needed = match row {
-            Row::Link(_, LinkSpec::Vxlan { parent: None, .. }) => return Some(Stuck::NoParent),
-            Row::Link(
-                _,
-                LinkSpec::Vxlan {
-                    parent: Some(parent),
-                    ..
-                },
-            ) => missing(parent).then(|| parent.clone()),
+            Row::Link(_, LinkSpec::Vxlan { parent, .. }) => match parent {
+                Parent::Unknown => return Some(Stuck::NoParent),
+                Parent::Routed => None,
+                Parent::Device(parent) => missing(parent).then(|| parent.clone()),
+            },
             Row::Link(_, LinkSpec::Ipip { .. }) => None,
             Row::Mac(name, _) => missing(name).then(|| name.clone()),
             Row::Addr(key) => missing(&key.ifname).then(|| key.ifname.clone()),

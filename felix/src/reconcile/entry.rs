@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::desired::{IfName, LinkSpec, RouteKind, Row, RowKey};
+use crate::desired::{IfName, LinkSpec, Parent, RouteKind, Row, RowKey};
 use crate::kernel::{Op, OpError};
 
 /// What the kernel has under a key, as far as it told.
@@ -219,7 +219,7 @@ pub(super) fn same_device(wanted: &LinkSpec, held: &LinkSpec) -> bool {
                 && port == held_port
                 && local == held_local
                 && mac == held_mac
-                && (parent.is_none() || parent == held_parent)
+                && (*parent == Parent::Unknown || parent == held_parent)
         }
         (LinkSpec::Ipip { .. }, LinkSpec::Ipip { .. }) => true,
         (LinkSpec::Vxlan { .. }, LinkSpec::Ipip { .. })

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::desired::{
-    AddrKey, FdbKey, LinkSpec, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, SysctlKey,
+    AddrKey, FdbKey, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey, RouteKind, RouteSpec,
+    SysctlKey,
 };
 use crate::ownership::{BgpRoutes, ExternalRoutes, VXLAN_DEVICE};
 use model::Kernel;
@@ -84,7 +85,7 @@ pub(super) fn vxlan(mtu: Option<u32>) -> Row {
         vni: 4096,
         port: 4789,
         local: "10.0.0.1".parse::<IpAddr>().unwrap(),
-        parent: Some(IfName::from("eth0")),
+        parent: Parent::Device(IfName::from("eth0")),
         mac: Mac([0x66, 0, 0, 0, 0, 1]),
         mtu_bytes: mtu,
     };
@@ -550,7 +551,7 @@ fn a_tunnel_device_made_anew_gets_its_rows_again() {
 fn a_tunnel_device_without_a_parent_is_left_as_it_is_and_not_made() {
     let mut orphan = vxlan(None);
     if let Row::Link(_, LinkSpec::Vxlan { parent, .. }) = &mut orphan {
-        *parent = None;
+        *parent = Parent::Unknown;
     }
     let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
     bench.reconciler.set(orphan.clone());

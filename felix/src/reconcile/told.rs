@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::entry::{Held, devices, matches};
 use super::{Link, Reconciler, is_setting};
-use crate::desired::{IfName, LinkSpec, Row, RowKey, RowKind};
+use crate::desired::{IfName, LinkSpec, Parent, Row, RowKey, RowKind};
 use crate::kernel::LinkState;
 
 impl Reconciler {
@@ -172,11 +172,13 @@ impl Reconciler {
         self.entries
             .iter()
             .filter(|(_, entry)| {
-                let waits_for = match &entry.wanted {
-                    Some(Row::Link(_, LinkSpec::Vxlan { parent, .. })) => parent.as_ref(),
-                    Some(_) | None => None,
+                let waits = match &entry.wanted {
+                    Some(Row::Link(_, LinkSpec::Vxlan { parent, .. })) => {
+                        matches!(parent, Parent::Device(parent) if parent == ifname)
+                    }
+                    Some(_) | None => false,
                 };
-                waits_for == Some(ifname) || entry.devices().contains(ifname)
+                waits || entry.devices().contains(ifname)
             })
             .map(|(key, _)| key.clone())
             .collect()

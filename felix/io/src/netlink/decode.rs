@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use felix::desired::{
-    AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, Row,
-    RowKey,
+    AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey, RouteKind,
+    RouteSpec, Row, RowKey,
 };
 use felix::kernel::{KernelEvent, LinkState};
 use ipnet::IpNet;
@@ -216,14 +216,20 @@ fn new_link(
                 parent,
             }),
             Some(mac),
-        ) => names.of(socket, parent).map(|parent| LinkSpec::Vxlan {
-            vni,
-            port,
-            local,
-            parent: Some(parent),
-            mac,
-            mtu_bytes,
-        }),
+        ) => {
+            let parent = match parent {
+                0 => Some(Parent::Routed),
+                parent => names.of(socket, parent).map(Parent::Device),
+            };
+            parent.map(|parent| LinkSpec::Vxlan {
+                vni,
+                port,
+                local,
+                parent,
+                mac,
+                mtu_bytes,
+            })
+        }
         // Made by somebody else without a local address.
         (Some(_), _) => None,
     };

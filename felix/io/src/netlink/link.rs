@@ -3,16 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use felix::desired::{IfName, LinkSpec, Mac};
+use felix::desired::{IfName, LinkSpec, Mac, Parent};
 use felix::kernel::OpError;
 
 use super::decode::{self, Link, Vxlan};
 use super::socket::{Failure, Requests};
 use super::uapi::*;
-
-/// Bytes that VXLAN adds: outer IP, UDP, VXLAN and inner Ethernet headers (RFC 7348 §5).
-const VXLAN_OVERHEAD_V4: u32 = 50;
-const VXLAN_OVERHEAD_V6: u32 = 70;
 
 /// The device of this name, if there is one.
 pub(crate) fn find(requests: &mut Requests, name: &IfName) -> Result<Option<Link>, Failure> {
@@ -89,29 +85,30 @@ pub(crate) fn set(requests: &mut Requests, name: &IfName, spec: &LinkSpec) -> Re
             mac,
             mtu_bytes,
         } => {
-            let parent = parent
-                .as_ref()
-                .expect("the reconciler's operations always name a parent");
-            let parent_link = find(requests, parent)
-                .map_err(|failure| refused(failure, name))?
-                .ok_or_else(|| OpError::NoDevice(parent.clone()))?;
-            let overhead = if local.is_ipv4() {
-                VXLAN_OVERHEAD_V4
-            } else {
-                VXLAN_OVERHEAD_V6
-            };
-            let derived = parent_link.state.mtu_bytes.saturating_sub(overhead);
             let wanted = Vxlan {
                 vni: *vni,
                 port: *port,
                 local: Some(*local),
-                parent: parent_link.state.ifindex,
+                parent: parent_index(requests, name, parent)?,
             };
-            set_vxlan(requests, name, &wanted, *mac, mtu_bytes.unwrap_or(derived))
+            set_vxlan(requests, name, &wanted, *mac, *mtu_bytes)
                 .map_err(|failure| vxlan_refused(failure, name))
         }
         LinkSpec::Ipip { mtu_bytes } => set_ipip(requests, name, *mtu_bytes),
     }
+}
+
+/// The kernel's number for the device below a VXLAN device; 0 for none.
+fn parent_index(requests: &mut Requests, name: &IfName, parent: &Parent) -> Result<u32, OpError> {
+    let parent = match parent {
+        Parent::Device(parent) => parent,
+        Parent::Routed => return Ok(0),
+        Parent::Unknown => unreachable!("the reconciler gives no operation that leaves it open"),
+    };
+    find(requests, parent)
+        .map_err(|failure| refused(failure, name))?
+        .map(|link| link.state.ifindex)
+        .ok_or_else(|| OpError::NoDevice(parent.clone()))
 }
 
 fn set_vxlan(
@@ -119,11 +116,11 @@ fn set_vxlan(
     name: &IfName,
     wanted: &Vxlan,
     mac: Mac,
-    mtu_bytes: u32,
+    mtu_bytes: Option<u32>,
 ) -> Result<(), Failure> {
     if let Some(link) = find(requests, name)? {
         if link.vxlan.as_ref() == Some(wanted) && link.state.mac == Some(mac) {
-            return put_right(requests, &link, Some(mtu_bytes));
+            return put_right(requests, &link, mtu_bytes);
         }
         delete(requests, name)?;
     }
@@ -132,13 +129,17 @@ fn set_vxlan(
         writer.ifinfo(AF_UNSPEC, 0, IFF_UP, IFF_UP);
         writer.attr_str(IFLA_IFNAME, &name.0);
         writer.attr(IFLA_ADDRESS, &mac.0);
-        writer.attr_u32(IFLA_MTU, mtu_bytes);
+        if let Some(mtu_bytes) = mtu_bytes {
+            writer.attr_u32(IFLA_MTU, mtu_bytes);
+        }
         writer.nest(IFLA_LINKINFO, |writer| {
             writer.attr_str(IFLA_INFO_KIND, "vxlan");
             writer.nest(IFLA_INFO_DATA, |writer| {
                 writer.attr_u32(IFLA_VXLAN_ID, wanted.vni);
                 writer.attr(IFLA_VXLAN_PORT, &wanted.port.to_be_bytes());
-                writer.attr_u32(IFLA_VXLAN_LINK, wanted.parent);
+                if wanted.parent != 0 {
+                    writer.attr_u32(IFLA_VXLAN_LINK, wanted.parent);
+                }
                 match wanted.local {
                     Some(local @ IpAddr::V4(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL, local),
                     Some(local @ IpAddr::V6(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL6, local),

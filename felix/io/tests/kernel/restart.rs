@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use felix::desired::{AddrKey, FdbKey, LinkSpec, NeighKey, RouteKind, Row, RowKind, SysctlKey};
+use felix::desired::{
+    AddrKey, FdbKey, LinkSpec, NeighKey, Parent, RouteKind, Row, RowKind, SysctlKey,
+};
 use felix::kernel::{KernelEvent, Op};
 use felix::ownership::{BgpRoutes, ExternalRoutes, Ownership, VXLAN_DEVICE};
 use felix::reconcile::Reconciler;
@@ -28,7 +30,7 @@ fn wanted(pod: &Pod) -> Vec<Row> {
         vni: 4096,
         port: 4789,
         local: ip("10.0.0.1"),
-        parent: Some(UNDERLAY.into()),
+        parent: Parent::Device(UNDERLAY.into()),
         mac: mac(0x66),
         mtu_bytes: Some(1400),
     };

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use felix::desired::{AddrKey, FdbKey, IfName, LinkSpec, Row, RowKey};
+use felix::desired::{AddrKey, FdbKey, IfName, LinkSpec, Parent, Row, RowKey};
 use felix::kernel::{KernelEvent, LinkState, Op, OpError};
 use felix_io::Table;
 
@@ -16,7 +16,7 @@ fn vxlan(vni: u32, mtu_bytes: Option<u32>) -> Row {
         vni,
         port: 4789,
         local: ip("10.0.0.1"),
-        parent: Some(UNDERLAY.into()),
+        parent: Parent::Device(UNDERLAY.into()),
         mac: mac(0x66),
         mtu_bytes,
     };
@@ -89,6 +89,31 @@ kernel_test!(
     }
 );
 
+kernel_test!(a_vxlan_device_without_a_parent_is_made_and_adopted, async {
+    let node = Node::new().await;
+    let mut routed = vxlan(4096, Some(1400));
+    if let Row::Link(_, LinkSpec::Vxlan { parent, .. }) = &mut routed {
+        *parent = Parent::Routed;
+    }
+    node.set(routed.clone()).await;
+    let made = state(&node, NAME).await.unwrap();
+    assert!(made.up && made.mtu_bytes == 1400);
+    node.set(routed.clone()).await;
+    let adopted = state(&node, NAME).await.unwrap();
+    assert_eq!(made.ifindex, adopted.ifindex);
+    let rows = node.rows(Table::Links).await;
+    assert_eq!(rows.get(&routed.key()), Some(&routed));
+    if let Some(seen) = ip_json(&format!("-d link show {NAME}")) {
+        assert_eq!(
+            seen[0]["linkinfo"]["info_data"]["link"],
+            serde_json::Value::Null
+        );
+    }
+    // With a parent it is another device.
+    node.set(vxlan(4096, Some(1400))).await;
+    assert_ne!(state(&node, NAME).await.unwrap().ifindex, made.ifindex);
+});
+
 kernel_test!(a_vxlan_device_waits_for_its_parent, async {
     let node = Node::new().await;
     let Row::Link(
@@ -109,7 +134,7 @@ kernel_test!(a_vxlan_device_waits_for_its_parent, async {
         vni,
         port,
         local,
-        parent: Some("eth9".into()),
+        parent: Parent::Device("eth9".into()),
         mac,
         mtu_bytes,
     };

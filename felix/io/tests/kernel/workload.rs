@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use felix::desired::{IfName, LinkSpec, Mac, Row, SysctlKey};
+use felix::desired::{IfName, LinkSpec, Mac, Parent, Row, SysctlKey};
 use felix::kernel::KernelEvent;
 use felix_io::workload::{
     self, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec, PodNetwork, Routing,
@@ -230,7 +230,7 @@ kernel_test!(
             vni: 1,
             port: 4789,
             local: ip("10.0.0.1"),
-            parent: Some(UNDERLAY.into()),
+            parent: Parent::Device(UNDERLAY.into()),
             mac: mac(1),
             mtu_bytes: None,
         };

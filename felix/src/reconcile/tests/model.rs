@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::entry::devices;
 use super::{NowForTests, blackhole, ownership, pod, route, sysctl, tunnel_rows, vxlan};
-use crate::desired::{IfName, LinkSpec, Mac, Row, RowKey, RowKind, SysctlKey};
+use crate::desired::{IfName, LinkSpec, Mac, Parent, Row, RowKey, RowKind, SysctlKey};
 use crate::kernel::{KernelEvent, LinkState, Op, OpError};
 use crate::reconcile::Reconciler;
 
@@ -136,9 +136,12 @@ impl Kernel {
                     _ => true,
                 };
                 if let LinkSpec::Vxlan { parent, .. } = spec {
-                    let parent = parent.as_ref().expect("an operation names a parent");
-                    if !self.links.contains_key(parent) {
-                        return Err(OpError::NoDevice(parent.clone()));
+                    match parent {
+                        Parent::Device(parent) if !self.links.contains_key(parent) => {
+                            return Err(OpError::NoDevice(parent.clone()));
+                        }
+                        Parent::Device(_) | Parent::Routed => {}
+                        Parent::Unknown => unreachable!("no operation leaves the parent open"),
                     }
                 }
                 if made_anew {
