@@ -105,18 +105,15 @@ fn serve(
     let socket = conf.agent_socket;
     let request = Request {
         command,
-        cni_version: version,
         network: conf.name,
         container_id: environment.container_id.clone(),
         ifname: environment.ifname.clone(),
         netns_path: environment.netns.clone(),
         pod: args.pod,
         ip: args.ip,
-        args: args.others,
         nodename: conf.nodename,
         mtu_bytes: conf.mtu_bytes,
         allow_ip_forwarding: conf.allow_ip_forwarding,
-        policy_type: conf.policy_type,
         ipam: conf.ipam,
         prev_result: conf.prev_result,
         valid_attachments: conf.valid_attachments,

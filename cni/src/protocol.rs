@@ -12,7 +12,6 @@
 //! +-------------------+--------------------------------+
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::attachment::AttachmentId;
@@ -21,7 +20,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::error::CniError;
 use crate::spec::result::AddResult;
-use crate::spec::version::Version;
 
 /// Where the agent listens unless the network configuration's `agent_socket` names another path.
 pub const SOCKET_PATH: &str = "/var/run/calico/tortie-cni.sock";
@@ -53,8 +51,6 @@ pub enum Command {
 pub struct Request {
     /// What to do.
     pub command: Command,
-    /// Version of the configuration; the agent need not care, the plugin converts results.
-    pub cni_version: Version,
     /// `name` of the network, see [`Request::attachment`].
     pub network: String,
     /// Sandbox id; empty for STATUS and GC.
@@ -72,9 +68,6 @@ pub struct Request {
     /// An explicit address (`IP` in `CNI_ARGS`).
     #[serde(default)]
     pub ip: Option<IpAddr>,
-    /// Other pairs of `CNI_ARGS`.
-    #[serde(default)]
-    pub args: BTreeMap<String, String>,
     /// Node name if the configuration sets one (`nodename`): it must be the agent's own.
     #[serde(default)]
     pub nodename: Option<String>,
@@ -84,13 +77,10 @@ pub struct Request {
     /// Whether the pod may forward packets (`container_settings.allow_ip_forwarding`).
     #[serde(default)]
     pub allow_ip_forwarding: bool,
-    /// `policy.type`: `k8s` or empty.
-    #[serde(default)]
-    pub policy_type: String,
     /// Address management.
     #[serde(default)]
     pub ipam: IpamSettings,
-    /// Result of ADD, for CHECK and, when the runtime still has it, DEL.
+    /// Result of ADD, for CHECK.
     #[serde(default)]
     pub prev_result: Option<AddResult>,
     /// What GC must keep.
@@ -105,9 +95,6 @@ pub struct Pod {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Unique id, when the runtime passed it.
-    #[serde(default)]
-    pub uid: String,
 }
 
 /// The `ipam` part of the configuration.

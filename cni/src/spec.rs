@@ -1,6 +1,5 @@
 //! What the CNI specification defines, as far as a plugin meets it.
 
-pub mod conflist;
 pub mod environment;
 pub mod error;
 pub mod netconf;

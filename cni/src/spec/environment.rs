@@ -135,8 +135,6 @@ pub struct Args {
     pub pod: Option<Pod>,
     /// `IP`.
     pub ip: Option<IpAddr>,
-    /// The other pairs.
-    pub others: BTreeMap<String, String>,
 }
 
 const KNOWN_ARGS: [&str; 6] = [
@@ -195,17 +193,10 @@ impl Args {
             })?),
         };
         let (namespace, name) = (filled("K8S_POD_NAMESPACE"), filled("K8S_POD_NAME"));
-        let uid = filled("K8S_POD_UID").unwrap_or_default();
-        let pod = namespace.zip(name).map(|(namespace, name)| Pod {
-            namespace,
-            name,
-            uid,
-        });
-        Ok(Self {
-            pod,
-            ip,
-            others: pairs,
-        })
+        let pod = namespace
+            .zip(name)
+            .map(|(namespace, name)| Pod { namespace, name });
+        Ok(Self { pod, ip })
     }
 }
 
@@ -280,7 +271,6 @@ mod tests {
             .expect("unknown keys are ignored");
         let pod = args.pod.expect("namespace and name are there");
         assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("ns", "web-0"));
-        assert_eq!(args.others["X"], "y");
         let error = Args::parse("K8S_POD_NAME=a;X=y").expect_err("X is unknown");
         assert!(error.msg.contains("unknown keys X"), "{}", error.msg);
         assert_eq!(Args::parse("K8S_POD_NAME=a").map(|args| args.pod), Ok(None));

@@ -31,8 +31,6 @@ pub struct NetConf {
     pub mtu_bytes: u32,
     /// `container_settings.allow_ip_forwarding`.
     pub allow_ip_forwarding: bool,
-    /// `policy.type`.
-    pub policy_type: String,
     /// `ipam`.
     pub ipam: IpamSettings,
     /// `prevResult`.
@@ -100,14 +98,13 @@ impl NetConf {
             nodename_file: fields.path("nodename_file", NODENAME_FILE)?,
             mtu_bytes: 0,
             allow_ip_forwarding: false,
-            policy_type: String::new(),
             ipam: IpamSettings::default(),
             prev_result: None,
             valid_attachments: Vec::new(),
         };
         if strict {
             conf.mtu_bytes = mtu(fields)?;
-            conf.policy_type = policy_type(fields)?;
+            supported_policy(fields)?;
             let settings = fields.object("container_settings")?;
             conf.allow_ip_forwarding = match settings {
                 Some(settings) => settings.boolean("allow_ip_forwarding")?.unwrap_or(false),
@@ -124,7 +121,7 @@ impl NetConf {
     }
 }
 
-/// The earlier result where the command can use it. DEL works without it, so a broken one must not stop it.
+/// The earlier result, which CHECK needs. DEL works without it, so a broken one must not stop it.
 fn prev_result(
     object: &Map<String, Value>,
     version: Version,
@@ -134,7 +131,6 @@ fn prev_result(
     match (command, value) {
         (Command::Check, None) => Err(wrong("prevResult: required for CHECK".to_owned())),
         (Command::Check, Some(value)) => AddResult::from_json(value, version).map(Some),
-        (Command::Del, Some(value)) => Ok(AddResult::from_json(value, version).ok()),
         (Command::Add | Command::Del | Command::Status | Command::Gc, _) => Ok(None),
     }
 }
@@ -164,12 +160,12 @@ fn mtu(fields: Fields<'_>) -> Result<u32, CniError> {
     }
 }
 
-fn policy_type(fields: Fields<'_>) -> Result<String, CniError> {
+fn supported_policy(fields: Fields<'_>) -> Result<(), CniError> {
     let Some(policy) = fields.object("policy")? else {
-        return Ok(String::new());
+        return Ok(());
     };
     match policy.text("type")?.unwrap_or_default() {
-        text if text.is_empty() || text == "k8s" => Ok(text),
+        text if text.is_empty() || text == "k8s" => Ok(()),
         other => Err(unsupported("policy.type", &other, "k8s, or none")),
     }
 }

@@ -61,15 +61,11 @@ fn add_hands_over_the_pod_and_prints_the_result() {
         Some(Pod {
             namespace: "default".to_owned(),
             name: "web-0".to_owned(),
-            uid: "u1".to_owned(),
         })
     );
     assert_eq!(request.ifname, "eth0");
     assert_eq!(request.netns_path.as_deref(), Some(OTHER_NAMESPACE));
-    assert_eq!(
-        (request.mtu_bytes, request.policy_type.as_str()),
-        (1450, "k8s")
-    );
+    assert_eq!(request.mtu_bytes, 1450);
     assert!(request.ipam.assign_ipv4 && !request.ipam.assign_ipv6);
 }
 

@@ -66,52 +66,37 @@ fn request() -> impl Strategy<Value = Request> {
         Command::Status,
         Command::Gc,
     ]);
-    let pod = (".*", ".*", ".*").prop_map(|(namespace, name, uid)| Pod {
-        namespace,
-        name,
-        uid,
-    });
-    let args = prop::collection::btree_map(".*", ".*", 0..3);
+    let pod = (".*", ".*").prop_map(|(namespace, name)| Pod { namespace, name });
     let pools = prop::collection::vec(".*", 0..3);
     (
-        (
-            command,
-            prop::sample::select(Version::ALL.to_vec()),
-            ".*",
-            ".*",
-        ),
-        (option::of(pod), args, pools, option::of(result())),
+        (command, ".*", ".*"),
+        (option::of(pod), pools, option::of(result())),
         prop::collection::vec((".*", ".*"), 0..3),
     )
-        .prop_map(
-            |(head, (pod, args, ipv4_pools, prev_result), valid)| Request {
-                command: head.0,
-                cni_version: head.1,
-                network: head.2,
-                container_id: head.3,
-                ifname: "eth0".to_owned(),
-                netns_path: None,
-                pod,
-                ip: None,
-                args,
-                nodename: None,
-                mtu_bytes: 0,
-                allow_ip_forwarding: false,
-                policy_type: String::new(),
-                ipam: IpamSettings {
-                    ipv4_pools,
-                    ..IpamSettings::default()
-                },
-                prev_result,
-                valid_attachments: valid
-                    .into_iter()
-                    .map(|(container_id, ifname)| Attachment {
-                        container_id,
-                        ifname,
-                    })
-                    .collect(),
+        .prop_map(|(head, (pod, ipv4_pools, prev_result), valid)| Request {
+            command: head.0,
+            network: head.1,
+            container_id: head.2,
+            ifname: "eth0".to_owned(),
+            netns_path: None,
+            pod,
+            ip: None,
+            nodename: None,
+            mtu_bytes: 0,
+            allow_ip_forwarding: false,
+            ipam: IpamSettings {
+                ipv4_pools,
+                ..IpamSettings::default()
             },
-        )
+            prev_result,
+            valid_attachments: valid
+                .into_iter()
+                .map(|(container_id, ifname)| Attachment {
+                    container_id,
+                    ifname,
+                })
+                .collect(),
+        })
 }
 
 proptest! {

@@ -40,7 +40,6 @@ fn what_calico_writes_is_understood() {
     assert_eq!(conf.nodename.as_deref(), Some("n1"));
     assert_eq!(conf.agent_socket, PathBuf::from(SOCKET_PATH));
     assert_eq!(conf.nodename_file, PathBuf::from(NODENAME_FILE));
-    assert_eq!(conf.policy_type, "k8s");
     assert_eq!(conf.ipam.ipv4_pools, ["10.0.0.0/16", "web"]);
     assert!(conf.ipam.assign_ipv4 && !conf.ipam.assign_ipv6);
 }
