@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::health::Health;
+use crate::instance::{self, HostLock, Instance};
 use crate::mailbox::{self, mailbox};
 use crate::passwords::Passwords;
 use crate::serve::{Serve, finish};
@@ -34,18 +35,24 @@ use crate::task::cni::locks::Locks;
 use crate::task::cni::{CniTask, Pods, bind};
 use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait};
 use crate::task::keeper::Keeper;
+use crate::task::namesake::Namesake;
+use crate::task::timestamp;
 use crate::task::watch::WatchTask;
 use crate::telemetry::Metrics;
 
 /// Runs the agent until the token is cancelled. What was set up in the kernel stays.
 pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()> {
+    let name = params.node_name(files::read_nodename(&params).as_deref(), &kernel_hostname());
+    let started = SystemTime::now();
+    let instance = Instance::new(timestamp(started).rfc3339()).context("naming this run")?;
+    // Before anything is read or written: what another agent of this host has is not to be touched.
+    let holder = instance::holder("tortie-node", name.as_deref(), &instance.started);
+    let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
     let host = LiveHost::read(&params)
         .await
         .context("reading the host's interfaces")?;
     let store = open_store(&params)?;
-    let name = params
-        .node_name(files::read_nodename(&params).as_deref(), &kernel_hostname())
-        .ok_or(StartupError::NoName)?;
+    let name = name.ok_or(StartupError::NoName)?;
     let startup = Startup {
         params: &params,
         host: &host,
@@ -67,6 +74,8 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let agent = Agent {
         params: Arc::new(params),
         identity,
+        instance,
+        started,
         store,
         last_mtu_bytes: files::read_mtu().or(host_mtu_bytes),
         cancel,
@@ -96,6 +105,8 @@ pub fn open_store(params: &Params) -> anyhow::Result<Arc<dyn Store>> {
 struct Agent {
     params: Arc<Params>,
     identity: Identity,
+    instance: Instance,
+    started: SystemTime,
     store: Arc<dyn Store>,
     /// MTU for pods while the graph knows none: the last one known, else the host's.
     last_mtu_bytes: Option<u32>,
@@ -105,7 +116,7 @@ struct Agent {
 impl Agent {
     /// Starts every task, waits for the end and for each of them.
     async fn run(self) -> anyhow::Result<()> {
-        let health = Health::new(Instant::now(), SystemTime::now());
+        let health = Health::new(Instant::now(), self.started);
         let (metrics, registry) = Metrics::new(&self.identity.name);
         let settings = self.graph_settings();
         let mut tasks = JoinSet::new();
@@ -186,6 +197,9 @@ impl Agent {
             cancel: self.cancel.clone(),
         };
         tasks.spawn(keeper.run());
+        if self.params.backend != Backend::None {
+            tasks.spawn(self.namesake(&calc_view, &health).run());
+        }
 
         let serving = Serving {
             ipam,
@@ -212,6 +226,18 @@ impl Agent {
         };
         serve.start(&mut tasks, admin, registry).await?;
         finish(tasks, &self.cancel).await
+    }
+
+    fn namesake(&self, view: &watch::Receiver<CalcView>, health: &Health) -> Namesake {
+        Namesake {
+            instance: self.instance.clone(),
+            node: self.identity.name.clone(),
+            store: Arc::clone(&self.store),
+            view: view.clone(),
+            health: health.clone(),
+            every: self.params.autodetect_poll_interval,
+            cancel: self.cancel.clone(),
+        }
     }
 
     fn graph_settings(&self) -> Settings {

@@ -1,7 +1,7 @@
 //! Whether the agent lives and is ready, as Felix's and BIRD's probes ask it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::admin::Peer;
@@ -35,6 +35,7 @@ struct Shared {
     datastore_in_sync: AtomicBool,
     first_apply_done: AtomicBool,
     selection_complete: AtomicBool,
+    namesake: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -47,6 +48,7 @@ impl Health {
             datastore_in_sync: AtomicBool::new(false),
             first_apply_done: AtomicBool::new(false),
             selection_complete: AtomicBool::new(false),
+            namesake: Mutex::new(None),
         }))
     }
 
@@ -70,6 +72,29 @@ impl Health {
     /// The kernel was written completely for the first time.
     pub fn set_first_apply_done(&self) {
         self.0.first_apply_done.store(true, Ordering::Release);
+    }
+
+    /// Another agent runs under this node's name, in words for the operator; `None` when none does. Answers whether that
+    /// is news.
+    pub fn set_namesake(&self, namesake: Option<String>) -> bool {
+        let mut known = self
+            .0
+            .namesake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_news = *known != namesake;
+        *known = namesake;
+        is_news
+    }
+
+    /// What [`set_namesake`](Self::set_namesake) was told last.
+    pub fn namesake(&self) -> Option<String> {
+        let known = self
+            .0
+            .namesake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.clone()
     }
 
     /// The speaker has made its first choice of routes.
@@ -119,7 +144,7 @@ impl Health {
         }
     }
 
-    /// `/readiness`: the datastore is read and the kernel written.
+    /// `/readiness`: the datastore is read, the kernel written, and the node's name is this agent's alone.
     pub fn ready(&self, now: Instant) -> Result<(), String> {
         self.live(now)?;
         if !self.datastore_in_sync() {
@@ -127,6 +152,9 @@ impl Health {
         }
         if !self.first_apply_done() {
             return Err("the kernel has not been written completely yet".to_owned());
+        }
+        if let Some(namesake) = self.namesake() {
+            return Err(namesake);
         }
         Ok(())
     }
@@ -191,6 +219,11 @@ mod tests {
         health.set_datastore_in_sync();
         assert!(health.ready(start).unwrap_err().contains("kernel"));
         health.set_first_apply_done();
+        assert_eq!(health.ready(start), Ok(()));
+        assert!(health.set_namesake(Some("another".to_owned())));
+        assert!(!health.set_namesake(Some("another".to_owned())));
+        assert_eq!(health.ready(start), Err("another".to_owned()));
+        assert!(health.set_namesake(None));
         assert_eq!(health.ready(start), Ok(()));
         let late = start + Duration::from_secs(91);
         assert!(health.live(late).unwrap_err().contains("91 s"));

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod cli;
 pub mod health;
 pub mod http;
+pub mod instance;
 pub mod mailbox;
 pub mod passwords;
 pub mod process;

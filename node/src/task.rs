@@ -16,6 +16,7 @@ pub mod calc;
 pub mod cni;
 pub mod dataplane;
 pub mod keeper;
+pub mod namesake;
 pub mod watch;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

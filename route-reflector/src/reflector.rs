@@ -13,6 +13,7 @@ use datastore::store::Store;
 use felix::calc::{Graph, LearnedRoutes, Listen, Settings};
 use node::agent::{open_store, seed};
 use node::health::{Health, Loop, REPORT_EVERY};
+use node::instance::{self, HostLock};
 use node::mailbox::{self, mailbox};
 use node::passwords::Passwords;
 use node::serve::{Serve, finish};
@@ -55,6 +56,10 @@ pub(crate) async fn run(
     arguments: Arguments,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    let named = arguments.node.as_deref().or(params.nodename.as_deref());
+    let started = node::task::timestamp(SystemTime::now()).rfc3339();
+    let holder = instance::holder("tortie-rr", named, &started);
+    let _lock = HostLock::take(&arguments.admin_socket, &holder)?;
     let (identity, source) = match arguments.resources {
         Some(path) => {
             let resources = Resources::read(path).context("--resources")?;

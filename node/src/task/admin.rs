@@ -96,6 +96,10 @@ impl Admin {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.calc.borrow().problems.clone();
         problems.extend(self.dataplane.borrow().problems.iter().cloned());
+        problems.extend(self.health.namesake().map(|reason| Problem {
+            subject: format!("Node({})", self.status.node),
+            reason,
+        }));
         problems
     }
 }

@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 pub use inbox::{Inbox, Input, InputKey, Seen, State};
 
 use crate::health::{Health, Loop, REPORT_EVERY};
+use crate::instance::{self, Instance};
 use crate::mailbox;
 use crate::passwords::Passwords;
 use crate::task::bgp::{Down, DownKey};
@@ -50,6 +51,8 @@ pub struct CalcView {
     pub node_labels: BTreeMap<String, String>,
     /// IPv4 address of this node, as its object has it now.
     pub node_ipv4: Option<IpNet>,
+    /// Who signed this node's object.
+    pub agent: Option<Instance>,
     /// Grows with every change of a pool or of this node's object: what the Keeper compares with what should be there.
     pub own_generation: u64,
 }
@@ -259,6 +262,7 @@ impl CalcTask {
             pod_mtu_bytes: self.graph.pod_mtu_bytes(),
             node_labels: census.node_labels.clone(),
             node_ipv4: census.node_ipv4,
+            agent: census.agent.clone(),
             own_generation: census.own_generation,
         };
         self.view.send_if_modified(|before| {
@@ -331,6 +335,7 @@ struct Census {
     local: BTreeSet<Key>,
     node_labels: BTreeMap<String, String>,
     node_ipv4: Option<IpNet>,
+    agent: Option<Instance>,
     own_generation: u64,
 }
 
@@ -343,6 +348,7 @@ impl Census {
             local: BTreeSet::new(),
             node_labels: BTreeMap::new(),
             node_ipv4: None,
+            agent: None,
             own_generation: 0,
         }
     }
@@ -361,6 +367,8 @@ impl Census {
                 if key.name == self.node {
                     self.node_labels.clone_from(&node.metadata.labels);
                     self.node_ipv4 = node.spec.bgp.as_ref().and_then(|bgp| bgp.ipv4_address);
+                    let signature = node.metadata.annotations.get(instance::ANNOTATION);
+                    self.agent = signature.and_then(|text| Instance::read(text));
                 }
             }
             Object::WorkloadEndpoint(endpoint) => {

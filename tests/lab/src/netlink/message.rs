@@ -303,6 +303,8 @@ pub struct Link {
     pub up: bool,
     /// MTU in bytes.
     pub mtu_bytes: u32,
+    /// MAC address as `aa:bb:cc:dd:ee:ff`; empty when it has none.
+    pub mac: String,
 }
 
 impl Link {
@@ -312,6 +314,7 @@ impl Link {
             name: String::new(),
             up: false,
             mtu_bytes: 0,
+            mac: String::new(),
         };
         let flags = u32_at(payload, 8)?;
         for (kind, value) in attributes(payload, 16) {
@@ -320,6 +323,11 @@ impl Link {
                     link.name = String::from_utf8_lossy(value)
                         .trim_end_matches('\0')
                         .to_owned()
+                }
+                IFLA_ADDRESS => {
+                    let octets: Vec<String> =
+                        value.iter().map(|octet| format!("{octet:02x}")).collect();
+                    link.mac = octets.join(":");
                 }
                 IFLA_MTU => link.mtu_bytes = u32_at(value, 0)?,
                 IFLA_OPERSTATE => {

@@ -11,6 +11,7 @@ mod attachments;
 mod bad_input;
 mod checks;
 mod cleanup;
+mod instances;
 mod modes;
 mod next_hops;
 mod outage;
@@ -18,6 +19,7 @@ mod plugin;
 mod pods;
 mod reflectors;
 mod restart;
+mod results;
 mod telemetry;
 mod tors;
 

@@ -71,6 +71,10 @@ impl Pods {
                 "the agent has started but not read the datastore and written the kernel yet",
             );
         }
+        if let Some(namesake) = self.health.namesake() {
+            let code = Code::NOT_AVAILABLE_LIMITED_CONNECTIVITY;
+            return Err(CniError::new(code, namesake));
+        }
         let node = Key::new(Kind::Node, self.node.as_str());
         match tokio::time::timeout(STATUS_PATIENCE, self.store.get(&node)).await {
             Ok(Ok(_)) => Ok(()),
