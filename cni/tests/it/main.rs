@@ -3,4 +3,5 @@
 mod agent;
 mod bad_input;
 mod calls;
+mod corpus;
 mod protocol;
