@@ -84,8 +84,8 @@ pub trait Daemon {
     /// What its table has for a prefix that it learned by BGP.
     ///
     /// # Errors
-    /// What it has, or says, instead.
-    fn seen(&self, prefix: IpNet) -> Result<Seen, String>;
+    /// What it has instead, or that it does not answer.
+    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen>;
 
     /// Whether its session with one of our addresses stands.
     ///
@@ -197,7 +197,8 @@ impl dyn Daemon {
             &format!("its table no longer has {prefix}"),
             || match self.seen(prefix) {
                 Ok(seen) => Err(format!("{seen:#?}")),
-                Err(_) => Ok(()),
+                Err(Unseen::Absent(_)) => Ok(()),
+                Err(silent @ Unseen::Silent(_)) => Err(silent.to_string()),
             },
         );
     }
@@ -215,6 +216,23 @@ impl dyn Daemon {
                 false => Err(said),
             }
         });
+    }
+}
+
+/// Why a route is not seen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unseen {
+    /// The daemon answers, and its table does not have it: what it has instead.
+    #[error("not in its table: {0}")]
+    Absent(String),
+    /// The daemon does not answer: whether its table has it nobody knows.
+    #[error("no answer: {0}")]
+    Silent(String),
+}
+
+impl From<String> for Unseen {
+    fn from(why: String) -> Self {
+        Self::Silent(why)
     }
 }
 

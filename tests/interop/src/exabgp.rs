@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use lab::NetNs;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, Seen};
+use crate::daemon::{Daemon, Seen, Unseen};
 use crate::eventually;
 use crate::plan::{Announced, Graceful, Neighbour, Plan};
 use crate::process::{self, Process};
@@ -112,8 +112,8 @@ impl ExaBgp {
 }
 
 impl Daemon for ExaBgp {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, String> {
-        let mut found = Err(format!("{prefix} was not announced"));
+    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
+        let mut found = Err(Unseen::Absent(format!("{prefix} was not announced")));
         for update in self
             .peers()
             .into_iter()
@@ -135,7 +135,7 @@ impl Daemon for ExaBgp {
                 }
             }
             if families("withdraw").values().any(has) {
-                found = Err(format!("{prefix} was withdrawn"));
+                found = Err(Unseen::Absent(format!("{prefix} was withdrawn")));
             }
         }
         found

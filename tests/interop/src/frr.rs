@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use lab::NetNs;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, Seen, numbers};
+use crate::daemon::{Daemon, Seen, Unseen, numbers};
 use crate::eventually;
 use crate::plan::Plan;
 use crate::process::{self, Process};
@@ -93,20 +93,25 @@ impl Frr {
 }
 
 impl Daemon for Frr {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, String> {
+    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
         let family = if prefix.addr().is_ipv4() {
             "ipv4"
         } else {
             "ipv6"
         };
         let detail = self.ask_json(&format!("show bgp {family} unicast {prefix}"))?;
+        if detail.is_null() {
+            return Err(Unseen::Silent("bgpd printed no JSON".to_owned()));
+        }
         let paths = detail["paths"].as_array().cloned().unwrap_or_default();
         let mut learned: Vec<Value> = paths
             .into_iter()
             .filter(|path| path["sourced"].is_null() && path["local"].is_null())
             .collect();
         learned.sort_by_key(|path| path["bestpath"]["overall"] != true);
-        let path = learned.first().ok_or_else(|| format!("{detail:#}"))?;
+        let path = learned
+            .first()
+            .ok_or_else(|| Unseen::Absent(format!("{detail:#}")))?;
         Ok(from_path(path))
     }
 

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use lab::NetNs;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, Seen};
+use crate::daemon::{Daemon, Seen, Unseen};
 use crate::eventually;
 use crate::plan::{Announced, Graceful, Neighbour, Plan};
 use crate::process::{self, Process};
@@ -93,7 +93,7 @@ impl GoBgp {
 }
 
 impl Daemon for GoBgp {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, String> {
+    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
         let family = if prefix.addr().is_ipv4() {
             "ipv4"
         } else {
@@ -110,7 +110,7 @@ impl Daemon for GoBgp {
             from.parse::<IpAddr>()
                 .is_ok_and(|address| !address.is_unspecified())
         };
-        let path = paths.iter().find(learned).ok_or(text)?;
+        let path = paths.iter().find(learned).ok_or(Unseen::Absent(text))?;
         Ok(from_path(path))
     }
 

@@ -16,7 +16,7 @@ mod process;
 pub mod scripted;
 mod speaker;
 
-pub use daemon::{Daemon, Kind, Seen};
+pub use daemon::{Daemon, Kind, Seen, Unseen};
 pub use eventually::eventually;
 pub use joined::{FAR, FAR6, NEAR, NEAR6, joined};
 pub use speaker::{Begin, OurSpeaker, config, peer};

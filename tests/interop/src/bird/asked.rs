@@ -7,7 +7,7 @@ use std::process::Child;
 use ipnet::IpNet;
 
 use super::{Bird, BirdRoute, Start, Version};
-use crate::daemon::{Daemon, Seen, numbers};
+use crate::daemon::{Daemon, Seen, Unseen, numbers};
 
 impl Bird {
     fn session_with(&self, ours: IpAddr) -> Result<&str, String> {
@@ -26,7 +26,7 @@ impl Bird {
 }
 
 impl Daemon for Bird {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, String> {
+    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
         let routes = self.routes_of(self.table_of(prefix));
         let learned = |route: &&BirdRoute| {
             route.prefix == prefix && self.sessions.values().any(|name| *name == route.protocol)
@@ -35,7 +35,7 @@ impl Daemon for Bird {
         let best = of_prefix.iter().find(|route| route.best);
         best.or(of_prefix.first())
             .map(|route| from_route(route))
-            .ok_or_else(|| format!("not among {routes:#?}"))
+            .ok_or_else(|| Unseen::Absent(format!("{routes:#?}")))
     }
 
     fn established(&self, ours: IpAddr) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bgp::types::AfiSafi;
 use interop::plan::{Neighbour, Plan};
 use interop::scripted::{Scripted, attribute, kind, message, multiprotocol, open, update};
-use interop::{Daemon, FAR, FAR6, NEAR, NEAR6, OurSpeaker, config, peer};
+use interop::{Daemon, FAR, FAR6, NEAR, NEAR6, OurSpeaker, Unseen, config, peer};
 
 use crate::place::{NEAR_THIRD, OURS, Place, THEIRS, THIRD};
 
@@ -277,7 +277,8 @@ fn a_family_that_cannot_be_read_any_more_goes_alone(place: &Place) {
     scene
         .daemon
         .wait_seen(SUBJECT, |seen| seen.communities.contains(&mark));
-    scene.daemon.seen(SIX.parse().unwrap()).unwrap_err();
+    let gone = scene.daemon.seen(SIX.parse().unwrap());
+    assert!(matches!(gone, Err(Unseen::Absent(_))), "{gone:?}");
     scene.daemon.seen(BESIDE.parse().unwrap()).unwrap();
     scene.ours.stop();
 }

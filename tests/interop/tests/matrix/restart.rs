@@ -7,7 +7,7 @@ use bgp::config::Config;
 use bgp::event::Event;
 use bgp_io::{Command, Output};
 use interop::plan::{Graceful, Plan};
-use interop::{Begin, Daemon, FAR, Kind, NEAR, OurSpeaker, eventually};
+use interop::{Begin, Daemon, FAR, Kind, NEAR, OurSpeaker, Unseen, eventually};
 use ipnet::Ipv4Net;
 use lab::{RouteChange, RouteMonitor};
 
@@ -122,6 +122,20 @@ fn it_keeps_our_routes_over_our_death(place: &Place) {
         .count();
     assert_eq!(deleted, 0, "deletions of {BLOCK} in its kernel");
     ours.stop();
+}
+
+daemons_test!(
+    a_dead_daemon_is_not_taken_for_one_whose_table_lacks_a_route,
+    [frr, gobgp]
+);
+fn a_dead_daemon_is_not_taken_for_one_whose_table_lacks_a_route(place: &Place) {
+    let mut daemon = place.start(&graceful(Graceful::On));
+    let seen = |daemon: &dyn Daemon| daemon.seen(BLOCK.parse().unwrap());
+    let living = seen(daemon.as_ref());
+    assert!(matches!(living, Err(Unseen::Absent(_))), "{living:?}");
+    daemon.kill().unwrap();
+    let dead = seen(daemon.as_ref());
+    assert!(matches!(dead, Err(Unseen::Silent(_))), "{dead:?}");
 }
 
 /// Our speaker, come back after a death, with [`BLOCK`] only.
