@@ -30,6 +30,7 @@ fn link(index: u32, name: &str, mtu_bytes: u32) -> Link {
         name: name.to_owned(),
         up: true,
         mtu_bytes,
+        mac: String::new(),
     }
 }
 
