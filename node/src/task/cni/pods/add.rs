@@ -177,7 +177,11 @@ impl Pods {
         }
     }
 
-    async fn assign(&self, request: &Request, pod: &Identity) -> Result<Assignment, CniError> {
+    pub(super) async fn assign(
+        &self,
+        request: &Request,
+        pod: &Identity,
+    ) -> Result<Assignment, CniError> {
         let wanted = match request.ip {
             Some(address) => Wanted::Address(address),
             None => Wanted::Any {

@@ -1,4 +1,6 @@
-//! Requests before the calculation knows every fact, over a store in memory.
+//! Requests over a store in memory: before the calculation knows every fact, and of many attachments.
+
+mod model;
 
 use std::os::fd::OwnedFd;
 
