@@ -194,6 +194,7 @@ impl Agent {
             store: Arc::clone(&self.store),
             view: calc_view.clone(),
             last_mtu_bytes: self.last_mtu_bytes,
+            health: health.clone(),
             cancel: self.cancel.clone(),
         };
         tasks.spawn(keeper.run());

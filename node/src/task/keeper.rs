@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::health::Health;
 use crate::startup::host::LiveHost;
 use crate::startup::{Startup, chain, files};
 use crate::task::calc::CalcView;
@@ -30,6 +31,8 @@ pub struct Keeper {
     pub view: watch::Receiver<CalcView>,
     /// MTU for pods while the graph knows none.
     pub last_mtu_bytes: Option<u32>,
+    /// Says whether another agent runs under this node's name.
+    pub health: Health,
     /// End of the process.
     pub cancel: CancellationToken,
 }
@@ -61,7 +64,8 @@ impl Keeper {
                 let view = self.view.borrow_and_update();
                 (view.own_generation, view.pod_mtu_bytes)
             };
-            due |= generation != seen;
+            // With another agent under this node's name each would answer the other's writes at once, for ever.
+            due |= generation != seen && self.health.namesake().is_none();
             seen = generation;
             let result = self.put_right(mtu.or(self.last_mtu_bytes), due).await;
             // The same failure is told once, however often it is tried again.

@@ -6,7 +6,7 @@ use lab::{Lab, Options, call_plugin, make_sandbox, wait_until};
 use serde_json::Value;
 
 use crate::plugin::{configuration, one_node, succeeds};
-use crate::{options, with_programs};
+use crate::{ctl, options, with_programs};
 
 #[test]
 fn a_second_agent_of_a_host_ends_and_says_who_runs_there() {
@@ -84,5 +84,14 @@ fn two_hosts_of_one_node_name_both_say_so() {
             let status: Value = serde_json::from_slice(&status.unwrap().stdout).unwrap();
             assert_eq!(status["code"], 51, "{status}");
         }
+        // They do not answer each other's writes at once, for ever.
+        let writes = |_: usize| -> u64 {
+            let output = ctl(&lab, &["get", "node", "twin", "-o", "json"]);
+            let node: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let version = node["metadata"]["resourceVersion"].as_str().unwrap();
+            version.parse().unwrap()
+        };
+        let seen: Vec<u64> = (0..50).map(writes).collect();
+        assert!(seen[49] - seen[0] < 20, "{seen:?}");
     });
 }
