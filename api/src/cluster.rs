@@ -34,4 +34,34 @@ impl ClusterInformationSpec {
     pub fn is_ready(&self) -> bool {
         self.datastore_ready.unwrap_or(true)
     }
+
+    /// Adds words, joined by commas, to the cluster's type; none stands there twice.
+    pub fn add_type(&mut self, words: &str) {
+        for word in words
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
+            if self.cluster_type.split(',').all(|known| known != word) {
+                if !self.cluster_type.is_empty() {
+                    self.cluster_type.push(',');
+                }
+                self.cluster_type.push_str(word);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_the_type_stands_once() {
+        let mut spec = ClusterInformationSpec::default();
+        spec.add_type("k8s,bgp");
+        spec.add_type(" bgp, kubeadm,");
+        assert_eq!(spec.cluster_type, "k8s,bgp,kubeadm");
+        assert!(spec.is_ready());
+    }
 }

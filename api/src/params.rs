@@ -20,6 +20,8 @@ pub use value::{AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, Ro
 /// All settings, with where they come from. The fields are those of [`Values`].
 #[derive(Clone, Debug)]
 pub struct Params {
+    /// The variables of the environment that are known here.
+    environment: Vec<(String, String)>,
     values: Values,
     settings: Vec<Setting>,
     rejected: Vec<ParamError>,
@@ -156,7 +158,11 @@ impl Params {
         variables: impl IntoIterator<Item = (String, String)>,
         given: &[Given],
     ) -> Result<Self, Vec<ParamError>> {
-        let mut reader = Reader::new(variables);
+        let environment: Vec<_> = variables
+            .into_iter()
+            .filter(|(name, _)| is_ours(name))
+            .collect();
+        let mut reader = Reader::new(environment.iter().cloned());
         reader.add(given);
         let mut values = reader.read_table();
         if reader.origin("datastore_type") == Some(&Origin::Default) && values.store.is_some() {
@@ -166,6 +172,7 @@ impl Params {
         reader.notice_unused(&values);
         if reader.errors.is_empty() {
             Ok(Self {
+                environment,
                 values,
                 settings: reader.settings,
                 rejected: reader.rejected,
@@ -174,6 +181,13 @@ impl Params {
         } else {
             Err(reader.errors)
         }
+    }
+
+    /// The same environment with what FelixConfigurations give now.
+    pub fn with(&self, given: &[Given]) -> Self {
+        Self::from_sources(self.environment.clone(), given).expect(
+            "the environment was read before, and in place of a wrong setting the default is taken",
+        )
     }
 
     /// Every setting in the table's order.
@@ -209,6 +223,14 @@ impl Params {
             .or_else(|| from_host().filter(filled))
             .or_else(|| from_kernel().filter(filled))
     }
+}
+
+/// Whether a variable is in the table, or Felix's.
+fn is_ours(name: &str) -> bool {
+    let felix = name
+        .get(..6)
+        .is_some_and(|start| start.eq_ignore_ascii_case("FELIX_"));
+    felix || TABLE.iter().any(|row| row.names.contains(&name))
 }
 
 /// The router id made from a node's name: the first four bytes of its SHA-256, kept out of the multicast range.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use api::felix::FIELDS;
 use api::params::{EmptyText, Invalid, TABLE};
 
 #[test]
@@ -24,14 +25,22 @@ fn page() -> String {
     let mut page = String::from(
         "# Parameters of `tortie-node`\n\n\
          Made from the parameter table (`api/src/params/table.rs`); a test keeps it current.\n\n\
-         All are environment variables. Names that begin with `FELIX_` are read in any case. Where several names stand, \
+         All are environment variables; names that begin with `spec.` are fields of FelixConfigurations that mean the \
+         same where the variable\nis not set: of the object `node.NAME` first, then of those whose `nodeSelector` selects \
+         the node, then of `default`.\nNames that begin with `FELIX_` are read in any case. Where several names stand, \
          the first\none that is set counts. The empty text means the same as leaving a variable out, except where marked \
          with ¹, where it is a\nvalue. A wrong value stops the node, which names all wrong variables at once; where marked \
          with ², the default is taken and\nthe error is logged.\n\n\
          | Variable | Default | Allowed | What it does |\n|---|---|---|---|\n",
     );
     for row in TABLE {
-        let names: Vec<String> = row.names.iter().map(|name| format!("`{name}`")).collect();
+        let fields = FIELDS.iter().filter(|(_, name)| row.names.contains(name));
+        let names: Vec<String> = row
+            .names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .chain(fields.map(|(field, _)| format!("`spec.{field}`")))
+            .collect();
         let marks = match (row.empty, row.invalid) {
             (EmptyText::IsValue, Invalid::Stops) => "¹",
             (EmptyText::IsUnset, Invalid::TakesDefault) => "²",

@@ -29,7 +29,7 @@ use crate::startup::host::{LiveHost, kernel_hostname};
 use crate::startup::{Identity, Startup, StartupError, files};
 use crate::task::admin::{Admin, settings_shown};
 use crate::task::bgp::{Asker, BgpTask, DownKey};
-use crate::task::calc::{CalcTask, CalcView, Inbox};
+use crate::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use crate::task::cni::addresses::Addresses;
 use crate::task::cni::locks::Locks;
 use crate::task::cni::{CniTask, Pods, bind};
@@ -62,17 +62,18 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         identity = startup.run(name) => identity?,
         () = cancel.cancelled() => return Ok(()),
     };
+    let settings = startup.settings(&identity.name).await?;
     info!(
         node = identity.name,
         address = identity.ipv4.map(tracing::field::display),
         router_id = identity.router_id.map(tracing::field::display),
         "node started"
     );
-    let host_mtu_bytes = Regex::new(&params.mtu_iface_pattern)
+    let host_mtu_bytes = Regex::new(&settings.mtu_iface_pattern)
         .ok()
         .and_then(|pattern| host.mtu_bytes(&pattern));
     let agent = Agent {
-        params: Arc::new(params),
+        params: Arc::new(settings),
         identity,
         instance,
         started,
@@ -157,6 +158,7 @@ impl Agent {
             dataplane: desired_in,
             bgp: speaks_bgp.then_some(down),
             view: calc_view_in,
+            settings: cluster::Settings::new(self.identity.name.clone(), Arc::clone(&self.params)),
             passwords: Passwords::from_env(&self.params.bgp_password_directory, std::env::vars()),
             health: health.clone(),
             metrics: metrics.clone(),
@@ -170,7 +172,7 @@ impl Agent {
         ));
         let watcher = WatchTask {
             store: Arc::clone(&self.store),
-            kinds: Graph::KINDS.to_vec(),
+            kinds: [&Graph::KINDS[..], &cluster::KINDS].concat(),
             calc: calc_inbox.clone(),
             ipam: Some(Arc::clone(&ipam)),
             socket: self.params.store.clone().unwrap_or_default(),

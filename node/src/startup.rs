@@ -1,10 +1,11 @@
 //! From the environment to a node the cluster knows.
 //!
 //! Everything that can be found wrong is found before anything is written: settings first, then what the datastore
-//! says. Order of the writes: pool, default objects, Node, tunnel address, nodename file. The CNI plugin refuses pods
+//! says. Order of the writes: pool, default objects, ClusterInformation, Node, tunnel address, nodename file. The CNI plugin refuses pods
 //! until that file exists, so a node that did not start has no pods without a network.
 
 pub mod address;
+mod cluster;
 pub mod files;
 pub mod host;
 pub mod node_object;
@@ -125,6 +126,7 @@ impl Startup<'_> {
         address::Method::parse(&self.params.ip_autodetection_method)
             .map_err(node_object::NodeError::from)?;
         self.wait_for_store().await?;
+        self.wait_for_unlock().await?;
 
         let facts = self.facts_in_the_end(&name, ADDRESS_WAIT).await?;
         let pool = self.missing_pool().await?;
@@ -134,6 +136,7 @@ impl Startup<'_> {
             self.create_pool(pool).await?;
         }
         self.create_defaults().await?;
+        self.write_cluster_information().await?;
         if self.params.backend != Backend::None {
             self.write_node(&name, facts.0).await?;
             tunnel::allocate(&self.store, &name).await?;

@@ -21,7 +21,7 @@ use node::startup::host::{LiveHost, kernel_hostname};
 use node::startup::{Identity, Startup, StartupError};
 use node::task::admin::{Admin, settings_shown};
 use node::task::bgp::BgpTask;
-use node::task::calc::{CalcTask, CalcView, Inbox};
+use node::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use node::task::dataplane::DataplaneView;
 use node::task::watch::WatchTask;
 use node::telemetry::Metrics;
@@ -160,6 +160,7 @@ async fn start(
         inbox: facts,
         dataplane: desired_in,
         bgp: Some(down),
+        settings: cluster::Settings::new(identity.name.clone(), Arc::new(params.clone())),
         passwords: Passwords::from_env(&params.bgp_password_directory, std::env::vars()),
         view: view_in,
         health: health.clone(),

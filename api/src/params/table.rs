@@ -95,6 +95,9 @@ parameters! {
     /// Wait until the datastore answers, instead of failing at once.
     wait_for_datastore: bool = value::only_true, ["WAIT_FOR_DATASTORE"], "false", "",
         IsUnset, Stops, "`true`; everything else means false";
+    /// Where the cluster runs, words joined by commas: added to ClusterInformation's clusterType.
+    cluster_type: String = value::text, ["CLUSTER_TYPE"], "", "",
+        IsUnset, Stops, "words joined by commas";
     /// Make no pool at the first start.
     no_default_pools: bool = value::only_true, ["NO_DEFAULT_POOLS"], "false", "",
         IsUnset, Stops, "`true`; everything else means false";

@@ -3,6 +3,7 @@
 //! It takes facts from its mailbox, lets the graph work them off, and puts what changed into the mailboxes of the
 //! dataplane and of the speaker. It never waits for either.
 
+pub mod cluster;
 pub mod inbox;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,8 @@ pub struct CalcView {
     pub pod_mtu_bytes: Option<u32>,
     /// Labels of this node.
     pub node_labels: BTreeMap<String, String>,
+    /// The datastore is locked: nothing may be written to it.
+    pub datastore_locked: bool,
     /// IPv4 address of this node, as its object has it now.
     pub node_ipv4: Option<IpNet>,
     /// Who signed this node's object.
@@ -69,6 +72,8 @@ pub struct CalcTask {
     pub bgp: Option<Down>,
     /// What sessions ask for.
     pub passwords: Passwords,
+    /// Settings of the datastore against those in force.
+    pub settings: cluster::Settings,
     /// Account of itself.
     pub view: watch::Sender<CalcView>,
     /// Facts for probes.
@@ -97,14 +102,14 @@ impl CalcTask {
                     self.look_up_passwords();
                     self.graph.flush();
                     self.hand_out(&mut progress);
-                    self.account(&census);
+                    self.account(&census, &progress.lock);
                 }
                 // A password may have changed in its file.
                 _ = tick.tick() => {
                     self.look_up_passwords();
                     self.graph.flush();
                     self.hand_out(&mut progress);
-                    self.account(&census);
+                    self.account(&census, &progress.lock);
                 }
                 () = self.cancel.cancelled() => return,
             }
@@ -123,17 +128,26 @@ impl CalcTask {
         match (key, input) {
             (InputKey::Object(key), Input::Object(seen)) => {
                 if echoes.watched(&key, seen.revision) {
-                    self.object(&key, seen.state, census);
+                    let (objects, kinds) = progress.lock.object(key, seen.state);
+                    for (key, state) in objects {
+                        self.object(&key, state, census);
+                    }
+                    for kind in kinds {
+                        self.in_sync(kind);
+                    }
                 }
             }
             (InputKey::Echo(key), Input::Object(seen)) => {
                 if echoes.written(&key, seen.revision) {
+                    progress.lock.written(&key);
                     self.object(&key, seen.state, census);
                 }
             }
             (InputKey::InSync(kind), Input::InSync(revision)) => {
                 echoes.listed(kind, revision);
-                self.graph.handle_in_sync(kind);
+                if progress.lock.in_sync(kind, revision) {
+                    self.in_sync(kind);
+                }
             }
             (InputKey::PeersReported, _) => progress.peers_reported = true,
             (_, Input::BgpRoute(change)) => self.graph.handle_bgp_route(change),
@@ -162,7 +176,13 @@ impl CalcTask {
         }
     }
 
+    fn in_sync(&mut self, kind: Kind) {
+        self.settings.in_sync(kind);
+        self.graph.handle_in_sync(kind);
+    }
+
     fn object(&mut self, key: &Key, state: State, census: &mut Census) {
+        self.settings.object(key, &state);
         match state {
             State::Present(object) => {
                 census.present(key, &object);
@@ -235,8 +255,8 @@ impl CalcTask {
         }
     }
 
-    fn account(&self, census: &Census) {
-        let problems: Vec<Problem> = self
+    fn account(&mut self, census: &Census, lock: &cluster::Lock) {
+        let problems = self
             .graph
             .problems()
             .iter()
@@ -248,6 +268,8 @@ impl CalcTask {
                     format!("{}: {}", problem.field, problem.reason)
                 },
             })
+            .chain(lock.problem())
+            .chain(self.settings.problems(&census.node_labels).iter().cloned())
             .collect();
         let count = |set: &BTreeSet<Key>| i64::try_from(set.len()).unwrap_or(i64::MAX);
         self.metrics.local_endpoints.set(count(&census.local));
@@ -261,6 +283,7 @@ impl CalcTask {
             lost_next_hops: lost.map(|(at, loss)| (at, loss.to_string())).collect(),
             pod_mtu_bytes: self.graph.pod_mtu_bytes(),
             node_labels: census.node_labels.clone(),
+            datastore_locked: lock.is_locked(),
             node_ipv4: census.node_ipv4,
             agent: census.agent.clone(),
             own_generation: census.own_generation,
@@ -275,9 +298,10 @@ impl CalcTask {
     }
 }
 
-/// What has been told once and for all.
+/// How far this has come.
 #[derive(Debug, Default)]
 struct Progress {
+    lock: cluster::Lock,
     peers_reported: bool,
     originations_told: bool,
     deletes_allowed: bool,

@@ -60,14 +60,20 @@ impl Keeper {
             return;
         }
         loop {
-            let (generation, mtu) = {
+            let (generation, mtu, locked) = {
                 let view = self.view.borrow_and_update();
-                (view.own_generation, view.pod_mtu_bytes)
+                (
+                    view.own_generation,
+                    view.pod_mtu_bytes,
+                    view.datastore_locked,
+                )
             };
             // With another agent under this node's name each would answer the other's writes at once, for ever.
             due |= generation != seen && self.health.namesake().is_none();
             seen = generation;
-            let result = self.put_right(mtu.or(self.last_mtu_bytes), due).await;
+            let result = self
+                .put_right(mtu.or(self.last_mtu_bytes), due && !locked)
+                .await;
             // The same failure is told once, however often it is tried again.
             if let Err(error) = &result
                 && failed.as_ref() != Some(error)
@@ -78,7 +84,8 @@ impl Keeper {
                 );
             }
             failed = result.err();
-            due = false;
+            // What is due waits for the unlock.
+            due &= locked;
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { return },
                 _ = poll.tick() => due = true,

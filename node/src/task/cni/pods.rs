@@ -39,6 +39,9 @@ const SWEEP_AFTER: Duration = Duration::from_millis(100);
 /// How soon a failed sweep is tried again.
 const SWEEP_RETRY: Duration = Duration::from_secs(2);
 
+/// Why nothing is done while ClusterInformation says that the datastore is not ready.
+const LOCKED: &str = "the datastore is locked (ClusterInformation(default): spec.datastoreReady is false); `tortiectl datastore migrate unlock` ends that; pods that run keep running";
+
 /// What serving pods needs.
 pub struct Pods {
     /// Node name.
@@ -70,6 +73,7 @@ pub struct Pods {
 impl Pods {
     /// Undoes ADD. Nothing to undo is success.
     pub async fn del(&self, request: &Request) -> Result<(), CniError> {
+        self.may_write()?;
         let pod = self.identify(request)?;
         let mut device = pod.host_ifname.clone();
         loop {
@@ -170,6 +174,14 @@ impl Pods {
 
     async fn device_turn(&self, ifname: &IfName) -> OwnedMutexGuard<()> {
         self.locks.lock(&format!("device {ifname}")).await
+    }
+
+    /// Refuses while the datastore is locked, as Calico's plugin does: the runtime tries again.
+    fn may_write(&self) -> Result<(), CniError> {
+        if self.view.borrow().datastore_locked {
+            return Err(CniError::new(Code::TRY_AGAIN_LATER, LOCKED));
+        }
+        Ok(())
     }
 
     fn identify(&self, request: &Request) -> Result<Identity, CniError> {

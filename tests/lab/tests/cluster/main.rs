@@ -11,6 +11,7 @@ mod attachments;
 mod bad_input;
 mod checks;
 mod cleanup;
+mod datastore;
 mod instances;
 mod modes;
 mod next_hops;

@@ -75,6 +75,9 @@ impl Pods {
             let code = Code::NOT_AVAILABLE_LIMITED_CONNECTIVITY;
             return Err(CniError::new(code, namesake));
         }
+        if self.view.borrow().datastore_locked {
+            return refused(super::LOCKED);
+        }
         let node = Key::new(Kind::Node, self.node.as_str());
         match tokio::time::timeout(STATUS_PATIENCE, self.store.get(&node)).await {
             Ok(Ok(_)) => Ok(()),

@@ -23,6 +23,7 @@ impl Pods {
     /// and tells of all.
     pub async fn gc(&self, request: &Request) -> Result<(), CniError> {
         self.in_sync().await?;
+        self.may_write()?;
         let network = request.network.as_str();
         let valid = Valid::of(request);
         let listing = self

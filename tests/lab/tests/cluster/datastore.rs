@@ -1,0 +1,154 @@
+//! What the datastore says to all agents: settings, and its lock.
+
+use std::io::Write;
+use std::process::Output;
+use std::time::Instant;
+
+use lab::{Lab, Options, Pod, call_plugin, make_sandbox, wait_until};
+use serde_json::Value;
+
+use crate::{converged, ctl, options, with_programs};
+
+/// A machine with an agent and a pod.
+fn one_pod(programs: lab::Programs) -> Lab {
+    let options = Options {
+        nodes: 1,
+        ..options()
+    };
+    let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
+    lab.fill_pods(1)
+        .unwrap_or_else(|errors| panic!("{errors:?}"));
+    converged(&mut lab);
+    lab
+}
+
+fn succeeds(output: &Output) {
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn apply(lab: &Lab, manifest: &str) {
+    let mut file = tempfile(lab);
+    file.1.write_all(manifest.as_bytes()).unwrap();
+    succeeds(&ctl(lab, &["apply", "-f", &file.0]));
+}
+
+/// A new file in this test's private file system.
+fn tempfile(lab: &Lab) -> (String, std::fs::File) {
+    let path = std::env::temp_dir().join(format!("{}-{}", lab.pods.len(), std::process::id()));
+    let file = std::fs::File::create(&path).unwrap();
+    (path.display().to_string(), file)
+}
+
+/// Metrics of the kernel's routes to a pod.
+fn metrics(lab: &Lab, pod: &Pod) -> Vec<u32> {
+    let mut netlink = lab.topology.sites[0].namespace.netlink().unwrap();
+    let routes = netlink.routes().unwrap();
+    let to_pod = |route: &&lab::Route| {
+        route.destination.prefix_len() == 32 && route.destination.addr() == pod.address
+    };
+    routes
+        .iter()
+        .filter(to_pod)
+        .map(|route| route.metric)
+        .collect()
+}
+
+fn problems(lab: &Lab) -> String {
+    let output = ctl(lab, &["node", "status"]);
+    succeeds(&output);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_felixconfiguration_counts_from_the_next_start_and_is_named_until_then() {
+    let name = "datastore::a_felixconfiguration_counts_from_the_next_start_and_is_named_until_then";
+    with_programs(name, |programs| {
+        let mut lab = one_pod(programs);
+        let patience = lab.options.patience;
+        assert_eq!(metrics(&lab, &lab.pods[0]), [1024]);
+        apply(
+            &lab,
+            "kind: FelixConfiguration\nmetadata: {name: default}\nspec: {ipv4NormalRoutePriority: 99}\n---\n\
+             kind: FelixConfiguration\nmetadata: {name: node.n1}\nspec: {ipv4NormalRoutePriority: 777}\n",
+        );
+        let named = wait_until(Instant::now() + patience, || {
+            problems(&lab)
+                .contains("FelixConfiguration(node.n1)")
+                .then_some(())
+        });
+        assert!(named.is_some(), "{}", problems(&lab));
+        assert_eq!(metrics(&lab, &lab.pods[0]), [1024]);
+
+        succeeds_to_end(&mut lab);
+        lab.restart_agent(0)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let moved = wait_until(Instant::now() + patience, || {
+            (metrics(&lab, &lab.pods[0]) == [777]).then_some(())
+        });
+        assert!(moved.is_some(), "{:?}", metrics(&lab, &lab.pods[0]));
+        assert!(
+            !problems(&lab).contains("FELIX_IPV4NORMALROUTEPRIORITY"),
+            "{}",
+            problems(&lab)
+        );
+    });
+}
+
+fn succeeds_to_end(lab: &mut Lab) {
+    let status = lab.terminate_agent(0).unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn while_the_datastore_is_locked_no_pod_comes_or_goes_and_no_route_changes() {
+    let name = "datastore::while_the_datastore_is_locked_no_pod_comes_or_goes_and_no_route_changes";
+    with_programs(name, |programs| {
+        let lab = one_pod(programs);
+        let patience = lab.options.patience;
+        let site = &lab.topology.sites[0];
+        succeeds(&ctl(&lab, &["datastore", "migrate", "lock"]));
+        let locked = wait_until(Instant::now() + patience, || {
+            problems(&lab)
+                .contains("the datastore is locked")
+                .then_some(())
+        });
+        assert!(locked.is_some(), "{}", problems(&lab));
+
+        let (sandbox, _namespace) = make_sandbox(site, "new").unwrap();
+        for command in ["ADD", "DEL"] {
+            let output = call_plugin(site, &sandbox, command, None).unwrap();
+            let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(error["code"], 11, "{command}: {error}");
+            let text = error["msg"].as_str().unwrap_or_default();
+            assert!(text.contains("migrate unlock"), "{error}");
+        }
+
+        // An object goes: as it might while objects are carried to another datastore.
+        let listed = ctl(&lab, &["get", "wep", "-A", "-o", "name"]);
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let endpoint = listed.trim().trim_start_matches("workloadendpoint/");
+        let namespaces = [
+            "-o",
+            "go-template={{range .items}}{{.metadata.namespace}}{{end}}",
+        ];
+        let namespace = ctl(&lab, &[&["get", "wep", "-A"], &namespaces[..]].concat());
+        let namespace = String::from_utf8_lossy(&namespace.stdout).into_owned();
+        succeeds(&ctl(
+            &lab,
+            &["delete", "wep", endpoint, "-n", namespace.trim()],
+        ));
+        let seen = wait_until(Instant::now() + patience, || {
+            problems(&lab).contains("1 changed objects").then_some(())
+        });
+        assert!(seen.is_some(), "{}", problems(&lab));
+        assert_eq!(metrics(&lab, &lab.pods[0]), [1024]);
+
+        succeeds(&ctl(&lab, &["datastore", "migrate", "unlock"]));
+        let gone = wait_until(Instant::now() + patience, || {
+            metrics(&lab, &lab.pods[0]).is_empty().then_some(())
+        });
+        assert!(gone.is_some(), "{}", problems(&lab));
+        let output = call_plugin(site, &sandbox, "ADD", None).unwrap();
+        assert!(output.status.success(), "{output:?}");
+    });
+}
