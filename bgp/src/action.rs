@@ -63,6 +63,10 @@ pub enum Refused {
     RangeFull,
     /// The peer is shut down ([`PeerOptions::shutdown`](crate::config::PeerOptions)).
     Shutdown,
+    /// The peer is Idle after an error (RFC 4271 §8.2.2: Idle refuses all incoming connections).
+    IdleHold,
+    /// Several peers have this address, and as many connections as may wait for their OPENs do.
+    TooManyUnmatched,
     /// The peer's session stands, and it did not offer graceful restart (RFC 4271 §6.8).
     Established,
 }
@@ -73,6 +77,8 @@ impl fmt::Display for Refused {
             Self::UnknownAddress => "no configured peer has this address",
             Self::RangeFull => "the range of dynamic peers is full",
             Self::Shutdown => "the peer is administratively shut down",
+            Self::IdleHold => "the peer is idle after an error",
+            Self::TooManyUnmatched => "too many connections wait for their OPENs",
             Self::Established => "the peer's session is established",
         })
     }

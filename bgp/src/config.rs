@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Config {
     pub listen_addresses: BTreeSet<IpAddr>,
     /// Cluster id when this speaker reflects routes (RFC 4456).
     pub cluster_id: Option<Ipv4Addr>,
-    /// Restart Time told to peers (RFC 4724 §3), at most 4095 s.
+    /// Restart Time told to peers (RFC 4724 §3), at most 4095 s. A change is told with the next OPEN.
     pub restart_time: Duration,
     /// How long a restarting speaker waits for End-of-RIB of its peers before it selects routes (RFC 4724 §4.1).
     pub deferral_time: Duration,
@@ -33,7 +33,8 @@ pub struct Config {
     /// process tells them apart by nothing before the BGP Identifier (RFC 4271 §9.1.2.2 f); eBGP and iBGP paths are
     /// never mixed. Peers hear of the best one only.
     pub multipath: u16,
-    /// The peers, by name.
+    /// The peers, by name. Each has an [`Endpoint`] of its own: of several names for one, the first counts. A peer that only
+    /// its name has changed goes on as it is.
     pub peers: BTreeMap<PeerName, PeerConfig>,
 }
 
@@ -74,7 +75,8 @@ pub struct PeerConfig {
     pub allow_own_as: u8,
     /// Offer graceful restart (RFC 4724).
     pub graceful_restart: bool,
-    /// Restart Time told to this peer in place of [`Config::restart_time`], at most 4095 s.
+    /// Restart Time told to this peer in place of [`Config::restart_time`], at most 4095 s. A change is told with the next
+    /// OPEN.
     pub restart_time: Option<Duration>,
     /// Most prefixes accepted from this peer, per family.
     pub prefix_limit: Option<u32>,
@@ -86,9 +88,48 @@ pub struct PeerConfig {
     pub options: PeerOptions,
 }
 
+impl PeerConfig {
+    /// What tells this peer from all others.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            address: self.address,
+            scope_id: self.options.scope_id,
+            port: self.port,
+        }
+    }
+}
+
+/// What tells a peer from all others, whatever it is called and whoever asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Zone of a link-local IPv6 address (RFC 4007 §6), else 0.
+    pub scope_id: u32,
+    /// Where it listens; 0 for one of a range, which is never connected to.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// The same without a port.
+    pub(crate) const fn host(self) -> Self {
+        Self { port: 0, ..self }
+    }
+
+    /// Where to connect to.
+    pub fn socket_address(self) -> SocketAddr {
+        match self.address {
+            IpAddr::V4(address) => SocketAddr::from((address, self.port)),
+            IpAddr::V6(address) => SocketAddrV6::new(address, self.port, 0, self.scope_id).into(),
+        }
+    }
+}
+
 /// Settings of a peer that are off by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerOptions {
+    /// Zone of a link-local IPv6 address (RFC 4007 §6): the index of the interface. Else 0.
+    pub scope_id: u32,
     /// KEEPALIVEs are sent this often, before jitter, if that is more often than three times in the negotiated Hold Time
     /// (RFC 4271 §4.4). At least 1 s.
     pub keepalive_time: Option<Duration>,

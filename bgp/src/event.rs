@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use crate::types::{AfiSafi, PeerName, RouterId};
+use crate::types::{AfiSafi, Asn, PeerName, RouterId};
 use crate::wire::notification::Notification;
 
 /// Something an operator or the node wants to know.
@@ -44,6 +44,18 @@ pub enum Event {
         peer: PeerName,
         /// Which socket, which option with its value, the system's words.
         fault: String,
+    },
+    /// Several peers have the address and the AS of a connection that came in, and its BGP Identifier does not say whose it
+    /// is: it was closed.
+    ConnectionAmbiguous {
+        /// Its far end.
+        remote: SocketAddr,
+        /// AS in its OPEN.
+        asn: Asn,
+        /// BGP Identifier in its OPEN.
+        router_id: RouterId,
+        /// Who it could have been.
+        peers: Vec<PeerName>,
     },
     /// A received route does not enter the decision process.
     RouteRefused {
@@ -128,6 +140,8 @@ pub enum DownReason {
     ConnectFailed(String),
     /// The system refuses what the peer needs of a socket ([`Event::SocketRefused`]). Ends nothing by itself.
     SocketRefused(String),
+    /// A connection came whose OPEN has this BGP Identifier and fits several peers ([`Event::ConnectionAmbiguous`]).
+    Ambiguous(RouterId),
     /// We sent this NOTIFICATION.
     NotificationSent(NotificationText),
     /// The peer sent this NOTIFICATION.
@@ -147,6 +161,10 @@ impl fmt::Display for DownReason {
         match self {
             Self::TcpClosed => f.write_str("connection closed by the peer"),
             Self::ConnectFailed(why) => write!(f, "connecting failed: {why}"),
+            Self::Ambiguous(router_id) => write!(
+                f,
+                "a connection of BGP Identifier {router_id} fits several peers at this address"
+            ),
             Self::SocketRefused(fault) => write!(f, "the system refuses: {fault}"),
             Self::NotificationSent(text) => write!(f, "sent {text}"),
             Self::NotificationReceived(text) => write!(f, "received {text}"),

@@ -10,12 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::action::{Action, Refused, Ttl};
-use crate::config::Config;
+use crate::action::Action;
+use crate::config::{Config, Endpoint};
 use crate::event::{DownReason, Event};
 use crate::rib::source::SourceId;
 use crate::rib::{Rib, Transmitted};
@@ -27,8 +28,10 @@ use crate::session::peer::{Context, Peer};
 use crate::types::{AfiSafi, ConnId, PeerName};
 use crate::wire::update::FirstAsCheck;
 
+mod accept;
 mod configure;
 mod dynamic;
+mod identity;
 mod limits;
 mod restart;
 mod routes;
@@ -36,7 +39,7 @@ mod selection;
 mod sessions;
 mod view;
 
-use dynamic::Instance;
+use accept::Unmatched;
 use restart::Retention;
 use selection::{Awaiting, Stage};
 
@@ -58,12 +61,16 @@ const DEFERRAL: &str = "deferral of route selection";
 pub struct Speaker {
     now: Instant,
     jitter: Jitter,
-    config: Option<Config>,
+    config: Option<Arc<Config>>,
     slots: BTreeMap<SourceId, Slot>,
     by_name: BTreeMap<PeerName, SourceId>,
-    by_address: BTreeSet<(IpAddr, SourceId)>,
-    /// Of these, those made from templates.
-    instances: BTreeMap<PeerName, Instance>,
+    by_endpoint: BTreeMap<Endpoint, SourceId>,
+    /// The addresses for which templates have peers.
+    instances: BTreeMap<PeerName, BTreeSet<IpAddr>>,
+    /// Of these, some that may have neither connection nor routes left.
+    idle: Vec<SourceId>,
+    /// Connections that came in and are nobody's yet.
+    unmatched: BTreeMap<ConnId, Unmatched>,
     conns: BTreeMap<ConnId, SourceId>,
     next_conn: u64,
     rib: Rib,
@@ -86,6 +93,8 @@ pub struct Speaker {
 #[derive(Debug)]
 struct Slot {
     peer: Peer,
+    /// Of which template it is made.
+    template: Option<PeerName>,
     /// Connections that `conns` names for this peer.
     known: Vec<ConnId>,
     armed: Option<Instant>,
@@ -102,6 +111,12 @@ struct Slot {
 }
 
 impl Slot {
+    /// There is nothing to remember.
+    fn is_idle(&self) -> bool {
+        let retained = self.retention != Retention::None;
+        self.peer.connections().next().is_none() && !retained && !self.peer.is_held()
+    }
+
     fn deadline(&self) -> Option<(Instant, &'static str)> {
         let awaiting = self
             .awaiting
@@ -125,8 +140,10 @@ impl Speaker {
             config: None,
             slots: BTreeMap::new(),
             by_name: BTreeMap::new(),
-            by_address: BTreeSet::new(),
+            by_endpoint: BTreeMap::new(),
             instances: BTreeMap::new(),
+            idle: Vec::new(),
+            unmatched: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 0,
             rib: Rib::new(seed),
@@ -162,32 +179,8 @@ impl Speaker {
     /// Cease/Peer De-configured; changed policies and next hop rules are applied to the routes at hand.
     pub fn handle_config(&mut self, now: Instant, config: Config) {
         self.now = now;
-        self.configure(config);
+        self.configure(Arc::new(config));
         self.work();
-    }
-
-    /// A connection came in. `conn` is from [`ConnId::incoming`].
-    ///
-    /// # Errors
-    /// Not wanted: the caller closes it, the speaker knows nothing of it.
-    pub fn handle_accepted(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        remote: SocketAddr,
-        local: SocketAddr,
-    ) -> Result<(), Refused> {
-        self.now = now;
-        let address = remote.ip().to_canonical();
-        let of_address = (address, SourceId::OWN)..;
-        let id = match self.by_address.range(of_address).next() {
-            Some((found, id)) if *found == address => *id,
-            Some(_) | None => self.make_dynamic(address)?,
-        };
-        let accepted = self.with_peer(id, |peer, cx| peer.handle_accepted(cx, conn, remote, local));
-        self.settle(id);
-        self.work();
-        accepted.unwrap_or(Err(Refused::UnknownAddress))
     }
 
     /// An [`Action::Connect`] succeeded; `local` is the address the kernel chose.
@@ -219,6 +212,8 @@ impl Speaker {
     /// Bytes arrived, in any cut.
     pub fn handle_bytes(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         self.now = now;
+        let matched = self.match_by_open(conn, bytes);
+        let bytes = matched.as_deref().unwrap_or(bytes);
         let Some(id) = self.conns.get(&conn).copied() else {
             return;
         };
@@ -278,6 +273,7 @@ impl Speaker {
             self.restart_timeout(id);
             self.settle(id);
         }
+        self.expire_unmatched();
         self.work();
     }
 
@@ -292,7 +288,13 @@ impl Speaker {
         let first = self.timers.first();
         let of_peer = first.and_then(|(_, id)| self.slots.get(id)?.deadline());
         let of_ranges = self.ranges_until.map(|until| (until, DEFERRAL));
-        of_peer.into_iter().chain(of_ranges).min()
+        let unmatched = self.unmatched.values();
+        let of_unmatched = unmatched.map(|one| (one.until, "open of an incoming connection"));
+        of_peer
+            .into_iter()
+            .chain(of_ranges)
+            .chain(of_unmatched)
+            .min()
     }
 
     /// Next request to the transport.
@@ -365,16 +367,6 @@ impl Speaker {
         self.rib.table.poll_watch()
     }
 
-    /// TTLs that an accepted connection is to have.
-    pub fn ttl(&self, conn: ConnId) -> Ttl {
-        let id = self.conns.get(&conn);
-        let peer = id.and_then(|id| Some((*id, self.slots.get(id)?)));
-        peer.map_or(Ttl::KERNEL, |(id, slot)| {
-            self.offer(id)
-                .map_or(Ttl::KERNEL, |offer| slot.peer.ttl(&offer))
-        })
-    }
-
     fn on_connection(
         &mut self,
         now: Instant,
@@ -382,6 +374,7 @@ impl Speaker {
         handle: impl FnOnce(&mut Peer, &mut Context<'_>),
     ) {
         self.now = now;
+        self.unmatched.remove(&conn);
         if let Some(id) = self.conns.get(&conn).copied() {
             self.with_peer(id, handle);
             self.settle(id);
@@ -476,6 +469,9 @@ impl Speaker {
             .filter(with_control)
             .map(|connection| connection.id)
             .collect();
+        if slot.template.is_some() && slot.is_idle() {
+            self.idle.push(id);
+        }
         for conn in ready {
             self.note_writable(conn);
         }
@@ -489,9 +485,7 @@ impl Speaker {
 
     /// One slice of the sweep, one of decisions, and what follows from there being none left.
     fn work(&mut self) {
-        if !self.instances.is_empty() {
-            self.remove_idle_instances();
-        }
+        self.remove_idle_instances();
         self.check_selection();
         self.sweep(SWEPT_PER_CALL);
         self.rib.decide(DECISIONS_PER_CALL);

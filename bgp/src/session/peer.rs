@@ -1,13 +1,15 @@
 //! A peer: its connections (one, or two while a collision is open), when to connect, and collision detection
 //! (RFC 4271 §6.8, §8.2.1.2).
 //!
-//! There is no delay before the first connection, and a peer that connects while we wait to retry is let in at once.
+//! There is no delay before the first connection. A peer that connects while we wait to retry (state Active) is let in at
+//! once, one in state Idle is refused.
 //! What follows the end of the last connection:
 //!
 //! | ended by | next attempt |
 //! |---|---|
 //! | the far end closing an established session | at once (the peer restarts) |
 //! | a failed connect, a close before Established | 0.25 s, doubling to ConnectRetryTime, jittered: state Active |
+//! | the far end's operator, by a Cease (RFC 4486 §4: shut down, de-configured, reset, changed), three times in 300 s | as a failed connect |
 //! | an error, sent or received | 5 s, doubling to 30 s, forgotten after 300 s: state Idle (RFC 4271 §8.1.1, IdleHoldTime) |
 //! | our own reset | at once |
 //! | our own shutdown | when the configuration takes it back: state Idle |
@@ -37,8 +39,21 @@ const ERRORS_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 const RETRY_TIME_FIRST: Duration = Duration::from_millis(250);
 /// ConnectRetryTime is never shorter than this.
 const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
+/// So often within [`ERRORS_FORGOTTEN_AFTER`] a Cease of the far end's operator is no error.
+const DELIBERATE_ENDS_MAX: u32 = 3;
 /// A session that stood shorter than this is retried like one that never stood.
 const SESSION_WORTH_HURRY: Duration = Duration::from_secs(1);
+
+/// Cease of somebody's doing at the far end, who wants the session back as soon as it can be: RFC 4486 §4, subcodes 2, 3,
+/// 4 and 6.
+fn is_deliberate(reason: &DownReason) -> bool {
+    match reason {
+        DownReason::NotificationReceived(text) => {
+            text.code == 6 && matches!(text.subcode, 2 | 3 | 4 | 6)
+        }
+        _ => false,
+    }
+}
 
 /// One configured peer.
 #[derive(Debug)]
@@ -183,23 +198,34 @@ impl Peer {
         self.connections.iter()
     }
 
-    /// The peer connected to us (RFC 4271 §8.1.4, event 17).
+    /// Whether a connection of the peer is accepted.
+    pub(crate) fn wants_incoming(&self) -> Result<(), Refused> {
+        if self.config.options.shutdown {
+            return Err(Refused::Shutdown);
+        }
+        if self.is_held() {
+            return Err(Refused::IdleHold);
+        }
+        match self.agreement() {
+            Some(agreement) if agreement.restart.is_none() => Err(Refused::Established),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The IdleHoldTimer runs.
+    pub(crate) const fn is_held(&self) -> bool {
+        matches!(self.wait, Wait::IdleHold(_))
+    }
+
+    /// The peer connected to us (RFC 4271 §8.1.4, event 17), and [is wanted](Self::wants_incoming).
     pub(crate) fn handle_accepted(
         &mut self,
         cx: &mut Context<'_>,
         conn: ConnId,
         remote: SocketAddr,
         local: SocketAddr,
-    ) -> Result<(), Refused> {
-        if self.config.options.shutdown {
-            return Err(Refused::Shutdown);
-        }
+    ) {
         let before = self.state();
-        if let Some(agreement) = self.agreement()
-            && agreement.restart.is_none()
-        {
-            return Err(Refused::Established);
-        }
         // A peer has one connection of its own at a time: an older one that got nowhere is dead.
         let is_superseded = |connection: &Connection| {
             connection.direction == Direction::Incoming && !connection.is_established()
@@ -221,7 +247,6 @@ impl Peer {
             cx.now,
         ));
         self.note_state(cx.now, before);
-        Ok(())
     }
 
     /// Our connection stands (event 16).
@@ -329,11 +354,15 @@ impl Peer {
         if let Wait::Retry(at) | Wait::IdleHold(at) = self.wait
             && at <= cx.now
         {
-            self.wait = Wait::None;
+            self.wait = if self.config.passive {
+                Wait::Incoming
+            } else {
+                Wait::None
+            };
             let needless = |connection: &Connection| {
                 connection.direction == Direction::Outgoing || connection.agreement().is_some()
             };
-            if !self.connections.iter().any(needless) {
+            if self.wait == Wait::None && !self.connections.iter().any(needless) {
                 // Event 9 in Active, event 13 in Idle.
                 self.connect(cx);
             }
@@ -353,7 +382,7 @@ impl Peer {
     fn connect(&mut self, cx: &mut Context<'_>) {
         *cx.next_conn += 1;
         let conn = ConnId(*cx.next_conn);
-        let remote = SocketAddr::new(self.config.address, self.config.port);
+        let remote = self.config.endpoint().socket_address();
         let retry = cx.now
             + cx.jitter
                 .shorten(self.config.connect_retry_time.max(RETRY_TIME_MIN));
@@ -493,6 +522,7 @@ impl Peer {
             DownReason::SendHoldTimerExpired => session.notification_restart,
             DownReason::ConnectFailed(_)
             | DownReason::SocketRefused(_)
+            | DownReason::Ambiguous(_)
             | DownReason::Collision
             | DownReason::ConnectTimedOut => false,
         };
@@ -504,20 +534,26 @@ impl Peer {
     }
 
     fn next_wait(&mut self, cx: &mut Context<'_>, reason: &DownReason, stood: bool) -> Wait {
-        let soon = |cx: &mut Context<'_>, time: Duration| cx.now + cx.jitter.shorten(time);
-        let wait = match reason {
+        let wait = self.wait_after(cx, reason, stood);
+        match wait {
+            Wait::Retry(_) | Wait::IdleHold(_) if self.config.options.shutdown => Wait::Shutdown,
+            Wait::Retry(_) if self.config.passive => Wait::Incoming,
+            Wait::None | Wait::Incoming | Wait::Retry(_) | Wait::IdleHold(_) | Wait::Shutdown => {
+                wait
+            }
+        }
+    }
+
+    fn wait_after(&mut self, cx: &mut Context<'_>, reason: &DownReason, stood: bool) -> Wait {
+        match reason {
             DownReason::TcpClosed | DownReason::PeerRestarted if stood => Wait::Retry(cx.now),
             DownReason::ConnectTimedOut => Wait::Retry(cx.now),
             DownReason::TcpClosed
             | DownReason::PeerRestarted
             | DownReason::ConnectFailed(_)
             | DownReason::SocketRefused(_)
-            | DownReason::Collision => {
-                let growing = RETRY_TIME_FIRST * 2_u32.saturating_pow(self.failed_attempts.min(8));
-                self.failed_attempts = self.failed_attempts.saturating_add(1);
-                let longest = self.config.connect_retry_time.max(RETRY_TIME_MIN);
-                Wait::Retry(soon(cx, growing.min(longest)))
-            }
+            | DownReason::Ambiguous(_)
+            | DownReason::Collision => self.retry_wait(cx),
             DownReason::NotificationSent(_)
             | DownReason::NotificationReceived(_)
             | DownReason::SendHoldTimerExpired => {
@@ -526,17 +562,21 @@ impl Peer {
                     .is_none_or(|at| cx.now - at >= ERRORS_FORGOTTEN_AFTER);
                 self.errors = if forgotten { 0 } else { self.errors + 1 };
                 self.last_error_at = Some(cx.now);
+                if self.errors < DELIBERATE_ENDS_MAX && is_deliberate(reason) {
+                    return self.retry_wait(cx);
+                }
                 let time = IDLE_HOLD_TIME * 2_u32.saturating_pow(self.errors.min(8));
-                Wait::IdleHold(soon(cx, time.min(IDLE_HOLD_TIME_MAX)))
-            }
-        };
-        match wait {
-            Wait::Retry(_) | Wait::IdleHold(_) if self.config.options.shutdown => Wait::Shutdown,
-            Wait::Retry(_) | Wait::IdleHold(_) if self.config.passive => Wait::Incoming,
-            Wait::None | Wait::Incoming | Wait::Retry(_) | Wait::IdleHold(_) | Wait::Shutdown => {
-                wait
+                let time = time.min(IDLE_HOLD_TIME_MAX);
+                Wait::IdleHold(cx.now + cx.jitter.shorten(time))
             }
         }
+    }
+
+    fn retry_wait(&mut self, cx: &mut Context<'_>) -> Wait {
+        let growing = RETRY_TIME_FIRST * 2_u32.saturating_pow(self.failed_attempts.min(8));
+        self.failed_attempts = self.failed_attempts.saturating_add(1);
+        let longest = self.config.connect_retry_time.max(RETRY_TIME_MIN);
+        Wait::Retry(cx.now + cx.jitter.shorten(growing.min(longest)))
     }
 
     fn note_state(&mut self, now: Instant, before: PeerState) {

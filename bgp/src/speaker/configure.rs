@@ -1,6 +1,7 @@
 //! Applying a configuration: the smallest effect on sessions and routes that makes it true.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -21,8 +22,8 @@ use crate::wire::notification::Notification;
 use crate::wire::update::PeerKind;
 
 impl Speaker {
-    pub(super) fn configure(&mut self, config: Config) {
-        let old = self.config.replace(config.clone());
+    pub(super) fn configure(&mut self, config: Arc<Config>) {
+        let old = self.config.replace(Arc::clone(&config));
         let is_first = old.is_none();
         let all_reset = old.is_some_and(|old| {
             (old.asn, old.router_id, old.cluster_id)
@@ -30,18 +31,22 @@ impl Speaker {
         });
         self.rib.table.set_multipath(config.multipath);
         let peers = self.peers_meant(&config);
-        let removed: Vec<(PeerName, SourceId)> = self
-            .by_name
-            .iter()
-            .filter(|(name, _)| !peers.contains_key(*name))
-            .map(|(name, id)| (name.clone(), *id))
-            .collect();
-        for (name, id) in removed {
+        let peers = self.match_peers(peers);
+        for id in peers.removed {
+            let name = self.slots[&id].peer.name.clone();
             self.remove_peer(&name, id);
         }
-        for (name, peer) in &peers {
-            match self.by_name.get(name).copied() {
-                Some(id) => self.change_peer(id, peer, &config, all_reset),
+        // Names may have been exchanged.
+        self.by_name.clear();
+        for (name, _, id) in &peers.wanted {
+            if let Some(id) = id {
+                self.by_name.insert(name.clone(), *id);
+                self.rename(*id, name);
+            }
+        }
+        for (name, peer, id) in &peers.wanted {
+            match id {
+                Some(id) => self.change_peer(*id, peer, &config, all_reset),
                 None => self.add_peer(name, peer, &config),
             }
         }
@@ -64,11 +69,13 @@ impl Speaker {
             held: Default::default(),
         });
         self.by_name.insert(name.clone(), id);
-        self.by_address.insert((peer.address, id));
+        self.by_endpoint.insert(peer.endpoint(), id);
+        let template = self.template_of(name, peer);
         self.slots.insert(
             id,
             Slot {
                 peer: Peer::new(name.clone(), peer.clone(), self.now),
+                template,
                 known: Vec::new(),
                 armed: None,
                 awaiting,
@@ -91,7 +98,7 @@ impl Speaker {
         self.with_peer(id, |peer, cx| peer.reset(cx, &notification));
         self.settle(id);
         if let Some(slot) = self.slots.remove(&id) {
-            self.by_address.remove(&(slot.peer.config.address, id));
+            self.by_endpoint.remove(&slot.peer.config.endpoint());
             if let Some(at) = slot.armed {
                 self.timers.remove(&(at, id));
             }
@@ -110,8 +117,8 @@ impl Speaker {
         }
         slot.peer.config = new.clone();
         let tries_old_key = old.password != new.password && slot.peer.established().is_none();
-        self.by_address.remove(&(old.address, id));
-        self.by_address.insert((new.address, id));
+        self.by_endpoint.remove(&old.endpoint());
+        self.by_endpoint.insert(new.endpoint(), id);
         if old.options.shutdown != new.options.shutdown {
             self.shutdown_changed(id);
         }
@@ -124,7 +131,6 @@ impl Speaker {
             let source = self.rib.table.source_mut(id);
             source.kind = kind(new, config);
             source.asn = new.asn;
-            source.address = new.address;
             source.port = new.port;
             source.client = new.route_reflector_client;
             self.with_peer(id, Peer::handle_timeout);
@@ -234,6 +240,7 @@ fn kind(peer: &PeerConfig, config: &Config) -> PeerKind {
 fn on_the_wire(peer: &PeerConfig) -> PeerConfig {
     let mut session = peer.clone();
     session.port = 0;
+    session.restart_time = None;
     session.passive = false;
     session.connect_retry_time = std::time::Duration::ZERO;
     session.next_hop = crate::config::NextHopMode::Auto;

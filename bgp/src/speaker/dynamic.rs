@@ -1,40 +1,37 @@
 //! Peers that are not configured one by one: who connects from a range becomes one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::action::Refused;
 use crate::config::{Config, PeerConfig};
 use crate::rib::source::SourceId;
-use crate::speaker::Speaker;
-use crate::speaker::restart::Retention;
+use crate::speaker::{Slot, Speaker};
 use crate::types::PeerName;
-
-/// A peer made from a template.
-#[derive(Debug)]
-pub(super) struct Instance {
-    template: PeerName,
-    address: IpAddr,
-}
 
 impl Speaker {
     /// The peers that a configuration means: those it names, and those made from templates that still fit.
     pub(super) fn peers_meant(&mut self, config: &Config) -> BTreeMap<PeerName, PeerConfig> {
-        let is_peer = |peer: &PeerConfig| peer.options.dynamic.is_none();
         let mut peers: BTreeMap<PeerName, PeerConfig> = config
             .peers
             .iter()
-            .filter(|(_, peer)| is_peer(peer))
+            .filter(|(_, peer)| peer.options.dynamic.is_none())
             .map(|(name, peer)| (name.clone(), peer.clone()))
             .collect();
-        self.instances.retain(|name, instance| {
-            let template = config.peers.get(&instance.template);
-            let taken = peers.values().any(|peer| peer.address == instance.address);
-            let made = template.and_then(|template| made_from(template, instance.address));
-            match made.filter(|_| !taken) {
-                Some(made) => peers.insert(name.clone(), made).is_none(),
-                None => false,
-            }
+        let taken: BTreeSet<IpAddr> = peers.values().map(|peer| peer.address).collect();
+        self.instances.retain(|template, addresses| {
+            addresses.retain(|address| {
+                let from = config.peers.get(template);
+                let made = from.and_then(|from| made_from(from, *address));
+                match made.filter(|_| !taken.contains(address)) {
+                    Some(made) => peers
+                        .insert(instance_name(template, *address), made)
+                        .is_none(),
+                    None => false,
+                }
+            });
+            !addresses.is_empty()
         });
         peers
     }
@@ -48,8 +45,7 @@ impl Speaker {
     }
 
     fn is_full(&self, template: &PeerName, limit: u32) -> bool {
-        let of_template = |instance: &&Instance| instance.template == *template;
-        let count = self.instances.values().filter(of_template).count();
+        let count = self.instances.get(template).map_or(0, BTreeSet::len);
         !u32::try_from(count).is_ok_and(|count| count < limit)
     }
 
@@ -58,42 +54,55 @@ impl Speaker {
         let config = self.config.clone().ok_or(Refused::UnknownAddress)?;
         let mut refused = Refused::UnknownAddress;
         for (template, peer) in &config.peers {
-            let Some(made) = made_from(peer, address) else {
+            let dynamic = peer.options.dynamic;
+            let Some(dynamic) = dynamic.filter(|dynamic| dynamic.range.contains(&address)) else {
                 continue;
             };
-            let limit = peer.options.dynamic.map_or(0, |dynamic| dynamic.limit);
-            if self.is_full(template, limit) {
+            if self.is_full(template, dynamic.limit) {
                 refused = Refused::RangeFull;
                 continue;
             }
-            let name = PeerName(format!("{template}/{address}").into());
-            let instance = Instance {
-                template: template.clone(),
-                address,
+            let Some(made) = made_from(peer, address) else {
+                continue;
             };
-            self.instances.insert(name.clone(), instance);
+            let of_template = self.instances.entry(template.clone()).or_default();
+            of_template.insert(address);
+            let name = instance_name(template, address);
             self.add_peer(&name, &made, &config);
             return self.by_name.get(&name).copied().ok_or(refused);
         }
         Err(refused)
     }
 
-    /// Forgets the peers made from templates that have neither connection nor routes left.
-    pub(super) fn remove_idle_instances(&mut self) {
-        let is_idle = |name: &&PeerName| {
-            let id = self.by_name.get(*name);
-            id.and_then(|id| self.slots.get(id)).is_none_or(|slot| {
-                slot.peer.connections().next().is_none() && slot.retention == Retention::None
-            })
+    /// The template of a peer of this name.
+    pub(super) fn template_of(&self, name: &PeerName, peer: &PeerConfig) -> Option<PeerName> {
+        let mut instances = self.instances.iter();
+        let is_of = |(template, addresses): &(&PeerName, &BTreeSet<IpAddr>)| {
+            addresses.contains(&peer.address) && instance_name(template, peer.address) == *name
         };
-        let idle: Vec<PeerName> = self.instances.keys().filter(is_idle).cloned().collect();
-        for name in idle {
-            self.instances.remove(&name);
-            if let Some(id) = self.by_name.get(&name).copied() {
+        instances.find(is_of).map(|(template, _)| template.clone())
+    }
+
+    /// Forgets the peers made from templates that have neither connection nor routes left, nor an error to wait for.
+    pub(super) fn remove_idle_instances(&mut self) {
+        while let Some(id) = self.idle.pop() {
+            let Some(slot) = self.slots.get(&id).filter(|slot| slot.is_idle()) else {
+                continue;
+            };
+            let Slot { template, peer, .. } = slot;
+            let (name, address) = (peer.name.clone(), peer.config.address);
+            if let Some(template) = template
+                && let Some(addresses) = self.instances.get_mut(template)
+            {
+                addresses.remove(&address);
                 self.remove_peer(&name, id);
             }
         }
     }
+}
+
+fn instance_name(template: &PeerName, address: IpAddr) -> PeerName {
+    PeerName(Arc::from(format!("{template}/{address}")))
 }
 
 /// The peer of this address; `None` when `template` is none, or its range is another one.
@@ -102,6 +111,7 @@ fn made_from(template: &PeerConfig, address: IpAddr) -> Option<PeerConfig> {
     dynamic.range.contains(&address).then(|| {
         let mut made = template.clone();
         made.address = address;
+        made.port = 0;
         made.passive = true;
         made.options.dynamic = None;
         made

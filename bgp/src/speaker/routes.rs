@@ -212,7 +212,7 @@ impl Speaker {
         let peer = &slot.peer.config;
         let missing = |config| policy_missing(config, peer, &peer.export);
         // RFC 8212 §2.2.
-        let mut policy = if self.config.as_ref().is_some_and(missing) {
+        let mut policy = if self.config.as_deref().is_some_and(missing) {
             RoutePolicy::reject_all()
         } else {
             peer.export.clone()

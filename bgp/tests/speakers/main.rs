@@ -3,6 +3,7 @@
 mod configuration;
 mod dynamic;
 mod faults;
+mod identity;
 mod limits;
 mod mesh;
 mod multipath;

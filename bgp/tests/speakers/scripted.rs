@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bgp::action::Action;
+use bgp::action::{Action, Refused};
 use bgp::config::Config;
 use bgp::event::Event;
 use bgp::speaker::Speaker;
@@ -85,11 +85,19 @@ impl Scripted {
 
     /// Connects and exchanges OPENs.
     pub(crate) fn establish(&mut self, asn: u32, extra: &[Capability]) {
+        self.connects().expect("the peer is configured");
+        self.open(asn, extra);
+    }
+
+    /// The peer connects.
+    pub(crate) fn connects(&mut self) -> Result<(), Refused> {
         let remote = SocketAddr::new(address(1), 40_000);
         let local = SocketAddr::new(address(0), 179);
-        self.speaker
-            .handle_accepted(self.now, CONN, remote, local)
-            .expect("the peer is configured");
+        self.speaker.handle_accepted(self.now, CONN, remote, local)
+    }
+
+    /// The peer sends an OPEN and a KEEPALIVE.
+    pub(crate) fn open(&mut self, asn: u32, extra: &[Capability]) {
         let mut capabilities = vec![Capability::FourOctetAs(Asn(asn))];
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
             capabilities.push(Capability::Multiprotocol(Family::from(family)));

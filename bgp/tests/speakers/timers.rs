@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bgp::action::Refused;
 use bgp::event::{DownReason, Event};
 use bgp::status::PeerState;
 
 use crate::network::{Network, block, config};
+use crate::scripted::Scripted;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -105,11 +107,54 @@ fn errors_make_a_peer_wait_longer_each_time_but_never_more_than_30_s() {
         .collect();
     let gaps: Vec<Duration> = failures.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps[0] <= 5 * SECOND && gaps[1] > 7 * SECOND, "{gaps:?}");
-    assert!(gaps.iter().all(|gap| *gap <= 30 * SECOND), "{gaps:?}");
+    // The other end is Idle for as long, and refuses: a retry more of at most 5 s.
+    assert!(gaps.iter().all(|gap| *gap <= 35 * SECOND), "{gaps:?}");
     assert!(
         gaps.iter().skip(3).all(|gap| *gap >= 22 * SECOND),
         "{gaps:?}"
     );
+}
+
+#[test]
+fn a_peer_that_is_idle_after_an_error_refuses_what_comes_in_and_a_passive_one_as_well() {
+    for passive in [false, true] {
+        let mut settings = config(0, 65000, &[(1, 65001)]);
+        settings
+            .peers
+            .values_mut()
+            .for_each(|peer| peer.passive = passive);
+        let mut peer = Scripted::new(settings);
+        peer.establish(65001, &[]);
+        let mut unknown_type = vec![0xff; 16];
+        unknown_type.extend([0, 19, 99]);
+        peer.say(&unknown_type);
+        let farewell = peer.farewell.take().expect("closed");
+        assert!(farewell.ends_with(&[1, 3, 99]), "Bad Message Type");
+        assert_eq!(peer.connects(), Err(Refused::IdleHold));
+        peer.wait(3 * SECOND);
+        assert_eq!(peer.connects(), Err(Refused::IdleHold));
+        peer.wait(2 * SECOND);
+        assert_eq!(peer.connects(), Ok(()), "5 s are over");
+    }
+}
+
+#[test]
+fn a_far_ends_operator_who_resets_a_session_has_it_back_at_once_but_not_for_ever() {
+    let mut peer = Scripted::new(config(0, 65000, &[(1, 65001)]));
+    for round in 0..6 {
+        let refused = if round < 4 {
+            Ok(())
+        } else {
+            Err(Refused::IdleHold)
+        };
+        assert_eq!(peer.connects(), refused, "round {round}");
+        if refused.is_ok() {
+            peer.open(65001, &[]);
+            let mut cease = vec![0xff; 16];
+            cease.extend([0, 21, 3, 6, 4]);
+            peer.say(&cease);
+        }
+    }
 }
 
 #[test]

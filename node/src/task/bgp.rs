@@ -255,6 +255,16 @@ impl PumpUp {
             Event::SocketRefused { peer, fault } => {
                 warn!(%peer, fault, "the system refuses a socket option of a BGP peer");
             }
+            Event::ConnectionAmbiguous {
+                remote,
+                asn,
+                router_id,
+                peers,
+            } => {
+                let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+                let peers = peers.join(", ");
+                warn!(%remote, %asn, %router_id, peers, "a BGP connection fits several peers; refused");
+            }
             Event::RouteRefused {
                 peer,
                 prefix,

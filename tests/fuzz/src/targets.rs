@@ -220,6 +220,7 @@ impl Turn {
 
     fn options(self) -> PeerOptions {
         PeerOptions {
+            scope_id: 0,
             keepalive_time: self.bit(6).then_some(Duration::from_secs(20)),
             prefix_warning: self.bit(7).then_some(5),
             enforce_first_as: self.bit(6),

@@ -172,7 +172,7 @@ fn established_takes_keepalive_update_and_refresh() {
     let mut session = Session::established();
     assert!(matches!(
         session.receive(&keepalive()),
-        Some(Outcome::Nothing)
+        Some(Outcome::Keepalive)
     ));
     assert!(matches!(
         session.receive(&update()),
