@@ -371,7 +371,7 @@ impl Graph {
     }
 
     fn update_node(&mut self, key: &Key, node: Option<&api::node::Node>) {
-        let new = node.map(|node| Host::of(&key.name, &node.spec, &node.metadata.labels));
+        let new = node.map(|node| Host::of(&key.name, &node.spec, &node.metadata));
         if self.hosts.get(&key.name) == new.as_ref() {
             return;
         }

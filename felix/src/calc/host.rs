@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use api::metadata::Metadata;
 use api::node::{NodeSpec, vxlan_mac};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -11,6 +12,8 @@ use crate::desired::Mac;
 /// What the graph uses of a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Host {
+    /// When the object was made, RFC 3339.
+    pub(super) created: Option<String>,
     /// Address with the length of its subnet, host bits kept.
     pub(super) v4: Option<Ipv4Net>,
     pub(super) v6: Option<Ipv6Net>,
@@ -26,9 +29,10 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn of(name: &str, spec: &NodeSpec, labels: &BTreeMap<String, String>) -> Self {
+    pub(super) fn of(name: &str, spec: &NodeSpec, metadata: &Metadata) -> Self {
         let bgp = spec.bgp.as_ref();
         Self {
+            created: metadata.creation_timestamp.clone(),
             v4: bgp.and_then(|bgp| match bgp.ipv4_address? {
                 IpNet::V4(net) => Some(net),
                 IpNet::V6(_) => None,
@@ -45,7 +49,7 @@ impl Host {
             ipip: bgp.and_then(|bgp| bgp.ipv4_ipip_tunnel_addr),
             asn: bgp.and_then(|bgp| bgp.as_number),
             cluster_id: bgp.and_then(|bgp| bgp.route_reflector_cluster_id),
-            labels: labels.clone(),
+            labels: metadata.labels.clone(),
         }
     }
 

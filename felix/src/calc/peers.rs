@@ -2,13 +2,14 @@
 //!
 //! Explicit peers are taken in the order of creation: those of all nodes, then those of some, then the mirrored ones that
 //! follow from another node's (`reverse`). The first one of an address and port counts. An explicit peer takes the place
-//! of a mesh peer with the same address.
+//! of a mesh peer with the same address and port.
 
 mod explicit;
 mod filter;
 mod password;
 mod reverse;
 mod session;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,6 +28,7 @@ use super::problem::{Problem, Reason, Subject};
 use super::settings::{Listen, Settings};
 pub use password::SecretRef;
 pub(super) use password::wanted as wanted_passwords;
+use shared::Holders;
 
 /// AS of a cluster that names none.
 const DEFAULT_ASN: u32 = 64512;
@@ -86,6 +88,7 @@ impl Peers {
                 ..Self::default()
             };
         };
+        let holders = Holders::of(inputs.hosts);
         let mut builder = Builder {
             inputs,
             own,
@@ -94,11 +97,13 @@ impl Peers {
             taken: BTreeMap::new(),
             peers: BTreeMap::new(),
             gateways: BTreeMap::new(),
-            problems: Vec::new(),
+            problems: holders.problems(),
+            holders,
         };
         builder.forward();
         builder.reverse();
         builder.mesh();
+        builder.share_addresses();
         let v4 = own.v4.map(|net| net.addr());
         let config = Config {
             asn: builder.asn,
@@ -162,13 +167,6 @@ impl Inputs<'_> {
             .and_then(|config| config.node_mesh_max_restart_time.as_deref());
         restart_time(time)
     }
-
-    /// The node that has this address.
-    fn node_at(&self, addr: IpAddr) -> Option<(&String, &Host)> {
-        self.hosts
-            .iter()
-            .find(|(_, host)| host.addresses().any(|own| own == addr))
-    }
 }
 
 /// Whose field asks for a session: decides its name and which side waits.
@@ -228,10 +226,11 @@ struct Builder<'a> {
     peers: BTreeMap<PeerName, PeerConfig>,
     gateways: BTreeMap<IpAddr, IpAddr>,
     problems: Vec<Problem>,
+    holders: Holders<'a>,
 }
 
 impl Builder<'_> {
-    /// Sessions to a node, one for each of its addresses. Without an own AS it is in the cluster's, which is what it
+    /// Sessions to a node, one for each of its addresses that no older node has. Without an own AS it is in the cluster's, which is what it
     /// thinks itself.
     fn node_remotes(&self, name: &str, host: &Host) -> Vec<Remote> {
         let remote = |address| Remote {
@@ -242,7 +241,11 @@ impl Builder<'_> {
             cluster_id: host.cluster_id,
             passive: false,
         };
-        host.addresses().map(remote).collect()
+        let is_its = |address: &IpAddr| {
+            let own = self.own.addresses().any(|own| own == *address);
+            !own && self.holders.holder(*address) == Some(name)
+        };
+        host.addresses().filter(is_its).map(remote).collect()
     }
 
     fn mesh(&mut self) {
@@ -266,8 +269,8 @@ impl Builder<'_> {
                 let Some(own) = self.own_address(remote.address) else {
                     continue;
                 };
-                let explicit = self.taken.iter().find(|(at, _)| at.ip() == remote.address);
-                if let Some((_, key)) = explicit {
+                let at = SocketAddr::new(remote.address, remote.port);
+                if let Some(key) = self.taken.get(&at) {
                     let address = remote.address;
                     let reason = Reason::ReplacesMeshPeer { address };
                     self.problems.push(problem(key, "spec.peerIP", reason));
@@ -279,6 +282,37 @@ impl Builder<'_> {
                     config.password.clone_from(&password);
                     let name = session::peer_name("Mesh", &remote);
                     self.peers.insert(name, config);
+                }
+            }
+        }
+    }
+
+    /// The node whose session an address and port has; without a port, the one that it listens on is meant.
+    fn node_at(&self, address: IpAddr, port: Option<u16>) -> Option<(&str, &Host)> {
+        let name = self.holders.holder(address)?;
+        let listens = self.inputs.listen_port(name);
+        let host = self.inputs.hosts.get(name)?;
+        port.is_none_or(|port| port == listens)
+            .then_some((name, host))
+    }
+
+    /// Of peers that share an address, an incoming connection may be nobody's: none of them waits for one. And the kernel
+    /// has one password for an address.
+    fn share_addresses(&mut self) {
+        let mut by_address: BTreeMap<IpAddr, Vec<&mut PeerConfig>> = BTreeMap::new();
+        for peer in self.peers.values_mut() {
+            by_address.entry(peer.address).or_default().push(peer);
+        }
+        for (address, peers) in by_address.iter_mut().filter(|(_, peers)| peers.len() > 1) {
+            let password = peers[0].password.clone();
+            for peer in peers {
+                peer.passive = false;
+                let at = SocketAddr::new(*address, peer.port);
+                if peer.password != password
+                    && let Some(key) = self.taken.get(&at)
+                {
+                    let reason = Reason::PasswordDiffers { address: *address };
+                    self.problems.push(problem(key, "spec.password", reason));
                 }
             }
         }

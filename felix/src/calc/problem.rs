@@ -140,6 +140,20 @@ pub enum Reason {
         /// The address.
         address: IpAddr,
     },
+    /// Other Node objects have the node's address.
+    AddressShared {
+        /// The address.
+        address: IpAddr,
+        /// Their names.
+        others: Vec<String>,
+        /// The one of them all that sessions are made for.
+        holder: String,
+    },
+    /// Two peers at one address have passwords that differ.
+    PasswordDiffers {
+        /// The address.
+        address: IpAddr,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -194,6 +208,19 @@ impl fmt::Display for Reason {
             Self::FilterMissing { name } => write!(
                 f,
                 "there is no valid BGPFilter {name:?}, so the session is held down"
+            ),
+            Self::AddressShared {
+                address,
+                others,
+                holder,
+            } => write!(
+                f,
+                "{address} is also the address of Node {}; sessions are made for the oldest object, {holder:?}",
+                others.join(", ")
+            ),
+            Self::PasswordDiffers { address } => write!(
+                f,
+                "another peer at {address} has another password, and the kernel keeps one for an address: connections from there need that one"
             ),
             Self::ReplacesMeshPeer { address } => {
                 write!(f, "takes the place of the mesh session to {address}")

@@ -1,6 +1,7 @@
 //! The graph as its users see it: facts in, rows, configuration and originations out.
 
 mod filters;
+mod identity;
 mod next_hops;
 mod peering;
 mod property;

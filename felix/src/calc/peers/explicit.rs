@@ -116,7 +116,7 @@ impl Builder<'_> {
             };
             return Err(refusal("spec.peerIP", Reason::OwnNodeLacks { field }));
         };
-        let node = self.inputs.node_at(addr);
+        let node = self.node_at(addr, port);
         Ok(Remote {
             address: addr,
             port: port

@@ -20,14 +20,15 @@ const CONNECT_RETRY_TIME: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);
 
 impl Builder<'_> {
-    /// `spec` is that of an explicit peer. `None` for this node itself, and for a family it has no address of.
+    /// `spec` is that of an explicit peer. `None` for this node's own speaker, and for a family it has no address of.
     pub(super) fn session(
         &self,
         remote: &Remote,
         spec: Option<&BGPPeerSpec>,
     ) -> Option<PeerConfig> {
         let own = self.own_address(remote.address)?;
-        if own == remote.address {
+        let listens = self.inputs.listen_port(&self.inputs.settings.node_name);
+        if own == remote.address && remote.port == listens {
             return None;
         }
         let local_asn = spec.and_then(|spec| spec.local_as_number).map(Asn);
