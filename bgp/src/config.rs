@@ -125,6 +125,21 @@ impl Endpoint {
     }
 }
 
+impl From<SocketAddr> for Endpoint {
+    fn from(at: SocketAddr) -> Self {
+        let address = at.ip().to_canonical();
+        let scope_id = match at {
+            SocketAddr::V6(at) if address.is_ipv6() => at.scope_id(),
+            SocketAddr::V6(_) | SocketAddr::V4(_) => 0,
+        };
+        Self {
+            address,
+            scope_id,
+            port: at.port(),
+        }
+    }
+}
+
 /// Settings of a peer that are off by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerOptions {

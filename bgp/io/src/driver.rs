@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bgp::action::{Action, ConnectRequest};
-use bgp::config::Config;
+use bgp::config::{Config, Endpoint};
 use bgp::event::Event;
 use bgp::route::{Origination, Reachability, RouteChange};
 use bgp::speaker::Speaker;
@@ -16,13 +16,13 @@ use bgp::status::{PeerStatus, RouteStatus};
 use bgp::types::{ConnId, PeerName};
 use bytes::Bytes;
 use ipnet::IpNet;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::debug;
 
 use crate::connection::{self, CHUNKS_AHEAD, Write};
-use crate::listener;
+use crate::listeners::Listeners;
 use crate::security::{Key, Security};
 use crate::socket;
 use crate::sockopt::set_md5;
@@ -66,7 +66,12 @@ pub enum Output {
 
 /// What the other tasks tell the driver.
 pub(crate) enum FromTask {
-    Listening(SocketAddr),
+    Listening {
+        /// As asked for: its port may be 0.
+        wanted: SocketAddr,
+        bound: SocketAddr,
+        socket: Arc<TcpListener>,
+    },
     ListenFailed {
         address: SocketAddr,
         error: String,
@@ -107,6 +112,8 @@ pub(crate) enum FromTask {
 /// The far end of a connection, and the key its socket has for it.
 pub(crate) struct Far {
     address: IpAddr,
+    /// To which peer the connection was opened, if it was by us.
+    opened: Option<Endpoint>,
     key: Option<Key>,
 }
 
@@ -136,7 +143,7 @@ pub async fn run(
         outputs,
         inbox_in,
         connections: BTreeMap::new(),
-        listeners: BTreeMap::new(),
+        listeners: Listeners::new(),
         security,
         tasks: JoinSet::new(),
         accepted: 0,
@@ -154,7 +161,7 @@ struct Driver {
     outputs: mpsc::Sender<Output>,
     inbox_in: mpsc::Sender<FromTask>,
     connections: BTreeMap<ConnId, Connection>,
-    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    listeners: Listeners,
     security: watch::Sender<Security>,
     tasks: JoinSet<()>,
     accepted: u64,
@@ -235,26 +242,14 @@ impl Driver {
     }
 
     fn configure(&mut self, config: Config) {
-        let wanted = listener::addresses(&config);
         let security = Security::of(&config);
         self.security.send_if_modified(|present| {
             let changed = *present != security;
             *present = security;
             changed
         });
-        self.listeners.retain(|address, task| {
-            let keep = wanted.contains(address);
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
-        for address in wanted {
-            if !self.listeners.contains_key(&address) {
-                let task = listener::run(address, self.security.subscribe(), self.inbox_in.clone());
-                self.listeners.insert(address, self.tasks.spawn(task));
-            }
-        }
+        self.listeners
+            .configure(&config, &self.security, &self.inbox_in, &mut self.tasks);
         self.speaker.handle_config(now(), config);
         // First, connections that end with this configuration are out of the way: last words are signed with the old key.
         self.act();
@@ -268,14 +263,16 @@ impl Driver {
             let Connection::Open(Open { stream, far, .. }) = connection else {
                 continue;
             };
-            let wanted = security.key_of(far.address);
+            let wanted = security.key_for(far.address, far.opened, far.key.as_ref());
             let password = wanted.map(|key| &key.password);
             if far.key.as_ref().map(|key| &key.password) == password {
                 continue;
             }
             let whose = wanted.or(far.key.as_ref()).map(|key| key.peer.clone());
+            let wanted = wanted.cloned();
+            let password = wanted.as_ref().map(|key| &key.password);
             match (set_md5(&**stream, far.address.into(), password), whose) {
-                (Ok(()), _) => far.key = wanted.cloned(),
+                (Ok(()), _) => far.key = wanted,
                 (Err(error), Some(peer)) => {
                     let fault = format!("connection with {}: TCP MD5 key: {error}", far.address);
                     self.speaker.handle_socket_refused(now(), &peer, fault);
@@ -287,8 +284,16 @@ impl Driver {
 
     fn message(&mut self, message: FromTask) {
         match message {
-            FromTask::Listening(address) => self.note(Output::Listening(address)),
+            FromTask::Listening {
+                wanted,
+                bound,
+                socket,
+            } => {
+                self.listeners.settled(wanted, Some(socket));
+                self.note(Output::Listening(bound));
+            }
             FromTask::ListenFailed { address, error } => {
+                self.listeners.settled(address, None);
                 self.note(Output::ListenFailed { address, error });
             }
             FromTask::Accepted {
@@ -332,6 +337,7 @@ impl Driver {
         }
         let far = Far {
             address: remote.ip(),
+            opened: None,
             key,
         };
         self.start(conn, stream, far);
@@ -428,6 +434,7 @@ impl Driver {
         let peer = request.peer.clone();
         let far = Far {
             address: request.remote.ip(),
+            opened: Some(Endpoint::from(request.remote)),
             key: (request.password.clone()).map(|password| Key { password, peer }),
         };
         let task = self.tasks.spawn(async move {

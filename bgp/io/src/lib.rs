@@ -12,6 +12,7 @@
 mod connection;
 mod driver;
 mod listener;
+mod listeners;
 mod security;
 mod socket;
 mod sockopt;

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bgp::config::Config;
+use bgp::config::{Config, PeerConfig};
 use bgp::types::PeerName;
 use ipnet::IpNet;
 use tokio::net::TcpListener;
@@ -13,7 +14,7 @@ use tracing::warn;
 
 use crate::driver::FromTask;
 use crate::security::{Key, Security};
-use crate::socket;
+use crate::socket::{self, Port};
 use crate::sockopt::set_md5;
 
 /// Time between attempts to bind, and after a failed accept.
@@ -30,7 +31,11 @@ pub(crate) fn addresses(config: &Config) -> Vec<SocketAddr> {
             .collect();
     }
     let mut all = vec![SocketAddr::from(([0, 0, 0, 0], port))];
-    if config.peers.values().any(|peer| peer.address.is_ipv6()) {
+    let is_ipv6 = |peer: &PeerConfig| match peer.options.dynamic {
+        Some(dynamic) => dynamic.range.network().is_ipv6(),
+        None => peer.address.is_ipv6(),
+    };
+    if config.peers.values().any(is_ipv6) {
         all.push(SocketAddr::from(([0u16; 8], port)));
     }
     all
@@ -39,10 +44,11 @@ pub(crate) fn addresses(config: &Config) -> Vec<SocketAddr> {
 /// Listens until it is dropped.
 pub(crate) async fn run(
     address: SocketAddr,
+    port: Port,
     mut security: watch::Receiver<Security>,
     driver: mpsc::Sender<FromTask>,
 ) {
-    let listener = bind(address, &driver).await;
+    let listener = Arc::new(bind(address, port, &driver).await);
     let bound = listener.local_addr().unwrap_or(address);
     let mut listening = Listening {
         listener,
@@ -53,7 +59,13 @@ pub(crate) async fn run(
     let wanted = security.borrow_and_update().clone();
     listening.apply(&wanted).await;
     let driver = listening.driver.clone();
-    if driver.send(FromTask::Listening(bound)).await.is_err() {
+    let socket = Arc::clone(&listening.listener);
+    let listens = FromTask::Listening {
+        wanted: address,
+        bound,
+        socket,
+    };
+    if driver.send(listens).await.is_err() {
         return;
     }
     loop {
@@ -67,7 +79,7 @@ pub(crate) async fn run(
             }
             accepted = listening.listener.accept() => match accepted {
                 Ok((stream, remote)) => {
-                    let key = listening.applied.key_of(remote.ip()).cloned();
+                    let key = listening.applied.listening_key(remote.ip()).cloned();
                     if driver.send(FromTask::Accepted { stream, remote, key }).await.is_err() {
                         return;
                     }
@@ -82,14 +94,16 @@ pub(crate) async fn run(
     }
 }
 
-async fn bind(address: SocketAddr, driver: &mpsc::Sender<FromTask>) -> TcpListener {
+async fn bind(address: SocketAddr, mut port: Port, driver: &mpsc::Sender<FromTask>) -> TcpListener {
     loop {
-        match socket::listen(address) {
+        match socket::listen(address, port) {
             Ok(listener) => return listener,
             Err(error) => {
                 let error = error.to_string();
                 // A driver that is gone drops this task, too.
                 let _ = driver.send(FromTask::ListenFailed { address, error }).await;
+                // The socket that this one follows is gone by then.
+                port = Port::Exclusive;
                 tokio::time::sleep(RETRY_TIME).await;
             }
         }
@@ -98,7 +112,7 @@ async fn bind(address: SocketAddr, driver: &mpsc::Sender<FromTask>) -> TcpListen
 
 /// A socket that listens, and what was set on it.
 struct Listening {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     address: SocketAddr,
     applied: Security,
     driver: mpsc::Sender<FromTask>,
@@ -119,7 +133,7 @@ impl Listening {
             }
         }
         if !wanted.full_ttl.is_empty()
-            && let Err(error) = socket::set_ttl_sent(&self.listener, self.address.ip(), 255)
+            && let Err(error) = socket::set_ttl_sent(&*self.listener, self.address.ip(), 255)
         {
             for peer in &wanted.full_ttl {
                 self.refused(peer, "TTL 255", &error).await;
@@ -133,7 +147,7 @@ impl Listening {
             return;
         }
         let password = wanted.then_some(&key.password);
-        if let Err(error) = set_md5(&self.listener, peers, password) {
+        if let Err(error) = set_md5(&*self.listener, peers, password) {
             let what = format!("TCP MD5 key for {peers}");
             self.refused(&key.peer, &what, &error).await;
         }
@@ -146,5 +160,64 @@ impl Listening {
         };
         // A driver that is gone drops this task, too.
         let _ = self.driver.send(message).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use bgp::config::{DynamicRange, NextHopMode, PeerOptions, RoutePolicy};
+    use bgp::types::{AfiSafi, Asn, RouterId};
+
+    use super::*;
+
+    #[test]
+    fn a_template_is_listened_for_by_its_range_whatever_its_own_address() {
+        let template = PeerConfig {
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 179,
+            local_address: None,
+            asn: Asn(64512),
+            local_asn: None,
+            families: BTreeSet::from([AfiSafi::Ipv6Unicast]),
+            passive: true,
+            hold_time: Duration::from_secs(240),
+            connect_retry_time: Duration::from_secs(5),
+            password: None,
+            ttl_security: None,
+            multihop: true,
+            route_reflector_client: false,
+            next_hop: NextHopMode::Auto,
+            allow_own_as: 0,
+            graceful_restart: true,
+            restart_time: None,
+            prefix_limit: None,
+            import: RoutePolicy::accept_all(),
+            export: RoutePolicy::accept_all(),
+            options: PeerOptions {
+                dynamic: Some(DynamicRange {
+                    range: "2001:db8::/64".parse().unwrap(),
+                    limit: 8,
+                }),
+                ..PeerOptions::default()
+            },
+        };
+        let mut config = Config {
+            asn: Asn(64512),
+            router_id: RouterId(Ipv4Addr::new(10, 0, 0, 1)),
+            listen_port: 179,
+            listen_addresses: BTreeSet::new(),
+            cluster_id: None,
+            restart_time: Duration::from_secs(120),
+            deferral_time: Duration::from_secs(120),
+            multipath: 1,
+            peers: BTreeMap::from([(PeerName("range".into()), template)]),
+        };
+        let v4: SocketAddr = "0.0.0.0:179".parse().unwrap();
+        assert_eq!(addresses(&config), [v4, "[::]:179".parse().unwrap()]);
+        config.peers.clear();
+        assert_eq!(addresses(&config), [v4]);
     }
 }

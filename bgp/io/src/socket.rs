@@ -35,13 +35,24 @@ pub(crate) async fn connect(request: &ConnectRequest) -> io::Result<TcpStream> {
         .await
 }
 
+/// Who may listen on the port of a listening socket beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Nobody.
+    Exclusive,
+    /// A socket of ours that this one follows, until this one listens.
+    SharedUntilListening,
+}
+
 /// Opens a listening socket. Connections that come in by it inherit what is set here.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr, port: Port) -> io::Result<TcpListener> {
     let socket = new_socket(address)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(port == Port::SharedUntilListening)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    socket.set_reuse_port(false)?;
     TcpListener::from_std(socket.into())
 }
 
@@ -93,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_comes_in_has_the_listeners_settings() {
-        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), Port::Exclusive).unwrap();
         let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(stream.nodelay().unwrap());

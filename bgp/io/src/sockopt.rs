@@ -127,7 +127,7 @@ mod tests {
             ("::1", "2001:db8::/64"),
         ] {
             let address = SocketAddr::new(own.parse().unwrap(), 0);
-            let listener = socket::listen(address).unwrap();
+            let listener = socket::listen(address, socket::Port::Exclusive).unwrap();
             let peers: IpNet = peers.parse().unwrap();
             match set_md5(&listener, peers, Some(&key)) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// Of own routes: an address of the loopback is refused as a next hop.
+const NEXT_HOP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 struct Running {
     commands: mpsc::Sender<Command>,
@@ -75,7 +77,7 @@ impl Running {
         let prefix: IpNet = prefix.parse().expect("a prefix");
         let origination = Origination {
             prefix,
-            next_hop: None,
+            next_hop: Some(NEXT_HOP),
         };
         self.command(Command::Originate(prefix, Some(origination)))
             .await;
@@ -213,7 +215,7 @@ async fn routes_cross_a_session_and_stay_when_the_process_behind_it_stops() {
     second.session_up().await;
     second.originate("10.1.0.0/26").await;
     let change = first.route("10.1.0.0/26").await;
-    assert_eq!(change.best.expect("announced").next_hops, vec![SECOND]);
+    assert_eq!(change.best.expect("announced").next_hops, vec![NEXT_HOP]);
     first.originate("10.2.0.0/26").await;
     second.route("10.2.0.0/26").await;
 
@@ -549,5 +551,62 @@ async fn a_port_that_is_taken_is_named_with_the_reason() {
     assert!(failed.1.contains("in use"), "{}", failed.1);
     drop(taken);
     assert_eq!(running.listening().await, address, "tried again");
+    running.stop().await;
+}
+
+/// TCP sockets of this namespace that listen on a port, as the kernel lists them: addresses.
+fn listening_in_kernel(port: u16) -> Vec<Ipv4Addr> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let listens = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let (address, at) = local.split_once(':')?;
+        let here = state == "0A" && u16::from_str_radix(at, 16).ok()? == port;
+        here.then(|| Ipv4Addr::from(u32::from_str_radix(address, 16).unwrap().to_ne_bytes()))
+    });
+    listens.collect()
+}
+
+#[test]
+async fn an_address_follows_another_on_the_same_port_without_a_refused_connection() {
+    let mut running = Running::fresh(5);
+    let mut config = config(FIRST, peer(SECOND, 179, true));
+    running.config(&config).await;
+    let port = running.listening().await.port();
+    config.listen_port = port;
+    running.config(&config).await;
+    let address = running.listening().await;
+    assert_eq!(address, SocketAddr::new(FIRST, port), "no port 0 any more");
+
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let connecting = std::thread::spawn(move || {
+        let mut connected = 0;
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            match std::net::TcpStream::connect(address) {
+                Ok(_) => connected += 1,
+                // A handshake with the old socket that was not over when it went.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+                Err(error) => panic!("somebody listens at any time: {error}"),
+            }
+        }
+        connected
+    });
+    for _ in 0..20 {
+        for addresses in [BTreeSet::new(), BTreeSet::from([FIRST])] {
+            let wanted = addresses.first().copied();
+            config.listen_addresses = addresses;
+            running.config(&config).await;
+            let wanted = wanted.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            assert_eq!(running.listening().await, SocketAddr::new(wanted, port));
+        }
+    }
+    // An answer comes after the old socket is gone.
+    running.last_error().await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(connecting.join().expect("no connection was refused") > 0);
+    assert_eq!(listening_in_kernel(port), [Ipv4Addr::LOCALHOST]);
+    let other = std::net::TcpListener::bind((FIRST, port));
+    assert!(other.is_err(), "nobody shares the port");
     running.stop().await;
 }

@@ -8,7 +8,7 @@
 //!
 //! What is refused costs no more than the look-up.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::action::{Action, Refused, Ttl};
@@ -79,9 +79,12 @@ impl Speaker {
 
     /// The peers of an address, by port.
     fn peers_at(&self, remote: SocketAddr) -> impl Iterator<Item = (Endpoint, SourceId)> {
-        let least = Endpoint::of(remote, 0);
-        let most = Endpoint::of(remote, u16::MAX);
-        let range = self.by_endpoint.range(least..=most);
+        let host = Endpoint::from(remote).host();
+        let most = Endpoint {
+            port: u16::MAX,
+            ..host
+        };
+        let range = self.by_endpoint.range(host..=most);
         range.map(|(endpoint, id)| (*endpoint, *id))
     }
 
@@ -210,19 +213,5 @@ impl Speaker {
                 accepted_min: one.accepted_min.max(other.accepted_min),
             })
             .unwrap_or(Ttl::KERNEL)
-    }
-}
-
-impl Endpoint {
-    /// A port at the address of a connection's far end.
-    fn of(remote: SocketAddr, port: u16) -> Self {
-        Self {
-            address: remote.ip().to_canonical(),
-            scope_id: match (remote, remote.ip().to_canonical()) {
-                (SocketAddr::V6(remote), IpAddr::V6(_)) => remote.scope_id(),
-                _ => 0,
-            },
-            port,
-        }
     }
 }
