@@ -17,7 +17,7 @@ pub(crate) use tunnel::chain;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::key::{Key, Kind};
 use api::node::Node;
@@ -423,6 +423,7 @@ impl Startup<'_> {
     async fn write_node(&self, name: &str, ipv4: Option<IpNet>) -> Result<(), StartupError> {
         let interfaces = address::listed_interfaces(self.host);
         let as_number = self.params.as_number;
+        let now = crate::task::timestamp(SystemTime::now()).rfc3339();
         let changed = objects::update(&*self.store, &Key::new(Kind::Node, name), |stored| {
             let stored = match stored {
                 Some(Object::Node(node)) => Some(node),
@@ -434,6 +435,7 @@ impl Startup<'_> {
                 ipv4,
                 as_number,
                 interfaces.clone(),
+                &now,
             ))
         })
         .await

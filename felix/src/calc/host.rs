@@ -14,6 +14,8 @@ use crate::desired::Mac;
 pub(super) struct Host {
     /// When the object was made, RFC 3339.
     pub(super) created: Option<String>,
+    /// An agent wrote what its host has into the object.
+    pub(super) by_agent: bool,
     /// Address with the length of its subnet, host bits kept.
     pub(super) v4: Option<Ipv4Net>,
     pub(super) v6: Option<Ipv6Net>,
@@ -33,6 +35,7 @@ impl Host {
         let bgp = spec.bgp.as_ref();
         Self {
             created: metadata.creation_timestamp.clone(),
+            by_agent: !spec.interfaces.is_empty(),
             v4: bgp.and_then(|bgp| match bgp.ipv4_address? {
                 IpNet::V4(net) => Some(net),
                 IpNet::V6(_) => None,

@@ -215,7 +215,7 @@ impl fmt::Display for Reason {
                 holder,
             } => write!(
                 f,
-                "{address} is also the address of Node {}; sessions are made for the oldest object, {holder:?}",
+                "{address} is also the address of Node {}; sessions are made for {holder:?}, the oldest that an agent wrote",
                 others.join(", ")
             ),
             Self::PasswordDiffers { address } => write!(

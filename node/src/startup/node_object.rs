@@ -130,16 +130,21 @@ fn named_interfaces(host: &dyn Host) -> String {
     shown.join(", ")
 }
 
-/// The Node object with this start's facts in it; fields of others are kept.
+/// The Node object with this start's facts in it; fields of others are kept. `now` is the time of its creation, RFC 3339,
+/// if it is new.
 pub fn with_facts(
     stored: Option<Node>,
     name: &str,
     ipv4: Option<IpNet>,
     as_number: Option<u32>,
     interfaces: Vec<NodeInterface>,
+    now: &str,
 ) -> Node {
-    let mut node =
-        stored.unwrap_or_else(|| Node::new(&Key::new(Kind::Node, name), NodeSpec::default()));
+    let mut node = stored.unwrap_or_else(|| {
+        let mut new = Node::new(&Key::new(Kind::Node, name), NodeSpec::default());
+        new.metadata.creation_timestamp = Some(now.to_owned());
+        new
+    });
     node.spec.interfaces = interfaces;
     let bgp = node.spec.bgp.get_or_insert_with(NodeBGPSpec::default);
     bgp.ipv4_address = ipv4;

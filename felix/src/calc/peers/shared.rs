@@ -1,5 +1,6 @@
-//! Addresses that more than one Node object has. At most one of these nodes can have it on the network: the one whose
-//! object is the oldest keeps its sessions, for a node does not start with an address that another Node object has.
+//! Addresses that more than one Node object has. At most one of these nodes can have it on the network. An object that an
+//! agent wrote counts before one that none did, then the oldest: a node does not start with an address that another Node
+//! object has.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,14 +14,17 @@ use super::problem;
 /// Who has which address.
 #[derive(Debug)]
 pub(super) struct Holders<'a> {
-    /// Names of nodes, the oldest object first.
+    /// Names of nodes, the one that counts first.
     by_address: BTreeMap<IpAddr, Vec<&'a str>>,
 }
 
 impl<'a> Holders<'a> {
     pub(super) fn of(hosts: &'a BTreeMap<String, Host>) -> Self {
         let mut in_order: Vec<(&String, &Host)> = hosts.iter().collect();
-        in_order.sort_by_key(|(name, host)| (host.created.as_deref(), *name));
+        in_order.sort_by_key(|(name, host)| {
+            let created = host.created.as_deref();
+            (!host.by_agent, created.is_none(), created, *name)
+        });
         let mut by_address: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
         for (name, host) in in_order {
             for address in host.addresses() {

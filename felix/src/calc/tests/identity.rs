@@ -8,7 +8,10 @@ fn node_of(name: &str, address: &str, asn: u32, created: &str) -> (Key, Object) 
     let key = Key::new(Kind::Node, name);
     let json = json!({
         "metadata": {"name": name, "creationTimestamp": created},
-        "spec": {"bgp": {"ipv4Address": address, "asNumber": asn}},
+        "spec": {
+            "bgp": {"ipv4Address": address, "asNumber": asn},
+            "interfaces": [{"name": "eth0", "addresses": ["192.0.2.1"]}],
+        },
     });
     let object = Object::decode(&key, json.to_string().as_bytes()).unwrap();
     (key, object)
@@ -40,7 +43,7 @@ fn of_nodes_with_one_address_the_oldest_keeps_its_session_and_both_are_reported(
         let problems = world.problems();
         for (one, other) in [("node2", ghost), (ghost, "node2")] {
             let expected = format!(
-                "Node({one}): spec.bgp.ipv4Address: 10.0.0.2 is also the address of Node {other}; sessions are made for the oldest object, \"node2\""
+                "Node({one}): spec.bgp.ipv4Address: 10.0.0.2 is also the address of Node {other}; sessions are made for \"node2\", the oldest that an agent wrote"
             );
             assert!(problems.contains(&expected), "{problems:?}");
         }
@@ -49,6 +52,16 @@ fn of_nodes_with_one_address_the_oldest_keeps_its_session_and_both_are_reported(
         assert_eq!(peers(&world), [("Mesh_10_0_0_2".to_owned(), 65099)]);
         assert_eq!(world.problems(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_node_object_that_no_agent_wrote_counts_after_those_of_agents() {
+    let mut world = World::started();
+    world.put(node("n1", "10.0.0.1/24", None));
+    world.put(node("a", "10.0.0.2/24", None));
+    world.put(node_of("b", "10.0.0.2/24", 65002, "2026-01-01T00:00:00Z"));
+    world.flush();
+    assert_eq!(peers(&world), [("Mesh_10_0_0_2".to_owned(), 65002)]);
 }
 
 #[test]

@@ -28,6 +28,8 @@ fn address(ip: &str, stored: Option<&str>, host: &Fake) -> Result<Option<String>
         .map(|(net, _)| net.map(|net| net.to_string()))
 }
 
+const NOW: &str = "2026-01-01T00:00:00Z";
+
 #[test]
 fn stored_address_is_kept_unless_told_otherwise() {
     let nowhere = Fake(Vec::new());
@@ -86,7 +88,7 @@ fn fields_of_others_survive_and_the_as_number_stays_without_a_new_one() {
     }))
     .unwrap();
     let net = Some("10.0.0.5/24".parse().unwrap());
-    let node = with_facts(Some(stored), "n1", net, None, Vec::new());
+    let node = with_facts(Some(stored), "n1", net, None, Vec::new(), NOW);
     let json = serde_json::to_value(&node).unwrap();
     assert_eq!(json["spec"]["bgp"]["asNumber"], 65001);
     assert_eq!(json["spec"]["bgp"]["ipv4Address"], "10.0.0.5/24");
@@ -97,6 +99,10 @@ fn fields_of_others_survive_and_the_as_number_stays_without_a_new_one() {
         "10.1.1.1"
     );
     assert_eq!(json["status"]["kept"], true);
+    assert!(
+        json["metadata"].get("creationTimestamp").is_none(),
+        "it is not new"
+    );
     assert_eq!(json["metadata"]["labels"]["rack"], "a");
 }
 
@@ -109,7 +115,9 @@ fn an_address_of_another_node_is_refused_with_its_name() {
         Some("10.0.0.5/16".parse().unwrap()),
         None,
         Vec::new(),
+        NOW,
     );
+    assert_eq!(other.metadata.creation_timestamp.as_deref(), Some(NOW));
     let error = check_duplicate("n1", net, std::slice::from_ref(&other)).unwrap_err();
     assert!(error.to_string().contains("node n2"), "{error}");
     assert_eq!(check_duplicate("n2", net, &[other]), Ok(()));
