@@ -263,6 +263,10 @@ pub enum StaleEnd {
     RestartTimeOver,
     /// The peer came back, but End-of-RIB did not.
     EndOfRibMissing,
+    /// End of a route refresh (RFC 7313 §4).
+    RefreshEnded,
+    /// A route refresh began and did not end.
+    RefreshEndMissing,
     /// The peer came back without having preserved its forwarding state.
     ForwardingNotPreserved,
 }

@@ -33,6 +33,7 @@ mod configure;
 mod dynamic;
 mod identity;
 mod limits;
+mod refresh;
 mod restart;
 mod routes;
 mod selection;
@@ -104,6 +105,10 @@ struct Slot {
     retention: Retention,
     /// Families that RFC 4760 §7 made deaf until the session ends.
     disabled: BTreeSet<AfiSafi>,
+    /// Families whose End-of-RIB came in this session.
+    ended: BTreeSet<AfiSafi>,
+    /// Families that the peer sends again, and until when that is awaited.
+    refreshing: BTreeMap<AfiSafi, Instant>,
     /// Families of which a warning was given that the prefix limit is near.
     warned: BTreeSet<AfiSafi>,
     /// Graceful restart was negotiated on the last session.
@@ -122,11 +127,14 @@ impl Slot {
             .awaiting
             .as_ref()
             .map(|awaiting| (awaiting.until, DEFERRAL));
+        let refreshing = self.refreshing.values();
+        let refreshing = refreshing.map(|until| (*until, "end of a route refresh"));
         self.peer
             .deadline()
             .into_iter()
             .chain(awaiting)
             .chain(self.retention.deadline())
+            .chain(refreshing)
             .min()
     }
 }
@@ -271,6 +279,7 @@ impl Speaker {
             self.take_outputs(id);
             self.report_timeout(id);
             self.restart_timeout(id);
+            self.refresh_timeout(id);
             self.settle(id);
         }
         self.expire_unmatched();

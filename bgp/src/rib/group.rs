@@ -312,6 +312,14 @@ impl Group {
     pub(crate) fn refresh(&mut self, peer: SourceId, enhanced: bool) {
         let family = self.key.family;
         if let Some(member) = self.members.get_mut(&peer) {
+            // It has not begun: what a peer asks again without reading is one answer, however often.
+            let asked_again = |walk: Walk| walk.next == 0 && walk.end == usize::MAX;
+            if member
+                .walk
+                .is_some_and(|walk| asked_again(walk) && walk.enhanced == enhanced)
+            {
+                return;
+            }
             if enhanced {
                 member.push_refresh(family, RefreshKind::Begin);
             }

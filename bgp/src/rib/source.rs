@@ -19,6 +19,10 @@ impl SourceId {
     }
 }
 
+/// Of how many sessions and refreshes before the present one paths are told apart: a path says in one octet of which it is,
+/// and dead ones may be there for a while.
+const RETAINED_MAX: u8 = 32;
+
 /// A source of paths.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -52,8 +56,8 @@ struct FamilyHeld {
     counts: Counts,
     /// Number of the present session, or of the next one.
     session: u8,
-    /// The paths of the session before are kept as stale (RFC 4724 §4.2).
-    retained: bool,
+    /// The paths of so many sessions before are kept as stale (RFC 4724 §4.2), where a refresh counts as one (RFC 7313 §4).
+    retained: u8,
 }
 
 /// Paths of a family that are not dead.
@@ -85,7 +89,7 @@ impl Source {
         let held = &self.held.families[slot(family)];
         if path.session == held.session {
             Age::Present
-        } else if held.retained && path.session.wrapping_add(1) == held.session {
+        } else if held.session.wrapping_sub(path.session) <= held.retained {
             Age::Stale
         } else {
             Age::Dead
@@ -105,7 +109,7 @@ impl Source {
     pub(crate) fn end_session(&mut self, family: AfiSafi, retained: bool) {
         let held = &mut self.held.families[slot(family)];
         held.session = held.session.wrapping_add(1);
-        held.retained = retained;
+        held.retained = u8::from(retained);
         held.counts = Counts {
             present: Tally::default(),
             stale: if retained {
@@ -116,10 +120,26 @@ impl Source {
         };
     }
 
+    /// The present session's paths become stale, and those that were stay so; false when that was done so often that they
+    /// stay as they are.
+    pub(crate) fn retain_all(&mut self, family: AfiSafi) -> bool {
+        let held = &mut self.held.families[slot(family)];
+        if held.retained >= RETAINED_MAX {
+            return false;
+        }
+        held.session = held.session.wrapping_add(1);
+        held.retained += 1;
+        let Counts { present, stale } = &mut held.counts;
+        stale.received += present.received;
+        stale.accepted += present.accepted;
+        *present = Tally::default();
+        true
+    }
+
     /// Stale paths are dead; returns how many there were.
     pub(crate) fn end_retention(&mut self, family: AfiSafi) -> usize {
         let held = &mut self.held.families[slot(family)];
-        held.retained = false;
+        held.retained = 0;
         std::mem::take(&mut held.counts.stale).received
     }
 

@@ -81,6 +81,8 @@ impl Speaker {
                 awaiting,
                 retention: Retention::None,
                 disabled: BTreeSet::new(),
+                ended: BTreeSet::new(),
+                refreshing: BTreeMap::new(),
                 warned: BTreeSet::new(),
                 restart_negotiated: false,
             },

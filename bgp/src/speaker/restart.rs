@@ -21,7 +21,7 @@ use crate::wire::capability::GracefulRestart;
 
 /// Longest wait for the End-of-RIB of a peer that is back (RFC 4724 §4.2 leaves the bound to us): longer than a restarted
 /// speaker defers its own End-of-RIB by default.
-const STALE_TIME_MAX: Duration = Duration::from_secs(360);
+pub(super) const STALE_TIME_MAX: Duration = Duration::from_secs(360);
 
 /// The peer's restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,13 @@ impl Speaker {
         let mut kept = false;
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
             let retained = restart.and_then(|restart| restart.family(family)).is_some();
-            self.rib.table.end_session(id, family, retained);
+            let slot = self.slots.get_mut(&id);
+            let refreshing = slot.is_some_and(|slot| slot.refreshing.remove(&family).is_some());
+            if retained && refreshing {
+                self.rib.table.retain_all(id, family);
+            } else {
+                self.rib.table.end_session(id, family, retained);
+            }
             kept |= retained;
         }
         let until = self.now + restart.map_or(Duration::ZERO, |restart| restart.time);
@@ -96,10 +102,11 @@ impl Speaker {
 
     /// The peer has sent everything of a family.
     pub(super) fn end_of_rib(&mut self, id: SourceId, family: AfiSafi) {
-        let Some(slot) = self.slots.get(&id) else {
+        let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
         let peer = slot.peer.name.clone();
+        slot.ended.insert(family);
         self.events.push_back(Event::EndOfRib { peer, family });
         self.report_end_of_rib(id, family);
         if matches!(self.slots[&id].retention, Retention::Back { .. }) {
@@ -127,7 +134,7 @@ impl Speaker {
         }
     }
 
-    fn drop_stale(&mut self, id: SourceId, family: AfiSafi, reason: StaleEnd) {
+    pub(super) fn drop_stale(&mut self, id: SourceId, family: AfiSafi, reason: StaleEnd) {
         let count = self.rib.table.end_retention(id, family);
         if count > 0 {
             let peer = self.slots[&id].peer.name.clone();

@@ -6,7 +6,6 @@ use crate::rib::source::SourceId;
 use crate::session::peer::{Down, PeerOutput};
 use crate::speaker::Speaker;
 use crate::types::{AfiSafi, ConnId};
-use crate::wire::refresh::{RefreshKind, RouteRefresh};
 
 impl Speaker {
     pub(super) fn take_outputs(&mut self, id: SourceId) {
@@ -34,6 +33,8 @@ impl Speaker {
             return;
         };
         slot.disabled.clear();
+        slot.ended.clear();
+        slot.refreshing.clear();
         slot.warned.clear();
         let Some(connection) = slot.peer.connection_mut(conn) else {
             return;
@@ -73,18 +74,5 @@ impl Speaker {
             reason: down.reason,
             routes_kept,
         });
-    }
-
-    fn refresh(&mut self, id: SourceId, refresh: RouteRefresh) {
-        let Some(agreement) = self.slots.get(&id).and_then(|slot| slot.peer.agreement()) else {
-            return;
-        };
-        // RFC 2918 §4: a family that was not negotiated is ignored. We never ask, so markers mean nothing to us.
-        if let (Some(family), RefreshKind::Request) = (refresh.family.known(), refresh.kind)
-            && agreement.families.contains(&family)
-        {
-            let enhanced = agreement.enhanced_refresh;
-            self.rib.refresh(id, family, enhanced);
-        }
     }
 }

@@ -10,6 +10,7 @@ mod multipath;
 mod network;
 mod policy;
 mod propagation;
+mod refresh;
 mod restart;
 mod scripted;
 mod selection;

@@ -120,6 +120,13 @@ impl Scripted {
         assert_eq!(peers[0].state, PeerState::Established, "{:?}", self.events);
     }
 
+    /// The peer sends a KEEPALIVE.
+    pub(crate) fn keepalive(&mut self) {
+        let mut bytes = Vec::new();
+        write_keepalive(&mut bytes);
+        self.say(&bytes);
+    }
+
     /// The peer sends bytes.
     pub(crate) fn say(&mut self, bytes: &[u8]) {
         self.speaker.handle_bytes(self.now, CONN, bytes);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bgp::event::Event;
 use bgp::types::AfiSafi;
 use bgp::wire::capability::{Capability, GracefulFamily, GracefulRestart};
-use bgp::wire::message::write_keepalive;
 use bgp::wire::update::encode::write_end_of_rib;
 
 use crate::network::{Network, address, block, config, prefix};
@@ -33,9 +32,7 @@ fn restart(restarting: bool) -> Capability {
 
 fn keepalive(peer: &mut Scripted, after: Duration) {
     peer.wait(after);
-    let mut bytes = Vec::new();
-    write_keepalive(&mut bytes);
-    peer.say(&bytes);
+    peer.keepalive();
 }
 
 fn end_of_rib(peer: &mut Scripted) {

@@ -122,14 +122,27 @@ impl Table {
     /// A source's session, or what it has of one family, is over: its routes are dead, or stale if they are retained
     /// (RFC 4724 §4.2). Of consecutive restarts, only the last one's routes stay.
     pub(crate) fn end_session(&mut self, source: SourceId, family: AfiSafi, retained: bool) {
-        // A path says of which session it is in one octet, so a dead one may not outlive the next 255 sessions.
-        let is_wide = self.source(source).session(family) % 64 == 63;
-        if is_wide && self.is_wanted(Wanted::Clean(source)) {
-            self.clean_at_once(source);
-        }
+        self.clean_in_time(source, family);
         self.source_mut(source).end_session(family, retained);
         if self.source(source).held.paths > 0 {
             self.request(Wanted::Clean(source));
+        }
+    }
+
+    /// A source sends its routes of a family again: those at hand are stale, and those that were stay so (RFC 7313 §4).
+    pub(crate) fn retain_all(&mut self, source: SourceId, family: AfiSafi) {
+        self.clean_in_time(source, family);
+        let done = self.source_mut(source).retain_all(family);
+        if done && self.source(source).held.paths > 0 {
+            self.request(Wanted::Clean(source));
+        }
+    }
+
+    /// A path says of which session it is in one octet, so a dead one may not outlive the next 255 sessions.
+    fn clean_in_time(&mut self, source: SourceId, family: AfiSafi) {
+        let is_wide = self.source(source).session(family) % 64 == 63;
+        if is_wide && self.is_wanted(Wanted::Clean(source)) {
+            self.clean_at_once(source);
         }
     }
 
