@@ -11,12 +11,14 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+mod diag;
 mod message;
 mod monitor;
 
 pub use message::{Hop, Link, Neighbour, Route, RouteKind};
 pub use monitor::{RouteChange, RouteEvent, RouteMonitor};
 
+pub(crate) use diag::{Connection, SockDiag};
 use message::Request;
 
 const NLM_F_REQUEST: u16 = 0x01;

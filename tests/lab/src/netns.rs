@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use crate::netlink::{Netlink, NetlinkError};
+use crate::netlink::{Connection, Netlink, NetlinkError, SockDiag};
 use crate::sys::{self, Mounts};
 use crate::wait;
 
@@ -21,6 +21,8 @@ pub struct NetNs {
     name: String,
     net: Arc<OwnedFd>,
     mount: Option<Arc<OwnedFd>>,
+    /// Opened with the first question: sessions are looked at again and again.
+    diag: Arc<Mutex<Option<SockDiag>>>,
 }
 
 impl NetNs {
@@ -39,6 +41,7 @@ impl NetNs {
             name: name.to_owned(),
             net: Arc::new(net),
             mount: None,
+            diag: Arc::default(),
         })
     }
 
@@ -51,6 +54,7 @@ impl NetNs {
             name: name.to_owned(),
             net: Arc::new(current_net()?),
             mount: None,
+            diag: Arc::default(),
         })
     }
 
@@ -150,6 +154,22 @@ impl NetNs {
     /// What the kernel answers.
     pub fn netlink(&self) -> io::Result<Netlink> {
         self.run(Netlink::open)
+    }
+
+    /// The established TCP connections inside.
+    pub(crate) fn established(&self) -> io::Result<Vec<Connection>> {
+        let mut diag = self.diag.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = match diag.take() {
+            Some(open) => open,
+            None => self.run(SockDiag::open)?,
+        };
+        // After an error the next question is asked on another socket.
+        let asked = diag.insert(asked);
+        let answer = asked.established();
+        if answer.is_err() {
+            *diag = None;
+        }
+        answer
     }
 
     /// Waits until a link is operationally up: what is sent earlier is lost, and TCP sends its SYN again only after a second.

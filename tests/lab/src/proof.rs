@@ -32,7 +32,8 @@ impl Lab {
     /// # Errors
     /// When a program of the cluster ends meanwhile.
     pub fn wait_sessions(&mut self) -> Result<bool, LabError> {
-        self.wait_until(|lab| sessions::read(lab).iter().all(|end| end.established))
+        let mut first = 0;
+        self.wait_until(|lab| sessions::all_established(lab, &mut first))
     }
 
     /// Waits until every session is established and every FIB complete. Returns the time since the first agent started, or `None` at
@@ -41,14 +42,15 @@ impl Lab {
     /// # Errors
     /// When a program of the cluster ends meanwhile.
     pub fn wait_converged(&mut self) -> Result<Option<Duration>, LabError> {
+        let (mut first_of_sessions, mut first_of_fibs) = (0, 0);
         let complete = self.wait_until(|lab| {
-            sessions::read(lab).iter().all(|end| end.established)
-                && fib::read(lab).iter().all(|row| row.fault.is_none())
+            sessions::all_established(lab, &mut first_of_sessions)
+                && fib::all_complete(lab, &mut first_of_fibs)
         })?;
         Ok(complete.then(|| self.started.elapsed()))
     }
 
-    fn wait_until(&mut self, holds: impl Fn(&Self) -> bool) -> Result<bool, LabError> {
+    fn wait_until(&mut self, mut holds: impl FnMut(&Self) -> bool) -> Result<bool, LabError> {
         let deadline = Instant::now() + self.options.patience;
         let outcome = wait::until(deadline, || match self.check_programs() {
             Err(error) => Some(Err(error)),

@@ -7,13 +7,13 @@
 #[macro_use]
 extern crate harness;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use lab::{
-    Capture, Content, NetNs, Netlink, Pinger, RouteChange, RouteMonitor, SourceReporter, Stream,
-    ask_source,
+    Capture, Content, NetNs, Netlink, Packet, Pinger, RouteChange, RouteMonitor, SourceReporter,
+    Stream, ask_source,
 };
 
 fn main() -> std::process::ExitCode {
@@ -231,5 +231,107 @@ fn commands_run_inside_the_namespace() {
                 .iter()
                 .all(|link| link.name != "eth0")
         );
+    });
+}
+
+#[test]
+fn hundreds_of_pings_at_once_lose_no_reply_in_the_pingers_own_buffer() {
+    let name = "hundreds_of_pings_at_once_lose_no_reply_in_the_pingers_own_buffer";
+    lab::in_namespaces(name, || {
+        let a = NetNs::new("a").unwrap();
+        // All of 127.0.0.0/8 answers, and each socket gets a copy of what the other sends and gets.
+        let targets: Vec<Ipv4Addr> = (1..=500_u32)
+            .map(|number| Ipv4Addr::from(0x7f00_0000 + number))
+            .collect();
+        let mut first = Pinger::open(&a, 1).unwrap();
+        let mut second = Pinger::open(&a, 2).unwrap();
+        std::thread::scope(|scope| {
+            for pinger in [&mut first, &mut second] {
+                let targets = &targets;
+                scope.spawn(move || {
+                    let answers = pinger.ping_all(targets, 10 * SECOND);
+                    let lost = answers.values().filter(|answer| answer.is_err()).count();
+                    assert_eq!((answers.len(), lost), (targets.len(), 0));
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn an_established_connection_of_port_179_is_a_session_at_both_ends_and_a_listener_is_none() {
+    let name =
+        "an_established_connection_of_port_179_is_a_session_at_both_ends_and_a_listener_is_none";
+    lab::in_namespaces(name, || {
+        let (a, b) = pair();
+        let peers = |of: &NetNs| lab::established_peers(of).unwrap();
+        // For both families, as an agent's: the kernel lists its connections among IPv6's.
+        let listener = b.run(|| TcpListener::bind(("::", 179))).unwrap();
+        assert!(peers(&a).is_empty() && peers(&b).is_empty());
+        let connected = a.run(|| TcpStream::connect((B, 179))).unwrap();
+        let accepted = listener.accept().unwrap();
+        assert_eq!((peers(&a), peers(&b)), (vec![B], vec![A]));
+        drop((connected, accepted));
+        assert!(peers(&a).is_empty() && peers(&b).is_empty());
+    });
+}
+
+#[test]
+fn a_deleted_route_is_reported_until_the_deadline_and_none_when_none_was() {
+    let name = "a_deleted_route_is_reported_until_the_deadline_and_none_when_none_was";
+    lab::in_namespaces(name, || {
+        let (a, _b) = pair();
+        let mut netlink = a.netlink().unwrap();
+        let block: Ipv4Net = "192.168.64.0/26".parse().unwrap();
+        let mut monitor = RouteMonitor::open(&a).unwrap();
+        let soon = || Instant::now() + Duration::from_millis(100);
+        netlink.add_route(block, B).unwrap();
+        assert_eq!(monitor.deleted_until(soon()).unwrap(), []);
+        // Somebody else's thread, while it listens.
+        std::thread::scope(|scope| {
+            let listening = scope.spawn(|| monitor.deleted_until(Instant::now() + 5 * SECOND));
+            netlink.delete_route(block).unwrap();
+            let deleted = listening.join().unwrap().unwrap();
+            let destinations: Vec<Ipv4Net> =
+                deleted.iter().map(|route| route.destination).collect();
+            assert_eq!(destinations, [block]);
+        });
+    });
+}
+
+#[test]
+fn a_capture_tells_tunnelled_packets_from_plain_ones() {
+    lab::in_namespaces("a_capture_tells_tunnelled_packets_from_plain_ones", || {
+        let (a, b) = pair();
+        let mut capture = Capture::open(&b).unwrap();
+        let socket = a.run(|| UdpSocket::bind((A, 0))).unwrap();
+        // VNI 4096, then a frame of type IPv4 whose packet goes from 192.168.0.1 to 192.168.0.2 in protocol 253.
+        let mut vxlan = vec![8, 0, 0, 0, 0, 0x10, 0, 0];
+        vxlan.extend([2; 12]);
+        vxlan.extend([8, 0]);
+        vxlan.extend([0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0]);
+        vxlan.extend([192, 168, 0, 1, 192, 168, 0, 2]);
+        socket.send_to(&vxlan, (B, 4789)).unwrap();
+        socket.send_to(&vxlan, (B, 4788)).unwrap();
+        let mut next = |port: u16| {
+            let mut is_to_port = |packet: &Packet| match packet.content {
+                Content::Ports { destination, .. } => destination == port,
+                Content::Vxlan { .. } => port == 4789,
+                Content::Ipip(_) | Content::Other => false,
+            };
+            let found = capture.find(Instant::now() + SECOND, &mut is_to_port);
+            found.unwrap().expect("it was sent").content
+        };
+        let Content::Vxlan {
+            vni: 4096,
+            inner: Some(inner),
+        } = next(4789)
+        else {
+            panic!("not seen as VXLAN");
+        };
+        assert_eq!(inner.source, Ipv4Addr::new(192, 168, 0, 1));
+        assert_eq!(inner.destination, Ipv4Addr::new(192, 168, 0, 2));
+        let data = vxlan.len();
+        assert!(matches!(next(4788), Content::Ports { data: seen, .. } if seen == data));
     });
 }

@@ -16,6 +16,9 @@ pub(crate) const RTM_NEWNEIGH: u16 = 28;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
 pub(crate) const RTM_NEWRULE: u16 = 32;
 
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const TCP_ESTABLISHED: u32 = 1;
+
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
@@ -187,6 +190,14 @@ impl Request {
             RTM_GETNEIGH,
             &[family as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         )
+    }
+
+    /// `struct inet_diag_req_v2`: family, protocol, extensions, pad, states (4, a mask), then a socket's identity (48), here any.
+    pub(crate) fn established_sockets(family: i32) -> Self {
+        let mut header = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
+        header.extend((1_u32 << TCP_ESTABLISHED).to_ne_bytes());
+        header.resize(56, 0);
+        Self::new(SOCK_DIAG_BY_FAMILY, &header)
     }
 
     /// Appends one attribute.

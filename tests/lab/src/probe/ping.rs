@@ -6,12 +6,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::netns::NetNs;
 
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
+/// So many answers fit into a receive buffer of the size that every machine allows (rmem_max, 208 KiB), by far.
+const OUTSTANDING_MAX: usize = 100;
 
 /// A raw ICMP socket inside one namespace.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ impl Pinger {
     pub fn open(namespace: &NetNs, identifier: u16) -> io::Result<Self> {
         let socket =
             namespace.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)))?;
+        socket.attach_filter(&only_replies_to(identifier))?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
@@ -49,7 +52,7 @@ impl Pinger {
             .ok())
     }
 
-    /// Pings each address once, all at the same time. Each gets its round-trip time, or the reason why there is none: the error of
+    /// Pings each address once, many at the same time, each for at most `timeout`. Each gets its round-trip time, or the reason why there is none: the error of
     /// sending, or `TimedOut` when no answer came.
     pub fn ping_all(
         &mut self,
@@ -57,45 +60,56 @@ impl Pinger {
         timeout: Duration,
     ) -> BTreeMap<Ipv4Addr, io::Result<Duration>> {
         let mut results = BTreeMap::new();
-        let mut waiting = BTreeMap::new();
-        for &target in targets {
-            self.sequence = self.sequence.wrapping_add(1);
-            let packet = echo_request(self.identifier, self.sequence);
-            let started = Instant::now();
-            match self
-                .socket
-                .send_to(&packet, &SocketAddrV4::new(target, 0).into())
+        let mut waiting: BTreeMap<u16, (Ipv4Addr, Instant)> = BTreeMap::new();
+        let mut to_send = targets.iter().copied();
+        loop {
+            while waiting.len() < OUTSTANDING_MAX
+                && let Some(target) = to_send.next()
             {
-                Ok(_) => {
-                    waiting.insert(self.sequence, (target, started));
-                }
-                Err(error) => {
-                    results.insert(target, Err(error));
+                let sent_at = Instant::now();
+                match self.send_request(target) {
+                    Ok(sequence) => {
+                        waiting.insert(sequence, (target, sent_at));
+                    }
+                    Err(error) => {
+                        results.insert(target, Err(error));
+                    }
                 }
             }
-        }
-        let deadline = Instant::now() + timeout;
-        while !waiting.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero()
-                || !crate::wait::readable(self.socket.as_raw_fd(), left).unwrap_or(false)
-            {
-                break;
-            }
+            // The one that was sent first.
+            let Some(oldest) = waiting.values().map(|(_, sent_at)| *sent_at).min() else {
+                return results;
+            };
+            let left = (oldest + timeout).saturating_duration_since(Instant::now());
+            let is_there = crate::wait::readable(self.socket.as_raw_fd(), left).unwrap_or(false);
             while let Some((from, sequence)) = self.read_reply() {
                 if waiting
                     .get(&sequence)
                     .is_some_and(|(target, _)| *target == from)
-                    && let Some((target, started)) = waiting.remove(&sequence)
+                    && let Some((target, sent_at)) = waiting.remove(&sequence)
                 {
-                    results.insert(target, Ok(started.elapsed()));
+                    results.insert(target, Ok(sent_at.elapsed()));
                 }
             }
+            if !is_there {
+                waiting.retain(|_, (target, sent_at)| {
+                    let is_late = sent_at.elapsed() >= timeout;
+                    if is_late {
+                        results.insert(*target, Err(io::ErrorKind::TimedOut.into()));
+                    }
+                    !is_late
+                });
+            }
         }
-        for (target, _) in waiting.into_values() {
-            results.insert(target, Err(io::ErrorKind::TimedOut.into()));
-        }
-        results
+    }
+
+    /// Sends one echo request. Its sequence number.
+    fn send_request(&mut self, target: Ipv4Addr) -> io::Result<u16> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let packet = echo_request(self.identifier, self.sequence);
+        self.socket
+            .send_to(&packet, &SocketAddrV4::new(target, 0).into())?;
+        Ok(self.sequence)
     }
 
     /// The sender and sequence number of the next echo reply to this pinger, if one is queued.
@@ -116,6 +130,28 @@ impl Pinger {
             }
         }
     }
+}
+
+/// A raw socket gets a copy of every ICMP message to its namespace. Where hundreds ping each other, others' requests would fill its buffer
+/// and replies be lost there: this (classic BPF) lets echo replies with our identifier through only.
+fn only_replies_to(identifier: u16) -> [SockFilter; 7] {
+    const DROP: u32 = 0;
+    const ACCEPT: u32 = u32::MAX;
+    let jump = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    // X: the IPv4 header's length.
+    let length = (libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH) as u16;
+    let octet = (libc::BPF_LD | libc::BPF_B | libc::BPF_IND) as u16;
+    let two = (libc::BPF_LD | libc::BPF_H | libc::BPF_IND) as u16;
+    [
+        SockFilter::new(length, 0, 0, 0),
+        SockFilter::new(octet, 0, 0, 0),
+        SockFilter::new(jump, 0, 3, u32::from(ECHO_REPLY)),
+        SockFilter::new(two, 0, 0, 4),
+        SockFilter::new(jump, 0, 1, u32::from(identifier)),
+        SockFilter::new(answer, 0, 0, ACCEPT),
+        SockFilter::new(answer, 0, 0, DROP),
+    ]
 }
 
 /// Type, code, checksum (2), identifier (2), sequence number (2), then data.

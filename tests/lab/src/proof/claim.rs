@@ -33,7 +33,9 @@ impl Lab {
             .map_err(|error| format!("listen for routes: {error}"))?;
         // A tunnel address may have claimed the node's first block long before its first pod.
         let mut known: Vec<Ipv4Net> = self.blocks().into_iter().map(|(block, _)| block).collect();
-        known.extend(far.as_ref().map(routed).unwrap_or_default());
+        if let Some(far) = &far {
+            known.extend(routed(far)?);
+        }
         let pod = self
             .add_pod(node)
             .map_err(|error| describe(&error))?
@@ -75,17 +77,20 @@ impl Lab {
 }
 
 /// The prefixes that a machine has routes to.
-fn routed(site: &Site) -> Vec<Ipv4Net> {
-    let routes = site
+fn routed(site: &Site) -> Result<Vec<Ipv4Net>, String> {
+    let unreadable = |error: &dyn std::error::Error| {
+        format!(
+            "the routes of {} cannot be read: {}",
+            site.name,
+            describe(error)
+        )
+    };
+    let mut netlink = site
         .namespace
         .netlink()
-        .ok()
-        .and_then(|mut netlink| netlink.routes().ok());
-    routes
-        .unwrap_or_default()
-        .into_iter()
-        .map(|route| route.destination)
-        .collect()
+        .map_err(|error| unreadable(&error))?;
+    let routes = netlink.routes().map_err(|error| unreadable(&error))?;
+    Ok(routes.into_iter().map(|route| route.destination).collect())
 }
 
 /// A thread that notes each route notification with the time at which it came.

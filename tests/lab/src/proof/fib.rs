@@ -43,30 +43,45 @@ struct Demand {
 
 /// The rows that all nodes' FIBs must have.
 pub(crate) fn read(lab: &Lab) -> Vec<FibRow> {
-    let mut rows = Vec::new();
-    for site in &lab.topology.sites {
-        match Tables::read(site) {
-            Ok(tables) => {
-                let demands = demands(lab, site);
-                rows.extend(
-                    demands
-                        .iter()
-                        .map(|demand| row(&site.name, &tables, demand)),
-                );
-            }
-            Err(error) => rows.push(FibRow {
-                node: site.name.clone(),
-                destination: Ipv4Net::default(),
-                owner: String::new(),
-                found: String::new(),
-                fault: Some(format!(
-                    "FIB of {}: cannot be read: {error}: {}",
-                    site.name, error.source
-                )),
-            }),
+    let sites = lab.topology.sites.iter();
+    sites.flat_map(|site| read_site(lab, site)).collect()
+}
+
+/// Whether all rows are right, those of the node of number `first` looked at first. Looks no further than the first node with a wrong
+/// one, and leaves its number there.
+pub(crate) fn all_complete(lab: &Lab, first: &mut usize) -> bool {
+    let sites = &lab.topology.sites;
+    for step in 0..sites.len() {
+        let at = (*first + step) % sites.len();
+        let rows = read_site(lab, &sites[at]);
+        if rows.iter().any(|row| row.fault.is_some()) {
+            *first = at;
+            return false;
         }
     }
-    rows
+    true
+}
+
+fn read_site(lab: &Lab, site: &Site) -> Vec<FibRow> {
+    match Tables::read(site) {
+        Ok(tables) => {
+            let demands = demands(lab, site);
+            let rows = demands
+                .iter()
+                .map(|demand| row(&site.name, &tables, demand));
+            rows.collect()
+        }
+        Err(error) => vec![FibRow {
+            node: site.name.clone(),
+            destination: Ipv4Net::default(),
+            owner: String::new(),
+            found: String::new(),
+            fault: Some(format!(
+                "FIB of {}: cannot be read: {error}: {}",
+                site.name, error.source
+            )),
+        }],
+    }
 }
 
 /// What a node's FIB must hold.

@@ -1,15 +1,15 @@
 //! BGP sessions as the kernel sees them: established TCP connections on port 179 (RFC 4271 §8.2.1), each end counted.
 
+use std::io;
 use std::net::Ipv4Addr;
 
 use crate::cluster::Lab;
+use crate::netlink::Connection;
 use crate::netns::NetNs;
 use crate::topology::Site;
 
 /// Port of BGP.
 pub(crate) const BGP_PORT: u16 = 179;
-/// `TCP_ESTABLISHED` as /proc/net/tcp prints it.
-const ESTABLISHED: &str = "01";
 
 /// One node's view of its session with another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct SessionEnd {
     pub peer_address: Ipv4Addr,
     /// Whether a connection is established.
     pub established: bool,
+    /// Why that is not known, when the kernel did not answer.
+    pub unreadable: Option<String>,
 }
 
 impl SessionEnd {
@@ -31,14 +33,45 @@ impl SessionEnd {
             peer,
             peer_address,
             established,
+            unreadable,
         } = self;
-        (!established).then(|| format!("session {node} -> {peer} ({peer_address}) not established"))
+        let what = match unreadable {
+            Some(error) => format!("not known: the sockets of {node} cannot be read: {error}"),
+            None if *established => return None,
+            None => "not established".to_owned(),
+        };
+        Some(format!("session {node} -> {peer} ({peer_address}) {what}"))
     }
 }
 
 /// Both ends of every session: of the full mesh, or of each node with each living reflector and of those with each other; of those with
 /// living top-of-rack routers the node's end.
 pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
+    places(lab).iter().flat_map(Place::read).collect()
+}
+
+/// Whether all ends are established, the machine of number `first` looked at first. Looks no further than the first that has an end
+/// missing, and leaves its number there: while a mesh comes up, that one's sockets answer for all.
+pub(crate) fn all_established(lab: &Lab, first: &mut usize) -> bool {
+    let places = places(lab);
+    let count = places.len();
+    for step in 0..count {
+        let at = (*first + step) % count;
+        if !places[at].read().iter().all(|end| end.established) {
+            *first = at;
+            return false;
+        }
+    }
+    true
+}
+
+/// A machine and whom it should have sessions with, by name and address.
+struct Place<'a> {
+    site: &'a Site,
+    peers: Vec<(String, Ipv4Addr)>,
+}
+
+fn places(lab: &Lab) -> Vec<Place<'_>> {
     let living = lab
         .reflectors
         .iter()
@@ -46,98 +79,102 @@ pub(crate) fn read(lab: &Lab) -> Vec<SessionEnd> {
     let reflectors: Vec<&Site> = living.map(|reflector| &reflector.site).collect();
     let nodes: Vec<&Site> = lab.topology.sites.iter().collect();
     let everybody = [nodes.as_slice(), reflectors.as_slice()].concat();
-    let mut ends = Vec::new();
-    for site in &nodes {
-        if lab.options.reflectors > 0 {
-            ends_of(site, &reflectors, &mut ends);
+    let peers_of = |site: &Site, peers: &[&Site]| -> Vec<(String, Ipv4Addr)> {
+        let others = peers.iter().filter(|peer| peer.name != site.name);
+        others
+            .map(|peer| (peer.name.clone(), peer.address))
+            .collect()
+    };
+    let of_node = |site: &'_ Site| {
+        let mut peers = if lab.options.reflectors > 0 {
+            peers_of(site, &reflectors)
         } else if lab.options.tors == 0 {
-            ends_of(site, &nodes, &mut ends);
-        }
-        ends_with_tors(lab, site, &mut ends);
-    }
-    for site in &reflectors {
-        ends_of(site, &everybody, &mut ends);
-    }
-    ends
+            peers_of(site, &nodes)
+        } else {
+            Vec::new()
+        };
+        let living = lab.tors.iter().filter(|tor| tor.is_alive());
+        peers.extend(living.map(|tor| (tor.site.name.clone(), tor.address_in(site.rack))));
+        peers
+    };
+    let of_nodes = nodes.iter().map(|site| Place {
+        site,
+        peers: of_node(site),
+    });
+    let of_reflectors = reflectors.iter().map(|site| Place {
+        site,
+        peers: peers_of(site, &everybody),
+    });
+    of_nodes.chain(of_reflectors).collect()
 }
 
-fn ends_of(site: &Site, peers: &[&Site], ends: &mut Vec<SessionEnd>) {
-    let connected = established_peers(&site.namespace);
-    let others = peers.iter().filter(|peer| peer.name != site.name);
-    ends.extend(others.map(|peer| SessionEnd {
-        node: site.name.clone(),
-        peer: peer.name.clone(),
-        peer_address: peer.address,
-        established: connected.contains(&peer.address),
-    }));
+impl Place<'_> {
+    fn read(&self) -> Vec<SessionEnd> {
+        let connected = established_peers(&self.site.namespace);
+        let ends = self
+            .peers
+            .iter()
+            .map(|(peer, address)| end(&self.site.name, peer, *address, &connected));
+        ends.collect()
+    }
 }
 
-fn ends_with_tors(lab: &Lab, site: &Site, ends: &mut Vec<SessionEnd>) {
-    let connected = established_peers(&site.namespace);
-    let living = lab.tors.iter().filter(|tor| tor.is_alive());
-    ends.extend(living.map(|tor| {
-        let peer_address = tor.address_in(site.rack);
-        SessionEnd {
-            node: site.name.clone(),
-            peer: tor.site.name.clone(),
-            peer_address,
-            established: connected.contains(&peer_address),
-        }
-    }));
+fn end(node: &str, peer: &str, address: Ipv4Addr, found: &io::Result<Vec<Ipv4Addr>>) -> SessionEnd {
+    SessionEnd {
+        node: node.to_owned(),
+        peer: peer.to_owned(),
+        peer_address: address,
+        established: found.as_ref().is_ok_and(|peers| peers.contains(&address)),
+        unreadable: found.as_ref().err().map(io::Error::to_string),
+    }
 }
 
 /// The remote addresses of all established connections with port 179 at either end.
-#[must_use]
-pub fn established_peers(namespace: &NetNs) -> Vec<Ipv4Addr> {
-    let (v4, v6) = namespace.run(|| {
-        // An IPv6 socket that listens for both families carries IPv4 connections too, listed in the other file.
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        (
-            read("/proc/thread-self/net/tcp"),
-            read("/proc/thread-self/net/tcp6"),
-        )
-    });
-    v4.lines()
-        .chain(v6.lines())
-        .filter_map(parse_line)
+///
+/// # Errors
+/// What the kernel answers.
+pub fn established_peers(namespace: &NetNs) -> io::Result<Vec<Ipv4Addr>> {
+    let mut peers = bgp_peers(&namespace.established()?);
+    peers.sort_unstable();
+    Ok(peers)
+}
+
+fn bgp_peers(connections: &[Connection]) -> Vec<Ipv4Addr> {
+    connections
+        .iter()
+        .filter(|connection| [connection.local_port, connection.remote_port].contains(&BGP_PORT))
+        .map(|connection| connection.remote)
         .collect()
-}
-
-/// `sl local:port remote:port state …`, addresses as hexadecimal 32-bit words in host order.
-fn parse_line(line: &str) -> Option<Ipv4Addr> {
-    let mut fields = line.split_whitespace().skip(1);
-    let (_, local_port) = parse_endpoint(fields.next()?)?;
-    let (remote, remote_port) = parse_endpoint(fields.next()?)?;
-    let established = fields.next()? == ESTABLISHED;
-    (established && (local_port == BGP_PORT || remote_port == BGP_PORT)).then_some(remote)
-}
-
-fn parse_endpoint(text: &str) -> Option<(Ipv4Addr, u16)> {
-    let (address, port) = text.split_once(':')?;
-    // The last word of an IPv4-mapped IPv6 address is the IPv4 address.
-    let word = address.get(address.len().checked_sub(8)?..)?;
-    let address = u32::from_str_radix(word, 16).ok()?;
-    Some((
-        Ipv4Addr::from(address.to_ne_bytes()),
-        u16::from_str_radix(port, 16).ok()?,
-    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 12);
+
     #[test]
-    fn established_connections_of_port_179_are_found_in_both_families() {
-        let v4 = "   1: 0B010A0A:00B3 0C010A0A:D431 01 00000000:00000000 00:00000000 00000000     0        0 1 1";
-        let v6 = "   0: 0000000000000000FFFF00000B010A0A:D431 0000000000000000FFFF00000D010A0A:00B3 01 0:0";
-        assert_eq!(parse_line(v4), Some(Ipv4Addr::new(10, 10, 1, 12)));
-        assert_eq!(parse_line(v6), Some(Ipv4Addr::new(10, 10, 1, 13)));
+    fn a_connection_of_another_port_or_from_another_peer_is_no_session() {
+        let connection = |local_port, remote_port| Connection {
+            local_port,
+            remote: PEER,
+            remote_port,
+        };
+        let found = [connection(179, 4711), connection(4712, 179)];
+        assert_eq!(bgp_peers(&found), [PEER, PEER]);
+        assert!(bgp_peers(&[connection(80, 1790)]).is_empty());
+        let end_with = |peers: Vec<Ipv4Addr>| end("n1", "n2", PEER, &Ok(peers)).fault();
+        assert_eq!(end_with(vec![PEER]), None);
+        let missing = "session n1 -> n2 (10.10.1.12) not established";
+        assert_eq!(end_with(vec![]).as_deref(), Some(missing));
+        let other = Ipv4Addr::new(10, 10, 1, 13);
+        assert_eq!(end_with(vec![other]).as_deref(), Some(missing));
     }
 
     #[test]
-    fn listening_sockets_and_other_ports_are_no_sessions() {
-        assert_eq!(parse_line("   0: 00000000:00B3 00000000:0000 0A 0:0"), None);
-        assert_eq!(parse_line("   1: 0B010A0A:0050 0C010A0A:D431 01 0:0"), None);
+    fn sockets_that_cannot_be_read_are_no_sessions() {
+        let error = Err(io::Error::other("refused"));
+        let fault = end("n1", "n2", PEER, &error).fault().expect("a fault");
+        assert!(fault.contains("not known: the sockets of n1 cannot be read: refused"));
     }
 }

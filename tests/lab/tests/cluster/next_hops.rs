@@ -94,7 +94,7 @@ fn a_next_hop_without_a_route_leaves_the_fib_at_once_and_comes_back_with_it() {
             netlink.delete_route(host(first)).unwrap();
             wait_for_gateways(&lab, &[by_second]);
             // The hold time is 240 s: nothing but the route has told of the loss.
-            assert!(established_peers(namespace).contains(&first));
+            assert!(established_peers(namespace).unwrap().contains(&first));
             let said = standing(&lab, first);
             assert!(
                 said.contains(&format!("next hop {first} unreachable: no route")),

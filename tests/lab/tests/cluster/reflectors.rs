@@ -136,8 +136,9 @@ fn a_reflector_outside_the_cluster_serves_it_from_files() {
         let wait_for = |address: Ipv4Addr| {
             let deadline = Instant::now() + lab.options.patience;
             let whole = lab::wait_until(deadline, || {
-                let sessions = lab::established_peers(&outside.namespace).len();
-                let only_it = lab::established_peers(&lab.topology.sites[0].namespace) == [address];
+                let sessions = lab::established_peers(&outside.namespace).unwrap().len();
+                let only_it =
+                    lab::established_peers(&lab.topology.sites[0].namespace).unwrap() == [address];
                 (sessions == 3 && only_it && faults(&lab).is_empty()).then_some(())
             });
             let log = fs::read_to_string(folder.join("log")).unwrap();
