@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::object::Object;
-use felix::desired::RouteKind;
+use felix::desired::{NextHop, RouteKind};
 use felix::ownership::VXLAN_DEVICE;
 
 use crate::net::NodeIndex;
+use crate::node::Node;
 use crate::world::World;
 
 /// Faults reported at once: more say no more.
@@ -16,10 +17,11 @@ const FAULTS_MAX: usize = 12;
 /// Hops after which a packet counts as going round in circles.
 const HOPS_MAX: usize = 8;
 
-/// Every pod and every node reaches every pod. Names each pair that does not.
+/// Every pod and every node that is there reaches every pod. Names each pair that does not.
 pub fn reachability(world: &World) -> Vec<String> {
     let mut faults = Vec::new();
-    for from in 0..world.nodes.len() {
+    let there = |index: &NodeIndex| !world.nodes[*index].lost;
+    for from in (0..world.nodes.len()).filter(there) {
         for to in &world.nodes {
             for (pod, there) in &to.pods {
                 if faults.len() == FAULTS_MAX {
@@ -37,49 +39,64 @@ pub fn reachability(world: &World) -> Vec<String> {
     faults
 }
 
-/// Follows a packet from a node through the kernels. Answers the way.
+/// Follows packets from a node through the kernels, on every next hop that one may take. Answers the way of the first.
 pub fn walk(world: &World, from: NodeIndex, to: IpAddr) -> Result<Vec<NodeIndex>, String> {
-    let mut way = vec![from];
-    let mut at = from;
-    while way.len() <= HOPS_MAX {
-        let node = &world.nodes[at];
-        let (kind, hop) = node
-            .kernel
-            .look_up(to)
-            .ok_or_else(|| format!("{} has no route to {to}", node.name))?;
-        if kind == RouteKind::Blackhole {
-            return Err(format!("{} drops what goes to {to}", node.name));
-        }
-        let hop =
-            hop.ok_or_else(|| format!("{} has a route to {to} that leads nowhere", node.name))?;
-        let outer = match (hop.gateway, hop.ifname) {
-            (None, Some(device)) => {
-                let pod = node.pods.values().find(|pod| pod.ifname == device);
-                return match pod {
-                    Some(pod) if pod.address.addr() == to => Ok(way),
-                    _ => Err(format!("{} delivers {to} to {device}", node.name)),
-                };
-            }
-            (Some(gateway), Some(device)) if &*device.0 == VXLAN_DEVICE => node
-                .kernel
-                .tunnel_destination(&device, gateway)
-                .ok_or_else(|| {
-                    format!("{} knows no tunnel endpoint behind {gateway}", node.name)
-                })?,
-            (Some(gateway), _) => gateway,
-            (None, None) => {
-                return Err(format!(
-                    "{} has a route to {to} that leads nowhere",
-                    node.name
-                ));
-            }
-        };
-        at = world
-            .node_at(outer)
-            .ok_or_else(|| format!("{} sends to {outer}, nobody", node.name))?;
-        way.push(at);
+    walk_on(world, vec![from], to)
+}
+
+fn walk_on(world: &World, way: Vec<NodeIndex>, to: IpAddr) -> Result<Vec<NodeIndex>, String> {
+    if way.len() > HOPS_MAX {
+        return Err(format!("a packet to {to} goes round: {way:?}"));
     }
-    Err(format!("a packet to {to} goes round: {way:?}"))
+    let node = &world.nodes[*way.last().expect("a way begins somewhere")];
+    let (kind, hops) = node
+        .kernel
+        .look_up(to)
+        .ok_or_else(|| format!("{} has no route to {to}", node.name))?;
+    if kind == RouteKind::Blackhole {
+        return Err(format!("{} drops what goes to {to}", node.name));
+    }
+    let mut ways = Vec::new();
+    for hop in hops {
+        ways.push(match next(world, node, hop, to)? {
+            None => way.clone(),
+            Some(next) => walk_on(world, [way.as_slice(), &[next]].concat(), to)?,
+        });
+    }
+    let first = ways.into_iter().next();
+    first.ok_or_else(|| format!("{} has a route to {to} that leads nowhere", node.name))
+}
+
+/// The node that a next hop leads to; `None` when it is the pod itself.
+fn next(
+    world: &World,
+    node: &Node,
+    hop: &NextHop,
+    to: IpAddr,
+) -> Result<Option<NodeIndex>, String> {
+    let outer = match (hop.gateway, &hop.ifname) {
+        (None, Some(device)) => {
+            let pod = node.pods.values().find(|pod| pod.ifname == *device);
+            return match pod {
+                Some(pod) if pod.address.addr() == to => Ok(None),
+                _ => Err(format!("{} delivers {to} to {device}", node.name)),
+            };
+        }
+        (Some(gateway), Some(device)) if &*device.0 == VXLAN_DEVICE => node
+            .kernel
+            .tunnel_destination(device, gateway)
+            .ok_or_else(|| format!("{} knows no tunnel endpoint behind {gateway}", node.name))?,
+        (Some(gateway), _) => gateway,
+        (None, None) => {
+            return Err(format!(
+                "{} has a route to {to} that leads nowhere",
+                node.name
+            ));
+        }
+    };
+    let next = world.node_at(outer);
+    next.map(Some)
+        .ok_or_else(|| format!("{} sends to {outer}, nobody", node.name))
 }
 
 /// No address is given twice and no block has two owners, by the store's contents.

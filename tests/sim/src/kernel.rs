@@ -16,6 +16,7 @@ pub struct Kernel {
     events: VecDeque<KernelEvent>,
     writes: u64,
     removed_routes: Vec<Row>,
+    refusals: VecDeque<OpError>,
 }
 
 impl Kernel {
@@ -92,6 +93,22 @@ impl Kernel {
         self.events.clear();
     }
 
+    /// The next writes are refused, one by each of these errors.
+    pub fn refuse_next(&mut self, errors: impl IntoIterator<Item = OpError>) {
+        self.refusals.extend(errors);
+    }
+
+    /// All writes succeed again.
+    pub fn refuse_no_more(&mut self) {
+        self.refusals.clear();
+    }
+
+    /// The listener was too slow: what it had not read yet is lost, and it is told so.
+    pub fn overrun(&mut self) {
+        self.events.clear();
+        self.events.push_back(KernelEvent::Overrun);
+    }
+
     /// How many writes there were.
     pub const fn writes(&self) -> u64 {
         self.writes
@@ -105,6 +122,9 @@ impl Kernel {
     /// Carries out one operation.
     pub fn apply(&mut self, op: &Op) -> Result<(), OpError> {
         self.writes += 1;
+        if let Some(refusal) = self.refusals.pop_front() {
+            return Err(refusal);
+        }
         match op {
             Op::Set(row) => self.set(row),
             Op::Remove(row) => {
@@ -156,15 +176,15 @@ impl Kernel {
         })
     }
 
-    /// The longest match for a destination: what a packet would do.
-    pub fn look_up(&self, to: IpAddr) -> Option<(RouteKind, Option<NextHop>)> {
+    /// The longest match for a destination: what packets would do. Of several next hops the kernel takes any.
+    pub fn look_up(&self, to: IpAddr) -> Option<(RouteKind, &[NextHop])> {
         let routes = self.rows.values().filter_map(|row| match row {
             Row::Route(key, spec) if key.dst.contains(&to) => Some((key, spec)),
             _ => None,
         });
         let (_, spec) =
             routes.max_by_key(|(key, _)| (key.dst.prefix_len(), u32::MAX - key.metric))?;
-        Some((spec.kind, spec.next_hops.first().cloned()))
+        Some((spec.kind, &spec.next_hops))
     }
 
     /// Where a tunnel device sends what goes to a remote tunnel address: neighbour, then forwarding entry.

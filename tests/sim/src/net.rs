@@ -174,6 +174,32 @@ impl Network {
         self.deliver(now, from.node, to.node, from, Arrival::Fin { at: to });
     }
 
+    /// All connections between two nodes break: what is on its way is lost, and both ends learn of it.
+    pub fn reset(&mut self, now: Instant, a: NodeIndex, b: NodeIndex) {
+        let between = |end: &End, peers: &BTreeMap<End, End>| {
+            peers.get(end).is_some_and(|other| {
+                (end.node, other.node) == (a, b) || (end.node, other.node) == (b, a)
+            })
+        };
+        let ends: Vec<End> = self
+            .peers
+            .keys()
+            .filter(|end| between(end, &self.peers))
+            .copied()
+            .collect();
+        let is_lost = |arrival: &Arrival| match arrival {
+            Arrival::Data { at, .. } | Arrival::Connected { at } => ends.contains(at),
+            Arrival::Syn { .. } | Arrival::Refused { .. } | Arrival::Fin { .. } => false,
+        };
+        self.queue.retain(|_, (_, arrival)| !is_lost(arrival));
+        self.held.retain(|(_, _, _, arrival)| !is_lost(arrival));
+        for end in ends {
+            self.peers.remove(&end);
+            // An end that was never told of the connection learns that there is none.
+            self.push(now, end.node, Arrival::Fin { at: end });
+        }
+    }
+
     /// A process dies: the kernel closes all its connections.
     pub fn close_all(&mut self, now: Instant, node: NodeIndex) {
         let ends: Vec<End> = self

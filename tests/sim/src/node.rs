@@ -48,6 +48,8 @@ pub struct Node {
     pub pods: BTreeMap<String, Pod>,
     /// The agent; `None` while it is dead.
     pub agent: Option<Agent>,
+    /// The machine is gone for good.
+    pub lost: bool,
     /// Connections taken so far.
     pub accepted: u64,
     /// What the speaker told, newest last.
@@ -229,7 +231,11 @@ impl Agent {
         }
         while let Some(event) = kernel.poll_event() {
             moved = true;
-            self.kernel_event(&event);
+            match event {
+                // As the dataplane's task does.
+                KernelEvent::Overrun => self.read_back(kernel),
+                event => self.kernel_event(&event),
+            }
         }
         moved
     }

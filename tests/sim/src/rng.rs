@@ -25,12 +25,18 @@ impl Rng {
     }
 }
 
-/// The seed of a run: `SIM_SEED` when the caller passes it on, else the scenario's own. Printed either way, so that a
-/// failing run can be repeated.
-pub fn seed(from_environment: Option<&str>, own: u64) -> u64 {
-    let seed = from_environment
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(own);
+/// The seed of a run: what the environment says (`SIM_SEED`), else the one that was drawn. Printed either way, so that a failing run can
+/// be repeated.
+///
+/// # Panics
+/// When the environment's is no number: a replay that does not replay would mislead.
+pub fn seed(from_environment: Option<&str>, drawn: u64) -> u64 {
+    let named = from_environment.map(|text| {
+        text.parse().unwrap_or_else(|error| {
+            panic!("SIM_SEED={text:?}: {error}; a number below 2^64 is allowed")
+        })
+    });
+    let seed = named.unwrap_or(drawn);
     println!("seed {seed}: replay with SIM_SEED={seed}");
     seed
 }

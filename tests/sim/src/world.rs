@@ -102,6 +102,7 @@ impl World {
             kernel,
             pods: std::collections::BTreeMap::new(),
             agent: None,
+            lost: false,
             accepted: 0,
             events: Vec::new(),
             awake: true,
@@ -159,6 +160,50 @@ impl World {
             node.awake = true;
             agent.echo(&object.key(), Some(&object));
         }
+        self.settle();
+    }
+
+    /// A pod goes from a node, as CNI DEL removes it.
+    pub fn remove_pod(&mut self, index: NodeIndex, pod: &str) -> Result<(), ipam::AssignError> {
+        let node = &self.nodes[index];
+        let ipam = Ipam::new(Arc::new(node.store.clone()), node.name.clone());
+        let handle = attachment(&node.name, pod).handle_id();
+        executor::run(ipam.release_by_handle(&handle))?;
+        let key = endpoint_key(&node.name, pod);
+        self.remove(&key);
+        let node = &mut self.nodes[index];
+        if let Some(pod) = node.pods.remove(pod) {
+            node.kernel.remove_link(&pod.ifname.0);
+        }
+        if let Some(agent) = &mut node.agent {
+            node.awake = true;
+            agent.echo(&key, None);
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Deletes an object, as an operator would; nothing when it is not there.
+    pub fn remove(&mut self, key: &Key) {
+        let delete = Op::Delete {
+            key: key.clone(),
+            expect: Expect::Any,
+        };
+        // Refused when it is gone already.
+        let _ = executor::run(self.store.transact(vec![delete]));
+    }
+
+    /// A machine is lost for good with its pods, and its operator deletes its Node and their endpoints.
+    pub fn lose_node(&mut self, index: NodeIndex) {
+        self.kill_agent(index);
+        self.isolate(index);
+        let node = &mut self.nodes[index];
+        node.lost = true;
+        let name = node.name.clone();
+        for pod in std::mem::take(&mut node.pods).into_keys() {
+            self.remove(&endpoint_key(&name, &pod));
+        }
+        self.remove(&Key::new(Kind::Node, &name));
         self.settle();
     }
 
@@ -322,6 +367,7 @@ impl World {
                 return;
             };
             self.now = next.max(self.now);
+            self.store.step();
             self.settle();
         }
     }

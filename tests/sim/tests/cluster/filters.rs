@@ -51,7 +51,7 @@ fn downs(world: &World) -> usize {
 
 #[test]
 fn an_edited_filter_changes_routes_and_resets_no_session() {
-    let mut world = super::world(61, "192.168.0.0/16", EncapMode::Never);
+    let mut world = super::world("192.168.0.0/16", EncapMode::Never);
     world.apply(&peering());
     super::add_nodes_with_a_pod(&mut world, 3);
     world.run_for(Duration::from_secs(60));

@@ -14,8 +14,8 @@ use sim::{check, rng::Rng};
 type Assigned = Result<ipam::Committed<ipam::Assignment>, ipam::AssignError>;
 
 /// Two nodes take addresses from a pool of one block, in an order that the seed decides. Answers the faults.
-fn race(own_seed: u64) -> Vec<String> {
-    let mut world = super::world(own_seed, "192.168.0.0/26", EncapMode::Never);
+fn race(seed: u64) -> Vec<String> {
+    let mut world = super::world_of(seed, "192.168.0.0/26", EncapMode::Never);
     world.add_node("n1", "10.0.0.1/24", None);
     world.add_node("n2", "10.0.0.2/24", None);
     let clients: Vec<Ipam> = world
@@ -36,7 +36,7 @@ fn race(own_seed: u64) -> Vec<String> {
                 as Pin<Box<dyn Future<Output = Assigned> + '_>>
         })
         .collect();
-    let results = interleave(&mut Rng::new(own_seed), futures);
+    let results = interleave(&mut Rng::new(seed), futures);
     for (index, result) in results.into_iter().enumerate() {
         let assigned = result.expect("64 addresses are enough for two");
         world.attach(index, "p0", assigned.outcome.addresses[0]);
@@ -47,8 +47,8 @@ fn race(own_seed: u64) -> Vec<String> {
 
 #[test]
 fn two_nodes_race_for_one_block_and_one_owns_it_and_both_pods_are_reached() {
-    for own_seed in 20..40 {
-        let faults = race(own_seed);
-        assert!(faults.is_empty(), "seed {own_seed}: {faults:?}");
-    }
+    super::for_seeds(20, |seed| {
+        let faults = race(seed);
+        assert!(faults.is_empty(), "seed {seed}: {faults:?}");
+    });
 }

@@ -1,5 +1,7 @@
 //! Scenarios of whole clusters. `SIM_SEED=<n> cargo test -p sim <name>` replays one.
 
+mod checks;
+mod faults;
 mod filters;
 mod ipam_race;
 mod mesh;
@@ -7,6 +9,8 @@ mod next_hops;
 mod reflectors;
 mod vxlan;
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use api::key::{Key, Kind};
@@ -27,18 +31,35 @@ fn epoch() -> Instant {
     Instant::now()
 }
 
-/// The run's seed, printed.
+/// The run's seed, printed: a new one each time, or `SIM_SEED`.
+fn seed() -> u64 {
+    sim::rng::seed(seed_to_replay().as_deref(), RandomState::new().hash_one(0))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the seed to replay comes from outside"
 )]
-fn seed(own: u64) -> u64 {
-    sim::rng::seed(std::env::var("SIM_SEED").ok().as_deref(), own)
+fn seed_to_replay() -> Option<String> {
+    std::env::var("SIM_SEED").ok()
+}
+
+/// Runs a scenario with so many seeds, or with the one to replay.
+fn for_seeds(count: usize, mut scenario: impl FnMut(u64)) {
+    let count = seed_to_replay().map_or(count, |_| 1);
+    for _ in 0..count {
+        scenario(seed());
+    }
 }
 
 /// A world with one pool.
-fn world(own_seed: u64, cidr: &str, vxlan: EncapMode) -> World {
-    let mut world = World::new(seed(own_seed), epoch());
+fn world(cidr: &str, vxlan: EncapMode) -> World {
+    world_of(seed(), cidr, vxlan)
+}
+
+/// As [`world`], with this seed.
+fn world_of(seed: u64, cidr: &str, vxlan: EncapMode) -> World {
+    let mut world = World::new(seed, epoch());
     world.apply(&pool(cidr, vxlan));
     world
 }

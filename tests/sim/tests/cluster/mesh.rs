@@ -10,8 +10,8 @@ use sim::world::World;
 use super::{NONE, no_route_was_removed, routes_last_for_the_restart_time};
 
 /// A mesh with one pod on each node, converged.
-fn mesh(own_seed: u64, nodes: usize) -> World {
-    let mut world = super::world(own_seed, "192.168.0.0/16", EncapMode::Never);
+fn mesh(nodes: usize) -> World {
+    let mut world = super::world("192.168.0.0/16", EncapMode::Never);
     super::add_nodes_with_a_pod(&mut world, nodes);
     super::converge(&mut world, nodes * (nodes - 1));
     world
@@ -19,19 +19,19 @@ fn mesh(own_seed: u64, nodes: usize) -> World {
 
 #[test]
 fn a_mesh_of_three_nodes_converges_and_every_pod_is_reached() {
-    let world = mesh(1, 3);
+    let world = mesh(3);
     assert_eq!(check::all(&world), NONE);
 }
 
 #[test]
 fn a_mesh_of_fifty_nodes_converges_and_every_pod_is_reached() {
-    let world = mesh(2, 50);
+    let world = mesh(50);
     assert_eq!(check::all(&world), NONE);
 }
 
 #[test]
 fn the_second_pod_of_a_block_is_reached_without_a_new_announcement() {
-    let mut world = mesh(3, 3);
+    let mut world = mesh(3);
     let before: u64 = world.nodes[1].kernel.writes();
     world.add_pod(0, "p1").expect("the block has room");
     world.run_for(Duration::from_secs(5));
@@ -45,7 +45,7 @@ fn the_second_pod_of_a_block_is_reached_without_a_new_announcement() {
 
 #[test]
 fn a_partition_ends_sessions_after_the_hold_time_and_heals() {
-    let mut world = mesh(4, 4);
+    let mut world = mesh(4);
     world.isolate(3);
     world.run_for(Duration::from_secs(600));
     assert_eq!(
@@ -77,7 +77,7 @@ fn a_partition_ends_sessions_after_the_hold_time_and_heals() {
 
 #[test]
 fn an_agent_that_restarts_adopts_its_kernel_and_no_route_goes_anywhere() {
-    let mut world = mesh(5, 4);
+    let mut world = mesh(4);
     for node in &mut world.nodes {
         node.kernel.take_removed_routes();
     }
@@ -103,14 +103,14 @@ fn an_agent_that_restarts_adopts_its_kernel_and_no_route_goes_anywhere() {
 
 #[test]
 fn an_agent_that_stays_dead_loses_its_routes_after_the_restart_time() {
-    let mut world = mesh(6, 3);
+    let mut world = mesh(3);
     world.kill_agent(2);
     routes_last_for_the_restart_time(&mut world, "n1 -> n3/p0");
 }
 
 #[test]
 fn the_reachability_check_names_the_cell_of_a_removed_route() {
-    let mut world = mesh(7, 3);
+    let mut world = mesh(3);
     let victim = world.nodes[2].pods["p0"].address;
     let row = world.nodes[0]
         .kernel

@@ -44,8 +44,8 @@ fn peerings() -> [Object; 3] {
 }
 
 /// Clients with a pod each and two reflectors of one cluster, converged.
-fn reflected(own_seed: u64) -> World {
-    let mut world = super::world(own_seed, "192.168.0.0/16", EncapMode::Never);
+fn reflected() -> World {
+    let mut world = super::world("192.168.0.0/16", EncapMode::Never);
     for object in peerings() {
         world.apply(&object);
     }
@@ -60,7 +60,7 @@ fn reflected(own_seed: u64) -> World {
 
 #[test]
 fn nodes_with_two_reflectors_and_no_mesh_reach_every_pod_directly() {
-    let world = reflected(31);
+    let world = reflected();
     assert_eq!(check::all(&world), NONE);
     for to in 0..CLIENTS {
         let pod = world.nodes[to].pods["p0"].address.addr();
@@ -72,7 +72,7 @@ fn nodes_with_two_reflectors_and_no_mesh_reach_every_pod_directly() {
 
 #[test]
 fn a_reflector_that_dies_takes_no_route_with_it_and_comes_back() {
-    let mut world = reflected(32);
+    let mut world = reflected();
     for node in &mut world.nodes {
         node.kernel.take_removed_routes();
         node.events.clear();
@@ -119,7 +119,7 @@ fn a_reflector_that_dies_takes_no_route_with_it_and_comes_back() {
 
 #[test]
 fn with_both_reflectors_gone_routes_stay_for_the_restart_time_and_no_longer() {
-    let mut world = reflected(33);
+    let mut world = reflected();
     world.kill_agent(REFLECTOR);
     world.kill_agent(REFLECTOR + 1);
     routes_last_for_the_restart_time(&mut world, "n1 -> n2/p0");

@@ -10,8 +10,8 @@ use sim::world::World;
 
 use super::NONE;
 
-fn cluster(own_seed: u64, mode: EncapMode) -> World {
-    let mut world = super::world(own_seed, "192.168.0.0/16", mode);
+fn cluster(mode: EncapMode) -> World {
+    let mut world = super::world("192.168.0.0/16", mode);
     for (name, address) in [
         ("n1", "10.0.1.1/24"),
         ("n2", "10.0.1.2/24"),
@@ -37,7 +37,7 @@ fn routes_through(world: &World, node: usize, device: &str) -> usize {
 
 #[test]
 fn every_remote_block_goes_through_the_tunnel_when_always() {
-    let world = cluster(10, EncapMode::Always);
+    let world = cluster(EncapMode::Always);
     assert_eq!(check::all(&world), NONE);
     assert_eq!(routes_through(&world, 0, "vxlan.calico"), 2);
     assert_eq!(routes_through(&world, 0, "eth0"), 0);
@@ -45,7 +45,7 @@ fn every_remote_block_goes_through_the_tunnel_when_always() {
 
 #[test]
 fn only_what_leaves_the_subnet_goes_through_the_tunnel_when_cross_subnet() {
-    let world = cluster(11, EncapMode::CrossSubnet);
+    let world = cluster(EncapMode::CrossSubnet);
     assert_eq!(check::all(&world), NONE);
     assert_eq!(routes_through(&world, 0, "vxlan.calico"), 1);
     assert_eq!(routes_through(&world, 0, "eth0"), 1);
