@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::pool::EncapMode;
 use datastore::memory::Fault;
+use felix::desired::{Row, RowKey};
 use felix::kernel::OpError;
 use sim::check;
 use sim::node::Start;
@@ -30,13 +31,14 @@ enum Strike {
     WatchesBreak,
     WatchesLag,
     WritesRefused,
+    RouteTaken,
     Overrun,
     Reset,
     Isolate,
     Rejoin,
 }
 
-const ALL: [Strike; 16] = [
+const ALL: [Strike; 17] = [
     Strike::AddPod,
     Strike::RemovePod,
     Strike::Kill,
@@ -49,6 +51,7 @@ const ALL: [Strike; 16] = [
     Strike::WatchesBreak,
     Strike::WatchesLag,
     Strike::WritesRefused,
+    Strike::RouteTaken,
     Strike::Overrun,
     Strike::Reset,
     Strike::Isolate,
@@ -112,12 +115,27 @@ impl Scenario {
                 };
                 world.nodes[index].kernel.refuse_next(vec![busy; count]);
             }
-            Strike::Overrun => world.nodes[index].kernel.overrun(),
+            Strike::RouteTaken => self.take_route(index),
+            Strike::Overrun => {
+                // Only reading everything again shows what is gone.
+                self.take_route(index);
+                self.world.nodes[index].kernel.overrun();
+            }
             Strike::Reset => world.net.reset(now, index, (index + count) % NODES),
             Strike::Isolate => world.isolate(index),
             Strike::Rejoin => world.rejoin(index),
         }
         self.world.nodes[index].awake = true;
+    }
+
+    /// Somebody else deletes a route.
+    fn take_route(&mut self, index: usize) {
+        let kernel = &mut self.world.nodes[index].kernel;
+        let keys = kernel.rows().map(Row::key);
+        let routes: Vec<RowKey> = keys.filter(|key| matches!(key, RowKey::Route(_))).collect();
+        if !routes.is_empty() {
+            kernel.remove_foreign(&routes[below(&mut self.rng, routes.len())]);
+        }
     }
 
     fn add_pod(&mut self, index: usize) {
