@@ -26,7 +26,7 @@ pub struct Environment {
     pub ifname: String,
     /// `CNI_NETNS`; on DEL it may be absent.
     pub netns: Option<String>,
-    /// `CNI_ARGS`, not yet judged.
+    /// `CNI_ARGS`, not checked yet.
     pub args: String,
     /// `CNI_NETNS_OVERRIDE`: do not refuse the plugin's own namespace.
     pub own_netns_allowed: bool,
@@ -128,7 +128,7 @@ fn check_ifname(name: &str) -> Result<(), CniError> {
     Ok(())
 }
 
-/// `CNI_ARGS`, judged.
+/// `CNI_ARGS`, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args {
     /// The Kubernetes pod, if both `K8S_POD_NAMESPACE` and `K8S_POD_NAME` are there.
@@ -137,17 +137,9 @@ pub struct Args {
     pub ip: Option<IpAddr>,
 }
 
-const KNOWN_ARGS: [&str; 6] = [
-    "IP",
-    "IgnoreUnknown",
-    "K8S_POD_INFRA_CONTAINER_ID",
-    "K8S_POD_NAME",
-    "K8S_POD_NAMESPACE",
-    "K8S_POD_UID",
-];
-
 impl Args {
-    /// Reads `K=V;K=V`. Unknown keys are an error unless `IgnoreUnknown` is `1` or `true`.
+    /// Reads `K=V;K=V`. Keys that are not known here are passed over, as Calico's plugin does, whatever `IgnoreUnknown`
+    /// says.
     pub fn parse(text: &str) -> Result<Self, CniError> {
         let mut pairs = BTreeMap::new();
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {
@@ -161,27 +153,6 @@ impl Args {
                     )));
                 }
             }
-        }
-        let ignore_unknown = match pairs.remove("IgnoreUnknown").as_deref() {
-            None | Some("" | "0" | "false") => false,
-            Some("1" | "true") => true,
-            Some(other) => {
-                return Err(invalid(format!(
-                    "CNI_ARGS: IgnoreUnknown=\"{other}\"; allowed: 0, 1, false, true"
-                )));
-            }
-        };
-        let unknown: Vec<&str> = pairs
-            .keys()
-            .map(String::as_str)
-            .filter(|key| !KNOWN_ARGS.contains(key))
-            .collect();
-        if !unknown.is_empty() && !ignore_unknown {
-            return Err(invalid(format!(
-                "CNI_ARGS: unknown keys {}; allowed: {}, or any with IgnoreUnknown=1",
-                unknown.join(", "),
-                KNOWN_ARGS.join(", ")
-            )));
         }
         let mut filled = |key: &str| pairs.remove(key).filter(|value| !value.is_empty());
         let ip = match filled("IP") {
@@ -266,15 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn args_name_the_pod_and_unknown_keys_need_leave() {
-        let args = Args::parse("IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web-0;X=y;")
-            .expect("unknown keys are ignored");
+    fn args_name_the_pod_and_unknown_keys_are_passed_over() {
+        let args = Args::parse("K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web-0;X=y;IgnoreUnknown=maybe;")
+            .expect("unknown keys are passed over");
         let pod = args.pod.expect("namespace and name are there");
         assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("ns", "web-0"));
-        let error = Args::parse("K8S_POD_NAME=a;X=y").expect_err("X is unknown");
-        assert!(error.msg.contains("unknown keys X"), "{}", error.msg);
         assert_eq!(Args::parse("K8S_POD_NAME=a").map(|args| args.pod), Ok(None));
-        for text in ["novalue", "=x", "IP=10.0.0", "IgnoreUnknown=maybe"] {
+        for text in ["novalue", "=x", "IP=10.0.0"] {
             let error = Args::parse(text).expect_err(text);
             assert_eq!(error.code, Code::INVALID_ENVIRONMENT);
             assert!(error.msg.starts_with("CNI_ARGS: "), "{}", error.msg);
