@@ -21,7 +21,7 @@ pub enum CallError {
         #[source]
         source: io::Error,
     },
-    /// The agent went away or stayed silent. Whether it did what was asked is unknown. Retryable: DEL undoes it.
+    /// The agent ended or stayed silent. Whether it did what was asked is unknown. Retryable: DEL undoes it.
     #[error("no answer on the agent's socket {}", path.display())]
     NoAnswer {
         /// Socket.

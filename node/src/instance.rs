@@ -75,17 +75,18 @@ pub enum LockError {
     },
 }
 
-/// The lock that keeps a second agent away while the value lives; the kernel gives it back however the process ends.
+/// The lock that keeps a second agent from starting while the value lives; the kernel releases it however the process
+/// ends.
 #[derive(Debug)]
 pub struct HostLock(
     /// Open, for the lock's sake.
-    #[expect(dead_code, reason = "closing it gives the lock back")]
+    #[expect(dead_code, reason = "closing it releases the lock")]
     File,
 );
 
 impl HostLock {
     /// Takes the lock that belongs to an admin socket: the socket's path with the ending `lock`. `holder` is what
-    /// another process is told.
+    /// another process reports.
     pub fn take(admin_socket: &Path, holder: &str) -> Result<Self, LockError> {
         let path = admin_socket.with_extension("lock");
         let failed = |doing| {

@@ -29,7 +29,7 @@ pub struct Namesake {
     pub node: String,
     /// Objects.
     pub store: Arc<dyn Store>,
-    /// Tells who signed the Node.
+    /// Says who signed the Node.
     pub view: watch::Receiver<CalcView>,
     /// Where another agent is reported.
     pub health: Health,

@@ -241,7 +241,7 @@ fn host_sysctls(spec: &PairSpec) -> Result<(), WorkloadError> {
         (format!("net/ipv4/conf/{name}/forwarding"), "1"),
     ];
     // A pod works without these two: proxy ARP then answers late, and the host may believe routers.
-    let mut wished = vec![(format!("net/ipv4/neigh/{name}/proxy_delay"), "0")];
+    let mut optional = vec![(format!("net/ipv4/neigh/{name}/proxy_delay"), "0")];
     if spec.families == Families::Dual {
         for (key, value) in [
             ("disable_ipv6", "0"),
@@ -251,10 +251,10 @@ fn host_sysctls(spec: &PairSpec) -> Result<(), WorkloadError> {
         ] {
             wanted.push((format!("net/ipv6/conf/{name}/{key}"), value));
         }
-        wished.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
+        optional.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
     }
-    if let Err(error) = write_all(name, &wished) {
-        tracing::warn!(ifname = %name, %error, "a wished setting of a pod's interface is refused");
+    if let Err(error) = write_all(name, &optional) {
+        tracing::warn!(ifname = %name, %error, "an optional setting of a pod's interface is refused");
     }
     write_all(name, &wanted)
 }

@@ -23,7 +23,8 @@ pub enum RequestError {
     Frame(#[from] cni::protocol::FrameError),
 }
 
-/// Reads the request and the namespace's descriptor. `None`: closed without a word, as a prober does.
+/// Reads the request and the namespace's descriptor. `None`: closed before it sent
+/// anything, as a prober does.
 pub async fn read_request(
     stream: &UnixStream,
 ) -> Result<Option<(Request, Option<OwnedFd>)>, RequestError> {

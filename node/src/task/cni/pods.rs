@@ -34,7 +34,7 @@ use record::Found;
 
 /// How long a request waits for an agent that has just started.
 const SYNC_PATIENCE: Duration = Duration::from_secs(2);
-/// How long after a DEL devices are swept away.
+/// How long after a DEL detached devices are deleted.
 const SWEEP_AFTER: Duration = Duration::from_millis(100);
 /// How soon a failed sweep is tried again.
 const SWEEP_RETRY: Duration = Duration::from_secs(2);
@@ -60,13 +60,13 @@ pub struct Pods {
     pub calc: Inbox,
     /// MTU and labels.
     pub view: watch::Receiver<CalcView>,
-    /// Tells when a route is there.
+    /// Reports when a route is there.
     pub waits: mpsc::Sender<Wait>,
     /// Facts for STATUS.
     pub health: Health,
     /// One request at a time for each container and for each device.
     pub locks: Locks,
-    /// Told when a device waits for being swept away.
+    /// Notified when a device waits for its deletion.
     pub detached: Notify,
 }
 
@@ -207,7 +207,7 @@ impl Pods {
         addresses: &[IpAddr],
     ) -> Result<(), CniError> {
         for addr in addresses {
-            let (done, told) = oneshot::channel();
+            let (done, present) = oneshot::channel();
             let wait = Wait {
                 route: self.settings.workload_route_key(*addr),
                 ifname: ifname.clone(),
@@ -215,7 +215,7 @@ impl Pods {
                 done,
             };
             self.waits.send(wait).await.map_err(|_| stopping())?;
-            told.await.map_err(|_| stopping())?;
+            present.await.map_err(|_| stopping())?;
         }
         Ok(())
     }

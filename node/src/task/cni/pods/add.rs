@@ -217,7 +217,7 @@ impl Pods {
         }
     }
 
-    /// Takes the device of an ADD that failed with `failed` away.
+    /// Removes the device of an ADD that failed with `failed`.
     async fn detached(&self, pod: &Identity, failed: CniError) -> CniError {
         if let Err(error) = workload::detach(pod.host_ifname.clone()).await {
             warn!(%error, ifname = %pod.host_ifname, "device of a failed ADD is left behind");

@@ -20,7 +20,7 @@ use super::record::Found;
 
 impl Pods {
     /// Undoes every ADD of the request's network on this node that the runtime does not name. Goes on after a failure
-    /// and tells of all.
+    /// and reports all.
     pub async fn gc(&self, request: &Request) -> Result<(), CniError> {
         self.in_sync().await?;
         self.may_write()?;
@@ -94,7 +94,7 @@ impl Pods {
         self.remove(attachment, &device, Found::Own(record)).await
     }
 
-    /// Removes pods' devices that no endpoint of this node names: an agent died between making one and telling of it.
+    /// Removes pods' devices that no endpoint of this node names: an agent died between making one and writing its endpoint.
     async fn remove_strays(&self) -> Result<(), CniError> {
         let ends = workload::host_ends(self.interface_prefix.clone())
             .await
@@ -102,7 +102,7 @@ impl Pods {
         let named = self.devices().await?;
         for ifname in ends.into_iter().filter(|ifname| !named.contains(ifname)) {
             let _turn = self.device_turn(&ifname).await;
-            // An ADD may have been at it: it has told of its device now.
+            // An ADD may have been at it: its endpoint names the device now.
             if self.devices().await?.contains(&ifname) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! A pod's endpoint in the store: found, written and deleted, each told to the calculation at once.
+//! A pod's endpoint in the store: found, written and deleted, each passed to the calculation at once.
 
 use api::key::Kind;
 use api::object::Object;

@@ -77,12 +77,12 @@ async fn before_the_first_answers_the_runtime_is_asked_to_try_again_and_nothing_
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_the_first_answers_of_an_agent_that_has_just_started() {
     let (pods, view, _store) = starting();
-    let told = async {
+    let synced = async {
         tokio::time::sleep(SYNC_PATIENCE / 2).await;
         view.send_modify(|view| view.in_sync = true);
     };
     let request = request("CHECK");
-    let (check, ()) = tokio::join!(pods.check(&request, netns()), told);
+    let (check, ()) = tokio::join!(pods.check(&request, netns()), synced);
     let error = check.expect_err("there is no such endpoint");
     assert_eq!(error.code, Code::CHECK_FAILED, "{}", error.msg);
 }

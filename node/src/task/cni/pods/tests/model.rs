@@ -106,7 +106,7 @@ impl World {
         };
         self.model
             .iter()
-            .any(|(other, (_, told))| *told && same(other))
+            .any(|(other, (_, has_endpoint))| *has_endpoint && same(other))
     }
 
     async fn take(&mut self, step: &Step) {
@@ -147,25 +147,30 @@ impl World {
                                 && keeps(other)
                         })
                 };
-                self.model
-                    .retain(|of, (_, told)| keeps(of) || (!*told && kept_by_container(of)));
+                self.model.retain(|of, (_, has_endpoint)| {
+                    keeps(of) || (!*has_endpoint && kept_by_container(of))
+                });
             }
         }
         self.compare().await;
     }
 
-    async fn add(&mut self, of: &AttachmentId, told: bool) {
+    async fn add(&mut self, of: &AttachmentId, has_endpoint: bool) {
         let request = call("ADD", of);
         let identity = self.pods.identify(&request).unwrap();
         let assignment = self.pods.assign(&request, &identity).await.unwrap();
         let address = assignment.addresses[0].addr();
-        let told = told || self.model.get(of).is_some_and(|(_, told)| *told);
-        if told {
+        let has_endpoint = has_endpoint
+            || self
+                .model
+                .get(of)
+                .is_some_and(|(_, has_endpoint)| *has_endpoint);
+        if has_endpoint {
             let mac = felix::desired::Mac([2; 6]);
             let object = identity.endpoint("n1", &assignment.addresses, mac);
             self.pods.write_endpoint(object).await.unwrap();
         }
-        if let Some((before, _)) = self.model.insert(of.clone(), (address, told)) {
+        if let Some((before, _)) = self.model.insert(of.clone(), (address, has_endpoint)) {
             assert_eq!(before, address, "the same attachment has the same address");
         }
         let addresses: BTreeSet<IpAddr> = self.model.values().map(|(addr, _)| *addr).collect();
@@ -205,7 +210,7 @@ impl World {
         let expected = |with_endpoint: bool| -> BTreeMap<IpAddr, String> {
             self.model
                 .iter()
-                .filter(|(_, (_, told))| *told || !with_endpoint)
+                .filter(|(_, (_, has_endpoint))| *has_endpoint || !with_endpoint)
                 .map(|(of, (addr, _))| (*addr, of.handle_id()))
                 .collect()
         };
