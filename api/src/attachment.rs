@@ -98,6 +98,26 @@ impl AttachmentId {
     }
 }
 
+/// All parts in one text, which no other attachment has: none of them can have a `/`.
+impl AttachmentId {
+    /// `<network>/<container>/<interface>`.
+    pub fn path(&self) -> String {
+        format!("{}/{}/{}", self.network, self.container_id, self.ifname)
+    }
+
+    /// The reverse of [`path`](Self::path).
+    pub fn of_path(path: &str) -> Option<Self> {
+        let mut parts = path.split('/');
+        let mut part = || parts.next().filter(|part| !part.is_empty());
+        let id = Self {
+            network: part()?.to_owned(),
+            container_id: part()?.to_owned(),
+            ifname: part()?.to_owned(),
+        };
+        parts.next().is_none().then_some(id)
+    }
+}
+
 impl fmt::Display for AttachmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -263,6 +283,13 @@ mod tests {
                     other.pod_interface_name("cali", "default", &pods[1])
                 );
             }
+        }
+
+        #[test]
+        fn a_path_leads_back(one in any_id()) {
+            let path = one.path();
+            prop_assert_eq!(AttachmentId::of_path(&path), Some(one));
+            prop_assert_eq!(AttachmentId::of_path(&path[1..].replace('/', "")), None);
         }
 
         #[test]

@@ -36,6 +36,8 @@ use crate::sysctl::SysctlError;
 pub const HOST_MAC: Mac = felix::ownership::HOST_END_MAC;
 /// The pod's IPv4 gateway, answered by proxy ARP.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The longest alias, in octets: `IFALIASZ` of linux/if.h counts the final zero.
+pub const ALIAS_MAX: usize = 255;
 /// Link group of host ends that wait for deletion.
 const DETACHED_GROUP: u32 = 0x746f_7274;
 
@@ -44,6 +46,8 @@ const DETACHED_GROUP: u32 = 0x746f_7274;
 pub struct PairSpec {
     /// Host end (`cali…`), at most 15 bytes.
     pub host_ifname: IfName,
+    /// `ip link`'s alias of the host end: whose it is. Empty for none, at most [`ALIAS_MAX`] octets.
+    pub alias: String,
     /// What becomes of a pair whose host end has this name.
     pub old_pair: OldPair,
     /// Pod end (CNI_IFNAME), at most 15 bytes; must not exist yet.
@@ -368,11 +372,22 @@ fn detach_now(host_ifname: &IfName) -> Result<(), WorkloadError> {
     }
 }
 
-/// Names of the pods' host ends that are not detached: interface pairs whose name begins with `prefix`.
+/// A pod's host end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEnd {
+    /// Its name.
+    pub ifname: IfName,
+    /// Whose it is; empty when it does not say.
+    pub alias: String,
+    /// Whether it is administratively up: one that is not, without an alias, was never finished.
+    pub admin_up: bool,
+}
+
+/// The pods' host ends that are not detached: interface pairs whose name begins with `prefix`.
 ///
 /// # Errors
 /// The kernel refused.
-pub async fn host_ends(prefix: String) -> Result<Vec<IfName>, WorkloadError> {
+pub async fn host_ends(prefix: String) -> Result<Vec<HostEnd>, WorkloadError> {
     netns::on_thread("felix-list", move || {
         let mut host = requests()?;
         let doing = "list the pods' interfaces".to_owned();
@@ -384,7 +399,11 @@ pub async fn host_ends(prefix: String) -> Result<Vec<IfName>, WorkloadError> {
                     && !link.is_detached()
                     && link.state.ifname.0.starts_with(&prefix)
             })
-            .map(|link| link.state.ifname)
+            .map(|link| HostEnd {
+                ifname: link.state.ifname,
+                alias: link.alias,
+                admin_up: link.admin_up,
+            })
             .collect())
     })
     .await

@@ -69,6 +69,8 @@ pub(crate) struct Link {
     pub(crate) admin_up: bool,
     /// `IFLA_OPERSTATE`.
     pub(crate) operstate: u8,
+    /// `IFLA_IFALIAS`; empty when it has none.
+    pub(crate) alias: String,
     /// `IFLA_GROUP`.
     pub(crate) group: u32,
     /// The parameters, for VXLAN devices.
@@ -136,6 +138,7 @@ pub(crate) fn link(message: &Message<'_>) -> Option<Link> {
         },
         admin_up: flags & IFF_UP != 0,
         operstate: 0,
+        alias: String::new(),
         group: 0,
         vxlan: None,
     };
@@ -145,6 +148,7 @@ pub(crate) fn link(message: &Message<'_>) -> Option<Link> {
             IFLA_MTU => link.state.mtu_bytes = attr.u32()?,
             IFLA_ADDRESS if hardware == ARPHRD_ETHER => link.state.mac = attr.mac().map(Mac),
             IFLA_OPERSTATE => link.operstate = attr.u8()?,
+            IFLA_IFALIAS => link.alias = attr.text().unwrap_or_default().to_owned(),
             IFLA_GROUP => link.group = attr.u32()?,
             IFLA_LINKINFO => link_info(attr, &mut link),
             _ => {}

@@ -83,6 +83,9 @@ impl Pair {
         let host_link = must_find(host, name)?;
         host.request(RTM_SETLINK, 0, |writer| {
             writer.ifinfo(AF_UNSPEC, host_link.state.ifindex, IFF_UP, IFF_UP);
+            if !spec.alias.is_empty() {
+                writer.attr_str(IFLA_IFALIAS, &spec.alias);
+            }
         })
         .map_err(WorkloadError::kernel(format!("raise interface `{name}`")))?;
         let host_links = link_notifications()?;

@@ -121,6 +121,7 @@ impl Pod {
 pub(crate) fn pair(host_ifname: &str, pod_ifname: &str) -> PairSpec {
     PairSpec {
         host_ifname: host_ifname.into(),
+        alias: format!("pod of {host_ifname}"),
         old_pair: OldPair::Replace,
         pod_ifname: pod_ifname.into(),
         mtu_bytes: Some(1450),

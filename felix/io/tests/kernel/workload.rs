@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use felix::desired::{IfName, LinkSpec, Mac, Parent, Row, SysctlKey};
 use felix::kernel::KernelEvent;
 use felix_io::workload::{
-    self, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec, PodNetwork, Routing,
-    WorkloadError,
+    self, Attachment, Families, Forwarding, HOST_MAC, HostEnd, OldPair, PairSpec, PodNetwork,
+    Routing, WorkloadError,
 };
 use felix_io::{Table, netns, sysctl};
 
@@ -295,13 +295,22 @@ kernel_test!(
     }
 );
 
+/// A host end as [`pair`] describes it.
+fn host_end(ifname: IfName) -> HostEnd {
+    HostEnd {
+        alias: format!("pod of {ifname}"),
+        ifname,
+        admin_up: true,
+    }
+}
+
 kernel_test!(an_abandoned_pair_is_gone_when_that_is_told, async {
     let node = Node::new().await;
     let before = links(&node).await;
     for _ in 0..5 {
         let made = Attachment::begin(namespace::new(), pair("cali1", "eth0")).await;
         let ends = workload::host_ends("cali".to_owned()).await.unwrap();
-        assert_eq!(ends, ["cali1".into()]);
+        assert_eq!(ends, [host_end("cali1".into())]);
         made.unwrap().abandon().await;
         assert_eq!(links(&node).await, before);
     }
@@ -313,10 +322,10 @@ kernel_test!(
         let node = Node::new().await;
         let pods = [node.pod(1).await, node.pod(2).await];
         let all = |prefix: &str| workload::host_ends(prefix.to_owned());
-        let named = |pod: &crate::node::Pod| pod.attached.host_ifname.clone();
+        let named = |pod: &crate::node::Pod| host_end(pod.attached.host_ifname.clone());
         assert_eq!(all("cali").await.unwrap(), pods.each_ref().map(named));
         assert_eq!(all("veth").await.unwrap(), []);
-        workload::detach(named(&pods[0])).await.unwrap();
+        workload::detach(named(&pods[0]).ifname).await.unwrap();
         assert_eq!(all("cali").await.unwrap(), [named(&pods[1])]);
     }
 );

@@ -76,6 +76,32 @@ fn gc_of_one_network_leaves_the_pods_of_others_alone() {
 }
 
 #[test]
+fn gc_removes_a_device_without_an_endpoint_only_in_its_own_network() {
+    let name = "attachments::gc_removes_a_device_without_an_endpoint_only_in_its_own_network";
+    with_programs(name, |programs| {
+        let lab = one_node(programs, "192.168.0.0/24");
+        let site = lab.topology.sites[0].clone();
+        let (pod, _namespace) = make_sandbox(&site, "pod").unwrap();
+        succeeds(&site, &pod, "ADD", &configuration());
+        // As when the store lost it.
+        let endpoint = stored(&lab, "workloadendpoints")[0]["metadata"]["name"].clone();
+        let deleted = ctl(&lab, &["delete", "workloadendpoint", endpoint.as_str().unwrap()]);
+        assert!(deleted.status.success(), "{deleted:?}");
+        let collect = |network: &str, valid: Value| {
+            let mut configuration = of_network(network);
+            configuration["cni.dev/valid-attachments"] = valid;
+            succeeds(&site, &pod, "GC", &configuration);
+        };
+        let container = &pod.container_id;
+        collect("second", json!([]));
+        collect("k8s-pod-network", json!([{"containerID": container, "ifname": "eth0"}]));
+        assert_eq!(devices(&site).len(), 1, "the runtime has the pod");
+        collect("k8s-pod-network", json!([]));
+        holds(&lab, 0);
+    });
+}
+
+#[test]
 fn two_interfaces_of_a_pod_have_each_their_device_handle_and_address() {
     let name = "attachments::two_interfaces_of_a_pod_have_each_their_device_handle_and_address";
     with_programs(name, |programs| {

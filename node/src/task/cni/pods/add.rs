@@ -10,7 +10,8 @@ use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig};
 use felix::desired::IfName;
 use felix_io::workload::{
-    self, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec, WorkloadError,
+    self, ALIAS_MAX, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec,
+    WorkloadError,
 };
 use ipam::{AssignRequest, Assignment, Wanted};
 use ipnet::IpNet;
@@ -165,6 +166,10 @@ impl Pods {
         };
         PairSpec {
             host_ifname: pod.host_ifname.clone(),
+            // One that is too long is left out: then GC leaves the device of a lost endpoint to DEL.
+            alias: Some(pod.attachment.path())
+                .filter(|path| path.len() <= ALIAS_MAX)
+                .unwrap_or_default(),
             old_pair: OldPair::Keep,
             pod_ifname: IfName::from(request.ifname.as_str()),
             mtu_bytes: mtu,

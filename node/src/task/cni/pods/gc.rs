@@ -10,7 +10,7 @@ use api::object::Object;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use felix::desired::IfName;
-use felix_io::workload;
+use felix_io::workload::{self, HostEnd};
 use tracing::info;
 
 use super::Pods;
@@ -63,7 +63,7 @@ impl Pods {
                 failed.push(format!("{handle}: {}", error.msg));
             }
         }
-        if let Err(error) = self.remove_strays().await {
+        if let Err(error) = self.remove_strays(network, &valid).await {
             failed.push(error.msg);
         }
         if failed.is_empty() {
@@ -94,13 +94,22 @@ impl Pods {
         self.remove(attachment, &device, Found::Own(record)).await
     }
 
-    /// Removes pods' devices that no endpoint of this node names: an agent died between making one and writing its endpoint.
-    async fn remove_strays(&self) -> Result<(), CniError> {
+    /// Removes devices of the network that no endpoint of this node names: an agent died between making one and writing
+    /// its endpoint. One that works and does not say whose it is stays.
+    async fn remove_strays(&self, network: &str, valid: &Valid) -> Result<(), CniError> {
         let ends = workload::host_ends(self.interface_prefix.clone())
             .await
             .map_err(|error| kernel_error(&error))?;
+        let stray = |end: HostEnd| {
+            let stale = match AttachmentId::of_path(&end.alias) {
+                Some(of) => of.network == network && !valid.names(&of),
+                None => end.alias.is_empty() && !end.admin_up,
+            };
+            stale.then_some(end.ifname)
+        };
+        let ends = ends.into_iter().filter_map(stray);
         let named = self.devices().await?;
-        for ifname in ends.into_iter().filter(|ifname| !named.contains(ifname)) {
+        for ifname in ends.filter(|ifname| !named.contains(ifname)) {
             let _turn = self.device_turn(&ifname).await;
             // An ADD may have been at it: its endpoint names the device now.
             if self.devices().await?.contains(&ifname) {
