@@ -85,7 +85,10 @@ fn gc_removes_a_device_without_an_endpoint_only_in_its_own_network() {
         succeeds(&site, &pod, "ADD", &configuration());
         // As when the store lost it.
         let endpoint = stored(&lab, "workloadendpoints")[0]["metadata"]["name"].clone();
-        let deleted = ctl(&lab, &["delete", "workloadendpoint", endpoint.as_str().unwrap()]);
+        let deleted = ctl(
+            &lab,
+            &["delete", "workloadendpoint", endpoint.as_str().unwrap()],
+        );
         assert!(deleted.status.success(), "{deleted:?}");
         let collect = |network: &str, valid: Value| {
             let mut configuration = of_network(network);
@@ -94,7 +97,10 @@ fn gc_removes_a_device_without_an_endpoint_only_in_its_own_network() {
         };
         let container = &pod.container_id;
         collect("second", json!([]));
-        collect("k8s-pod-network", json!([{"containerID": container, "ifname": "eth0"}]));
+        collect(
+            "k8s-pod-network",
+            json!([{"containerID": container, "ifname": "eth0"}]),
+        );
         assert_eq!(devices(&site).len(), 1, "the runtime has the pod");
         collect("k8s-pod-network", json!([]));
         holds(&lab, 0);
