@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use api::key::{Key, Kind};
 use api::object::Object;
-use datastore::store::{Expect, KeyValue, Op, Store, StoreError, WatchEvent};
+use datastore::scope::Scope;
+use datastore::store::{Change as Stored, Expect, KeyValue, Op, Store, StoreError};
 use datastore_local::RelayStore;
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -82,16 +83,16 @@ impl Objects {
         Ok(Self(Arc::new(RelayStore::new(path))))
     }
 
-    /// An object with its revision in the metadata, as calicoctl shows it.
+    /// An object with its version in the metadata, as calicoctl shows it.
     pub(crate) async fn get(&self, key: &Key) -> anyhow::Result<Option<Object>> {
         let stored = self.0.get(key).await?;
-        stored.as_ref().map(with_revision).transpose()
+        stored.as_ref().map(with_version).transpose()
     }
 
     /// All objects of a kind, in the order of their keys.
     pub(crate) async fn list(&self, kind: Kind) -> anyhow::Result<Vec<Object>> {
-        let listing = self.0.list(&[kind]).await?;
-        listing.items.iter().map(with_revision).collect()
+        let listing = self.0.list(kind, &Scope::All).await?;
+        listing.items.iter().map(with_version).collect()
     }
 
     /// Shows the objects of a kind, and then each change, until `show` fails or the datastore is lost.
@@ -100,16 +101,16 @@ impl Objects {
         kind: Kind,
         mut show: impl FnMut(Change) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let listing = self.0.list(&[kind]).await?;
+        let listing = self.0.list(kind, &Scope::All).await?;
         for item in &listing.items {
-            show(Change::Written(with_revision(item)?.into()))?;
+            show(Change::Written(with_version(item)?.into()))?;
         }
-        let mut changes = self.0.watch(vec![kind], listing.revision);
+        let mut changes = self.0.watch(kind, Scope::All, listing.cursor);
         while let Some(change) = changes.next().await {
-            match change? {
-                WatchEvent::Put(item) => show(Change::Written(with_revision(&item)?.into()))?,
-                WatchEvent::Delete { key, .. } => show(Change::Deleted(key))?,
-                WatchEvent::Progress(_) => {}
+            match change?.change() {
+                Some(Stored::Put(item)) => show(Change::Written(with_version(&item)?.into()))?,
+                Some(Stored::Delete { key, .. }) => show(Change::Deleted(key))?,
+                None => {}
             }
         }
         bail!("the datastore ended the watch")
@@ -136,7 +137,7 @@ impl Objects {
             value: merged(object, None).into(),
             expect: Expect::Absent,
         };
-        match self.0.transact(vec![put]).await {
+        match self.0.write(put).await {
             Ok(_) => Ok(()),
             Err(StoreError::Conflict { .. }) => Err(Refused::Exists),
             Err(error) => Err(error.into()),
@@ -157,11 +158,11 @@ impl Objects {
             let put = Op::Put {
                 key: key.clone(),
                 value: merged(&object, stored.as_ref()).into(),
-                expect: stored
-                    .as_ref()
-                    .map_or(Expect::Absent, |stored| Expect::Revision(stored.revision)),
+                expect: stored.as_ref().map_or(Expect::Absent, |stored| {
+                    Expect::Version(stored.version.clone())
+                }),
             };
-            match self.0.transact(vec![put]).await {
+            match self.0.write(put).await {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -178,9 +179,9 @@ impl Objects {
             };
             let delete = Op::Delete {
                 key: key.clone(),
-                expect: Expect::Revision(stored.revision),
+                expect: Expect::Version(stored.version),
             };
-            match self.0.transact(vec![delete]).await {
+            match self.0.write(delete).await {
                 Ok(_) => return Ok(()),
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -191,7 +192,7 @@ impl Objects {
 
     /// Specs of the pools that can be read, by name.
     pub(crate) async fn pools(&self) -> anyhow::Result<BTreeMap<String, api::pool::IPPoolSpec>> {
-        let listing = self.0.list(&[Kind::IPPool]).await?;
+        let listing = self.0.list(Kind::IPPool, &Scope::All).await?;
         let pool = |item: &KeyValue| match Object::decode(&item.key, &item.value) {
             Ok(Object::IPPool(pool)) => Some((pool.metadata.name, pool.spec)),
             Ok(_) | Err(_) => None,
@@ -224,9 +225,9 @@ fn decode(stored: &KeyValue) -> anyhow::Result<Object> {
     Ok(Object::decode(&stored.key, &stored.value)?)
 }
 
-fn with_revision(stored: &KeyValue) -> anyhow::Result<Object> {
+fn with_version(stored: &KeyValue) -> anyhow::Result<Object> {
     let mut value: Value = serde_json::from_slice(&stored.value)?;
-    value["metadata"]["resourceVersion"] = stored.revision.to_string().into();
+    value["metadata"]["resourceVersion"] = stored.version.to_string().into();
     Ok(Object::decode(&stored.key, &serde_json::to_vec(&value)?)?)
 }
 

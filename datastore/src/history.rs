@@ -10,6 +10,7 @@
 //! [`Watch`] is woken through its own waker.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,11 +18,16 @@ use std::task::{Context, Poll, Waker};
 use api::key::Kind;
 use futures_core::Stream;
 
-use crate::store::{Revision, StoreError, WatchEvent};
+use crate::scope::Scope;
+use crate::store::{Change, StoreError, WatchEvent};
+use crate::version::Cursor;
 
-/// A watch whose kinds are quiet says how far it has come each time this many revisions went by, so that it need not
-/// list again when it reconnects after a compaction.
-const PROGRESS_EVERY_REVISIONS: u64 = 100;
+/// The number a counting store gives each commit. 0 is before the first.
+pub type Revision = u64;
+
+/// A watch of quiet objects says how far it has come each time this many revisions went by, so that it need not list
+/// again when it reconnects after a compaction.
+const BOOKMARK_EVERY_REVISIONS: u64 = 100;
 
 /// Bytes of values kept, at most: a block of 64 addresses has a few kilobytes, and entries alone would bound little.
 const VALUES_BYTES_MAX: usize = 16 << 20;
@@ -37,6 +43,9 @@ struct Log {
     entries: VecDeque<Entry>,
     /// How many entries were dropped before `entries[0]`: positions never shift.
     dropped: u64,
+    /// Revisions that were given out before the present run of them, which begins at `begun`.
+    earlier: Vec<RangeInclusive<Revision>>,
+    begun: Revision,
     /// Changes up to and including this revision are not kept.
     floor: Revision,
     latest: Revision,
@@ -49,7 +58,8 @@ struct Log {
 
 #[derive(Debug)]
 struct Entry {
-    event: WatchEvent,
+    change: Change,
+    revision: Revision,
     /// The step of the appender's world at which the change was made.
     step: u64,
 }
@@ -62,6 +72,8 @@ impl History {
             log: Arc::new(Mutex::new(Log {
                 entries: VecDeque::new(),
                 dropped: 0,
+                earlier: Vec::new(),
+                begun: revision,
                 floor: revision,
                 latest: revision,
                 capacity_entries,
@@ -82,18 +94,38 @@ impl History {
         self.lock().floor
     }
 
-    /// Adds the changes of one transaction and wakes the watches. `step` only matters to [`Watch::poll_event`].
+    /// From here on revisions are counted from `begun`, which is above all that were given out; those in `earlier` were
+    /// given out before, and no others.
+    pub fn continue_from(&self, begun: Revision, earlier: Vec<RangeInclusive<Revision>>) {
+        let mut log = self.lock();
+        log.earlier = earlier;
+        log.begun = begun;
+        log.latest = log.latest.max(begun);
+    }
+
+    /// Whether this revision was given out by this store.
+    pub fn contains(&self, cursor: &Cursor) -> bool {
+        let log = self.lock();
+        cursor
+            .number()
+            .is_some_and(|revision| log.contains(revision))
+    }
+
+    /// Adds the changes of one commit and wakes the watches. `step` only matters to [`Watch::poll_event`].
     ///
     /// # Panics
     /// When `revision` does not grow.
-    pub fn append(&self, revision: Revision, events: Vec<WatchEvent>, step: u64) {
+    pub fn append(&self, revision: Revision, changes: Vec<Change>, step: u64) {
         let wakers = {
             let mut log = self.lock();
             assert!(revision > log.latest, "revisions grow");
             log.latest = revision;
-            log.values_bytes += events.iter().map(value_bytes).sum::<usize>();
-            log.entries
-                .extend(events.into_iter().map(|event| Entry { event, step }));
+            log.values_bytes += changes.iter().map(value_bytes).sum::<usize>();
+            log.entries.extend(changes.into_iter().map(|change| Entry {
+                change,
+                revision,
+                step,
+            }));
             while log.entries.len() > log.capacity_entries
                 || (log.values_bytes > VALUES_BYTES_MAX && !log.entries.is_empty())
             {
@@ -112,7 +144,7 @@ impl History {
             while log
                 .entries
                 .front()
-                .is_some_and(|entry| entry.event.revision() <= revision)
+                .is_some_and(|entry| entry.revision <= revision)
             {
                 log.drop_oldest_revision();
             }
@@ -128,30 +160,31 @@ impl History {
         wake(wakers);
     }
 
-    /// Every change of these kinds after `after`.
-    pub fn watch(&self, kinds: Vec<Kind>, after: Revision) -> Watch {
+    /// Every change of this kind within `scope` after `after`.
+    pub fn watch(&self, kind: Kind, scope: Scope, after: Cursor) -> Watch {
         let mut log = self.lock();
         let id = log.next_watch;
         log.next_watch += 1;
-        // A revision from the future was handed out by a store that is no more: its watcher must list again, too.
-        let state = if after < log.floor || after > log.latest {
-            WatchState::Gone {
-                wanted: after,
-                oldest: log.floor,
+        let state = match after.number().filter(|after| log.contains(*after)) {
+            None => WatchState::Failed(StoreError::Diverged { wanted: after }),
+            Some(number) if number < log.floor => {
+                WatchState::Failed(StoreError::Gone { wanted: after })
             }
-        } else {
-            let index = log
-                .entries
-                .partition_point(|entry| entry.event.revision() <= after);
-            WatchState::At {
-                position: log.dropped + index as u64,
-                reached: after,
+            Some(reached) => {
+                let index = log
+                    .entries
+                    .partition_point(|entry| entry.revision <= reached);
+                WatchState::At {
+                    position: log.dropped + index as u64,
+                    reached,
+                }
             }
         };
         Watch {
             history: self.clone(),
             id,
-            kinds,
+            kind,
+            scope,
             state,
         }
     }
@@ -162,18 +195,23 @@ impl History {
 }
 
 impl Log {
+    fn contains(&self, revision: Revision) -> bool {
+        (self.begun..=self.latest).contains(&revision)
+            || self.earlier.iter().any(|run| run.contains(&revision))
+    }
+
     /// A transaction is dropped whole, so that no watch can start in its middle.
     fn drop_oldest_revision(&mut self) {
-        let Some(oldest) = self.entries.front().map(|entry| entry.event.revision()) else {
+        let Some(oldest) = self.entries.front().map(|entry| entry.revision) else {
             return;
         };
         while self
             .entries
             .front()
-            .is_some_and(|entry| entry.event.revision() == oldest)
+            .is_some_and(|entry| entry.revision == oldest)
         {
             if let Some(entry) = self.entries.pop_front() {
-                self.values_bytes -= value_bytes(&entry.event);
+                self.values_bytes -= value_bytes(&entry.change);
             }
             self.dropped += 1;
         }
@@ -181,10 +219,10 @@ impl Log {
     }
 }
 
-fn value_bytes(event: &WatchEvent) -> usize {
-    match event {
-        WatchEvent::Put(object) => object.value.len(),
-        WatchEvent::Delete { .. } | WatchEvent::Progress(_) => 0,
+fn value_bytes(change: &Change) -> usize {
+    match change {
+        Change::Put(object) => object.value.len(),
+        Change::Delete { .. } => 0,
     }
 }
 
@@ -199,22 +237,20 @@ fn wake(wakers: BTreeMap<u64, Waker>) {
 pub struct Watch {
     history: History,
     id: u64,
-    kinds: Vec<Kind>,
+    kind: Kind,
+    scope: Scope,
     state: WatchState,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum WatchState {
     At {
         /// Counted from the first entry ever appended.
         position: u64,
-        /// The revision the last delivered event, progress included, spoke of.
+        /// The revision the last delivered event spoke of.
         reached: Revision,
     },
-    Gone {
-        wanted: Revision,
-        oldest: Revision,
-    },
+    Failed(StoreError),
     Ended,
 }
 
@@ -226,12 +262,9 @@ impl Watch {
         cx: &mut Context<'_>,
         visible: impl Fn(u64) -> bool,
     ) -> Poll<Option<Result<WatchEvent, StoreError>>> {
-        let (mut position, mut reached) = match self.state {
+        let (position, reached) = match std::mem::replace(&mut self.state, WatchState::Ended) {
             WatchState::At { position, reached } => (position, reached),
-            WatchState::Gone { wanted, oldest } => {
-                self.state = WatchState::Ended;
-                return Poll::Ready(Some(Err(StoreError::Gone { wanted, oldest })));
-            }
+            WatchState::Failed(error) => return Poll::Ready(Some(Err(error))),
             WatchState::Ended => return Poll::Ready(None),
         };
         let mut log = self
@@ -240,45 +273,65 @@ impl Watch {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if position < log.dropped {
-            self.state = WatchState::Ended;
-            return Poll::Ready(Some(Err(StoreError::Gone {
-                wanted: reached,
-                oldest: log.floor,
-            })));
+            let wanted = Cursor::from(reached);
+            return Poll::Ready(Some(Err(StoreError::Gone { wanted })));
         }
-        let mut found = None;
+        let (event, position, scanned) = log.next_event(position, reached, |entry| {
+            let key = entry.change.key();
+            (
+                visible(entry.step),
+                key.kind == self.kind && self.scope.holds(key),
+            )
+        });
+        let event = event.or_else(|| {
+            (scanned >= reached.saturating_add(BOOKMARK_EVERY_REVISIONS))
+                .then(|| WatchEvent::Bookmark(scanned.into()))
+        });
+        let reached = if event.is_some() { scanned } else { reached };
+        self.state = WatchState::At { position, reached };
+        match event {
+            Some(event) => Poll::Ready(Some(Ok(event))),
+            None => {
+                log.wakers.insert(self.id, cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Log {
+    /// The first entry from `position` on that `look` says is visible and wanted, the position after what was looked
+    /// at, and how far that is.
+    fn next_event(
+        &self,
+        mut position: u64,
+        reached: Revision,
+        look: impl Fn(&Entry) -> (bool, bool),
+    ) -> (Option<WatchEvent>, u64, Revision) {
         let mut scanned = reached;
-        let from = usize::try_from(position - log.dropped).unwrap_or(usize::MAX);
-        for entry in log.entries.range(from.min(log.entries.len())..) {
-            if !visible(entry.step) {
-                // The changes of one transaction share a step: nothing of this revision was delivered.
-                scanned = scanned.min(entry.event.revision().saturating_sub(1));
+        let from = usize::try_from(position - self.dropped).unwrap_or(usize::MAX);
+        let mut entries = self
+            .entries
+            .range(from.min(self.entries.len())..)
+            .peekable();
+        while let Some(entry) = entries.next() {
+            let (visible, wanted) = look(entry);
+            if !visible {
+                // The changes of one commit share a step: nothing of this revision was delivered.
+                scanned = scanned.min(entry.revision.saturating_sub(1));
                 break;
             }
             position += 1;
-            scanned = entry.event.revision();
-            if entry
-                .event
-                .key()
-                .is_some_and(|key| self.kinds.contains(&key.kind))
-            {
-                found = Some(entry.event.clone());
-                break;
+            scanned = entry.revision;
+            if wanted {
+                // More of the same commit may follow: who goes on must see it.
+                let more = entries.peek().is_some_and(|next| next.revision == scanned);
+                let cursor = if more { scanned - 1 } else { scanned };
+                let event = WatchEvent::Change(entry.change.clone(), cursor.into());
+                return (Some(event), position, scanned);
             }
         }
-        if found.is_none() && scanned >= reached.saturating_add(PROGRESS_EVERY_REVISIONS) {
-            found = Some(WatchEvent::Progress(scanned));
-        }
-        if let Some(event) = &found {
-            reached = event.revision();
-        } else {
-            log.wakers.insert(self.id, cx.waker().clone());
-        }
-        self.state = WatchState::At { position, reached };
-        match found {
-            Some(event) => Poll::Ready(Some(Ok(event))),
-            None => Poll::Pending,
-        }
+        (None, position, scanned)
     }
 }
 
@@ -306,11 +359,11 @@ mod tests {
     use super::*;
     use crate::store::KeyValue;
 
-    fn put(revision: Revision, bytes: usize) -> WatchEvent {
-        WatchEvent::Put(KeyValue {
+    fn put(revision: Revision, bytes: usize) -> Change {
+        Change::Put(KeyValue {
             key: Key::new(Kind::IPPool, "a"),
             value: Bytes::from(vec![0; bytes]),
-            revision,
+            version: revision.into(),
         })
     }
 
@@ -325,8 +378,30 @@ mod tests {
         assert_eq!(history.floor(), 21, "a value larger than all is not kept");
         assert_eq!(history.lock().values_bytes, 0);
         history.append(22, vec![put(22, 1)], 0);
-        let next = history.watch(vec![Kind::IPPool], 21).next().now_or_never();
-        assert_eq!(next, Some(Some(Ok(put(22, 1)))));
+        let mut watch = history.watch(Kind::IPPool, Scope::All, 21.into());
+        let expected = WatchEvent::Change(put(22, 1), 22.into());
+        assert_eq!(watch.next().now_or_never(), Some(Some(Ok(expected))));
+    }
+
+    #[test]
+    fn only_revisions_that_were_given_out_are_known() {
+        let history = History::new(10, 1000);
+        history.continue_from(100, vec![0..=10]);
+        history.append(101, vec![put(101, 1)], 0);
+        for (revision, known) in [(0, true), (10, true), (11, false), (99, false), (100, true)] {
+            assert_eq!(history.contains(&revision.into()), known, "{revision}");
+        }
+        assert!(history.contains(&101.into()) && !history.contains(&102.into()));
+        let next = |after: u64| {
+            let mut watch = history.watch(Kind::IPPool, Scope::All, after.into());
+            watch.next().now_or_never().flatten()
+        };
+        let wanted = 50.into();
+        assert_eq!(next(50), Some(Err(StoreError::Diverged { wanted })));
+        let wanted = 5.into();
+        assert_eq!(next(5), Some(Err(StoreError::Gone { wanted })));
+        let expected = WatchEvent::Change(put(101, 1), 101.into());
+        assert_eq!(next(10), Some(Ok(expected)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! It is deterministic and needs no runtime: every request is done at its first poll. Handles made with
 //! [`MemoryStore::client`] share the objects, while faults and delays belong to one handle, as a network fault belongs to
-//! one node.
+//! one node. A handle carries plans out as a whole or, after [`MemoryStore::set_folds`], step by step.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -15,10 +15,11 @@ use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
-use crate::history::{History, Watch};
-use crate::store::{
-    KeyValue, Listing, Op, Revision, Store, StoreError, WatchEvent, refuse_repeated_keys,
-};
+use crate::history::{History, Revision, Watch};
+use crate::plan::{self, Failed, Net, Plan, fold};
+use crate::scope::Scope;
+use crate::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
+use crate::version::{Cursor, Version};
 
 /// Changes kept for watches unless told otherwise.
 pub const HISTORY_ENTRIES: usize = 4096;
@@ -33,13 +34,25 @@ pub struct MemoryStore {
 
 struct Shared {
     objects: BTreeMap<Key, KeyValue>,
+    /// The write that made an object which was absent: what Kubernetes calls its uid.
+    born: BTreeMap<Key, Revision>,
     revision: Revision,
     step: u64,
+    late: VecDeque<Plan>,
 }
 
-/// What goes wrong for one client.
+/// All objects of a store, as a copy of its file holds them.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    objects: BTreeMap<Key, KeyValue>,
+    born: BTreeMap<Key, Revision>,
+    revision: Revision,
+}
+
+/// How one client's requests fare.
 #[derive(Default)]
 struct Client {
+    steps: bool,
     plan: Option<FaultPlan>,
     next: VecDeque<Fault>,
     down: bool,
@@ -57,11 +70,15 @@ pub enum Request<'a> {
     /// [`Store::get`].
     Get(&'a Key),
     /// [`Store::list`].
-    List(&'a [Kind]),
-    /// [`Store::transact`].
-    Transact(&'a [Op]),
+    List(Kind),
+    /// [`Store::write`], or a step of a plan that is carried out step by step.
+    Write(&'a Op),
+    /// [`Store::commit`] of a whole plan.
+    Commit(&'a Plan),
     /// [`Store::watch`].
-    Watch(&'a [Kind]),
+    Watch(Kind),
+    /// [`Store::identity`] and [`Store::contains`].
+    Identity,
 }
 
 /// How a request fails.
@@ -71,8 +88,10 @@ pub enum Fault {
     Unavailable,
     /// The request is done, its answer gets lost: the caller sees [`StoreError::Unavailable`].
     LostReply,
-    /// A transaction is refused as if somebody had been quicker; other requests are not concerned.
+    /// A write is refused as if somebody had been quicker; other requests are not concerned.
     Conflict,
+    /// The caller sees [`StoreError::Unavailable`]; the request is done when [`MemoryStore::deliver_late`] is called.
+    Late,
 }
 
 impl MemoryStore {
@@ -86,8 +105,10 @@ impl MemoryStore {
         Self {
             shared: Arc::new(Mutex::new(Shared {
                 objects: BTreeMap::new(),
+                born: BTreeMap::new(),
                 revision: 0,
                 step: 0,
+                late: VecDeque::new(),
             })),
             history: History::new(0, entries),
             client: Arc::default(),
@@ -111,6 +132,67 @@ impl MemoryStore {
     /// All objects in key order.
     pub fn objects(&self) -> Vec<KeyValue> {
         self.lock().objects.values().cloned().collect()
+    }
+
+    /// Whether this client's plans are done as a whole, which they are unless told otherwise.
+    pub fn set_folds(&self, folds: bool) {
+        self.lock_client().steps = !folds;
+    }
+
+    /// The write that made an object when there was none of its name.
+    pub fn born(&self, key: &Key) -> Option<Version> {
+        self.lock().born.get(key).copied().map(Version::from)
+    }
+
+    /// Deletes an object, whatever was written to it, if it is the one that `born` made: a deletion whose only condition
+    /// is the uid. Whether there was one.
+    pub fn delete_born(&self, key: &Key, born: &Version) -> bool {
+        let mut shared = self.lock();
+        let is_it = shared.born.get(key).copied().map(Version::from).as_ref() == Some(born);
+        if is_it {
+            let gone = vec![(key.clone(), Expect::Any, Net::Delete)];
+            let done = self.apply(&mut shared, gone);
+            assert!(
+                done.is_ok_and(|changes| changes.len() == 1),
+                "it stands there"
+            );
+        }
+        is_it
+    }
+
+    /// Does what requests that failed with [`Fault::Late`] asked for, as far as their conditions still hold.
+    pub fn deliver_late(&self) {
+        loop {
+            let Some(plan) = self.lock().late.pop_front() else {
+                return;
+            };
+            // Nobody waits for the answer.
+            let _ = self.do_whole(plan);
+        }
+    }
+
+    /// A copy of everything.
+    pub fn copy(&self) -> Copied {
+        let shared = self.lock();
+        Copied {
+            objects: shared.objects.clone(),
+            born: shared.born.clone(),
+            revision: shared.revision,
+        }
+    }
+
+    /// The copy takes the place of everything, as an older file would; watches end. What was given out since then is not
+    /// known any more.
+    pub fn restore(&self, copy: &Copied) {
+        let mut shared = self.lock();
+        let begun = shared.revision + 1_000;
+        shared.objects.clone_from(&copy.objects);
+        shared.born.clone_from(&copy.born);
+        shared.revision = begun;
+        self.history.compact(Revision::MAX);
+        self.history.continue_from(begun, vec![0..=copy.revision]);
+        drop(shared);
+        self.break_watches();
     }
 
     /// Forgets the history up to and including `revision`.
@@ -170,8 +252,8 @@ impl MemoryStore {
         if client.down {
             return Some(Fault::Unavailable);
         }
-        let strikes =
-            |fault: &Fault| *fault != Fault::Conflict || matches!(request, Request::Transact(_));
+        let writes = matches!(request, Request::Write(_) | Request::Commit(_));
+        let strikes = |fault: &Fault| writes || !matches!(fault, Fault::Conflict | Fault::Late);
         let next = client.next.iter().position(strikes);
         if let Some(fault) = next.and_then(|index| client.next.remove(index)) {
             return Some(fault);
@@ -191,61 +273,82 @@ impl MemoryStore {
         match self.fault(request) {
             None => Ok(read(&self.lock())),
             Some(Fault::LostReply) => Err(unavailable("the answer was lost")),
-            Some(Fault::Unavailable | Fault::Conflict) => Err(unavailable("not reached")),
+            Some(Fault::Unavailable | Fault::Conflict | Fault::Late) => {
+                Err(unavailable("not reached"))
+            }
         }
     }
 
-    fn write(&self, ops: Vec<Op>) -> Result<Revision, StoreError> {
-        match self.fault(&Request::Transact(&ops)) {
-            None => self.commit(ops),
+    /// Does a plan as a whole, or fails as `fault` says.
+    fn do_or_fail(&self, fault: Option<Fault>, plan: Plan) -> Result<Vec<Change>, StoreError> {
+        match fault {
+            None => self.do_whole(plan),
             Some(Fault::LostReply) => {
-                self.commit(ops)?;
+                self.do_whole(plan)?;
                 Err(unavailable("the answer was lost"))
             }
+            Some(Fault::Late) => {
+                self.lock().late.push_back(plan);
+                Err(unavailable("the answer is late"))
+            }
             Some(Fault::Unavailable) => Err(unavailable("not reached")),
-            Some(Fault::Conflict) => match ops.first() {
+            Some(Fault::Conflict) => match plan.ops().next() {
                 Some(op) => Err(self.lock().conflict(op.key())),
-                None => self.commit(ops),
+                None => Ok(Vec::new()),
             },
         }
     }
 
-    fn commit(&self, ops: Vec<Op>) -> Result<Revision, StoreError> {
-        refuse_repeated_keys(&ops)?;
-        let mut shared = self.lock();
-        for op in &ops {
-            let current = shared.objects.get(op.key()).map(|object| object.revision);
-            if !op.expect().holds(current) {
-                return Err(shared.conflict(op.key()));
+    fn do_whole(&self, plan: Plan) -> Result<Vec<Change>, StoreError> {
+        let sum = fold(plan)?;
+        self.apply(&mut self.lock(), sum)
+    }
+
+    fn apply(
+        &self,
+        shared: &mut Shared,
+        sum: Vec<(Key, Expect, Net)>,
+    ) -> Result<Vec<Change>, StoreError> {
+        for (key, expect, _) in &sum {
+            let current = shared.objects.get(key).map(|object| &object.version);
+            if !expect.holds(current, None) {
+                return Err(shared.conflict(key));
             }
         }
         let revision = shared.revision + 1;
-        let mut events = Vec::new();
-        for op in ops {
-            match op {
-                Op::Put { key, value, .. } => {
+        let version = Version::from(revision);
+        let mut changes = Vec::new();
+        for (key, _, net) in sum {
+            let anew = matches!(net, Net::Anew(_));
+            match net {
+                Net::Put(value) | Net::Anew(value) => {
                     let object = KeyValue {
                         key: key.clone(),
                         value,
-                        revision,
+                        version: version.clone(),
                     };
-                    shared.objects.insert(key, object.clone());
-                    events.push(WatchEvent::Put(object));
+                    let before = shared.objects.insert(key.clone(), object.clone());
+                    if anew || before.is_none() {
+                        shared.born.insert(key, revision);
+                    }
+                    changes.push(Change::Put(object));
                 }
-                Op::Delete { key, .. } => {
+                Net::Delete => {
                     if shared.objects.remove(&key).is_some() {
-                        events.push(WatchEvent::Delete { key, revision });
+                        shared.born.remove(&key);
+                        let version = version.clone();
+                        changes.push(Change::Delete { key, version });
                     }
                 }
-                Op::Check { .. } => {}
+                Net::Nothing => {}
             }
         }
-        if !events.is_empty() {
+        if !changes.is_empty() {
             shared.revision = revision;
             // Under the lock, so that the history has the order of the commits.
-            self.history.append(revision, events, shared.step);
+            self.history.append(revision, changes.clone(), shared.step);
         }
-        Ok(shared.revision)
+        Ok(changes)
     }
 }
 
@@ -283,32 +386,56 @@ impl Store for MemoryStore {
         })
     }
 
-    fn list<'a>(&'a self, kinds: &'a [Kind]) -> BoxFuture<'a, Result<Listing, StoreError>> {
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         Box::pin(async move {
-            self.read(&Request::List(kinds), |shared| Listing {
+            self.read(&Request::List(kind), |shared| Listing {
                 items: shared
                     .objects
                     .values()
-                    .filter(|object| kinds.contains(&object.key.kind))
+                    .filter(|object| object.key.kind == kind && scope.holds(&object.key))
                     .cloned()
                     .collect(),
-                revision: shared.revision,
+                cursor: shared.revision.into(),
             })
         })
     }
 
-    fn transact(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        Box::pin(async move { self.write(ops) })
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
+        Box::pin(async move {
+            let fault = self.fault(&Request::Write(&op));
+            let mut changes = self.do_or_fail(fault, Plan::at_once(vec![op]))?;
+            Ok(changes.pop())
+        })
+    }
+
+    fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
+        Box::pin(async move {
+            if self.folds() {
+                let fault = self.fault(&Request::Commit(&plan));
+                Ok(self.do_or_fail(fault, plan)?)
+            } else {
+                plan::step_by_step(|op| self.write(op), plan).await
+            }
+        })
+    }
+
+    fn folds(&self) -> bool {
+        !self.lock_client().steps
     }
 
     fn watch(
         &self,
-        kinds: Vec<Kind>,
-        after: Revision,
+        kind: Kind,
+        scope: Scope,
+        after: Cursor,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        let refused = self.fault(&Request::Watch(&kinds)).is_some();
+        let refused = self.fault(&Request::Watch(kind)).is_some();
         Box::pin(ClientWatch {
-            inner: self.history.watch(kinds, after),
+            inner: self.history.watch(kind, scope, after),
             connection: if refused {
                 None
             } else {
@@ -317,6 +444,14 @@ impl Store for MemoryStore {
             store: self.clone(),
             ended: false,
         })
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
+        Box::pin(async move { self.read(&Request::Identity, |_| "memory".into()) })
+    }
+
+    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { self.read(&Request::Identity, |_| self.history.contains(cursor)) })
     }
 }
 

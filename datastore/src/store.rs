@@ -1,6 +1,5 @@
 //! The seam between the agent and whatever keeps its objects.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::key::{Key, Kind};
@@ -8,8 +7,9 @@ use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
-/// A store-wide, growing number. 0 is before the first write.
-pub type Revision = u64;
+use crate::plan::{self, Failed, Plan};
+use crate::scope::Scope;
+use crate::version::{Cursor, Version};
 
 /// An object as it stands in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,22 +18,24 @@ pub struct KeyValue {
     pub key: Key,
     /// JSON, without `metadata.resourceVersion`.
     pub value: Bytes,
-    /// The revision that last wrote it.
-    pub revision: Revision,
+    /// The write that made it so.
+    pub version: Version,
 }
 
-/// What must hold of a key for a transaction to go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What must hold of an object for a step to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Anything.
     Any,
-    /// The key does not exist.
+    /// It does not exist.
     Absent,
-    /// The key exists, last written at this revision.
-    Revision(Revision),
+    /// It exists, as this write made it.
+    Version(Version),
+    /// It exists, as an earlier stage of the same plan made it.
+    Own,
 }
 
-/// One step of a transaction.
+/// One step: a write of one object, or a look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Write.
@@ -61,35 +63,42 @@ pub enum Op {
     },
 }
 
-/// All objects of a kind (or some kinds) at one revision.
+/// All objects of a kind within a scope, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// Objects in key order.
     pub items: Vec<KeyValue>,
-    /// The revision they were read at: where a watch goes on.
-    pub revision: Revision,
+    /// The moment they were read at: where a watch goes on.
+    pub cursor: Cursor,
 }
 
-/// One change.
+/// What a write made of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WatchEvent {
+pub enum Change {
     /// Written.
     Put(KeyValue),
     /// Deleted.
     Delete {
         /// Name.
         key: Key,
-        /// When.
-        revision: Revision,
+        /// The deletion's own version.
+        version: Version,
     },
-    /// Nothing before this revision is missing; sent now and then so that a watcher knows it lives.
-    Progress(Revision),
+}
+
+/// What a watch delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// A change, and where to go on after it. A watch that goes on there may say it again, but leaves nothing out.
+    Change(Change, Cursor),
+    /// Nothing before this cursor is missing; sent now and then, so that a watch of quiet objects keeps up.
+    Bookmark(Cursor),
 }
 
 /// Why a store did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// A condition of the transaction did not hold; read again and decide anew.
+    /// A condition did not hold; read again and decide anew.
     #[error("{key}: changed by somebody else in the meantime")]
     Conflict {
         /// The first key whose condition failed.
@@ -97,15 +106,23 @@ pub enum StoreError {
         /// What stands there now.
         current: Option<Box<KeyValue>>,
     },
-    /// The watch's revision is no longer kept; list again.
-    #[error("revision {wanted} is compacted away (oldest kept is {oldest})")]
+    /// Changes after the watch's cursor are no longer kept; list again.
+    #[error("changes after {wanted} are no longer kept")]
     Gone {
         /// Asked for.
-        wanted: Revision,
-        /// Oldest kept.
-        oldest: Revision,
+        wanted: Cursor,
     },
-    /// The store cannot be reached or did not answer; retry later. Whether a write took effect is unknown.
+    /// The store does not hold what was read at this cursor: it is another one, or an older copy. What it lacks is
+    /// unknown, not absent.
+    #[error(
+        "the datastore does not know {wanted}, which was read from it: it is another one, or an older copy"
+    )]
+    Diverged {
+        /// Asked for.
+        wanted: Cursor,
+    },
+    /// The store cannot be reached or did not answer; retry later. Whether a write took effect is unknown, and it may
+    /// still take effect later.
     #[error("datastore not available: {0}")]
     Unavailable(Arc<str>),
     /// The store refused the request for what it is; retrying does not help.
@@ -114,22 +131,47 @@ pub enum StoreError {
 }
 
 /// A datastore. Cheap to share as `Arc<dyn Store>`.
+///
+/// What every store can do is to compare and write **one** object. What must change together is a [`Plan`] of stages,
+/// sound after each of its steps; a store that has transactions does it at once.
 pub trait Store: Send + Sync {
-    /// Reads one object.
+    /// Reads one object, as it stands after every write that was answered before.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>>;
 
-    /// Reads all objects of these kinds, at one revision.
-    fn list<'a>(&'a self, kinds: &'a [Kind]) -> BoxFuture<'a, Result<Listing, StoreError>>;
+    /// Reads all objects of a kind within a scope.
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, Result<Listing, StoreError>>;
 
-    /// Does all of `ops` or none. Answers the new revision; when nothing is written, the current one.
-    fn transact(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>>;
+    /// Does one step on one object. Answers what it changed, if anything.
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>>;
 
-    /// Every change of these kinds after `after`. The stream ends with its first error.
+    /// Carries out a plan: at once where the store [`folds`](Self::folds), else step by step, up to the first that fails.
+    /// Answers what it changed, at most one change for each key and stage, in order.
+    fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
+        Box::pin(async move { plan::step_by_step(|op| self.write(op), plan).await })
+    }
+
+    /// Whether [`commit`](Self::commit) does a plan as a whole or not at all.
+    fn folds(&self) -> bool {
+        false
+    }
+
+    /// Every change of a kind within a scope after `after`. The stream ends with its first error.
     fn watch(
         &self,
-        kinds: Vec<Kind>,
-        after: Revision,
+        kind: Kind,
+        scope: Scope,
+        after: Cursor,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>>;
+
+    /// Which store this is: another name means other objects, whatever their names.
+    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>>;
+
+    /// Whether the store still holds all that was read from it at `cursor`: no when it is another one or an older copy.
+    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>>;
 }
 
 impl Op {
@@ -141,58 +183,70 @@ impl Op {
     }
 
     /// What must hold of that key.
-    pub const fn expect(&self) -> Expect {
+    pub const fn expect(&self) -> &Expect {
         match self {
             Self::Put { expect, .. } | Self::Delete { expect, .. } | Self::Check { expect, .. } => {
-                *expect
+                expect
             }
         }
+    }
+
+    /// The same under another condition.
+    #[must_use]
+    pub fn expecting(mut self, wanted: Expect) -> Self {
+        match &mut self {
+            Self::Put { expect, .. } | Self::Delete { expect, .. } | Self::Check { expect, .. } => {
+                *expect = wanted;
+            }
+        }
+        self
     }
 }
 
 impl Expect {
-    /// Whether the condition holds of a key last written at `current` (`None`: it does not exist).
-    pub fn holds(self, current: Option<Revision>) -> bool {
+    /// Whether the condition holds of an object at `current` (`None`: it does not exist), of which the same plan made
+    /// `own`.
+    pub fn holds(&self, current: Option<&Version>, own: Option<&Version>) -> bool {
         match self {
             Self::Any => true,
             Self::Absent => current.is_none(),
-            Self::Revision(wanted) => current == Some(wanted),
+            Self::Version(wanted) => current == Some(wanted),
+            Self::Own => own.is_some() && current == own,
+        }
+    }
+}
+
+impl Change {
+    /// The object it is about.
+    pub const fn key(&self) -> &Key {
+        match self {
+            Self::Put(object) => &object.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// The write that made it.
+    pub const fn version(&self) -> &Version {
+        match self {
+            Self::Put(object) => &object.version,
+            Self::Delete { version, .. } => version,
         }
     }
 }
 
 impl WatchEvent {
-    /// The object it is about; `None` for progress.
-    pub const fn key(&self) -> Option<&Key> {
+    /// The change; `None` for a bookmark.
+    pub fn change(self) -> Option<Change> {
         match self {
-            Self::Put(object) => Some(&object.key),
-            Self::Delete { key, .. } => Some(key),
-            Self::Progress(_) => None,
+            Self::Change(change, _) => Some(change),
+            Self::Bookmark(_) => None,
         }
     }
 
-    /// The revision it belongs to.
-    pub const fn revision(&self) -> Revision {
+    /// Where to go on after it.
+    pub const fn cursor(&self) -> &Cursor {
         match self {
-            Self::Put(object) => object.revision,
-            Self::Delete { revision, .. } | Self::Progress(revision) => *revision,
+            Self::Change(_, cursor) | Self::Bookmark(cursor) => cursor,
         }
     }
-}
-
-/// Refuses a transaction that names a key twice: which of two steps on one key would win is nobody's wish.
-pub fn refuse_repeated_keys(ops: &[Op]) -> Result<(), StoreError> {
-    let mut seen = BTreeSet::new();
-    for op in ops {
-        if !seen.insert(op.key()) {
-            return Err(StoreError::Refused(
-                format!(
-                    "{} stands twice in one transaction; each key may stand once",
-                    op.key()
-                )
-                .into(),
-            ));
-        }
-    }
-    Ok(())
 }

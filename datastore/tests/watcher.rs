@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use api::key::{Key, Kind};
 use bytes::Bytes;
 use datastore::memory::{Fault, MemoryStore};
-use datastore::store::{Expect, Op, Revision, Store};
+use datastore::plan::Plan;
+use datastore::scope::Scope;
+use datastore::store::{Expect, Op, Store};
+use datastore::version::Version;
 use datastore::watcher::{Update, Watcher};
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -16,12 +19,12 @@ fn key(name: &str) -> Key {
     Key::new(Kind::IPPool, name)
 }
 
-fn commit(store: &MemoryStore, ops: Vec<Op>) -> Revision {
+fn commit(store: &MemoryStore, ops: Vec<Op>) {
     store
-        .transact(ops)
+        .commit(Plan::at_once(ops))
         .now_or_never()
         .expect("the memory store never waits")
-        .expect("no fault is set")
+        .expect("no fault is set");
 }
 
 fn put(name: &str) -> Op {
@@ -41,21 +44,29 @@ fn delete(name: &str) -> Op {
 
 /// A watcher that does not wait between attempts.
 fn watcher(client: &MemoryStore) -> Watcher {
-    Watcher::new(Arc::new(client.clone()), vec![Kind::IPPool], |_| {
+    let store = Arc::new(client.clone());
+    Watcher::new(store, Kind::IPPool, Scope::All, |_| {
         Box::pin(std::future::ready(()))
     })
 }
 
-/// Everything there is to tell now, in short: `+name@revision`, `-name@revision`, `=revision`, `!`.
+/// Everything there is to tell now, in short: `+name@version`, `-name@version`, `-name` from a listing, `=cursor`, `!`,
+/// `?` for a store that does not know what was read.
 fn told(watcher: &mut Watcher) -> Vec<String> {
     let mut told = Vec::new();
     while let Some(update) = watcher.next().now_or_never() {
         told.push(match update {
-            Update::Put(object) => format!("+{}@{}", object.key.name, object.revision),
-            Update::Delete { key, revision } => format!("-{}@{revision}", key.name),
-            Update::InSync(revision) => format!("={revision}"),
+            Update::Put(object) => format!("+{}@{}", object.key.name, object.version),
+            Update::Delete { key, version } => format!("-{}@{version}", key.name),
+            Update::Missing { key, .. } => format!("-{}", key.name),
+            Update::InSync(cursor) => format!("={cursor}"),
             Update::Lost(_) => "!".to_owned(),
+            Update::Diverged(_) => "?".to_owned(),
         });
+        if told.last().is_some_and(|last| last == "?") {
+            // It would be asked again for ever.
+            break;
+        }
     }
     told
 }
@@ -97,7 +108,7 @@ fn what_vanished_behind_a_compaction_comes_out_as_deleted() {
     client.break_watches();
     commit(&store, vec![delete("a"), put("b")]);
     store.compact(2);
-    assert_eq!(told(&mut watcher), ["!", "-a@2", "+b@2", "=2"]);
+    assert_eq!(told(&mut watcher), ["!", "-a", "+b@2", "=2"]);
 }
 
 #[test]
@@ -107,7 +118,8 @@ fn attempts_are_counted_and_begin_anew_after_a_success() {
     let seen = Arc::clone(&longest);
     let mut watcher = Watcher::new(
         Arc::new(store.clone()),
-        vec![Kind::IPPool],
+        Kind::IPPool,
+        Scope::All,
         move |attempt| {
             seen.fetch_max(attempt, Ordering::Relaxed);
             Box::pin(std::future::ready(()))
@@ -121,6 +133,37 @@ fn attempts_are_counted_and_begin_anew_after_a_success() {
     assert_eq!(longest.load(Ordering::Relaxed), 1);
 }
 
+#[test]
+fn an_older_copy_takes_nothing_back_until_it_is_accepted() {
+    let store = MemoryStore::new();
+    commit(&store, vec![put("a")]);
+    let copy = store.copy();
+    let client = store.client();
+    let mut watcher = watcher(&client);
+    assert_eq!(told(&mut watcher), ["+a@1", "=1"]);
+    commit(&store, vec![put("b")]);
+    commit(&store, vec![delete("a")]);
+    assert_eq!(told(&mut watcher), ["+b@2", "-a@3"]);
+    store.restore(&copy);
+    client.break_watches();
+    assert_eq!(told(&mut watcher), ["!", "?"]);
+    // Also when changes are made to it, and when it must be listed.
+    commit(&store, vec![put("c")]);
+    store.compact(u64::MAX);
+    assert_eq!(told(&mut watcher), ["?"]);
+    watcher.accept();
+    let cursor = store.revision();
+    assert_eq!(
+        told(&mut watcher),
+        [
+            "-b".to_owned(),
+            "+a@1".to_owned(),
+            format!("+c@{cursor}"),
+            format!("={cursor}")
+        ]
+    );
+}
+
 proptest! {
     /// Whatever is written and whatever breaks, the sum of what is told is what the store holds, and nothing is told
     /// twice in a row.
@@ -131,17 +174,22 @@ proptest! {
         let store = MemoryStore::with_history(6);
         let client = store.client();
         let mut watcher = watcher(&client);
-        let mut known: BTreeMap<Key, Revision> = BTreeMap::new();
+        let mut known: BTreeMap<Key, Version> = BTreeMap::new();
         let mut apply = |update: Update| match update {
             Update::Put(object) => {
-                prop_assert_ne!(known.insert(object.key, object.revision), Some(object.revision));
+                let version = object.version.clone();
+                prop_assert_ne!(known.insert(object.key, version), Some(object.version));
                 Ok(())
             }
-            Update::Delete { key, .. } => {
+            Update::Delete { key, .. } | Update::Missing { key, .. } => {
                 prop_assert!(known.remove(&key).is_some(), "deleted what was not there");
                 Ok(())
             }
             Update::InSync(_) | Update::Lost(_) => Ok(()),
+            Update::Diverged(error) => {
+                prop_assert!(false, "{}", error);
+                Ok(())
+            }
         };
         for (what, one, other) in steps {
             let (one, other) = (format!("k{one}"), format!("k{other}"));
@@ -161,8 +209,8 @@ proptest! {
         while let Some(update) = watcher.next().now_or_never() {
             apply(update)?;
         }
-        let there: BTreeMap<Key, Revision> =
-            store.objects().into_iter().map(|object| (object.key, object.revision)).collect();
+        let there: BTreeMap<Key, Version> =
+            store.objects().into_iter().map(|object| (object.key, object.version)).collect();
         prop_assert_eq!(known, there);
     }
 }

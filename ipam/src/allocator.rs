@@ -1,11 +1,18 @@
 //! The front: decisions written to the store.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use datastore::store::{Store, StoreError, WatchEvent};
+use api::key::{Key, Kind};
+use api::object::Object;
+use bytes::Bytes;
+use datastore::plan::{Failed, Plan};
+use datastore::scope::Scope;
+use datastore::store::{Change, Expect, Op, Store, StoreError};
+use datastore::version::Version;
 
-use crate::draft::{Draft, events};
+use crate::draft::Draft;
 use crate::error::AssignError;
 use crate::plan::{self, Halt, Stop};
 use crate::release::{self, HostReleased};
@@ -18,14 +25,15 @@ pub const ATTEMPTS_MAX: u32 = 100;
 
 /// Gives out and takes back addresses on behalf of one node.
 ///
-/// It remembers the node's own blocks, so that a request they can serve is one transaction and nothing else. What it
-/// remembers may be out of date: every write compares revisions. Calls may overlap, but overlapping calls of one node
-/// compete for the same block, so one task should own it and hand what has piled up to [`Ipam::assign_many`].
-/// Dropping a future is safe: the transaction happened as a whole or not at all.
+/// It remembers the node's own blocks, so that a request they can serve is one plan and nothing else. What it remembers
+/// may be out of date: every write compares versions. Calls may overlap, but overlapping calls of one node compete for the
+/// same block, so one task should own it and hand what has piled up to [`Ipam::assign_many`]. Dropping a future is safe:
+/// whatever part of the plan was done is sound, and the next call goes on from it.
 pub struct Ipam {
     store: Arc<dyn Store>,
     node: String,
     remembered: Mutex<Option<Arc<View>>>,
+    unsettled: Mutex<BTreeMap<Key, Option<Version>>>,
 }
 
 impl Ipam {
@@ -35,6 +43,7 @@ impl Ipam {
             store,
             node: node.into(),
             remembered: Mutex::new(None),
+            unsettled: Mutex::default(),
         }
     }
 
@@ -51,7 +60,7 @@ impl Ipam {
         })
     }
 
-    /// Serves requests together, in one transaction: each block is written once.
+    /// Serves requests together, in one plan: each block is written once.
     ///
     /// One result a request, in order. Each request gets all it wants or nothing, and its failure does not concern the
     /// others, except that a failing store fails all. A handle that already has what it asks for gets the same again.
@@ -80,7 +89,7 @@ impl Ipam {
         })
     }
 
-    /// Frees all addresses of some handles in one transaction; one result a handle, in order.
+    /// Frees all addresses of some handles in one plan; one result a handle, in order.
     pub async fn release_by_handles(
         &self,
         handle_ids: &[String],
@@ -124,12 +133,12 @@ impl Ipam {
     }
 
     /// Takes in a change the caller's watch delivered, so that the next decision does not meet a conflict. Optional.
-    pub fn observe(&self, event: &WatchEvent) {
+    pub fn observe(&self, change: &Change) {
         let mut remembered = self.remembered();
         if let Some(view) = remembered.as_mut()
-            && view.concerns(&self.node, event)
+            && view.concerns(&self.node, change)
         {
-            Arc::make_mut(view).follow(event);
+            Arc::make_mut(view).follow(change);
         }
     }
 
@@ -150,21 +159,25 @@ impl Ipam {
         &self,
         decide: impl Fn(&mut Draft<'_>) -> Result<T, Stop>,
     ) -> Result<Committed<T>, AssignError> {
+        self.settle().await?;
         let remembered = self.remembered().clone();
         let mut view = match remembered {
             Some(view) => view,
             None => self.read_all().await?,
         };
+        let mut written = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
-            let planned = {
+            let decided = {
                 let mut draft = Draft::new(&view);
-                decide(&mut draft).map(|outcome| (outcome, draft.into_ops()))
+                decide(&mut draft).map(|outcome| (outcome, draft.into_plan()))
             };
-            let (outcome, ops) = match planned {
-                Ok(planned) => planned,
+            let (outcome, plan) = match decided {
+                Ok(decided) => decided,
                 Err(Stop::Error(error)) => return Err(error),
                 Err(Stop::Halt(Halt::Reload)) => {
-                    view = self.read_all().await?;
+                    let mut all = self.read_all().await?;
+                    Arc::make_mut(&mut all).adopt_handles(&view);
+                    view = all;
                     continue;
                 }
                 Err(Stop::Halt(Halt::Read(key))) => {
@@ -173,21 +186,24 @@ impl Ipam {
                     continue;
                 }
             };
-            if ops.is_empty() {
-                let written = Vec::new();
+            if plan.is_empty() {
                 return Ok(self.remember(view, Committed { outcome, written }));
             }
-            match self.store.transact(ops.clone()).await {
-                Ok(revision) => {
-                    let written = events(ops, revision);
+            match self.store.commit(plan.clone()).await {
+                Ok(changes) => {
+                    follow(&mut view, &changes);
+                    written.extend(changes);
                     return Ok(self.remember(view, Committed { outcome, written }));
                 }
-                Err(StoreError::Conflict { key, current }) => {
+                Err(Failed { done, error }) => {
+                    follow(&mut view, &done);
+                    let StoreError::Conflict { key, current } = error else {
+                        self.note_unsettled(&plan, &done, &error);
+                        self.forget();
+                        return Err(AssignError::Store(error));
+                    };
+                    written.extend(done);
                     Arc::make_mut(&mut view).learn(&key, current.as_deref());
-                }
-                Err(other) => {
-                    self.forget();
-                    return Err(AssignError::Store(other));
                 }
             }
         }
@@ -197,22 +213,99 @@ impl Ipam {
         })
     }
 
+    /// After an answer that did not come, the blocks that were to be written may still be.
+    fn note_unsettled(&self, plan: &Plan, done: &[Change], error: &StoreError) {
+        if !matches!(error, StoreError::Unavailable(_)) {
+            return;
+        }
+        let blocks = plan.ops().filter(|op| {
+            let writes = !matches!(op, Op::Check { .. });
+            writes && op.key().kind == Kind::IPAMBlock
+        });
+        let mut unsettled = self.unsettled();
+        for op in blocks {
+            let stands = done.iter().rev().find(|change| change.key() == op.key());
+            let version = match (stands, op.expect()) {
+                (Some(change), _) => Some(change.version().clone()),
+                (None, Expect::Version(version)) => Some(version.clone()),
+                (None, Expect::Absent | Expect::Any | Expect::Own) => None,
+            };
+            unsettled.entry(op.key().clone()).or_insert(version);
+        }
+    }
+
+    /// Makes sure that writes whose answers did not come have been done, or will not be: each block that still stands
+    /// as they expect it is moved on. Otherwise an address could be taken after its handle was released.
+    async fn settle(&self) -> Result<(), AssignError> {
+        loop {
+            let first = self
+                .unsettled()
+                .first_key_value()
+                .map(|(key, expected)| (key.clone(), expected.clone()));
+            let Some((key, expected)) = first else {
+                return Ok(());
+            };
+            self.move_on(&key, expected.as_ref()).await?;
+            self.unsettled().remove(&key);
+        }
+    }
+
+    async fn move_on(&self, key: &Key, expected: Option<&Version>) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(found) = self.store.get(key).await? else {
+                // A block that may still be made is this node's and found by its name.
+                return Ok(());
+            };
+            if Some(&found.version) != expected {
+                return Ok(());
+            }
+            let Ok(Object::IPAMBlock(mut block)) = Object::decode(key, &found.value) else {
+                return Ok(());
+            };
+            block.spec.sequence_number += 1;
+            let put = Op::Put {
+                key: key.clone(),
+                value: Bytes::from(Object::IPAMBlock(block).encode()),
+                expect: Expect::Version(found.version),
+            };
+            match self.store.write(put).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, BTreeMap<Key, Option<Version>>> {
+        // Nothing panics while it is held.
+        self.unsettled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn read_all(&self) -> Result<Arc<View>, AssignError> {
-        let listing = self.store.list(&KINDS).await?;
-        Ok(Arc::new(View::full(&listing)))
+        let mut items = Vec::new();
+        for kind in KINDS {
+            items.extend(self.store.list(kind, &Scope::All).await?.items);
+        }
+        Ok(Arc::new(View::full(&items)))
     }
 
     fn remember<T>(&self, mut view: Arc<View>, committed: Committed<T>) -> Committed<T> {
         let mut remembered = self.remembered();
         // If nothing else came in between, this frees the only other reference and nothing is copied.
         *remembered = None;
-        let known = Arc::make_mut(&mut view);
-        for event in &committed.written {
-            known.follow(event);
-        }
-        known.narrow(&self.node);
+        Arc::make_mut(&mut view).narrow(&self.node);
         *remembered = Some(view);
         drop(remembered);
         committed
+    }
+}
+
+fn follow(view: &mut Arc<View>, changes: &[Change]) {
+    let known = Arc::make_mut(view);
+    for change in changes {
+        known.follow(change);
     }
 }

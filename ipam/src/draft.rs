@@ -1,4 +1,6 @@
-//! Changes laid over a view, until they are written in one transaction.
+//! Changes laid over a view, until they are written as one plan.
+
+mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +10,6 @@ use api::ipam::{
 };
 use api::key::{Key, Kind};
 use api::metadata::Resource;
-use api::object::Object;
-use bytes::Bytes;
-use datastore::store::{Expect, KeyValue, Op, Revision, WatchEvent};
 use ipnet::IpNet;
 use serde_json::Map;
 
@@ -20,6 +19,8 @@ use crate::view::{Known, View, affinity_key, block_key, config_key, handle_key, 
 pub(crate) struct Draft<'v> {
     view: &'v View,
     blocks: BTreeMap<IpNet, Option<IPAMBlock>>,
+    /// Blocks that this draft makes, as they are before an address is taken.
+    made: BTreeMap<IpNet, IPAMBlock>,
     affinities: BTreeMap<String, Option<BlockAffinity>>,
     handles: BTreeMap<String, Option<IPAMHandle>>,
     /// What else the decision rests on: it must not have changed when the changes are written.
@@ -31,6 +32,7 @@ impl<'v> Draft<'v> {
         Self {
             view,
             blocks: BTreeMap::new(),
+            made: BTreeMap::new(),
             affinities: BTreeMap::new(),
             handles: BTreeMap::new(),
             relied_on: BTreeSet::new(),
@@ -117,10 +119,13 @@ impl<'v> Draft<'v> {
             .map(|block| &mut block.spec)
     }
 
-    pub(crate) fn put_block(&mut self, spec: IPAMBlockSpec) {
-        let key = block_key(spec.cidr);
-        self.blocks
-            .insert(spec.cidr, Some(Resource::new(&key, spec)));
+    /// Makes a block that is not there.
+    pub(crate) fn make_block(&mut self, spec: IPAMBlockSpec) {
+        let cidr = spec.cidr;
+        let mut block = Resource::new(&block_key(cidr), spec);
+        self.made.insert(cidr, block.clone());
+        block.spec.sequence_number += 1;
+        self.blocks.insert(cidr, Some(block));
     }
 
     pub(crate) fn delete_block(&mut self, cidr: IpNet) {
@@ -188,60 +193,4 @@ impl<'v> Draft<'v> {
         };
         self.handles.insert(key.name, Some(handle));
     }
-
-    /// The transaction, one step a key; empty when nothing changes.
-    pub(crate) fn into_ops(self) -> Vec<Op> {
-        let view = self.view;
-        let blocks = self
-            .blocks
-            .into_iter()
-            .map(|(cidr, block)| (block_key(cidr), block.map(Object::IPAMBlock)));
-        let affinities = self.affinities.into_iter().map(|(name, affinity)| {
-            let key = Key::new(Kind::BlockAffinity, name);
-            (key, affinity.map(Object::BlockAffinity))
-        });
-        let handles = self.handles.into_iter().map(|(name, handle)| {
-            let key = Key::new(Kind::IPAMHandle, name);
-            (key, handle.map(Object::IPAMHandle))
-        });
-        let mut ops: Vec<Op> = affinities
-            .chain(blocks)
-            .chain(handles)
-            .filter_map(|(key, object)| {
-                let expect = view.expect(&key);
-                match object {
-                    Some(object) => Some(Op::Put {
-                        key,
-                        value: Bytes::from(object.encode()),
-                        expect,
-                    }),
-                    // Made and unmade in this draft.
-                    None if expect == Expect::Absent => None,
-                    None => Some(Op::Delete { key, expect }),
-                }
-            })
-            .collect();
-        if !ops.is_empty() {
-            ops.extend(self.relied_on.into_iter().map(|key| Op::Check {
-                expect: view.expect(&key),
-                key,
-            }));
-        }
-        ops
-    }
-}
-
-/// The changes `ops` made at `revision`, as a watch would deliver them.
-pub(crate) fn events(ops: Vec<Op>, revision: Revision) -> Vec<WatchEvent> {
-    ops.into_iter()
-        .filter_map(|op| match op {
-            Op::Put { key, value, .. } => Some(WatchEvent::Put(KeyValue {
-                key,
-                value,
-                revision,
-            })),
-            Op::Delete { key, .. } => Some(WatchEvent::Delete { key, revision }),
-            Op::Check { .. } => None,
-        })
-        .collect()
 }

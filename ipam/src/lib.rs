@@ -1,16 +1,17 @@
 //! One address for each workload: blocks, affinities, assignment, release.
 //!
 //! A pool is cut into blocks, a node claims whole blocks, and an address is one slot of a block. Every decision is made
-//! over a [`view::View`] of the store and written as **one** transaction in which each object is compared with the
-//! revision the decision saw; who loses a race is told what stands there now, and decides anew.
+//! over a [`view::View`] of the store and written as **one** plan, in which each object is compared with the version the
+//! decision saw; who loses a race learns what stands there now, and decides anew. Stores with transactions do the plan as
+//! a whole, others stage by stage in Calico's order.
 //!
 //! ```text
-//! requests ─► plan (pure) over View ─► one transaction ─► assignments + changes to echo
+//! requests ─► decision (pure) over View ─► plan of stages ─► assignments + changes to echo
 //!                  ▲                          │
 //!                  └── what stands there now ─┘ conflict
 //! ```
 //!
-//! The objects are Calico's, and what its three-step claims leave behind after a crash is understood and mended. It does
+//! The objects are Calico's, and what its claims leave behind after a crash is understood and repaired. It does
 //! not route, does not watch, knows no clock: time is an argument. Shapes and rules: Calico's
 //! `libcalico-go/lib/ipam`, IPAM resources of `projectcalico.org/v3`.
 #![forbid(unsafe_code)]

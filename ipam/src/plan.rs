@@ -52,7 +52,7 @@ pub(crate) fn assign_all(
     node: &str,
     requests: &[AssignRequest],
 ) -> Result<Vec<Result<Assignment, AssignError>>, Stop> {
-    mend(draft, node);
+    repair(draft, node);
     let mut results = Vec::with_capacity(requests.len());
     for request in requests {
         results.push(match assign(draft, node, request) {
@@ -60,6 +60,10 @@ pub(crate) fn assign_all(
             Err(Stop::Halt(halt)) => return Err(Stop::Halt(halt)),
             // A part of the store may be out of date: only the whole of it says no.
             Err(Stop::Error(_)) if !draft.view().is_full() => return Err(Stop::Halt(Halt::Reload)),
+            // Nor before it is known that the handle has nothing yet.
+            Err(Stop::Error(_)) if matches!(draft.handle(&request.handle_id), Known::Unknown) => {
+                return Err(Stop::Halt(Halt::Read(handle_key(&request.handle_id))));
+            }
             Err(Stop::Error(error)) => Err(error),
         });
     }
@@ -68,24 +72,41 @@ pub(crate) fn assign_all(
 
 /// Finishes what a crashed claim or release of this node left behind, as far as it is in the way.
 ///
-/// A claim whose block went to somebody else, or to nobody, is void, as is one without a block that lies over another
-/// block; one that was being given up and whose block is gone is given up. A claim whose block is missing, or not yet
-/// confirmed, is completed when the block is used.
-fn mend(draft: &mut Draft<'_>, node: &str) {
-    use api::ipam::AffinityState::PendingDeletion;
+/// An affinity whose block went to somebody else, or to nobody, is void, as is one without a block that lies over another
+/// block; one that was being given up and whose block is gone is given up. One that is pending, with an empty block that
+/// no pool would make now, is withdrawn with the block. One whose block is missing, or not yet confirmed, is completed
+/// when the block is used.
+fn repair(draft: &mut Draft<'_>, node: &str) {
+    use api::ipam::AffinityState::{Pending, PendingDeletion};
     let host = host_affinity(node);
     for (name, affinity) in draft.affinities_of(node) {
-        let void = match draft.block(affinity.cidr) {
-            Known::Present(found) => found.spec.affinity.as_deref() != Some(&host),
-            Known::Absent => {
-                affinity.state == PendingDeletion || draft.overlapping(affinity.cidr).is_some()
+        let cidr = affinity.cidr;
+        let (void, withdrawn) = match draft.block(cidr) {
+            Known::Present(found) if found.spec.affinity.as_deref() == Some(&host) => {
+                let unused = affinity.state == Pending && block::is_empty(&found.spec);
+                let withdrawn = unused && !is_made_by_a_pool(draft.view(), cidr);
+                (withdrawn, withdrawn)
             }
-            Known::Unreadable(_) | Known::Unknown => false,
+            Known::Present(_) => (true, false),
+            Known::Absent => {
+                let void = affinity.state == PendingDeletion || draft.overlapping(cidr).is_some();
+                (void, false)
+            }
+            Known::Unreadable(_) | Known::Unknown => (false, false),
         };
+        if withdrawn {
+            draft.delete_block(cidr);
+        }
         if void {
             draft.delete_affinity(&name);
         }
     }
+}
+
+/// Whether a pool is cut into blocks of which `cidr` is one.
+fn is_made_by_a_pool(view: &View, cidr: IpNet) -> bool {
+    view.pools()
+        .any(|pool| pool.spec.cidr.contains(&cidr) && pool.spec.block_len() == cidr.prefix_len())
 }
 
 pub(crate) fn assign(
@@ -347,7 +368,7 @@ fn own(draft: &mut Draft<'_>, node: &str, cidr: IpNet, source: Source, now: Time
             draft.confirm_affinity(node, cidr);
             if !matches!(draft.block(cidr), Known::Present(_)) {
                 let made = block::new_block(cidr, host, now);
-                draft.put_block(made.expect("only CIDRs with slots are picked"));
+                draft.make_block(made.expect("only CIDRs with slots are picked"));
             }
         }
         Source::Reclaim => {

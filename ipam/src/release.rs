@@ -27,6 +27,11 @@ pub(crate) fn release_handle(draft: &mut Draft<'_>, handle_id: &str) -> Result<V
     let blocks: Vec<String> = match draft.handle(handle_id) {
         Known::Present(handle) => handle.spec.block.keys().cloned().collect(),
         Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
+        Known::Absent if draft.view().is_tombstone(&handle_key(handle_id)) => {
+            // Whoever marked it as deleted has not come to it.
+            draft.set_handle(handle_id, BTreeMap::new());
+            return Ok(Vec::new());
+        }
         Known::Absent | Known::Unreadable(_) => return Ok(Vec::new()),
     };
     let mut released = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::pool::AllowedUse;
-use datastore::store::WatchEvent;
+use datastore::store::Change;
 use ipnet::IpNet;
 
 use crate::time::Timestamp;
@@ -74,8 +74,8 @@ pub struct Assignment {
 pub struct Committed<T> {
     /// The outcome.
     pub outcome: T,
-    /// The changes, in no particular order, at one revision for each transaction.
-    pub written: Vec<WatchEvent>,
+    /// The changes, in the order in which they were made.
+    pub written: Vec<Change>,
 }
 
 /// An address to be released, if it is still the one that was looked at.

@@ -9,12 +9,17 @@ use api::ipam::{
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::pool::IPPool;
-use datastore::store::{Expect, KeyValue, Listing, Revision, WatchEvent};
+use datastore::store::{Change, Expect, KeyValue};
+use datastore::version::{Order, Version};
 use ipnet::IpNet;
 
 use crate::block;
 
-/// The kinds a full view is listed from.
+/// The kinds a full view is listed from, in the order in which they must be read.
+///
+/// Pools come first: a node that makes a block looks at its pool once more before it gives an address. If the pool still
+/// was another one then, the block stood before the pool became what was read here, and so before blocks were listed.
+/// That is how blocks of two sizes over the same addresses are kept apart without a transaction.
 pub const KINDS: [Kind; 4] = [
     Kind::IPPool,
     Kind::IPAMConfig,
@@ -35,16 +40,18 @@ pub enum Known<'a, T> {
     Unknown,
 }
 
-/// A part of the store, each object with its revision.
+/// A part of the store, each object with its version.
 ///
-/// A *full* view holds every pool, block and affinity at one revision; one that is not full holds those of one node.
-/// Handles are known only as far as they were read or written. A view may be out of date: each write compares
-/// revisions, and a conflict brings the view up to date.
+/// A *full* view holds every pool, block and affinity; one that is not full holds those of one node. Handles are known
+/// only as far as they were read or written. A view may be out of date: each write compares versions, and a conflict
+/// brings the view up to date.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     full: bool,
     /// `None`: known not to exist.
-    revisions: BTreeMap<Key, Option<Revision>>,
+    versions: BTreeMap<Key, Option<Version>>,
+    /// Objects that are marked as deleted and still stand there.
+    tombstones: BTreeSet<Key>,
     pools: BTreeMap<String, Arc<IPPool>>,
     config: Arc<IPAMConfigSpec>,
     blocks: BTreeMap<IpNet, Arc<IPAMBlock>>,
@@ -74,15 +81,13 @@ pub fn config_key() -> Key {
 }
 
 impl View {
-    /// A full view from a listing of [`KINDS`].
-    pub fn full(listing: &Listing) -> Self {
-        let mut view = Self {
-            full: true,
-            ..Self::default()
-        };
-        for item in &listing.items {
+    /// A full view from the objects of [`KINDS`], read in that order.
+    pub fn full<'a>(items: impl IntoIterator<Item = &'a KeyValue>) -> Self {
+        let mut view = Self::default();
+        for item in items {
             view.put(item);
         }
+        view.full = true;
         view
     }
 
@@ -93,26 +98,45 @@ impl View {
 
     /// Takes in what a read, a conflict or a watch says of a key.
     pub fn learn(&mut self, key: &Key, current: Option<&KeyValue>) {
-        match current {
-            Some(item) => self.put(item),
-            None => self.remove(key),
+        match (current, self.versions.get(key)) {
+            // Known as it is: a pool must not count as changed.
+            (Some(item), Some(Some(known))) if item.version == *known => {}
+            (None, Some(None)) => {}
+            (Some(item), _) => self.put(item),
+            (None, _) => self.remove(key),
+        }
+    }
+
+    /// Takes over what `other` knows of handles, which are not listed.
+    pub fn adopt_handles(&mut self, other: &Self) {
+        let is_handle = |key: &Key| key.kind == Kind::IPAMHandle;
+        for (key, version) in other.versions.iter().filter(|(key, _)| is_handle(key)) {
+            self.versions.insert(key.clone(), version.clone());
+            if other.tombstones.contains(key) {
+                self.tombstones.insert(key.clone());
+            }
+            if let Some(handle) = other.handles.get(&key.name) {
+                self.handles.insert(key.name.clone(), Arc::clone(handle));
+            }
+            if let Some(problem) = other.unreadable.get(key) {
+                self.unreadable.insert(key.clone(), problem.clone());
+            }
         }
     }
 
     /// Takes in a change unless something newer is known.
-    pub fn follow(&mut self, event: &WatchEvent) {
-        match event {
-            WatchEvent::Put(item) if self.is_older(&item.key, item.revision) => self.put(item),
-            WatchEvent::Delete { key, revision } if self.is_older(key, *revision) => {
-                self.remove(key);
+    pub fn follow(&mut self, change: &Change) {
+        if self.is_news(change.key(), change.version()) {
+            match change {
+                Change::Put(item) => self.put(item),
+                Change::Delete { key, .. } => self.remove(key),
             }
-            WatchEvent::Put(_) | WatchEvent::Delete { .. } | WatchEvent::Progress(_) => {}
         }
     }
 
-    fn is_older(&self, key: &Key, revision: Revision) -> bool {
-        match self.revisions.get(key) {
-            Some(Some(known)) => *known < revision,
+    fn is_news(&self, key: &Key, version: &Version) -> bool {
+        match self.versions.get(key) {
+            Some(Some(known)) => matches!(version.order(known), Order::Newer | Order::Unknown),
             Some(None) | None => true,
         }
     }
@@ -127,26 +151,26 @@ impl View {
             .retain(|_, affinity| is_of_node(affinity, node));
         let blocks: BTreeSet<String> = self.blocks.keys().map(|cidr| block_name(*cidr)).collect();
         let affinities = &self.affinities;
-        self.revisions.retain(|key, revision| match key.kind {
+        self.versions.retain(|key, version| match key.kind {
             Kind::IPAMBlock => blocks.contains(&key.name),
             Kind::BlockAffinity => affinities.contains_key(&key.name),
             // One entry for each container that ever was would only grow.
-            Kind::IPAMHandle => revision.is_some(),
+            Kind::IPAMHandle => version.is_some(),
             _ => true,
         });
+        let versions = &self.versions;
+        self.tombstones.retain(|key| versions.contains_key(key));
         self.unreadable.clear();
     }
 
     /// Whether a change to `key` matters to a view that is not full.
-    pub fn concerns(&self, node: &str, event: &WatchEvent) -> bool {
-        let item = match event {
-            WatchEvent::Put(item) => item,
-            WatchEvent::Delete { key, .. } => return self.revisions.contains_key(key),
-            WatchEvent::Progress(_) => return false,
-        };
-        if self.revisions.contains_key(&item.key) {
+    pub fn concerns(&self, node: &str, change: &Change) -> bool {
+        if self.versions.contains_key(change.key()) {
             return true;
         }
+        let Change::Put(item) = change else {
+            return false;
+        };
         match Object::decode(&item.key, &item.value) {
             Ok(Object::IPPool(_) | Object::IPAMConfig(_)) => true,
             Ok(Object::BlockAffinity(affinity)) => is_of_node(&affinity, node),
@@ -157,7 +181,8 @@ impl View {
 
     fn put(&mut self, item: &KeyValue) {
         self.remove(&item.key);
-        self.revisions.insert(item.key.clone(), Some(item.revision));
+        let version = item.version.clone();
+        self.versions.insert(item.key.clone(), Some(version));
         let name = item.key.name.clone();
         let problem = match Object::decode(&item.key, &item.value) {
             Err(error) => Some(error.message),
@@ -169,10 +194,10 @@ impl View {
                 self.config = Arc::new(config.spec);
                 None
             }
-            // Tombstones of Calico's Kubernetes store: the object is gone, its name is still taken at a revision.
-            Ok(Object::IPAMBlock(found)) if found.spec.deleted => None,
-            Ok(Object::BlockAffinity(found)) if found.spec.deleted == "true" => None,
-            Ok(Object::IPAMHandle(found)) if found.spec.deleted => None,
+            Ok(object) if is_tombstone(&object) => {
+                self.tombstones.insert(item.key.clone());
+                None
+            }
             Ok(Object::IPAMBlock(found)) => {
                 let problem = match block::fault(&found.spec) {
                     None if block_cidr(&name) != Some(found.spec.cidr) => {
@@ -201,10 +226,13 @@ impl View {
     }
 
     fn remove(&mut self, key: &Key) {
-        self.revisions.insert(key.clone(), None);
+        self.versions.insert(key.clone(), None);
         self.unreadable.remove(key);
+        self.tombstones.remove(key);
         match key.kind {
             Kind::IPPool => {
+                // Blocks must be listed after it was read: see `KINDS`.
+                self.full = false;
                 self.pools.remove(&key.name);
             }
             Kind::IPAMConfig if *key == config_key() => self.config = Arc::default(),
@@ -226,10 +254,15 @@ impl View {
 
     /// What a write of `key` has to expect.
     pub fn expect(&self, key: &Key) -> Expect {
-        match self.revisions.get(key) {
-            Some(Some(revision)) => Expect::Revision(*revision),
+        match self.versions.get(key) {
+            Some(Some(version)) => Expect::Version(version.clone()),
             Some(None) | None => Expect::Absent,
         }
+    }
+
+    /// Whether the object counts as deleted and its name is still taken.
+    pub fn is_tombstone(&self, key: &Key) -> bool {
+        self.tombstones.contains(key)
     }
 
     /// Pools in name order.
@@ -256,6 +289,11 @@ impl View {
             .map(|(name, affinity)| (name.as_str(), affinity.as_ref()))
     }
 
+    /// An affinity that stands in the view, by name.
+    pub fn affinity(&self, name: &str) -> Option<&BlockAffinity> {
+        self.affinities.get(name).map(AsRef::as_ref)
+    }
+
     /// A block.
     pub fn block(&self, cidr: IpNet) -> Known<'_, IPAMBlock> {
         self.state(&block_key(cidr), self.blocks.get(&cidr))
@@ -275,11 +313,21 @@ impl View {
             return Known::Unreadable(problem);
         }
         let listed = self.full && KINDS.contains(&key.kind);
-        if listed || self.revisions.contains_key(key) {
+        if listed || self.versions.contains_key(key) {
             Known::Absent
         } else {
             Known::Unknown
         }
+    }
+}
+
+/// Whether Calico's Kubernetes store marked it as deleted, on the way to deleting it.
+fn is_tombstone(object: &Object) -> bool {
+    match object {
+        Object::IPAMBlock(found) => found.spec.deleted,
+        Object::BlockAffinity(found) => found.spec.deleted == "true",
+        Object::IPAMHandle(found) => found.spec.deleted,
+        _ => false,
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use api::admin::Status;
+use api::key::Kind;
 use api::params::{Backend, DatastoreType, Params};
+use datastore::scope::Scope;
 use datastore::store::Store;
 use datastore_local::RelayStore;
 use felix::calc::{Graph, Settings};
@@ -172,7 +174,7 @@ impl Agent {
         ));
         let watcher = WatchTask {
             store: Arc::clone(&self.store),
-            kinds: [&Graph::KINDS[..], &cluster::KINDS].concat(),
+            kinds: watched_kinds(&self.identity.name),
             calc: calc_inbox.clone(),
             ipam: Some(Arc::clone(&ipam)),
             socket: self.params.store.clone().unwrap_or_default(),
@@ -353,6 +355,16 @@ struct Serving {
     settings: Settings,
     health: Health,
     metrics: Metrics,
+}
+
+/// What an agent follows: of pods' endpoints only its own.
+fn watched_kinds(node: &str) -> Vec<(Kind, Scope)> {
+    let scope = |kind| match kind {
+        Kind::WorkloadEndpoint => Scope::Node(node.to_owned()),
+        _ => Scope::All,
+    };
+    let kinds = Graph::KINDS.into_iter().chain(cluster::KINDS);
+    kinds.map(|kind| (kind, scope(kind))).collect()
 }
 
 /// Jitter's seed: differs between nodes and between starts.

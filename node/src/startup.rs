@@ -24,6 +24,7 @@ use api::node::Node;
 use api::object::Object;
 use api::params::{Backend, Params};
 use api::pool::IPPool;
+use datastore::scope::Scope;
 use datastore::store::{Store, StoreError};
 use ipnet::IpNet;
 use tracing::{info, warn};
@@ -240,7 +241,7 @@ impl Startup<'_> {
     async fn pools(&self) -> Result<(Vec<IPPool>, usize), StartupError> {
         let listing = self
             .store
-            .list(&[Kind::IPPool])
+            .list(Kind::IPPool, &Scope::All)
             .await
             .map_err(self.failed("listing the pools"))?;
         let mut pools = Vec::new();
@@ -349,7 +350,7 @@ impl Startup<'_> {
     async fn nodes(&self) -> Result<Vec<Node>, StartupError> {
         let listing = self
             .store
-            .list(&[Kind::Node])
+            .list(Kind::Node, &Scope::All)
             .await
             .map_err(self.failed("listing the nodes"))?;
         Ok(listing
@@ -503,7 +504,7 @@ mod tests {
                 value: text.to_owned().into(),
                 expect: Expect::Absent,
             };
-            store.transact(vec![put]).await.unwrap();
+            store.write(put).await.unwrap();
         }
         let startup = Startup {
             params: &params,
@@ -585,7 +586,7 @@ mod tests {
             let error = started(&store, name, "10.0.0.1/24").await.unwrap_err();
             let text = error.to_string();
             assert!(text.contains(name) && text.contains("lower-case"), "{text}");
-            let listing = store.list(&[Kind::Node]).await.unwrap();
+            let listing = store.list(Kind::Node, &Scope::All).await.unwrap();
             assert_eq!(listing.items.len(), 0, "{name}");
         }
     }

@@ -9,6 +9,7 @@ use api::admin::Status;
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::params::Params;
+use datastore::scope::Scope;
 use datastore::store::Store;
 use felix::calc::{Graph, LearnedRoutes, Listen, Settings};
 use node::agent::{open_store, seed};
@@ -195,11 +196,11 @@ async fn start(
                 .into_iter()
                 .filter(|kind| !KINDS.contains(kind))
             {
-                calc_inbox.in_sync(kind, 0);
+                calc_inbox.in_sync(kind, 0.into());
             }
             let watcher = WatchTask {
                 store,
-                kinds: KINDS.to_vec(),
+                kinds: KINDS.map(|kind| (kind, Scope::All)).to_vec(),
                 calc: calc_inbox,
                 ipam: None,
                 socket: params.store.clone().unwrap_or_default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::key::Key;
 use felix::calc::Graph;
-use node::task::calc::{Inbox, Seen, State};
+use node::task::calc::{Inbox, Seen, Since, State};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -50,11 +50,11 @@ impl Resources {
     /// Gives everything, then every change, until the token is cancelled.
     pub(crate) async fn follow(mut self, calc: Inbox, cancel: CancellationToken) {
         for (key, state) in states(&self.content) {
-            let revision = self.changes;
-            calc.object(key, Seen { revision, state });
+            let since = Since::Write(self.changes.into());
+            calc.object(key, Seen { since, state });
         }
         for kind in Graph::KINDS {
-            calc.in_sync(kind, self.changes);
+            calc.in_sync(kind, self.changes.into());
         }
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,20 +83,22 @@ impl Resources {
         let content = Content::of(&self.texts);
         self.tell_faults(content.faults.clone());
         let before = std::mem::replace(&mut self.content, content);
-        let revision = self.changes;
+        let since = || Since::Write(self.changes.into());
         let mut changed = 0;
         for (key, state) in states(&self.content) {
             let old = before.objects.get(&key).map(|found| &found.object);
             if old != self.content.objects.get(&key).map(|found| &found.object) {
                 changed += 1;
-                calc.object(key, Seen { revision, state });
+                let since = since();
+                calc.object(key, Seen { since, state });
             }
         }
         for key in before.objects.into_keys() {
             if !self.content.objects.contains_key(&key) {
                 changed += 1;
                 let state = State::Absent;
-                calc.object(key, Seen { revision, state });
+                let since = since();
+                calc.object(key, Seen { since, state });
             }
         }
         info!(path = %self.path.display(), changed, "resources changed");

@@ -16,7 +16,7 @@ pub mod relay;
     reason = "made by tonic-prost-build from proto/relay.proto; tests/generated.rs compares"
 )]
 mod generated {
-    include!("generated/tortie.relay.v1.rs");
+    include!("generated/tortie.relay.v2.rs");
 }
 
 pub use redb_store::RedbStore;

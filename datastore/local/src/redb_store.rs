@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use api::key::{Key, Kind};
-use datastore::history::History;
-use datastore::store::{
-    KeyValue, Listing, Op, Revision, Store, StoreError, WatchEvent, refuse_repeated_keys,
-};
+use datastore::history::{History, Revision};
+use datastore::plan::{Failed, Plan};
+use datastore::scope::Scope;
+use datastore::store::{Change, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use redb::{Database, DatabaseError, ReadTransaction};
@@ -34,6 +35,7 @@ const QUEUE_TRANSACTIONS: usize = 1024;
 /// A store in one redb file. Dropping the last handle closes the file.
 pub struct RedbStore {
     path: PathBuf,
+    identity: Arc<str>,
     published: Arc<Published>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -158,6 +160,7 @@ impl RedbStore {
             })?;
         Ok(Self {
             path,
+            identity: opened.identity.into(),
             published,
             jobs: Some(jobs),
             writer: Some(writer),
@@ -186,12 +189,9 @@ impl RedbStore {
     fn failed(&self, error: &redb::Error) -> StoreError {
         if let Some(jobs) = &self.jobs {
             let (reply, _) = oneshot::channel();
-            let nothing = Vec::new();
+            let plan = Plan::default();
             // When the queue is full the writer has work enough to notice by.
-            let _ = jobs.try_send(Job {
-                ops: nothing,
-                reply,
-            });
+            let _ = jobs.try_send(Job { plan, reply });
         }
         StoreError::Unavailable(format!("{}: {error}", self.path.display()).into())
     }
@@ -229,35 +229,59 @@ impl Store for RedbStore {
         })
     }
 
-    fn list<'a>(&'a self, kinds: &'a [Kind]) -> BoxFuture<'a, Result<Listing, StoreError>> {
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         Box::pin(async move {
             let snapshot = self.snapshot()?;
             Ok(Listing {
-                items: format::list(&snapshot.transaction, kinds)
+                items: format::list(&snapshot.transaction, kind, scope)
                     .map_err(|error| self.failed(&error))?,
-                revision: snapshot.revision,
+                cursor: snapshot.revision.into(),
             })
         })
     }
 
-    fn transact(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>> {
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
         Box::pin(async move {
-            refuse_repeated_keys(&ops)?;
-            format::refuse_unstorable(&ops)?;
+            let plan = Plan::at_once(vec![op]);
+            let done = self.commit(plan).await.map_err(|failed| failed.error)?;
+            Ok(done.into_iter().next())
+        })
+    }
+
+    fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
+        Box::pin(async move {
+            format::refuse_unstorable(&plan)?;
             let (reply, answer) = oneshot::channel();
             let jobs = self.jobs.as_ref().ok_or_else(|| self.closed())?;
-            jobs.send(Job { ops, reply })
+            jobs.send(Job { plan, reply })
                 .await
                 .map_err(|_| self.closed())?;
-            answer.await.map_err(|_| self.closed())?
+            Ok(answer.await.map_err(|_| self.closed())??)
         })
+    }
+
+    fn folds(&self) -> bool {
+        true
     }
 
     fn watch(
         &self,
-        kinds: Vec<Kind>,
-        after: Revision,
+        kind: Kind,
+        scope: Scope,
+        after: Cursor,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        Box::pin(self.published.history.watch(kinds, after))
+        Box::pin(self.published.history.watch(kind, scope, after))
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
+        Box::pin(async { Ok(Arc::clone(&self.identity)) })
+    }
+
+    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async { Ok(self.published.history.contains(cursor)) })
     }
 }

@@ -18,8 +18,8 @@ fn generated_code_is_current() {
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors)
         .expect("code is generated");
-    let made = fs::read_to_string(out.join("tortie.relay.v1.rs")).expect("the generator wrote it");
-    let kept = package.join("src/generated/tortie.relay.v1.rs");
+    let made = fs::read_to_string(out.join("tortie.relay.v2.rs")).expect("the generator wrote it");
+    let kept = package.join("src/generated/tortie.relay.v2.rs");
     if std::env::var_os("TORTIE_REGENERATE").is_some() {
         fs::create_dir_all(kept.parent().expect("a file is in a folder")).expect("writable");
         fs::write(&kept, &made).expect("the source tree is writable");
@@ -27,7 +27,7 @@ fn generated_code_is_current() {
     let current = fs::read_to_string(&kept).unwrap_or_default();
     assert!(
         current == made,
-        "src/generated/tortie.relay.v1.rs is not what proto/relay.proto makes; run \
+        "src/generated/tortie.relay.v2.rs is not what proto/relay.proto makes; run \
          `TORTIE_REGENERATE=1 cargo test -p datastore-local --test generated`"
     );
 }

@@ -14,7 +14,10 @@ mod relay;
 
 use api::key::{Key, Kind};
 use bytes::Bytes;
-use datastore::store::{Expect, Op};
+use datastore::scope::Scope;
+use datastore::store::{Expect, Listing, Op, Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
+use futures_util::stream::BoxStream;
 
 /// A folder of one test, removed at the end.
 struct Folder {
@@ -54,10 +57,37 @@ fn pool(name: &str) -> Key {
     Key::new(Kind::IPPool, name)
 }
 
-fn put(name: &str, value: &str) -> Vec<Op> {
-    vec![Op::Put {
+fn put(name: &str, value: &str) -> Op {
+    Op::Put {
         key: pool(name),
         value: Bytes::copy_from_slice(value.as_bytes()),
         expect: Expect::Any,
-    }]
+    }
+}
+
+/// Writes, and answers the cursor from which a watch sees what comes after it.
+async fn wrote(store: &dyn Store, name: &str, value: &str) -> Result<Cursor, StoreError> {
+    let change = store.write(put(name, value)).await?;
+    let change = change.expect("a put changes something");
+    Ok(Cursor::read(&change.version().to_string()))
+}
+
+/// All pools.
+async fn pools(store: &dyn Store) -> Listing {
+    let listing = store.list(Kind::IPPool, &Scope::All).await;
+    listing.expect("it answers")
+}
+
+type Events = BoxStream<'static, Result<WatchEvent, StoreError>>;
+
+fn events(store: &dyn Store, after: &Cursor) -> Events {
+    store.watch(Kind::IPPool, Scope::All, after.clone())
+}
+
+/// The key and the cursor of an event.
+fn seen(event: Option<Result<WatchEvent, StoreError>>) -> (Key, Cursor) {
+    match event {
+        Some(Ok(WatchEvent::Change(change, cursor))) => (change.key().clone(), cursor),
+        other => panic!("a change was to come: {other:?}"),
+    }
 }

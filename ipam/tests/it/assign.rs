@@ -4,7 +4,7 @@ use std::sync::Arc;
 use api::ipam::AffinityState;
 use api::key::Kind;
 use api::pool::AllowedUse;
-use datastore::store::WatchEvent;
+use datastore::store::Change;
 use ipam::{AssignError, Ipam, Wanted};
 use serde_json::json;
 
@@ -58,21 +58,21 @@ fn an_address_from_a_known_block_costs_one_round_trip() {
     let store = Counting::new(&world.store);
     let ipam = Ipam::new(Arc::new(store.clone()), "n1");
     assign(&ipam, request("a")).unwrap();
-    assert_eq!(store.take(), ["list", "transact"]);
+    assert_eq!(store.take(), ["list", "list", "list", "list", "commit"]);
     assign(&ipam, request("b")).unwrap();
-    assert_eq!(store.take(), ["transact"]);
+    assert_eq!(store.take(), ["commit"]);
     now(ipam.release_by_handle("b")).unwrap();
-    assert_eq!(store.take(), ["transact"]);
+    assert_eq!(store.take(), ["commit"]);
 }
 
 #[test]
-fn many_requests_are_one_transaction_and_one_write_of_the_block() {
+fn many_requests_are_one_plan_and_one_write_of_the_block() {
     let world = World::new(&[("default", "10.0.0.0/16", 26)]);
     let store = Counting::new(&world.store);
     let ipam = Ipam::new(Arc::new(store.clone()), "n1");
     let requests: Vec<_> = (0..50).map(|i| request(&format!("h{i}"))).collect();
     let all = now(ipam.assign_many(&requests));
-    assert_eq!(store.take(), ["list", "transact"]);
+    assert_eq!(store.take(), ["list", "list", "list", "list", "commit"]);
     let addresses: BTreeSet<_> = all
         .outcome
         .iter()
@@ -83,7 +83,7 @@ fn many_requests_are_one_transaction_and_one_write_of_the_block() {
     assert_eq!(all.written.len(), 52);
     let handles: Vec<String> = (0..50).map(|i| format!("h{i}")).collect();
     now(ipam.release_by_handles(&handles)).unwrap();
-    assert_eq!(store.take(), ["transact"]);
+    assert_eq!(store.take(), ["commit"]);
     assert!(world.taken().is_empty() && world.handles().is_empty());
     world.assert_sound();
 }
@@ -94,7 +94,7 @@ fn what_was_written_can_be_echoed() {
     let committed = now(world.ipam("n1").assign(request("a"))).unwrap();
     let stored = world.store.objects();
     for event in committed.written {
-        let WatchEvent::Put(item) = event else {
+        let Change::Put(item) = event else {
             panic!("nothing is deleted")
         };
         assert!(stored.contains(&item), "{item:?}");

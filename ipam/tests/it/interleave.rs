@@ -2,11 +2,15 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use api::key::{Key, Kind};
 use datastore::memory::MemoryStore;
-use datastore::store::{Expect, KeyValue, Listing, Op, Revision, Store, StoreError, WatchEvent};
+use datastore::plan::{Failed, Plan, step_by_step};
+use datastore::scope::Scope;
+use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
@@ -48,6 +52,13 @@ impl Slow {
             comparing,
         }
     }
+
+    fn sabotaged(&self, op: Op) -> Op {
+        match self.comparing {
+            Comparing::Yes => op,
+            Comparing::No => op.expecting(Expect::Any),
+        }
+    }
 }
 
 /// Pending once.
@@ -73,37 +84,64 @@ impl Store for Slow {
         })
     }
 
-    fn list<'a>(&'a self, kinds: &'a [Kind]) -> BoxFuture<'a, Result<Listing, StoreError>> {
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         Box::pin(async move {
             once().await;
-            let answer = self.inner.list(kinds).await;
+            let answer = self.inner.list(kind, scope).await;
             once().await;
             answer
         })
     }
 
-    fn transact(&self, mut ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        if self.comparing == Comparing::No {
-            for op in &mut ops {
-                let (Op::Put { expect, .. } | Op::Delete { expect, .. } | Op::Check { expect, .. }) =
-                    op;
-                *expect = Expect::Any;
-            }
-        }
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
         Box::pin(async move {
             once().await;
-            let answer = self.inner.transact(ops).await;
+            let answer = self.inner.write(self.sabotaged(op)).await;
             once().await;
             answer
         })
+    }
+
+    fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
+        Box::pin(async move {
+            if !self.inner.folds() {
+                return step_by_step(|op| self.write(op), plan).await;
+            }
+            let stages = plan.stages.into_iter();
+            let stages = stages.map(|ops| ops.into_iter().map(|op| self.sabotaged(op)).collect());
+            let plan = Plan {
+                stages: stages.collect(),
+            };
+            once().await;
+            let answer = self.inner.commit(plan).await;
+            once().await;
+            answer
+        })
+    }
+
+    fn folds(&self) -> bool {
+        self.inner.folds()
     }
 
     fn watch(
         &self,
-        kinds: Vec<Kind>,
-        after: Revision,
+        kind: Kind,
+        scope: Scope,
+        after: Cursor,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        self.inner.watch(kinds, after)
+        self.inner.watch(kind, scope, after)
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
+        self.inner.identity()
+    }
+
+    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.inner.contains(cursor)
     }
 }
 

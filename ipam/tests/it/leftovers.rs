@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use api::ipam::{AffinityState, affinity_name, block_name};
-use api::key::Kind;
+use api::key::{Key, Kind};
 use ipam::{AssignError, Ipam, Wanted};
 use serde_json::{Value, json};
 
@@ -194,18 +194,47 @@ fn an_explicit_address_makes_no_block_over_another() {
 }
 
 #[test]
-fn tombstones_are_written_over() {
-    let world = one_block();
-    block(&world, json!("host:n9"), true);
-    world.put(
-        Kind::IPAMHandle,
-        "a",
-        json!({"handleID": "a", "block": {BLOCK: 1}, "deleted": true}),
-    );
-    let given = assign(&world.ipam("n1"), request("a")).unwrap();
-    assert_eq!(texts(&given), ["10.0.0.0/32"]);
-    assert!(!world.blocks()[0].deleted && !world.handles()["a"].deleted);
-    world.assert_sound();
+fn tombstones_are_deleted_and_made_anew() {
+    for folds in [true, false] {
+        let world = World::that_folds(folds, &[("default", BLOCK, 30)]);
+        block(&world, json!("host:n9"), true);
+        affinity(&world, "n1", "confirmed");
+        world.put(
+            Kind::BlockAffinity,
+            "n1-10-0-0-0-30",
+            json!({"node": "n1", "state": "pendingDeletion", "cidr": BLOCK, "deleted": "true", "type": "host"}),
+        );
+        world.put(
+            Kind::IPAMHandle,
+            "a",
+            json!({"handleID": "a", "block": {BLOCK: 1}, "deleted": true}),
+        );
+        let names = [
+            Key::new(Kind::IPAMBlock, "10-0-0-0-30"),
+            Key::new(Kind::BlockAffinity, "n1-10-0-0-0-30"),
+            Key::new(Kind::IPAMHandle, "a"),
+        ];
+        let born = names.clone().map(|key| world.store.born(&key).unwrap());
+        let given = assign(&world.ipam("n1"), request("a")).unwrap();
+        assert_eq!(texts(&given), ["10.0.0.0/32"]);
+        assert!(!world.blocks()[0].deleted && !world.handles()["a"].deleted);
+        world.assert_sound();
+        // Whoever marked them finishes now, with the uid as only condition, as Calico does.
+        for (key, born) in names.iter().zip(&born) {
+            let met = world.store.delete_born(key, born);
+            assert!(!met, "{key} was written over, folds: {folds}");
+        }
+        assert_eq!(world.taken().len(), 1);
+        world.assert_sound();
+        // A handle that is only a tombstone is finished by a release.
+        world.put(
+            Kind::IPAMHandle,
+            "gone",
+            json!({"handleID": "gone", "block": {BLOCK: 1}, "deleted": true}),
+        );
+        now(world.ipam("n1").release_by_handle("gone")).unwrap();
+        assert!(!world.handles().contains_key("gone"));
+    }
 }
 
 #[test]
@@ -229,6 +258,23 @@ fn a_handle_that_counts_too_much_is_put_right() {
             .is_empty()
     );
     assert!(world.handles().is_empty());
+}
+
+#[test]
+fn a_handle_keeps_its_address_when_nothing_is_left_for_others() {
+    let world = World::new(&[("default", BLOCK, 30)]);
+    let ipam = world.ipam("n1");
+    for name in ["a", "b", "c", "d"] {
+        assign(&ipam, request(name)).unwrap();
+    }
+    // An agent that has just started knows no handle.
+    let again = assign(&world.ipam("n1"), request("c")).unwrap();
+    assert_eq!(
+        (again.existing, texts(&again)),
+        (true, vec!["10.0.0.2/32".to_owned()])
+    );
+    let error = assign(&world.ipam("n1"), request("e")).unwrap_err();
+    assert!(matches!(error, AssignError::Exhausted { .. }), "{error}");
 }
 
 #[test]

@@ -10,7 +10,10 @@ use api::object::Object;
 use api::pool::AllowedUse;
 use bytes::Bytes;
 use datastore::memory::MemoryStore;
-use datastore::store::{Expect, KeyValue, Listing, Op, Revision, Store, StoreError, WatchEvent};
+use datastore::plan::{Failed, Plan};
+use datastore::scope::Scope;
+use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -44,6 +47,13 @@ impl World {
         world
     }
 
+    /// The same with a store that carries plans out step by step, when `folds` is false.
+    pub(crate) fn that_folds(folds: bool, pools: &[(&str, &str, u8)]) -> Self {
+        let world = Self::new(pools);
+        world.store.set_folds(folds);
+        world
+    }
+
     pub(crate) fn pool(&self, name: &str, spec: Value) {
         self.put(Kind::IPPool, name, spec);
     }
@@ -74,7 +84,7 @@ impl World {
     }
 
     fn write(&self, op: Op) {
-        now(self.store.transact(vec![op])).expect("unconditional");
+        now(self.store.write(op)).expect("unconditional");
     }
 
     pub(crate) fn ipam(&self, node: &str) -> Ipam {
@@ -199,21 +209,39 @@ impl Store for Counting {
         self.inner.get(key)
     }
 
-    fn list<'a>(&'a self, kinds: &'a [Kind]) -> BoxFuture<'a, Result<Listing, StoreError>> {
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         self.note("list");
-        self.inner.list(kinds)
+        self.inner.list(kind, scope)
     }
 
-    fn transact(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        self.note("transact");
-        self.inner.transact(ops)
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
+        self.note("write");
+        self.inner.write(op)
+    }
+
+    fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
+        self.note("commit");
+        self.inner.commit(plan)
     }
 
     fn watch(
         &self,
-        kinds: Vec<Kind>,
-        after: Revision,
+        kind: Kind,
+        scope: Scope,
+        after: Cursor,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        self.inner.watch(kinds, after)
+        self.inner.watch(kind, scope, after)
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
+        self.inner.identity()
+    }
+
+    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.inner.contains(cursor)
     }
 }

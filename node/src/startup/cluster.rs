@@ -8,6 +8,7 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use api::params::Params;
 use api::validate::validate;
+use datastore::scope::Scope;
 use tracing::warn;
 
 use super::{Startup, StartupError, objects};
@@ -77,7 +78,7 @@ impl Startup<'_> {
     pub async fn settings(&self, name: &str) -> Result<Params, StartupError> {
         let listing = self
             .store
-            .list(&[Kind::FelixConfiguration])
+            .list(Kind::FelixConfiguration, &Scope::All)
             .await
             .map_err(self.failed("listing the FelixConfigurations"))?;
         let mut configs: Vec<FelixConfiguration> = Vec::new();

@@ -27,7 +27,7 @@ pub async fn create(store: &dyn Store, object: Object) -> Result<bool, StoreErro
         value: object.encode().into(),
         expect: Expect::Absent,
     };
-    match store.transact(vec![put]).await {
+    match store.write(put).await {
         Ok(_) => Ok(true),
         Err(StoreError::Conflict { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -71,11 +71,11 @@ async fn rewrite(
         let put = Op::Put {
             key: key.clone(),
             value: after.encode().into(),
-            expect: stored
-                .as_ref()
-                .map_or(Expect::Absent, |stored| Expect::Revision(stored.revision)),
+            expect: stored.as_ref().map_or(Expect::Absent, |stored| {
+                Expect::Version(stored.version.clone())
+            }),
         };
-        match store.transact(vec![put]).await {
+        match store.write(put).await {
             Ok(_) => return Ok(true),
             Err(conflict @ StoreError::Conflict { .. }) => last = Some(conflict),
             Err(error) => return Err(error),

@@ -14,14 +14,14 @@ use api::admin::Problem;
 use api::key::{Key, Kind};
 use api::object::Object;
 use bgp_io::Command;
-use datastore::store::Revision;
+use datastore::version::{Cursor, Order, Version};
 use felix::calc::Graph;
 use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub use inbox::{Inbox, Input, InputKey, Seen, State};
+pub use inbox::{Inbox, Input, InputKey, Seen, Since, State};
 
 use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::instance::{self, Instance};
@@ -127,7 +127,7 @@ impl CalcTask {
     ) {
         match (key, input) {
             (InputKey::Object(key), Input::Object(seen)) => {
-                if echoes.watched(&key, seen.revision) {
+                if echoes.watched(&key, &seen.since) {
                     let (objects, kinds) = progress.lock.object(key, seen.state);
                     for (key, state) in objects {
                         self.object(&key, state, census);
@@ -138,14 +138,16 @@ impl CalcTask {
                 }
             }
             (InputKey::Echo(key), Input::Object(seen)) => {
-                if echoes.written(&key, seen.revision) {
+                if let Since::Write(version) = &seen.since
+                    && echoes.written(&key, version)
+                {
                     progress.lock.written(&key);
                     self.object(&key, seen.state, census);
                 }
             }
-            (InputKey::InSync(kind), Input::InSync(revision)) => {
-                echoes.listed(kind, revision);
-                if progress.lock.in_sync(kind, revision) {
+            (InputKey::InSync(kind), Input::InSync(cursor)) => {
+                echoes.listed(kind, cursor);
+                if progress.lock.in_sync(kind) {
                     self.in_sync(kind);
                 }
             }
@@ -274,7 +276,9 @@ impl CalcTask {
         let count = |set: &BTreeSet<Key>| i64::try_from(set.len()).unwrap_or(i64::MAX);
         self.metrics.local_endpoints.set(count(&census.local));
         self.metrics.cluster_hosts.set(count(&census.hosts));
-        self.metrics.cluster_endpoints.set(count(&census.endpoints));
+        let endpoints = census.pods.values().sum::<usize>();
+        let endpoints = i64::try_from(endpoints).unwrap_or(i64::MAX);
+        self.metrics.cluster_endpoints.set(endpoints);
         let lost = self.graph.lost_next_hops();
         let view = CalcView {
             in_sync: self.graph.in_sync(),
@@ -311,19 +315,20 @@ struct Progress {
 /// Keeps what this process wrote from being undone by an older account of the watch, and the other way round.
 #[derive(Debug, Default)]
 struct Echoes {
-    /// Revision of the newest echo of a key that the watch has not reached.
-    written: BTreeMap<Key, Revision>,
+    /// The newest echo of a key that the watch has not reached.
+    written: BTreeMap<Key, Version>,
     /// How far the watch of a kind has come.
-    watched: BTreeMap<Kind, Revision>,
+    watched: BTreeMap<Kind, Since>,
 }
 
 impl Echoes {
-    /// The watch tells of a change at `revision`; whether it is news.
-    fn watched(&mut self, key: &Key, revision: Revision) -> bool {
-        let watched = self.watched.entry(key.kind).or_default();
-        *watched = revision.max(*watched);
+    /// The watch tells of a change; whether it is news.
+    fn watched(&mut self, key: &Key, since: &Since) -> bool {
+        if let Since::Write(_) = since {
+            self.watched.insert(key.kind, since.clone());
+        }
         match self.written.get(key) {
-            Some(written) if revision < *written => false,
+            Some(written) if since.order(written) == Order::Older => false,
             Some(_) => {
                 self.written.remove(key);
                 true
@@ -332,20 +337,23 @@ impl Echoes {
         }
     }
 
-    /// A kind was listed at `revision`: the watch is there now, and a store that was replaced counts anew.
-    fn listed(&mut self, kind: Kind, revision: Revision) {
-        self.watched.insert(kind, revision);
+    /// A kind was listed: the watch is there now, and a store that was replaced counts anew.
+    fn listed(&mut self, kind: Kind, cursor: Cursor) {
+        self.watched.insert(kind, Since::Listing(cursor));
         self.written.retain(|key, _| key.kind != kind);
     }
 
-    /// This process wrote `key` at `revision`; whether it is news.
-    fn written(&mut self, key: &Key, revision: Revision) -> bool {
-        let watched = self.watched.get(&key.kind).copied().unwrap_or(0);
-        let before = self.written.get(key).copied().unwrap_or(0);
-        if revision <= watched || revision < before {
+    /// This process wrote `key`; whether it is news.
+    fn written(&mut self, key: &Key, version: &Version) -> bool {
+        let watched = self.watched.get(&key.kind);
+        let reached = watched.map(|since| since.order(version));
+        let before = self.written.get(key);
+        if matches!(reached, Some(Order::Newer | Order::Same))
+            || before.is_some_and(|before| version.order(before) == Order::Older)
+        {
             return false;
         }
-        self.written.insert(key.clone(), revision);
+        self.written.insert(key.clone(), version.clone());
         true
     }
 }
@@ -355,7 +363,8 @@ impl Echoes {
 struct Census {
     node: String,
     hosts: BTreeSet<Key>,
-    endpoints: BTreeSet<Key>,
+    /// Pods that have an address in a block: endpoints of other nodes are not followed.
+    pods: BTreeMap<Key, usize>,
     local: BTreeSet<Key>,
     node_labels: BTreeMap<String, String>,
     node_ipv4: Option<IpNet>,
@@ -368,7 +377,7 @@ impl Census {
         Self {
             node,
             hosts: BTreeSet::new(),
-            endpoints: BTreeSet::new(),
+            pods: BTreeMap::new(),
             local: BTreeSet::new(),
             node_labels: BTreeMap::new(),
             node_ipv4: None,
@@ -396,10 +405,14 @@ impl Census {
                 }
             }
             Object::WorkloadEndpoint(endpoint) => {
-                self.endpoints.insert(key.clone());
                 if endpoint.spec.node == self.node {
                     self.local.insert(key.clone());
                 }
+            }
+            Object::IPAMBlock(block) => {
+                let attributes = block.spec.attributes.iter();
+                let pods = attributes.filter(|held| held.secondary.contains_key("pod"));
+                self.pods.insert(key.clone(), pods.count());
             }
             Object::IPPool(_)
             | Object::BGPConfiguration(_)
@@ -408,7 +421,6 @@ impl Census {
             | Object::FelixConfiguration(_)
             | Object::ClusterInformation(_)
             | Object::IPAMConfig(_)
-            | Object::IPAMBlock(_)
             | Object::BlockAffinity(_)
             | Object::IPAMHandle(_) => {}
         }
@@ -417,7 +429,7 @@ impl Census {
     fn absent(&mut self, key: &Key) {
         self.changed(key);
         self.hosts.remove(key);
-        self.endpoints.remove(key);
+        self.pods.remove(key);
         self.local.remove(key);
     }
 }
@@ -430,33 +442,43 @@ mod tests {
         Key::new(Kind::Node, "n1")
     }
 
+    fn at(version: u64) -> Since {
+        Since::Write(version.into())
+    }
+
     #[test]
     fn older_watch_event_does_not_undo_an_own_write() {
         let mut echoes = Echoes::default();
-        assert!(echoes.watched(&key(), 5));
-        assert!(echoes.written(&key(), 9));
-        assert!(!echoes.watched(&key(), 7), "the write at 9 is newer");
-        assert!(echoes.watched(&key(), 9));
-        assert!(echoes.watched(&key(), 12));
+        assert!(echoes.watched(&key(), &at(5)));
+        assert!(echoes.written(&key(), &9.into()));
+        assert!(!echoes.watched(&key(), &at(7)), "the write at 9 is newer");
+        assert!(!echoes.watched(&key(), &Since::Listing(8.into())));
+        assert!(echoes.watched(&key(), &at(9)));
+        assert!(echoes.watched(&key(), &at(12)));
         assert!(echoes.written.is_empty(), "nothing is kept for long");
+        assert!(echoes.written(&key(), &14.into()));
+        assert!(echoes.watched(&key(), &Since::Listing(15.into())));
     }
 
     #[test]
     fn a_store_that_counts_anew_is_followed() {
         let mut echoes = Echoes::default();
-        assert!(echoes.written(&key(), 900));
-        echoes.listed(Kind::Node, 3);
-        assert!(echoes.watched(&key(), 4));
-        assert!(echoes.written(&key(), 5));
+        assert!(echoes.written(&key(), &900.into()));
+        echoes.listed(Kind::Node, 3.into());
+        assert!(echoes.watched(&key(), &at(4)));
+        assert!(echoes.written(&key(), &5.into()));
     }
 
     #[test]
     fn late_echo_does_not_undo_what_the_watch_has_told() {
         let mut echoes = Echoes::default();
-        assert!(echoes.watched(&key(), 12));
-        assert!(!echoes.written(&key(), 10));
-        assert!(!echoes.written(&key(), 12));
-        assert!(echoes.written(&key(), 14));
-        assert!(!echoes.written(&key(), 13), "two echoes in the wrong order");
+        assert!(echoes.watched(&key(), &at(12)));
+        assert!(!echoes.written(&key(), &10.into()));
+        assert!(!echoes.written(&key(), &12.into()));
+        assert!(echoes.written(&key(), &14.into()));
+        assert!(
+            !echoes.written(&key(), &13.into()),
+            "two echoes in the wrong order"
+        );
     }
 }

@@ -3,20 +3,24 @@
 //! Until the first listing nothing is in sync; after it the calculation goes on with what it knows while the store is
 //! away.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::validate::validate;
-use datastore::store::{KeyValue, Store, WatchEvent};
+use datastore::scope::Scope;
+use datastore::store::{Change, KeyValue, Store};
 use datastore::watcher::{Update, Watcher};
 use felix::calc::Graph;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use ipam::Ipam;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::task::calc::{Inbox, Seen, State};
+use crate::task::calc::{Inbox, Seen, Since, State};
 
 /// First and longest wait before another attempt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -24,12 +28,15 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// How often a lost store is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
+/// What a kind's watcher says.
+type Updates = BoxStream<'static, (Kind, Update)>;
+
 /// What the task is made of.
 pub struct WatchTask {
     /// Objects.
     pub store: Arc<dyn Store>,
     /// Which.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<(Kind, Scope)>,
     /// Where they go.
     pub calc: Inbox,
     /// Hears of blocks and pools, so that its next decision meets no conflict. Absent where no pod gets an address.
@@ -50,69 +57,101 @@ impl WatchTask {
         }
     }
 
+    /// The updates of some kinds.
+    fn updates(&self, wanted: impl Fn(Kind) -> bool) -> impl Iterator<Item = Updates> {
+        let kinds = self.kinds.iter().filter(move |(kind, _)| wanted(*kind));
+        kinds.map(|(kind, scope)| {
+            let kind = *kind;
+            let store = Arc::clone(&self.store);
+            let watcher = Watcher::new(store, kind, scope.clone(), backoff);
+            let updates = stream::unfold(watcher, move |mut watcher| async move {
+                let update = watcher.next().await;
+                Some(((kind, update), watcher))
+            });
+            updates.boxed()
+        })
+    }
+
     async fn follow(self) {
-        let backoff = |attempt: u32| -> futures_util::future::BoxFuture<'static, ()> {
-            let doubled = BACKOFF
-                .0
-                .saturating_mul(1 << attempt.saturating_sub(1).min(10));
-            Box::pin(tokio::time::sleep(doubled.min(BACKOFF.1)))
-        };
-        let mut watcher = Watcher::new(Arc::clone(&self.store), self.kinds.clone(), backoff);
-        let mut lost = false;
+        // Whether the datastore is locked must be known before anything else is acted on.
+        let is_first = |kind| kind == Kind::ClusterInformation;
+        let mut updates = stream::select_all(self.updates(is_first));
+        let mut rest = !updates.is_empty();
+        if !rest {
+            updates.extend(self.updates(|_| true));
+        }
+        let mut lost: BTreeSet<Kind> = BTreeSet::new();
         loop {
-            let update = tokio::select! {
-                update = watcher.next() => update,
+            let next = tokio::select! {
+                next = updates.next() => next,
                 // A watch that goes on says nothing before the next change.
-                () = answered(&*self.store), if lost => {
-                    lost = false;
+                () = answered(&*self.store), if !lost.is_empty() => {
+                    lost.clear();
                     info!(socket = self.socket, "datastore is back");
                     continue;
                 }
             };
-            if let Update::Lost(error) = &update {
-                if !std::mem::replace(&mut lost, true) {
+            let Some((kind, update)) = next else {
+                return;
+            };
+            if let Update::Lost(error) | Update::Diverged(error) = &update {
+                if lost.is_empty() {
                     warn!(socket = self.socket, %error, "datastore lost; going on with what is known");
                 }
+                lost.insert(kind);
                 continue;
             }
-            if std::mem::take(&mut lost) {
+            if lost.remove(&kind) && lost.is_empty() {
                 info!(socket = self.socket, "datastore is back");
             }
-            self.update(update);
+            if rest && matches!(update, Update::InSync(_)) {
+                rest = false;
+                updates.extend(self.updates(|kind| !is_first(kind)));
+            }
+            self.update(kind, update);
         }
     }
 
-    fn update(&self, update: Update) {
+    fn update(&self, kind: Kind, update: Update) {
         match update {
             Update::Put(item) => {
                 if let Some(ipam) = &self.ipam {
-                    ipam.observe(&WatchEvent::Put(item.clone()));
+                    ipam.observe(&Change::Put(item.clone()));
                 }
-                self.calc.object(item.key.clone(), seen(&item));
+                let since = Since::Write(item.version.clone());
+                let state = stored(&item);
+                self.calc.object(item.key, Seen { since, state });
             }
-            Update::Delete { key, revision } => {
-                let gone = WatchEvent::Delete {
-                    key: key.clone(),
-                    revision,
-                };
+            Update::Delete { key, version } => {
                 if let Some(ipam) = &self.ipam {
-                    ipam.observe(&gone);
+                    let (key, version) = (key.clone(), version.clone());
+                    ipam.observe(&Change::Delete { key, version });
                 }
-                let state = State::Absent;
-                self.calc.object(key, Seen { revision, state });
+                self.absent(key, Since::Write(version));
             }
-            Update::InSync(revision) => {
+            Update::Missing { key, cursor } => self.absent(key, Since::Listing(cursor)),
+            Update::InSync(cursor) => {
                 // What was listed rather than watched may have left gaps in what IPAM observed.
                 if let Some(ipam) = &self.ipam {
                     ipam.forget();
                 }
-                for kind in &self.kinds {
-                    self.calc.in_sync(*kind, revision);
-                }
+                self.calc.in_sync(kind, cursor);
             }
-            Update::Lost(_) => {}
+            Update::Lost(_) | Update::Diverged(_) => {}
         }
     }
+
+    fn absent(&self, key: Key, since: Since) {
+        let state = State::Absent;
+        self.calc.object(key, Seen { since, state });
+    }
+}
+
+fn backoff(attempt: u32) -> BoxFuture<'static, ()> {
+    let doubled = BACKOFF
+        .0
+        .saturating_mul(1 << attempt.saturating_sub(1).min(10));
+    Box::pin(tokio::time::sleep(doubled.min(BACKOFF.1)))
 }
 
 /// Asks until the store answers.
@@ -127,8 +166,8 @@ async fn answered(store: &dyn Store) {
 }
 
 /// A stored value as the calculation takes it.
-pub fn seen(item: &KeyValue) -> Seen {
-    let state = match Object::decode(&item.key, &item.value) {
+fn stored(item: &KeyValue) -> State {
+    match Object::decode(&item.key, &item.value) {
         Ok(object) => {
             let faults: Vec<String> = validate(&object).iter().map(ToString::to_string).collect();
             if faults.is_empty() {
@@ -138,33 +177,19 @@ pub fn seen(item: &KeyValue) -> Seen {
             }
         }
         Err(error) => State::Invalid(error.message.into()),
-    };
-    Seen {
-        revision: item.revision,
-        state,
     }
 }
 
 /// Tells the calculation what this process wrote. Only of kinds that are watched: an echo is remembered until the watch
 /// says the same, which it never does of others (IPAMHandle).
-pub fn echo(calc: &Inbox, written: &[WatchEvent]) {
-    for event in written {
-        let key = match event {
-            WatchEvent::Put(item) => &item.key,
-            WatchEvent::Delete { key, .. } => key,
-            WatchEvent::Progress(_) => continue,
+pub fn echo<'a>(calc: &Inbox, written: impl IntoIterator<Item = &'a Change>) {
+    let watched = |change: &&Change| Graph::KINDS.contains(&change.key().kind);
+    for change in written.into_iter().filter(watched) {
+        let state = match change {
+            Change::Put(item) => stored(item),
+            Change::Delete { .. } => State::Absent,
         };
-        if !Graph::KINDS.contains(&key.kind) {
-            continue;
-        }
-        match event {
-            WatchEvent::Put(item) => calc.echo(item.key.clone(), seen(item)),
-            WatchEvent::Delete { key, revision } => {
-                let (revision, state) = (*revision, State::Absent);
-                calc.echo(key.clone(), Seen { revision, state });
-            }
-            WatchEvent::Progress(_) => {}
-        }
+        calc.echo(change.key().clone(), change.version().clone(), state);
     }
 }
 
@@ -176,19 +201,17 @@ mod tests {
     #[test]
     fn what_no_watch_will_confirm_is_not_echoed() {
         let (calc, mut facts) = Inbox::new();
-        let written: Vec<WatchEvent> = [Kind::IPAMHandle, Kind::IPAMConfig, Kind::IPAMBlock]
+        let written: Vec<Change> = [Kind::IPAMHandle, Kind::IPAMConfig, Kind::IPAMBlock]
             .into_iter()
             .flat_map(|kind| {
                 let key = Key::new(kind, "one");
                 let put = KeyValue {
                     key: key.clone(),
                     value: "{}".into(),
-                    revision: 1,
+                    version: 1.into(),
                 };
-                [
-                    WatchEvent::Put(put),
-                    WatchEvent::Delete { key, revision: 2 },
-                ]
+                let version = 2.into();
+                [Change::Put(put), Change::Delete { key, version }]
             })
             .collect();
         echo(&calc, &written);

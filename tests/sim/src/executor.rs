@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use api::key::{Key, Kind};
-use datastore::store::{KeyValue, Listing, Op, Revision, Store, StoreError, WatchEvent};
+use datastore::plan::{Failed, Plan, step_by_step};
+use datastore::scope::Scope;
+use datastore::store::{Change, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::task::noop_waker_ref;
@@ -56,26 +59,54 @@ impl Store for Yielding {
         })
     }
 
-    fn list<'a>(&'a self, kinds: &'a [Kind]) -> BoxFuture<'a, Result<Listing, StoreError>> {
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         Box::pin(async move {
             YieldNow::default().await;
-            self.0.list(kinds).await
+            self.0.list(kind, scope).await
         })
     }
 
-    fn transact(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>> {
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
         Box::pin(async move {
             YieldNow::default().await;
-            self.0.transact(ops).await
+            self.0.write(op).await
         })
+    }
+
+    fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
+        Box::pin(async move {
+            if self.0.folds() {
+                YieldNow::default().await;
+                self.0.commit(plan).await
+            } else {
+                step_by_step(|op| self.write(op), plan).await
+            }
+        })
+    }
+
+    fn folds(&self) -> bool {
+        self.0.folds()
     }
 
     fn watch(
         &self,
-        kinds: Vec<Kind>,
-        after: Revision,
+        kind: Kind,
+        scope: Scope,
+        after: Cursor,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        self.0.watch(kinds, after)
+        self.0.watch(kind, scope, after)
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
+        self.0.identity()
+    }
+
+    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.0.contains(cursor)
     }
 }
 

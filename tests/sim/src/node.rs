@@ -1,24 +1,25 @@
 //! One node: a kernel that outlives its agent, and the agent, which is the real machines joined as `node` joins them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use api::key::Key;
+use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::action::Action;
 use bgp::event::Event;
 use bgp::speaker::Speaker;
 use bgp::types::ConnId;
 use datastore::memory::MemoryStore;
-use datastore::store::{Store, WatchEvent};
+use datastore::scope::Scope;
+use datastore::store::{Change, Store, StoreError, WatchEvent};
 use felix::calc::{Graph, Settings};
 use felix::desired::{IfName, RowKey, RowKind};
 use felix::kernel::KernelEvent;
 use felix::reconcile::Reconciler;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, SelectAll, select_all};
 use futures_util::task::noop_waker_ref;
 use ipnet::IpNet;
 
@@ -68,8 +69,8 @@ pub struct Agent {
     pub reconciler: Reconciler,
     /// Speaker.
     pub speaker: Speaker,
-    watch: Option<BoxStream<'static, Result<WatchEvent, datastore::store::StoreError>>>,
-    known: Vec<Key>,
+    watch: Option<SelectAll<BoxStream<'static, Result<WatchEvent, StoreError>>>>,
+    known: BTreeSet<Key>,
     list_again_at: Option<Instant>,
     originations_told: bool,
     peers_reported: bool,
@@ -102,7 +103,7 @@ impl Agent {
                 Start::Restart => Speaker::restarting(seed, now),
             },
             watch: None,
-            known: Vec::new(),
+            known: BTreeSet::new(),
             list_again_at: None,
             originations_told: false,
             peers_reported: false,
@@ -171,7 +172,7 @@ impl Agent {
                 Poll::Pending => return progress,
                 Poll::Ready(Some(Ok(event))) => {
                     progress = true;
-                    hand_over(&mut self.graph, &mut self.known, event);
+                    hand_over(&mut self.graph, &mut self.known, event.change());
                 }
                 Poll::Ready(Some(Err(_)) | None) => {
                     self.watch = None;
@@ -183,22 +184,36 @@ impl Agent {
     }
 
     fn list(&mut self, now: Instant, store: &MemoryStore) -> bool {
-        let Ok(listing) = executor::run(store.list(&Graph::KINDS)) else {
-            self.list_again_at = Some(now + Duration::from_secs(1));
-            return false;
+        let node = self.graph.settings().node_name.clone();
+        let scope = |kind| match kind {
+            Kind::WorkloadEndpoint => Scope::Node(node.clone()),
+            _ => Scope::All,
         };
+        let mut listings = Vec::new();
+        for kind in Graph::KINDS {
+            let Ok(listing) = executor::run(store.list(kind, &scope(kind))) else {
+                self.list_again_at = Some(now + Duration::from_secs(1));
+                return false;
+            };
+            listings.push((kind, listing));
+        }
         self.list_again_at = None;
         let before = std::mem::take(&mut self.known);
-        for item in listing.items {
-            hand_over(&mut self.graph, &mut self.known, WatchEvent::Put(item));
+        let mut watches = Vec::new();
+        for (kind, listing) in listings {
+            for item in listing.items {
+                let change = Change::Put(item);
+                hand_over(&mut self.graph, &mut self.known, Some(change));
+            }
+            watches.push(store.watch(kind, scope(kind), listing.cursor));
         }
-        for key in before.iter().filter(|key| !self.known.contains(key)) {
+        for key in before.difference(&self.known) {
             self.graph.handle_update(key, None);
         }
         for kind in Graph::KINDS {
             self.graph.handle_in_sync(kind);
         }
-        self.watch = Some(store.watch(Graph::KINDS.to_vec(), listing.revision));
+        self.watch = Some(select_all(watches));
         true
     }
 
@@ -296,21 +311,19 @@ impl Agent {
     }
 }
 
-fn hand_over(graph: &mut Graph, known: &mut Vec<Key>, event: WatchEvent) {
-    match event {
-        WatchEvent::Put(item) => {
-            if !known.contains(&item.key) {
-                known.push(item.key.clone());
-            }
+fn hand_over(graph: &mut Graph, known: &mut BTreeSet<Key>, change: Option<Change>) {
+    match change {
+        Some(Change::Put(item)) => {
+            known.insert(item.key.clone());
             match Object::decode(&item.key, &item.value) {
                 Ok(object) => graph.handle_update(&item.key, Some(&object)),
                 Err(error) => graph.handle_invalid(&item.key, Arc::from(error.to_string())),
             }
         }
-        WatchEvent::Delete { key, .. } => {
-            known.retain(|other| *other != key);
+        Some(Change::Delete { key, .. }) => {
+            known.remove(&key);
             graph.handle_update(&key, None);
         }
-        WatchEvent::Progress(_) => {}
+        None => {}
     }
 }

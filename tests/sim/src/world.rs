@@ -62,7 +62,7 @@ impl World {
             value: object.encode().into(),
             expect: Expect::Any,
         };
-        executor::run(self.store.transact(vec![put])).expect("the store's own side has no faults");
+        executor::run(self.store.write(put)).expect("the store's own side has no faults");
     }
 
     /// A node joins: it writes its Node object and starts its agent.
@@ -190,7 +190,7 @@ impl World {
             expect: Expect::Any,
         };
         // Refused when it is gone already.
-        let _ = executor::run(self.store.transact(vec![delete]));
+        let _ = executor::run(self.store.write(delete));
     }
 
     /// A machine is lost for good with its pods, and its operator deletes its Node and their endpoints.

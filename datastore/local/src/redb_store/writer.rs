@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datastore::store::{KeyValue, Op, Revision, StoreError, WatchEvent};
+use api::key::Key;
+use datastore::history::Revision;
+use datastore::plan::{Net, Plan, fold};
+use datastore::store::{Change, Expect, KeyValue, StoreError};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,8 +22,8 @@ const REOPEN_EVERY: Duration = Duration::from_millis(200);
 
 /// A transaction and who waits for it.
 pub(super) struct Job {
-    pub(super) ops: Vec<Op>,
-    pub(super) reply: oneshot::Sender<Result<Revision, StoreError>>,
+    pub(super) plan: Plan,
+    pub(super) reply: oneshot::Sender<Answer>,
 }
 
 /// The owner of the file.
@@ -34,12 +37,12 @@ pub(super) struct Writer {
     pub(super) published: Arc<Published>,
 }
 
-type Answer = Result<Revision, StoreError>;
+pub(super) type Answer = Result<Vec<Change>, StoreError>;
 
 /// A group of transactions, done but not yet committed.
 struct Group {
     answers: Vec<Answer>,
-    changes: Vec<(Revision, Vec<WatchEvent>)>,
+    changes: Vec<(Revision, Vec<Change>)>,
     log_entries: u64,
 }
 
@@ -51,9 +54,9 @@ impl Writer {
                 Ok(jobs) => jobs,
                 Err(Ended) => break,
             };
-            let (ops, replies): (Vec<_>, Vec<_>) =
-                jobs.into_iter().map(|job| (job.ops, job.reply)).unzip();
-            let answers = match self.commit(ops) {
+            let (plans, replies): (Vec<_>, Vec<_>) =
+                jobs.into_iter().map(|job| (job.plan, job.reply)).unzip();
+            let answers = match self.commit(plans) {
                 Ok(answers) => answers,
                 Err(error) => {
                     let reason: Arc<str> = format!("{}: {error}", self.path.display()).into();
@@ -95,25 +98,27 @@ impl Writer {
             &database,
             usize::try_from(self.log_entries_max).unwrap_or(1),
         )?;
-        if opened.revision < self.revision {
+        if opened.ended < self.revision {
             return Err(LoadError::Contents(format!(
                 "it stands at revision {}, before {} which was answered",
-                opened.revision, self.revision
+                opened.ended, self.revision
             )));
         }
-        let changes = format::log_after(&opened.snapshot.transaction, self.revision)?;
+        let missed = format::log_after(&opened.snapshot.transaction, self.revision)?;
         self.log_entries = opened.log_entries;
-        for (revision, events) in changes {
-            self.published.history.append(revision, events, 0);
-            self.revision = revision;
+        let history = &self.published.history;
+        for (revision, changes) in missed {
+            history.append(revision, changes, 0);
         }
+        history.continue_from(opened.begun, opened.earlier);
+        self.revision = opened.revision;
         self.published.show(Shown::Snapshot(opened.snapshot));
         self.database = Some(database);
         Ok(())
     }
 
     /// Does all transactions in their order, each of them whole or not at all, in one commit.
-    fn commit(&mut self, jobs: Vec<Vec<Op>>) -> Result<Vec<Answer>, redb::Error> {
+    fn commit(&mut self, plans: Vec<Plan>) -> Result<Vec<Answer>, redb::Error> {
         let Some(database) = &self.database else {
             return Err(redb::Error::PreviousIo);
         };
@@ -125,7 +130,7 @@ impl Writer {
             let mut objects = transaction.open_table(OBJECTS)?;
             let mut log = transaction.open_table(LOG)?;
             let mut meta = transaction.open_table(META)?;
-            let mut group = apply_all(&mut objects, self.revision, jobs)?;
+            let mut group = apply_all(&mut objects, self.revision, plans)?;
             if let Some((revision, _)) = group.changes.last() {
                 meta.insert(REVISION, *revision)?;
                 group.log_entries = self.log_entries + write_log(&mut log, &group.changes)?;
@@ -166,9 +171,9 @@ impl Writer {
     }
 
     /// Shows a commit to watches first and readers second: a revision that was listed can always be watched from.
-    fn publish(&mut self, changes: Vec<(Revision, Vec<WatchEvent>)>) -> Result<(), redb::Error> {
-        for (revision, events) in changes {
-            self.published.history.append(revision, events, 0);
+    fn publish(&mut self, commits: Vec<(Revision, Vec<Change>)>) -> Result<(), redb::Error> {
+        for (revision, changes) in commits {
+            self.published.history.append(revision, changes, 0);
             self.revision = revision;
         }
         let Some(database) = &self.database else {
@@ -208,43 +213,47 @@ fn next_group(queue: &mut mpsc::Receiver<Job>, works: bool) -> Result<Vec<Job>, 
 fn apply_all(
     objects: &mut Table<'_, &'static str, &'static [u8]>,
     mut revision: Revision,
-    jobs: Vec<Vec<Op>>,
+    plans: Vec<Plan>,
 ) -> Result<Group, redb::Error> {
     let mut group = Group {
-        answers: Vec::with_capacity(jobs.len()),
+        answers: Vec::with_capacity(plans.len()),
         changes: Vec::new(),
         log_entries: 0,
     };
-    for ops in jobs {
-        if let Some(conflict) = first_conflict(objects, &ops)? {
+    for plan in plans {
+        let sum = match fold(plan) {
+            Ok(sum) => sum,
+            Err(refused) => {
+                group.answers.push(Err(refused));
+                continue;
+            }
+        };
+        if let Some(conflict) = first_conflict(objects, &sum)? {
             group.answers.push(Err(conflict));
             continue;
         }
-        let events = apply(objects, revision + 1, ops)?;
-        if !events.is_empty() {
+        let changes = apply(objects, revision + 1, sum)?;
+        if !changes.is_empty() {
             revision += 1;
-            group.changes.push((revision, events));
+            group.changes.push((revision, changes.clone()));
         }
-        group.answers.push(Ok(revision));
+        group.answers.push(Ok(changes));
     }
     Ok(group)
 }
 
 fn first_conflict(
     objects: &Table<'_, &'static str, &'static [u8]>,
-    ops: &[Op],
+    sum: &[(Key, Expect, Net)],
 ) -> Result<Option<StoreError>, redb::Error> {
-    for op in ops {
-        let current = match objects.get(format::encode_key(op.key()).as_str())? {
-            Some(row) => Some(format::decode_object(op.key().clone(), row.value())?),
+    for (key, expect, _) in sum {
+        let current = match objects.get(format::encode_key(key).as_str())? {
+            Some(row) => Some(format::decode_object(key.clone(), row.value())?),
             None => None,
         };
-        if !op
-            .expect()
-            .holds(current.as_ref().map(|object| object.revision))
-        {
+        if !expect.holds(current.as_ref().map(|object| &object.version), None) {
             return Ok(Some(StoreError::Conflict {
-                key: op.key().clone(),
+                key: key.clone(),
                 current: current.map(Box::new),
             }));
         }
@@ -255,40 +264,41 @@ fn first_conflict(
 fn apply(
     objects: &mut Table<'_, &'static str, &'static [u8]>,
     revision: Revision,
-    ops: Vec<Op>,
-) -> Result<Vec<WatchEvent>, redb::Error> {
-    let mut events = Vec::with_capacity(ops.len());
-    for op in ops {
-        match op {
-            Op::Put { key, value, .. } => {
-                objects.insert(
-                    format::encode_key(&key).as_str(),
-                    format::encode_object(revision, &value).as_slice(),
-                )?;
-                events.push(WatchEvent::Put(KeyValue {
+    sum: Vec<(Key, Expect, Net)>,
+) -> Result<Vec<Change>, redb::Error> {
+    let mut changes = Vec::with_capacity(sum.len());
+    for (key, _, net) in sum {
+        let row = format::encode_key(&key);
+        match net {
+            Net::Put(value) | Net::Anew(value) => {
+                let stored = format::encode_object(revision, &value);
+                objects.insert(row.as_str(), stored.as_slice())?;
+                let version = revision.into();
+                changes.push(Change::Put(KeyValue {
                     key,
                     value,
-                    revision,
+                    version,
                 }));
             }
-            Op::Delete { key, .. } => {
-                if objects.remove(format::encode_key(&key).as_str())?.is_some() {
-                    events.push(WatchEvent::Delete { key, revision });
+            Net::Delete => {
+                if objects.remove(row.as_str())?.is_some() {
+                    let version = revision.into();
+                    changes.push(Change::Delete { key, version });
                 }
             }
-            Op::Check { .. } => {}
+            Net::Nothing => {}
         }
     }
-    Ok(events)
+    Ok(changes)
 }
 
 fn write_log(
     log: &mut Table<'_, (u64, u32), &'static [u8]>,
-    changes: &[(Revision, Vec<WatchEvent>)],
+    commits: &[(Revision, Vec<Change>)],
 ) -> Result<u64, redb::Error> {
     let mut written = 0;
-    for (revision, events) in changes {
-        for (place, row) in (0..).zip(events.iter().filter_map(format::encode_event)) {
+    for (revision, changes) in commits {
+        for (place, row) in (0..).zip(changes.iter().filter_map(format::encode_change)) {
             log.insert((*revision, place), row.as_slice())?;
             written += 1;
         }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::key::{Key, Kind};
-use datastore::store::{KeyValue, Listing, Op, Revision, Store, StoreError, WatchEvent};
+use datastore::plan::{Failed, Plan};
+use datastore::scope::Scope;
+use datastore::store::{Change, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use hyper_util::rt::TokioIo;
@@ -28,8 +31,8 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A store in another process. Clones share one connection, made at the first request and again after each loss.
 ///
-/// A watch ends with [`StoreError::Unavailable`] when the connection is lost; started again from the revision it had
-/// come to, it goes on where it was, also when the store was restarted in between.
+/// A watch ends with [`StoreError::Unavailable`] when the connection is lost; started again from the last cursor it
+/// delivered, it goes on where it was, also when the store was restarted in between.
 #[derive(Clone, Debug)]
 pub struct RelayStore {
     relay: RelayClient<Channel>,
@@ -121,19 +124,31 @@ impl RelayStore {
         match message {
             Err(status) => vec![Err(self.error(&status))],
             Ok(message) => {
-                let changes = message
-                    .changes
+                let wanted = Cursor::read(&message.wanted);
+                let end = match message.end() {
+                    wire::WatchEnd::Unspecified => None,
+                    wire::WatchEnd::Gone => Some(Err(StoreError::Gone { wanted })),
+                    wire::WatchEnd::Diverged => Some(Err(StoreError::Diverged { wanted })),
+                };
+                let events = message
+                    .events
                     .into_iter()
-                    .map(|change| convert::event(change).map_err(|error| self.malformed(&error)));
-                let gone = message.gone.map(|gone| {
-                    Err(StoreError::Gone {
-                        wanted: gone.wanted,
-                        oldest: gone.oldest,
-                    })
-                });
-                changes.chain(gone).collect()
+                    .map(|event| convert::event(event).map_err(|error| self.malformed(&error)));
+                events.chain(end).collect()
             }
         }
+    }
+
+    async fn ask_identity(
+        &self,
+        cursor: Option<&Cursor>,
+    ) -> Result<wire::IdentityResponse, StoreError> {
+        let mut relay = self.relay.clone();
+        let request = wire::IdentityRequest {
+            cursor: cursor.map(ToString::to_string),
+        };
+        let answer = self.within_deadline("identity", relay.identity(request));
+        Ok(answer.await?.into_inner())
     }
 }
 
@@ -154,11 +169,16 @@ impl Store for RelayStore {
         })
     }
 
-    fn list<'a>(&'a self, kinds: &'a [Kind]) -> BoxFuture<'a, Result<Listing, StoreError>> {
+    fn list<'a>(
+        &'a self,
+        kind: Kind,
+        scope: &'a Scope,
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         Box::pin(async move {
             let mut relay = self.relay.clone();
             let request = wire::ListRequest {
-                kinds: convert::kinds_to_wire(kinds),
+                kind: kind.name().to_owned(),
+                node: convert::scope_to_wire(scope),
             };
             let parts = self
                 .within_deadline("list", async move {
@@ -170,8 +190,8 @@ impl Store for RelayStore {
                     Ok(parts)
                 })
                 .await?;
-            let revision = match parts.first() {
-                Some(part) => part.revision,
+            let cursor = match parts.first() {
+                Some(part) => Cursor::read(&part.cursor),
                 None => {
                     return Err(self.malformed(&convert::Malformed::Missing("the listing")));
                 }
@@ -182,45 +202,70 @@ impl Store for RelayStore {
                 .map(convert::object)
                 .collect::<Result<_, _>>()
                 .map_err(|error| self.malformed(&error))?;
-            Ok(Listing { items, revision })
+            Ok(Listing { items, cursor })
         })
     }
 
-    fn transact(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        use wire::transact_response::Outcome;
+    fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
+        Box::pin(async move {
+            let plan = Plan::at_once(vec![op]);
+            let done = self.commit(plan).await.map_err(|failed| failed.error)?;
+            Ok(done.into_iter().next())
+        })
+    }
+
+    fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
         Box::pin(async move {
             let mut relay = self.relay.clone();
-            let request = wire::TransactRequest {
-                ops: ops.into_iter().map(convert::op_to_wire).collect(),
-            };
+            let request = convert::plan_to_wire(plan);
             let answer = self
-                .within_deadline("transaction", relay.transact(request))
-                .await?;
-            match answer.into_inner().outcome {
-                Some(Outcome::Revision(revision)) => Ok(revision),
-                Some(Outcome::Conflict(conflict)) => Err(StoreError::Conflict {
-                    key: convert::key(conflict.key).map_err(|error| self.malformed(&error))?,
-                    current: conflict
-                        .current
-                        .map(convert::object)
-                        .transpose()
-                        .map_err(|error| self.malformed(&error))?
-                        .map(Box::new),
-                }),
-                None => Err(self.malformed(&convert::Malformed::Missing("outcome"))),
-            }
+                .within_deadline("commit", relay.commit(request))
+                .await?
+                .into_inner();
+            let malformed = |error| Failed::from(self.malformed(&error));
+            let changes = answer
+                .changes
+                .into_iter()
+                .map(convert::change)
+                .collect::<Result<_, _>>()
+                .map_err(malformed)?;
+            let Some(conflict) = answer.conflict else {
+                return Ok(changes);
+            };
+            let current = conflict.current.map(convert::object).transpose();
+            Err(Failed {
+                done: changes,
+                error: StoreError::Conflict {
+                    key: convert::key(conflict.key).map_err(malformed)?,
+                    current: current.map_err(malformed)?.map(Box::new),
+                },
+            })
         })
+    }
+
+    fn folds(&self) -> bool {
+        true
+    }
+
+    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
+        Box::pin(async move { Ok(self.ask_identity(None).await?.identity.into()) })
+    }
+
+    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { Ok(self.ask_identity(Some(cursor)).await?.contains) })
     }
 
     fn watch(
         &self,
-        kinds: Vec<Kind>,
-        after: Revision,
+        kind: Kind,
+        scope: Scope,
+        after: Cursor,
     ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
         let store = self.clone();
         let request = wire::WatchRequest {
-            kinds: convert::kinds_to_wire(&kinds),
-            after,
+            kind: kind.name().to_owned(),
+            node: convert::scope_to_wire(&scope),
+            after: after.to_string(),
         };
         let opened = async move {
             let mut relay = store.relay.clone();

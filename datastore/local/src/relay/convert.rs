@@ -1,7 +1,10 @@
 //! Between the store's types and the messages of the protocol.
 
 use api::key::{Key, Kind};
-use datastore::store::{Expect, KeyValue, Op, StoreError, WatchEvent};
+use datastore::plan::Plan;
+use datastore::scope::Scope;
+use datastore::store::{Change, Expect, KeyValue, Op, StoreError, WatchEvent};
+use datastore::version::{Cursor, Version};
 
 use crate::generated as wire;
 
@@ -14,15 +17,19 @@ pub(super) enum Malformed {
     Kind(String),
 }
 
-pub(super) fn kinds_to_wire(kinds: &[Kind]) -> Vec<String> {
-    kinds.iter().map(|kind| kind.name().to_owned()).collect()
+pub(super) fn kind(name: String) -> Result<Kind, Malformed> {
+    Kind::from_name(&name).ok_or(Malformed::Kind(name))
 }
 
-pub(super) fn kinds(names: Vec<String>) -> Result<Vec<Kind>, Malformed> {
-    names
-        .into_iter()
-        .map(|name| Kind::from_name(&name).ok_or(Malformed::Kind(name)))
-        .collect()
+pub(super) fn scope_to_wire(scope: &Scope) -> Option<String> {
+    match scope {
+        Scope::All => None,
+        Scope::Node(node) => Some(node.clone()),
+    }
+}
+
+pub(super) fn scope(node: Option<String>) -> Scope {
+    node.map_or(Scope::All, Scope::Node)
 }
 
 pub(super) fn key_to_wire(key: &Key) -> wire::Key {
@@ -36,7 +43,7 @@ pub(super) fn key_to_wire(key: &Key) -> wire::Key {
 pub(super) fn key(key: Option<wire::Key>) -> Result<Key, Malformed> {
     let key = key.ok_or(Malformed::Missing("key"))?;
     Ok(Key {
-        kind: Kind::from_name(&key.kind).ok_or(Malformed::Kind(key.kind))?,
+        kind: kind(key.kind)?,
         namespace: key.namespace,
         name: key.name,
     })
@@ -46,7 +53,7 @@ pub(super) fn object_to_wire(object: KeyValue) -> wire::KeyValue {
     wire::KeyValue {
         key: Some(key_to_wire(&object.key)),
         value: object.value,
-        revision: object.revision,
+        version: object.version.to_string(),
     }
 }
 
@@ -54,7 +61,7 @@ pub(super) fn object(object: wire::KeyValue) -> Result<KeyValue, Malformed> {
     Ok(KeyValue {
         key: key(object.key)?,
         value: object.value,
-        revision: object.revision,
+        version: Version::read(&object.version),
     })
 }
 
@@ -65,7 +72,8 @@ pub(super) fn op_to_wire(op: Op) -> wire::Op {
     let condition = match op.expect() {
         Expect::Any => None,
         Expect::Absent => Some(Condition::Absent(true)),
-        Expect::Revision(revision) => Some(Condition::Revision(revision)),
+        Expect::Version(version) => Some(Condition::Version(version.to_string())),
+        Expect::Own => Some(Condition::Own(true)),
     };
     let action = match op {
         Op::Put { value, .. } => Action::Put(value),
@@ -90,7 +98,8 @@ pub(super) fn op(op: wire::Op) -> Result<Op, Malformed> {
         // An unknown kind of condition must not pass as none.
         Some(expect) => match expect.condition.ok_or(Malformed::Missing("condition"))? {
             Condition::Absent(_) => Expect::Absent,
-            Condition::Revision(revision) => Expect::Revision(revision),
+            Condition::Version(version) => Expect::Version(Version::read(&version)),
+            Condition::Own(_) => Expect::Own,
         },
     };
     Ok(match op.action.ok_or(Malformed::Missing("action"))? {
@@ -100,38 +109,71 @@ pub(super) fn op(op: wire::Op) -> Result<Op, Malformed> {
     })
 }
 
-pub(super) fn event_to_wire(event: WatchEvent) -> wire::Change {
-    use wire::change::Change;
+pub(super) fn plan_to_wire(plan: Plan) -> wire::CommitRequest {
+    let stages = plan.stages.into_iter().map(|ops| wire::Stage {
+        ops: ops.into_iter().map(op_to_wire).collect(),
+    });
+    wire::CommitRequest {
+        stages: stages.collect(),
+    }
+}
+
+pub(super) fn plan(request: wire::CommitRequest) -> Result<Plan, Malformed> {
+    let stages = request.stages.into_iter();
+    let stages = stages.map(|stage| stage.ops.into_iter().map(op).collect());
+    Ok(Plan {
+        stages: stages.collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn change_to_wire(change: Change) -> wire::Change {
+    use wire::change::Change as Wire;
     wire::Change {
-        change: Some(match event {
-            WatchEvent::Put(object) => Change::Put(object_to_wire(object)),
-            WatchEvent::Delete { key, revision } => Change::Delete(wire::Deletion {
+        change: Some(match change {
+            Change::Put(object) => Wire::Put(object_to_wire(object)),
+            Change::Delete { key, version } => Wire::Delete(wire::Deletion {
                 key: Some(key_to_wire(&key)),
-                revision,
+                version: version.to_string(),
             }),
-            WatchEvent::Progress(revision) => Change::Progress(revision),
         }),
     }
 }
 
-pub(super) fn event(change: wire::Change) -> Result<WatchEvent, Malformed> {
-    use wire::change::Change;
+pub(super) fn change(change: wire::Change) -> Result<Change, Malformed> {
+    use wire::change::Change as Wire;
     Ok(match change.change.ok_or(Malformed::Missing("change"))? {
-        Change::Put(put) => WatchEvent::Put(object(put)?),
-        Change::Delete(deletion) => WatchEvent::Delete {
+        Wire::Put(put) => Change::Put(object(put)?),
+        Wire::Delete(deletion) => Change::Delete {
             key: key(deletion.key)?,
-            revision: deletion.revision,
+            version: Version::read(&deletion.version),
         },
-        Change::Progress(revision) => WatchEvent::Progress(revision),
     })
 }
 
-/// A store's error as a status; a conflict and a compacted revision have messages of their own.
+pub(super) fn event_to_wire(event: WatchEvent) -> wire::Event {
+    let cursor = event.cursor().to_string();
+    wire::Event {
+        change: event.change().map(change_to_wire),
+        cursor,
+    }
+}
+
+pub(super) fn event(event: wire::Event) -> Result<WatchEvent, Malformed> {
+    let cursor = Cursor::read(&event.cursor);
+    Ok(match event.change {
+        Some(found) => WatchEvent::Change(change(found)?, cursor),
+        None => WatchEvent::Bookmark(cursor),
+    })
+}
+
+/// A store's error as a status; a conflict and the end of a watch have messages of their own.
 pub(super) fn status(error: &StoreError) -> tonic::Status {
     match error {
         StoreError::Unavailable(reason) => tonic::Status::unavailable(&**reason),
         StoreError::Refused(reason) => tonic::Status::invalid_argument(&**reason),
         StoreError::Conflict { .. } => tonic::Status::aborted(error.to_string()),
-        StoreError::Gone { .. } => tonic::Status::out_of_range(error.to_string()),
+        StoreError::Gone { .. } | StoreError::Diverged { .. } => {
+            tonic::Status::out_of_range(error.to_string())
+        }
     }
 }

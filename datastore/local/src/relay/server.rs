@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datastore::store::{Listing, Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
 use futures_util::future::{FutureExt, Shared};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -21,8 +22,8 @@ use crate::generated::relay_server::{Relay, RelayServer};
 const LIST_PART_BYTES: usize = 1 << 20;
 const LIST_PART_OBJECTS: usize = 1024;
 
-/// Changes in one message of a watch, at most.
-const WATCH_PART_CHANGES: usize = 64;
+/// Events in one message of a watch, at most.
+const WATCH_PART_EVENTS: usize = 64;
 
 /// Why a socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -87,12 +88,20 @@ pub async fn bind(path: &Path) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
-/// Serves `store` until `stop` is done: then watches end, requests under way are answered, and it returns.
+/// Serves `store`, which must do a plan as a whole, until `stop` is done: then watches end, requests under way are
+/// answered, and it returns.
+///
+/// # Panics
+/// When the store carries plans out step by step: the relay has no word for a plan that is half done.
 pub async fn serve(
     store: Arc<dyn Store>,
     listener: UnixListener,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
+    assert!(
+        store.folds(),
+        "the relay serves stores that do a plan as a whole"
+    );
     let (stopping, stopped) = oneshot::channel::<()>();
     let service = Service {
         store,
@@ -143,10 +152,11 @@ impl Relay for Service {
         &self,
         request: Request<wire::ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        let kinds = convert::kinds(request.into_inner().kinds).map_err(malformed)?;
+        let request = request.into_inner();
+        let kind = convert::kind(request.kind).map_err(malformed)?;
         let listing = self
             .store
-            .list(&kinds)
+            .list(kind, &convert::scope(request.node))
             .await
             .map_err(|e| convert::status(&e))?;
         Ok(Response::new(Box::pin(stream::iter(
@@ -154,28 +164,46 @@ impl Relay for Service {
         ))))
     }
 
-    async fn transact(
+    async fn commit(
         &self,
-        request: Request<wire::TransactRequest>,
-    ) -> Result<Response<wire::TransactResponse>, Status> {
-        use wire::transact_response::Outcome;
-        let ops = request
-            .into_inner()
-            .ops
-            .into_iter()
-            .map(convert::op)
-            .collect::<Result<_, _>>()
-            .map_err(malformed)?;
-        let outcome = match self.store.transact(ops).await {
-            Ok(revision) => Outcome::Revision(revision),
-            Err(StoreError::Conflict { key, current }) => Outcome::Conflict(wire::Conflict {
-                key: Some(convert::key_to_wire(&key)),
-                current: current.map(|object| convert::object_to_wire(*object)),
-            }),
-            Err(error) => return Err(convert::status(&error)),
+        request: Request<wire::CommitRequest>,
+    ) -> Result<Response<wire::CommitResponse>, Status> {
+        let plan = convert::plan(request.into_inner()).map_err(malformed)?;
+        let (changes, conflict) = match self.store.commit(plan).await {
+            Ok(changes) => (changes, None),
+            Err(failed) => match failed.error {
+                StoreError::Conflict { key, current } => {
+                    let conflict = wire::Conflict {
+                        key: Some(convert::key_to_wire(&key)),
+                        current: current.map(|object| convert::object_to_wire(*object)),
+                    };
+                    (failed.done, Some(conflict))
+                }
+                error => return Err(convert::status(&error)),
+            },
         };
-        Ok(Response::new(wire::TransactResponse {
-            outcome: Some(outcome),
+        Ok(Response::new(wire::CommitResponse {
+            changes: changes.into_iter().map(convert::change_to_wire).collect(),
+            conflict,
+        }))
+    }
+
+    async fn identity(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::IdentityResponse>, Status> {
+        let failed = |error| convert::status(&error);
+        let identity = self.store.identity().await.map_err(failed)?;
+        let contains = match request.into_inner().cursor {
+            Some(cursor) => {
+                let cursor = Cursor::read(&cursor);
+                self.store.contains(&cursor).await.map_err(failed)?
+            }
+            None => true,
+        };
+        Ok(Response::new(wire::IdentityResponse {
+            identity: identity.as_ref().to_owned(),
+            contains,
         }))
     }
 
@@ -184,11 +212,12 @@ impl Relay for Service {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
-        let kinds = convert::kinds(request.kinds).map_err(malformed)?;
-        let changes = self.store.watch(kinds, request.after);
-        let messages = changes
+        let kind = convert::kind(request.kind).map_err(malformed)?;
+        let scope = convert::scope(request.node);
+        let events = self.store.watch(kind, scope, Cursor::read(&request.after));
+        let messages = events
             .take_until(self.stopped.clone())
-            .ready_chunks(WATCH_PART_CHANGES)
+            .ready_chunks(WATCH_PART_EVENTS)
             .flat_map(|ready| stream::iter(messages(ready)));
         Ok(Response::new(Box::pin(messages)))
     }
@@ -198,33 +227,40 @@ fn malformed(error: convert::Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-/// Changes as one message, and what ends the watch as the next.
+/// Events as one message, and what ends the watch as the next.
 fn messages(
     ready: Vec<Result<WatchEvent, StoreError>>,
 ) -> Vec<Result<wire::WatchResponse, Status>> {
-    let mut changes = Vec::with_capacity(ready.len());
-    let mut end = None;
+    let mut events = Vec::with_capacity(ready.len());
+    let mut last = None;
+    let ended = |end: wire::WatchEnd, wanted: &Cursor| wire::WatchResponse {
+        events: Vec::new(),
+        end: end.into(),
+        wanted: wanted.to_string(),
+    };
     for item in ready {
         match item {
-            Ok(event) => changes.push(convert::event_to_wire(event)),
-            Err(StoreError::Gone { wanted, oldest }) => {
-                end = Some(Ok(wire::WatchResponse {
-                    changes: Vec::new(),
-                    gone: Some(wire::Gone { wanted, oldest }),
-                }));
+            Ok(event) => events.push(convert::event_to_wire(event)),
+            Err(StoreError::Gone { wanted }) => {
+                last = Some(Ok(ended(wire::WatchEnd::Gone, &wanted)));
             }
-            Err(error) => end = Some(Err(convert::status(&error))),
+            Err(StoreError::Diverged { wanted }) => {
+                last = Some(Ok(ended(wire::WatchEnd::Diverged, &wanted)));
+            }
+            Err(error) => last = Some(Err(convert::status(&error))),
         }
     }
-    let first = (!changes.is_empty()).then_some(Ok(wire::WatchResponse {
-        changes,
-        gone: None,
-    }));
-    first.into_iter().chain(end).collect()
+    let first = (!events.is_empty()).then(|| {
+        Ok(wire::WatchResponse {
+            events,
+            ..wire::WatchResponse::default()
+        })
+    });
+    first.into_iter().chain(last).collect()
 }
 
 fn parts(listing: Listing) -> Vec<wire::ListResponse> {
-    let revision = listing.revision;
+    let cursor = listing.cursor.to_string();
     let mut parts = Vec::new();
     let mut part = Vec::new();
     let mut bytes = 0;
@@ -235,14 +271,14 @@ fn parts(listing: Listing) -> Vec<wire::ListResponse> {
             bytes = 0;
             parts.push(wire::ListResponse {
                 items: std::mem::take(&mut part),
-                revision,
+                cursor: cursor.clone(),
             });
         }
     }
     if !part.is_empty() || parts.is_empty() {
         parts.push(wire::ListResponse {
             items: part,
-            revision,
+            cursor,
         });
     }
     parts

@@ -4,13 +4,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use api::key::Kind;
 use datastore::store::Store;
 use datastore_local::RelayStore;
 use futures_util::StreamExt;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-use super::{Folder, pool, put};
+use super::{Folder, events, pool, pools, put, seen, wrote};
 
 fn command(file: &Path, listen: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tortie-store"));
@@ -78,12 +77,13 @@ async fn what_was_answered_survives_kill_9() {
     let folder = Folder::new("kill");
     let (file, socket) = (folder.next("redb"), folder.next("sock"));
     let client = RelayStore::new(&socket);
-    let mut revision = 0;
+    let mut cursors = Vec::new();
     for round in 0..3 {
         let process = Running::start(&file, &socket);
         for number in 0..10 {
             let name = format!("p{round}-{number}");
-            revision = client.transact(put(&name, "x")).await.expect("it is ready");
+            let cursor = wrote(&client, &name, "x").await;
+            cursors.push(cursor.expect("it is ready"));
         }
         process.kill();
         assert!(
@@ -92,12 +92,12 @@ async fn what_was_answered_survives_kill_9() {
         );
     }
     let _process = Running::start(&file, &socket);
-    let listing = client.list(&[Kind::IPPool]).await.expect("it is ready");
-    assert_eq!(listing.items.len(), 30);
-    assert_eq!(listing.revision, revision);
-    let missed = client.watch(vec![Kind::IPPool], 20).next().await;
-    let missed = missed.expect("a change").expect("the history is kept");
-    assert_eq!(missed.key(), Some(&pool("p2-0")));
+    assert_eq!(pools(&client).await.items.len(), 30);
+    for cursor in &cursors {
+        assert_eq!(client.contains(cursor).await, Ok(true));
+    }
+    let missed = events(&client, &cursors[19]).next().await;
+    assert_eq!(seen(missed).0, pool("p2-0"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,15 +106,14 @@ async fn a_full_disk_refuses_writes_by_name_and_is_forgotten_when_there_is_room(
     let (file, socket) = (folder.next("redb"), folder.next("sock"));
     let process = Running::start_limited(&file, &socket);
     let client = RelayStore::new(&socket);
-    let before = client.transact(put("before", "1")).await;
-    before.expect("there is room");
-    let mut watch = client.watch(vec![Kind::IPPool], 0);
+    let start = wrote(&client, "before", "1").await.expect("there is room");
+    let mut watch = events(&client, &start);
     process.limit_file_size(Some(std::fs::metadata(&file).expect("it is there").len()));
     let large = "x".repeat(1 << 20);
     let mut answered = vec!["before".to_owned()];
     let refused = loop {
         let name = format!("p{}", answered.len());
-        match client.transact(put(&name, &large)).await {
+        match client.write(put(&name, &large)).await {
             Ok(_) => answered.push(name),
             Err(error) => break error,
         }
@@ -128,18 +127,17 @@ async fn a_full_disk_refuses_writes_by_name_and_is_forgotten_when_there_is_room(
     while client.get(&pool("before")).await.is_err() {
         tokio::task::yield_now().await;
     }
-    let after = client.transact(put("after", "1")).await;
+    let after = client.write(put("after", "1")).await;
     after.expect("there is room again");
     answered.push("after".to_owned());
     answered.sort();
-    let listing = client.list(&[Kind::IPPool]).await.expect("it works");
+    let listing = pools(&client).await;
     let mut names: Vec<String> = listing.items.into_iter().map(|i| i.key.name).collect();
     // The write that failed may have reached the file: its outcome was unknown.
     names.retain(|name| *name != format!("p{}", answered.len() - 1) || answered.contains(name));
     assert_eq!(names, answered);
     loop {
-        let event = watch.next().await.expect("it goes on").expect("it goes on");
-        if event.key() == Some(&pool("after")) {
+        if seen(watch.next().await).0 == pool("after") {
             break;
         }
     }
@@ -151,8 +149,9 @@ async fn sigterm_ends_it_well_with_a_watch_open() {
     let (file, socket) = (folder.next("redb"), folder.next("sock"));
     let mut process = Running::start(&file, &socket);
     let client = RelayStore::new(&socket);
-    client.transact(put("a", "1")).await.expect("it is ready");
-    let mut watch = client.watch(vec![Kind::IPPool], 0);
+    let start = pools(&client).await.cursor;
+    client.write(put("a", "1")).await.expect("it is ready");
+    let mut watch = events(&client, &start);
     assert!(watch.next().await.expect("a change").is_ok());
     let pid = Pid::from_child(&process.0);
     kill_process(pid, Signal::TERM).expect("it runs");

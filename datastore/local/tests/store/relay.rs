@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::key::Kind;
+use datastore::scope::Scope;
 use datastore::store::{Store, StoreError, WatchEvent};
+use datastore::version::Cursor;
 use datastore_local::relay::server::BindError;
 use datastore_local::{RedbStore, RelayStore, bind, serve};
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Folder, pool, put};
+use super::{Folder, events, pool, pools, put, seen, wrote};
 
 /// A served store that can be stopped.
 struct Served {
@@ -63,16 +65,10 @@ async fn a_restarted_store_goes_on_where_watches_were() {
     let (file, socket) = (folder.next("redb"), folder.next("sock"));
     let served = Served::start(&file, &socket).await;
     let client = RelayStore::new(&socket);
-    client
-        .transact(put("a", "1"))
-        .await
-        .expect("the store is up");
-    let mut watch = client.watch(vec![Kind::IPPool], 0);
-    let seen = next(&mut watch)
-        .await
-        .expect("a change")
-        .expect("the store is up");
-    assert_eq!(seen.revision(), 1);
+    let start = pools(&client).await.cursor;
+    let first = wrote(&client, "a", "1").await.expect("the store is up");
+    let mut watch = events(&client, &start);
+    assert_eq!(seen(next(&mut watch).await), (pool("a"), first.clone()));
 
     served.stop().await;
     let ended = next(&mut watch).await;
@@ -88,24 +84,17 @@ async fn a_restarted_store_goes_on_where_watches_were() {
     );
 
     let served = Served::start(&file, &socket).await;
-    served
-        .store
-        .transact(put("b", "1"))
-        .await
-        .expect("it is up");
+    wrote(&*served.store, "b", "1").await.expect("it is up");
     let found = client
         .get(&pool("a"))
         .await
         .expect("the same client connects again");
-    assert_eq!(found.expect("it was kept").revision, 1);
-    let mut watch = client.watch(vec![Kind::IPPool], 1);
-    let missed = next(&mut watch)
-        .await
-        .expect("a change")
-        .expect("the store is up");
+    let kept = found.expect("it was kept").version;
+    assert_eq!(kept.to_string(), first.to_string());
+    let mut watch = events(&client, &first);
     assert_eq!(
-        missed.key(),
-        Some(&pool("b")),
+        seen(next(&mut watch).await).0,
+        pool("b"),
         "what happened in between is not lost"
     );
     drop((watch, client));
@@ -117,7 +106,7 @@ async fn nobody_listening_is_told_at_once_with_the_socket() {
     let folder = Folder::new("nobody");
     let missing = RelayStore::new(folder.next("sock"));
     let error = missing
-        .list(&Kind::ALL)
+        .list(Kind::Node, &Scope::All)
         .await
         .expect_err("there is no socket");
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
@@ -129,10 +118,10 @@ async fn nobody_listening_is_told_at_once_with_the_socket() {
     }
     let left = folder.next("sock");
     drop(bind(&left).await.expect("the folder is ours"));
-    let error = RelayStore::new(&left).transact(put("a", "1")).await;
+    let error = RelayStore::new(&left).write(put("a", "1")).await;
     let error = error.expect_err("the socket is dead");
     assert!(error.to_string().contains("refused"), "{error}");
-    let mut watch = RelayStore::new(&left).watch(vec![Kind::Node], 0);
+    let mut watch = events(&RelayStore::new(&left), &Cursor::from(0));
     assert!(matches!(
         next(&mut watch).await,
         Some(Err(StoreError::Unavailable(_)))
@@ -187,15 +176,12 @@ async fn a_large_listing_comes_in_parts_and_whole() {
     let served = Served::start(&file, &socket).await;
     let value = "x".repeat(100_000);
     for number in 0..60 {
-        served
-            .store
-            .transact(put(&format!("p{number:02}"), &value))
-            .await
-            .expect("it is up");
+        let name = format!("p{number:02}");
+        let written = wrote(&*served.store, &name, &value).await;
+        written.expect("it is up");
     }
     let client = RelayStore::new(&socket);
-    let direct = served.store.list(&[Kind::IPPool]).await;
-    assert_eq!(client.list(&[Kind::IPPool]).await, direct);
+    assert_eq!(pools(&client).await, pools(&*served.store).await);
     drop(client);
     served.stop().await;
 }

@@ -1,6 +1,6 @@
 //! What the datastore says about the agents as a whole: its lock, and settings that wait for the next start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::admin::Problem;
@@ -8,7 +8,6 @@ use api::felix::{FelixConfiguration, given_to};
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::params::Params;
-use datastore::store::Revision;
 
 use super::State;
 
@@ -22,7 +21,7 @@ pub(super) struct Lock {
     locked: bool,
     /// Newest state of each object that was held back.
     objects: BTreeMap<Key, State>,
-    in_sync: BTreeMap<Kind, Revision>,
+    in_sync: BTreeSet<Kind>,
 }
 
 /// What a lock let through: objects, then kinds that are complete.
@@ -56,17 +55,15 @@ impl Lock {
         let mut passed: Passed = (vec![(key, state)], Vec::new());
         if !self.locked {
             passed.0.extend(std::mem::take(&mut self.objects));
-            passed
-                .1
-                .extend(std::mem::take(&mut self.in_sync).into_keys());
+            passed.1.extend(std::mem::take(&mut self.in_sync));
         }
         passed
     }
 
     /// A kind was read completely; whether that may be acted on now.
-    pub(super) fn in_sync(&mut self, kind: Kind, revision: Revision) -> bool {
+    pub(super) fn in_sync(&mut self, kind: Kind) -> bool {
         if self.locked {
-            self.in_sync.insert(kind, revision);
+            self.in_sync.insert(kind);
         }
         !self.locked
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::route::RouteChange;
-use datastore::store::Revision;
+use datastore::version::{Cursor, Order, Version};
 use felix::desired::{IfName, RowKey};
 use felix::kernel::KernelEvent;
 use ipnet::IpNet;
@@ -45,8 +45,8 @@ pub enum Input {
     Object(Seen),
     /// For [`InputKey::PeersReported`]: the key says it.
     Marker,
-    /// For [`InputKey::InSync`]: the revision at which it was so.
-    InSync(Revision),
+    /// For [`InputKey::InSync`]: where it was so.
+    InSync(Cursor),
     /// For [`InputKey::BgpRoute`].
     BgpRoute(RouteChange),
     /// For [`InputKey::NextHop`]: whether routes use it.
@@ -57,11 +57,34 @@ pub enum Input {
     Kernel(Vec<KernelEvent>),
 }
 
-/// An object at a revision.
+/// What makes an object what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// This write.
+    Write(Version),
+    /// A listing that was read here: it lacks the object.
+    Listing(Cursor),
+}
+
+impl Since {
+    /// How `self` stands to a write of the same object.
+    pub fn order(&self, write: &Version) -> Order {
+        match self {
+            Self::Write(version) => version.order(write),
+            Self::Listing(cursor) => match write.order_at(cursor) {
+                Order::Newer => Order::Older,
+                Order::Older | Order::Same => Order::Newer,
+                Order::Unknown => Order::Unknown,
+            },
+        }
+    }
+}
+
+/// An object at a moment.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The revision that made it so.
-    pub revision: Revision,
+    /// What made it so.
+    pub since: Since,
     /// What stands there.
     pub state: State,
 }
@@ -94,13 +117,15 @@ impl Inbox {
     }
 
     /// This process wrote an object.
-    pub fn echo(&self, key: Key, seen: Seen) {
-        self.0.put(InputKey::Echo(key), Input::Object(seen));
+    pub fn echo(&self, key: Key, version: Version, state: State) {
+        let since = Since::Write(version);
+        self.0
+            .put(InputKey::Echo(key), Input::Object(Seen { since, state }));
     }
 
     /// Every object of a kind that the datastore held was told.
-    pub fn in_sync(&self, kind: Kind, revision: Revision) {
-        self.0.put(InputKey::InSync(kind), Input::InSync(revision));
+    pub fn in_sync(&self, kind: Kind, cursor: Cursor) {
+        self.0.put(InputKey::InSync(kind), Input::InSync(cursor));
     }
 
     /// The best BGP route of a prefix changed.

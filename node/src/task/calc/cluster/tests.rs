@@ -25,7 +25,7 @@ fn what_a_locked_datastore_says_waits_for_the_unlock() {
     let node = |name: &str| (Key::new(Kind::Node, name), State::Absent);
     let put = |lock: &mut Lock, (key, state)| names(&lock.object(key, state));
     assert_eq!(put(&mut lock, node("a")), ["Node(a)"]);
-    assert!(lock.in_sync(Kind::Node, 1));
+    assert!(lock.in_sync(Kind::Node));
 
     assert_eq!(
         put(&mut lock, ready(false)),
@@ -35,7 +35,7 @@ fn what_a_locked_datastore_says_waits_for_the_unlock() {
     assert!(put(&mut lock, node("b")).is_empty());
     assert!(put(&mut lock, node("c")).is_empty());
     assert!(put(&mut lock, node("b")).is_empty());
-    assert!(!lock.in_sync(Kind::Node, 2), "else all would count as gone");
+    assert!(!lock.in_sync(Kind::Node), "else all would count as gone");
     let problem = lock.problem().unwrap();
     assert!(problem.reason.contains("2 changed objects"), "{problem:?}");
     // What this process writes itself is newer than what was held back.

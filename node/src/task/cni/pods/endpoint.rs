@@ -240,7 +240,7 @@ mod tests {
         Record::read(KeyValue {
             key: object.key(),
             value: object.encode().into(),
-            revision: 1,
+            version: 1.into(),
         })
         .unwrap()
     }

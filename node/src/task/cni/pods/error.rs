@@ -13,9 +13,10 @@ pub(super) fn stopping() -> CniError {
 
 pub(super) fn store_error(error: &StoreError) -> CniError {
     let code = match error {
-        StoreError::Unavailable(_) | StoreError::Conflict { .. } | StoreError::Gone { .. } => {
-            Code::TRY_AGAIN_LATER
-        }
+        StoreError::Unavailable(_)
+        | StoreError::Conflict { .. }
+        | StoreError::Gone { .. }
+        | StoreError::Diverged { .. } => Code::TRY_AGAIN_LATER,
         StoreError::Refused(_) => Code::DATASTORE,
     };
     CniError::new(code, chain(error))

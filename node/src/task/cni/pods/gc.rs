@@ -9,6 +9,7 @@ use api::key::Kind;
 use api::object::Object;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
+use datastore::scope::Scope;
 use felix::desired::IfName;
 use felix_io::workload::{self, HostEnd};
 use tracing::info;
@@ -26,17 +27,13 @@ impl Pods {
         self.may_write()?;
         let network = request.network.as_str();
         let valid = Valid::of(request);
-        let listing = self
-            .store
-            .list(&[Kind::WorkloadEndpoint, Kind::IPAMBlock])
-            .await
-            .map_err(|error| store_error(&error))?;
-        let mut records = Vec::new();
+        // Blocks first: what an ADD takes and writes afterwards is looked up once more before it is released.
+        let blocks = self.store.list(Kind::IPAMBlock, &Scope::All).await;
+        let blocks = blocks.map_err(|error| store_error(&error))?;
+        let records = self.records().await?;
         let mut held = Vec::new();
-        for item in listing.items {
-            if item.key.kind == Kind::WorkloadEndpoint {
-                records.extend(Record::read(item).filter(|record| record.is_on(&self.node)));
-            } else if let Ok(Object::IPAMBlock(block)) = Object::decode(&item.key, &item.value) {
+        for item in blocks.items {
+            if let Ok(Object::IPAMBlock(block)) = Object::decode(&item.key, &item.value) {
                 held.extend(allocations(&block.spec, &self.node));
             }
         }

@@ -3,7 +3,8 @@
 use api::key::Kind;
 use api::object::Object;
 use cni::spec::error::CniError;
-use datastore::store::{Expect, KeyValue, Op, StoreError, WatchEvent};
+use datastore::scope::Scope;
+use datastore::store::{Expect, Op, StoreError};
 
 use super::Pods;
 use super::endpoint::{Identity, Record};
@@ -49,7 +50,8 @@ impl Pods {
 
     /// The endpoints of this node.
     pub(super) async fn records(&self) -> Result<Vec<Record>, CniError> {
-        let listing = self.store.list(&[Kind::WorkloadEndpoint]).await;
+        let scope = Scope::Node(self.node.clone());
+        let listing = self.store.list(Kind::WorkloadEndpoint, &scope).await;
         let items = listing.map_err(|error| store_error(&error))?.items;
         let records = items.into_iter().filter_map(Record::read);
         Ok(records.filter(|record| record.is_on(&self.node)).collect())
@@ -57,37 +59,26 @@ impl Pods {
 
     /// Writes the endpoint and echoes it.
     pub(super) async fn write_endpoint(&self, object: Object) -> Result<(), CniError> {
-        let key = object.key();
-        let value = bytes::Bytes::from(object.encode());
         let put = Op::Put {
-            key: key.clone(),
-            value: value.clone(),
+            key: object.key(),
+            value: bytes::Bytes::from(object.encode()),
             expect: Expect::Any,
         };
-        let revision = self
-            .store
-            .transact(vec![put])
-            .await
-            .map_err(|error| store_error(&error))?;
-        let written = KeyValue {
-            key,
-            value,
-            revision,
-        };
-        echo(&self.calc, &[WatchEvent::Put(written)]);
+        let written = self.store.write(put).await;
+        let written = written.map_err(|error| store_error(&error))?;
+        echo(&self.calc, &written);
         Ok(())
     }
 
     /// Deletes an endpoint that was read.
     pub(super) async fn delete_record(&self, record: &Record) -> Result<(), StoreError> {
-        let key = record.key().clone();
         let delete = Op::Delete {
-            key: key.clone(),
-            expect: Expect::Revision(record.stored.revision),
+            key: record.key().clone(),
+            expect: Expect::Version(record.stored.version.clone()),
         };
-        match self.store.transact(vec![delete]).await {
-            Ok(revision) => {
-                echo(&self.calc, &[WatchEvent::Delete { key, revision }]);
+        match self.store.write(delete).await {
+            Ok(deleted) => {
+                echo(&self.calc, &deleted);
                 Ok(())
             }
             // Somebody else deleted it or wrote a newer one: either way it is no longer ours.

@@ -4,7 +4,7 @@ mod model;
 
 use std::os::fd::OwnedFd;
 
-use api::key::{Key, Kind};
+use api::key::Key;
 use datastore::memory::MemoryStore;
 use ipam::Ipam;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ fn netns() -> Option<OwnedFd> {
 #[tokio::test(start_paused = true)]
 async fn before_the_first_answers_the_runtime_is_asked_to_try_again_and_nothing_is_written() {
     let (pods, _view, store) = starting();
-    let before = store.list(&[Kind::IPAMBlock, Kind::WorkloadEndpoint]).await;
+    let before = store.objects();
     let add = pods.add(&request("ADD"), netns()).await.map(|_| ());
     let check = pods.check(&request("CHECK"), netns()).await;
     let gc = pods.gc(&request("GC")).await;
@@ -70,8 +70,7 @@ async fn before_the_first_answers_the_runtime_is_asked_to_try_again_and_nothing_
     }
     let status = pods.status().await.expect_err("not yet");
     assert_eq!(status.code, Code::NOT_AVAILABLE);
-    let after = store.list(&[Kind::IPAMBlock, Kind::WorkloadEndpoint]).await;
-    assert_eq!(before.unwrap().items, after.unwrap().items);
+    assert_eq!(before, store.objects());
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +114,7 @@ async fn stored(store: &MemoryStore, pods: &Pods, network: &str) -> Key {
         value: object.encode().into(),
         expect: datastore::store::Expect::Any,
     };
-    store.transact(vec![put]).await.unwrap();
+    store.write(put).await.unwrap();
     identity.key
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::attachment::AttachmentId;
+use api::key::Kind;
 use api::object::Object;
 use api::pool::{IPPool, IPPoolSpec};
 use proptest::prelude::*;
@@ -183,11 +184,9 @@ impl World {
 
     /// The store has what the model has, and nothing else.
     async fn compare(&self) {
-        let kinds = [Kind::WorkloadEndpoint, Kind::IPAMBlock, Kind::IPAMHandle];
-        let listing = self.store.list(&kinds).await.unwrap();
         let (mut endpoints, mut held, mut handles) =
             (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        for item in &listing.items {
+        for item in self.store.objects() {
             match Object::decode(&item.key, &item.value).unwrap() {
                 Object::WorkloadEndpoint(endpoint) => {
                     let addr = endpoint.spec.ip_networks[0].addr();

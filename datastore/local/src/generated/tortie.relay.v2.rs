@@ -14,9 +14,9 @@ pub struct KeyValue {
     pub key: ::core::option::Option<Key>,
     #[prost(bytes = "bytes", tag = "2")]
     pub value: ::prost::bytes::Bytes,
-    /// The store-wide revision that last wrote it.
-    #[prost(uint64, tag = "3")]
-    pub revision: u64,
+    /// The write that made it so.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -31,29 +31,35 @@ pub struct GetResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {
-    #[prost(string, repeated, tag = "1")]
-    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// Only objects of this node; of all when absent.
+    #[prost(string, optional, tag = "2")]
+    pub node: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListResponse {
     #[prost(message, repeated, tag = "1")]
     pub items: ::prost::alloc::vec::Vec<KeyValue>,
-    #[prost(uint64, tag = "2")]
-    pub revision: u64,
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Expect {
-    #[prost(oneof = "expect::Condition", tags = "1, 2")]
+    #[prost(oneof = "expect::Condition", tags = "1, 2, 3")]
     pub condition: ::core::option::Option<expect::Condition>,
 }
 /// Nested message and enum types in `Expect`.
 pub mod expect {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Condition {
         #[prost(bool, tag = "1")]
         Absent(bool),
-        #[prost(uint64, tag = "2")]
-        Revision(u64),
+        #[prost(string, tag = "2")]
+        Version(::prost::alloc::string::String),
+        /// As an earlier stage of the same plan made it.
+        #[prost(bool, tag = "3")]
+        Own(bool),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -79,9 +85,14 @@ pub mod op {
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct TransactRequest {
+pub struct Stage {
     #[prost(message, repeated, tag = "1")]
     pub ops: ::prost::alloc::vec::Vec<Op>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub stages: ::prost::alloc::vec::Vec<Stage>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Conflict {
@@ -90,38 +101,33 @@ pub struct Conflict {
     #[prost(message, optional, tag = "2")]
     pub current: ::core::option::Option<KeyValue>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TransactResponse {
-    #[prost(oneof = "transact_response::Outcome", tags = "1, 2")]
-    pub outcome: ::core::option::Option<transact_response::Outcome>,
-}
-/// Nested message and enum types in `TransactResponse`.
-pub mod transact_response {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Outcome {
-        #[prost(uint64, tag = "1")]
-        Revision(u64),
-        #[prost(message, tag = "2")]
-        Conflict(super::Conflict),
-    }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// When it is there, nothing was done.
+    #[prost(message, optional, tag = "2")]
+    pub conflict: ::core::option::Option<Conflict>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
-    #[prost(string, repeated, tag = "1")]
-    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(uint64, tag = "2")]
-    pub after: u64,
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, optional, tag = "2")]
+    pub node: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, tag = "3")]
+    pub after: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Deletion {
     #[prost(message, optional, tag = "1")]
     pub key: ::core::option::Option<Key>,
-    #[prost(uint64, tag = "2")]
-    pub revision: u64,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Change {
-    #[prost(oneof = "change::Change", tags = "1, 2, 3")]
+    #[prost(oneof = "change::Change", tags = "1, 2")]
     pub change: ::core::option::Option<change::Change>,
 }
 /// Nested message and enum types in `Change`.
@@ -132,25 +138,72 @@ pub mod change {
         Put(super::KeyValue),
         #[prost(message, tag = "2")]
         Delete(super::Deletion),
-        /// Nothing up to this revision is missing.
-        #[prost(uint64, tag = "3")]
-        Progress(u64),
     }
 }
-/// The revision asked for is no longer kept: list again. Ends the stream.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Gone {
-    #[prost(uint64, tag = "1")]
-    pub wanted: u64,
-    #[prost(uint64, tag = "2")]
-    pub oldest: u64,
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    /// A bookmark when absent.
+    #[prost(message, optional, tag = "1")]
+    pub change: ::core::option::Option<Change>,
+    /// Where to go on after it.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchResponse {
     #[prost(message, repeated, tag = "1")]
-    pub changes: ::prost::alloc::vec::Vec<Change>,
-    #[prost(message, optional, tag = "2")]
-    pub gone: ::core::option::Option<Gone>,
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    #[prost(enumeration = "WatchEnd", tag = "2")]
+    pub end: i32,
+    /// With `end`: the cursor it is about.
+    #[prost(string, tag = "3")]
+    pub wanted: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityRequest {
+    /// Whether the store gave out this cursor.
+    #[prost(string, optional, tag = "1")]
+    pub cursor: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityResponse {
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// True without a cursor to look for.
+    #[prost(bool, tag = "2")]
+    pub contains: bool,
+}
+/// Why a watch cannot begin or go on. Ends the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WatchEnd {
+    Unspecified = 0,
+    /// What follows the cursor is no longer kept: list again.
+    Gone = 1,
+    /// The store never gave out the cursor.
+    Diverged = 2,
+}
+impl WatchEnd {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WATCH_END_UNSPECIFIED",
+            Self::Gone => "WATCH_END_GONE",
+            Self::Diverged => "WATCH_END_DIVERGED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WATCH_END_UNSPECIFIED" => Some(Self::Unspecified),
+            "WATCH_END_GONE" => Some(Self::Gone),
+            "WATCH_END_DIVERGED" => Some(Self::Diverged),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod relay_client {
@@ -257,13 +310,14 @@ pub mod relay_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/tortie.relay.v1.Relay/Get",
+                "/tortie.relay.v2.Relay/Get",
             );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("tortie.relay.v1.Relay", "Get"));
+            req.extensions_mut().insert(GrpcMethod::new("tortie.relay.v2.Relay", "Get"));
             self.inner.unary(req, path, codec).await
         }
-        /// All objects of some kinds at one revision, in key order, in as many messages as it takes; each names the revision.
+        /// All objects of a kind within a scope at one moment, in key order, in as many messages as it takes; each names the
+        /// cursor.
         pub async fn list(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRequest>,
@@ -281,20 +335,18 @@ pub mod relay_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/tortie.relay.v1.Relay/List",
+                "/tortie.relay.v2.Relay/List",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("tortie.relay.v1.Relay", "List"));
+                .insert(GrpcMethod::new("tortie.relay.v2.Relay", "List"));
             self.inner.server_streaming(req, path, codec).await
         }
-        pub async fn transact(
+        /// A plan, as a whole or not at all.
+        pub async fn commit(
             &mut self,
-            request: impl tonic::IntoRequest<super::TransactRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::TransactResponse>,
-            tonic::Status,
-        > {
+            request: impl tonic::IntoRequest<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitResponse>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -305,14 +357,14 @@ pub mod relay_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/tortie.relay.v1.Relay/Transact",
+                "/tortie.relay.v2.Relay/Commit",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("tortie.relay.v1.Relay", "Transact"));
+                .insert(GrpcMethod::new("tortie.relay.v2.Relay", "Commit"));
             self.inner.unary(req, path, codec).await
         }
-        /// Every change after a revision, in order.
+        /// Every change of a kind within a scope after a cursor, in order.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -330,12 +382,36 @@ pub mod relay_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/tortie.relay.v1.Relay/Watch",
+                "/tortie.relay.v2.Relay/Watch",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("tortie.relay.v1.Relay", "Watch"));
+                .insert(GrpcMethod::new("tortie.relay.v2.Relay", "Watch"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        pub async fn identity(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IdentityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tortie.relay.v2.Relay/Identity",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tortie.relay.v2.Relay", "Identity"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }
@@ -362,29 +438,35 @@ pub mod relay_server {
             >
             + std::marker::Send
             + 'static;
-        /// All objects of some kinds at one revision, in key order, in as many messages as it takes; each names the revision.
+        /// All objects of a kind within a scope at one moment, in key order, in as many messages as it takes; each names the
+        /// cursor.
         async fn list(
             &self,
             request: tonic::Request<super::ListRequest>,
         ) -> std::result::Result<tonic::Response<Self::ListStream>, tonic::Status>;
-        async fn transact(
+        /// A plan, as a whole or not at all.
+        async fn commit(
             &self,
-            request: tonic::Request<super::TransactRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::TransactResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitResponse>, tonic::Status>;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchResponse, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// Every change after a revision, in order.
+        /// Every change of a kind within a scope after a cursor, in order.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        async fn identity(
+            &self,
+            request: tonic::Request<super::IdentityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IdentityResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct RelayServer<T> {
@@ -462,7 +544,7 @@ pub mod relay_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/tortie.relay.v1.Relay/Get" => {
+                "/tortie.relay.v2.Relay/Get" => {
                     #[allow(non_camel_case_types)]
                     struct GetSvc<T: Relay>(pub Arc<T>);
                     impl<T: Relay> tonic::server::UnaryService<super::GetRequest>
@@ -505,7 +587,7 @@ pub mod relay_server {
                     };
                     Box::pin(fut)
                 }
-                "/tortie.relay.v1.Relay/List" => {
+                "/tortie.relay.v2.Relay/List" => {
                     #[allow(non_camel_case_types)]
                     struct ListSvc<T: Relay>(pub Arc<T>);
                     impl<
@@ -551,23 +633,23 @@ pub mod relay_server {
                     };
                     Box::pin(fut)
                 }
-                "/tortie.relay.v1.Relay/Transact" => {
+                "/tortie.relay.v2.Relay/Commit" => {
                     #[allow(non_camel_case_types)]
-                    struct TransactSvc<T: Relay>(pub Arc<T>);
-                    impl<T: Relay> tonic::server::UnaryService<super::TransactRequest>
-                    for TransactSvc<T> {
-                        type Response = super::TransactResponse;
+                    struct CommitSvc<T: Relay>(pub Arc<T>);
+                    impl<T: Relay> tonic::server::UnaryService<super::CommitRequest>
+                    for CommitSvc<T> {
+                        type Response = super::CommitResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::TransactRequest>,
+                            request: tonic::Request<super::CommitRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Relay>::transact(&inner, request).await
+                                <T as Relay>::commit(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -578,7 +660,7 @@ pub mod relay_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = TransactSvc(inner);
+                        let method = CommitSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -594,7 +676,7 @@ pub mod relay_server {
                     };
                     Box::pin(fut)
                 }
-                "/tortie.relay.v1.Relay/Watch" => {
+                "/tortie.relay.v2.Relay/Watch" => {
                     #[allow(non_camel_case_types)]
                     struct WatchSvc<T: Relay>(pub Arc<T>);
                     impl<
@@ -640,6 +722,49 @@ pub mod relay_server {
                     };
                     Box::pin(fut)
                 }
+                "/tortie.relay.v2.Relay/Identity" => {
+                    #[allow(non_camel_case_types)]
+                    struct IdentitySvc<T: Relay>(pub Arc<T>);
+                    impl<T: Relay> tonic::server::UnaryService<super::IdentityRequest>
+                    for IdentitySvc<T> {
+                        type Response = super::IdentityResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Relay>::identity(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IdentitySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -675,7 +800,7 @@ pub mod relay_server {
         }
     }
     /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "tortie.relay.v1.Relay";
+    pub const SERVICE_NAME: &str = "tortie.relay.v2.Relay";
     impl<T> tonic::server::NamedService for RelayServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
