@@ -27,6 +27,7 @@ use crate::instance::{self, HostLock, Instance};
 use crate::mailbox::{self, mailbox};
 use crate::passwords::Passwords;
 use crate::serve::{Serve, finish};
+use crate::socket::Socket;
 use crate::startup::host::{LiveHost, kernel_hostname};
 use crate::startup::{Identity, Startup, StartupError, files};
 use crate::task::admin::{Admin, settings_shown};
@@ -34,7 +35,7 @@ use crate::task::bgp::{Asker, BgpTask, DownKey};
 use crate::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use crate::task::cni::addresses::Addresses;
 use crate::task::cni::locks::Locks;
-use crate::task::cni::{CniTask, Pods, bind};
+use crate::task::cni::{CniTask, Pods};
 use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait};
 use crate::task::keeper::Keeper;
 use crate::task::namesake::Namesake;
@@ -297,7 +298,8 @@ impl Agent {
             Addresses::new(serving.ipam, serving.calc.clone(), self.cancel.clone());
         tasks.spawn(serve_addresses);
         let path = Path::new(cni::protocol::SOCKET_PATH);
-        let listener = bind(path).with_context(|| format!("listening on {}", path.display()))?;
+        let socket =
+            Socket::bind(path).with_context(|| format!("listening on {}", path.display()))?;
         let interface_prefix = self
             .params
             .interface_prefixes
@@ -319,7 +321,7 @@ impl Agent {
             detached: Notify::new(),
         };
         let task = CniTask {
-            listener,
+            socket,
             pods: Arc::new(pods),
             metrics: serving.metrics,
             cancel: self.cancel.clone(),

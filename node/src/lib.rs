@@ -17,6 +17,7 @@ pub mod mailbox;
 pub mod passwords;
 pub mod process;
 pub mod serve;
+pub mod socket;
 pub mod startup;
 pub mod task;
 pub mod telemetry;

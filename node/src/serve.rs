@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::socket::Socket;
 use crate::task::admin::{Admin, admin_routes, health_routes, metrics_routes};
-use crate::task::cni::bind;
 
 /// How long tasks may take to end after a signal.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,12 +39,13 @@ impl Serve<'_> {
         registry: Registry,
     ) -> anyhow::Result<()> {
         let path = self.admin_socket;
-        let listener = bind(path).with_context(|| format!("listening on {}", path.display()))?;
+        let socket =
+            Socket::bind(path).with_context(|| format!("listening on {}", path.display()))?;
         let app = admin_routes(Arc::clone(&admin));
         let cancelled = self.cancel.clone().cancelled_owned();
         tasks.spawn(async move {
             tokio::select! {
-                served = axum::serve(listener, app) => tell(served),
+                served = axum::serve(socket, app) => tell(served),
                 () = cancelled => {}
             }
         });

@@ -15,19 +15,18 @@ pub mod connection;
 pub mod locks;
 mod pods;
 
-use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cni::protocol::{Command, Reply, Request};
 use cni::spec::error::{CniError, Code};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::socket::Socket;
 use crate::telemetry::Metrics;
 pub use pods::Pods;
 
@@ -37,7 +36,7 @@ const CONNECTIONS_MAX: usize = 256;
 /// What the CNI task is made of.
 pub struct CniTask {
     /// Where the plugin connects.
-    pub listener: UnixListener,
+    pub socket: Socket,
     /// Who serves.
     pub pods: Arc<Pods>,
     /// Counters.
@@ -46,23 +45,9 @@ pub struct CniTask {
     pub cancel: CancellationToken,
 }
 
-/// Binds a socket only root may use, in place of one that a former process left behind.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
-
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
 impl CniTask {
     /// Serves until the token is cancelled; requests in work are dropped then, and undo what they have half made.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut requests = JoinSet::new();
         let pods = Arc::clone(&self.pods);
         // Beside this loop: deleting devices takes a while, and requests must not wait for it.
@@ -70,9 +55,9 @@ impl CniTask {
         sweeping.spawn(async move { pods.sweep().await });
         loop {
             tokio::select! {
-                accepted = self.listener.accept(), if requests.len() < CONNECTIONS_MAX => {
+                accepted = self.socket.next(), if requests.len() < CONNECTIONS_MAX => {
                     match accepted {
-                        Ok((stream, _)) => {
+                        Ok(stream) => {
                             requests.spawn(serve(stream, Arc::clone(&self.pods), self.metrics.clone()));
                         }
                         Err(error) => {

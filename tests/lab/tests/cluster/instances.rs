@@ -5,7 +5,7 @@ use std::time::Instant;
 use lab::{Lab, Options, call_plugin, make_sandbox, wait_until};
 use serde_json::Value;
 
-use crate::plugin::{configuration, one_node, succeeds};
+use crate::plugin::{call, configuration, one_node, succeeds};
 use crate::{ctl, options, with_programs};
 
 #[test]
@@ -93,5 +93,30 @@ fn two_hosts_of_one_node_name_both_say_so() {
         };
         let seen: Vec<u64> = (0..50).map(writes).collect();
         assert!(seen[49] - seen[0] < 20, "{seen:?}");
+    });
+}
+
+#[test]
+fn a_socket_that_somebody_removed_is_there_again() {
+    let name = "instances::a_socket_that_somebody_removed_is_there_again";
+    with_programs(name, |programs| {
+        let lab = one_node(programs, "192.168.0.0/24");
+        let site = lab.topology.sites[0].clone();
+        let (pod, _namespace) = make_sandbox(&site, "pod").unwrap();
+        site.namespace.run(|| {
+            for socket in ["tortie-cni.sock", "tortie-admin.sock"] {
+                std::fs::remove_file(format!("/var/run/calico/{socket}")).unwrap();
+            }
+        });
+        let deadline = Instant::now() + lab.options.patience;
+        let added = wait_until(deadline, || {
+            let output = call(&site, &pod, "ADD", &configuration());
+            output.status.success().then_some(())
+        });
+        assert!(added.is_some(), "{}", lab::log_end("n1"));
+        let asked = wait_until(deadline, || {
+            problems(&lab, 0).contains("Node n1").then_some(())
+        });
+        assert!(asked.is_some(), "{}", problems(&lab, 0));
     });
 }
