@@ -23,3 +23,4 @@ mod netlink;
 mod sys;
 
 pub use kernel::{Kernel, Table};
+pub use netlink::monitor::decode;

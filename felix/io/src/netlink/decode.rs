@@ -124,7 +124,7 @@ pub(crate) fn link(message: &Message<'_>) -> Option<Link> {
         return None;
     }
     let hardware = u16_at(payload, 2)?;
-    let ifindex = u32_at(payload, 4)?;
+    let ifindex = u32_at(payload, 4).filter(|index| *index != 0)?;
     let flags = u32_at(payload, 8)?;
     let mut name = None;
     let mut link = Link {
@@ -144,7 +144,10 @@ pub(crate) fn link(message: &Message<'_>) -> Option<Link> {
     };
     for attr in Attrs::after(payload, 16) {
         match attr.kind {
-            IFLA_IFNAME => name = attr.text().map(IfName::from),
+            IFLA_IFNAME => {
+                let known = attr.text().filter(|name| (1..16).contains(&name.len()));
+                name = known.map(IfName::from);
+            }
             IFLA_MTU => link.state.mtu_bytes = attr.u32()?,
             IFLA_ADDRESS if hardware == ARPHRD_ETHER => link.state.mac = attr.mac().map(Mac),
             IFLA_OPERSTATE => link.operstate = attr.u8()?,
@@ -316,7 +319,7 @@ fn route_key(message: &Message<'_>) -> Option<RouteKey> {
     let dst = attrs.find(RTA_DST).map_or(Some(unspecified), Attr::ip)?;
     Some(RouteKey {
         table,
-        dst: IpNet::new(dst, dst_len).ok()?,
+        dst: IpNet::new(dst, dst_len).ok()?.trunc(),
         tos,
         metric: attrs.find(RTA_PRIORITY).and_then(Attr::u32).unwrap_or(0),
     })

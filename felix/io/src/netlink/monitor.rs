@@ -105,6 +105,19 @@ impl Monitor {
     }
 }
 
+/// The events of a datagram of notifications or of a dump. Devices are known by the RTM_NEWLINK messages that stand before in the same
+/// datagram; what lies on other devices is left out. The tasks of a node use [`Kernel`](crate::Kernel); this is for octets that were
+/// recorded, or that no kernel sent (`tests/fuzz`).
+pub fn decode(datagram: &[u8]) -> Vec<KernelEvent> {
+    let mut names = Names::default();
+    let mut events = Vec::new();
+    for message in Messages(datagram) {
+        // No socket: an unknown index stays one.
+        decode::events(&message, std::io::stdin().as_fd(), &mut names, &mut events);
+    }
+    events
+}
+
 /// The devices there are. Without them names are looked up one by one.
 fn known() -> io::Result<Names> {
     Ok(Names::new(&link::list(&mut Requests::open()?)?))
