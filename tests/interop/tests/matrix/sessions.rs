@@ -112,6 +112,8 @@ fn an_internal_session_has_local_pref_and_an_empty_path(place: &Place) {
     let block = daemon.wait_seen(BLOCK, |_| true);
     assert_eq!(block.as_path, [0_u32; 0], "{block:?}");
     assert_eq!(block.local_pref, Some(OWN_PREFERENCE), "{block:?}");
+    assert_eq!(block.origin, "IGP", "{block:?}");
+    assert_eq!(block.med, None, "{block:?}");
     assert_eq!(block.next_hop, Some(IpAddr::V4(NEAR)), "{block:?}");
     assert_eq!(learned(&mut ours, OUTSIDE), [IpAddr::V4(FAR)]);
     ours.stop();
