@@ -222,9 +222,9 @@ impl RoutePolicy {
         }
     }
 
-    /// Nothing was said about routes (RFC 8212).
-    pub fn is_absent(&self) -> bool {
-        *self == Self::accept_all()
+    /// Every route passes as it is; so nothing was said about routes (RFC 8212).
+    pub const fn accepts_all(&self) -> bool {
+        self.terms.is_empty() && self.rules.is_empty() && self.default_accept
     }
 }
 

@@ -4,12 +4,14 @@
 //!  UPDATE ─► Adj-RIB-In ─► decision ─► Loc-RIB ─► Adj-RIB-Out, one per group of peers ─► UPDATE
 //!            (paths of a prefix, table.rs)   └──► changes for poll_route      (group.rs)
 //! ```
-//! Attribute sets are interned, prefixes have dense ids: a path is three small numbers, an Adj-RIB-Out entry two:
-//! what was sent is not kept, since it can be made again of the best route.
+//! Attribute sets are interned, prefixes have dense ids: a path is three small numbers. An Adj-RIB-Out entry is two: the source
+//! of the route, and the id of the set that was sent (exported.rs).
 
 pub(crate) mod decision;
 pub(crate) mod export;
+pub(crate) mod exported;
 pub(crate) mod group;
+pub(crate) mod ids;
 pub(crate) mod intern;
 pub(crate) mod packed;
 pub(crate) mod policy;
@@ -18,7 +20,7 @@ pub(crate) mod table;
 
 use std::net::IpAddr;
 
-use crate::rib::group::{Group, GroupKey, Transit};
+use crate::rib::group::{Group, GroupKey, Transition};
 use crate::rib::source::SourceId;
 use crate::rib::table::{PrefixId, Table};
 use crate::route::Reachability;
@@ -81,8 +83,11 @@ impl Rib {
             self.table.free_if_unused(id);
         }
         let left = self.has_work();
-        if !left && self.end_of_rib_allowed {
-            self.wake_for_end_of_rib();
+        if !left {
+            self.trim();
+            if self.end_of_rib_allowed {
+                self.wake_for_end_of_rib();
+            }
         }
         left
     }
@@ -90,6 +95,24 @@ impl Rib {
     /// Prefixes wait for their decision, or are to be found first.
     pub(crate) fn has_work(&self) -> bool {
         self.table.has_undecided() || self.table.is_sweeping()
+    }
+
+    /// Gives memory back after a flood.
+    fn trim(&mut self) {
+        if self.table.trim() {
+            for group in &mut self.groups {
+                group.trim(&self.table);
+            }
+        }
+    }
+
+    /// Visits at most `budget` prefixes for what touches many at once. Returns the paths to judge anew.
+    pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, SourceId)> {
+        let to_judge = self.table.sweep(budget);
+        for id in self.table.take_readvertised() {
+            self.mark_dirty(id);
+        }
+        to_judge
     }
 
     fn mark_dirty(&mut self, id: PrefixId) {
@@ -103,7 +126,7 @@ impl Rib {
 
     fn wake_for_end_of_rib(&mut self) {
         for group in &mut self.groups {
-            self.woken.extend(group.members_owing_end_of_rib());
+            self.woken.extend(group.members_awaiting_end_of_rib());
         }
     }
 
@@ -133,26 +156,30 @@ impl Rib {
         let new = self.groups.iter().position(|group| *group.key() == key);
         let new = new.unwrap_or_else(|| {
             self.groups_made += 1;
-            self.groups
-                .push(Group::new(key, self.groups_made, self.slice));
+            let group = Group::new(key, self.groups_made, self.slice);
+            self.groups.push(group);
             self.groups.len() - 1
         });
         self.woken.push(peer);
-        let Some(old) = old else {
-            self.groups[new].join(peer);
-            return;
-        };
-        let mut moving = self.groups[old].moving(peer);
-        if let Some(former) = moving.former
-            && let Some(before) = self.by_serial(former.from)
-        {
-            let unknown = before.changed_from(&self.table, former.next);
-            moving.owed.extend(unknown);
+        let table = &mut self.table;
+        let moving = old.and_then(|old| self.groups[old].depart(table, peer));
+        match (old, moving) {
+            (Some(old), Some(mut moving)) => {
+                if let Some(former) = moving.former
+                    && let Some(before) = self.by_serial(former.from)
+                {
+                    let told: Vec<PrefixId> = before.sent_from(former.next).collect();
+                    told.into_iter()
+                        .for_each(|id| moving.miss(&mut self.table, id));
+                }
+                let former = moving.former;
+                self.groups[old].add_dependent();
+                self.groups[new].admit(peer, moving);
+                self.end_transition(former);
+            }
+            (_, _) => self.groups[new].join(peer),
         }
-        self.groups[old].add_follower();
-        let former = self.groups[old].leave(peer);
-        self.groups[new].admit(peer, moving);
-        self.end_transit(former);
+        self.share_log();
         self.remove_unused();
     }
 
@@ -167,24 +194,35 @@ impl Rib {
     }
 
     /// A member needs the group it came from no more.
-    fn end_transit(&mut self, transit: Option<Transit>) {
-        let origin = transit.map(|transit| transit.from);
+    fn end_transition(&mut self, transition: Option<Transition>) {
+        let origin = transition.map(|transition| transition.from);
         let origin = |group: &&mut Group| Some(group.serial()) == origin;
         if let Some(group) = self.groups.iter_mut().find(origin) {
-            group.remove_follower();
+            group.remove_dependent();
         }
     }
 
     fn remove_unused(&mut self) {
+        let before = self.dissolving.len();
         let unused = self.groups.extract_if(.., |group| group.is_unused());
         self.dissolving.extend(unused);
+        if self.dissolving.len() > before {
+            self.share_log();
+        }
+    }
+
+    fn share_log(&mut self) {
+        let count = self.groups.len();
+        for group in &mut self.groups {
+            group.share_log(count);
+        }
     }
 
     /// Ends what is sent to a peer of one family.
     pub(crate) fn leave(&mut self, peer: SourceId, family: AfiSafi) {
         if let Some(position) = self.position(peer, family) {
-            let transit = self.groups[position].leave(peer);
-            self.end_transit(transit);
+            let transition = self.groups[position].leave(&mut self.table, peer);
+            self.end_transition(transition);
             self.remove_unused();
         }
     }
@@ -246,7 +284,7 @@ impl Rib {
             Some([group, origin]) => {
                 let result = group.transmit(&mut self.table, peer, Some(origin), end_of_rib, out);
                 if group.origin_of(peer).is_none() {
-                    origin.remove_follower();
+                    origin.remove_dependent();
                 }
                 result
             }
@@ -259,7 +297,7 @@ impl Rib {
         if !repacked.is_empty() {
             let serial = self.groups[position].serial();
             for group in &mut self.groups {
-                group.owe_followers(&self.table, serial, &repacked);
+                group.miss_repacked(&mut self.table, serial, &repacked);
             }
         }
         transmitted

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::config::NextHopMode;
 use crate::rib::group::GroupKey;
-use crate::rib::source::{Source, SourceId};
+use crate::rib::source::Provenance;
 use crate::wire::attr::community::{Community, ExtendedCommunity};
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::PeerKind;
@@ -28,11 +28,10 @@ pub(crate) enum NotFor {
 /// Turns attributes into those to send.
 pub(crate) fn export(
     mut attributes: PathAttributes,
-    from: SourceId,
-    source: &Source,
+    from: &Provenance,
     to: &GroupKey,
 ) -> Result<PathAttributes, NotFor> {
-    let own = from == SourceId::OWN;
+    let own = from.own;
     if !own {
         let bars = |community: &Community| {
             *community == Community::NO_ADVERTISE
@@ -46,12 +45,12 @@ pub(crate) fn export(
             return Err(NotFor::Community);
         }
     }
-    attributes.next_hop = Some(next_hop(&attributes, source, to)?);
+    attributes.next_hop = Some(next_hop(&attributes, from, to)?);
     let sent = &mut attributes;
     match to.kind {
         PeerKind::Ibgp => {
-            if !own && source.kind == PeerKind::Ibgp {
-                reflect(sent, source, to)?;
+            if !own && from.kind == PeerKind::Ibgp {
+                reflect(sent, from, to)?;
             }
             sent.local_pref.get_or_insert(LOCAL_PREF_DEFAULT);
         }
@@ -89,7 +88,7 @@ pub(crate) fn remove_internal(sent: &mut PathAttributes, to: PeerKind) {
 /// another peer: an eBGP neighbour's is replaced by our own address, and what another speaker of our AS sent is not passed on.
 fn next_hop(
     attributes: &PathAttributes,
-    source: &Source,
+    from: &Provenance,
     to: &GroupKey,
 ) -> Result<NextHop, NotFor> {
     let unchanged = match (to.next_hop, to.kind) {
@@ -98,7 +97,7 @@ fn next_hop(
     };
     match unchanged {
         Some(next_hop) if !next_hop.is_link_local() => return Ok(next_hop.without_link_local()),
-        Some(_) if source.kind == PeerKind::Ibgp => return Err(NotFor::NoNextHop),
+        Some(_) if from.kind == PeerKind::Ibgp => return Err(NotFor::NoNextHop),
         Some(_) | None => {}
     }
     let address = NextHop::from(to.local_address);
@@ -110,11 +109,11 @@ fn next_hop(
 }
 
 /// RFC 4456 §6 and §8.
-fn reflect(sent: &mut PathAttributes, source: &Source, to: &GroupKey) -> Result<(), NotFor> {
-    if !source.client && !to.client {
+fn reflect(sent: &mut PathAttributes, from: &Provenance, to: &GroupKey) -> Result<(), NotFor> {
+    if !from.client && !to.client {
         return Err(NotFor::Ibgp);
     }
-    sent.originator_id.get_or_insert(source.router_id);
+    sent.originator_id.get_or_insert(from.router_id);
     let longer: Vec<Ipv4Addr> = std::iter::once(to.cluster_id)
         .chain(sent.cluster_list.iter().copied())
         .collect();
@@ -161,17 +160,12 @@ mod tests {
         }
     }
 
-    fn from(kind: PeerKind) -> Source {
-        Source {
-            peer: None,
+    fn from(kind: PeerKind) -> Provenance {
+        Provenance {
+            own: false,
             kind,
-            asn: Asn(1),
-            address: IpAddr::V4(FAR),
-            port: 179,
-            router_id: RouterId(FAR),
             client: false,
-            deferred: false,
-            held: Default::default(),
+            router_id: RouterId(FAR),
         }
     }
 
@@ -185,13 +179,11 @@ mod tests {
         }
     }
 
-    const PEER: SourceId = SourceId(1);
-
     #[test]
     fn ebgp_to_ibgp_keeps_med_and_next_hop_and_gets_a_local_pref() {
         let mut attributes = learned();
         attributes.local_pref = None;
-        let sent = export(attributes, PEER, &from(PeerKind::Ebgp), &to(PeerKind::Ibgp));
+        let sent = export(attributes, &from(PeerKind::Ebgp), &to(PeerKind::Ibgp));
         let sent = sent.expect("sent");
         assert_eq!(sent.local_pref, Some(100));
         assert_eq!(sent.med, Some(5));
@@ -204,7 +196,7 @@ mod tests {
         let mut attributes = learned();
         attributes.originator_id = Some(RouterId(FAR));
         attributes.cluster_list = vec![FAR].into();
-        let sent = export(attributes, PEER, &from(PeerKind::Ibgp), &to(PeerKind::Ebgp));
+        let sent = export(attributes, &from(PeerKind::Ibgp), &to(PeerKind::Ebgp));
         let sent = sent.expect("sent");
         let path: Vec<Asn> = sent.as_path.asns().collect();
         assert_eq!(path, vec![Asn(65000), Asn(65001)]);
@@ -220,14 +212,14 @@ mod tests {
     fn reflection_adds_originator_once_and_own_cluster_in_front() {
         let mut client = from(PeerKind::Ibgp);
         client.client = true;
-        let sent = export(learned(), PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
+        let sent = export(learned(), &client, &to(PeerKind::Ibgp)).expect("sent");
         assert_eq!(sent.originator_id, Some(RouterId(FAR)));
         assert_eq!(*sent.cluster_list, [Ipv4Addr::new(7, 7, 7, 7)]);
         let first = RouterId(Ipv4Addr::new(3, 3, 3, 3));
         let mut reflected = learned();
         reflected.originator_id = Some(first);
         reflected.cluster_list = vec![FAR].into();
-        let sent = export(reflected, PEER, &client, &to(PeerKind::Ibgp)).expect("sent");
+        let sent = export(reflected, &client, &to(PeerKind::Ibgp)).expect("sent");
         assert_eq!(sent.originator_id, Some(first));
         assert_eq!(*sent.cluster_list, [Ipv4Addr::new(7, 7, 7, 7), FAR]);
     }
@@ -235,11 +227,11 @@ mod tests {
     #[test]
     fn clients_hear_of_all_and_others_of_clients_only() {
         let plain = from(PeerKind::Ibgp);
-        let refused = export(learned(), PEER, &plain, &to(PeerKind::Ibgp));
+        let refused = export(learned(), &plain, &to(PeerKind::Ibgp));
         assert_eq!(refused, Err(NotFor::Ibgp));
         let mut to_client = to(PeerKind::Ibgp);
         to_client.client = true;
-        assert!(export(learned(), PEER, &plain, &to_client).is_ok());
+        assert!(export(learned(), &plain, &to_client).is_ok());
     }
 
     #[test]
@@ -249,7 +241,7 @@ mod tests {
         let own: std::net::Ipv6Addr = "2001:db8::1".parse().unwrap();
         let mut client = from(PeerKind::Ibgp);
         client.client = true;
-        let sent = |global, beside, source: &Source, mode| {
+        let sent = |global, beside, source: &Provenance, mode| {
             let mut attributes = learned();
             attributes.next_hop = Some(NextHop::V6 {
                 global,
@@ -259,7 +251,7 @@ mod tests {
             key.family = AfiSafi::Ipv6Unicast;
             key.local_address = own.into();
             key.next_hop = mode;
-            export(attributes, PEER, source, &key).map(|sent| sent.next_hop)
+            export(attributes, source, &key).map(|sent| sent.next_hop)
         };
         let plain = |global| Ok(Some(NextHop::from(IpAddr::V6(global))));
         let ebgp = from(PeerKind::Ebgp);
@@ -279,7 +271,7 @@ mod tests {
         let verdict = |community, kind| {
             let mut attributes = learned();
             attributes.communities = vec![community].into();
-            export(attributes, PEER, &from(PeerKind::Ebgp), &to(kind)).map(|_| ())
+            export(attributes, &from(PeerKind::Ebgp), &to(kind)).map(|_| ())
         };
         let barred = Err(NotFor::Community);
         assert_eq!(verdict(Community::NO_ADVERTISE, PeerKind::Ibgp), barred);
@@ -293,10 +285,11 @@ mod tests {
 
     #[test]
     fn own_routes_name_the_sessions_address_or_their_own_next_hop() {
-        let own = from(PeerKind::Ibgp);
+        let mut own = from(PeerKind::Ibgp);
+        own.own = true;
         let sent = |next_hop, to: &GroupKey| {
             let attributes = own_attributes(next_hop);
-            export(attributes, SourceId::OWN, &own, to).map(|sent| sent.next_hop)
+            export(attributes, &own, to).map(|sent| sent.next_hop)
         };
         let far = Some(NextHop::V4(FAR));
         assert_eq!(sent(None, &to(PeerKind::Ibgp)), Ok(Some(NextHop::V4(SELF))));

@@ -4,45 +4,65 @@
 //! ```text
 //!  changed prefixes ─► pack ─► log of chunks ─┬─► peer at the end of the log
 //!  (a set: the newest state counts)           ├─► peer some chunks behind
-//!       sent: what the log has said last ─────┴─► peer still walking through all of it (new, or refreshing)
+//!       sent: what the log has said last ─────┴─► peer that is told by prefix (new, refreshing, overtaken by the log)
 //! ```
-//! Nothing is packed before some peer has room. A chunk is freed when the last peer has taken it; a peer that falls too
-//! far behind leaves the log and keeps only the set of prefixes it is owed, so memory is bounded.
+//! What a member gets next is the first row that holds:
 //!
-//! A new group goes through the table in slices, too; what it has not come to yet needs no mark when it changes. A peer that
-//! comes from another group is told the differences (`transit.rs`).
+//! | state | since | it gets | until |
+//! |---|---|---|---|
+//! | log | a chunk was packed that it has not taken | the chunk's parts for it | it has the last chunk; one that the log overtakes has *missed* the chunk's prefixes |
+//! | changes | a prefix changed, or the first pass through the table is not over | nothing yet: they are packed for all | none is left |
+//! | pending | *missed* or *walk* put prefixes there | what `sent` says of them now | none is left |
+//! | missed | the log overtook it, it came from another group, or the two differ | the next slice becomes *pending* | none is left |
+//! | transition | it came from another group | prefixes of which the groups said different things are *missed* | all are compared |
+//! | walk | it joined, or asked for a refresh | BoRR if that was enhanced; the next slice becomes *pending*; EoRR | the table's end |
+//! | end of RIB | it joined | End-of-RIB, once that is allowed | that is sent |
+//!
+//! Nothing is packed before some peer has room. Bounds, in octets: a chunk (`CHUNK_OCTETS`), the logs of all groups together
+//! (`LOG_OCTETS_IN_ALL`), what is pending for a member (4 for each prefix of a slice) and what it has missed (one bit for
+//! each prefix of the table). No message waits for one member alone: those are written when there is room for them.
+//!
+//! A new group goes through the table in slices, too; what it has not come to yet needs no mark when it changes.
 //!
 //! A peer never gets its own routes back: a part of a chunk has an [`Audience`]. When the best route of a prefix moves
 //! to a peer of the group, that peer alone gets a withdrawal of what it was sent before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::config::{NextHopMode, RoutePolicy};
 use crate::event::ExportRefusal;
 use crate::rib::Transmitted;
+use crate::rib::exported::{ExportId, Exports};
+use crate::rib::ids::IdSet;
 use crate::rib::source::SourceId;
-use crate::rib::table::{AttributesId, PrefixId, Table};
+use crate::rib::table::{PrefixId, Table};
 use crate::types::{AfiSafi, Asn};
 use crate::wire::attr::AsnWidth;
-use crate::wire::message::HEADER_LENGTH;
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
+use crate::wire::update::PeerKind;
 use crate::wire::update::encode::{MessageLimit, write_end_of_rib};
-use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext, decode_update};
 
+mod log;
+mod member;
 mod pack;
-mod transit;
+mod transition;
 
-use transit::Moving;
-pub(crate) use transit::Transit;
+use log::Log;
+use member::{Member, Walk};
+use pack::State;
+pub(crate) use transition::Transition;
 
 /// Slices that one transmission works through before it lets others have their turn.
 const SLICES_AT_ONCE: usize = 2;
-/// Octets of the log that a peer may be behind.
-const LOG_OCTETS_MAX: usize = 16 << 20;
+/// A chunk that has this many octets takes no further attribute set.
+const CHUNK_OCTETS: usize = 1 << 20;
+/// Octets of all groups' logs.
+const LOG_OCTETS_IN_ALL: usize = 16 << 20;
+/// Octets that each log may have, however many there are.
+const LOG_OCTETS_LEAST: usize = 1 << 20;
 
 /// Everything that decides how routes look when they are sent. Peers that agree in it share one Adj-RIB-Out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,90 +85,52 @@ pub(crate) struct GroupKey {
 #[derive(Debug)]
 pub(crate) struct Group {
     key: GroupKey,
+    exports: Exports,
     /// Tells the groups apart for as long as there are any.
     serial: u64,
     /// Prefixes from this id on have not been packed yet, in the first pass through the table.
     unscanned: Option<usize>,
     /// Some of those have been packed all the same, because they changed.
     out_of_order: bool,
-    /// Most prefixes packed, walked, compared or repaid at a time.
+    /// Most prefixes packed, walked or compared at a time.
     slice: usize,
     /// Members of other groups that are told the differences to what this one said.
-    followers: usize,
-    /// Prefixes packed since [`Self::take_repacked`], while there are followers.
+    dependents: usize,
+    /// Prefixes packed since [`Self::take_repacked`], while there are dependents.
     repacked: Vec<PrefixId>,
     /// By prefix id: what was packed last.
     sent: Vec<Option<Sent>>,
     /// How many of these there are, and how many of each source.
     sent_count: usize,
     sent_of: Vec<usize>,
-    dirty: Vec<PrefixId>,
-    is_dirty: Vec<bool>,
-    log: VecDeque<Chunk>,
-    log_octets: usize,
-    /// Sequence number of the first chunk in the log.
-    log_start: u64,
+    /// Changed prefixes, in the order of their changes.
+    dirty: VecDeque<PrefixId>,
+    is_dirty: IdSet,
+    log: Log,
     members: BTreeMap<SourceId, Member>,
-    /// Members with [`Member::owes_end_of_rib`].
-    owing_end_of_rib: usize,
+    /// Members whose End-of-RIB is not sent.
+    awaiting_end_of_rib: usize,
     withheld: Vec<Withheld>,
 }
 
-/// What was sent, by the route that it was made of: made again, it is the same, for as long as the prefix is not among the
-/// changed ones its route is the best one still.
+/// What was sent of a prefix, and whose route it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sent {
-    attributes: AttributesId,
+    exported: ExportId,
     source: SourceId,
 }
 
-/// UPDATEs packed at one time.
-#[derive(Debug, Default)]
-struct Chunk {
-    bytes: Vec<u8>,
-    parts: Vec<Part>,
-    /// Of the first pass: nothing for members that are told differences.
-    first_pass: bool,
-    /// Members that have not taken all of it.
-    readers: usize,
-}
-
+/// A row of the module's table.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    audience: Audience,
-    end: usize,
-}
-
-/// For whom a part of a chunk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Audience {
-    All,
-    Except(SourceId),
-    Only(SourceId),
-}
-
-#[derive(Debug)]
-struct Member {
-    /// Chunk to read next, and the place in it.
-    chunk: u64,
-    offset: usize,
-    /// For this member alone, to be sent before anything else.
-    private: VecDeque<Bytes>,
-    /// Prefixes whose present state it must be told.
-    owed: BTreeSet<IpNet>,
-    transit: Option<Transit>,
-    walk: Option<Walk>,
-    owes_end_of_rib: bool,
-}
-
-/// A pass through everything sent.
-#[derive(Clone, Copy, Debug)]
-struct Walk {
-    next: usize,
-    /// What follows comes by the log.
-    end: usize,
-    /// EoRR follows (RFC 7313 §4).
-    enhanced: bool,
+enum Step {
+    Log,
+    Changes,
+    Pending,
+    Missed,
+    Transition(Transition),
+    Walk(Walk),
+    EndOfRib,
+    Drained,
 }
 
 /// A route that could not be sent.
@@ -158,36 +140,25 @@ pub(crate) struct Withheld {
     pub(crate) reason: ExportRefusal,
 }
 
-impl Audience {
-    fn includes(self, peer: SourceId) -> bool {
-        match self {
-            Self::All => true,
-            Self::Except(other) => other != peer,
-            Self::Only(other) => other == peer,
-        }
-    }
-}
-
 impl Group {
     pub(crate) fn new(key: GroupKey, serial: u64, slice: usize) -> Self {
         Self {
             key,
+            exports: Exports::new(),
             serial,
             unscanned: Some(0),
             out_of_order: false,
             slice,
-            followers: 0,
+            dependents: 0,
             repacked: Vec::new(),
             sent: Vec::new(),
             sent_count: 0,
             sent_of: Vec::new(),
-            dirty: Vec::new(),
-            is_dirty: Vec::new(),
-            log: VecDeque::new(),
-            log_octets: 0,
-            log_start: 0,
+            dirty: VecDeque::new(),
+            is_dirty: IdSet::default(),
+            log: Log::default(),
             members: BTreeMap::new(),
-            owing_end_of_rib: 0,
+            awaiting_end_of_rib: 0,
             withheld: Vec::new(),
         }
     }
@@ -210,59 +181,41 @@ impl Group {
 
     /// Nobody needs the group any more.
     pub(crate) fn is_unused(&self) -> bool {
-        self.members.is_empty() && self.followers == 0
+        self.members.is_empty() && self.dependents == 0
+    }
+
+    /// Shares [`LOG_OCTETS_IN_ALL`] among so many groups.
+    pub(crate) fn share_log(&mut self, groups: usize) {
+        self.log.limit = (LOG_OCTETS_IN_ALL / groups.max(1)).max(LOG_OCTETS_LEAST);
     }
 
     /// Adds a member that holds nothing.
     pub(crate) fn join(&mut self, peer: SourceId) {
         // What was not packed yet is still to come by the log.
-        let walk = Walk {
-            next: 0,
-            end: self
-                .unscanned
-                .filter(|_| !self.out_of_order)
-                .unwrap_or(usize::MAX),
-            enhanced: false,
-        };
-        let moving = Moving {
-            private: VecDeque::new(),
-            owed: BTreeSet::new(),
-            former: None,
-            transit: None,
-            walk: (walk.end > 0).then_some(walk),
-            owes_end_of_rib: true,
-        };
-        self.admit(peer, moving);
-    }
-
-    /// Adds a member that comes from another group.
-    pub(crate) fn admit(&mut self, peer: SourceId, moving: Moving) {
-        self.owing_end_of_rib += usize::from(moving.owes_end_of_rib);
+        let unscanned = self.unscanned.filter(|_| !self.out_of_order);
+        let end = unscanned.unwrap_or(usize::MAX);
+        self.awaiting_end_of_rib += 1;
         let member = Member {
-            chunk: self.log_end(),
-            offset: 0,
-            private: moving.private,
-            owed: moving.owed,
-            transit: moving.transit,
-            walk: moving.walk,
-            owes_end_of_rib: moving.owes_end_of_rib,
+            walk: (end > 0).then_some(Walk::initial(end)),
+            awaits_end_of_rib: true,
+            ..Member::at(self.log.end())
         };
         self.members.insert(peer, member);
     }
 
-    /// Removes a member; returns where it came from if it was not told all the differences yet.
-    pub(crate) fn leave(&mut self, peer: SourceId) -> Option<Transit> {
+    /// Removes a member; returns where it came from if the two groups are not compared yet.
+    pub(crate) fn leave(&mut self, table: &mut Table, peer: SourceId) -> Option<Transition> {
+        let mut member = self.remove_member(table, peer)?;
+        member.forget_all(table);
+        member.transition
+    }
+
+    fn remove_member(&mut self, table: &mut Table, peer: SourceId) -> Option<Member> {
         let member = self.members.remove(&peer)?;
-        self.owing_end_of_rib -= usize::from(member.owes_end_of_rib);
-        for chunk in self
-            .log
-            .iter_mut()
-            .skip(chunk_index(member.chunk, self.log_start))
-        {
-            chunk.readers -= 1;
-        }
-        self.trim_log();
-        member.transit
+        self.awaiting_end_of_rib -= usize::from(member.awaits_end_of_rib);
+        self.log.remove_reader(member.chunk);
+        self.log.trim(table, &mut self.members);
+        Some(member)
     }
 
     /// Gives back a slice of what the group holds; false when nothing is left.
@@ -274,9 +227,8 @@ impl Group {
         let kept = self.sent.len().saturating_sub(budget);
         for (index, sent) in self.sent.drain(kept..).enumerate() {
             if let Some(sent) = sent {
-                let id = u32::try_from(kept + index).expect("ids are 32 bit");
-                table.release(sent.attributes);
-                table.unhold(PrefixId(id));
+                self.exports.release(table, sent.exported);
+                table.unhold(id_of(kept + index));
             }
         }
         !self.dirty.is_empty() || !self.sent.is_empty()
@@ -291,53 +243,35 @@ impl Group {
     ) {
         let yet_to_come = self.unscanned.is_some_and(|first| id.index() >= first);
         if yet_to_come {
-            if self.followers == 0 {
+            if self.dependents == 0 && !self.out_of_order {
                 return;
             }
             self.out_of_order = true;
         }
-        if self.is_dirty.len() <= id.index() {
-            self.is_dirty.resize(table.ids_end(), false);
-        }
-        if std::mem::replace(&mut self.is_dirty[id.index()], true) {
+        if !self.is_dirty.insert(id) {
             return;
         }
         if self.dirty.is_empty() {
             woken.extend(self.members.keys());
         }
         table.hold(id);
-        self.dirty.push(id);
+        self.dirty.push_back(id);
     }
 
+    /// Everything is to be told to a member again. Asked for again before it is over, it begins anew.
     pub(crate) fn refresh(&mut self, peer: SourceId, enhanced: bool) {
-        let family = self.key.family;
         if let Some(member) = self.members.get_mut(&peer) {
-            // It has not begun: what a peer asks again without reading is one answer, however often.
-            let asked_again = |walk: Walk| walk.next == 0 && walk.end == usize::MAX;
-            if member
-                .walk
-                .is_some_and(|walk| asked_again(walk) && walk.enhanced == enhanced)
-            {
-                return;
-            }
-            if enhanced {
-                member.push_refresh(family, RefreshKind::Begin);
-            }
-            member.walk = Some(Walk {
-                next: 0,
-                end: usize::MAX,
-                enhanced,
-            });
+            member.walk = Some(Walk::refresh(enhanced));
         }
     }
 
     /// Members whose initial table is out and whose End-of-RIB was held back.
-    pub(crate) fn members_owing_end_of_rib(&self) -> impl Iterator<Item = SourceId> + '_ {
-        let members = (self.owing_end_of_rib > 0).then_some(&self.members);
+    pub(crate) fn members_awaiting_end_of_rib(&self) -> impl Iterator<Item = SourceId> + '_ {
+        let members = (self.awaiting_end_of_rib > 0).then_some(&self.members);
         members
             .into_iter()
             .flatten()
-            .filter(|(_, member)| member.owes_end_of_rib)
+            .filter(|(_, member)| member.awaits_end_of_rib)
             .map(|(peer, _)| *peer)
     }
 
@@ -357,8 +291,17 @@ impl Group {
         self.members.keys().flat_map(named).collect()
     }
 
-    /// Appends messages for a member until `out` has `end` octets. `origin` is the group it comes from, while it is told
-    /// the differences.
+    /// Gives memory back after the table became shorter.
+    pub(crate) fn trim(&mut self, table: &Table) {
+        self.sent.truncate(table.ids_end());
+        self.sent.shrink_to_fit();
+        self.exports.trim();
+        self.dirty.shrink_to_fit();
+        self.is_dirty.trim();
+    }
+
+    /// Appends messages for a member until `out` has `end` octets. `origin` is the group it comes from, while the two are
+    /// compared.
     pub(crate) fn transmit(
         &mut self,
         table: &mut Table,
@@ -372,155 +315,169 @@ impl Group {
             if out.len() >= end {
                 return Transmitted::Full;
             }
-            let Some(member) = self.members.get_mut(&peer) else {
-                return Transmitted::Drained;
-            };
-            if let Some(message) = member.private.pop_front() {
-                out.extend_from_slice(&message);
-                continue;
-            }
-            if member.chunk < self.log_start + self.log.len() as u64 {
-                self.copy_from_log(peer, end, out);
-                continue;
+            let step = self.step(peer, end_of_rib);
+            match step {
+                Step::Drained => return Transmitted::Drained,
+                Step::Log => {
+                    self.copy_from_log(table, peer, end, out);
+                    continue;
+                }
+                Step::Pending => {
+                    self.write_pending(table, peer, end, out);
+                    continue;
+                }
+                Step::EndOfRib => {
+                    self.end_of_rib_sent(peer);
+                    write_end_of_rib(out, self.key.family);
+                    continue;
+                }
+                Step::Changes | Step::Missed | Step::Transition(_) | Step::Walk(_) => {}
             }
             if slices == SLICES_AT_ONCE {
                 return Transmitted::Paused;
             }
             slices += 1;
-            if !self.dirty.is_empty() || self.unscanned.is_some() {
-                self.pack(table);
-            } else if !member.owed.is_empty() {
-                self.repay(table, peer);
-            } else if let (Some(transit), Some(origin)) = (member.transit, origin) {
-                self.compare(table, peer, origin, transit);
-            } else if let Some(walk) = member.walk {
-                self.walk(table, peer, walk);
-            } else if member.owes_end_of_rib && end_of_rib {
-                member.owes_end_of_rib = false;
-                self.owing_end_of_rib -= 1;
-                write_end_of_rib(out, self.key.family);
-            } else {
-                return Transmitted::Drained;
+            match (step, origin) {
+                (Step::Changes, _) => self.pack(table),
+                (Step::Missed, _) => self.take_missed(peer),
+                (Step::Transition(transition), Some(origin)) => {
+                    self.compare(table, peer, origin, transition);
+                }
+                (Step::Transition(_), None) => self.end_transition(peer),
+                (Step::Walk(walk), _) => self.walk(table, peer, walk, (&mut *out, end)),
+                (Step::Log | Step::Pending | Step::EndOfRib | Step::Drained, _) => {}
             }
         }
     }
 
-    fn log_end(&self) -> u64 {
-        self.log_start + self.log.len() as u64
+    fn step(&self, peer: SourceId, end_of_rib: bool) -> Step {
+        let Some(member) = self.members.get(&peer) else {
+            return Step::Drained;
+        };
+        if member.chunk < self.log.end() {
+            Step::Log
+        } else if !self.dirty.is_empty() || self.unscanned.is_some() {
+            Step::Changes
+        } else if !member.pending.is_empty() {
+            Step::Pending
+        } else if !member.missed.is_empty() {
+            Step::Missed
+        } else if let Some(transition) = member.transition {
+            Step::Transition(transition)
+        } else if let Some(walk) = member.walk {
+            Step::Walk(walk)
+        } else if member.awaits_end_of_rib && end_of_rib {
+            Step::EndOfRib
+        } else {
+            Step::Drained
+        }
     }
 
-    /// Copies whole messages of one chunk.
-    fn copy_from_log(&mut self, peer: SourceId, end: usize, out: &mut Vec<u8>) {
+    fn end_of_rib_sent(&mut self, peer: SourceId) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.awaits_end_of_rib = false;
+            self.awaiting_end_of_rib -= 1;
+        }
+    }
+
+    fn copy_from_log(&mut self, table: &mut Table, peer: SourceId, end: usize, out: &mut Vec<u8>) {
+        if let Some(member) = self.members.get_mut(&peer)
+            && self.log.copy(peer, member, end, out)
+        {
+            self.log.trim(table, &mut self.members);
+        }
+    }
+
+    /// What a member is told of a prefix; `None` when it is to have no route.
+    fn told(&self, peer: SourceId, id: PrefixId) -> Option<ExportId> {
+        let sent = self.sent.get(id.index()).copied().flatten();
+        sent.filter(|sent| sent.source != peer)
+            .map(|sent| sent.exported)
+    }
+
+    /// A set of this group and one of `other` are written alike.
+    fn looks_same(&self, table: &Table, one: ExportId, other: &Self, two: ExportId) -> bool {
+        self.exports.hash(one) == other.exports.hash(two)
+            && self.exports.encoded(table, &self.key, one)
+                == other.exports.encoded(table, &other.key, two)
+    }
+
+    /// Writes pending prefixes.
+    fn write_pending(&mut self, table: &mut Table, peer: SourceId, end: usize, out: &mut Vec<u8>) {
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
-        let chunk = &mut self.log[chunk_index(member.chunk, self.log_start)];
-        let is_for_member = !chunk.first_pass || member.transit.is_none();
-        for part in chunk.parts.iter().filter(|_| is_for_member) {
-            if part.end <= member.offset {
-                continue;
-            }
-            if !part.audience.includes(peer) {
-                member.offset = part.end;
-                continue;
-            }
-            while member.offset < part.end {
-                if out.len() >= end {
-                    return;
-                }
-                let rest = &chunk.bytes[member.offset..part.end];
-                let fitting = whole_messages(rest, end - out.len());
-                out.extend_from_slice(&rest[..fitting]);
-                member.offset += fitting;
-            }
-        }
-        member.chunk += 1;
-        member.offset = 0;
-        chunk.readers -= 1;
-        self.trim_log();
-    }
-
-    fn trim_log(&mut self) {
-        while let Some(chunk) = self.log.front() {
-            if chunk.readers > 0 && self.log_octets <= LOG_OCTETS_MAX {
-                break;
-            }
-            if chunk.readers > 0 {
-                self.set_back_laggards();
-            }
-            if let Some(chunk) = self.log.pop_front() {
-                self.log_octets -= chunk.bytes.len();
-                self.log_start += 1;
-            }
+        let mut pending = std::mem::take(&mut member.pending);
+        let states: Vec<State> = pending
+            .iter()
+            .map(|id| (self.told(peer, *id), *id))
+            .collect();
+        let done = self.write_states(table, &states, end, out);
+        pending.drain(..done).for_each(|id| table.unhold(id));
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.pending = pending;
         }
     }
 
-    /// Moves the members that still need the first chunk to the next one, and notes what they are owed for it.
-    fn set_back_laggards(&mut self) {
-        let Some(chunk) = self.log.front() else {
+    /// The next slice of what a member missed becomes pending.
+    fn take_missed(&mut self, peer: SourceId) {
+        let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
-        let prefixes = prefixes_in(&chunk.bytes, &self.key);
-        for member in self.members.values_mut() {
-            if member.chunk == self.log_start {
-                member.owed.extend(&prefixes);
-                member.chunk += 1;
-                member.offset = 0;
-            }
-        }
-    }
-}
-
-impl Member {
-    fn push_messages(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (message, tail) = rest.split_at(whole_messages(rest, 1));
-            self.private.push_back(Bytes::copy_from_slice(message));
-            rest = tail;
+        // The table's mark that the id is named goes along.
+        let missed = std::iter::from_fn(|| member.missed.pop_first());
+        let slice: Vec<PrefixId> = missed.take(self.slice).collect();
+        let states = self.states(peer, slice.into_iter());
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.pending = states.into_iter().map(|(_, id)| id).collect();
         }
     }
 
-    fn push_refresh(&mut self, family: AfiSafi, kind: RefreshKind) {
-        let mut message = Vec::new();
-        RouteRefresh::new(family, kind).encode(&mut message);
-        self.private.push_back(message.into());
+    /// The next slice of everything sent, for a member that is new or asked for it. What has no room becomes pending.
+    fn walk(
+        &mut self,
+        table: &mut Table,
+        peer: SourceId,
+        walk: Walk,
+        (out, room_end): (&mut Vec<u8>, usize),
+    ) {
+        let family = self.key.family;
+        let marker = |kind, out: &mut Vec<u8>| RouteRefresh::new(family, kind).encode(out);
+        if walk.next == 0 && walk.enhanced {
+            marker(RefreshKind::Begin, out);
+        }
+        let end = walk.end.min(self.sent.len());
+        let next = (walk.next + self.slice).min(end);
+        let slice = self.sent[walk.next.min(next)..next].iter().zip(walk.next..);
+        let told = slice.filter_map(|(sent, index)| {
+            let sent = sent.filter(|sent| sent.source != peer)?;
+            Some((Some(sent.exported), id_of(index)))
+        });
+        let mut states: Vec<State> = told.collect();
+        states.sort_unstable();
+        let done = self.write_states(table, &states, room_end, out);
+        let left: Vec<PrefixId> = states[done..].iter().map(|(_, id)| *id).collect();
+        left.iter().for_each(|id| table.hold(*id));
+        let is_over = next >= end && left.is_empty();
+        if is_over && walk.enhanced {
+            marker(RefreshKind::End, out);
+        }
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.pending = left;
+            member.walk = (!is_over).then_some(Walk { next, ..walk });
+        }
+    }
+
+    /// What a member is told of prefixes, those with one set side by side.
+    fn states(&self, peer: SourceId, ids: impl Iterator<Item = PrefixId>) -> Vec<State> {
+        let mut states: Vec<State> = ids.map(|id| (self.told(peer, id), id)).collect();
+        states.sort_unstable();
+        states
     }
 }
 
-/// Octets of the whole messages at the start of `bytes` that reach `room`, at least one message.
-fn whole_messages(bytes: &[u8], room: usize) -> usize {
-    let mut octets = 0;
-    while octets < bytes.len() && octets < room {
-        octets += usize::from(u16::from_be_bytes([bytes[octets + 16], bytes[octets + 17]]));
-    }
-    octets
-}
-
-fn chunk_index(chunk: u64, start: u64) -> usize {
-    usize::try_from(chunk - start).expect("a log is in memory")
-}
-
-/// Prefixes announced or withdrawn in UPDATEs that we encoded ourselves.
-fn prefixes_in(bytes: &[u8], key: &GroupKey) -> Vec<IpNet> {
-    let context = ReceiveContext {
-        peer: PeerKind::Ibgp,
-        peer_asn: key.local_asn,
-        asn_width: key.width,
-        families: [key.family].into(),
-        first_as: FirstAsCheck::Off,
-    };
-    let mut prefixes = Vec::new();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (message, tail) = rest.split_at(whole_messages(rest, 1));
-        let body = Bytes::copy_from_slice(&message[HEADER_LENGTH..]);
-        let update = decode_update(&body, &context).expect("own UPDATEs are in order");
-        prefixes.extend(update.unreach.iter().flatten());
-        prefixes.extend(update.reach.iter().flat_map(|reach| &reach.nlri));
-        rest = tail;
-    }
-    prefixes
+fn id_of(index: usize) -> PrefixId {
+    PrefixId(u32::try_from(index).expect("ids are 32 bit"))
 }
 
 #[cfg(test)]

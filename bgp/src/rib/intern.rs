@@ -40,10 +40,15 @@ impl Interner {
         }
     }
 
+    /// A seeded hash.
+    pub(crate) fn hash(&self, octets: &[u8]) -> u32 {
+        let [a, b, c, d, ..] = self.hasher.hash_one(octets).to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+
     /// The id of `octets`, with one more reference to it, and whether they were not there before.
     pub(crate) fn acquire(&mut self, octets: &[u8]) -> (u32, bool) {
-        let [a, b, c, d, ..] = self.hasher.hash_one(octets).to_le_bytes();
-        let short = u32::from_le_bytes([a, b, c, d]);
+        let short = self.hash(octets);
         let hash = spread(short);
         let slots = &self.slots;
         let same = |id: &u32| {
@@ -98,6 +103,19 @@ impl Interner {
             .remove();
         self.free.push(id);
         Some(octets)
+    }
+
+    /// Gives memory back that a flood took.
+    pub(crate) fn trim(&mut self) {
+        let used = |slot: &Slot| slot.references > 0;
+        let end = self.slots.iter().rposition(used).map_or(0, |last| last + 1);
+        self.slots.truncate(end);
+        self.slots.shrink_to_fit();
+        self.free.retain(|id| (*id as usize) < end);
+        self.free.shrink_to_fit();
+        let slots = &self.slots;
+        self.index
+            .shrink_to_fit(|id| spread(slots[*id as usize].hash));
     }
 
     /// The octets of an id that has references.

@@ -32,8 +32,6 @@ const EXTENDED_COMMUNITIES: u16 = 1 << 12;
 const LARGE_COMMUNITIES: u16 = 1 << 13;
 const UNKNOWN: u16 = 1 << 14;
 const PARTIAL: u16 = 1 << 15;
-/// Of [`Partial`]'s bits that of the attribute which not every peer is sent as it came.
-const EXTENDED_PARTIAL: u8 = 4;
 
 /// Appends a set.
 pub(crate) fn pack(attributes: &PathAttributes, out: &mut Vec<u8>) {
@@ -219,23 +217,6 @@ impl<'a> PackedAttributes<'a> {
     /// Clusters in CLUSTER_LIST.
     pub(crate) const fn cluster_list_length(&self) -> usize {
         self.cluster_list.len() / 4
-    }
-
-    /// The sets differ in something that every peer is sent as it came, or with the same AS in front.
-    pub(crate) fn differs_for_every_peer(&self, other: &Self) -> bool {
-        let passed_on = |set: &Self| {
-            let always = set.partial.bits() & !EXTENDED_PARTIAL;
-            let bits = (set.bits & (ORIGIN | ATOMIC_AGGREGATE), always);
-            let lists = [
-                set.as_path.0,
-                set.communities,
-                set.aggregator,
-                set.large_communities,
-                set.unknown,
-            ];
-            (bits, lists)
-        };
-        passed_on(self) != passed_on(other)
     }
 
     /// The decoded set.
@@ -439,7 +420,6 @@ mod tests {
             prop_assert_eq!(packed.as_path.length(), attributes.as_path.length());
             prop_assert_eq!(packed.as_path.first_as(), attributes.as_path.first_as());
             prop_assert_eq!(packed.cluster_list_length(), attributes.cluster_list.len());
-            prop_assert!(!packed.differs_for_every_peer(&packed));
         }
     }
 }

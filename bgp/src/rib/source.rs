@@ -41,6 +41,18 @@ pub(crate) struct Source {
     pub(crate) held: Held,
 }
 
+/// What decides how a path of a source looks when it is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Provenance {
+    /// Originated here.
+    pub(crate) own: bool,
+    pub(crate) kind: PeerKind,
+    /// Route reflector client.
+    pub(crate) client: bool,
+    /// ORIGINATOR_ID of what is reflected.
+    pub(crate) router_id: RouterId,
+}
+
 /// What the table has of a source.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {

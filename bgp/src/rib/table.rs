@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::event::RouteRefusal;
 use crate::rib::intern::Interner;
 use crate::rib::packed::{self, PackedAttributes};
-use crate::rib::source::{Source, SourceId};
+use crate::rib::source::{Provenance, Source, SourceId};
 use crate::status::DecisionStep;
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::{NextHop, PathAttributes};
@@ -29,7 +29,10 @@ mod sweep;
 use entry::{Entry, LongPrefixes};
 use neighbours::PrefixHasher;
 use next_hops::NextHops;
-use sweep::Sweep;
+use sweep::{Sweep, Wanted};
+
+/// Memory of this many free ids is not given back.
+const FREE_IDS_KEPT: usize = 4096;
 
 /// A dense number for a prefix in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +52,11 @@ impl AttributesId {
     fn new(interned: u32) -> Self {
         let number = interned.checked_add(1).and_then(NonZeroU32::new);
         Self(number.expect("memory ends before ids do"))
+    }
+
+    /// Place in tables by attribute set.
+    pub(crate) const fn index(self) -> usize {
+        self.interned() as usize
     }
 
     const fn interned(self) -> u32 {
@@ -93,6 +101,8 @@ pub(crate) struct Table {
     entries: Vec<Entry>,
     long_prefixes: LongPrefixes,
     free: Vec<PrefixId>,
+    /// Free ids that were left when memory was last given back, for one above them was in use.
+    pinned: usize,
     attributes: Interner,
     /// Where a set is packed before it is known whether it is new.
     scratch: Vec<u8>,
@@ -130,6 +140,7 @@ impl Table {
             entries: Vec::new(),
             long_prefixes: LongPrefixes::default(),
             free: Vec::new(),
+            pinned: 0,
             attributes: Interner::new(seed),
             scratch: Vec::new(),
             sources: vec![Some(own)],
@@ -187,6 +198,31 @@ impl Table {
             .expect("paths and best routes go before their source")
     }
 
+    pub(crate) fn provenance(&self, id: SourceId) -> Provenance {
+        let source = self.source(id);
+        Provenance {
+            own: id == SourceId::OWN,
+            kind: source.kind,
+            client: source.client,
+            router_id: source.router_id,
+        }
+    }
+
+    /// Notes what a session says of its peer; its paths are decided and sent anew if that makes a difference.
+    pub(crate) fn set_provenance(&mut self, id: SourceId, new: &Provenance) {
+        if self.provenance(id) == *new {
+            return;
+        }
+        let source = self.source_mut(id);
+        source.kind = new.kind;
+        source.client = new.client;
+        source.router_id = new.router_id;
+        self.reconsider(id);
+        if self.source(id).held.bests > 0 {
+            self.request(Wanted::Readvertise(id));
+        }
+    }
+
     pub(crate) fn source_mut(&mut self, id: SourceId) -> &mut Source {
         self.sources[id.index()]
             .as_mut()
@@ -204,6 +240,11 @@ impl Table {
             self.next_hops.named(next_hop.address());
         }
         AttributesId::new(id)
+    }
+
+    /// A hash of octets that nobody else can foresee.
+    pub(crate) fn hash(&self, octets: &[u8]) -> u32 {
+        self.attributes.hash(octets)
     }
 
     pub(crate) fn retain(&mut self, id: AttributesId) {
@@ -242,12 +283,13 @@ impl Table {
             .map(|id| PrefixId(*id))
     }
 
-    fn find_or_add(&mut self, prefix: IpNet) -> PrefixId {
+    pub(crate) fn find_or_add(&mut self, prefix: IpNet) -> PrefixId {
         if let Some(id) = self.find(prefix) {
             return id;
         }
         let entry = Entry::new(self.long_prefixes.add(prefix));
         let id = if let Some(id) = self.free.pop() {
+            self.pinned = self.pinned.min(self.free.len());
             self.entries[id.index()] = entry;
             id
         } else {
@@ -282,6 +324,31 @@ impl Table {
             .expect("prefixes in use are indexed")
             .remove();
         self.free.push(id);
+    }
+
+    /// Gives memory back after a flood; true when there are fewer ids than before. Not during a sweep, which counts them.
+    ///
+    /// A pass through all ids is paid for by as many that became free.
+    pub(crate) fn trim(&mut self) -> bool {
+        let free = self.free.len();
+        if free < FREE_IDS_KEPT.max(2 * self.pinned) || 4 * free < 3 * self.entries.len() {
+            return false;
+        }
+        let used = self.entries.iter().rposition(|entry| entry.in_use);
+        let end = used.map_or(0, |last| last + 1);
+        self.entries.truncate(end);
+        self.entries.shrink_to_fit();
+        self.free.retain(|id| id.index() < end);
+        self.free.shrink_to_fit();
+        self.pinned = self.free.len();
+        let (entries, long, hasher) = (&self.entries, &self.long_prefixes, &self.hasher);
+        self.index
+            .shrink_to_fit(|id| hasher.hash(long.get(entries[*id as usize].prefix())));
+        self.long_prefixes.trim();
+        self.undecided.shrink_to_fit();
+        self.unreported.shrink_to_fit();
+        self.attributes.trim();
+        true
     }
 
     /// An Adj-RIB-Out names this id.

@@ -9,7 +9,7 @@ use crate::config::{Config, PeerConfig};
 use crate::event::RouteRefusal;
 use crate::policy::{Subject, edit};
 use crate::rib::policy::decide;
-use crate::rib::source::{Source, SourceId};
+use crate::rib::source::{Provenance, Source, SourceId};
 use crate::route::RouteSource;
 use crate::session::peer::Peer;
 use crate::speaker::restart::Retention;
@@ -130,11 +130,15 @@ impl Speaker {
             });
             self.settle(id);
             self.forget_retained(id);
+            let provenance = Provenance {
+                kind: kind(new, config),
+                client: new.route_reflector_client,
+                ..self.rib.table.provenance(id)
+            };
+            self.rib.table.set_provenance(id, &provenance);
             let source = self.rib.table.source_mut(id);
-            source.kind = kind(new, config);
             source.asn = new.asn;
             source.port = new.port;
-            source.client = new.route_reflector_client;
             self.with_peer(id, Peer::handle_timeout);
             self.settle(id);
             return;
@@ -189,7 +193,7 @@ impl Speaker {
     /// One slice of what touches many prefixes.
     pub(super) fn sweep(&mut self, budget: usize) {
         let mut judges = BTreeMap::new();
-        for (prefix, id) in self.rib.table.sweep(budget) {
+        for (prefix, id) in self.rib.sweep(budget) {
             let judge = judges.entry(id).or_insert_with(|| self.judge_of(id));
             let (Some(judge), Some(slot)) = (judge, self.slots.get(&id)) else {
                 continue;

@@ -72,7 +72,7 @@ impl Judge {
 /// An eBGP peer that must have a policy has none (RFC 8212).
 fn policy_missing(config: &Config, peer: &PeerConfig, policy: &RoutePolicy) -> bool {
     let ebgp = peer.local_asn.unwrap_or(config.asn) != peer.asn;
-    ebgp && peer.options.require_policy && policy.is_absent()
+    ebgp && peer.options.require_policy && policy.accepts_all()
 }
 
 impl Speaker {

@@ -2,7 +2,7 @@
 //! let through reaches the routes.
 
 use crate::event::Event;
-use crate::rib::source::SourceId;
+use crate::rib::source::{Provenance, SourceId};
 use crate::session::peer::{Down, PeerOutput};
 use crate::speaker::Speaker;
 use crate::types::{AfiSafi, ConnId};
@@ -43,13 +43,13 @@ impl Speaker {
             return;
         };
         let (router_id, remote) = (agreement.router_id, connection.remote);
-        let source = self.rib.table.source_mut(id);
-        source.kind = agreement.kind;
-        source.client = slot.peer.config.route_reflector_client;
-        if source.router_id != router_id {
-            source.router_id = router_id;
-            self.rib.table.reconsider(id);
-        }
+        let provenance = Provenance {
+            own: false,
+            kind: agreement.kind,
+            client: slot.peer.config.route_reflector_client,
+            router_id,
+        };
+        self.rib.table.set_provenance(id, &provenance);
         let peer = self.slots[&id].peer.name.clone();
         self.events.push_back(Event::SessionUp {
             peer,

@@ -164,6 +164,14 @@ impl Iterator for NlriIter<'_> {
     }
 }
 
+/// Most octets a prefix of the family takes.
+pub(super) const fn max_prefix_octets(family: AfiSafi) -> usize {
+    match family {
+        AfiSafi::Ipv4Unicast => 5,
+        AfiSafi::Ipv6Unicast => 17,
+    }
+}
+
 /// Octets that [`write_prefix`] appends.
 pub(super) fn prefix_octets(prefix: IpNet) -> usize {
     1 + usize::from(prefix.prefix_len().div_ceil(8))

@@ -7,37 +7,41 @@ use ipnet::IpNet;
 use smallvec::{SmallVec, smallvec};
 
 use crate::event::ExportRefusal;
-use crate::policy::{Applied, Subject, edit};
-use crate::rib::export::{NotFor, export, remove_internal};
-use crate::rib::group::{Audience, Chunk, Group, GroupKey, Member, Part, Sent, Walk, Withheld};
-use crate::rib::policy::{decide, permits};
+use crate::policy::{Applied, Subject};
+use crate::rib::export::NotFor;
+use crate::rib::exported::{Encoded, ExportId, Recipe, exported};
+use crate::rib::group::log::{Audience, Chunk};
+use crate::rib::group::{CHUNK_OCTETS, Group, GroupKey, Sent, Withheld, id_of};
+use crate::rib::policy::decide;
 use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, PrefixId, Table};
 use crate::wire::attr::PathAttributes;
-use crate::wire::refresh::RefreshKind;
-use crate::wire::update::encode::{MessageLimit, append_attributes, write_reach, write_unreach};
+use crate::wire::update::encode::{MessageLimit, write_reach, write_unreach};
 
-/// A best route: its attributes as received, who sent it, of what.
+/// A best route: its attributes in the Loc-RIB, who sent it, of what.
 type Route = (AttributesId, SourceId, PrefixId);
+
+/// What a member is told of a prefix.
+pub(super) type State = (Option<ExportId>, PrefixId);
 
 /// A chunk in the making.
 #[derive(Default)]
 struct Packing {
     chunk: Chunk,
     withdrawn: Vec<(Audience, PrefixId)>,
-    /// Prefixes of the present run whose members are to be told.
+    /// Prefixes of the present run that are to be written.
     changed: Vec<PrefixId>,
-    /// Attributes of the present run, encoded.
-    encoded: Vec<u8>,
-    /// An attribute set that the present run's was compared with, and whether it looks the same.
-    compared: Option<(AttributesId, bool)>,
+    /// A set that the present run's was compared with, and whether the two look alike.
+    compared: Option<(ExportId, bool)>,
+    /// Memory for the attributes of the present run.
+    block: Vec<u8>,
 }
 
 impl Group {
     /// Turns a slice of the changed prefixes into a chunk, or else of those that were never packed.
     pub(super) fn pack(&mut self, table: &mut Table) {
         let first_pass = self.dirty.is_empty();
-        let ids = if first_pass {
+        let mut ids = if first_pass {
             self.scan(table)
         } else {
             let count = self.dirty.len().min(self.slice);
@@ -46,64 +50,49 @@ impl Group {
         if self.sent.len() < table.ids_end() {
             self.sent.resize(table.ids_end(), None);
         }
-        if self.is_dirty.len() < table.ids_end() {
-            self.is_dirty.resize(table.ids_end(), false);
-        }
-        if self.followers > 0 {
-            self.repacked.extend(&ids);
-        }
+        let mut packing = Packing::default();
         let mut reach = Vec::new();
-        let mut unreach = Vec::new();
-        for id in ids {
-            self.is_dirty[id.index()] = false;
-            let prefix = table.prefix(id);
-            match table.best(id) {
-                Some(best)
-                    if !self.key.policy.terms.is_empty()
-                        || permits(&self.key.policy, prefix, best.source == SourceId::OWN) =>
-                {
-                    reach.push((best.attributes, best.source, id));
-                }
-                Some(_) | None => unreach.push(id),
+        for id in &ids {
+            self.is_dirty.remove(*id);
+            match table.best(*id) {
+                Some(best) => reach.push((best.attributes, best.source, *id)),
+                None => self.forget(table, *id, &mut packing),
             }
         }
         reach.sort_unstable();
-        let mut packing = Packing::default();
-        for run in reach.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let mut runs = reach.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1));
+        while packing.chunk.bytes.len() < CHUNK_OCTETS
+            && let Some(run) = runs.next()
+        {
             for treatment in treat(&self.key, table, run) {
                 self.pack_treated(table, &treatment, &mut packing);
             }
         }
-        for id in &unreach {
-            self.forget(table, *id, &mut packing);
+        // What has no room any more is packed next, and was named by the table's mark all along.
+        let left: Vec<PrefixId> = runs.flatten().map(|(_, _, id)| *id).collect();
+        if !left.is_empty() {
+            for id in left.iter().rev() {
+                self.is_dirty.insert(*id);
+                self.dirty.push_front(*id);
+            }
+            ids.retain(|id| !self.is_dirty.contains(*id));
         }
-        let Packing {
-            mut chunk,
-            mut withdrawn,
-            ..
-        } = packing;
-        withdrawn.sort_unstable();
-        for run in withdrawn.chunk_by(|a, b| a.0 == b.0) {
-            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id)).peekable();
-            while write_unreach(
-                &mut chunk.bytes,
-                self.key.family,
-                &mut prefixes,
-                self.key.limit,
-            ) > 0
-            {}
-            chunk.close_part(run[0].0);
+        if self.dependents > 0 {
+            self.repacked.extend(&ids);
         }
-        // The ids were named by the set of changed prefixes until here.
-        reach.iter().for_each(|(_, _, id)| table.unhold(*id));
-        unreach.iter().for_each(|id| table.unhold(*id));
-        chunk.first_pass = first_pass;
-        let is_for = |member: &Member| !first_pass || member.transit.is_none();
-        if !chunk.bytes.is_empty() && self.members.values().any(is_for) {
-            chunk.readers = self.members.len();
-            self.log_octets += chunk.bytes.len();
-            self.log.push_back(chunk);
-            self.trim_log();
+        packing.write_withdrawn(table, &self.key);
+        packing.chunk.first_pass = first_pass;
+        self.publish(table, packing.chunk);
+        // The set of changed prefixes named the ids until here.
+        ids.iter().for_each(|id| table.unhold(*id));
+    }
+
+    /// Puts a chunk into the log, if anybody is to have it.
+    fn publish(&mut self, table: &mut Table, chunk: Chunk) {
+        let is_wanted = self.members.values().any(|member| chunk.is_for(member));
+        if !chunk.bytes.is_empty() && is_wanted {
+            self.log.push(chunk, self.members.len());
+            self.log.trim(table, &mut self.members);
         }
     }
 
@@ -112,14 +101,12 @@ impl Group {
         let first = self.unscanned.unwrap_or(usize::MAX).min(table.ids_end());
         let next = (first + self.slice).min(table.ids_end());
         self.unscanned = (next < table.ids_end()).then_some(next);
-        let mut ids = Vec::new();
-        for index in first..next {
-            let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
-            if table.is_in_use(id) && table.family(id) == self.key.family {
-                table.hold(id);
-                ids.push(id);
-            }
-        }
+        let ids = (first..next).map(id_of);
+        let family = self.key.family;
+        let ids: Vec<PrefixId> = ids
+            .filter(|id| table.is_in_use(*id) && table.family(*id) == family)
+            .collect();
+        ids.iter().for_each(|id| table.hold(*id));
         ids
     }
 
@@ -129,11 +116,10 @@ impl Group {
         treatment: &Treatment<'_>,
         packing: &mut Packing,
     ) {
-        let run = &treatment.run;
         match &treatment.sent {
-            Ok(exported) => self.pack_same(table, exported, run, packing),
+            Ok(exported) => self.pack_same(table, exported, treatment, packing),
             Err(reason) => {
-                for (_, _, id) in run.iter() {
+                for (_, _, id) in treatment.run.iter() {
                     if *reason == NotFor::NoNextHop {
                         self.withhold(table.prefix(*id), ExportRefusal::NoNextHop);
                     }
@@ -148,66 +134,94 @@ impl Group {
         &mut self,
         table: &mut Table,
         exported: &PathAttributes,
-        run: &[Route],
+        treatment: &Treatment<'_>,
         packing: &mut Packing,
     ) {
-        let Some((attributes, source, _)) = run.first().copied() else {
+        let Some((attributes, source, _)) = treatment.run.first().copied() else {
             return;
         };
-        let new = Sent { attributes, source };
-        let from_member = self.members.contains_key(&source);
+        let encoded = Encoded::new(exported, &self.key, std::mem::take(&mut packing.block));
+        let recipe = Recipe {
+            attributes,
+            from: table.provenance(source),
+            edits: self.exports.edits(&treatment.applied),
+        };
+        let exported = self.exports.acquire(table, recipe, &encoded.block);
+        let new = Sent { exported, source };
         packing.changed.clear();
         packing.compared = None;
-        for (_, _, id) in run {
-            if self.note_sent(table, *id, new, exported, packing) {
+        for (_, _, id) in treatment.run.iter() {
+            if self.note_sent(table, *id, new, packing) {
                 packing.changed.push(*id);
             }
         }
-        if packing.changed.is_empty() {
-            return;
-        }
-        let too_long = packing.write(table, exported, &self.key);
-        packing.chunk.close_part(if from_member {
-            Audience::Except(source)
-        } else {
-            Audience::All
-        });
-        for prefix in too_long {
-            self.withhold(prefix, ExportRefusal::TooLong);
-            if let Some(id) = table.find(prefix) {
-                self.forget(table, id, packing);
-            }
+        self.exports.release(table, exported);
+        let too_long = packing.write(table, &encoded, self.key.limit);
+        packing.block = encoded.block;
+        packing
+            .chunk
+            .close_part(if self.members.contains_key(&source) {
+                Audience::Except(source)
+            } else {
+                Audience::All
+            });
+        for id in too_long {
+            self.withhold(table.prefix(id), ExportRefusal::TooLong);
+            self.forget(table, id, packing);
         }
     }
 
-    /// Enters what is about to be sent; false when it is what was sent last.
+    /// Enters what is about to be sent; false when every member was told so before.
     fn note_sent(
         &mut self,
         table: &mut Table,
         id: PrefixId,
         new: Sent,
-        exported: &PathAttributes,
         packing: &mut Packing,
     ) -> bool {
         let old = self.sent[id.index()];
         if old == Some(new) {
             return false;
         }
-        let same = old.is_some_and(|old| self.looks_same(table, id, old, new, exported, packing));
-        table.retain(new.attributes);
+        self.exports.retain(new.exported);
         self.count_sent(new.source);
-        match old {
-            Some(old) => {
-                table.release(old.attributes);
-                self.discount_sent(old.source);
-                if old.source != new.source && self.members.contains_key(&new.source) {
-                    packing.withdrawn.push((Audience::Only(new.source), id));
-                }
-            }
-            None => table.hold(id),
-        }
         self.sent[id.index()] = Some(new);
+        let Some(old) = old else {
+            table.hold(id);
+            return true;
+        };
+        let is_member = |source: &SourceId| self.members.contains_key(source);
+        let other_source = old.source != new.source;
+        if other_source && is_member(&new.source) {
+            packing.withdrawn.push((Audience::Only(new.source), id));
+        }
+        // A member that was the source has not been told.
+        let was_told = !(other_source && is_member(&old.source));
+        let same = was_told && self.is_unchanged(table, old.exported, new.exported, packing);
+        self.exports.release(table, old.exported);
+        self.discount_sent(old.source);
         !same
+    }
+
+    /// Sets that are one, or look alike.
+    fn is_unchanged(
+        &self,
+        table: &Table,
+        old: ExportId,
+        new: ExportId,
+        packing: &mut Packing,
+    ) -> bool {
+        if old == new {
+            return true;
+        }
+        if let Some((compared, same)) = packing.compared
+            && compared == old
+        {
+            return same;
+        }
+        let same = self.looks_same(table, old, self, new);
+        packing.compared = Some((old, same));
+        same
     }
 
     fn count_sent(&mut self, source: SourceId) {
@@ -223,53 +237,6 @@ impl Group {
         self.sent_count -= 1;
     }
 
-    /// Another attribute set of the same source that makes no difference to this group.
-    fn looks_same(
-        &self,
-        table: &Table,
-        id: PrefixId,
-        old: Sent,
-        new: Sent,
-        exported: &PathAttributes,
-        packing: &mut Packing,
-    ) -> bool {
-        if old.source != new.source {
-            return false;
-        }
-        let by_terms = !self.key.policy.terms.is_empty();
-        let (before, after) = (
-            table.attributes(old.attributes),
-            table.attributes(new.attributes),
-        );
-        if !by_terms && before.differs_for_every_peer(&after) {
-            return false;
-        }
-        if let Some((compared, same)) = packing.compared
-            && compared == old.attributes
-            && !by_terms
-        {
-            return same;
-        }
-        let same = self.made_of(table, id, old).as_ref() == Some(exported);
-        packing.compared = Some((old.attributes, same));
-        same
-    }
-
-    /// What a route looks like to this group.
-    pub(super) fn made_of(
-        &self,
-        table: &Table,
-        id: PrefixId,
-        sent: Sent,
-    ) -> Option<PathAttributes> {
-        let route = [(sent.attributes, sent.source, id)];
-        let treatments = treat(&self.key, table, &route);
-        let mut made = treatments
-            .into_iter()
-            .filter_map(|treated| treated.sent.ok());
-        made.next()
-    }
-
     fn withhold(&mut self, prefix: IpNet, reason: ExportRefusal) {
         self.withheld.push(Withheld { prefix, reason });
     }
@@ -277,132 +244,116 @@ impl Group {
     fn forget(&mut self, table: &mut Table, id: PrefixId, packing: &mut Packing) {
         if let Some(old) = self.sent[id.index()].take() {
             packing.withdrawn.push((Audience::Except(old.source), id));
-            table.release(old.attributes);
+            self.exports.release(table, old.exported);
             self.discount_sent(old.source);
             // The caller's set of changed prefixes names the id, so it is not freed here.
             table.unhold(id);
         }
     }
 
-    /// Writes the present state of prefixes that a member missed.
-    pub(super) fn repay(&mut self, table: &Table, peer: SourceId) {
-        let Some(member) = self.members.get_mut(&peer) else {
-            return;
-        };
-        let mut reach = Vec::new();
-        let mut unreach = Vec::new();
-        for _ in 0..self.slice {
-            let Some(prefix) = member.owed.pop_first() else {
-                break;
-            };
-            let sent = table.find(prefix).and_then(|id| {
-                let sent = self.sent.get(id.index()).copied().flatten()?;
-                (sent.source != peer).then_some((sent.attributes, sent.source, id))
-            });
-            match sent {
-                Some(entry) => reach.push(entry),
-                None => unreach.push(prefix),
+    /// Writes what members are told of prefixes until `out` has `end` octets; returns of how many from the first on.
+    pub(super) fn write_states(
+        &self,
+        table: &Table,
+        states: &[State],
+        end: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let (family, limit) = (self.key.family, self.key.limit);
+        let mut done = 0;
+        for run in states.chunk_by(|a, b| a.0 == b.0) {
+            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id)).peekable();
+            let encoded = run[0]
+                .0
+                .map(|id| self.exports.encoded(table, &self.key, id));
+            while prefixes.peek().is_some() {
+                if out.len() >= end {
+                    return done;
+                }
+                done += match &encoded {
+                    Some(encoded) => {
+                        let (next_hop, block) = (&encoded.next_hop, &encoded.block);
+                        write_reach(out, block, next_hop, &mut prefixes, limit)
+                            // It fitted once, so it is not in `sent` if it does not.
+                            .unwrap_or_else(|_| usize::from(prefixes.next().is_some()))
+                    }
+                    None => write_unreach(out, family, &mut prefixes, limit),
+                };
             }
         }
-        let mut bytes = Vec::new();
-        let mut prefixes = unreach.into_iter().peekable();
-        while write_unreach(&mut bytes, self.key.family, &mut prefixes, self.key.limit) > 0 {}
-        write_state(&mut bytes, table, reach, &self.key);
-        member.push_messages(&bytes);
-    }
-
-    /// Writes a slice of everything sent, for a member that is new or asked for it.
-    pub(super) fn walk(&mut self, table: &Table, peer: SourceId, walk: Walk) {
-        let Some(member) = self.members.get_mut(&peer) else {
-            return;
-        };
-        let end = walk.end.min(self.sent.len());
-        let next = (walk.next + self.slice).min(end);
-        let mut reach = Vec::new();
-        for index in walk.next..next {
-            if let Some(sent) = self.sent[index]
-                && sent.source != peer
-            {
-                let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
-                reach.push((sent.attributes, sent.source, id));
-            }
-        }
-        let mut bytes = Vec::new();
-        write_state(&mut bytes, table, reach, &self.key);
-        member.push_messages(&bytes);
-        member.walk = Some(Walk { next, ..walk });
-        if next == end {
-            member.walk = None;
-            if walk.enhanced {
-                member.push_refresh(self.key.family, RefreshKind::End);
-            }
-        }
-    }
-}
-
-impl Chunk {
-    /// What was written since the last part is for this audience; nothing written makes no part.
-    fn close_part(&mut self, audience: Audience) {
-        let end = self.bytes.len();
-        if self.parts.last().map_or(0, |part| part.end) < end {
-            self.parts.push(Part { audience, end });
-        }
+        done
     }
 }
 
 impl Packing {
     /// Writes as many messages as the changed prefixes take; returns those that fit into none.
-    fn write(&mut self, table: &Table, exported: &PathAttributes, key: &GroupKey) -> Vec<IpNet> {
-        self.encoded.clear();
-        append_attributes(exported, key.width, &mut self.encoded);
-        let prefixes = self.changed.iter().map(|id| table.prefix(*id));
-        write_all(
-            &mut self.chunk.bytes,
-            &self.encoded,
-            exported,
-            prefixes,
-            key.limit,
-        )
+    fn write(&mut self, table: &Table, encoded: &Encoded, limit: MessageLimit) -> Vec<PrefixId> {
+        let changed = &self.changed;
+        let out = &mut self.chunk.bytes;
+        let mut prefixes = changed.iter().map(|id| table.prefix(*id)).peekable();
+        let mut done = 0;
+        let mut too_long = Vec::new();
+        loop {
+            match write_reach(out, &encoded.block, &encoded.next_hop, &mut prefixes, limit) {
+                Ok(0) => return too_long,
+                Ok(count) => done += count,
+                Err(_) => {
+                    too_long.push(changed[done]);
+                    done += 1;
+                    prefixes.next();
+                }
+            }
+        }
+    }
+
+    fn write_withdrawn(&mut self, table: &Table, key: &GroupKey) {
+        self.withdrawn.sort_unstable();
+        for run in self.withdrawn.chunk_by(|a, b| a.0 == b.0) {
+            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id)).peekable();
+            while write_unreach(&mut self.chunk.bytes, key.family, &mut prefixes, key.limit) > 0 {}
+            self.chunk.close_part(run[0].0);
+        }
     }
 }
 
 /// What a group makes of routes.
 struct Treatment<'a> {
     run: Cow<'a, [Route]>,
+    applied: Applied,
     sent: Result<PathAttributes, NotFor>,
 }
 
-/// What a group makes of routes that share their attributes and their source and pass its filter of prefixes.
+/// What a group makes of routes that share their attributes and their source.
 fn treat<'a>(key: &GroupKey, table: &Table, run: &'a [Route]) -> SmallVec<[Treatment<'a>; 1]> {
     let Some((attributes, source, _)) = run.first().copied() else {
         return SmallVec::new();
     };
     let received = table.attributes(attributes).unpack();
-    if key.policy.terms.is_empty() {
-        let sent = export(received, source, table.source(source), key);
-        let run = Cow::Borrowed(run);
-        return smallvec![Treatment { run, sent }];
+    let from = table.provenance(source);
+    if key.policy.accepts_all() {
+        let applied = Applied::new();
+        return smallvec![Treatment {
+            run: Cow::Borrowed(run),
+            sent: exported(received, &from, key, &applied),
+            applied,
+        }];
     }
     let (alike, barred) = judge_each(key, table, &received, run);
-    let exported = export(received, source, table.source(source), key);
-    let edited = |(applied, run): (Applied, Vec<Route>)| {
-        let mut sent = exported.clone();
-        if let Ok(sent) = &mut sent {
-            edit(&key.policy.terms, &applied, sent);
-            remove_internal(sent, key.kind);
-        }
-        let run = Cow::Owned(run);
-        Treatment { run, sent }
+    let edited = |(applied, run): (Applied, Vec<Route>)| Treatment {
+        run: Cow::Owned(run),
+        sent: exported(received.clone(), &from, key, &applied),
+        applied,
     };
     let mut treatments: SmallVec<[Treatment<'a>; 1]> = alike.into_iter().map(edited).collect();
     treatments.push(Treatment {
         run: Cow::Owned(barred),
+        applied: Applied::new(),
         sent: Err(NotFor::Policy),
     });
     treatments
 }
 
-/// The routes by the terms whose edits they get, and those that a term or the filter holds back.
+/// The routes by the terms whose edits they get, and those that the policy holds back.
 fn judge_each(
     key: &GroupKey,
     table: &Table,
@@ -425,40 +376,4 @@ fn judge_each(
         }
     }
     (alike, barred)
-}
-
-/// Announces what was sent last of these prefixes.
-fn write_state(out: &mut Vec<u8>, table: &Table, mut reach: Vec<Route>, key: &GroupKey) {
-    reach.sort_unstable();
-    let mut encoded = Vec::new();
-    for run in reach.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-        for treatment in treat(key, table, run) {
-            if let Ok(exported) = &treatment.sent {
-                encoded.clear();
-                append_attributes(exported, key.width, &mut encoded);
-                let prefixes = treatment.run.iter().map(|(_, _, id)| table.prefix(*id));
-                write_all(out, &encoded, exported, prefixes, key.limit);
-            }
-        }
-    }
-}
-
-/// Writes as many messages as the prefixes take; returns those that fit into none.
-fn write_all(
-    out: &mut Vec<u8>,
-    encoded: &[u8],
-    exported: &PathAttributes,
-    prefixes: impl Iterator<Item = IpNet>,
-    limit: MessageLimit,
-) -> Vec<IpNet> {
-    let next_hop = exported.next_hop.expect("export sets the next hop");
-    let mut prefixes = prefixes.peekable();
-    let mut too_long = Vec::new();
-    loop {
-        match write_reach(out, encoded, &next_hop, &mut prefixes, limit) {
-            Ok(0) => return too_long,
-            Ok(_) => {}
-            Err(_) => too_long.extend(prefixes.next()),
-        }
-    }
 }

@@ -8,11 +8,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::{Edit, Match, PrefixRange, Term, Verdict};
 use crate::rib::Rib;
+use crate::rib::group::log::whole_messages;
 use crate::rib::source::Source;
 use crate::types::{PeerName, RouterId};
 use crate::wire::attr::community::{Community, ExtendedCommunity};
 use crate::wire::attr::{AttributeCode, NextHop, PathAttributes, RawAttribute};
-use crate::wire::message::{Message, MessageType, RawMessage};
+use crate::wire::message::{HEADER_LENGTH, Message, MessageType, RawMessage};
+use crate::wire::update::{FirstAsCheck, ReceiveContext, decode_update};
+
+mod bounds;
 
 const FAMILY: AfiSafi = AfiSafi::Ipv4Unicast;
 
@@ -361,15 +365,16 @@ fn a_member_that_does_not_read_costs_bounded_memory_and_catches_up() {
             (0..100).for_each(|n| bench.withdraw(sender, n));
         }
         while !bench.transmit(reader, 10_000) {}
-        assert!(bench.rib.groups[0].log_octets <= LOG_OCTETS_MAX);
+        assert!(bench.rib.groups[0].log.octets() <= LOG_OCTETS_IN_ALL);
     }
     assert!(
-        !bench.rib.groups[0].members[&sleeper].owed.is_empty(),
+        !bench.rib.groups[0].members[&sleeper].missed.is_empty(),
         "it was set back"
     );
     bench.check();
     assert_eq!(
-        bench.rib.groups[0].log_octets, 0,
+        bench.rib.groups[0].log.octets(),
+        0,
         "everybody has everything"
     );
 }
@@ -532,8 +537,27 @@ fn a_route_that_goes_while_policies_change_twice_is_withdrawn() {
     while bench.rib.is_interrupted() {
         bench.rib.resume(1);
     }
+    bench.check();
+    while bench.rib.is_interrupted() {
+        bench.rib.resume(1);
+    }
     while bench.rib.table.poll_change().is_some() {}
     assert!(bench.rib.table.ids_in_use().is_empty(), "nothing names it");
+}
+
+#[test]
+fn a_route_told_before_the_first_pass_came_to_it_is_withdrawn() {
+    let mut bench = Bench::new(4);
+    bench.rib.slice = 1;
+    let (sender, receiver) = (bench.peers[0], bench.peers[2]);
+    bench.join(receiver);
+    bench.announce(sender, 0, 0, 0);
+    bench.change(receiver, 1);
+    bench.announce(sender, 11, 0, 0);
+    bench.change(receiver, 0);
+    bench.transmit(receiver, 1);
+    assert!(bench.receivers[&receiver].table.contains_key(&net(11)));
+    bench.withdraw(sender, 11);
     bench.check();
 }
 
@@ -622,6 +646,10 @@ proptest! {
             }
         }
         bench.check();
+        for group in &bench.rib.groups {
+            let sent: BTreeSet<ExportId> = group.sent.iter().flatten().map(|s| s.exported).collect();
+            prop_assert_eq!(group.exports.len(), sent.len(), "no other set is kept");
+        }
         let members: Vec<SourceId> = bench.receivers.keys().copied().collect();
         members.into_iter().for_each(|peer| bench.leave(peer));
         while bench.rib.is_interrupted() {

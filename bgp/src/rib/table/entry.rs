@@ -119,6 +119,19 @@ impl LongPrefixes {
         }
     }
 
+    /// Gives memory back that a flood took.
+    pub(super) fn trim(&mut self) {
+        self.free.sort_unstable();
+        while let Some(last) = self.free.last()
+            && *last as usize + 1 == self.all.len()
+        {
+            self.free.pop();
+            self.all.pop();
+        }
+        self.all.shrink_to_fit();
+        self.free.shrink_to_fit();
+    }
+
     pub(super) fn get(&self, stored: StoredPrefix) -> IpNet {
         match stored.family {
             AfiSafi::Ipv4Unicast => {

@@ -17,6 +17,8 @@ use crate::rib::table::{PrefixId, Table};
 pub(super) struct Sweep {
     position: usize,
     requests: Vec<Request>,
+    /// Prefixes found that are to be sent anew.
+    readvertised: Vec<PrefixId>,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) enum Wanted {
     Reconsider(SourceId),
     /// Name the source's paths to the caller, for its import policy has changed.
     Rejudge(SourceId),
+    /// Send anew where the source's path is the best: it looks otherwise when it is sent.
+    Readvertise(SourceId),
     /// Decide anew where a path uses this next hop.
     NextHop(IpAddr),
     /// Decide anew where there are several paths.
@@ -69,6 +73,11 @@ impl Table {
         !self.sweep.requests.is_empty()
     }
 
+    /// Prefixes that the sweep found and that are to be sent anew.
+    pub(crate) fn take_readvertised(&mut self) -> Vec<PrefixId> {
+        std::mem::take(&mut self.sweep.readvertised)
+    }
+
     /// Visits at most `budget` prefixes. Returns the paths whose source's import policy has changed: to be given to
     /// [`Self::rejudge`].
     pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, SourceId)> {
@@ -100,6 +109,7 @@ impl Table {
                         .is_none_or(|source| source.held.paths == 0),
                     Wanted::Reconsider(_)
                     | Wanted::Rejudge(_)
+                    | Wanted::Readvertise(_)
                     | Wanted::NextHop(_)
                     | Wanted::Several => false,
                 };
@@ -112,7 +122,15 @@ impl Table {
 
     fn visit(&mut self, id: PrefixId, wishes: &Wishes, to_judge: &mut Vec<(PrefixId, SourceId)>) {
         let entry = &self.entries[id.index()];
-        if !entry.in_use || entry.paths.is_empty() {
+        if !entry.in_use {
+            return;
+        }
+        if let Some(best) = entry.best()
+            && wishes.of_source[best.source.index()].readvertise
+        {
+            self.sweep.readvertised.push(id);
+        }
+        if entry.paths.is_empty() {
             return;
         }
         let mut decide = wishes.several && entry.paths.len() > 1;
@@ -156,6 +174,7 @@ struct Wish {
     clean: bool,
     reconsider: bool,
     rejudge: bool,
+    readvertise: bool,
 }
 
 impl Wishes {
@@ -169,6 +188,9 @@ impl Wishes {
             match one {
                 Wanted::Clean(source) => wishes.of_source[source.index()].clean = true,
                 Wanted::Reconsider(source) => wishes.of_source[source.index()].reconsider = true,
+                Wanted::Readvertise(source) => {
+                    wishes.of_source[source.index()].readvertise = true;
+                }
                 Wanted::Rejudge(source) => wishes.of_source[source.index()].rejudge = true,
                 Wanted::NextHop(address) => wishes.next_hops.push(*address),
                 Wanted::Several => wishes.several = true,

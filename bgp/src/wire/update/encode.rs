@@ -1,6 +1,7 @@
 //! UPDATEs written: an attribute block encoded once, then prefixes after it until the message is full.
 
 use std::iter::Peekable;
+use std::ops::ControlFlow;
 
 use ipnet::IpNet;
 
@@ -12,7 +13,7 @@ use crate::wire::message::{
     HEADER_LENGTH, MAX_EXTENDED_LENGTH, MAX_LENGTH, MessageType, begin_message, end_message,
     patch_u16,
 };
-use crate::wire::nlri::{prefix_octets, write_prefix};
+use crate::wire::nlri::{max_prefix_octets, prefix_octets, write_prefix};
 
 /// How long a message the peer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +201,8 @@ pub fn write_end_of_rib(out: &mut Vec<u8>, family: AfiSafi) {
     end_message(out, start);
 }
 
-/// Appends prefixes for as long as the next one ends at `end` or before; what does not fit stays in the iterator.
+/// Appends the first prefix, which is known to fit, and then more for as long as the longest of the family would end at `end` or
+/// before; the others stay in the iterator.
 fn write_prefixes<I: Iterator<Item = IpNet>>(
     out: &mut Vec<u8>,
     family: AfiSafi,
@@ -208,9 +210,16 @@ fn write_prefixes<I: Iterator<Item = IpNet>>(
     end: usize,
 ) -> usize {
     let mut count = 0;
-    while let Some(prefix) = prefixes.next_if(|next| out.len() + prefix_octets(*next) <= end) {
+    let last_start = end - max_prefix_octets(family);
+    // Inner iteration: `Peekable::next` looks each time whether something was peeked at.
+    let _full = prefixes.try_for_each(|prefix| {
         write_prefix(out, family, prefix);
         count += 1;
-    }
+        if out.len() <= last_start {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
     count
 }
