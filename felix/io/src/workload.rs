@@ -166,8 +166,13 @@ pub enum WorkloadError {
     #[error("the pod's network namespace (CNI_NETNS) is the host's own")]
     HostNamespace,
     /// The host has a pair of the name, and it was not to be replaced.
-    #[error("the host has an interface `{0}` already")]
-    HostInterfaceExists(IfName),
+    #[error("the host has an interface `{ifname}` already")]
+    HostInterfaceExists {
+        /// Name.
+        ifname: IfName,
+        /// Whose it is; empty when it does not say.
+        alias: String,
+    },
     /// The pod has such an interface already.
     #[error("the pod already has an interface `{0}` (CNI_IFNAME)")]
     PodInterfaceExists(IfName),
@@ -344,9 +349,21 @@ pub async fn attach(
 /// # Errors
 /// The kernel refused, or the device is not a pod's.
 pub async fn detach(host_ifname: IfName) -> Result<(), WorkloadError> {
-    netns::on_thread("felix-detach", move || detach_now(&host_ifname))
+    netns::on_thread("felix-detach", move || detach_now(&host_ifname, None))
         .await
         .map_err(WorkloadError::Thread)?
+}
+
+/// As [`detach`], but a host end that bears another alias than this one stays: it is somebody else's.
+///
+/// # Errors
+/// The kernel refused, or the device is not a pod's.
+pub async fn detach_own(host_ifname: IfName, alias: String) -> Result<(), WorkloadError> {
+    netns::on_thread("felix-detach", move || {
+        detach_now(&host_ifname, Some(&alias))
+    })
+    .await
+    .map_err(WorkloadError::Thread)?
 }
 
 impl Link {
@@ -356,12 +373,15 @@ impl Link {
     }
 }
 
-fn detach_now(host_ifname: &IfName) -> Result<(), WorkloadError> {
+fn detach_now(host_ifname: &IfName, own_alias: Option<&str>) -> Result<(), WorkloadError> {
     let doing = || format!("take interface `{host_ifname}` down");
     let mut host = requests()?;
     let Some(found) = pair::find_veth(&mut host, host_ifname)? else {
         return Ok(());
     };
+    if own_alias.is_some_and(|own| !found.alias.is_empty() && found.alias != own) {
+        return Ok(());
+    }
     let answer = host.request(RTM_SETLINK, 0, |writer| {
         writer.ifinfo(AF_UNSPEC, found.state.ifindex, 0, IFF_UP);
         writer.attr_u32(IFLA_GROUP, DETACHED_GROUP);

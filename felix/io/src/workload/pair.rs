@@ -48,7 +48,10 @@ impl Pair {
         let mut host = super::requests()?;
         if let Some(old) = find_veth(&mut host, &spec.host_ifname)? {
             if spec.old_pair == OldPair::Keep && !old.is_detached() {
-                return Err(WorkloadError::HostInterfaceExists(spec.host_ifname));
+                return Err(WorkloadError::HostInterfaceExists {
+                    ifname: spec.host_ifname,
+                    alias: old.alias,
+                });
             }
             let doing = format!("delete the old interface `{}`", spec.host_ifname);
             link::delete(&mut host, &spec.host_ifname).map_err(WorkloadError::kernel(doing))?;

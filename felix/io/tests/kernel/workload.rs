@@ -501,15 +501,27 @@ kernel_test!(a_pair_that_must_not_be_replaced_stays, async {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, WorkloadError::HostInterfaceExists(found) if *found == name),
+        matches!(&error, WorkloadError::HostInterfaceExists { ifname, alias }
+            if *ifname == name && *alias == format!("pod of {name}")),
         "{error}"
     );
     let network_of_old = PodNetwork::new(vec![pod.addr]);
     workload::check(pod.netns(), pair(&name.0, "eth0"), network_of_old)
         .await
         .unwrap();
+    let stays = || async {
+        let ends = workload::host_ends(name.0.to_string()).await.unwrap();
+        ends == [host_end(name.clone())]
+    };
+    workload::detach_own(name.clone(), "pod of another".to_owned())
+        .await
+        .unwrap();
+    assert!(stays().await, "it bears another alias");
     // What waits for its deletion is nobody's any more.
-    workload::detach(name).await.unwrap();
+    workload::detach_own(name.clone(), format!("pod of {name}"))
+        .await
+        .unwrap();
+    assert!(!stays().await);
     workload::attach(namespace::new(), keep, network)
         .await
         .unwrap();

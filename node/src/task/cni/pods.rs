@@ -19,7 +19,7 @@ use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use datastore::store::Store;
 use felix::desired::IfName;
-use felix_io::workload;
+use felix_io::workload::{self, WorkloadError};
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tracing::warn;
 
@@ -102,13 +102,13 @@ impl Pods {
             Found::Own(record) => {
                 handles.insert(record.handle_id(&attachment.network));
                 let (detached, deleted) =
-                    tokio::join!(workload::detach(device.clone()), self.delete_record(record));
+                    tokio::join!(detach(attachment, device), self.delete_record(record));
                 self.detached.notify_one();
                 detached.map_err(|error| kernel_error(&error))?;
                 deleted.map_err(|error| store_error(&error))?;
             }
             Found::Nothing => {
-                workload::detach(device.clone())
+                detach(attachment, device)
                     .await
                     .map_err(|error| kernel_error(&error))?;
                 self.detached.notify_one();
@@ -219,4 +219,9 @@ impl Pods {
         }
         Ok(())
     }
+}
+
+/// Takes an attachment's device down. One that says that it is another's stays: the store may have lost its endpoint.
+async fn detach(attachment: &AttachmentId, device: &IfName) -> Result<(), WorkloadError> {
+    workload::detach_own(device.clone(), attachment.path()).await
 }

@@ -108,6 +108,36 @@ fn gc_removes_a_device_without_an_endpoint_only_in_its_own_network() {
 }
 
 #[test]
+fn a_stale_containers_del_leaves_the_pods_new_device_even_without_an_endpoint() {
+    let name =
+        "attachments::a_stale_containers_del_leaves_the_pods_new_device_even_without_an_endpoint";
+    with_programs(name, |programs| {
+        let lab = one_node(programs, "192.168.0.0/24");
+        let site = lab.topology.sites[0].clone();
+        let pods = sandboxes(&site, 2);
+        let old = &pods[0].0;
+        // A pod made anew under its name: the same device name, another container.
+        let new = Sandbox {
+            pod_name: old.pod_name.clone(),
+            ..pods[1].0.clone()
+        };
+        succeeds(&site, old, "ADD", &configuration());
+        succeeds(&site, &new, "ADD", &configuration());
+        let endpoint = stored(&lab, "workloadendpoints")[0]["metadata"]["name"].clone();
+        let delete = ["delete", "workloadendpoint", endpoint.as_str().unwrap()];
+        let deleted = ctl(&lab, &delete);
+        assert!(deleted.status.success(), "{deleted:?}");
+        succeeds(&site, old, "DEL", &configuration());
+        assert_eq!(devices(&site).len(), 1);
+        let words = ["eth0", "k8s-pod-network"];
+        fails(&site, &new, "ADD", &of_network("second"), 101, &words);
+        assert_eq!(devices(&site).len(), 1);
+        succeeds(&site, &new, "DEL", &configuration());
+        holds(&lab, 0);
+    });
+}
+
+#[test]
 fn two_interfaces_of_a_pod_have_each_their_device_handle_and_address() {
     let name = "attachments::two_interfaces_of_a_pod_have_each_their_device_handle_and_address";
     with_programs(name, |programs| {

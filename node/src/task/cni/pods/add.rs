@@ -4,23 +4,24 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
+use api::attachment::AttachmentId;
 use api::pool::AllowedUse;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig};
 use felix::desired::IfName;
 use felix_io::workload::{
-    self, ALIAS_MAX, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec,
+    ALIAS_MAX, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec,
     WorkloadError,
 };
 use ipam::{AssignRequest, Assignment, Wanted};
 use ipnet::IpNet;
 use tracing::{debug, warn};
 
-use super::Pods;
 use super::endpoint::Identity;
 use super::error::{assign_error, kernel_error, stopping, store_error};
 use super::record::Found;
+use super::{Pods, detach};
 use crate::task::timestamp;
 
 /// How long ADD waits for the route.
@@ -85,21 +86,29 @@ impl Pods {
         let again = netns
             .try_clone()
             .map_err(|error| cannot(WorkloadError::Namespace(error)))?;
-        match Attachment::begin(netns, pair.clone()).await {
-            Err(WorkloadError::HostInterfaceExists(_)) => {}
+        let old = match Attachment::begin(netns, pair.clone()).await {
+            Err(WorkloadError::HostInterfaceExists { alias, .. }) => alias,
             begun => return begun.map_err(cannot),
-        }
-        if let Found::Others(Some(record)) = self.find(pod).await?
-            && record.is_of_interface(&pod.attachment)
-        {
+        };
+        let own = &pod.attachment;
+        let other_network = match self.find(pod).await? {
+            Found::Own(_) => None,
+            Found::Others(Some(record)) if record.is_of_interface(own) => {
+                Some(record.network().unwrap_or_default().to_owned())
+            }
+            // The store may have lost its endpoint.
+            Found::Others(_) | Found::Nothing => AttachmentId::of_path(&old)
+                .filter(|old| old.container_id == own.container_id && old.ifname == own.ifname)
+                .map(|old| old.network)
+                .filter(|network| *network != own.network),
+        };
+        if let Some(network) = other_network {
             return Err(CniError::new(
                 Code::KERNEL,
                 format!(
-                    "container {}: interface {:?} (CNI_IFNAME) is one of network {:?}; \
+                    "container {}: interface {:?} (CNI_IFNAME) is one of network {network:?}; \
                      allowed: a name that the container does not have yet",
-                    pod.attachment.container_id,
-                    pod.attachment.ifname,
-                    record.network().unwrap_or_default()
+                    own.container_id, own.ifname
                 ),
             ));
         }
@@ -224,7 +233,7 @@ impl Pods {
 
     /// Removes the device of an ADD that failed with `failed`.
     async fn detached(&self, pod: &Identity, failed: CniError) -> CniError {
-        if let Err(error) = workload::detach(pod.host_ifname.clone()).await {
+        if let Err(error) = detach(&pod.attachment, &pod.host_ifname).await {
             warn!(%error, ifname = %pod.host_ifname, "device of a failed ADD is left behind");
         }
         self.detached.notify_one();
