@@ -32,8 +32,8 @@ pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusa
 pub use kept::{Kept, KeptError, KeptNode};
 pub use launch::{Output, launch};
 pub use netlink::{
-    Hop, Link, Neighbour, Netlink, NetlinkError, Route, RouteChange, RouteEvent, RouteKind,
-    RouteMonitor,
+    Hop, Link, Neighbour, NeighbourTable, Netlink, NetlinkError, Route, RouteChange, RouteEvent,
+    RouteKind, RouteMonitor,
 };
 pub use netns::NetNs;
 pub use options::{Mode, Options, Path, Sabotage};

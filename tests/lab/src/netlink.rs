@@ -15,7 +15,7 @@ mod diag;
 mod message;
 mod monitor;
 
-pub use message::{Hop, Link, Neighbour, Route, RouteKind};
+pub use message::{Hop, Link, Neighbour, NeighbourTable, Route, RouteKind};
 pub use monitor::{RouteChange, RouteEvent, RouteMonitor};
 
 pub(crate) use diag::{Connection, SockDiag};
@@ -339,6 +339,24 @@ impl Netlink {
             },
         )?;
         Ok(entries)
+    }
+
+    /// The machine's table of ARP entries.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or ENOENT when it told of no such table.
+    pub fn neighbour_table(&mut self) -> Result<NeighbourTable, NetlinkError> {
+        let what = "read the table of ARP entries";
+        let mut table = None;
+        self.dump(Request::list_neighbour_tables(), what, |kind, payload| {
+            if kind == message::RTM_NEWNEIGHTBL && table.is_none() {
+                table = NeighbourTable::parse(payload);
+            }
+        })?;
+        table.ok_or_else(|| NetlinkError {
+            what: what.to_owned(),
+            source: io::Error::from_raw_os_error(libc::ENOENT),
+        })
     }
 
     pub(crate) fn index_of(&mut self, name: &str) -> Result<u32, NetlinkError> {

@@ -10,6 +10,7 @@ pub(crate) mod tables;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Lab, LabError};
+use crate::netlink::{NeighbourTable, Netlink};
 use crate::wait;
 
 /// Everything that one look at the cluster showed.
@@ -64,18 +65,63 @@ impl Lab {
     pub fn prove(&self) -> Proof {
         let sessions = sessions::read(self);
         let fib = fib::read(self);
+        let before = neighbour_table();
         let matrix = matrix::measure(self);
+        let after = neighbour_table();
         let mut faults: Vec<String> = sessions
             .iter()
             .filter_map(sessions::SessionEnd::fault)
             .collect();
         faults.extend(fib.iter().filter_map(|row| row.fault.clone()));
-        faults.extend(matrix.iter().flat_map(matrix::Cell::faults));
+        let lost: Vec<String> = matrix.iter().flat_map(matrix::Cell::faults).collect();
+        if !lost.is_empty() {
+            faults.extend(overflow(before, after));
+        }
+        faults.extend(lost);
         Proof {
             sessions,
             fib,
             matrix,
             faults,
         }
+    }
+}
+
+/// The machine's, seen from any namespace; `None` when the kernel does not tell.
+fn neighbour_table() -> Option<NeighbourTable> {
+    Netlink::open().ok()?.neighbour_table().ok()
+}
+
+/// Why packets were lost, when the machine had no room for more neighbours: nothing that the product could help.
+fn overflow(before: Option<NeighbourTable>, after: Option<NeighbourTable>) -> Option<String> {
+    let (before, after) = (before?, after?);
+    let refused = after.refused.saturating_sub(before.refused);
+    (refused > 0).then(|| {
+        format!(
+            "the machine's table of neighbours, one for all namespaces, was full {refused} times meanwhile: raise \
+             net.ipv4.neigh.default.gc_thresh3, which is {}",
+            after.entries_max
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_neighbours_that_was_full_meanwhile_is_named_with_its_limit() {
+        let table = |refused| {
+            Some(NeighbourTable {
+                entries_max: 1024,
+                refused,
+            })
+        };
+        let fault = overflow(table(3), table(10)).expect("it was full");
+        assert!(fault.contains("full 7 times") && fault.contains("gc_thresh3, which is 1024"));
+        assert_eq!(overflow(table(3), table(3)), None);
+        assert_eq!(overflow(None, table(3)), None);
+        let here = neighbour_table().expect("the kernel tells everybody");
+        assert!(here.entries_max > 0);
     }
 }

@@ -16,6 +16,8 @@ pub(crate) const RTM_NEWNEIGH: u16 = 28;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
 pub(crate) const RTM_NEWRULE: u16 = 32;
 
+const RTM_GETNEIGHTBL: u16 = 66;
+pub(crate) const RTM_NEWNEIGHTBL: u16 = 64;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const TCP_ESTABLISHED: u32 = 1;
 
@@ -40,6 +42,9 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 pub(crate) const NDA_DST: u16 = 1;
 pub(crate) const NDA_LLADDR: u16 = 2;
+const NDTA_NAME: u16 = 1;
+const NDTA_THRESH3: u16 = 4;
+const NDTA_STATS: u16 = 7;
 const FRA_DST: u16 = 1;
 const FRA_PRIORITY: u16 = 6;
 const FRA_IP_PROTO: u16 = 22;
@@ -190,6 +195,11 @@ impl Request {
             RTM_GETNEIGH,
             &[family as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         )
+    }
+
+    /// `struct ndtmsg`: family, pad (3).
+    pub(crate) fn list_neighbour_tables() -> Self {
+        Self::new(RTM_GETNEIGHTBL, &[libc::AF_INET as u8, 0, 0, 0])
     }
 
     /// `struct inet_diag_req_v2`: family, protocol, extensions, pad, states (4, a mask), then a socket's identity (48), here any.
@@ -504,5 +514,34 @@ impl Neighbour {
             }
         }
         Some(entry)
+    }
+}
+
+/// The kernel's table of ARP entries, one for all network namespaces of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourTable {
+    /// The sysctl `net.ipv4.neigh.default.gc_thresh3`: so many entries may be there, permanent ones not counted.
+    pub entries_max: u32,
+    /// How often an entry was refused since the machine started because the table was full.
+    pub refused: u64,
+}
+
+impl NeighbourTable {
+    /// `None` of other tables than ARP's, and of a device's parameters, which come in messages of their own.
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        let find = |wanted: u16| {
+            let mut all = attributes(payload, 4);
+            all.find(|(kind, _)| *kind == wanted)
+                .map(|(_, value)| value)
+        };
+        if !find(NDTA_NAME)?.starts_with(b"arp_cache") {
+            return None;
+        }
+        // The last of the eleven numbers of `struct ndt_stats`.
+        let refused = find(NDTA_STATS)?.get(80..88)?.try_into().ok()?;
+        Some(Self {
+            entries_max: u32_at(find(NDTA_THRESH3)?, 0)?,
+            refused: u64::from_ne_bytes(refused),
+        })
     }
 }

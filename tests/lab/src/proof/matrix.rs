@@ -185,3 +185,30 @@ fn send(sender: &Sender, index: usize, owners: &BTreeMap<Ipv4Addr, String>) -> V
     }
     cells
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thing_that_is_wrong_with_a_cell_is_a_fault_that_names_it() {
+        let right = Cell {
+            from: "n1/p0".to_owned(),
+            to: "n2/p1".to_owned(),
+            ping: Ok(Duration::from_millis(1)),
+            source: Ok(Ipv4Addr::new(192, 168, 0, 2)),
+            translated: None,
+        };
+        assert_eq!(right.faults(), Vec::<String>::new());
+        let mut cell = right.clone();
+        cell.ping = Err("no answer".to_owned());
+        assert_eq!(cell.faults(), ["ping n1/p0 -> n2/p1: no answer"]);
+        let mut cell = right.clone();
+        cell.source = Err("refused".to_owned());
+        assert_eq!(cell.faults(), ["TCP exchange n1/p0 -> n2/p1: refused"]);
+        let mut cell = right;
+        cell.translated = Some("receiver saw 10.0.0.1".to_owned());
+        let fault = "source address n1/p0 -> n2/p1: receiver saw 10.0.0.1";
+        assert_eq!(cell.faults(), [fault]);
+    }
+}

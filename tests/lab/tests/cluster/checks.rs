@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Options, Sabotage};
+use lab::{Lab, Options, Sabotage};
 
 use crate::{options, run, with_programs};
 
@@ -84,5 +84,28 @@ fn a_blocked_session_is_named_at_both_ends() {
             "{faults:#?}"
         );
         assert!(!has(&faults, "session n1 -> n2 ", &[]), "{faults:#?}");
+    });
+}
+
+#[test]
+fn a_claimed_block_whose_route_does_not_come_is_named_with_the_farthest_node() {
+    let name = "checks::a_claimed_block_whose_route_does_not_come_is_named_with_the_farthest_node";
+    with_programs(name, |programs| {
+        let two = Options {
+            nodes: 2,
+            ..options()
+        };
+        let mut lab = Lab::start(two, programs).unwrap_or_else(|error| panic!("{error}"));
+        assert!(lab.wait_sessions().unwrap());
+        // It learns of the block, and writes nothing.
+        lab.freeze_agent(1).unwrap();
+        lab.options.patience = Duration::from_secs(3);
+        let fault = lab.timed_add(0).unwrap_err();
+        let starts = fault.starts_with("CNI ADD of n1/p0 claimed block ");
+        assert!(
+            starts && fault.contains("no route notification on n2"),
+            "{fault}"
+        );
+        lab.thaw_agent(1).unwrap();
     });
 }
