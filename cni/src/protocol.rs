@@ -201,7 +201,7 @@ impl FrameReader {
         self.octets.extend_from_slice(octets);
     }
 
-    /// Whether nothing has arrived yet: tells an unused connection from a cut one when it is closed.
+    /// Whether nothing has arrived yet: distinguishes an unused connection from a cut one when it is closed.
     pub const fn is_empty(&self) -> bool {
         self.octets.is_empty()
     }

@@ -141,7 +141,7 @@ fn a_missing_or_wrong_namespace_is_refused_by_path() {
 }
 
 #[test]
-fn without_an_agent_the_runtime_is_told_to_try_again_and_where_to_look() {
+fn without_an_agent_the_runtime_is_asked_to_try_again_and_learns_where_to_look() {
     let scratch = Scratch::new();
     let socket = scratch.path("nobody");
     for command in ["ADD", "DEL"] {

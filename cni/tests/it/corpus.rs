@@ -24,7 +24,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// Octets that mean something in JSON, in a frame's head or in CNI_ARGS.
-const TELLING: &[u8] = b"\0\x01\x40\x80\xff{}[]\",:;=.0-";
+const MEANINGFUL: &[u8] = b"\0\x01\x40\x80\xff{}[]\",:;=.0-";
 
 fn replay(target: &str, run: fn(&[u8])) {
     let mut random = seed();
@@ -44,7 +44,7 @@ fn replay(target: &str, run: fn(&[u8])) {
             for _ in 0..=roll(3) {
                 let at = roll(mutated.len());
                 match mutated.get_mut(at) {
-                    Some(octet) if roll(4) > 0 => *octet = TELLING[roll(TELLING.len())],
+                    Some(octet) if roll(4) > 0 => *octet = MEANINGFUL[roll(MEANINGFUL.len())],
                     Some(_) if roll(2) > 0 => mutated.truncate(at),
                     Some(_) => {
                         mutated.remove(at);

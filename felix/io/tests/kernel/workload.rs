@@ -304,7 +304,7 @@ fn host_end(ifname: IfName) -> HostEnd {
     }
 }
 
-kernel_test!(an_abandoned_pair_is_gone_when_that_is_told, async {
+kernel_test!(an_abandoned_pair_is_gone_when_abandoning_it_ends, async {
     let node = Node::new().await;
     let before = links(&node).await;
     for _ in 0..5 {

@@ -63,12 +63,17 @@ fn two_hosts_of_one_node_name_both_say_so() {
         let lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
         for node in 0..2 {
             let site = &lab.topology.sites[node];
-            let told = wait_until(Instant::now() + patience, || {
+            let reported = wait_until(Instant::now() + patience, || {
                 problems(&lab, node)
                     .contains("another agent runs as node twin")
                     .then_some(())
             });
-            assert!(told.is_some(), "{}: {}", site.name, problems(&lab, node));
+            assert!(
+                reported.is_some(),
+                "{}: {}",
+                site.name,
+                problems(&lab, node)
+            );
             let health = site
                 .namespace
                 .command(lab.programs().node())

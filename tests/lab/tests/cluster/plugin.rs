@@ -358,7 +358,7 @@ fn an_agent_killed_among_adds_leaks_nothing_once_they_are_repeated_or_collected(
                 let said = String::from_utf8_lossy(&output.stdout).into_owned();
                 assert!(
                     output.status.success() || said.contains("\"code\":11"),
-                    "a runtime must be told to try again: {said}"
+                    "a runtime must be asked to try again: {said}"
                 );
                 answered.fetch_add(usize::from(output.status.success()), Ordering::SeqCst);
             };
