@@ -30,16 +30,19 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 18] = [
+pub const FIELDS: [(&str, &str); 21] = [
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
+    ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
     ("healthHost", "FELIX_HEALTHHOST"),
     ("healthPort", "FELIX_HEALTHPORT"),
     ("interfacePrefix", "FELIX_INTERFACEPREFIX"),
+    ("ipForwarding", "FELIX_IPFORWARDING"),
     ("ipipEnabled", "FELIX_IPINIPENABLED"),
     ("ipipMTU", "FELIX_IPINIPMTU"),
     ("ipv4NormalRoutePriority", "FELIX_IPV4NORMALROUTEPRIORITY"),
     ("mtuIfacePattern", "FELIX_MTUIFACEPATTERN"),
+    ("programClusterRoutes", "FELIX_PROGRAMCLUSTERROUTES"),
     ("prometheusMetricsEnabled", "FELIX_PROMETHEUSMETRICSENABLED"),
     ("prometheusMetricsHost", "FELIX_PROMETHEUSMETRICSHOST"),
     ("prometheusMetricsPort", "FELIX_PROMETHEUSMETRICSPORT"),

@@ -15,7 +15,10 @@ use sha2::{Digest, Sha256};
 use crate::felix::Given;
 use crate::pool::EncapMode;
 pub use table::{TABLE, Values};
-pub use value::{AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, RouterIdSource};
+pub use value::{
+    AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, ProgramClusterRoutes,
+    RouterIdSource,
+};
 
 /// All settings, with where they come from. The fields are those of [`Values`].
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::params::{Params, TABLE};
 use clap::{Parser, Subcommand};
 
+use crate::health::THRESHOLD_MS;
 use crate::http;
 
 /// The node agent: pod network, routes and BGP of one node. Settings are environment variables.
@@ -40,9 +41,16 @@ pub struct HealthArguments {
     /// BGP sessions are established.
     #[arg(long)]
     pub bird_ready: bool,
-    /// How long to wait for an answer, as a Go duration.
-    #[arg(long, default_value = "30s")]
-    pub threshold_time: String,
+    /// How long after the agent's start --bird-ready asks for every session; later one is enough. A Go duration.
+    #[arg(long, default_value = "30s", value_parser = go_duration)]
+    pub threshold_time: Duration,
+}
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn go_duration(text: &str) -> Result<Duration, String> {
+    api::duration::parse(text).ok_or_else(|| "allowed: a duration such as 30s or 1m30s".to_owned())
 }
 
 /// calico-node's probes write flags with one dash: `-felix-live`. The table says which become two.
@@ -89,13 +97,15 @@ fn environment_help() -> String {
 
 /// Runs the checks and gives each failed one's reason.
 pub fn check_health(arguments: &HealthArguments, params: &Params) -> Result<(), Vec<String>> {
-    let patience =
-        api::duration::parse(&arguments.threshold_time).unwrap_or(Duration::from_secs(30));
     let none = !(arguments.felix_live
         || arguments.felix_ready
         || arguments.bird_live
         || arguments.bird_ready);
     let socket = Path::new(api::admin::SOCKET_PATH);
+    let bird_ready = format!(
+        "/health/bird-ready?{THRESHOLD_MS}={}",
+        arguments.threshold_time.as_millis()
+    );
     let checks = [
         (
             arguments.felix_live || none,
@@ -108,7 +118,7 @@ pub fn check_health(arguments: &HealthArguments, params: &Params) -> Result<(), 
             "/health/felix-ready",
         ),
         (arguments.bird_live, "bird-live", "/health/bird-live"),
-        (arguments.bird_ready, "bird-ready", "/health/bird-ready"),
+        (arguments.bird_ready, "bird-ready", bird_ready.as_str()),
     ];
     let mut failed = Vec::new();
     for (wanted, name, path) in checks {
@@ -116,9 +126,9 @@ pub fn check_health(arguments: &HealthArguments, params: &Params) -> Result<(), 
             continue;
         }
         let answer = match name {
-            "felix-live" if params.health_enabled => over_tcp(params, "/liveness", patience),
-            "felix-ready" if params.health_enabled => over_tcp(params, "/readiness", patience),
-            _ => http::get_unix(socket, path, patience)
+            "felix-live" if params.health_enabled => over_tcp(params, "/liveness"),
+            "felix-ready" if params.health_enabled => over_tcp(params, "/readiness"),
+            _ => http::get_unix(socket, path, PATIENCE)
                 .map_err(|error| format!("{}: {error}", socket.display())),
         };
         match answer {
@@ -134,9 +144,9 @@ pub fn check_health(arguments: &HealthArguments, params: &Params) -> Result<(), 
     }
 }
 
-fn over_tcp(params: &Params, path: &str, patience: Duration) -> Result<http::Answer, String> {
+fn over_tcp(params: &Params, path: &str) -> Result<http::Answer, String> {
     let host = format!("{}:{}", params.health_host, params.health_port);
-    http::get_tcp(&host, path, patience).map_err(|error| format!("{host}: {error}"))
+    http::get_tcp(&host, path, PATIENCE).map_err(|error| format!("{host}: {error}"))
 }
 
 #[cfg(test)]
@@ -159,7 +169,10 @@ mod tests {
             panic!("health is the command");
         };
         assert!(health.felix_live && health.bird_ready && !health.felix_ready);
-        assert_eq!(health.threshold_time, "5s");
+        assert_eq!(health.threshold_time, Duration::from_secs(5));
+        let wrong = ["tortie-node", "health", "--threshold-time", "5"];
+        let error = Arguments::try_parse_from(wrong).unwrap_err().to_string();
+        assert!(error.contains("'5'") && error.contains("1m30s"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 pub const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// How long after start-up all sessions must stand rather than one.
 pub const BGP_START_WINDOW: Duration = Duration::from_secs(30);
+/// Query parameter of `/health/bird-ready` with another window, in milliseconds.
+pub const THRESHOLD_MS: &str = "threshold-ms";
 
 /// The loops that report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,14 +166,14 @@ impl Health {
         self.going_round(Loop::Bgp, "BGP speaker", now)
     }
 
-    /// Readiness of BGP: within the first 30 s all sessions, later at least one; ready without peers.
-    pub fn bgp_ready(&self, peers: &[Peer], now: Instant) -> Result<(), String> {
+    /// Readiness of BGP: within `window` after the start all sessions, later at least one; ready without peers.
+    pub fn bgp_ready(&self, peers: &[Peer], window: Duration, now: Instant) -> Result<(), String> {
         let down: Vec<String> = peers
             .iter()
             .filter(|peer| peer.state != "Established")
             .map(|peer| peer.address.to_string())
             .collect();
-        let starting = now.saturating_duration_since(self.0.start) < BGP_START_WINDOW;
+        let starting = now.saturating_duration_since(self.0.start) < window;
         let refused = if starting {
             !down.is_empty() || !self.selection_complete()
         } else {
@@ -237,12 +239,20 @@ mod tests {
         let start = Instant::now();
         let health = Health::new(start, SystemTime::UNIX_EPOCH);
         health.set_selection_complete();
-        assert_eq!(health.bgp_ready(&[], start), Ok(()));
+        assert_eq!(health.bgp_ready(&[], BGP_START_WINDOW, start), Ok(()));
         let half = [peer("10.0.0.1", "Established"), peer("10.0.0.2", "Active")];
-        let why = health.bgp_ready(&half, start).unwrap_err();
+        let why = health
+            .bgp_ready(&half, BGP_START_WINDOW, start)
+            .unwrap_err();
         assert!(why.ends_with("not established with 10.0.0.2"), "{why}");
         let later = start + BGP_START_WINDOW;
-        assert_eq!(health.bgp_ready(&half, later), Ok(()));
-        assert!(health.bgp_ready(&half[1..], later).is_err());
+        assert_eq!(health.bgp_ready(&half, BGP_START_WINDOW, later), Ok(()));
+        let hour = Duration::from_secs(3600);
+        assert!(health.bgp_ready(&half, hour, later).is_err());
+        assert!(
+            health
+                .bgp_ready(&half[1..], BGP_START_WINDOW, later)
+                .is_err()
+        );
     }
 }

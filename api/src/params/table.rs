@@ -1,9 +1,11 @@
 //! The table itself: one row a parameter.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::value::{
-    self, AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, RouterIdSource,
+    self, AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, ProgramClusterRoutes,
+    RouterIdSource,
 };
 use super::{EmptyText, Invalid, Params, Reader, Row};
 use crate::pool::EncapMode;
@@ -153,6 +155,16 @@ parameters! {
     /// Metric of workload routes.
     normal_route_priority: u32 = value::number(1..=2_147_483_646), ["FELIX_IPV4NORMALROUTEPRIORITY"], "1024", "",
         IsUnset, TakesDefault, "1 to 2147483646";
+    /// `src` of workload routes: the address the host's own packets to pods have.
+    device_route_source: Option<Ipv4Addr> = value::optional_ipv4, ["FELIX_DEVICEROUTESOURCEADDRESS"], "", "",
+        IsUnset, TakesDefault, "an IPv4 address";
+    /// Which pools' blocks on other nodes are routed from IPAM's blocks; the others are routed from BGP.
+    program_cluster_routes: ProgramClusterRoutes = value::program_cluster_routes, ["FELIX_PROGRAMCLUSTERROUTES"],
+        "EnabledIPIPOnly", "",
+        IsUnset, TakesDefault, "`Enabled`, `Disabled`, `EnabledIPIPOnly` or `EnabledNoEncapOnly`";
+    /// Whether forwarding between the host's interfaces is turned on.
+    ip_forwarding: bool = value::enabled, ["FELIX_IPFORWARDING"], "Enabled", "",
+        IsUnset, TakesDefault, "`Enabled` or `Disabled`";
     /// Delete foreign routes on workload interfaces.
     remove_external_routes: bool = value::felix_bool, ["FELIX_REMOVEEXTERNALROUTES"], "true", "",
         IsUnset, TakesDefault, "`true` or `false`";

@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
@@ -240,4 +241,25 @@ fn as_numbers_that_no_speaker_may_have_are_refused_with_the_reason() {
         let told = at.map(ToString::to_string).unwrap_or_default();
         assert!(told.contains(text) && told.contains(reason), "{told}");
     }
+}
+
+#[test]
+fn settings_of_routes_are_read_as_felix_words_them() {
+    let defaults = accepted(&[]);
+    assert_eq!(
+        defaults.program_cluster_routes,
+        ProgramClusterRoutes::EnabledIpipOnly
+    );
+    assert!(defaults.ip_forwarding && defaults.device_route_source.is_none());
+    let given = accepted(&[
+        ("FELIX_ProgramClusterRoutes", "disabled"),
+        ("FELIX_IPFORWARDING", "Disabled"),
+        ("FELIX_DEVICEROUTESOURCEADDRESS", "10.0.0.9"),
+    ]);
+    assert_eq!(given.program_cluster_routes, ProgramClusterRoutes::Disabled);
+    assert!(!given.ip_forwarding);
+    assert_eq!(given.device_route_source, Some(Ipv4Addr::new(10, 0, 0, 9)));
+    let wrong = accepted(&[("FELIX_IPFORWARDING", "yes")]);
+    assert!(wrong.ip_forwarding);
+    assert!(wrong.rejected()[0].to_string().contains("`Disabled`"));
 }

@@ -64,6 +64,20 @@ pub enum Backend {
     None,
 }
 
+/// Whose routes to other nodes' blocks come from IPAM's blocks: variable `FELIX_PROGRAMCLUSTERROUTES`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProgramClusterRoutes {
+    /// Those of IPIP and of plain pools.
+    Enabled,
+    /// None.
+    Disabled,
+    /// Those of IPIP pools.
+    #[default]
+    EnabledIpipOnly,
+    /// Those of plain pools.
+    EnabledNoEncapOnly,
+}
+
 /// Which datastore: variable `DATASTORE_TYPE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatastoreType {
@@ -313,6 +327,37 @@ pub(super) fn encap(text: &str) -> Read<EncapMode> {
 
 pub(super) fn selector(text: &str) -> Read<Selector> {
     Selector::parse(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn program_cluster_routes(text: &str) -> Read<ProgramClusterRoutes> {
+    let words = [
+        ("Enabled", ProgramClusterRoutes::Enabled),
+        ("Disabled", ProgramClusterRoutes::Disabled),
+        ("EnabledIPIPOnly", ProgramClusterRoutes::EnabledIpipOnly),
+        (
+            "EnabledNoEncapOnly",
+            ProgramClusterRoutes::EnabledNoEncapOnly,
+        ),
+    ];
+    let found = words
+        .iter()
+        .find(|(word, _)| text.eq_ignore_ascii_case(word));
+    ok_or_no(found.map(|(_, value)| *value))
+}
+
+pub(super) fn enabled(text: &str) -> Read<bool> {
+    let words = [("Enabled", true), ("Disabled", false)];
+    let found = words
+        .iter()
+        .find(|(word, _)| text.eq_ignore_ascii_case(word));
+    ok_or_no(found.map(|(_, value)| *value))
+}
+
+pub(super) fn optional_ipv4(text: &str) -> Read<Option<Ipv4Addr>> {
+    if text.is_empty() || is_none(text) {
+        return Ok(None);
+    }
+    ok_or_no(text.parse().ok().map(Some))
 }
 
 pub(super) fn backend(text: &str) -> Read<Backend> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::params::{self, Backend, RouterIdSource, Values};
+use api::params::{self, Backend, ProgramClusterRoutes, RouterIdSource, Values};
 use ipnet::IpNet;
 
 use crate::desired::{RouteKey, RowKey};
@@ -145,6 +145,14 @@ impl Settings {
             vxlan_mtu_bytes: some(values.vxlan_mtu_bytes),
             ipip_enabled: values.ipip_enabled,
             ipip_mtu_bytes: some(values.ipip_mtu_bytes),
+            cluster_routes: match values.program_cluster_routes {
+                ProgramClusterRoutes::Enabled => ClusterRoutes::Enabled,
+                ProgramClusterRoutes::Disabled => ClusterRoutes::Disabled,
+                ProgramClusterRoutes::EnabledIpipOnly => ClusterRoutes::EnabledIpipOnly,
+                ProgramClusterRoutes::EnabledNoEncapOnly => ClusterRoutes::EnabledNoEncapOnly,
+            },
+            device_route_source: values.device_route_source,
+            ip_forwarding: values.ip_forwarding,
             normal_route_metric: values.normal_route_priority,
             rp_filter: Arc::from(rp_filter),
             router_id: values.router_id,

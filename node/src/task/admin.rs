@@ -1,19 +1,19 @@
 //! Sockets for people and probes: the admin socket, health, metrics.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::admin::{Peer, Problem, Route, Setting, Status};
 use api::params::Params;
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::health::Health;
+use crate::health::{BGP_START_WINDOW, Health, THRESHOLD_MS};
 use crate::task::bgp::{Asker, status};
 use crate::task::calc::CalcView;
 use crate::task::dataplane::DataplaneView;
@@ -156,12 +156,28 @@ async fn get_bgp_live(State(admin): State<Shared>) -> Response {
     verdict(admin.health.bgp_live(Instant::now()))
 }
 
-async fn get_bgp_ready(State(admin): State<Shared>) -> Response {
+async fn get_bgp_ready(State(admin): State<Shared>, uri: Uri) -> Response {
     if admin.bgp.is_none() {
         return verdict(Err("BGP is not running on this node".to_owned()));
     }
     let peers = admin.peers().await;
-    verdict(admin.health.bgp_ready(&peers, Instant::now()))
+    let window = match threshold(uri.query()) {
+        Ok(window) => window,
+        Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
+    };
+    verdict(admin.health.bgp_ready(&peers, window, Instant::now()))
+}
+
+/// The window that a query names, else the usual one.
+fn threshold(query: Option<&str>) -> Result<Duration, String> {
+    let Some(query) = query else {
+        return Ok(BGP_START_WINDOW);
+    };
+    query
+        .strip_prefix(THRESHOLD_MS)
+        .and_then(|rest| rest.strip_prefix('=')?.parse().ok())
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{query:?}: allowed: {THRESHOLD_MS}=NUMBER\n"))
 }
 
 async fn get_liveness(State(admin): State<Shared>) -> Response {

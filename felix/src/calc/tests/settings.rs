@@ -173,3 +173,48 @@ fn which_rows_of_the_kernel_are_the_agents_is_told_by_table_protocol_and_device(
         assert_eq!(ours.owns(&row), is_ours, "{row:?}");
     }
 }
+
+#[test]
+fn each_setting_comes_from_its_parameter() {
+    let given = [
+        ("TORTIE_STORE", "unix:/x"),
+        ("CALICO_NETWORKING_BACKEND", "vxlan"),
+        ("FELIX_DEVICEROUTEPROTOCOL", "80"),
+        ("FELIX_INTERFACEPREFIX", "cali,tap"),
+        ("FELIX_REMOVEEXTERNALROUTES", "false"),
+        ("FELIX_VXLANVNI", "7"),
+        ("FELIX_VXLANPORT", "4790"),
+        ("FELIX_VXLANENABLED", "true"),
+        ("FELIX_VXLANMTU", "1400"),
+        ("FELIX_IPINIPENABLED", "false"),
+        ("FELIX_IPINIPMTU", "1401"),
+        ("FELIX_PROGRAMCLUSTERROUTES", "EnabledNoEncapOnly"),
+        ("FELIX_DEVICEROUTESOURCEADDRESS", "10.0.0.9"),
+        ("FELIX_IPFORWARDING", "Disabled"),
+        ("FELIX_IPV4NORMALROUTEPRIORITY", "99"),
+        ("CALICO_ROUTER_ID", "hash"),
+    ];
+    let given = given.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let params = api::params::Params::from_env(given).expect("all are allowed");
+    assert!(params.rejected().is_empty(), "{:?}", params.rejected());
+    let settings = Settings::from_params("n1", &params, "2");
+    assert_eq!(settings.node_name, "n1");
+    assert_eq!(settings.backend, api::params::Backend::Vxlan);
+    assert_eq!(settings.device_route_protocol, 80);
+    assert_eq!(settings.interface_prefixes, ["cali", "tap"]);
+    assert_eq!(settings.external_routes, ExternalRoutes::Keep);
+    assert_eq!((settings.vxlan_vni, settings.vxlan_port), (7, 4790));
+    assert_eq!(settings.vxlan_enabled, Some(true));
+    assert_eq!(settings.vxlan_mtu_bytes, Some(1400));
+    assert_eq!(settings.ipip_enabled, Some(false));
+    assert_eq!(settings.ipip_mtu_bytes, Some(1401));
+    assert_eq!(settings.cluster_routes, ClusterRoutes::EnabledNoEncapOnly);
+    assert_eq!(
+        settings.device_route_source,
+        Some(std::net::Ipv4Addr::new(10, 0, 0, 9))
+    );
+    assert!(!settings.ip_forwarding);
+    assert_eq!(settings.normal_route_metric, 99);
+    assert_eq!(settings.router_id, api::params::RouterIdSource::Hash);
+    assert_eq!(&*settings.rp_filter, "2");
+}
