@@ -4,6 +4,28 @@ use serde_json::{Map, Value};
 
 use crate::key::{Key, Kind};
 
+/// Why a text is neither YAML nor JSON: place, reason and the lines around it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SyntaxError(String);
+
+/// The documents of a text. It is the operator's own, so it may be as long as they like; what aliases make of it stays
+/// bounded.
+pub fn documents(text: &str) -> Result<Vec<Value>, SyntaxError> {
+    let nodes = text.len().max(1);
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_reader_input_bytes: None,
+            max_documents: nodes,
+            max_nodes: nodes,
+            max_events: nodes.saturating_mul(4),
+            max_total_scalar_bytes: nodes.saturating_mul(2),
+        },
+    };
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| SyntaxError(error.to_string()))
+}
+
 /// The objects of a document: itself, or what its list holds.
 pub fn items(document: Value) -> Vec<Value> {
     let is_list = |kind: &str| kind.ends_with("List");
@@ -54,6 +76,27 @@ mod tests {
         assert_eq!(items(json!(node)), node);
         assert_eq!(items(json!({"kind": "Node"})), node);
         assert_eq!(items(Value::Null), [] as [Value; 0]);
+    }
+
+    #[test]
+    fn a_manifest_may_be_long_and_aliases_may_not_make_it_so() {
+        use std::fmt::Write as _;
+
+        let mut text = String::new();
+        for n in 0..5000 {
+            writeln!(text, "---\nkind: Node\nmetadata: {{name: n{n}}}").unwrap();
+        }
+        assert_eq!(documents(&text).map(|documents| documents.len()), Ok(5000));
+        let list = "- x\n".repeat(260_000);
+        let list = documents(&list).unwrap().remove(0);
+        assert_eq!(items(list).len(), 260_000);
+
+        let mut laughs = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..10 {
+            let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
+            writeln!(laughs, "b{n}: &a{n} [{aliases}]").unwrap();
+        }
+        assert!(documents(&laughs).is_err());
     }
 
     #[test]

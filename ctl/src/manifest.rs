@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
-use api::manifest::{complete, items};
+use anyhow::{Context, bail};
+use api::manifest::{complete, documents, items};
 use api::object::Object;
 use serde_json::Value;
 
@@ -56,23 +56,6 @@ fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<Object>> {
     Ok(objects)
 }
 
-/// The documents of a text. It is the operator's own, so it may be as long as they like; what aliases make of it stays
-/// bounded.
-fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
-    let nodes = text.len().max(1);
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_reader_input_bytes: None,
-            max_documents: nodes,
-            max_nodes: nodes,
-            max_events: nodes.saturating_mul(4),
-            max_total_scalar_bytes: nodes.saturating_mul(2),
-        },
-    };
-    // Only its own text: it has the place and the lines around it, and its source says the same again.
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| anyhow!("{error}"))
-}
-
 fn object(mut value: Value, namespace: &str) -> anyhow::Result<Object> {
     let Some(kind) = value.get("kind").and_then(Value::as_str) else {
         bail!("an object has no `kind`; allowed: IPPool, Node, BGPPeer and so on");
@@ -120,29 +103,6 @@ items:
             keys,
             ["BGPPeer(tor)", "IPPool(a)", "WorkloadEndpoint(ns/w)"]
         );
-    }
-
-    #[test]
-    fn a_manifest_may_be_long_and_aliases_may_not_make_it_so() {
-        use std::fmt::Write as _;
-
-        let mut text = String::new();
-        for n in 0..5000 {
-            writeln!(text, "---\nkind: Node\nmetadata: {{name: n{n}}}").unwrap();
-        }
-        assert_eq!(parse(&text, "default").unwrap().len(), 5000);
-        let list: Vec<String> = (0..40_000)
-            .map(|n| format!("- {{kind: Node, metadata: {{name: n{n}}}}}\n"))
-            .collect();
-        let list = format!("kind: List\nitems:\n{}", list.concat());
-        assert_eq!(parse(&list, "default").unwrap().len(), 40_000);
-
-        let mut laughs = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for n in 1..10 {
-            let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
-            writeln!(laughs, "b{n}: &a{n} [{aliases}]").unwrap();
-        }
-        assert!(parse(&laughs, "default").is_err());
     }
 
     #[test]
