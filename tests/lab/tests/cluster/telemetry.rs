@@ -60,7 +60,9 @@ fn metrics_and_status_count_what_is_there() {
             // Three pods, the own block's blackhole, the other node's block; one block from the peer.
             let routes = agents_routes(&lab);
             assert_eq!(routes, 5);
-            let established = lab::established_peers(&lab.topology.sites[0].namespace).len();
+            let established = lab::established_peers(&lab.topology.sites[0].namespace)
+                .unwrap()
+                .len();
             let established = u64::try_from(established).unwrap();
             assert_eq!(established, 1);
             let expected = [
