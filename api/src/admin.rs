@@ -41,7 +41,7 @@ pub struct Status {
     pub rows_pending: usize,
     /// BGP sessions by state.
     pub sessions: BTreeMap<String, usize>,
-    /// How many things `GET /problems` tells.
+    /// How many entries `GET /problems` has.
     pub problems: usize,
 }
 

@@ -64,7 +64,7 @@ macro_rules! each {
 impl Object {
     /// Reads the JSON of an object of `key.kind`. The error names every field that cannot be read, with its value.
     pub fn decode(key: &Key, json: &[u8]) -> Result<Self, DecodeError> {
-        // The quick way first; where it fails, the slow one finds out why, and forgives a `null`.
+        // The quick way first; where it fails, the slow one finds out why, and accepts a `null`.
         if let Ok(object) = Self::from_slice(key.kind, json) {
             return Ok(object);
         }

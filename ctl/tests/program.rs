@@ -149,7 +149,7 @@ fn range_and_block_size_of_a_pool_stay() {
 }
 
 #[test]
-fn create_refuses_what_exists_unless_it_is_told_to_skip() {
+fn create_refuses_what_exists_unless_it_is_skipped() {
     with_store("create", |ctl| {
         assert!(ctl(&["create", "-f", "-"], MANIFEST).status.success());
         let again = ctl(&["create", "-f", "-"], MANIFEST);
@@ -181,8 +181,8 @@ fn empty_manifest_and_unknown_kind_are_named() {
 }
 
 #[test]
-fn store_that_is_away_is_named() {
-    let directory = Directory::new("away");
+fn store_that_does_not_answer_is_named() {
+    let directory = Directory::new("nostore");
     let output = run(&directory.file("store.sock"), &["get", "nodes"], "");
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("store.sock"), "{}", err(&output));

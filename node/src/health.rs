@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use api::admin::Peer;
 
-/// A loop that has not reported for this long is taken for dead (DataplaneWatchdogTimeout).
+/// A loop that has not reported for this long counts as dead (DataplaneWatchdogTimeout).
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// How often every loop reports even when it has nothing to do.
 pub const REPORT_EVERY: Duration = Duration::from_secs(10);

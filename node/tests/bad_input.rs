@@ -84,7 +84,7 @@ fn both_encapsulations_are_refused() {
 }
 
 #[test]
-fn all_errors_are_told_together() {
+fn all_errors_are_reported_together() {
     refuses(
         &[
             ("AS", "0"),

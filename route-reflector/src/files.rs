@@ -197,7 +197,7 @@ spec: {peerIP: 10.0.0.1, asNumber: 64512}
 ";
 
     #[test]
-    fn an_unknown_field_is_told_and_the_object_counts() {
+    fn an_unknown_field_is_reported_and_the_object_counts() {
         let text = REFLECTOR.replace("asNumber", "ttlSecurty: 1, asNumber");
         let content = content(&[("a.yaml", &text)]);
         assert_eq!(content.faults.len(), 1, "{:?}", content.faults);

@@ -130,7 +130,7 @@ fn own_address(reflector: &Reflector) -> Option<String> {
 }
 
 #[test]
-fn a_changed_address_of_its_node_is_listened_on_and_told_without_a_restart() {
+fn a_changed_address_of_its_node_is_listened_on_and_reported_without_a_restart() {
     let mut reflector = Reflector::new("moves");
     let text = resources(&CLIENTS);
     reflector.write("cluster.yaml", &text);

@@ -114,7 +114,7 @@ fn rules_between_variables_are_checked() {
 }
 
 #[test]
-fn a_wrong_felix_value_leaves_the_default_and_is_told() {
+fn a_wrong_felix_value_leaves_the_default_and_is_reported() {
     let params = accepted(&[("FELIX_VxlanPort", "70000"), ("FELIX_HEALTHPORT", "none")]);
     assert_eq!(params.vxlan_port, 4789);
     assert_eq!(params.rejected().len(), 2);
@@ -158,7 +158,7 @@ fn pool_booleans_are_true_unless_a_word_for_no_is_given() {
 }
 
 #[test]
-fn what_is_ignored_is_told() {
+fn what_is_ignored_is_reported() {
     let params = accepted(&[
         ("IP6", "autodetect"),
         ("FELIX_BPFENABLED", "true"),
@@ -238,8 +238,11 @@ fn as_numbers_that_no_speaker_may_have_are_refused_with_the_reason() {
         let given = [("AS".to_owned(), text.to_owned())];
         let errors = Params::from_env(given).expect_err(text);
         let at = errors.iter().find(|error| error.variable == "AS");
-        let told = at.map(ToString::to_string).unwrap_or_default();
-        assert!(told.contains(text) && told.contains(reason), "{told}");
+        let message = at.map(ToString::to_string).unwrap_or_default();
+        assert!(
+            message.contains(text) && message.contains(reason),
+            "{message}"
+        );
     }
 }
 

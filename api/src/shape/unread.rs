@@ -85,8 +85,11 @@ mod tests {
     #[test]
     fn a_misspelt_field_is_named_with_what_was_meant() {
         let peer = json!({"spec": {"peerIP": "10.0.0.1", "keepOriginalNexthop": true}});
-        let told = "spec.keepOriginalNexthop = true: is not a field; keepOriginalNextHop is";
-        assert_eq!(texts(Kind::BGPPeer, &peer), (vec![told.to_owned()], vec![]));
+        let expected = "spec.keepOriginalNexthop = true: is not a field; keepOriginalNextHop is";
+        assert_eq!(
+            texts(Kind::BGPPeer, &peer),
+            (vec![expected.to_owned()], vec![])
+        );
     }
 
     #[test]

@@ -563,7 +563,7 @@ fn null_stands_for_an_absent_field() {
         "cidr": "10.0.0.0/8", "natOutgoing": null, "unknown": null, "ipipMode": "",
     }});
     let key = Key::new(Kind::IPPool, "p");
-    let object = Object::decode(&key, json.to_string().as_bytes()).expect("nulls are forgiven");
+    let object = Object::decode(&key, json.to_string().as_bytes()).expect("a null is accepted");
     let Object::IPPool(pool) = object else {
         panic!("a pool was read");
     };

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::support::{Directory, err, out};
 
 #[test]
-fn bgp_peers_are_those_the_agent_tells() {
+fn bgp_peers_are_those_the_agent_reports() {
     let directory = Directory::new("agent");
     let socket = directory.file("admin.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -43,7 +43,7 @@ fn bgp_peers_are_those_the_agent_tells() {
 }
 
 #[test]
-fn agent_that_is_away_is_named() {
+fn agent_that_does_not_answer_is_named() {
     let directory = Directory::new("noagent");
     let output = Command::new(env!("CARGO_BIN_EXE_tortiectl"))
         .env_clear()

@@ -31,7 +31,7 @@ fn address(ip: &str, stored: Option<&str>, host: &Fake) -> Result<Option<String>
 const NOW: &str = "2026-01-01T00:00:00Z";
 
 #[test]
-fn stored_address_is_kept_unless_told_otherwise() {
+fn stored_address_is_kept_unless_a_setting_replaces_it() {
     let nowhere = Fake(Vec::new());
     for (ip, stored, expected) in [
         ("", None, Some("10.0.0.5/24")),
@@ -124,7 +124,7 @@ fn an_address_of_another_node_is_refused_with_its_name() {
 }
 
 #[test]
-fn router_id_is_the_address_unless_told_otherwise() {
+fn router_id_is_the_address_unless_a_setting_replaces_it() {
     let net = Some("10.0.0.5/24".parse().unwrap());
     let own = Ipv4Addr::new(10, 0, 0, 5);
     let literal = Ipv4Addr::new(1, 2, 3, 4);
