@@ -52,7 +52,7 @@ async fn set_ready(datastore: &Datastore, ready: bool) -> anyhow::Result<()> {
     Objects::open(datastore)?
         .write(&key, |stored| {
             let mut info = match stored {
-                Some(Object::ClusterInformation(info)) => info,
+                Some(Ok(Object::ClusterInformation(info))) => info,
                 _ => ClusterInformation::new(&key, ClusterInformationSpec::default()),
             };
             info.spec.datastore_ready = Some(ready);

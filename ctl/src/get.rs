@@ -30,10 +30,20 @@ pub(crate) async fn get(get: Get) -> anyhow::Result<()> {
     if get.watch {
         request.watch(&objects, kind).await
     } else if get.names.is_empty() {
-        let group = request.group(&objects, kind).await?;
-        output::objects(&[group], &get.output, false)
+        let (group, unreadable) = request.group(&objects, kind).await?;
+        output::objects(&[group], &get.output, false)?;
+        refuse(unreadable)
     } else {
         request.named(&objects, kind).await
+    }
+}
+
+/// Names what could not be shown.
+fn refuse(unreadable: Vec<String>) -> anyhow::Result<()> {
+    if unreadable.is_empty() {
+        Ok(())
+    } else {
+        bail!(unreadable.join("\n"))
     }
 }
 
@@ -51,8 +61,10 @@ impl Request<'_> {
             );
         }
         let mut groups = Vec::new();
+        let mut unreadable = Vec::new();
         for kind in kinds_of_all() {
-            let group = self.group(objects, kind).await?;
+            let (group, faults) = self.group(objects, kind).await?;
+            unreadable.extend(faults);
             if !group.objects.is_empty() {
                 groups.push(group);
             }
@@ -69,16 +81,18 @@ impl Request<'_> {
                     rows.iter_mut().for_each(|row| row.insert(0, kind.clone()));
                     println!("{}", output::table(&headings, &rows));
                 }
-                Ok(())
             }
-            other => output::objects(&groups, other, false),
+            other => output::objects(&groups, other, false)?,
         }
+        refuse(unreadable)
     }
 
-    async fn group(&self, objects: &Objects, kind: Kind) -> anyhow::Result<Group> {
-        let found = objects.list(kind).await?;
+    /// The objects of a kind that are wanted, and what is wrong with those that cannot be read.
+    async fn group(&self, objects: &Objects, kind: Kind) -> anyhow::Result<(Group, Vec<String>)> {
+        let (found, unreadable) = objects.list(kind).await?;
         let wanted = found.into_iter().filter(|object| self.wants(object));
-        self.of(objects, kind, wanted.collect()).await
+        let group = self.of(objects, kind, wanted.collect()).await?;
+        Ok((group, unreadable))
     }
 
     async fn named(&self, objects: &Objects, kind: Kind) -> anyhow::Result<()> {
@@ -179,6 +193,10 @@ impl Shown<'_> {
             // It may have lost the labels that were asked for.
             Change::Written(object) => (object.key(), None),
             Change::Deleted(key) => (key, None),
+            Change::Unreadable(fault) => {
+                eprintln!("{fault}");
+                return Ok(());
+            }
         };
         match object {
             Some(object) => {

@@ -59,6 +59,17 @@ impl From<StoreError> for Refused {
 pub(crate) enum Change {
     Written(Box<Object>),
     Deleted(Key),
+    /// Written by somebody in a form that cannot be read.
+    Unreadable(String),
+}
+
+impl Change {
+    fn of(stored: &KeyValue) -> Self {
+        match with_version(stored) {
+            Ok(object) => Self::Written(object.into()),
+            Err(error) => Self::Unreadable(format!("{error:#}")),
+        }
+    }
 }
 
 impl Objects {
@@ -89,10 +100,18 @@ impl Objects {
         stored.as_ref().map(with_version).transpose()
     }
 
-    /// All objects of a kind, in the order of their keys.
-    pub(crate) async fn list(&self, kind: Kind) -> anyhow::Result<Vec<Object>> {
+    /// All objects of a kind, in the order of their keys, and what is wrong with those that cannot be read.
+    pub(crate) async fn list(&self, kind: Kind) -> anyhow::Result<(Vec<Object>, Vec<String>)> {
         let listing = self.0.list(kind, &Scope::All).await?;
-        listing.items.iter().map(with_version).collect()
+        let mut objects = Vec::new();
+        let mut unreadable = Vec::new();
+        for item in &listing.items {
+            match with_version(item) {
+                Ok(object) => objects.push(object),
+                Err(error) => unreadable.push(format!("{error:#}")),
+            }
+        }
+        Ok((objects, unreadable))
     }
 
     /// Shows the objects of a kind, and then each change, until `show` fails or the datastore is lost.
@@ -103,12 +122,12 @@ impl Objects {
     ) -> anyhow::Result<()> {
         let listing = self.0.list(kind, &Scope::All).await?;
         for item in &listing.items {
-            show(Change::Written(with_version(item)?.into()))?;
+            show(Change::of(item))?;
         }
         let mut changes = self.0.watch(kind, Scope::All, listing.cursor);
         while let Some(change) = changes.next().await {
             match change?.change() {
-                Some(Stored::Put(item)) => show(Change::Written(with_version(&item)?.into()))?,
+                Some(Stored::Put(item)) => show(Change::of(&item))?,
                 Some(Stored::Delete { key, .. }) => show(Change::Deleted(key))?,
                 None => {}
             }
@@ -123,7 +142,7 @@ impl Objects {
 
     /// Writes an object that exists.
     pub(crate) async fn replace(&self, object: &Object) -> Result<(), Refused> {
-        let change = |stored: Option<Object>| match stored {
+        let change = |stored: Option<_>| match stored {
             Some(_) => Ok(object.clone()),
             None => Err(Refused::Absent),
         };
@@ -144,17 +163,16 @@ impl Objects {
         }
     }
 
-    /// Replaces an object by what `change` makes of the stored one, and tries again when others were quicker. What it
+    /// Replaces an object by what `change` makes of the stored one, which may be one that cannot be read, and tries again when others were quicker. What it
     /// does not say of identity (`uid`, time of creation) is kept.
     pub(crate) async fn write(
         &self,
         key: &Key,
-        change: impl Fn(Option<Object>) -> Result<Object, Refused>,
+        change: impl Fn(Option<anyhow::Result<Object>>) -> Result<Object, Refused>,
     ) -> Result<(), Refused> {
         for _ in 0..ATTEMPTS {
             let stored = self.0.get(key).await?;
-            let before = stored.as_ref().map(decode).transpose();
-            let object = change(before.map_err(Refused::Other)?)?;
+            let object = change(stored.as_ref().map(decode))?;
             let put = Op::Put {
                 key: key.clone(),
                 value: merged(&object, stored.as_ref()).into(),

@@ -29,7 +29,7 @@ pub(crate) async fn patch(patch: Patch) -> anyhow::Result<()> {
     check::against_store(&objects, &[wanted]).await?;
     objects
         .write(&key, |stored| {
-            let stored = stored.ok_or(Refused::Absent)?;
+            let stored = stored.ok_or(Refused::Absent)?.map_err(Refused::Other)?;
             change.of(&key, &stored).map_err(Refused::Other)
         })
         .await
@@ -98,7 +98,7 @@ pub(crate) async fn label(label: Label) -> anyhow::Result<()> {
     let said = std::cell::RefCell::new(Vec::new());
     objects
         .write(&key, |stored| {
-            let stored = stored.ok_or(Refused::Absent)?;
+            let stored = stored.ok_or(Refused::Absent)?.map_err(Refused::Other)?;
             let (object, done) =
                 labelled(&stored, &changes, label.overwrite).map_err(Refused::Other)?;
             said.replace(done);

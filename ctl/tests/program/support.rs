@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use api::key::Key;
 use datastore::memory::MemoryStore;
+use datastore::store::{Expect, Op, Store};
 
 /// A directory that goes with the test.
 pub(crate) struct Directory(PathBuf);
@@ -31,12 +33,23 @@ impl Drop for Directory {
 
 /// An empty store that is served until it is stopped.
 pub(crate) struct Served {
+    store: Arc<MemoryStore>,
     runtime: tokio::runtime::Runtime,
     stop: tokio::sync::oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl Served {
+    /// Writes what no program of ours would.
+    pub(crate) fn put(&self, key: Key, json: &'static str) {
+        let put = Op::Put {
+            key,
+            value: json.into(),
+            expect: Expect::Any,
+        };
+        self.runtime.block_on(self.store.write(put)).unwrap();
+    }
+
     pub(crate) fn stop(self) {
         self.stop.send(()).unwrap();
         self.runtime.block_on(self.serving).unwrap();
@@ -49,16 +62,18 @@ pub(crate) fn serve(socket: &Path) -> Served {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let listener = runtime.block_on(datastore_local::bind(socket)).unwrap();
     let store = Arc::new(MemoryStore::new());
+    let served = Arc::clone(&store);
     let serving = runtime.spawn(async move {
         let stopped = async {
             // Either way the test is over.
             let _ = stopped.await;
         };
-        datastore_local::serve(store, listener, stopped)
+        datastore_local::serve(served, listener, stopped)
             .await
             .unwrap();
     });
     Served {
+        store,
         runtime,
         stop,
         serving,

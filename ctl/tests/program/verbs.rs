@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
+use api::key::{Key, Kind};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
@@ -303,6 +304,36 @@ fn everything_is_shown_and_can_be_carried_to_another_datastore() {
         );
         assert!(out(&ctl(&["get", "wep", "-n", "shop"], "")).contains("web"));
     });
+}
+
+#[test]
+fn an_object_that_cannot_be_read_hides_no_other_and_can_be_written_over() {
+    let directory = Directory::new("unreadable");
+    let socket = directory.file("store.sock");
+    let served = serve(&socket);
+    assert!(run(&socket, &["apply", "-f", "-"], NODES).status.success());
+    let key = Key::new(Kind::Node, "bad");
+    served.put(key, r#"{"metadata": {"name": "bad"}, "spec": {"bgp": 7}}"#);
+    for kind in ["nodes", "all"] {
+        let shown = run(&socket, &["get", kind, "-A", "-o", "name"], "");
+        assert_eq!(shown.status.code(), Some(1));
+        assert!(
+            out(&shown).contains("node/n1\nnode/n2\n"),
+            "{}",
+            out(&shown)
+        );
+        assert!(
+            err(&shown).contains("Node(bad): spec.bgp = 7"),
+            "{}",
+            err(&shown)
+        );
+    }
+    let repaired = "kind: Node\nmetadata: {name: bad}\nspec: {bgp: {ipv4Address: 10.0.0.9/24}}\n";
+    let applied = run(&socket, &["apply", "-f", "-"], repaired);
+    assert!(applied.status.success(), "{}", err(&applied));
+    let shown = run(&socket, &["get", "nodes", "-o", "name"], "");
+    assert_eq!(out(&shown), "node/bad\nnode/n1\nnode/n2\n");
+    served.stop();
 }
 
 #[test]
