@@ -154,7 +154,7 @@ pub struct PeerOptions {
     /// route servers.
     pub enforce_first_as: bool,
     /// Without a policy of its own, nothing is taken from and sent to an eBGP peer (RFC 8212). A [`RoutePolicy`] without
-    /// rules and terms that accepts is no policy.
+    /// terms that accepts is no policy.
     pub require_policy: bool,
     /// Routes are kept over NOTIFICATIONs and an expired hold timer, too, if the peer agrees (RFC 8538). Needs
     /// `graceful_restart`.
@@ -191,15 +191,12 @@ pub enum NextHopMode {
     Keep,
 }
 
-/// What happens to routes: terms first, which see and edit everything; then, for a route that no term decided on, a
-/// filter on prefixes, of which the first rule that covers decides.
+/// What happens to routes: the terms in order, of which the first that accepts or rejects decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutePolicy {
     /// Terms in order. None costs nothing.
     pub terms: Vec<Term>,
-    /// Rules in order.
-    pub rules: Vec<PolicyRule>,
-    /// What happens to a route no rule covers.
+    /// What happens to a route that no term decides on.
     pub default_accept: bool,
 }
 
@@ -208,7 +205,6 @@ impl RoutePolicy {
     pub const fn accept_all() -> Self {
         Self {
             terms: Vec::new(),
-            rules: Vec::new(),
             default_accept: true,
         }
     }
@@ -217,30 +213,14 @@ impl RoutePolicy {
     pub const fn reject_all() -> Self {
         Self {
             terms: Vec::new(),
-            rules: Vec::new(),
             default_accept: false,
         }
     }
 
     /// Every route passes as it is; so nothing was said about routes (RFC 8212).
     pub const fn accepts_all(&self) -> bool {
-        self.terms.is_empty() && self.rules.is_empty() && self.default_accept
+        self.terms.is_empty() && self.default_accept
     }
-}
-
-/// One rule of a [`RoutePolicy`]. Every stated condition must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyRule {
-    /// The route's prefix is this one or inside it.
-    pub prefix: Option<IpNet>,
-    /// Shortest prefix length matched.
-    pub min_len: Option<u8>,
-    /// Longest prefix length matched.
-    pub max_len: Option<u8>,
-    /// Only routes that this speaker originates.
-    pub originated: Option<bool>,
-    /// Let the route through.
-    pub accept: bool,
 }
 
 /// A TCP MD5 key, at most 80 bytes; never printed.

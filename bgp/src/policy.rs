@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use crate::config::RoutePolicy;
 use crate::rib::export::LOCAL_PREF_DEFAULT;
 use crate::route::RouteSource;
 use crate::types::{Asn, PeerName};
@@ -36,7 +37,7 @@ pub enum Verdict {
     Accept,
     /// It does not.
     Reject,
-    /// The next term decides; after the last one, the rules do.
+    /// The next term decides; after the last one, the policy's default.
     Continue,
 }
 
@@ -202,6 +203,17 @@ pub(crate) fn judge(terms: &[Term], subject: &Subject<'_>) -> Judgement {
         verdict: Verdict::Continue,
         applied,
     }
+}
+
+/// Runs a route through a whole policy: the terms whose edits are to be made, or `None` when it does not pass.
+pub(crate) fn decide(policy: &RoutePolicy, subject: &Subject<'_>) -> Option<Applied> {
+    let judgement = judge(&policy.terms, subject);
+    let passes = match judgement.verdict {
+        Verdict::Accept => true,
+        Verdict::Reject => false,
+        Verdict::Continue => policy.default_accept,
+    };
+    passes.then_some(judgement.applied)
 }
 
 /// Makes the edits of terms that applied.

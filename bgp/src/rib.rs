@@ -14,7 +14,6 @@ pub(crate) mod group;
 pub(crate) mod ids;
 pub(crate) mod intern;
 pub(crate) mod packed;
-pub(crate) mod policy;
 pub(crate) mod source;
 pub(crate) mod table;
 

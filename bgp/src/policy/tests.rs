@@ -229,3 +229,41 @@ proptest! {
         prop_assert_eq!(attributes.communities.to_vec(), communities(&left));
     }
 }
+
+#[test]
+fn a_policys_default_is_for_routes_that_no_term_decides_on() {
+    let by_prefix = |ge, le, verdict| {
+        let list = Match::Prefix(vec![range("10.0.0.0/8", ge, le)]);
+        term(vec![list], Vec::new(), verdict)
+    };
+    let own = term(
+        vec![Match::PeerType(vec![RouteSource::Local])],
+        Vec::new(),
+        Verdict::Accept,
+    );
+    for default_accept in [true, false] {
+        let policy = RoutePolicy {
+            terms: vec![
+                by_prefix(8, 24, Verdict::Accept),
+                by_prefix(8, 32, Verdict::Reject),
+                own.clone(),
+            ],
+            default_accept,
+        };
+        let passes = |prefix: &str, source| {
+            let attributes = route();
+            let subject = Subject {
+                prefix: prefix.parse().unwrap(),
+                attributes: &attributes,
+                source,
+                peer: None,
+            };
+            decide(&policy, &subject).is_some()
+        };
+        assert!(passes("10.0.1.0/24", RouteSource::Ibgp));
+        assert!(!passes("10.0.1.0/26", RouteSource::Local), "longer");
+        assert!(passes("192.168.0.0/16", RouteSource::Local));
+        assert_eq!(passes("192.168.0.0/16", RouteSource::Ebgp), default_accept);
+        assert_eq!(passes("fd00::/64", RouteSource::Ebgp), default_accept);
+    }
+}

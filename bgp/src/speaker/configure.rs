@@ -7,8 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, PeerConfig};
 use crate::event::RouteRefusal;
-use crate::policy::{Subject, edit};
-use crate::rib::policy::decide;
+use crate::policy::{Subject, decide, edit};
 use crate::rib::source::{Provenance, Source, SourceId};
 use crate::route::RouteSource;
 use crate::session::peer::Peer;

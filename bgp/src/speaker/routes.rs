@@ -7,10 +7,9 @@ use ipnet::IpNet;
 
 use crate::config::{Config, PeerConfig, RoutePolicy};
 use crate::event::{Event, RouteRefusal};
-use crate::policy::{Applied, Subject, edit};
+use crate::policy::{Applied, Subject, decide, edit};
 use crate::rib::export::own_attributes;
 use crate::rib::group::GroupKey;
-use crate::rib::policy::{decide, permits};
 use crate::rib::source::SourceId;
 use crate::rib::table::AttributesId;
 use crate::route::Origination;
@@ -119,15 +118,12 @@ impl Speaker {
     ) {
         let refusal = judge.judge(attributes).or(judge.policy_missing);
         let peer = &self.slots[&id].peer;
-        let policy = &peer.config.import;
-        if refusal.is_none() && !policy.terms.is_empty() {
-            self.announce_by_terms(id, reach, attributes);
+        if refusal.is_none() && !peer.config.import.accepts_all() {
+            self.announce_by_policy(id, reach, attributes);
             return;
         }
         let attributes = self.rib.table.acquire(attributes);
         for prefix in &reach.nlri {
-            let refused = refusal
-                .or_else(|| (!permits(policy, prefix, false)).then_some(RouteRefusal::Policy));
             if let Some(reason) = refusal {
                 self.events.push_back(Event::RouteRefused {
                     peer: peer.name.clone(),
@@ -135,13 +131,13 @@ impl Speaker {
                     reason,
                 });
             }
-            self.rib.table.announce(prefix, id, attributes, refused);
+            self.rib.table.announce(prefix, id, attributes, refusal);
         }
         self.rib.table.release(attributes);
     }
 
     /// Each set of edits is made and interned once for all routes of an UPDATE.
-    fn announce_by_terms(&mut self, id: SourceId, reach: &Reach, attributes: &PathAttributes) {
+    fn announce_by_policy(&mut self, id: SourceId, reach: &Reach, attributes: &PathAttributes) {
         let policy = &self.slots[&id].peer.config.import;
         let table = &mut self.rib.table;
         let received = table.acquire(attributes);

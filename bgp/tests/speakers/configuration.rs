@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bgp::action::Refused;
-use bgp::config::{PolicyRule, RoutePolicy};
+use bgp::config::RoutePolicy;
 use bgp::event::{DownReason, Event};
+use bgp::policy::{Match, PrefixRange, Term, Verdict};
 use bgp::types::ConnId;
 
 use crate::network::{Network, address, block, peer_config, peer_name, prefix};
@@ -84,13 +85,13 @@ fn a_changed_export_policy_is_applied_without_a_reset() {
     network.run(SECOND);
     assert!(network.has_route(1, extra));
     let only_blocks = RoutePolicy {
-        terms: Vec::new(),
-        rules: vec![PolicyRule {
-            prefix: Some(prefix("172.16.0.0/12")),
-            min_len: None,
-            max_len: None,
-            originated: None,
-            accept: true,
+        terms: vec![Term {
+            name: "blocks".into(),
+            matches: vec![Match::Prefix(vec![PrefixRange::or_longer(prefix(
+                "172.16.0.0/12",
+            ))])],
+            edits: Vec::new(),
+            verdict: Verdict::Accept,
         }],
         default_accept: false,
     };
@@ -116,7 +117,6 @@ fn a_changed_import_policy_is_applied_to_the_routes_at_hand() {
     let mut network = converged(2);
     let refuse = RoutePolicy {
         terms: Vec::new(),
-        rules: Vec::new(),
         default_accept: false,
     };
     network.reconfigure(0, |config| {

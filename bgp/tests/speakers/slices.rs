@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use bgp::config::{PolicyRule, RoutePolicy};
+use bgp::config::RoutePolicy;
 use bgp::policy::{Edit, Match, PrefixRange, Term, Verdict};
 use bgp::route::{Origination, Reachability};
 use bgp::status::PathStanding;
@@ -131,12 +131,17 @@ fn an_import_policy_reaches_all_routes_in_slices_and_a_second_one_overtakes_it()
         let peer = config.peers.get_mut(&peer_name(1)).expect("configured");
         peer.graceful_restart = false;
         peer.import = RoutePolicy {
-            rules: vec![PolicyRule {
-                prefix: Some(prefix(covering)),
-                min_len: None,
-                max_len: None,
-                originated: None,
-                accept,
+            terms: vec![Term {
+                name: "covered".into(),
+                matches: vec![Match::Prefix(vec![PrefixRange::or_longer(prefix(
+                    covering,
+                ))])],
+                edits: Vec::new(),
+                verdict: if accept {
+                    Verdict::Accept
+                } else {
+                    Verdict::Reject
+                },
             }],
             ..RoutePolicy::accept_all()
         };

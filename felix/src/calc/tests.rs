@@ -16,6 +16,8 @@ use std::net::IpAddr;
 
 use api::key::{Key, Kind};
 use bgp::config::NextHopMode;
+use bgp::policy::{Match, PrefixRange, Verdict};
+use bgp::route::RouteSource;
 use serde_json::json;
 
 use super::*;
@@ -661,17 +663,20 @@ fn what_is_exported_follows_the_innermost_pool() {
     world.flush();
     let config = world.config.clone().unwrap();
     let export = &config.peers.values().next().unwrap().export;
-    let rules: Vec<(Option<IpNet>, Option<bool>, bool)> = export
-        .rules
+    let terms: Vec<_> = export
+        .terms
         .iter()
-        .map(|rule| (rule.prefix, rule.originated, rule.accept))
+        .map(|term| (term.matches.as_slice(), term.verdict))
         .collect();
+    let inside = |text| [Match::Prefix(vec![PrefixRange::or_longer(prefix(text))])];
+    let (inner, outer) = (inside("10.1.64.0/20"), inside("10.1.0.0/16"));
+    let own = [Match::PeerType(vec![RouteSource::Local])];
     assert_eq!(
-        rules,
+        terms,
         [
-            (Some(prefix("10.1.64.0/20")), None, false),
-            (Some(prefix("10.1.0.0/16")), None, true),
-            (None, Some(true), true)
+            (&inner[..], Verdict::Reject),
+            (&outer[..], Verdict::Accept),
+            (&own[..], Verdict::Accept)
         ]
     );
     assert!(!export.default_accept);

@@ -7,12 +7,11 @@ use ipnet::IpNet;
 use smallvec::{SmallVec, smallvec};
 
 use crate::event::ExportRefusal;
-use crate::policy::{Applied, Subject};
+use crate::policy::{Applied, Subject, decide};
 use crate::rib::export::NotFor;
 use crate::rib::exported::{Encoded, ExportId, Recipe, exported};
 use crate::rib::group::log::{Audience, Chunk};
 use crate::rib::group::{CHUNK_OCTETS, Group, GroupKey, Sent, Withheld, id_of};
-use crate::rib::policy::decide;
 use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, PrefixId, Table};
 use crate::wire::attr::PathAttributes;

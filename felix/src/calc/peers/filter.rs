@@ -1,8 +1,9 @@
 //! BGPFilters as policy terms.
 //!
 //! The filters of a BGPPeer are taken in its order, the rules of each in theirs; the first rule that matches a route ends
-//! the matter. A route that none matches is judged as without filters. A session that names a filter that does not exist,
-//! or whose rules cannot be followed, is held down: going without would let through what the operator wants kept back.
+//! the matter. A route that none matches is left to the terms that every session has, which stand behind them. A session that
+//! names a filter that does not exist, or whose rules cannot be followed, is held down: going without would let through what the
+//! operator wants kept back.
 
 use api::bgp::BGPPeerSpec;
 use api::bgp_filter::{BGPFilterRule, BGPFilterSpec, CommunityValue, Operation};
@@ -49,6 +50,7 @@ impl Builder<'_> {
             local: config.local_asn.unwrap_or(self.asn),
             remote: config.asn,
         };
+        let (mut imports, mut exports) = (Vec::new(), Vec::new());
         for (name, spec) in filters {
             let (import, export) = if v4 {
                 (("importV4", &spec.import_v4), ("exportV4", &spec.export_v4))
@@ -57,9 +59,11 @@ impl Builder<'_> {
             };
             let import = session.terms(name, import.0, Direction::Import, import.1)?;
             let export = session.terms(name, export.0, Direction::Export, export.1)?;
-            config.import.terms.extend(import);
-            config.export.terms.extend(export);
+            imports.extend(import);
+            exports.extend(export);
         }
+        config.import.terms.splice(0..0, imports);
+        config.export.terms.splice(0..0, exports);
         Ok(())
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::bgp::BGPPeerSpec;
-use bgp::config::{NextHopMode, PeerConfig, PeerOptions, PolicyRule, RoutePolicy};
+use bgp::config::{NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
+use bgp::policy::{Match, PrefixRange, Term, Verdict};
+use bgp::route::RouteSource;
 use bgp::types::{AfiSafi, Asn, PeerName};
 
 use super::super::pool::Pools;
@@ -89,22 +91,25 @@ fn next_hop_mode(spec: &BGPPeerSpec, internal: bool) -> NextHopMode {
 /// What is sent to every peer: what this node originates, and what it learned inside pools that are exported; with
 /// [`LearnedRoutes::All`] what it learned outside pools as well.
 pub(super) fn export_policy(pools: &Pools, learned: LearnedRoutes) -> RoutePolicy {
-    let rule = |prefix, originated, accept| PolicyRule {
-        prefix,
-        min_len: None,
-        max_len: None,
-        originated,
-        accept,
+    let term = |name: String, matches, accept| Term {
+        name: name.into(),
+        matches,
+        edits: Vec::new(),
+        verdict: if accept {
+            Verdict::Accept
+        } else {
+            Verdict::Reject
+        },
     };
-    let mut rules: Vec<PolicyRule> = pools
-        .export_rules()
-        .into_iter()
-        .map(|(range, exported)| rule(Some(range), None, exported))
-        .collect();
-    rules.push(rule(None, Some(true), true));
+    let of_pool = |(range, exported)| {
+        let inside = Match::Prefix(vec![PrefixRange::or_longer(range)]);
+        term(format!("pool {range}"), vec![inside], exported)
+    };
+    let mut terms: Vec<Term> = pools.export_rules().into_iter().map(of_pool).collect();
+    let own = Match::PeerType(vec![RouteSource::Local]);
+    terms.push(term("own routes".to_owned(), vec![own], true));
     RoutePolicy {
-        terms: Vec::new(),
-        rules,
+        terms,
         default_accept: learned == LearnedRoutes::All,
     }
 }

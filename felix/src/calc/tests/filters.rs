@@ -46,6 +46,14 @@ fn listed(prefix: &str, ge: u8, le: u8) -> Match {
     Match::Prefix(vec![PrefixRange { prefix, ge, le }])
 }
 
+/// What a session exports by its filters; the terms that every session has are behind them.
+fn exports(config: PeerConfig) -> Vec<Term> {
+    let terms = config.export.terms.into_iter();
+    terms
+        .take_while(|term| term.name.contains(": spec."))
+        .collect()
+}
+
 /// The conditions of one import rule, on the external session.
 fn conditions(rule: Value) -> Vec<Match> {
     let mut rule = rule;
@@ -107,7 +115,7 @@ fn a_rule_for_one_type_of_peer_is_left_out_of_sessions_of_the_other() {
         "importV4": [{"action": "Reject", "peerType": "eBGP"}],
         "exportV4": [{"action": "Reject", "peerType": "iBGP"}],
     }));
-    let counts = |config: PeerConfig| (config.import.terms.len(), config.export.terms.len());
+    let counts = |config: PeerConfig| (config.import.terms.len(), exports(config).len());
     assert_eq!(counts(external(&world)), (1, 0));
     assert_eq!(counts(internal(&world)), (0, 1));
 }
@@ -117,7 +125,7 @@ fn an_exported_path_begins_with_the_sessions_own_as_towards_another_as_only() {
     let path =
         |asns: Value| filtered(json!({"exportV4": [{"action": "Reject", "asPathPrefix": asns}]}));
     let matches = |config: PeerConfig| {
-        let terms = config.export.terms.into_iter();
+        let terms = exports(config).into_iter();
         terms.map(|term| term.matches).collect::<Vec<_>>()
     };
     let world = path(json!([64512, 65009]));
@@ -159,7 +167,9 @@ fn operations_are_edits_in_their_order_and_an_as_path_reads_as_written() {
         ],
         verdict: Verdict::Accept,
     };
-    assert_eq!(external(&world).export.terms, [term]);
+    let config = external(&world);
+    assert!(config.export.terms.len() > 1, "the pools' terms follow");
+    assert_eq!(exports(config), [term]);
 }
 
 #[test]
@@ -181,9 +191,9 @@ fn lists_count_by_family_and_direction_and_filters_in_the_order_of_the_peer() {
     let of_f = ["f: spec.importV4[0]", "f: spec.importV4[1]"];
     assert_eq!(names(&a), ["g: spec.importV4[0]", of_f[0], of_f[1]]);
     assert_eq!(names(&b), of_f);
-    assert_eq!((a.export.terms.len(), b.export.terms.len()), (0, 0));
     assert_eq!(b.import.terms[0].verdict, Verdict::Reject);
     assert_eq!(b.import.terms[1].verdict, Verdict::Accept);
+    assert_eq!((exports(a), exports(b)), (Vec::new(), Vec::new()));
 }
 
 #[test]

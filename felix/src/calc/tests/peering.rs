@@ -3,6 +3,7 @@
 use super::world::{World, bgp_config, bgp_peer};
 use super::*;
 use bgp::config::{Password, PeerConfig};
+use bgp::policy::Term;
 
 /// Nodes 10.0.0.<n>/24 with the AS, the cluster ID and the labels given; this one is `name`.
 struct Cluster(Vec<(Key, Object)>);
@@ -339,10 +340,8 @@ fn a_reflector_that_is_told_of_no_pools_passes_on_every_route() {
     world.flush();
     let export = peer(&world, "Node_10_0_0_1").export;
     assert!(export.default_accept);
-    assert!(
-        export
-            .rules
-            .iter()
-            .any(|rule| !rule.accept && rule.prefix.is_some())
-    );
+    let hides = |term: &Term| {
+        term.verdict == Verdict::Reject && matches!(term.matches[..], [Match::Prefix(_)])
+    };
+    assert!(export.terms.iter().any(hides));
 }
