@@ -1,5 +1,7 @@
-//! The fuzz targets' corpora, replayed; and mutated a little, which finds what broke since.
+//! The fuzz targets' corpora, replayed; and mutated a little, which finds what broke since. The mutations are others each time:
+//! `FUZZ_SEED=<n>`, which a failing run has printed, makes them again.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 #[path = "../../tests/fuzz/src/targets.rs"]
@@ -28,8 +30,22 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(read).collect()
 }
 
+/// The seed of a run: what the environment says, else a new one. Printed either way.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a test is told which failing run to repeat"
+)]
+fn seed() -> u64 {
+    let seed = match std::env::var("FUZZ_SEED") {
+        Ok(text) => text.parse().expect("FUZZ_SEED: a number below 2^64"),
+        Err(_) => RandomState::new().hash_one(()),
+    };
+    println!("FUZZ_SEED={seed}");
+    seed
+}
+
 fn replay(target: &str, run: fn(&[u8])) {
-    let mut random = 1_u64;
+    let mut random = seed();
     let mut roll = |below: usize| {
         random = random
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -58,6 +74,25 @@ fn replay(target: &str, run: fn(&[u8])) {
 #[test]
 fn the_message_target_holds_for_its_corpus() {
     replay("message", targets::message);
+}
+
+/// That the check fails for what it guards against.
+fn fails(name: &str, run: impl FnOnce() + std::panic::UnwindSafe) {
+    let result = std::panic::catch_unwind(run);
+    assert!(result.is_err(), "{name}: nothing was found");
+}
+
+#[test]
+fn each_invariant_of_the_targets_can_fail() {
+    fails(
+        "attributes that read otherwise",
+        targets::sabotage::attributes,
+    );
+    fails("a faulty UPDATE sent", targets::sabotage::faulty_update);
+    fails("a cut message sent", targets::sabotage::cut_message);
+    fails("counts of another moment", targets::sabotage::counts);
+    fails("routes that stay", targets::sabotage::routes_that_stay);
+    fails("bytes that were lost", targets::sabotage::lost_bytes);
 }
 
 #[test]

@@ -8,7 +8,10 @@ use crate::{attributes, contract, layers, licences, metadata, sizes};
 
 /// Runs every step; stops at the first that fails.
 pub(crate) fn run() -> anyhow::Result<()> {
-    step("format", || cargo(&["fmt", "--all", "--check"]))?;
+    step("format", || {
+        cargo(&["fmt", "--all", "--check"])?;
+        others(|manifest| cargo(&["fmt", "--manifest-path", manifest, "--check"]))
+    })?;
     let tree = metadata::read()?;
     step("layers", || layers::check(&tree))?;
     step("licences", || licences::check(&tree))?;
@@ -26,6 +29,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
             "warnings",
         ])
     })?;
+    // They bring minutes of building, so only CI lints them.
+    if std::env::var_os("CI").is_some() {
+        step("clippy of the workspaces apart", || others(lint))?;
+    }
     step("generated files", || {
         cargo(&[
             "test",
@@ -38,6 +45,29 @@ pub(crate) fn run() -> anyhow::Result<()> {
         ])
     })?;
     step("sizes (a report)", sizes::report)
+}
+
+/// The workspaces beside the main one, which an ordinary build does not need.
+const OTHERS: [&str; 2] = ["tests/fuzz/Cargo.toml", "tests/oracle/Cargo.toml"];
+
+fn others(work: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    OTHERS.iter().try_for_each(|manifest| work(manifest))
+}
+
+fn lint(manifest: &str) -> anyhow::Result<()> {
+    cargo(&[
+        "clippy",
+        "--manifest-path",
+        manifest,
+        "--target-dir",
+        "target",
+        "--all-targets",
+        "--locked",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ])
 }
 
 fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {

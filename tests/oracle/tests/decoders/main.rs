@@ -97,15 +97,19 @@ fn ours(update: &Update) -> Said {
     }
 }
 
-/// Compares one message with each of the others; `None` when it is no UPDATE free of faults.
-fn compare(raw: &RawMessage, peer: PeerKind, width: AsnWidth) -> Option<Result<(), String>> {
-    let context = ReceiveContext {
+fn context(peer: PeerKind, width: AsnWidth) -> ReceiveContext {
+    ReceiveContext {
         peer,
         peer_asn: Asn(65001),
         asn_width: width,
         families: [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast].into(),
         first_as: FirstAsCheck::Off,
-    };
+    }
+}
+
+/// Compares one message with each of the others; `None` when it is no UPDATE free of faults.
+fn compare(raw: &RawMessage, peer: PeerKind, width: AsnWidth) -> Option<Result<(), String>> {
+    let context = context(peer, width);
     if raw.kind != MessageType::Update {
         return None;
     }
@@ -234,6 +238,61 @@ fn captured_messages_say_the_same_to_all() {
         }
     }
     check(found, 10);
+}
+
+/// Sabotage: whatever one of the fields says otherwise, each of the others notices.
+#[test]
+fn a_difference_in_any_field_is_a_surprise() {
+    // ORIGIN IGP, AS_PATH 65001, NEXT_HOP, MED 5, LOCAL_PREF 100, community 1:2, large community 1:2:3; 192.0.2.0/24 announced,
+    // 198.51.100.0/24 withdrawn.
+    let attributes = [
+        &[0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9][..],
+        &[0x40, 3, 4, 10, 0, 0, 1, 0x80, 4, 4, 0, 0, 0, 5],
+        &[0x40, 5, 4, 0, 0, 0, 100, 0xc0, 8, 4, 0, 1, 0, 2],
+        &[0xc0, 32, 12, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3],
+    ]
+    .concat();
+    let mut body = vec![
+        0,
+        4,
+        24,
+        198,
+        51,
+        100,
+        0,
+        u8::try_from(attributes.len()).expect("short"),
+    ];
+    body.extend(&attributes);
+    body.extend([24, 192, 0, 2]);
+    let length = u16::try_from(19 + body.len()).expect("short").to_be_bytes();
+    let mut bytes = vec![0xff; 16];
+    bytes.extend(length);
+    bytes.push(2);
+    bytes.extend(&body);
+    let raw = messages(&bytes).remove(0);
+    let (peer, width) = (PeerKind::Ibgp, AsnWidth::Four);
+    assert_eq!(compare(&raw, peer, width), Some(Ok(())));
+    let context = context(peer, width);
+    let Ok(Message::Update(update)) = Message::decode(&raw, &context) else {
+        panic!("an UPDATE");
+    };
+    let changes: [(&str, fn(&mut Said)); 7] = [
+        ("announced", |said| said.announced.clear()),
+        ("withdrawn", |said| said.withdrawn.clear()),
+        ("as_path", |said| said.as_path.push('1')),
+        ("origin", |said| said.origin = 2),
+        ("med", |said| said.med = None),
+        ("local_pref", |said| said.local_pref = Some(7)),
+        ("communities", |said| said.communities.clear()),
+    ];
+    for (field, change) in changes {
+        let mut changed = ours(&update);
+        change(&mut changed);
+        for other in Other::ALL {
+            let found = differs(other, &changed, &raw, peer, width);
+            assert!(found.is_some(), "{other:?} notices nothing of {field}");
+        }
+    }
 }
 
 #[test]
