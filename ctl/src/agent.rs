@@ -15,6 +15,9 @@ use serde::de::DeserializeOwned;
 use crate::cli::{Agent, Bgp, BgpCommand, Format};
 use crate::output;
 
+/// Where an agent notes how far it read the datastore.
+const DATASTORE_NOTE: &str = "/var/lib/calico/tortie-datastore";
+
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -32,8 +35,33 @@ fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
     serde_json::from_str(&body).with_context(|| format!("{}{path}", socket.display()))
 }
 
-/// GET over the socket: HTTP/1.0, so that the answer ends with the connection.
+/// GET over the socket.
 pub(crate) fn ask_text(socket: &Path, path: &str) -> anyhow::Result<String> {
+    request(socket, "GET", path)
+}
+
+/// `tortiectl datastore accept`.
+pub(crate) fn accept_datastore(agent: &Agent) -> anyhow::Result<()> {
+    if UnixStream::connect(&agent.socket).is_err() {
+        // An agent that starts waits for this before it opens its socket.
+        let note = Path::new(DATASTORE_NOTE);
+        std::fs::remove_file(note).with_context(|| {
+            format!(
+                "no agent answers on {} and none waits: {}",
+                agent.socket.display(),
+                note.display()
+            )
+        })?;
+        println!("Datastore accepted; the agent goes on starting.");
+        return Ok(());
+    }
+    request(&agent.socket, "POST", "/datastore/accept")?;
+    println!("Datastore accepted: what pods here hold is written back, then the agent goes on.");
+    Ok(())
+}
+
+/// A request over the socket: HTTP/1.0, so that the answer ends with the connection.
+fn request(socket: &Path, method: &str, path: &str) -> anyhow::Result<String> {
     let mut stream = UnixStream::connect(socket).with_context(|| {
         format!(
             "Calico process is not running: no answer on {} (is tortie-node running on this node?)",
@@ -42,7 +70,10 @@ pub(crate) fn ask_text(socket: &Path, path: &str) -> anyhow::Result<String> {
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {

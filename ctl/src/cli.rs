@@ -221,6 +221,8 @@ pub(crate) struct DatastoreGroup {
 pub(crate) enum DatastoreCommand {
     /// Hold the agents while objects are carried to another datastore.
     Migrate(Migrate),
+    /// Tell this node's agent to take a datastore that lacks what was read from it before: another one, or an older copy.
+    Accept(Agent),
 }
 
 #[derive(Debug, Args)]

@@ -38,7 +38,10 @@ pub(crate) async fn version(version: Version) -> anyhow::Result<()> {
 
 /// `tortiectl datastore …`.
 pub(crate) async fn datastore(group: DatastoreGroup) -> anyhow::Result<()> {
-    let DatastoreCommand::Migrate(migrate) = group.command;
+    let migrate = match group.command {
+        DatastoreCommand::Migrate(migrate) => migrate,
+        DatastoreCommand::Accept(agent) => return crate::agent::accept_datastore(&agent),
+    };
     match migrate.command {
         MigrateCommand::Lock(datastore) => set_ready(&datastore, false).await,
         MigrateCommand::Unlock(datastore) => set_ready(&datastore, true).await,

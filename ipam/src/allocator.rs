@@ -11,6 +11,7 @@ use datastore::plan::{Failed, Plan};
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, Op, Store, StoreError};
 use datastore::version::Version;
+use ipnet::IpNet;
 
 use crate::draft::Draft;
 use crate::error::AssignError;
@@ -34,6 +35,7 @@ pub struct Ipam {
     node: String,
     remembered: Mutex<Option<Arc<View>>>,
     unsettled: Mutex<BTreeMap<Key, Option<Version>>>,
+    reserved: Mutex<Arc<[IpNet]>>,
 }
 
 impl Ipam {
@@ -44,6 +46,7 @@ impl Ipam {
             node: node.into(),
             remembered: Mutex::new(None),
             unsettled: Mutex::default(),
+            reserved: Mutex::new(Arc::default()),
         }
     }
 
@@ -142,6 +145,17 @@ impl Ipam {
         }
     }
 
+    /// From now on no block that overlaps one of these ranges is claimed, taken over or borrowed from: what others have
+    /// there may not stand in the store.
+    pub fn reserve(&self, ranges: Vec<IpNet>) {
+        *self.reserved() = ranges.into();
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, Arc<[IpNet]>> {
+        // Nothing panics while it is held.
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets what is remembered; the next call reads everything.
     pub fn forget(&self) {
         *self.remembered() = None;
@@ -165,10 +179,11 @@ impl Ipam {
             Some(view) => view,
             None => self.read_all().await?,
         };
+        let reserved = Arc::clone(&self.reserved());
         let mut written = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let decided = {
-                let mut draft = Draft::new(&view);
+                let mut draft = Draft::new(&view, &reserved);
                 decide(&mut draft).map(|outcome| (outcome, draft.into_plan()))
             };
             let (outcome, plan) = match decided {

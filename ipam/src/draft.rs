@@ -18,6 +18,8 @@ use crate::view::{Known, View, affinity_key, block_key, config_key, handle_key, 
 /// A view and the changes decided so far; `None` deletes.
 pub(crate) struct Draft<'v> {
     view: &'v View,
+    /// Ranges that may be others' although nothing says so.
+    reserved: &'v [IpNet],
     blocks: BTreeMap<IpNet, Option<IPAMBlock>>,
     /// Blocks that this draft makes, as they are before an address is taken.
     made: BTreeMap<IpNet, IPAMBlock>,
@@ -28,9 +30,10 @@ pub(crate) struct Draft<'v> {
 }
 
 impl<'v> Draft<'v> {
-    pub(crate) const fn new(view: &'v View) -> Self {
+    pub(crate) const fn new(view: &'v View, reserved: &'v [IpNet]) -> Self {
         Self {
             view,
+            reserved,
             blocks: BTreeMap::new(),
             made: BTreeMap::new(),
             affinities: BTreeMap::new(),
@@ -76,6 +79,12 @@ impl<'v> Draft<'v> {
             .filter_map(|(cidr, block)| Some((*cidr, block.as_ref()?)));
         let all: BTreeMap<IpNet, &IPAMBlock> = unchanged.chain(changed).collect();
         all.into_iter()
+    }
+
+    /// Whether others may have addresses of `cidr` although nothing says so.
+    pub(crate) fn is_reserved(&self, cidr: IpNet) -> bool {
+        let shared = |range: &IpNet| range.contains(&cidr) || cidr.contains(range);
+        self.reserved.iter().any(shared)
     }
 
     /// A readable block that shares addresses with `cidr`, which is no block itself.

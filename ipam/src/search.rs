@@ -184,6 +184,7 @@ impl Search<'_, '_> {
             .draft
             .blocks()
             .filter(|(_, found)| reclaimable(&found.spec, &self.host, now))
+            .filter(|(cidr, _)| !self.draft.is_reserved(*cidr))
             .map(|(cidr, _)| cidr)
             .collect();
         for cidr in empty {
@@ -225,6 +226,9 @@ impl Search<'_, '_> {
 
     /// The number of free slots if `cidr` can be made the node's.
     fn claimable(&self, taken: &BTreeMap<u128, u128>, cidr: IpNet) -> Option<usize> {
+        if self.draft.is_reserved(cidr) {
+            return None;
+        }
         match self.draft.block(cidr) {
             // The node's, but its affinity got lost.
             Known::Present(found) => {
@@ -250,6 +254,7 @@ impl Search<'_, '_> {
                 None => true,
                 Some(owner) => owner.starts_with("host:") && owner != self.host,
             })
+            .filter(|(cidr, _)| !self.draft.is_reserved(*cidr))
             .map(|(cidr, found)| (cidr, found.spec.unallocated.len()))
             .collect();
         for (cidr, room) in foreign {

@@ -179,6 +179,9 @@ impl Agent {
             calc: calc_inbox.clone(),
             ipam: Some(Arc::clone(&ipam)),
             socket: self.params.store.clone().unwrap_or_default(),
+            node: self.identity.name.clone(),
+            health: health.clone(),
+            read_file: Some(files::read_file()),
             cancel: self.cancel.clone(),
         };
         tasks.spawn(watcher.run());

@@ -1,10 +1,11 @@
 //! Whether the agent lives and is ready, as Felix's and BIRD's probes ask it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::admin::Peer;
+use tokio::sync::Notify;
 
 /// A loop that has not reported for this long counts as dead (DataplaneWatchdogTimeout).
 const SILENCE_MAX: Duration = Duration::from_secs(90);
@@ -38,6 +39,8 @@ struct Shared {
     first_apply_done: AtomicBool,
     selection_complete: AtomicBool,
     namesake: Mutex<Option<String>>,
+    datastore_unknown: Mutex<Option<String>>,
+    accepted: Notify,
 }
 
 impl Health {
@@ -51,6 +54,8 @@ impl Health {
             first_apply_done: AtomicBool::new(false),
             selection_complete: AtomicBool::new(false),
             namesake: Mutex::new(None),
+            datastore_unknown: Mutex::new(None),
+            accepted: Notify::new(),
         }))
     }
 
@@ -97,6 +102,32 @@ impl Health {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         known.clone()
+    }
+
+    /// The datastore does not hold what was read from it, in words for the operator; `None` when it does. Until then
+    /// nothing is taken from it, and no address is given out.
+    pub fn set_datastore_unknown(&self, reason: Option<String>) {
+        *self.unknown() = reason;
+    }
+
+    /// What [`set_datastore_unknown`](Self::set_datastore_unknown) was told last.
+    pub fn datastore_unknown(&self) -> Option<String> {
+        self.unknown().clone()
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, Option<String>> {
+        let unknown = self.0.datastore_unknown.lock();
+        unknown.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The operator says that the datastore counts as it is.
+    pub fn accept_datastore(&self) {
+        self.0.accepted.notify_one();
+    }
+
+    /// Waits for [`accept_datastore`](Self::accept_datastore).
+    pub async fn datastore_accepted(&self) {
+        self.0.accepted.notified().await;
     }
 
     /// The speaker has made its first choice of routes.
@@ -146,7 +177,8 @@ impl Health {
         }
     }
 
-    /// `/readiness`: the datastore is read, the kernel written, and the node's name is this agent's alone.
+    /// `/readiness`: the datastore is read and is the one that was, the kernel written, and the node's name is this
+    /// agent's alone.
     pub fn ready(&self, now: Instant) -> Result<(), String> {
         self.live(now)?;
         if !self.datastore_in_sync() {
@@ -157,6 +189,9 @@ impl Health {
         }
         if let Some(namesake) = self.namesake() {
             return Err(namesake);
+        }
+        if let Some(unknown) = self.datastore_unknown() {
+            return Err(unknown);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ pub mod address;
 mod cluster;
 pub mod files;
 pub mod host;
+mod known_store;
 pub mod node_object;
 pub mod objects;
 pub mod pool;
@@ -127,6 +128,7 @@ impl Startup<'_> {
         address::Method::parse(&self.params.ip_autodetection_method)
             .map_err(node_object::NodeError::from)?;
         self.wait_for_store().await?;
+        self.wait_for_known_store(&files::read_file()).await?;
         self.wait_for_unlock().await?;
 
         let facts = self.facts_in_the_end(&name, ADDRESS_WAIT).await?;

@@ -103,6 +103,8 @@ pub struct Metrics {
     pub output_events: Count,
     /// 0 waiting for the datastore, 1 reading it, 2 in sync.
     pub resync_state: Gauge,
+    /// 1 while the datastore does not hold what was read from it.
+    pub datastore_unknown: Gauge,
     /// Reads of the whole kernel state.
     pub resyncs_started: Count,
     /// Routes in the kernel.
@@ -136,6 +138,7 @@ impl Metrics {
             updates_processed: Count::default(),
             output_events: Count::default(),
             resync_state: Gauge::default(),
+            datastore_unknown: Gauge::default(),
             resyncs_started: Count::default(),
             routes: Gauge::default(),
             dataplane_failures: Count::default(),
@@ -208,6 +211,11 @@ impl Metrics {
             "felix_resync_state",
             "0 waiting for the datastore, 1 reading it, 2 in sync",
             m.resync_state,
+        );
+        registry.register(
+            "tortie_datastore_unknown",
+            "1 while the datastore does not hold what was read from it",
+            m.datastore_unknown,
         );
         registry.register(
             "felix_resyncs_started",

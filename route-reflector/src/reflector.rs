@@ -204,6 +204,9 @@ async fn start(
                 calc: calc_inbox,
                 ipam: None,
                 socket: params.store.clone().unwrap_or_default(),
+                node: identity.name.clone(),
+                health: health.clone(),
+                read_file: None,
                 cancel: cancel.clone(),
             };
             tasks.spawn(watcher.run());

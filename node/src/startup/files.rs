@@ -1,9 +1,10 @@
 //! Directories and files on the host.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::params::Params;
+use datastore::version::Cursor;
 
 use super::StartupError;
 
@@ -48,6 +49,23 @@ pub fn keep_mtu(directory: &Path, mtu_bytes: u32) -> Result<(), StartupError> {
         Ok(written) if written == text => Ok(()),
         Ok(_) | Err(_) => write(&path, &text),
     }
+}
+
+/// The file that says how far the datastore was read.
+pub fn read_file() -> PathBuf {
+    Path::new(STATE_DIRECTORY).join("tortie-datastore")
+}
+
+/// Notes which datastore was read, and how far.
+pub fn write_read(path: &Path, identity: &str, cursor: &Cursor) -> Result<(), StartupError> {
+    write(path, &format!("{identity} {cursor}\n"))
+}
+
+/// What [`write_read`] noted, if there is a note.
+pub fn note_of_read(path: &Path) -> Option<(String, Cursor)> {
+    let text = fs::read_to_string(path).ok()?;
+    let (identity, cursor) = text.trim().split_once(' ')?;
+    Some((identity.to_owned(), Cursor::read(cursor)))
 }
 
 /// The pod MTU that an earlier agent wrote, in bytes.

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -45,6 +45,7 @@ pub fn admin_routes(admin: Shared) -> Router {
         .route("/bgp/routes", get(get_routes))
         .route("/problems", get(get_problems))
         .route("/config", get(get_config))
+        .route("/datastore/accept", post(accept_datastore))
         .route("/health/felix-live", get(get_liveness))
         .route("/health/felix-ready", get(get_readiness))
         .route("/health/bird-live", get(get_bgp_live))
@@ -100,6 +101,10 @@ impl Admin {
             subject: format!("Node({})", self.status.node),
             reason,
         }));
+        problems.extend(self.health.datastore_unknown().map(|reason| Problem {
+            subject: "datastore".to_owned(),
+            reason,
+        }));
         problems
     }
 }
@@ -143,6 +148,15 @@ async fn get_routes(State(admin): State<Shared>) -> Json<Vec<Route>> {
 
 async fn get_problems(State(admin): State<Shared>) -> Json<Vec<Problem>> {
     Json(admin.problems())
+}
+
+async fn accept_datastore(State(admin): State<Shared>) -> Response {
+    if admin.health.datastore_unknown().is_none() {
+        let reason = "the datastore is the one that was read before; there is nothing to accept\n";
+        return (StatusCode::CONFLICT, reason).into_response();
+    }
+    admin.health.accept_datastore();
+    (StatusCode::OK, "accepted\n").into_response()
 }
 
 async fn get_config(State(admin): State<Shared>) -> Json<Vec<Setting>> {

@@ -276,6 +276,8 @@ impl CalcTask {
         let count = |set: &BTreeSet<Key>| i64::try_from(set.len()).unwrap_or(i64::MAX);
         self.metrics.local_endpoints.set(count(&census.local));
         self.metrics.cluster_hosts.set(count(&census.hosts));
+        let unknown = self.health.datastore_unknown().is_some();
+        self.metrics.datastore_unknown.set(i64::from(unknown));
         let endpoints = census.pods.values().sum::<usize>();
         let endpoints = i64::try_from(endpoints).unwrap_or(i64::MAX);
         self.metrics.cluster_endpoints.set(endpoints);

@@ -65,7 +65,8 @@ impl Keeper {
                 (
                     view.own_generation,
                     view.pod_mtu_bytes,
-                    view.datastore_locked,
+                    // What an unknown datastore says is not answered.
+                    view.datastore_locked || self.health.datastore_unknown().is_some(),
                 )
             };
             // With another agent under this node's name each would answer the other's writes at once, for ever.

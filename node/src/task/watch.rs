@@ -3,7 +3,10 @@
 //! Until the first listing nothing is in sync; after it the calculation goes on with what it knows while the store is
 //! away.
 
+mod own;
+
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,22 +14,30 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use api::validate::validate;
 use datastore::scope::Scope;
-use datastore::store::{Change, KeyValue, Store};
+use datastore::store::{Change, KeyValue, Store, StoreError};
+use datastore::version::{Cursor, Order};
 use datastore::watcher::{Update, Watcher};
 use felix::calc::Graph;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use ipam::Ipam;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::health::Health;
+use crate::startup::{chain, files};
 use crate::task::calc::{Inbox, Seen, Since, State};
+use own::Own;
 
 /// First and longest wait before another attempt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How often a lost store is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is noted how far the datastore was read.
+const NOTE_EVERY: Duration = Duration::from_secs(2);
 
 /// What a kind's watcher says.
 type Updates = BoxStream<'static, (Kind, Update)>;
@@ -43,6 +54,12 @@ pub struct WatchTask {
     pub ipam: Option<Arc<Ipam>>,
     /// What the store's address is called in the log.
     pub socket: String,
+    /// Node name.
+    pub node: String,
+    /// Where it says that the datastore is unknown.
+    pub health: Health,
+    /// File that says how far the datastore was read, for the next agent.
+    pub read_file: Option<PathBuf>,
     /// End of the process.
     pub cancel: CancellationToken,
 }
@@ -57,29 +74,47 @@ impl WatchTask {
         }
     }
 
-    /// The updates of some kinds.
-    fn updates(&self, wanted: impl Fn(Kind) -> bool) -> impl Iterator<Item = Updates> {
+    /// The updates of some kinds. Each time `accepted` changes, the datastore is taken as it is.
+    fn updates(
+        &self,
+        wanted: impl Fn(Kind) -> bool,
+        accepted: &watch::Receiver<u64>,
+    ) -> impl Iterator<Item = Updates> {
         let kinds = self.kinds.iter().filter(move |(kind, _)| wanted(*kind));
-        kinds.map(|(kind, scope)| {
+        kinds.map(move |(kind, scope)| {
             let kind = *kind;
             let store = Arc::clone(&self.store);
             let watcher = Watcher::new(store, kind, scope.clone(), backoff);
-            let updates = stream::unfold(watcher, move |mut watcher| async move {
-                let update = watcher.next().await;
-                Some(((kind, update), watcher))
-            });
+            let updates = stream::unfold(
+                (watcher, accepted.clone()),
+                move |(mut watcher, mut accepted)| async move {
+                    loop {
+                        tokio::select! {
+                            update = watcher.next() => {
+                                return Some(((kind, update), (watcher, accepted)));
+                            }
+                            Ok(()) = accepted.changed() => watcher.accept(),
+                        }
+                    }
+                },
+            );
             updates.boxed()
         })
     }
 
     async fn follow(self) {
+        let (accept, accepted) = watch::channel(0_u64);
         // Whether the datastore is locked must be known before anything else is acted on.
         let is_first = |kind| kind == Kind::ClusterInformation;
-        let mut updates = stream::select_all(self.updates(is_first));
+        let mut updates = stream::select_all(self.updates(is_first, &accepted));
         let mut rest = !updates.is_empty();
         if !rest {
-            updates.extend(self.updates(|_| true));
+            updates.extend(self.updates(|_| true, &accepted));
         }
+        let mut own = Own::new(self.node.clone());
+        let mut identity = None;
+        let (mut read_to, mut noted): (Option<Cursor>, Option<Cursor>) = (None, None);
+        let mut note = tokio::time::interval(NOTE_EVERY);
         let mut lost: BTreeSet<Kind> = BTreeSet::new();
         loop {
             let next = tokio::select! {
@@ -90,25 +125,126 @@ impl WatchTask {
                     info!(socket = self.socket, "datastore is back");
                     continue;
                 }
+                _ = note.tick() => {
+                    if noted != read_to {
+                        noted.clone_from(&read_to);
+                        self.note_read(identity.as_ref(), noted.as_ref());
+                    }
+                    continue;
+                }
+                () = self.health.datastore_accepted() => {
+                    if self.health.datastore_unknown().is_some() && self.write_back(&own).await {
+                        self.accept(&accept, "accepted by the operator");
+                        (identity, read_to) = (None, None);
+                    }
+                    continue;
+                }
             };
             let Some((kind, update)) = next else {
                 return;
             };
-            if let Update::Lost(error) | Update::Diverged(error) = &update {
-                if lost.is_empty() {
-                    warn!(socket = self.socket, %error, "datastore lost; going on with what is known");
+            match &update {
+                Update::Lost(error) => {
+                    if lost.is_empty() {
+                        warn!(socket = self.socket, %error, "datastore lost; going on with what is known");
+                    }
+                    lost.insert(kind);
+                    continue;
                 }
-                lost.insert(kind);
-                continue;
+                Update::Diverged(error) => {
+                    if self.health.datastore_unknown().is_none() {
+                        self.diverged(error, &own, identity.as_ref(), &accept).await;
+                        if self.health.datastore_unknown().is_none() {
+                            (identity, read_to) = (None, None);
+                        }
+                    }
+                    continue;
+                }
+                Update::InSync(cursor) => {
+                    if identity.is_none() {
+                        identity = self.store.identity().await.ok();
+                    }
+                    read_to = later(read_to, cursor.clone());
+                }
+                Update::Put(item) => {
+                    read_to = later(read_to, Cursor::read(&item.version.to_string()));
+                    own.put(item);
+                }
+                Update::Delete { key, .. } | Update::Missing { key, .. } => own.remove(key),
             }
             if lost.remove(&kind) && lost.is_empty() {
                 info!(socket = self.socket, "datastore is back");
             }
             if rest && matches!(update, Update::InSync(_)) {
                 rest = false;
-                updates.extend(self.updates(|kind| !is_first(kind)));
+                updates.extend(self.updates(|kind| !is_first(kind), &accepted));
             }
             self.update(kind, update);
+        }
+    }
+
+    /// The datastore lacks what was read from it. A node without pods takes it as it is. With pods, what they hold is
+    /// written back into an older copy of the same datastore; into another one only when the operator accepts it.
+    async fn diverged(
+        &self,
+        error: &StoreError,
+        own: &Own,
+        identity: Option<&Arc<str>>,
+        accept: &watch::Sender<u64>,
+    ) {
+        if let Some(ipam) = &self.ipam {
+            ipam.reserve(own.ranges_of_others());
+        }
+        if own.pods() == 0 {
+            warn!(socket = self.socket, %error, "taken as it is: no pod lives here");
+            self.accept(accept, "no pod lives here");
+            return;
+        }
+        self.health.set_datastore_unknown(Some(format!(
+            "{error}; nothing is taken from it and no address is given out until `tortiectl datastore accept`"
+        )));
+        warn!(socket = self.socket, %error, pods = own.pods(), "datastore unknown; going on with what is known");
+        let now = self.store.identity().await.ok();
+        if now.is_some() && now.as_ref() == identity {
+            self.write_back(own).await;
+        }
+    }
+
+    fn accept(&self, accept: &watch::Sender<u64>, why: &str) {
+        info!(socket = self.socket, why, "the datastore counts as it is");
+        if let Some(ipam) = &self.ipam {
+            ipam.forget();
+        }
+        self.health.set_datastore_unknown(None);
+        accept.send_modify(|times| *times += 1);
+    }
+
+    /// Whether what this node's pods hold stands in the datastore again.
+    async fn write_back(&self, own: &Own) -> bool {
+        match own.write_back(&*self.store).await {
+            Ok(conflicts) => {
+                for conflict in conflicts {
+                    warn!(reason = conflict, "not written back");
+                }
+                info!(
+                    socket = self.socket,
+                    pods = own.pods(),
+                    "what pods here hold is written back"
+                );
+                true
+            }
+            Err(error) => {
+                warn!(socket = self.socket, %error, "what pods here hold could not be written back");
+                false
+            }
+        }
+    }
+
+    fn note_read(&self, identity: Option<&Arc<str>>, cursor: Option<&Cursor>) {
+        if let (Some(path), Some(identity), Some(cursor)) = (&self.read_file, identity, cursor)
+            && let Err(error) = files::write_read(path, identity, cursor)
+        {
+            warn!(error = chain(&error), "how far the datastore was read");
         }
     }
 
@@ -144,6 +280,14 @@ impl WatchTask {
     fn absent(&self, key: Key, since: Since) {
         let state = State::Absent;
         self.calc.object(key, Seen { since, state });
+    }
+}
+
+/// The later of two cursors of one store, the second where they cannot be told apart.
+fn later(known: Option<Cursor>, other: Cursor) -> Option<Cursor> {
+    match known {
+        Some(known) if known.order(&other) == Order::Newer => Some(known),
+        _ => Some(other),
     }
 }
 
@@ -194,29 +338,4 @@ pub fn echo<'a>(calc: &Inbox, written: impl IntoIterator<Item = &'a Change>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::task::calc::InputKey;
-
-    #[test]
-    fn what_no_watch_will_confirm_is_not_echoed() {
-        let (calc, mut facts) = Inbox::new();
-        let written: Vec<Change> = [Kind::IPAMHandle, Kind::IPAMConfig, Kind::IPAMBlock]
-            .into_iter()
-            .flat_map(|kind| {
-                let key = Key::new(kind, "one");
-                let put = KeyValue {
-                    key: key.clone(),
-                    value: "{}".into(),
-                    version: 1.into(),
-                };
-                let version = 2.into();
-                [Change::Put(put), Change::Delete { key, version }]
-            })
-            .collect();
-        echo(&calc, &written);
-        let told: Vec<InputKey> = facts.take_now(9).into_iter().map(|(key, _)| key).collect();
-        let block = Key::new(Kind::IPAMBlock, "one");
-        assert_eq!(told, [InputKey::Echo(block)]);
-    }
-}
+mod tests;

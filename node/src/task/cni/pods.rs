@@ -146,6 +146,14 @@ impl Pods {
         }
     }
 
+    /// Refuses while the datastore lacks what was read from it: addresses of living pods may look free.
+    fn known_datastore(&self) -> Result<(), CniError> {
+        match self.health.datastore_unknown() {
+            None => Ok(()),
+            Some(reason) => Err(CniError::new(Code::TRY_AGAIN_LATER, reason)),
+        }
+    }
+
     /// Removes devices of pods that are gone, until dropped: those that a former process left, and those that a DEL
     /// leaves, soon after it. What comes within [`SWEEP_AFTER`] goes together, because each deletion takes the kernel
     /// 20 ms during which no device is made; most go with their pods' namespaces anyway.

@@ -42,6 +42,7 @@ impl Pods {
             ));
         };
         self.in_sync().await?;
+        self.known_datastore()?;
         self.may_write()?;
         let _turn = self.turn(&request.container_id, &pod.host_ifname).await;
         let container = request.container_id.as_str();

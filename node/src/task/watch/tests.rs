@@ -1,0 +1,269 @@
+//! The watch of a datastore that is not what it was.
+
+use std::time::{Instant, SystemTime};
+
+use api::ipam::block_name;
+use datastore::memory::MemoryStore;
+use datastore::store::{Expect, Op};
+use ipam::{AssignError, AssignRequest, Timestamp, Wanted};
+
+use super::*;
+use crate::mailbox;
+use crate::task::calc::{Input, InputKey};
+
+#[test]
+fn what_no_watch_will_confirm_is_not_echoed() {
+    let (calc, mut facts) = Inbox::new();
+    let written: Vec<Change> = [Kind::IPAMHandle, Kind::IPAMConfig, Kind::IPAMBlock]
+        .into_iter()
+        .flat_map(|kind| {
+            let key = Key::new(kind, "one");
+            let put = KeyValue {
+                key: key.clone(),
+                value: "{}".into(),
+                version: 1.into(),
+            };
+            let version = 2.into();
+            [Change::Put(put), Change::Delete { key, version }]
+        })
+        .collect();
+    echo(&calc, &written);
+    let told: Vec<InputKey> = facts.take_now(9).into_iter().map(|(key, _)| key).collect();
+    let block = Key::new(Kind::IPAMBlock, "one");
+    assert_eq!(told, [InputKey::Echo(block)]);
+}
+
+/// An agent's watch over a store, with what it needs.
+struct World {
+    store: MemoryStore,
+    /// The agent's connection.
+    client: MemoryStore,
+    health: Health,
+    facts: mailbox::Receiver<InputKey, Input>,
+    ipam: Arc<Ipam>,
+    cancel: CancellationToken,
+}
+
+fn object(kind: Kind, name: &str, spec: serde_json::Value) -> Op {
+    let json = serde_json::json!({"metadata": {"name": name}, "spec": spec});
+    Op::Put {
+        key: Key::new(kind, name),
+        value: json.to_string().into(),
+        expect: Expect::Any,
+    }
+}
+
+fn endpoint(node: &str, pod: &str, address: &str) -> Op {
+    let name = api::endpoint::endpoint_name(node, "k8s", pod, "eth0");
+    let json = serde_json::json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"node": node, "orchestrator": "k8s", "pod": pod, "endpoint": "eth0",
+                 "ipNetworks": [address], "interfaceName": format!("cali{pod}")},
+    });
+    Op::Put {
+        key: Key::namespaced(Kind::WorkloadEndpoint, "default", name),
+        value: json.to_string().into(),
+        expect: Expect::Any,
+    }
+}
+
+fn request(handle: &str) -> AssignRequest {
+    AssignRequest {
+        node_labels: std::collections::BTreeMap::new(),
+        namespace_labels: None,
+        handle_id: handle.to_owned(),
+        attributes: std::collections::BTreeMap::new(),
+        allowed_use: api::pool::AllowedUse::Workload,
+        wanted: Wanted::one_ipv4(),
+        now: Timestamp::from_unix(Duration::from_secs(1000)),
+    }
+}
+
+impl World {
+    /// A store with a pool of four blocks of four addresses.
+    async fn new() -> Self {
+        let store = MemoryStore::new();
+        let pool = serde_json::json!({"cidr": "10.0.0.0/28", "blockSize": 30});
+        store
+            .write(object(Kind::IPPool, "pool", pool))
+            .await
+            .unwrap();
+        let (calc, facts) = Inbox::new();
+        let health = Health::new(Instant::now(), SystemTime::now());
+        let ipam = Arc::new(Ipam::new(Arc::new(store.client()), "n1"));
+        let cancel = CancellationToken::new();
+        let kinds = [
+            Kind::IPPool,
+            Kind::WorkloadEndpoint,
+            Kind::IPAMBlock,
+            Kind::BlockAffinity,
+        ];
+        let client = store.client();
+        let task = WatchTask {
+            store: Arc::new(client.clone()),
+            kinds: kinds.map(|kind| (kind, Scope::All)).to_vec(),
+            calc,
+            ipam: Some(Arc::clone(&ipam)),
+            socket: String::new(),
+            node: "n1".to_owned(),
+            health: health.clone(),
+            read_file: None,
+            cancel: cancel.clone(),
+        };
+        tokio::spawn(task.run());
+        Self {
+            store,
+            client,
+            health,
+            facts,
+            ipam,
+            cancel,
+        }
+    }
+
+    /// A pod gets an address, as an ADD gives it.
+    async fn add(&self, node: &str, pod: &str) -> String {
+        let ipam = Ipam::new(Arc::new(self.store.clone()), node);
+        let given = ipam.assign(request(pod)).await.unwrap();
+        let address = given.outcome.addresses[0].to_string();
+        self.store
+            .write(endpoint(node, pod, &address))
+            .await
+            .unwrap();
+        address
+    }
+
+    /// Reads what the watch says until `done`; every object that counts as absent meanwhile.
+    async fn until(&mut self, mut done: impl FnMut(&Health, &InputKey) -> bool) -> Vec<String> {
+        let mut absent = Vec::new();
+        loop {
+            for (key, input) in self.facts.take(99).await.unwrap() {
+                if let Input::Object(seen) = &input
+                    && matches!(seen.state, State::Absent)
+                    && let InputKey::Object(key) = &key
+                {
+                    absent.push(key.to_string());
+                }
+                if done(&self.health, &key) {
+                    return absent;
+                }
+            }
+        }
+    }
+
+    /// The store is an older copy from here on.
+    fn restore(&self, copy: &datastore::memory::Copied) {
+        self.store.restore(copy);
+        self.client.break_watches();
+    }
+
+    /// Waits, in the test's own time.
+    async fn wait_for(&self, mut done: impl FnMut(&Self) -> bool) {
+        for _ in 0..10_000 {
+            if done(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it does not come");
+    }
+
+    fn handles(&self) -> Vec<String> {
+        let all = self.store.objects().into_iter().map(|item| item.key);
+        all.filter(|key| key.kind == Kind::IPAMHandle)
+            .map(|key| key.name)
+            .collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_older_copy_nothing_is_taken_and_what_pods_hold_is_written_back() {
+    let mut world = World::new().await;
+    world.add("n1", "early").await;
+    let copy = world.store.copy();
+    let late = world.add("n1", "late").await;
+    let others = world.add("n2", "other").await;
+    let is_late = |key: &InputKey| format!("{key:?}").contains("late");
+    let mut seen_all = [false, false];
+    world
+        .until(|_, key| {
+            seen_all[0] |= is_late(key);
+            seen_all[1] |= format!("{key:?}").contains("n2-k8s-other");
+            seen_all == [true, true]
+        })
+        .await;
+    world.restore(&copy);
+    world
+        .wait_for(|world| world.health.datastore_unknown().is_some())
+        .await;
+    assert!(world.health.ready(Instant::now()).is_err());
+    // The same store's copy: what lives here is in it again, at once.
+    world
+        .wait_for(|world| world.handles().contains(&"late".to_owned()))
+        .await;
+    let faults = || ipam::check::faults(&world.store.objects());
+    let is_back = |key: &Key| key.kind == Kind::WorkloadEndpoint && key.name.contains("late");
+    world
+        .wait_for(|world| world.store.objects().iter().any(|item| is_back(&item.key)))
+        .await;
+    assert!(faults().is_empty(), "{:?}", faults());
+    // Nobody else's pod is taken from it, nor its own.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let told = world.facts.take_now(999);
+    assert!(
+        !told.iter().any(
+            |(_, input)| matches!(input, Input::Object(seen) if matches!(seen.state, State::Absent))
+        ),
+        "{told:?}"
+    );
+    world.health.accept_datastore();
+    let absent = world
+        .until(|_, key| *key == InputKey::InSync(Kind::WorkloadEndpoint))
+        .await;
+    assert_eq!(world.health.datastore_unknown(), None);
+    assert!(
+        !absent.iter().any(|key| key.contains("n1-k8s")),
+        "{absent:?}"
+    );
+    // The other node has not written back: nothing is given out of the range it had.
+    let block: ipnet::IpNet = others.parse().unwrap();
+    let range = ipnet::IpNet::new(block.addr(), 30).unwrap().trunc();
+    let mut given = Vec::new();
+    for number in 0.. {
+        match world.ipam.assign(request(&format!("new{number}"))).await {
+            Ok(done) => given.extend(done.outcome.addresses),
+            Err(AssignError::Exhausted { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let late: ipnet::IpNet = late.parse().unwrap();
+    assert!(!given.contains(&late), "{given:?}");
+    assert!(
+        !given.iter().any(|net| range.contains(net)),
+        "{given:?} {}",
+        block_name(range)
+    );
+    assert_eq!(given.len(), 10, "three blocks, but for two addresses");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_pods_takes_another_datastore_as_it_is() {
+    let mut world = World::new().await;
+    let copy = world.store.copy();
+    world.add("n2", "other").await;
+    world
+        .until(|_, key| format!("{key:?}").contains("n2-k8s-other"))
+        .await;
+    world.restore(&copy);
+    let absent = world
+        .until(|_, key| *key == InputKey::InSync(Kind::WorkloadEndpoint))
+        .await;
+    assert!(absent.iter().any(|key| key.contains("other")), "{absent:?}");
+    assert_eq!(world.health.datastore_unknown(), None);
+}
