@@ -116,6 +116,21 @@ fn optional_address_with_len<'de, D: Deserializer<'de>>(
     }
 }
 
+/// Reads a MAC address: six pairs of hexadecimal digits, joined by `:` or by `-`.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let separator = if text.contains('-') { '-' } else { ':' };
+    let mut mac = [0; 6];
+    let mut parts = text.split(separator);
+    for byte in &mut mac {
+        let part = parts.next()?;
+        if part.len() != 2 || !part.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return None;
+        }
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +138,22 @@ mod tests {
     #[test]
     fn vxlan_mac_is_0x66_and_the_start_of_the_names_sha1() {
         assert_eq!(vxlan_mac("node1"), [0x66, 0xf9, 0x37, 0xc3, 0x7e, 0x94]);
+    }
+
+    #[test]
+    fn a_mac_has_six_pairs_of_hex_digits_joined_alike() {
+        let mac = Some([0x66, 0x2a, 0, 0, 0, 1]);
+        assert_eq!(parse_mac("66:2A:00:00:00:01"), mac);
+        assert_eq!(parse_mac("66-2a-00-00-00-01"), mac);
+        for text in [
+            "",
+            "66:2a:00:00:00",
+            "66:2a:00:00:00:01:02",
+            "66:2a:00:00:00:+1",
+            "66:2a:00-00-00-01",
+            "662a.0000.0001",
+        ] {
+            assert_eq!(parse_mac(text), None, "{text}");
+        }
     }
 }

@@ -227,12 +227,7 @@ fn check_masked(field: &str, cidr: IpNet, faults: &mut Vec<Fault>) {
 }
 
 fn check_mac(field: &str, text: &str, faults: &mut Vec<Fault>) {
-    let bytes: Vec<&str> = text.split(':').collect();
-    let fits = bytes.len() == 6
-        && bytes
-            .iter()
-            .all(|byte| byte.len() == 2 && byte.chars().all(|c| c.is_ascii_hexdigit()));
-    if !fits {
+    if crate::node::parse_mac(text).is_none() {
         faults.push(Fault::new(
             field,
             &text,

@@ -72,37 +72,7 @@ impl Host {
     }
 }
 
-/// Reads `66:2a:00:00:00:01`, or the same with `-`.
+/// Reads a MAC address as objects have it.
 pub(super) fn parse_mac(text: &str) -> Option<Mac> {
-    let mut mac = [0; 6];
-    let mut parts = text.split([':', '-']);
-    for byte in &mut mac {
-        let part = parts.next()?;
-        if part.len() != 2 || !part.bytes().all(|c| c.is_ascii_hexdigit()) {
-            return None;
-        }
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    parts.next().is_none().then_some(Mac(mac))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mac_has_six_pairs_of_hex_digits() {
-        assert_eq!(
-            parse_mac("66:2A:00:00:00:01"),
-            Some(Mac([0x66, 0x2a, 0, 0, 0, 1]))
-        );
-        for text in [
-            "",
-            "66:2a:00:00:00",
-            "66:2a:00:00:00:01:02",
-            "66:2a:00:00:00:+1",
-        ] {
-            assert_eq!(parse_mac(text), None, "{text}");
-        }
-    }
+    api::node::parse_mac(text).map(Mac)
 }
