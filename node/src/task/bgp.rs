@@ -100,7 +100,7 @@ impl BgpTask {
         };
         let asker = Asker(commands.clone());
         let cancelled = self.cancel.clone();
-        let watched = asker.clone();
+        let counting = count_sessions(asker.clone(), self.health.clone(), self.metrics.clone());
         let up = PumpUp {
             calc: self.calc,
             health: self.health,
@@ -122,7 +122,13 @@ impl BgpTask {
                         () = self.cancel.cancelled() => {}
                     }
                 },
-                up.run(outputs, watched),
+                up.run(outputs),
+                async {
+                    tokio::select! {
+                        () = counting => {}
+                        () = self.cancel.cancelled() => {}
+                    }
+                },
             );
         };
         (asker, future)
@@ -149,21 +155,9 @@ struct PumpUp {
 }
 
 impl PumpUp {
-    async fn run(mut self, mut outputs: mpsc::Receiver<Output>, asker: Asker) {
-        let mut tick = tokio::time::interval(REPORT_EVERY);
-        loop {
-            tokio::select! {
-                output = outputs.recv() => match output {
-                    Some(output) => self.output(output),
-                    None => return,
-                },
-                // Asking must not wait here: the speaker may be waiting for this loop.
-                _ = tick.tick() => {
-                    let (health, metrics, asker) =
-                        (self.health.clone(), self.metrics.clone(), asker.clone());
-                    tokio::spawn(async move { count_sessions(&asker, &health, &metrics).await });
-                }
-            }
+    async fn run(mut self, mut outputs: mpsc::Receiver<Output>) {
+        while let Some(output) = outputs.recv().await {
+            self.output(output);
         }
     }
 
@@ -280,19 +274,23 @@ impl PumpUp {
     }
 }
 
-async fn count_sessions(asker: &Asker, health: &Health, metrics: &Metrics) {
-    let Some(peers) = asker.peers().await else {
-        return;
-    };
-    health.report(Loop::Bgp, Instant::now());
-    for state in SessionState::ALL {
-        let count = peers
-            .iter()
-            .filter(|peer| status::session_state(peer.state) == state)
-            .count();
-        metrics
-            .bgp_sessions
-            .get_or_create(&StateLabel { state })
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
+async fn count_sessions(asker: Asker, health: Health, metrics: Metrics) {
+    let mut tick = tokio::time::interval(REPORT_EVERY);
+    loop {
+        tick.tick().await;
+        let Some(peers) = asker.peers().await else {
+            return;
+        };
+        health.report(Loop::Bgp, Instant::now());
+        for state in SessionState::ALL {
+            let count = peers
+                .iter()
+                .filter(|peer| status::session_state(peer.state) == state)
+                .count();
+            metrics
+                .bgp_sessions
+                .get_or_create(&StateLabel { state })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
