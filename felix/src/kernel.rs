@@ -49,6 +49,23 @@ pub enum OpError {
     },
 }
 
+impl OpError {
+    /// Whether what was to be removed is not there.
+    pub(crate) fn says_absent(&self) -> bool {
+        match self {
+            Self::NoDevice(_) => true,
+            Self::Kernel { errno, .. } => says_absent(*errno),
+            Self::Unreachable | Self::Undone | Self::Unsupported(_) => false,
+        }
+    }
+}
+
+/// Whether an error number of the kernel says that what was to be removed is not there, or went with its device.
+pub const fn says_absent(errno: i32) -> bool {
+    // ENOENT, ESRCH, ENXIO, ENODEV, EADDRNOTAVAIL of errno(3)
+    matches!(errno, 2 | 3 | 6 | 19 | 99)
+}
+
 /// A device as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkState {
@@ -91,6 +108,8 @@ pub enum KernelEvent {
         /// Address and prefix length, host bits kept: the same address may stay with another length.
         addr: IpNet,
     },
+    /// Routes changed, and the kernel does not notify each: read them again.
+    RoutesChanged,
     /// Notifications were lost: read everything again.
     Overrun,
 }

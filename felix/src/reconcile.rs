@@ -26,7 +26,6 @@ use crate::kernel::{KernelEvent, Op, OpError};
 use crate::ownership::Ownership;
 use decide::Decision;
 use entry::{Entry, Flight, Held, Stage};
-use result::nothing_there;
 
 /// Keeps the kernel as it is wanted.
 #[derive(Debug)]
@@ -221,7 +220,8 @@ impl Reconciler {
         }
     }
 
-    /// The kernel told something. [`KernelEvent::Overrun`] has no effect here: the caller reads everything again.
+    /// The kernel told something. [`KernelEvent::RoutesChanged`] and [`KernelEvent::Overrun`] have no effect here: the caller
+    /// reads again.
     pub fn kernel_event(&mut self, event: &KernelEvent) {
         match event {
             KernelEvent::Link(link) => self.link_told(link),
@@ -230,7 +230,7 @@ impl Reconciler {
             KernelEvent::RowGone(key) => self.row_gone(key),
             KernelEvent::HostAddr { .. } => self.retry_unreachable(),
             KernelEvent::HostAddrGone { ifname, addr } => self.addr_gone(ifname, addr),
-            KernelEvent::Overrun => {}
+            KernelEvent::RoutesChanged | KernelEvent::Overrun => {}
         }
     }
 
@@ -300,7 +300,7 @@ impl Reconciler {
         match (op, result) {
             (Op::Set(row), Ok(())) => self.was_set(now, key, row, told),
             (Op::Remove(_), Ok(())) => self.was_removed(key),
-            (Op::Remove(_), Err(error)) if nothing_there(&error) => self.was_removed(key),
+            (Op::Remove(_), Err(error)) if error.says_absent() => self.was_removed(key),
             (Op::Set(_) | Op::Remove(_), Err(error)) => self.failed(now, key, error),
         }
         self.review_destination(key);

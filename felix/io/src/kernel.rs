@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::thread;
 
 use felix::desired::{IfName, Row, RowKey, SysctlKey};
-use felix::kernel::{KernelEvent, Op, OpError};
+use felix::kernel::{KernelEvent, Op, OpError, says_absent};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::netlink::decode::{self, Names};
 use crate::netlink::monitor::Monitor;
+use crate::netlink::nexthop::NextHops;
 use crate::netlink::socket::{BATCH_BYTES, BATCH_MESSAGES, Failure, Requests};
 use crate::netlink::uapi::*;
 use crate::netlink::wire::{Batch, RouteHead};
@@ -223,6 +224,9 @@ impl Worker {
 
     fn dump(&mut self, table: Table) -> Result<Vec<KernelEvent>, Failure> {
         let mut names = Names::default();
+        if table == Table::Routes {
+            names.next_hops = NextHops::read(&mut self.requests)?;
+        }
         match table {
             Table::Links => self.read(RTM_GETLINK, AF_UNSPEC, &mut names),
             Table::Addrs => self.read(RTM_GETADDR, AF_UNSPEC, &mut names),
@@ -355,7 +359,7 @@ impl Run {
         for (answer, (index, device, removes)) in requests.exchange(&batch).into_iter().zip(staged)
         {
             if let Err(failure) = answer
-                && !(removes && is_absence(failure.errno))
+                && !(removes && says_absent(failure.errno))
             {
                 self.results[index].1 = Err(refused(failure, device));
             }
@@ -376,14 +380,6 @@ fn resolve(
         .map_err(|_| OpError::NoDevice(name.clone()))?;
     indexes.insert(name.clone(), index);
     Ok(index)
-}
-
-/// errnos that say that what is to be removed is not there.
-fn is_absence(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::ESRCH | libc::ENOENT | libc::ENODEV | libc::EADDRNOTAVAIL
-    )
 }
 
 /// The device named by a row.

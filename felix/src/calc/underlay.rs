@@ -60,6 +60,7 @@ impl View {
             | KernelEvent::HostAddr { .. }
             | KernelEvent::RowSet(_)
             | KernelEvent::RowGone(_)
+            | KernelEvent::RoutesChanged
             | KernelEvent::Overrun => {}
         }
     }
@@ -210,7 +211,10 @@ impl Underlay {
                 self.view.routes.contains_key(key) || !ownership.owns(row)
             }
             KernelEvent::RowGone(RowKey::Route(key)) => self.view.routes.contains_key(key),
-            KernelEvent::RowSet(_) | KernelEvent::RowGone(_) | KernelEvent::Overrun => false,
+            KernelEvent::RowSet(_)
+            | KernelEvent::RowGone(_)
+            | KernelEvent::RoutesChanged
+            | KernelEvent::Overrun => false,
         }
     }
 

@@ -13,9 +13,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Times in a row that the kernel may show another row than was written before writing slows down.
 const REPEATS_MAX: u32 = 3;
 
-/// errno(3): what a deletion answers when there is nothing to delete.
-const NOTHING_THERE: [i32; 5] = [2, 3, 6, 19, 99]; // ENOENT, ESRCH, ENXIO, ENODEV, EADDRNOTAVAIL
-
 impl Reconciler {
     pub(super) fn was_set(&mut self, now: Instant, key: &RowKey, row: Row, told: bool) {
         self.stats.sets += 1;
@@ -128,13 +125,5 @@ impl Reconciler {
             self.forgive(&key);
             self.review(&key);
         }
-    }
-}
-
-pub(super) fn nothing_there(error: &OpError) -> bool {
-    match error {
-        OpError::NoDevice(_) => true,
-        OpError::Kernel { errno, .. } => NOTHING_THERE.contains(errno),
-        OpError::Unreachable | OpError::Undone | OpError::Unsupported(_) => false,
     }
 }

@@ -262,7 +262,7 @@ impl DataplaneTask {
     }
 
     /// Whether IPv4 routes of others may have gone without a notification: with a device of the host that was up and is
-    /// down, or with an address.
+    /// down, with an address, or with a next-hop object.
     fn has_lost_routes(&self, event: &KernelEvent, state: &mut State) -> bool {
         match event {
             KernelEvent::Link(link) if !link.up => state.up.remove(&link.ifname),
@@ -276,6 +276,7 @@ impl DataplaneTask {
             KernelEvent::HostAddrGone { ifname, .. } => {
                 !self.reconciler.ownership().is_workload(ifname) && !is_tunnel(ifname)
             }
+            KernelEvent::RoutesChanged => true,
             KernelEvent::HostAddr { .. }
             | KernelEvent::RowSet(_)
             | KernelEvent::RowGone(_)

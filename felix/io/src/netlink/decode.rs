@@ -13,10 +13,11 @@ use felix::kernel::{KernelEvent, LinkState};
 use ipnet::IpNet;
 
 use super::netconf;
+use super::nexthop::{Hop, NextHops};
 use super::uapi::*;
 use super::wire::{Attr, Attrs, Message, ip, u16_at, u32_at};
 
-/// What is known of devices by index: names, and which tunnels have been up.
+/// What is known of devices by index: names, and which tunnels have been up; and of next-hop objects by number.
 ///
 /// Names are asked for once each. An index that has no device any more has no name: the object that
 /// bears it is gone with the device.
@@ -24,6 +25,7 @@ use super::wire::{Attr, Attrs, Message, ip, u16_at, u32_at};
 pub(crate) struct Names {
     names: BTreeMap<u32, Option<IfName>>,
     tunnels_up: BTreeSet<u32>,
+    pub(crate) next_hops: NextHops,
 }
 
 impl Names {
@@ -104,10 +106,15 @@ pub(crate) fn events(
         RTM_NEWLINK => new_link(message, socket, names, out),
         RTM_DELLINK => gone_link(message, names, out),
         RTM_NEWADDR | RTM_DELADDR => addr(message, socket, names, out),
-        RTM_NEWROUTE => out.extend(
-            route(message, &mut |ifindex| names.of(socket, ifindex))
-                .map(|(key, spec)| KernelEvent::RowSet(Row::Route(key, spec))),
-        ),
+        RTM_NEWROUTE => {
+            let object = next_hop_id(message).and_then(|id| names.next_hops.hops(id));
+            let route = route(message, object, &mut |ifindex| names.of(socket, ifindex));
+            out.extend(route.map(|(key, spec)| KernelEvent::RowSet(Row::Route(key, spec))));
+        }
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+            let changed = names.next_hops.notified(message);
+            out.extend(changed.then_some(KernelEvent::RoutesChanged));
+        }
         RTM_DELROUTE => {
             out.extend(route_key(message).map(|key| KernelEvent::RowGone(RowKey::Route(key))));
         }
@@ -325,8 +332,17 @@ fn route_key(message: &Message<'_>) -> Option<RouteKey> {
     })
 }
 
+/// The next-hop object of a route.
+fn next_hop_id(message: &Message<'_>) -> Option<u32> {
+    Attrs::after(message.payload, 12)
+        .find(RTA_NH_ID)
+        .and_then(Attr::u32)
+}
+
+/// A route; `object` is what its next-hop object comes to, if it has one that is known.
 fn route(
     message: &Message<'_>,
+    object: Option<Vec<Hop>>,
     name: &mut dyn FnMut(u32) -> Option<IfName>,
 ) -> Option<(RouteKey, RouteSpec)> {
     let key = route_key(message)?;
@@ -339,6 +355,11 @@ fn route(
         Vec::new()
     } else if let Some(multipath) = attrs.find(RTA_MULTIPATH) {
         multipath_hops(multipath.payload, name)?
+    } else if let (None, Some(object)) = (attrs.find(RTA_OIF), object) {
+        object
+            .into_iter()
+            .map(|hop| named(hop, name))
+            .collect::<Option<_>>()?
     } else {
         let onlink = flags & RTNH_F_ONLINK != 0;
         let ifindex = attrs.find(RTA_OIF).and_then(Attr::u32);
@@ -365,17 +386,27 @@ fn next_hop(
     name: &mut dyn FnMut(u32) -> Option<IfName>,
 ) -> Option<NextHop> {
     let via = |attr: Attr<'_>| ip(attr.payload.get(2..)?);
-    let ifname = match ifindex {
-        Some(ifindex) => Some(name(ifindex)?),
-        None => None,
-    };
-    Some(NextHop {
+    let hop = Hop {
         gateway: attrs
             .find(RTA_GATEWAY)
             .and_then(Attr::ip)
             .or(attrs.find(RTA_VIA).and_then(via)),
-        ifname,
+        ifindex,
         onlink,
+    };
+    named(hop, name)
+}
+
+/// `None` when the device has no name any more.
+fn named(hop: Hop, name: &mut dyn FnMut(u32) -> Option<IfName>) -> Option<NextHop> {
+    let ifname = match hop.ifindex {
+        Some(ifindex) => Some(name(ifindex)?),
+        None => None,
+    };
+    Some(NextHop {
+        gateway: hop.gateway,
+        ifname,
+        onlink: hop.onlink,
     })
 }
 

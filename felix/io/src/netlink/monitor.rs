@@ -12,12 +12,13 @@ use tokio::sync::mpsc;
 
 use super::decode::{self, Names};
 use super::link;
+use super::nexthop::NextHops;
 use super::socket::{self, Requests};
 use super::uapi::*;
 use super::wire::Messages;
 use crate::sys;
 
-const GROUPS: [u32; 8] = [
+const GROUPS: [u32; 9] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
     RTNLGRP_IPV4_IFADDR,
@@ -26,6 +27,7 @@ const GROUPS: [u32; 8] = [
     RTNLGRP_IPV6_ROUTE,
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV6_NETCONF,
+    RTNLGRP_NEXTHOP,
 ];
 
 /// Datagrams read per wake-up before other tasks get their turn.
@@ -118,9 +120,12 @@ pub fn decode(datagram: &[u8]) -> Vec<KernelEvent> {
     events
 }
 
-/// The devices there are. Without them names are looked up one by one.
+/// The devices and next-hop objects there are. Without them names are looked up one by one.
 fn known() -> io::Result<Names> {
-    Ok(Names::new(&link::list(&mut Requests::open()?)?))
+    let mut requests = Requests::open()?;
+    let mut names = Names::new(&link::list(&mut requests)?);
+    names.next_hops = NextHops::read(&mut requests)?;
+    Ok(names)
 }
 
 /// Whether the socket was read to its end.

@@ -34,6 +34,9 @@ pub(crate) const RTM_NEWRULE: u16 = 32;
 pub(crate) const RTM_DELRULE: u16 = 33;
 pub(crate) const RTM_GETRULE: u16 = 34;
 pub(crate) const RTM_NEWNETCONF: u16 = 80;
+pub(crate) const RTM_NEWNEXTHOP: u16 = 104;
+pub(crate) const RTM_DELNEXTHOP: u16 = 105;
+pub(crate) const RTM_GETNEXTHOP: u16 = 106;
 
 pub(crate) const RTNLGRP_LINK: u32 = 1;
 pub(crate) const RTNLGRP_NEIGH: u32 = 3;
@@ -43,6 +46,7 @@ pub(crate) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(crate) const RTNLGRP_IPV6_ROUTE: u32 = 11;
 pub(crate) const RTNLGRP_IPV4_NETCONF: u32 = 24;
 pub(crate) const RTNLGRP_IPV6_NETCONF: u32 = 25;
+pub(crate) const RTNLGRP_NEXTHOP: u32 = 32;
 
 pub(crate) const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
@@ -53,6 +57,7 @@ pub(crate) const RTA_METRICS: u16 = 8;
 pub(crate) const RTA_MULTIPATH: u16 = 9;
 pub(crate) const RTA_TABLE: u16 = 15;
 pub(crate) const RTA_VIA: u16 = 18;
+pub(crate) const RTA_NH_ID: u16 = 30;
 pub(crate) const RTAX_MTU: u16 = 2;
 pub(crate) const RTN_UNICAST: u8 = 1;
 pub(crate) const RTN_BLACKHOLE: u8 = 6;
@@ -96,6 +101,12 @@ pub(crate) const ARPHRD_ETHER: u16 = 1;
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_F_NODAD: u8 = 0x02;
+
+// linux/nexthop.h
+pub(crate) const NHA_ID: u16 = 1;
+pub(crate) const NHA_GROUP: u16 = 2;
+pub(crate) const NHA_OIF: u16 = 5;
+pub(crate) const NHA_GATEWAY: u16 = 6;
 
 // linux/netconf.h
 pub(crate) const NETCONFA_IFINDEX: u16 = 1;

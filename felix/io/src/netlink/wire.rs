@@ -103,6 +103,12 @@ impl Writer<'_> {
         self.bytes.extend_from_slice(&[flags, 0]);
     }
 
+    /// `struct nhmsg`.
+    pub(crate) fn next_hop_object(&mut self, family: u8) {
+        self.bytes.extend_from_slice(&[family, 0, 0, 0]);
+        self.bytes.extend_from_slice(&[0; 4]);
+    }
+
     /// `struct rtmsg`.
     pub(crate) fn route(&mut self, head: RouteHead) {
         let RouteHead {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use felix::desired::Row;
+use felix::desired::{Row, SysctlKey};
 use felix::kernel::{KernelEvent, Op};
 use felix_io::Table;
 
@@ -42,6 +42,62 @@ kernel_test!(
             .iter()
             .filter(|event| matches!(event, KernelEvent::RowSet(row) if routes.contains(row)));
         assert_eq!(stale.count(), 0);
+    }
+);
+
+kernel_test!(
+    a_route_by_a_next_hop_object_is_read_in_either_form_and_its_changes_are_noticed,
+    async {
+        let node = Node::new().await;
+        let mut events = node.kernel.events().unwrap();
+        let ip = |arguments: &str| {
+            let run = std::process::Command::new("ip")
+                .args(arguments.split(' '))
+                .output();
+            run.is_ok_and(|done| done.status.success())
+        };
+        // Without iproute2 nothing can make such an object here.
+        if !ip("nexthop add id 10 via 10.0.0.3 dev eth0") {
+            return;
+        }
+        assert!(ip("nexthop add id 11 via 10.0.0.4 dev eth0"));
+        assert!(ip("nexthop add id 20 group 10/11"));
+        assert!(ip("route add 10.71.0.0/16 nhid 10 proto static"));
+        assert!(ip("route add 10.72.0.0/16 nhid 20 proto static"));
+        let of_static = |dst: &str, gateways: &[&str]| {
+            let hops = gateways.iter().flat_map(|gateway| via(gateway, UNDERLAY));
+            match route(dst, hops.collect()) {
+                Row::Route(key, mut spec) => {
+                    spec.protocol = 4;
+                    Row::Route(key, spec)
+                }
+                row => row,
+            }
+        };
+        let mode = SysctlKey("net/ipv4/nexthop_compat_mode".into());
+        for value in ["1", "0"] {
+            node.set(Row::Sysctl(mode.clone(), value.into())).await;
+            let rows = node.rows(Table::Routes).await;
+            for row in [
+                of_static("10.71.0.0/16", &["10.0.0.3"]),
+                of_static("10.72.0.0/16", &["10.0.0.3", "10.0.0.4"]),
+            ] {
+                assert_eq!(rows.get(&row.key()), Some(&row), "compat mode {value}");
+            }
+        }
+        assert!(ip("nexthop replace id 10 via 10.0.0.5 dev eth0"));
+        events_until(&mut events, |event| *event == KernelEvent::RoutesChanged).await;
+        let rows = node.rows(Table::Routes).await;
+        let moved = of_static("10.71.0.0/16", &["10.0.0.5"]);
+        assert_eq!(rows.get(&moved.key()), Some(&moved));
+        // A route that comes is told with its next hop, too.
+        assert!(ip("route add 10.73.0.0/16 nhid 11 proto static"));
+        let told = KernelEvent::RowSet(of_static("10.73.0.0/16", &["10.0.0.4"]));
+        events_until(&mut events, |event| *event == told).await;
+        assert!(ip("nexthop del id 10"));
+        events_until(&mut events, |event| *event == KernelEvent::RoutesChanged).await;
+        let rows = node.rows(Table::Routes).await;
+        assert!(!rows.contains_key(&moved.key()));
     }
 );
 

@@ -145,7 +145,8 @@ impl Inbox {
         self.0.put(InputKey::PeersReported, Input::Marker);
     }
 
-    /// The kernel changed. An overrun is not a fact about the kernel and must be handled by who reads it.
+    /// The kernel changed. An overrun, and routes that changed unnamed, are no facts about the kernel and must be handled by
+    /// who reads it.
     pub fn kernel(&self, event: KernelEvent) {
         let key = match &event {
             KernelEvent::Link(link) => InputKey::Link(link.ifname.clone()),
@@ -155,7 +156,7 @@ impl Inbox {
             }
             KernelEvent::RowSet(row) => InputKey::Row(row.key()),
             KernelEvent::RowGone(key) => InputKey::Row(key.clone()),
-            KernelEvent::Overrun => return,
+            KernelEvent::RoutesChanged | KernelEvent::Overrun => return,
         };
         self.0.put(key, Input::KernelEvent(event));
     }
