@@ -14,6 +14,7 @@ mod cluster;
 mod columns;
 mod diags;
 mod get;
+mod in_use;
 mod kinds;
 mod labels;
 mod manifest;

@@ -6,6 +6,7 @@ use api::object::Object;
 
 use crate::check;
 use crate::cli::{Delete, Files};
+use crate::in_use;
 use crate::kinds::kind_of;
 use crate::manifest::read_all;
 use crate::objects::{Objects, Refused, key};
@@ -52,6 +53,7 @@ async fn write(files: Files, verb: Verb) -> anyhow::Result<()> {
         Verb::Replace => "replaced",
     });
     for object in &wanted {
+        in_use::before_write(&objects, object).await?;
         let written = match verb {
             Verb::Apply => objects.apply(object).await,
             Verb::Create => objects.create(object).await,
@@ -95,6 +97,7 @@ pub(crate) async fn delete(delete: Delete) -> anyhow::Result<()> {
     let objects = Objects::open(&delete.datastore)?;
     let mut report = Report::new("deleted");
     for key in keys {
+        in_use::before_delete(&objects, &key).await?;
         match objects.remove(&key).await {
             Ok(()) => report.done(key.kind),
             Err(Refused::Absent) if delete.skip_not_exists => {}

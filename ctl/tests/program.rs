@@ -187,3 +187,43 @@ fn store_that_does_not_answer_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("store.sock"), "{}", err(&output));
 }
+
+#[test]
+fn what_a_change_of_a_pool_means_for_its_pods_is_said_before() {
+    with_store("in-use", |ctl| {
+        let pool = |more: &str| {
+            format!(
+                "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: p}}\n\
+                 spec: {{cidr: 10.1.0.0/16, natOutgoing: true{more}}}\n"
+            )
+        };
+        let endpoint = "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
+             metadata: {name: n1-k8s-web-eth0, namespace: default}\n\
+             spec: {node: n1, orchestrator: k8s, pod: web, endpoint: eth0, interfaceName: cali1, \
+             ipNetworks: [10.1.0.5/32]}\n";
+        let warned = |output: &std::process::Output| {
+            assert!(output.status.success(), "{}", err(output));
+            err(output)
+                .lines()
+                .any(|line| line.starts_with("warning: IPPool(p): in use by 1 pod on 1 node."))
+        };
+        assert!(!warned(&ctl(&["apply", "-f", "-"], &pool(""))));
+        assert!(
+            !warned(&ctl(&["apply", "-f", "-"], &pool(", disabled: true"))),
+            "no pod"
+        );
+        ctl(&["apply", "-f", "-"], &pool(""));
+        let applied = ctl(&["apply", "-f", "-"], endpoint);
+        assert!(applied.status.success(), "{}", err(&applied));
+        assert!(!warned(&ctl(&["apply", "-f", "-"], &pool(""))), "as it was");
+        assert!(warned(&ctl(
+            &["apply", "-f", "-"],
+            &pool(", disabled: true")
+        )));
+        assert!(warned(&ctl(
+            &["apply", "-f", "-"],
+            &pool(", vxlanMode: Always")
+        )));
+        assert!(warned(&ctl(&["delete", "ippool", "p"], "")));
+    });
+}

@@ -326,7 +326,14 @@ impl Graph {
             field: "",
             reason: Reason::NextHopLost(loss.clone()),
         });
+        let without_pool = self.blocks.own_without_pool(&self.pools);
+        let without_pool = without_pool.map(|block| Problem {
+            subject: Subject::Prefix(*block),
+            field: "",
+            reason: Reason::NoPool,
+        });
         let mut all: Vec<Problem> = invalid
+            .chain(without_pool)
             .chain(skipped)
             .chain(lost)
             .chain(self.pools.problems())
@@ -451,6 +458,9 @@ impl Graph {
     /// Blocks and claims decide about themselves and about whether addresses inside them are announced.
     fn touch_ranges(&mut self, ranges: impl IntoIterator<Item = IpNet>) {
         for range in ranges {
+            if self.pools.covering(&range).is_none() {
+                self.dirty.local = true;
+            }
             self.dirty.prefixes.insert(range);
             self.dirty.prefixes.extend(self.addrs_inside(&range));
         }
@@ -481,7 +491,13 @@ impl Graph {
         if !dirty.local {
             return;
         }
-        let local = Local::derive(&self.settings, &self.hosts, &self.pools, &self.underlay);
+        let local = Local::derive(
+            &self.settings,
+            &self.hosts,
+            &self.pools,
+            &self.blocks,
+            &self.underlay,
+        );
         if local != self.local {
             self.local = local;
             dirty.all_prefixes = true;

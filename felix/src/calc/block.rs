@@ -6,6 +6,7 @@ use api::ipam::{AffinityState, BlockAffinitySpec, IPAMBlockSpec};
 use api::key::Key;
 use ipnet::IpNet;
 
+use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
 
 /// What the graph uses of an IPAMBlock object.
@@ -227,6 +228,22 @@ impl Blocks {
             .filter_map(|key| self.by_key.get(key))
             .flat_map(|block| std::iter::once(block.range).chain(block.away.keys().copied()))
             .collect()
+    }
+
+    /// Whether there is a block that no pool covers.
+    pub(super) fn any_without_pool(&self, pools: &Pools) -> bool {
+        self.by_range
+            .keys()
+            .any(|range| pools.covering(range).is_none())
+    }
+
+    /// Blocks with an affinity to this node that no pool covers.
+    pub(super) fn own_without_pool<'a>(
+        &'a self,
+        pools: &'a Pools,
+    ) -> impl Iterator<Item = &'a IpNet> {
+        let ranges = self.claims_by_range.keys();
+        ranges.filter(|range| pools.covering(range).is_none())
     }
 
     pub(super) fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::block::Blocks;
 use super::host::Host;
 use super::pool::Pools;
 use super::settings::Settings;
@@ -75,6 +76,7 @@ impl Local {
         settings: &Settings,
         hosts: &BTreeMap<String, Host>,
         pools: &Pools,
+        blocks: &Blocks,
         underlay: &Underlay,
     ) -> Self {
         let host = hosts.get(&settings.node_name);
@@ -113,7 +115,11 @@ impl Local {
             uplink_v6,
             host_mtu_bytes,
             vxlan: tunnel(
-                settings.vxlan_enabled.unwrap_or_else(|| pools.vxlan_v4()),
+                settings.vxlan_enabled.unwrap_or_else(|| {
+                    // Pods of a deleted pool are reached through the tunnel as long as this node has its address.
+                    let has_address = host.is_some_and(|host| host.vxlan.is_some());
+                    pools.vxlan_v4() || (has_address && blocks.any_without_pool(pools))
+                }),
                 settings.vxlan_mtu_bytes,
                 VXLAN_OVERHEAD_BYTES,
             ),

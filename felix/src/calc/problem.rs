@@ -114,6 +114,8 @@ pub enum Reason {
         /// The address.
         address: IpAddr,
     },
+    /// No pool covers a block that is in use.
+    NoPool,
     /// A setting asks for a larger MTU than packets between nodes can have.
     MtuTooLarge {
         /// The variable.
@@ -192,6 +194,10 @@ impl fmt::Display for Reason {
                     "no device of this host carries the node's address {address}"
                 )
             }
+            Self::NoPool => f.write_str(
+                "no pool covers this block of this node any more: its pods are reached until they are gone, and no new \
+                 one gets an address of it",
+            ),
             Self::MtuTooLarge {
                 setting,
                 asked,

@@ -72,7 +72,7 @@ impl Facts<'_> {
             }
         }
         let pool = self.pools.covering(&dst);
-        let by_blocks = self.routed_by_blocks(pool);
+        let by_blocks = self.routed_by_blocks(&dst, pool);
         match self.blocks.borrower(&dst) {
             Some(borrower) if borrower != node && by_blocks => {
                 return self.to_node(dst, pool, borrower);
@@ -98,16 +98,25 @@ impl Facts<'_> {
         }
     }
 
-    /// Whether routes inside this pool come from its blocks. Otherwise they come from BGP.
-    fn routed_by_blocks(&self, pool: Option<Pool>) -> bool {
+    /// Whether the route comes from blocks: by the encapsulation of the pool. Otherwise it comes from BGP. Blocks that no
+    /// pool covers any more are reached through VXLAN where the nodes have it: the underlay may not know their addresses.
+    fn routed_by_blocks(&self, dst: &IpNet, pool: Option<Pool>) -> bool {
         use ClusterRoutes::{Enabled, EnabledIpipOnly, EnabledNoEncapOnly};
         let owned = self.settings.cluster_routes;
         match pool.map(|pool| pool.encap) {
             Some(Encap::Vxlan(_)) => true,
             Some(Encap::Ipip(_)) => matches!(owned, Enabled | EnabledIpipOnly),
             Some(Encap::Plain) => matches!(owned, Enabled | EnabledNoEncapOnly),
-            None => false,
+            None => self.local.vxlan.is_some() && self.has_vxlan_owner(dst),
         }
+    }
+
+    /// Whether a block, or an address outside its owner's blocks, is a node's with a VXLAN address.
+    fn has_vxlan_owner(&self, dst: &IpNet) -> bool {
+        let blocks = self.blocks;
+        let owner = blocks.borrower(dst).or_else(|| blocks.owner(dst));
+        let host = owner.and_then(|owner| self.hosts.get(owner));
+        host.is_some_and(|host| host.vxlan.is_some())
     }
 
     fn to_workload(&self, dst: IpNet, workload: &Workload) -> Plan {
@@ -172,6 +181,9 @@ impl Facts<'_> {
                 Some(plan) => plan,
                 None => self.over_ipip(dst, addr),
             },
+            None if host.vxlan.is_some() && self.local.vxlan.is_some() => {
+                self.over_vxlan(dst, node, host)
+            }
             Some(Encap::Plain) | None => match self.local.uplink(&dst) {
                 Uplink::Device(uplink) => self.on_link(dst, addr, uplink),
                 Uplink::Routed => match self.underlay.look_up(addr) {

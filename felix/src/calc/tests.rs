@@ -529,6 +529,44 @@ fn the_vxlan_device_and_every_other_nodes_endpoint_are_planned() {
 }
 
 #[test]
+fn pods_of_a_deleted_pool_are_reached_through_vxlan_until_they_are_gone_and_that_is_said() {
+    let mut world = cluster(vxlan("CrossSubnet"));
+    let link_key = RowKey::Link(IfName::from(VXLAN_DEVICE));
+    world.bgp("10.1.2.0/26", &["10.9.0.3"]);
+    world.bgp("192.0.2.0/24", &["10.0.0.7"]);
+    world.remove(&Key::new(Kind::IPPool, "p"));
+    world.flush();
+    assert!(world.rows.contains_key(&link_key));
+    for (dst, route) in [
+        (
+            "10.1.1.0/26",
+            "via 10.1.1.0 dev vxlan.calico onlink proto 3 mtu 1450",
+        ),
+        (
+            "10.1.2.0/26",
+            "via 10.1.2.0 dev vxlan.calico onlink proto 3 mtu 1450",
+        ),
+        ("192.0.2.0/24", "via 10.0.0.7 dev eth0 proto 12 metric 1024"),
+    ] {
+        assert_eq!(fib(&world, dst).as_deref(), Some(route), "{dst}");
+    }
+    assert_eq!(
+        world.problems(),
+        [
+            "route 10.1.0.0/26: no pool covers this block of this node any more: its pods are reached until they are gone, \
+          and no new one gets an address of it"
+        ]
+    );
+    for range in ["10.1.0.0/26", "10.1.1.0/26", "10.1.2.0/26"] {
+        world.remove(&block(range, None, &[]).0);
+    }
+    world.remove(&affinity("n1", "10.1.0.0/26", "confirmed").0);
+    world.flush();
+    assert!(!world.rows.contains_key(&link_key));
+    assert_eq!(world.problems(), Vec::<String>::new());
+}
+
+#[test]
 fn the_parents_mtu_makes_the_tunnels_and_the_pods() {
     let mut world = cluster(vxlan("Always"));
     world.kernel(&link("eth0", true, 9000));
@@ -701,16 +739,16 @@ fn an_invalid_object_counts_as_absent_and_is_told() {
     let mut world = cluster(vxlan("Always"));
     world
         .graph
-        .handle_invalid(&Key::new(Kind::IPPool, "p"), "spec.blockSize: 99".into());
+        .handle_invalid(&Key::new(Kind::Node, "n2"), "spec.bgp: 99".into());
     world.flush();
-    assert!(
-        !world
-            .rows
-            .contains_key(&RowKey::Link(IfName::from(VXLAN_DEVICE)))
-    );
+    assert_eq!(fib(&world, "10.1.1.0/26"), None);
+    assert!(fib(&world, "10.1.2.0/26").is_some());
     assert_eq!(
-        world.graph.problems()[0].to_string(),
-        "IPPool(p): spec.blockSize: 99"
+        world.problems(),
+        [
+            "Node(n2): spec.bgp: 99",
+            "route 10.1.1.0/26: owner \"n2\" has no Node object with an address"
+        ]
     );
 }
 

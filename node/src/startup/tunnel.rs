@@ -4,15 +4,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use api::ipam::IPAMBlockSpec;
 use api::key::{Key, Kind};
 use api::node::{Node, NodeBGPSpec};
 use api::object::Object;
+use api::pool::{EncapMode, IPPoolSpec};
+use datastore::scope::Scope;
 use datastore::store::{Store, StoreError};
 use ipam::Ipam;
 use ipam::tunnel::{TunnelKind, TunnelRequest};
 use tracing::{info, warn};
 
-use super::{StartupError, objects};
+use super::{StartupError, objects as stored_objects};
 
 /// The tunnels of IPv4 pools.
 const KINDS: [(TunnelKind, &str); 2] = [
@@ -24,7 +27,7 @@ const KINDS: [(TunnelKind, &str); 2] = [
 pub(super) async fn allocate(store: &Arc<dyn Store>, name: &str) -> Result<(), StartupError> {
     let ipam = Ipam::new(Arc::clone(store), name);
     for (kind, device) in KINDS {
-        allocate_one(&**store, &ipam, name, kind)
+        allocate_one(&**store, &ipam, name, (kind, device))
             .await
             .map_err(|reason| StartupError::Tunnel { device, reason })?;
     }
@@ -35,13 +38,20 @@ async fn allocate_one(
     store: &dyn Store,
     ipam: &Ipam,
     name: &str,
-    kind: TunnelKind,
+    (kind, device): (TunnelKind, &'static str),
 ) -> Result<(), String> {
     let key = Key::new(Kind::Node, name);
     let Some(node) = read(store, &key).await.map_err(|error| error.to_string())? else {
         return Err(format!("{key} is gone"));
     };
     let before = address(&node, kind);
+    if let Some(address) = before
+        && stays(store, kind, address)
+            .await
+            .map_err(|error| error.to_string())?
+    {
+        return Ok(());
+    }
     let request = TunnelRequest {
         kind,
         node_labels: node.metadata.labels.clone(),
@@ -60,7 +70,7 @@ async fn allocate_one(
     if wanted == before {
         return Ok(());
     }
-    let written = objects::update(store, &key, |stored| match stored {
+    let written = stored_objects::update(store, &key, |stored| match stored {
         Some(Object::Node(mut node)) => {
             set_address(&mut node, kind, wanted);
             Object::Node(node)
@@ -78,10 +88,67 @@ async fn allocate_one(
         return Err(error.to_string());
     }
     match wanted {
-        Some(address) => info!(?kind, %address, "tunnel address assigned"),
-        None => info!(?kind, "tunnel address given back: no pool uses it"),
+        Some(address) => info!(device, %address, "tunnel address assigned"),
+        None => info!(device, "tunnel address released: no pool uses it"),
     }
     Ok(())
+}
+
+/// Whether the present address stays although its pool gives no addresses any more: pods of it live on. Its pool is
+/// disabled; or, for VXLAN, it was deleted while addresses outside every pool are in use.
+async fn stays(store: &dyn Store, kind: TunnelKind, address: Ipv4Addr) -> Result<bool, StoreError> {
+    let pools = objects(store, Kind::IPPool).await?;
+    let pools: Vec<&IPPoolSpec> = pools
+        .iter()
+        .filter_map(|object| match object {
+            Object::IPPool(pool) => Some(&pool.spec),
+            _ => None,
+        })
+        .collect();
+    let covering = pools
+        .iter()
+        .filter(|pool| pool.cidr.contains(&IpAddr::V4(address)))
+        .max_by_key(|pool| pool.cidr.prefix_len());
+    match (covering, kind) {
+        (Some(pool), _) => Ok(pool.disabled && uses(kind, pool)),
+        (None, TunnelKind::VxlanV4) => {
+            let blocks = objects(store, Kind::IPAMBlock).await?;
+            Ok(blocks.iter().any(|block| match block {
+                Object::IPAMBlock(block) => {
+                    let block = &block.spec;
+                    !pools.iter().any(|pool| pool.cidr.contains(&block.cidr)) && has_pods(block)
+                }
+                _ => false,
+            }))
+        }
+        (None, TunnelKind::Ipip | TunnelKind::VxlanV6) => Ok(false),
+    }
+}
+
+const fn uses(kind: TunnelKind, pool: &IPPoolSpec) -> bool {
+    let mode = match kind {
+        TunnelKind::Ipip => pool.ipip_mode,
+        TunnelKind::VxlanV4 | TunnelKind::VxlanV6 => pool.vxlan_mode,
+    };
+    !matches!(mode, EncapMode::Never)
+}
+
+/// Whether an address of the block is held by anything but a tunnel device.
+fn has_pods(block: &IPAMBlockSpec) -> bool {
+    block.allocations.iter().flatten().any(|slot| {
+        let attributes = block.attributes.get(*slot);
+        let held_as = attributes.and_then(|attributes| attributes.secondary.get("type"));
+        !held_as.is_some_and(|held_as| held_as.ends_with("TunnelAddress"))
+    })
+}
+
+/// The readable objects of a kind.
+async fn objects(store: &dyn Store, kind: Kind) -> Result<Vec<Object>, StoreError> {
+    let listing = store.list(kind, &Scope::All).await?;
+    let decoded = listing.items.iter();
+    Ok(decoded
+        .filter_map(|item| Object::decode(&item.key, &item.value).ok())
+        .collect())
 }
 
 async fn read(store: &dyn Store, key: &Key) -> Result<Option<Node>, StoreError> {
@@ -123,4 +190,70 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use datastore::memory::MemoryStore;
+    use datastore::store::{Expect, Op};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    async fn put(store: &MemoryStore, kind: Kind, name: &str, spec: Value) {
+        let key = Key::new(kind, name);
+        let text = json!({"metadata": {"name": name}, "spec": spec}).to_string();
+        Object::decode(&key, text.as_bytes()).expect("tests give objects");
+        let put = Op::Put {
+            key,
+            value: text.into(),
+            expect: Expect::Any,
+        };
+        store.write(put).await.unwrap();
+    }
+
+    /// A block of the tunnel's pool that holds one address, of a pod or of a tunnel device.
+    async fn put_block(store: &MemoryStore, held_as: Option<&str>) {
+        let mut allocations = vec![Value::Null; 64];
+        allocations[3] = json!(0);
+        let secondary = held_as.map_or_else(|| json!({}), |held_as| json!({"type": held_as}));
+        let spec = json!({
+            "cidr": "10.1.0.0/26", "affinity": "host:n2", "allocations": allocations,
+            "unallocated": [], "attributes": [{"secondary": secondary}],
+        });
+        put(store, Kind::IPAMBlock, "10-1-0-0-26", spec).await;
+    }
+
+    async fn stays_at(store: &MemoryStore, kind: TunnelKind) -> bool {
+        let address = Ipv4Addr::new(10, 1, 0, 0);
+        stays(store, kind, address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_address_stays_while_its_pool_is_only_disabled() {
+        let store = MemoryStore::new();
+        let pool = |disabled: bool| json!({"cidr": "10.1.0.0/16", "vxlanMode": "Always", "disabled": disabled});
+        put(&store, Kind::IPPool, "p", pool(false)).await;
+        assert!(!stays_at(&store, TunnelKind::VxlanV4).await, "IPAM decides");
+        put(&store, Kind::IPPool, "p", pool(true)).await;
+        assert!(stays_at(&store, TunnelKind::VxlanV4).await);
+        assert!(!stays_at(&store, TunnelKind::Ipip).await);
+        // A smaller pool inside it is the address's own.
+        let inner = json!({"cidr": "10.1.0.0/24", "disabled": true});
+        put(&store, Kind::IPPool, "q", inner).await;
+        assert!(!stays_at(&store, TunnelKind::VxlanV4).await);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_address_stays_while_pods_of_a_deleted_pool_live() {
+        let store = MemoryStore::new();
+        assert!(!stays_at(&store, TunnelKind::VxlanV4).await);
+        put_block(&store, Some("vxlanTunnelAddress")).await;
+        assert!(!stays_at(&store, TunnelKind::VxlanV4).await, "no pod");
+        put_block(&store, None).await;
+        assert!(stays_at(&store, TunnelKind::VxlanV4).await);
+        let other = json!({"cidr": "10.2.0.0/16"});
+        put(&store, Kind::IPPool, "other", other).await;
+        assert!(stays_at(&store, TunnelKind::VxlanV4).await);
+    }
 }

@@ -117,10 +117,8 @@ impl Facts<'_> {
             let dev = &pod.spec.interface_name;
             return Some(format!("dev {dev} proto 3 scope link metric 1024"));
         }
-        let vxlan_on = all!(self, IPPool).any(|pool| pool.spec.vxlan_mode != EncapMode::Never);
-        let own_tunnel = self
-            .node("n1")
-            .and_then(|node| node.spec.ipv4_vxlan_tunnel_addr);
+        let own_tunnel = self.tunnel_of("n1");
+        let vxlan_on = self.vxlan_on();
         if vxlan_on && own_tunnel.map(|addr| IpNet::from(IpAddr::V4(addr))) == Some(dst) {
             return None;
         }
@@ -133,7 +131,21 @@ impl Facts<'_> {
             pool.vxlan_mode != EncapMode::Never || pool.ipip_mode != EncapMode::Never
         });
         let block = all!(self, IPAMBlock).find(|block| block.spec.cidr == dst);
-        if tunnelled && let Some(holder) = self.borrower(dst).filter(|holder| holder != "n1") {
+        let holder = self.borrower(dst);
+        // The pool of the block was deleted: through VXLAN, where both nodes have it.
+        let whose = holder.clone().or_else(|| Some(owner(block?)?.to_owned()));
+        let orphaned =
+            pool.is_none() && vxlan_on && whose.is_some_and(|node| self.tunnel_of(&node).is_some());
+        let deleted = IPPoolSpec {
+            vxlan_mode: EncapMode::Always,
+            ..all_of(dst)
+        };
+        let (pool, tunnelled) = if orphaned {
+            (Some(&deleted), true)
+        } else {
+            (pool, tunnelled)
+        };
+        if tunnelled && let Some(holder) = holder.filter(|holder| holder != "n1") {
             return self.to_node(dst, pool?, &holder);
         }
         if block.and_then(owner) == Some("n1") {
@@ -153,6 +165,17 @@ impl Facts<'_> {
         hops.dedup();
         let hops: String = hops.concat();
         (!hops.is_empty()).then(|| format!("{hops}proto 12 metric 1024"))
+    }
+
+    fn tunnel_of(&self, node: &str) -> Option<std::net::Ipv4Addr> {
+        self.node(node)?.spec.ipv4_vxlan_tunnel_addr
+    }
+
+    /// A pool asks for VXLAN, or this node still has its address and a block is in no pool.
+    fn vxlan_on(&self) -> bool {
+        let asked = all!(self, IPPool).any(|pool| pool.spec.vxlan_mode != EncapMode::Never);
+        let left = all!(self, IPAMBlock).any(|block| self.pool(block.spec.cidr).is_none());
+        asked || (left && self.tunnel_of("n1").is_some())
     }
 
     /// The node an address is held by, when it is not the owner of the block: the first block by name that says so.
@@ -226,6 +249,12 @@ impl Facts<'_> {
             self.host.default.then_some(via)
         }
     }
+}
+
+/// A pool of this range.
+fn all_of(range: IpNet) -> IPPoolSpec {
+    let spec = serde_json::json!({"cidr": range});
+    serde_json::from_value(spec).expect("a range makes a pool")
 }
 
 fn owner(block: &IPAMBlock) -> Option<&str> {
