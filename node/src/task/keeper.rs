@@ -121,3 +121,83 @@ impl Keeper {
         tunnels.map_err(|error| format!("tunnel addresses: {}", chain(&error)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use api::key::{Key, Kind};
+    use api::object::Object;
+    use datastore::memory::MemoryStore;
+    use datastore::scope::Scope;
+    use datastore::store::{Change, Expect, Op, WatchEvent};
+    use futures_util::StreamExt;
+    use ipnet::IpNet;
+
+    use super::*;
+
+    async fn write(store: &MemoryStore, op: Op) {
+        store.write(op).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_object_without_what_was_written_is_written_again_at_the_change() {
+        let key = Key::new(Kind::Node, "n1");
+        let store = Arc::new(MemoryStore::new());
+        let variables = [("IP".to_owned(), "10.0.0.1/24".to_owned())];
+        let (view_in, view) = watch::channel(CalcView::default());
+        let cancel = CancellationToken::new();
+        let keeper = Keeper {
+            params: Arc::new(Params::from_env(variables).unwrap()),
+            node: "n1".to_owned(),
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            view,
+            last_mtu_bytes: None,
+            health: Health::new(Instant::now(), SystemTime::UNIX_EPOCH),
+            cancel: cancel.clone(),
+        };
+        let keeping = tokio::spawn(keeper.run());
+        let cursor = store.list(Kind::Node, &Scope::All).await.unwrap().cursor;
+        let mut changes = store.watch(Kind::Node, Scope::All, cursor);
+        let wanted: IpNet = "10.0.0.1/24".parse().unwrap();
+        for text in [Some(r#"{"metadata":{"name":"n1"},"spec":{}}"#), None] {
+            write(
+                &store,
+                match text {
+                    Some(text) => Op::Put {
+                        key: key.clone(),
+                        value: text.to_owned().into(),
+                        expect: Expect::Any,
+                    },
+                    None => Op::Delete {
+                        key: key.clone(),
+                        expect: Expect::Any,
+                    },
+                },
+            )
+            .await;
+            view_in.send_modify(|view| {
+                view.in_sync = true;
+                view.own_generation += 1;
+            });
+            // The poll is a minute away.
+            let address = loop {
+                let event = changes
+                    .next()
+                    .await
+                    .expect("a memory store's watch goes on");
+                let WatchEvent::Change(Change::Put(item), _) = event.unwrap() else {
+                    continue;
+                };
+                if let Ok(Object::Node(node)) = Object::decode(&key, &item.value)
+                    && let Some(bgp) = node.spec.bgp
+                {
+                    break bgp.ipv4_address;
+                }
+            };
+            assert_eq!(address, Some(wanted), "{text:?}");
+        }
+        cancel.cancel();
+        keeping.await.unwrap();
+    }
+}

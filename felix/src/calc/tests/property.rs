@@ -17,6 +17,7 @@ use super::world::{
     World, addr, affinity, bgp_config, bgp_filter, bgp_peer, bgp_route, block, endpoint,
     held_under, link, node, pool, route, with_handle,
 };
+use crate::desired::{RouteKey, RouteKind, RouteSpec, Row};
 use crate::kernel::KernelEvent;
 
 #[derive(Clone, Debug)]
@@ -250,10 +251,126 @@ fn assert_routes(world: &World, present: &BTreeMap<Id, Fact>) {
         bgp: &bgp,
         host,
     };
-    let mut planned = fibs(world);
-    planned.sort();
-    let expected: Vec<_> = facts.routes().into_iter().collect();
-    assert_eq!(planned, expected);
+    let faults = route_faults(&fibs(world), &facts.routes());
+    assert_eq!(faults, Vec::<String>::new());
+}
+
+/// Where planned routes are not those expected, with the destination of each.
+fn route_faults(planned: &[(IpNet, String)], expected: &BTreeMap<IpNet, String>) -> Vec<String> {
+    let mut missing = expected.clone();
+    let mut faults = Vec::new();
+    for (dst, route) in planned {
+        match missing.remove(dst) {
+            Some(right) if right == *route => {}
+            Some(right) => faults.push(format!("{dst}: {route}, and should be {right}")),
+            None => faults.push(format!("{dst}: {route}, and should not be there")),
+        }
+    }
+    let missing = missing.into_iter();
+    faults.extend(missing.map(|(dst, route)| format!("{dst}: nothing, and should be {route}")));
+    faults
+}
+
+const PARTS: [&str; 7] = [
+    "gateway", "device", "onlink", "MTU", "protocol", "metric", "type",
+];
+
+/// Changes one part of a route, if it has it.
+fn spoil(what: &str, key: &mut RouteKey, spec: &mut RouteSpec) -> bool {
+    let hop = spec.next_hops.first_mut();
+    match (what, hop) {
+        ("gateway", Some(hop)) if hop.gateway.is_some() => {
+            hop.gateway = Some("10.0.0.99".parse().unwrap());
+        }
+        ("device", Some(hop)) => hop.ifname = Some("eth9".into()),
+        ("onlink", Some(hop)) => hop.onlink = !hop.onlink,
+        ("MTU", _) => spec.mtu_bytes = Some(68),
+        ("protocol", _) => spec.protocol = 99,
+        ("metric", _) => key.metric = 77,
+        ("type", _) => spec.kind = RouteKind::Prohibit,
+        _ => return false,
+    }
+    true
+}
+
+#[test]
+fn the_comparison_with_the_reference_names_each_spoilt_route() {
+    let mut world = new_world();
+    for object in [
+        pool(
+            "p",
+            json!({"cidr": "10.1.0.0/16", "vxlanMode": "CrossSubnet"}),
+        ),
+        node("n1", "10.0.0.1/24", Some("10.1.0.0")),
+        node("n2", "10.0.0.2/24", Some("10.1.1.0")),
+        node("n3", "10.9.0.3/24", Some("10.1.2.0")),
+        block("10.1.0.0/28", Some("n1"), &[]),
+        block("10.1.1.0/28", Some("n2"), &[]),
+        block("10.1.2.0/28", Some("n3"), &[]),
+        endpoint("a", "n1", "cali1", &["10.1.0.5/32"]),
+    ] {
+        world.put(object);
+    }
+    let default = route("0.0.0.0/0", "10.0.0.254", "eth0");
+    let host = [
+        link("eth0", true, 1500),
+        addr("eth0", "10.0.0.1/24"),
+        KernelEvent::RowSet(default),
+    ];
+    for event in &host {
+        world.kernel(event);
+    }
+    world.bgp("192.0.2.0/24", &["10.0.0.2"]);
+    world.flush();
+    let facts = Facts {
+        objects: &world.objects,
+        bgp: &BTreeMap::from([(
+            "192.0.2.0/24".parse().unwrap(),
+            vec!["10.0.0.2".parse().unwrap()],
+        )]),
+        host: Host {
+            link: Some((true, 1500)),
+            addr: true,
+            default: true,
+        },
+    };
+    let expected = facts.routes();
+    let sound: Vec<Row> = world.rows.values().cloned().collect();
+    assert_eq!(route_faults(&fibs(&world), &expected), Vec::<String>::new());
+    for row in sound.iter().filter(|row| matches!(row, Row::Route(..))) {
+        let Row::Route(key, spec) = row else { continue };
+        let dst = key.dst.to_string();
+        for what in PARTS {
+            let (mut key, mut spec) = (key.clone(), spec.clone());
+            if !spoil(what, &mut key, &mut spec) {
+                continue;
+            }
+            world.rows.remove(&row.key());
+            let spoilt = Row::Route(key, spec);
+            world.rows.insert(spoilt.key(), spoilt.clone());
+            let faults = route_faults(&fibs(&world), &expected);
+            assert!(
+                faults.len() == 1 && faults[0].starts_with(&dst),
+                "{what}: {faults:?}"
+            );
+            world.rows.remove(&spoilt.key());
+            world.rows.insert(row.key(), row.clone());
+        }
+        world.rows.remove(&row.key());
+        let faults = route_faults(&fibs(&world), &expected);
+        assert!(
+            faults.len() == 1 && faults[0].starts_with(&dst),
+            "{faults:?}"
+        );
+        world.rows.insert(row.key(), row.clone());
+    }
+    let extra = route("10.77.0.0/16", "10.0.0.254", "eth0");
+    world.rows.insert(extra.key(), extra);
+    let faults = route_faults(&fibs(&world), &expected);
+    assert!(
+        faults.len() == 1 && faults[0].starts_with("10.77.0.0/16"),
+        "{faults:?}"
+    );
 }
 
 proptest! {

@@ -336,6 +336,22 @@ struct World {
 }
 
 impl World {
+    fn new() -> Self {
+        let mut kernel = Kernel::with_links(&LINKS);
+        for row in foreign_rows() {
+            kernel.insert(row);
+        }
+        Self {
+            reconciler: Reconciler::new(ownership()),
+            kernel,
+            wanted: BTreeMap::new(),
+            answers: VecDeque::new(),
+            now: Instant::now_for_tests(),
+            deletes: false,
+            bgp_deletes: false,
+        }
+    }
+
     fn take(&mut self, step: &Step) {
         match step {
             Step::Want(index) => {
@@ -437,6 +453,30 @@ impl World {
         self.answers.push_back((op.key(), result));
     }
 
+    /// Where the kernel is not as it is wanted, and what is left behind, each by its row.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for row in self.wanted.values() {
+            let held = self.kernel.rows.get(&row.key());
+            let foreign = held.is_some_and(|held| !ownership().owns(held));
+            // Nothing but the wanted row itself makes a tunnel device.
+            let exists = |ifname: &IfName| self.kernel.links.contains_key(ifname);
+            let waits = row.key().kind() != RowKind::Link && !devices(row).iter().all(exists);
+            if !(foreign || waits || held == Some(row)) {
+                let problems = self.reconciler.problems();
+                faults.push(format!("{row}: the kernel has {held:?}; {problems:?}"));
+            }
+        }
+        for (key, row) in &self.kernel.rows {
+            let ours =
+                ownership().owns(row) && !matches!(key.kind(), RowKind::Mac | RowKind::Sysctl);
+            if ours && !self.wanted.contains_key(key) {
+                faults.push(format!("{row}: left behind"));
+            }
+        }
+        faults
+    }
+
     fn settle(&mut self) {
         self.kernel.allow();
         for index in 0..LINKS.len() {
@@ -469,40 +509,54 @@ proptest! {
     fn any_history_ends_in_the_wanted_kernel_with_foreign_rows_untouched(
         steps in proptest::collection::vec(step(), 0..120),
     ) {
-        let mut kernel = Kernel::with_links(&LINKS);
-        for row in foreign_rows() {
-            kernel.insert(row);
-        }
-        let mut world = World {
-            reconciler: Reconciler::new(ownership()),
-            kernel,
-            wanted: BTreeMap::new(),
-            answers: VecDeque::new(),
-            now: Instant::now_for_tests(),
-            deletes: false,
-            bgp_deletes: false,
-        };
+        let mut world = World::new();
         world.take(&Step::ReadBack);
         for step in &steps {
             world.take(step);
         }
         world.settle();
-        for row in world.wanted.values() {
-            let held = world.kernel.rows.get(&row.key());
-            let foreign = held.is_some_and(|held| !ownership().owns(held));
-            // Nothing but the wanted row itself makes a tunnel device.
-            let exists = |ifname: &IfName| world.kernel.links.contains_key(ifname);
-            let waits = row.key().kind() != RowKind::Link
-                && !devices(row).iter().all(exists);
-            prop_assert!(
-                foreign || waits || held == Some(row),
-                "wanted {row:?}, the kernel has {held:?}; {:?}", world.reconciler.problems()
-            );
-        }
-        for (key, row) in &world.kernel.rows {
-            let ours = ownership().owns(row) && !matches!(key.kind(), RowKind::Mac | RowKind::Sysctl);
-            prop_assert!(!ours || world.wanted.contains_key(key), "{row:?} is left behind");
-        }
+        prop_assert_eq!(world.faults(), Vec::<String>::new());
         prop_assert!(world.reconciler.is_converged());
     }
+}
+
+#[test]
+fn the_final_check_names_each_row_that_is_spoilt_missing_or_left_behind() {
+    let mut world = World::new();
+    world.take(&Step::ReadBack);
+    for index in 0..wanted_rows().len() {
+        world.take(&Step::Want(index));
+    }
+    world.settle();
+    assert_eq!(world.faults(), Vec::<String>::new());
+    for row in world.wanted.clone().into_values() {
+        // A foreign row in the place of ours is nobody's fault.
+        if !world.kernel.has(&row) {
+            continue;
+        }
+        world.kernel.rows.remove(&row.key());
+        let faults = world.faults();
+        assert!(
+            faults.len() == 1 && faults[0].starts_with(&row.to_string()),
+            "{faults:?}"
+        );
+        world.kernel.insert(row.clone());
+
+        let wanted = world.wanted.remove(&row.key()).unwrap();
+        let setting = matches!(row, Row::Mac(..) | Row::Sysctl(..));
+        let faults = world.faults();
+        let named = faults.len() == 1 && faults[0] == format!("{row}: left behind");
+        assert!(named || (setting && faults.is_empty()), "{faults:?}");
+        world.wanted.insert(wanted.key(), wanted);
+    }
+    let Some(Row::Route(key, mut spec)) = world.wanted.get(&pod(1).key()).cloned() else {
+        unreachable!("a pod's route is wanted")
+    };
+    spec.mtu_bytes = Some(1);
+    world.kernel.insert(Row::Route(key, spec));
+    let faults = world.faults();
+    assert!(
+        faults.len() == 1 && faults[0].starts_with("route 10.1.0.1/32"),
+        "{faults:?}"
+    );
 }

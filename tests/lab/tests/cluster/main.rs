@@ -21,6 +21,7 @@ mod pods;
 mod reflectors;
 mod restart;
 mod results;
+mod sysctls;
 mod telemetry;
 mod tors;
 
