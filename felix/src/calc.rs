@@ -180,7 +180,7 @@ impl Graph {
                     .filter(|spec| {
                         spec.node == self.settings.node_name && spec.affinity_type == "host"
                     });
-                let touched = self.blocks.update_claim(key, ours);
+                let touched = self.blocks.update_affinity(key, ours);
                 self.touch_ranges(touched);
             }
             Kind::FelixConfiguration
@@ -208,7 +208,7 @@ impl Graph {
         self.dirty.peers = true;
     }
 
-    /// The secrets that objects name: what [`handle_password`](Self::handle_password) should tell of.
+    /// The secrets that objects name: what [`handle_password`](Self::handle_password) should be given for.
     pub fn wanted_passwords(&self) -> BTreeSet<SecretRef> {
         peers::wanted_passwords(&self.bgp_configs, &self.bgp_peers)
     }
@@ -236,7 +236,7 @@ impl Graph {
         }
     }
 
-    /// The host is being read again: what is not told until [`handle_kernel_in_sync`](Self::handle_kernel_in_sync) is
+    /// The host is being read again: what is not given until [`handle_kernel_in_sync`](Self::handle_kernel_in_sync) is
     /// gone by then.
     pub fn handle_kernel_resync(&mut self) {
         self.underlay.resync_begin();
@@ -455,7 +455,7 @@ impl Graph {
         }
     }
 
-    /// Blocks and claims decide about themselves and about whether addresses inside them are announced.
+    /// Blocks and affinities decide about themselves and about whether addresses inside them are announced.
     fn touch_ranges(&mut self, ranges: impl IntoIterator<Item = IpNet>) {
         for range in ranges {
             if self.pools.covering(&range).is_none() {

@@ -83,7 +83,7 @@ pub struct LinkState {
     pub kind: Option<Arc<str>>,
 }
 
-/// What the kernel tells without being asked.
+/// What the kernel notifies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelEvent {
     /// A device appeared or changed.

@@ -1,6 +1,6 @@
 //! The reconciler: wanted rows against the kernel's, as operations in a safe order.
 //!
-//! For each key it keeps what is wanted, what the kernel has (read back and told), and the operation under way. Rules:
+//! For each key it keeps what is wanted, what the kernel has (read back and notified), and the operation in flight. Rules:
 //!
 //! - A row that the kernel has as it is wanted is adopted without a write; another one is replaced, never deleted first.
 //! - Nothing is deleted that is not [`Ownership::owns`]d, and nothing before it is allowed: routes of BGP need
@@ -13,10 +13,10 @@
 
 mod decide;
 mod entry;
+mod observed;
 mod result;
 #[cfg(test)]
 mod tests;
-mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -64,7 +64,7 @@ struct Deletes {
 /// A reading that is going on.
 #[derive(Debug, Default)]
 struct Resync {
-    /// Told by the reading, or known from a result or notification since it began.
+    /// Shown by the reading, or known from a result or notification since it began.
     known: BTreeSet<RowKey>,
     /// Notified as gone since it began: the reading may be older than that.
     gone: BTreeSet<RowKey>,
@@ -148,7 +148,7 @@ impl Reconciler {
         let key = row.key();
         let same = |entry: &Entry| entry.wanted.as_ref() == Some(&row);
         if !self.entries.get(&key).is_some_and(same) {
-            self.forgive(&key);
+            self.reset_backoff(&key);
             self.edit(&key, |entry| entry.wanted = Some(row));
         }
     }
@@ -156,7 +156,7 @@ impl Reconciler {
     /// No row with this key is wanted.
     pub fn remove(&mut self, key: &RowKey) {
         if self.entries.contains_key(key) {
-            self.forgive(key);
+            self.reset_backoff(key);
             self.edit(key, |entry| {
                 entry.wanted = None;
                 if is_setting(key) {
@@ -181,7 +181,7 @@ impl Reconciler {
             }
             resync.known.insert(key.clone());
         }
-        self.told(&key, held);
+        self.observe(&key, held);
     }
 
     /// All rows of this kind have been given. For [`RowKind::Link`] all devices have been given as
@@ -220,11 +220,11 @@ impl Reconciler {
         }
     }
 
-    /// The kernel told something. [`KernelEvent::RoutesChanged`] and [`KernelEvent::Overrun`] have no effect here: the caller
+    /// The kernel notified something. [`KernelEvent::RoutesChanged`] and [`KernelEvent::Overrun`] have no effect here: the caller
     /// reads again.
     pub fn kernel_event(&mut self, event: &KernelEvent) {
         match event {
-            KernelEvent::Link(link) => self.link_told(link),
+            KernelEvent::Link(link) => self.link_observed(link),
             KernelEvent::LinkGone(ifname) => self.link_gone(ifname),
             KernelEvent::RowSet(row) => self.row_set(row.clone()),
             KernelEvent::RowGone(key) => self.row_gone(key),
@@ -278,7 +278,7 @@ impl Reconciler {
         };
         entry.flight = Some(Flight {
             op: op.clone(),
-            told: false,
+            observed: false,
         });
         self.in_flight += 1;
         Some(op)
@@ -290,7 +290,7 @@ impl Reconciler {
             .entries
             .get_mut(key)
             .and_then(|entry| entry.flight.take());
-        let Some(Flight { op, told }) = flight else {
+        let Some(Flight { op, observed }) = flight else {
             return;
         };
         self.in_flight -= 1;
@@ -298,7 +298,7 @@ impl Reconciler {
             resync.known.insert(key.clone());
         }
         match (op, result) {
-            (Op::Set(row), Ok(())) => self.was_set(now, key, row, told),
+            (Op::Set(row), Ok(())) => self.was_set(now, key, row, observed),
             (Op::Remove(_), Ok(())) => self.was_removed(key),
             (Op::Remove(_), Err(error)) if error.says_absent() => self.was_removed(key),
             (Op::Set(_) | Op::Remove(_), Err(error)) => self.failed(now, key, error),
@@ -333,7 +333,7 @@ impl Reconciler {
         self.entries.get(key).is_some_and(|entry| entry.programmed)
     }
 
-    /// Whether nothing is under way or to be tried again. Rows that wait for a device do not count.
+    /// Whether nothing is in flight or to be tried again. Rows that wait for a device do not count.
     pub fn is_converged(&self) -> bool {
         self.ready.is_empty() && self.in_flight == 0 && self.retries.is_empty()
     }
@@ -348,7 +348,7 @@ impl Reconciler {
                     (_, Decision::Done) => return None,
                     (Some(failure), _) => Stuck::Failed(failure.error.clone()),
                     (None, Decision::Stuck(stuck)) => stuck,
-                    (None, Decision::Rest | Decision::Give(_)) => return None,
+                    (None, Decision::Wait | Decision::Execute(_)) => return None,
                 };
                 Some(RowProblem {
                     key: key.clone(),
@@ -392,7 +392,7 @@ impl Reconciler {
         counts
     }
 
-    /// Whether the device of this name is known to be the one of this index: what was told of a former device of the
+    /// Whether the device of this name is known to be the one of this index: what was notified of a former device of the
     /// name has then been taken in.
     pub fn is_link(&self, ifname: &IfName, ifindex: u32) -> bool {
         self.links

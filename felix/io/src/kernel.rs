@@ -139,8 +139,8 @@ impl Kernel {
     /// be called in a tokio runtime, from a thread in the namespace of [`Kernel::open`].
     ///
     /// Order is the kernel's. [`KernelEvent::Overrun`] means that events before it are missing:
-    /// read all tables again. The kernel does *not* tell of IPv4 routes that vanish because their
-    /// device went down or away: take [`KernelEvent::Link`] not up and [`KernelEvent::LinkGone`] as
+    /// read all tables again. The kernel does *not* notify IPv4 routes that vanish because their
+    /// device went down or was deleted: take [`KernelEvent::Link`] not up and [`KernelEvent::LinkGone`] as
     /// that.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ pub(super) struct BgpRoutes {
 }
 
 impl BgpRoutes {
-    /// Gives the prefix when something changed.
+    /// Returns the prefix when something changed.
     pub(super) fn update(&mut self, change: RouteChange) -> Option<IpNet> {
         let prefix = change.prefix.trunc();
         let best = change

@@ -1,4 +1,4 @@
-//! IPAM blocks and this node's claims on them: who has which part of a pool.
+//! IPAM blocks and this node's affinities to them: who has which part of a pool.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ struct Block {
     /// The node whose block it is.
     owner: Option<String>,
     /// Addresses held by nodes other than the owner.
-    away: BTreeMap<IpNet, String>,
+    borrowed: BTreeMap<IpNet, String>,
 }
 
 impl Block {
@@ -27,7 +27,7 @@ impl Block {
             .as_deref()
             .and_then(|affinity| affinity.strip_prefix("host:"))
             .map(str::to_owned);
-        let away = spec
+        let borrowed = spec
             .allocations
             .iter()
             .zip(addresses(range))
@@ -36,7 +36,11 @@ impl Block {
                 (owner.as_ref() != Some(node)).then(|| (addr, node.clone()))
             })
             .collect();
-        Self { range, owner, away }
+        Self {
+            range,
+            owner,
+            borrowed,
+        }
     }
 }
 
@@ -48,21 +52,21 @@ pub(super) fn addresses(range: IpNet) -> Box<dyn Iterator<Item = IpNet>> {
     }
 }
 
-/// All blocks, and the claims of one node.
+/// All blocks, and the affinities of one node.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     by_key: BTreeMap<Key, Block>,
     by_range: BTreeMap<IpNet, BTreeSet<Key>>,
     /// Address → blocks that say another node than their owner has it.
-    away: BTreeMap<IpNet, BTreeSet<Key>>,
+    borrowed: BTreeMap<IpNet, BTreeSet<Key>>,
     /// Node → blocks it owns or has an address of.
     by_node: BTreeMap<String, BTreeSet<Key>>,
-    claims: BTreeMap<Key, (IpNet, AffinityState)>,
-    claims_by_range: BTreeMap<IpNet, BTreeSet<Key>>,
+    affinities: BTreeMap<Key, (IpNet, AffinityState)>,
+    affinities_by_range: BTreeMap<IpNet, BTreeSet<Key>>,
 }
 
 impl Blocks {
-    /// Gives the prefixes for which something changed.
+    /// Returns the prefixes for which something changed.
     pub(super) fn update(&mut self, key: &Key, spec: Option<&IPAMBlockSpec>) -> BTreeSet<IpNet> {
         let new = spec.filter(|spec| !spec.deleted).map(Block::of);
         let mut touched = BTreeSet::new();
@@ -71,25 +75,25 @@ impl Blocks {
         }
         if let Some(old) = self.by_key.remove(key) {
             unindex(&mut self.by_range, &old.range, key);
-            for addr in old.away.keys() {
-                unindex(&mut self.away, addr, key);
+            for addr in old.borrowed.keys() {
+                unindex(&mut self.borrowed, addr, key);
             }
-            for node in old.owner.iter().chain(old.away.values()) {
+            for node in old.owner.iter().chain(old.borrowed.values()) {
                 unindex(&mut self.by_node, node, key);
             }
             touched.insert(old.range);
-            touched.extend(old.away.into_keys());
+            touched.extend(old.borrowed.into_keys());
         }
         if let Some(new) = new {
             index(&mut self.by_range, new.range, key);
-            for addr in new.away.keys() {
-                index(&mut self.away, *addr, key);
+            for addr in new.borrowed.keys() {
+                index(&mut self.borrowed, *addr, key);
             }
-            for node in new.owner.iter().chain(new.away.values()) {
+            for node in new.owner.iter().chain(new.borrowed.values()) {
                 index(&mut self.by_node, node.clone(), key);
             }
             touched.insert(new.range);
-            touched.extend(new.away.keys().copied());
+            touched.extend(new.borrowed.keys().copied());
             self.by_key.insert(key.clone(), new);
         }
         let ranges: Vec<IpNet> = touched.iter().copied().collect();
@@ -99,8 +103,8 @@ impl Blocks {
         touched
     }
 
-    /// A claim of this node, or one that is gone. Gives the ranges for which something changed.
-    pub(super) fn update_claim(
+    /// An affinity of this node, or one that is gone. Returns the ranges for which something changed.
+    pub(super) fn update_affinity(
         &mut self,
         key: &Key,
         spec: Option<&BlockAffinitySpec>,
@@ -108,17 +112,17 @@ impl Blocks {
         let new = spec
             .filter(|spec| spec.deleted != "true")
             .map(|spec| (spec.cidr.trunc(), spec.state));
-        if self.claims.get(key) == new.as_ref() {
+        if self.affinities.get(key) == new.as_ref() {
             return Vec::new();
         }
         let mut touched = Vec::new();
-        if let Some((range, _)) = self.claims.remove(key) {
-            unindex(&mut self.claims_by_range, &range, key);
+        if let Some((range, _)) = self.affinities.remove(key) {
+            unindex(&mut self.affinities_by_range, &range, key);
             touched.push(range);
         }
         if let Some((range, state)) = new {
-            index(&mut self.claims_by_range, range, key);
-            self.claims.insert(key.clone(), (range, state));
+            index(&mut self.affinities_by_range, range, key);
+            self.affinities.insert(key.clone(), (range, state));
             touched.push(range);
         }
         touched
@@ -135,8 +139,8 @@ impl Blocks {
 
     /// The node that has an address although the address's block belongs to another node, or to none.
     pub(super) fn borrower(&self, addr: &IpNet) -> Option<&str> {
-        let key = self.away.get(addr)?.first()?;
-        self.by_key.get(key)?.away.get(addr).map(String::as_str)
+        let key = self.borrowed.get(addr)?.first()?;
+        self.by_key.get(key)?.borrowed.get(addr).map(String::as_str)
     }
 
     /// Other blocks that share addresses with `range`.
@@ -161,9 +165,9 @@ impl Blocks {
 
     /// The state of this node's affinity to a block that says itself that it is this node's, and that shares no address
     /// with a block of another.
-    pub(super) fn claim(&self, node: &str, range: &IpNet) -> Option<AffinityState> {
-        let key = self.claims_by_range.get(range)?.first()?;
-        let (_, state) = self.claims.get(key)?;
+    pub(super) fn affinity(&self, node: &str, range: &IpNet) -> Option<AffinityState> {
+        let key = self.affinities_by_range.get(range)?.first()?;
+        let (_, state) = self.affinities.get(key)?;
         let owned = self.is_local(node, range) && self.contested(node, range).is_none();
         owned.then_some(*state)
     }
@@ -181,7 +185,10 @@ impl Blocks {
             reason,
         };
         let settled = |state: &AffinityState| *state != AffinityState::Pending;
-        let affinities = self.claims.iter().filter(|(_, (_, state))| settled(state));
+        let affinities = self
+            .affinities
+            .iter()
+            .filter(|(_, (_, state))| settled(state));
         let without = affinities.filter_map(|(key, (range, _))| match self.block(range) {
             None => Some(problem(key, Reason::NoBlock { range: *range })),
             Some(block) if block.owner.as_deref() != Some(node) => {
@@ -211,7 +218,7 @@ impl Blocks {
     pub(super) fn is_aggregated(&self, node: &str, addr: &IpNet) -> bool {
         let mut range = *addr;
         while let Some(wider) = range.supernet() {
-            if self.claim(node, &wider) == Some(AffinityState::Confirmed) {
+            if self.affinity(node, &wider) == Some(AffinityState::Confirmed) {
                 return true;
             }
             range = wider;
@@ -226,7 +233,7 @@ impl Blocks {
             .into_iter()
             .flatten()
             .filter_map(|key| self.by_key.get(key))
-            .flat_map(|block| std::iter::once(block.range).chain(block.away.keys().copied()))
+            .flat_map(|block| std::iter::once(block.range).chain(block.borrowed.keys().copied()))
             .collect()
     }
 
@@ -242,24 +249,27 @@ impl Blocks {
         &'a self,
         pools: &'a Pools,
     ) -> impl Iterator<Item = &'a IpNet> {
-        let ranges = self.claims_by_range.keys();
+        let ranges = self.affinities_by_range.keys();
         ranges.filter(|range| pools.covering(range).is_none())
     }
 
     pub(super) fn prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.by_range
             .keys()
-            .chain(self.away.keys())
-            .chain(self.claims_by_range.keys())
+            .chain(self.borrowed.keys())
+            .chain(self.affinities_by_range.keys())
             .copied()
     }
 
     pub(super) fn prefixes_inside(&self, range: &IpNet) -> Vec<IpNet> {
         let span = super::dirty::inside(range);
         let blocks = self.by_range.range(span.clone()).map(|(prefix, _)| prefix);
-        let away = self.away.range(span.clone()).map(|(prefix, _)| prefix);
-        let claims = self.claims_by_range.range(span).map(|(prefix, _)| prefix);
-        blocks.chain(away).chain(claims).copied().collect()
+        let borrowed = self.borrowed.range(span.clone()).map(|(prefix, _)| prefix);
+        let affinities = self
+            .affinities_by_range
+            .range(span)
+            .map(|(prefix, _)| prefix);
+        blocks.chain(borrowed).chain(affinities).copied().collect()
     }
 }
 

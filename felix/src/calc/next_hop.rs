@@ -1,7 +1,7 @@
 //! The next hops that the speaker asks about: whether the host's own routes lead there, at what cost, and if not, why.
 //!
-//! Every question is answered, also a repeated one: the speaker forgets what it was told with the last route that used
-//! the next hop. Afterwards only changes are told. An answer needs the host's routes: while they are not known, there is
+//! Every question is answered, also a repeated one: the speaker forgets the answer with the last route that used
+//! the next hop. Afterwards only changes are reported. An answer needs the host's routes: while they are not known, there is
 //! none.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,14 +47,14 @@ pub(super) struct NextHops {
     found: BTreeMap<IpAddr, Result<u32, NextHopLoss>>,
     /// Asked, and not looked at since.
     asked: BTreeSet<IpAddr>,
-    untold: BTreeSet<IpAddr>,
+    pending: BTreeSet<IpAddr>,
 }
 
 impl NextHops {
     /// Routes began (`true`) or ceased to use a next hop.
     pub(super) fn watch(&mut self, next_hop: IpAddr, used: bool) {
         self.found.remove(&next_hop);
-        self.untold.remove(&next_hop);
+        self.pending.remove(&next_hop);
         if used {
             self.asked.insert(next_hop);
         } else {
@@ -66,7 +66,7 @@ impl NextHops {
     pub(super) fn answer(&mut self, underlay: &Underlay) {
         for next_hop in std::mem::take(&mut self.asked) {
             self.found.insert(next_hop, cost(underlay, next_hop));
-            self.untold.insert(next_hop);
+            self.pending.insert(next_hop);
         }
     }
 
@@ -76,7 +76,7 @@ impl NextHops {
             let now = cost(underlay, *next_hop);
             // Another reason for the same loss is no news for the speaker.
             if found.as_ref().ok() != now.as_ref().ok() {
-                self.untold.insert(*next_hop);
+                self.pending.insert(*next_hop);
             }
             *found = now;
         }
@@ -84,7 +84,7 @@ impl NextHops {
 
     /// The next answer for the speaker.
     pub(super) fn poll(&mut self) -> Option<(IpAddr, Reachability)> {
-        let next_hop = self.untold.pop_first()?;
+        let next_hop = self.pending.pop_first()?;
         let reachability = match self.found.get(&next_hop)? {
             Ok(cost) => Reachability::Reachable { cost: *cost },
             Err(_) => Reachability::Unreachable,

@@ -21,8 +21,8 @@ impl Facts<'_> {
 
     /// A block that is being given up is announced until it is gone.
     fn announces_block(&self, block: &IpNet) -> bool {
-        let claim = self.blocks.claim(&self.settings.node_name, block);
-        let ours = match claim {
+        let affinity = self.blocks.affinity(&self.settings.node_name, block);
+        let ours = match affinity {
             Some(AffinityState::Confirmed | AffinityState::PendingDeletion) => true,
             Some(AffinityState::Pending) | None => false,
         };

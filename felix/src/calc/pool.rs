@@ -63,7 +63,7 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    /// Gives the ranges for which something changed.
+    /// Returns the ranges for which something changed.
     pub(super) fn update(&mut self, key: &Key, spec: Option<&IPPoolSpec>) -> Vec<IpNet> {
         let new = spec.map(|spec| (spec.cidr.trunc(), Pool::of(spec)));
         if self.by_key.get(key) == new.as_ref() {

@@ -29,13 +29,13 @@ pub enum ClusterRoutes {
 /// Next hops of a BGP route, as many as Calico's speaker gives the kernel.
 const MULTIPATH: u16 = 16;
 
-/// Which learned routes are told to peers.
+/// Which learned routes are advertised to peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LearnedRoutes {
     /// Those inside pools that are exported: what a node does.
     #[default]
     InPools,
-    /// Also those outside every pool: for a reflector that is told of no pools.
+    /// Also those outside every pool: for a reflector that knows no pools.
     All,
 }
 
@@ -92,7 +92,7 @@ pub struct Settings {
     pub deferral_time: Duration,
     /// Most equal BGP paths used side by side for one prefix: 1 for the best only.
     pub multipath: u16,
-    /// Which learned routes are told to peers.
+    /// Which learned routes are advertised to peers.
     pub learned_routes: LearnedRoutes,
     /// Which own addresses the speaker listens on when BGPConfiguration does not say it.
     pub listen: Listen,

@@ -1,4 +1,4 @@
-//! Tunnel devices of this node, and for VXLAN the way to every other node's one.
+//! Tunnel devices of this node, and for VXLAN the neighbour and forwarding entries of every other node's one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

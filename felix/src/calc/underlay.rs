@@ -161,11 +161,11 @@ impl Hop {
     }
 }
 
-/// The host as the kernel last told it.
+/// The host as the kernel last showed it.
 #[derive(Default)]
 pub(super) struct Underlay {
     view: View,
-    /// What was told since a re-reading began.
+    /// What was shown since a re-reading began.
     next: Option<View>,
     synced: bool,
     fib: Fib,

@@ -10,9 +10,9 @@ pub(super) enum Decision {
     /// It is as it is wanted.
     Done,
     /// Nothing, for now.
-    Rest,
+    Wait,
     Stuck(Stuck),
-    Give(Stage),
+    Execute(Stage),
 }
 
 impl Reconciler {
@@ -47,15 +47,15 @@ impl Reconciler {
         }
     }
 
-    /// Puts a row among the operations to give out, or takes it from there.
+    /// Puts a row among the operations to execute, or takes it from there.
     pub(super) fn review(&mut self, key: &RowKey) {
         let Some(entry) = self.entries.get(key) else {
             return;
         };
         let decision = self.decide(key, entry);
         let stage = match decision {
-            Decision::Give(stage) => Some(stage),
-            Decision::Done | Decision::Rest | Decision::Stuck(_) => None,
+            Decision::Execute(stage) => Some(stage),
+            Decision::Done | Decision::Wait | Decision::Stuck(_) => None,
         };
         let programmed = matches!(decision, Decision::Done);
         let entry = self
@@ -82,7 +82,7 @@ impl Reconciler {
             }
         }
         if entry.is_void() {
-            self.forgive(key);
+            self.reset_backoff(key);
             self.entries.remove(key);
         }
     }
@@ -131,7 +131,7 @@ impl Reconciler {
 
     pub(super) fn decide(&self, key: &RowKey, entry: &Entry) -> Decision {
         if entry.flight.is_some() || !self.read.contains(&key.kind()) {
-            return Decision::Rest;
+            return Decision::Wait;
         }
         let Some(wanted) = &entry.wanted else {
             return self.decide_unwanted(key, entry);
@@ -144,17 +144,17 @@ impl Reconciler {
             Held::Absent | Held::Has(_) | Held::Stale(_) => {}
         }
         if self.is_held_back(key, entry) {
-            return Decision::Rest;
+            return Decision::Wait;
         }
         match self.obstacle(wanted) {
             Some(stuck) => Decision::Stuck(stuck),
-            None => Decision::Give(Stage::of_set(key)),
+            None => Decision::Execute(Stage::of_set(key)),
         }
     }
 
     pub(super) fn decide_unwanted(&self, key: &RowKey, entry: &Entry) -> Decision {
         let Some(held) = entry.held.row() else {
-            return Decision::Rest;
+            return Decision::Wait;
         };
         let allowed = match held {
             Row::Route(_, spec) if spec.protocol == PROTOCOL_BGP => {
@@ -165,16 +165,16 @@ impl Reconciler {
             _ => self.deletes.any,
         };
         if !allowed || !self.ownership.owns(held) || self.is_held_back(key, entry) {
-            return Decision::Rest;
+            return Decision::Wait;
         }
         if let RowKey::Route(key) = key
             && self.same_destination(key).any(|(_, other)| {
                 other.wanted.is_some() && (other.stage.is_some() || other.flight.is_some())
             })
         {
-            return Decision::Rest;
+            return Decision::Wait;
         }
-        Decision::Give(Stage::of_remove(key))
+        Decision::Execute(Stage::of_remove(key))
     }
 
     pub(super) fn is_held_back(&self, key: &RowKey, entry: &Entry) -> bool {

@@ -1,11 +1,11 @@
-//! One row: what is wanted, what the kernel has, what is under way.
+//! One row: what is wanted, what the kernel has, what is in flight.
 
 use std::time::Instant;
 
 use crate::desired::{IfName, LinkSpec, Parent, RouteKind, Row, RowKey};
 use crate::kernel::{Op, OpError};
 
-/// What the kernel has under a key, as far as it told.
+/// What the kernel has under a key, as far as it showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Held {
     #[default]
@@ -42,11 +42,11 @@ pub(super) struct Failure {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) op: Op,
-    /// The kernel told something about the row, or its device, meanwhile.
-    pub(super) told: bool,
+    /// The kernel notified something about the row, or its device, meanwhile.
+    pub(super) observed: bool,
 }
 
-/// When an operation is given out: what others build on first, deletions last and the other way round.
+/// When an operation is executed: what others build on first, deletions last and in reverse order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     SetLink,
@@ -89,7 +89,7 @@ pub(super) struct Entry {
     pub(super) held: Held,
     pub(super) flight: Option<Flight>,
     pub(super) failure: Option<Failure>,
-    /// Where it stands among the operations to give out.
+    /// Where it stands among the operations to execute.
     pub(super) stage: Option<Stage>,
     pub(super) programmed: bool,
     /// Written since it was last not as wanted.
@@ -106,10 +106,10 @@ impl Entry {
             && self.stage.is_none()
     }
 
-    /// Notes that the result of the operation under way, if any, does not say what the kernel has.
+    /// Notes that the result of the operation in flight, if any, does not say what the kernel has.
     pub(super) const fn disturb(&mut self) {
         if let Some(flight) = &mut self.flight {
-            flight.told = true;
+            flight.observed = true;
         }
     }
 

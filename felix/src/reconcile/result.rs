@@ -14,9 +14,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const REPEATS_MAX: u32 = 3;
 
 impl Reconciler {
-    pub(super) fn was_set(&mut self, now: Instant, key: &RowKey, row: Row, told: bool) {
+    pub(super) fn was_set(&mut self, now: Instant, key: &RowKey, row: Row, observed: bool) {
         self.stats.sets += 1;
-        self.forgive(key);
+        self.reset_backoff(key);
         let repeats = self.entries.get(key).map_or(0, |entry| entry.repeats);
         if repeats >= REPEATS_MAX {
             // Somebody undoes what is written, or the kernel shows it in another form: no race with either.
@@ -42,12 +42,12 @@ impl Reconciler {
         }
         self.edit(key, |entry| {
             entry.written = true;
-            // What was told meanwhile may be older or newer than the write: if newer, its word stands; if older, the
+            // What was notified meanwhile may be older or newer than the write: if newer, it holds; if older, the
             // notification of the write is still to come.
             let shown = entry.held.row().is_some_and(|held| matches(&row, held));
             if entry.wanted.is_none() && is_setting(key) {
                 entry.held = Held::Absent;
-            } else if !told {
+            } else if !observed {
                 entry.held = Held::Has(row);
             } else if !shown {
                 entry.repeats = entry.repeats.saturating_add(1);
@@ -60,7 +60,7 @@ impl Reconciler {
 
     pub(super) fn was_removed(&mut self, key: &RowKey) {
         self.stats.removes += 1;
-        self.forgive(key);
+        self.reset_backoff(key);
         self.edit(key, |entry| entry.held = Held::Absent);
     }
 
@@ -101,7 +101,7 @@ impl Reconciler {
     }
 
     /// Forgets failures, so that the next attempt is not held back.
-    pub(super) fn forgive(&mut self, key: &RowKey) {
+    pub(super) fn reset_backoff(&mut self, key: &RowKey) {
         if let Some(entry) = self.entries.get_mut(key)
             && let Some(failure) = entry.failure.take()
         {
@@ -122,7 +122,7 @@ impl Reconciler {
             .map(|(_, key)| key.clone())
             .collect();
         for key in keys {
-            self.forgive(&key);
+            self.reset_backoff(&key);
             self.review(&key);
         }
     }

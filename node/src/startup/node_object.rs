@@ -1,4 +1,4 @@
-//! What this node tells the cluster about itself.
+//! This node in the cluster: its Node object.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -94,7 +94,7 @@ async fn allocate_one(
     Ok(())
 }
 
-/// Whether the present address stays although its pool gives no addresses any more: pods of it live on. Its pool is
+/// Whether the present address stays although no address is assigned from its pool any more: pods of it live on. Its pool is
 /// disabled; or, for VXLAN, it was deleted while addresses outside every pool are in use.
 async fn stays(store: &dyn Store, kind: TunnelKind, address: Ipv4Addr) -> Result<bool, StoreError> {
     let pools = objects(store, Kind::IPPool).await?;

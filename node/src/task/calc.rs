@@ -34,7 +34,7 @@ use crate::telemetry::Metrics;
 /// Facts taken into one flush.
 const BATCH: usize = 1024;
 
-/// What the calculation tells about itself.
+/// What the calculation reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CalcView {
     /// Every fact of the start is known: the datastore's objects and the kernel. Nothing here is an answer before, and
@@ -202,7 +202,7 @@ impl CalcTask {
         }
     }
 
-    /// Gives out what the flush changed. Permissions to delete follow the rows they depend on.
+    /// Passes on what the flush changed. Permissions to delete follow the rows they depend on.
     fn hand_out(&mut self, progress: &mut Progress) {
         while let Some((key, row)) = self.graph.poll_desired() {
             debug!(%key, wanted = row.is_some(), "row");
@@ -233,8 +233,8 @@ impl CalcTask {
                 let command = Command::NextHop(next_hop, reachability);
                 bgp.put(DownKey::NextHop(next_hop), command);
             }
-            if self.graph.originations_complete() && !progress.originations_told {
-                progress.originations_told = true;
+            if self.graph.originations_complete() && !progress.originations_reported {
+                progress.originations_reported = true;
                 bgp.put(DownKey::OriginationsComplete, Command::OriginationsComplete);
             }
         }
@@ -309,12 +309,12 @@ impl CalcTask {
 struct Progress {
     lock: cluster::Lock,
     peers_reported: bool,
-    originations_told: bool,
+    originations_reported: bool,
     deletes_allowed: bool,
     bgp_deletes_allowed: bool,
 }
 
-/// Keeps what this process wrote from being undone by an older account of the watch, and the other way round.
+/// Keeps what this process wrote from being undone by an older event of the watch, and the reverse.
 #[derive(Debug, Default)]
 struct Echoes {
     /// The newest echo of a key that the watch has not reached.
@@ -324,7 +324,7 @@ struct Echoes {
 }
 
 impl Echoes {
-    /// The watch tells of a change; whether it is news.
+    /// The watch reports a change; whether it is news.
     fn watched(&mut self, key: &Key, since: &Since) -> bool {
         if let Since::Write(_) = since {
             self.watched.insert(key.kind, since.clone());

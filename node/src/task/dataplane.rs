@@ -54,7 +54,7 @@ pub enum Desired {
     Allow,
 }
 
-/// Tells when the route to a pod is in the kernel, leading to its device.
+/// Asks to know when the route to a pod is in the kernel, leading to its device.
 #[derive(Debug)]
 pub struct Wait {
     /// The route.
@@ -63,11 +63,11 @@ pub struct Wait {
     pub ifname: IfName,
     /// Its index, if it must be that one: what is known may yet be about a former device of the name.
     pub ifindex: Option<u32>,
-    /// Told when it is there.
+    /// Answered when it is there.
     pub done: oneshot::Sender<()>,
 }
 
-/// What the dataplane tells about itself.
+/// What the dataplane reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataplaneView {
     /// Rows wanted in the kernel.
@@ -133,7 +133,7 @@ impl State {
 }
 
 impl DataplaneTask {
-    /// Runs until the token is cancelled. `adopted` is told once the kernel was read for the first time.
+    /// Runs until the token is cancelled. `adopted` is answered once the kernel was read for the first time.
     pub async fn run(mut self, adopted: oneshot::Sender<Adopted>) {
         let mut state = State {
             pods: BTreeMap::new(),
@@ -310,7 +310,7 @@ impl DataplaneTask {
             ops.push(op);
         }
         if ops.is_empty() {
-            self.tell_programmed(state);
+            self.answer_waits(state);
             return false;
         }
         state.changed();
@@ -333,11 +333,11 @@ impl DataplaneTask {
             }
             self.reconciler.handle_result(now, &key, result);
         }
-        self.tell_programmed(state);
+        self.answer_waits(state);
         true
     }
 
-    fn tell_programmed(&mut self, state: &mut State) {
+    fn answer_waits(&mut self, state: &mut State) {
         while let Some(key) = self.reconciler.poll_programmed() {
             let Some(waiting) = state.waiting.remove(&key) else {
                 continue;

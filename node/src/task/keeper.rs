@@ -73,9 +73,9 @@ impl Keeper {
             due |= generation != seen && self.health.namesake().is_none();
             seen = generation;
             let result = self
-                .put_right(mtu.or(self.last_mtu_bytes), due && !locked)
+                .repair(mtu.or(self.last_mtu_bytes), due && !locked)
                 .await;
-            // The same failure is told once, however often it is tried again.
+            // The same failure is logged once, however often it is tried again.
             if let Err(error) = &result
                 && failed.as_ref() != Some(error)
             {
@@ -96,7 +96,7 @@ impl Keeper {
     }
 
     /// The MTU file, and where the objects are due the Node object with its addresses. What can be done is done.
-    async fn put_right(&self, mtu_bytes: Option<u32>, objects_due: bool) -> Result<(), String> {
+    async fn repair(&self, mtu_bytes: Option<u32>, objects_due: bool) -> Result<(), String> {
         let file = mtu_bytes.map_or(Ok(()), |mtu_bytes| {
             files::keep_mtu(Path::new(files::STATE_DIRECTORY), mtu_bytes)
         });

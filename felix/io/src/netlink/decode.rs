@@ -52,7 +52,7 @@ impl Names {
             .clone()
     }
 
-    /// Learns a name; gives back the one it had.
+    /// Learns a name; returns the one it had.
     fn learn(&mut self, ifindex: u32, name: &IfName) -> Option<IfName> {
         self.names.insert(ifindex, Some(name.clone())).flatten()
     }
@@ -194,7 +194,7 @@ fn link_info(info: Attr<'_>, link: &mut Link) {
 }
 
 /// A tunnel device's row is there while the device is up: one that is taken down is gone, so that
-/// it is put right. One that is being made appears down first, which is no loss.
+/// it is repaired. One that is being made appears down first, which is no loss.
 fn new_link(
     message: &Message<'_>,
     socket: impl AsFd,

@@ -1,4 +1,4 @@
-//! Tunnel devices: made as wanted, put right in place where the kernel allows it, else made anew.
+//! Tunnel devices: made as wanted, repaired in place where the kernel allows it, else made anew.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ fn set_vxlan(
 ) -> Result<(), Failure> {
     if let Some(link) = find(requests, name)? {
         if link.vxlan.as_ref() == Some(wanted) && link.state.mac == Some(mac) {
-            return put_right(requests, &link, mtu_bytes);
+            return repair(requests, &link, mtu_bytes);
         }
         delete(requests, name)?;
     }
@@ -181,11 +181,11 @@ fn set_ipip(requests: &mut Requests, name: &IfName, mtu_bytes: Option<u32>) -> R
             )),
         });
     }
-    put_right(requests, &link, mtu_bytes).map_err(|failure| refused(failure, name))
+    repair(requests, &link, mtu_bytes).map_err(|failure| refused(failure, name))
 }
 
 /// MTU and state of an existing device, written only where they differ.
-fn put_right(requests: &mut Requests, link: &Link, mtu_bytes: Option<u32>) -> Result<(), Failure> {
+fn repair(requests: &mut Requests, link: &Link, mtu_bytes: Option<u32>) -> Result<(), Failure> {
     let mtu = mtu_bytes.filter(|mtu| *mtu != link.state.mtu_bytes);
     if mtu.is_none() && link.admin_up {
         return Ok(());

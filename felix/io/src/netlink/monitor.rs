@@ -91,7 +91,7 @@ impl Monitor {
                 Err(Errno::AGAIN) => return Turn::Empty,
                 Err(Errno::INTR) => {}
                 Err(Errno::NOBUFS) => {
-                    // What is queued now is older than what was lost: told after the overrun it
+                    // What is queued now is older than what was lost: passed on after the overrun it
                     // would undo what the receiver reads from the kernel.
                     socket::discard(socket, &mut self.buffer);
                     self.names = known().unwrap_or_default();

@@ -8,7 +8,7 @@ use felix::kernel::KernelEvent;
 use super::uapi::*;
 use super::wire::{Attr, Attrs, Message};
 
-/// The sysctls that one notification tells of. `name` finds the device of an index.
+/// The sysctls of one notification. `name` finds the device of an index.
 pub(crate) fn events(
     message: &Message<'_>,
     name: impl FnOnce(u32) -> Option<IfName>,

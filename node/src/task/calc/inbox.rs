@@ -20,7 +20,7 @@ pub enum InputKey {
     Object(Key),
     /// An object, as this process wrote it: the watch will say the same later.
     Echo(Key),
-    /// All objects of a kind were told.
+    /// All objects of a kind were passed on.
     InSync(Kind),
     /// The best BGP route of a prefix.
     BgpRoute(IpNet),
@@ -123,7 +123,7 @@ impl Inbox {
             .put(InputKey::Echo(key), Input::Object(Seen { since, state }));
     }
 
-    /// Every object of a kind that the datastore held was told.
+    /// Every object of a kind that the datastore held was passed on.
     pub fn in_sync(&self, kind: Kind, cursor: Cursor) {
         self.0.put(InputKey::InSync(kind), Input::InSync(cursor));
     }

@@ -1,4 +1,4 @@
-//! What the kernel tells: read back, notified.
+//! What the kernel shows: read back, notified.
 
 use ipnet::IpNet;
 
@@ -14,7 +14,7 @@ impl Reconciler {
             resync.gone.remove(&key);
             resync.known.insert(key.clone());
         }
-        self.told(&key, Held::Has(row));
+        self.observe(&key, Held::Has(row));
     }
 
     pub(super) fn row_gone(&mut self, key: &RowKey) {
@@ -23,11 +23,11 @@ impl Reconciler {
             resync.known.insert(key.clone());
         }
         if self.entries.contains_key(key) {
-            self.told(key, Held::Absent);
+            self.observe(key, Held::Absent);
         }
     }
 
-    pub(super) fn told(&mut self, key: &RowKey, held: Held) {
+    pub(super) fn observe(&mut self, key: &RowKey, held: Held) {
         let wanted = self
             .entries
             .get(key)
@@ -35,7 +35,7 @@ impl Reconciler {
         if is_setting(key) && !wanted {
             return;
         }
-        // Foreign rows count only where they may stand in the way of a wanted one: among routes.
+        // Foreign rows count only where they may have the key of a wanted one: among routes.
         let counts = held
             .row()
             .is_none_or(|row| key.kind() == RowKind::Route || self.ownership.owns(row));
@@ -52,7 +52,7 @@ impl Reconciler {
             _ => false,
         };
         if fits {
-            self.forgive(key);
+            self.reset_backoff(key);
         }
         self.edit(key, |entry| {
             entry.repeats = match (fits, entry.programmed) {
@@ -65,7 +65,7 @@ impl Reconciler {
         });
     }
 
-    pub(super) fn link_told(&mut self, link: &LinkState) {
+    pub(super) fn link_observed(&mut self, link: &LinkState) {
         if let Some(resync) = self.resyncs.get_mut(&RowKind::Link) {
             resync.links.insert(link.ifname.clone());
         }
@@ -82,14 +82,14 @@ impl Reconciler {
         self.links.insert(link.ifname.clone(), now);
         if let Some(mac) = link.mac {
             let row = Row::Mac(link.ifname.clone(), mac);
-            self.told(&row.key(), Held::Has(row));
+            self.observe(&row.key(), Held::Has(row));
         }
         if before.is_some_and(|before| before.up == link.up) {
             return;
         }
         for key in self.keys_on(&link.ifname) {
             if link.up {
-                self.forgive(&key);
+                self.reset_backoff(&key);
             }
             self.edit(&key, |entry| {
                 entry.disturb();
