@@ -40,6 +40,8 @@ mod selection;
 mod sessions;
 mod view;
 
+pub use view::RoutesFrom;
+
 use accept::Unmatched;
 use restart::Retention;
 use selection::{Awaiting, Stage};
@@ -109,6 +111,8 @@ struct Slot {
     ended: BTreeSet<AfiSafi>,
     /// Families that the peer sends again, and until when that is awaited.
     refreshing: BTreeMap<AfiSafi, Instant>,
+    /// See [`PeerStatus`](crate::status::PeerStatus).
+    shared_router_id: Option<IpNet>,
     /// Families of which a warning was given that the prefix limit is near.
     warned: BTreeSet<AfiSafi>,
     /// Graceful restart was negotiated on the last session.
@@ -322,6 +326,7 @@ impl Speaker {
                 .map(|connection| connection.id);
             if let Some(conn) = conn {
                 self.note_writable(conn);
+                self.note_pending(id, conn);
             }
         }
         self.writable.pop_front()
@@ -355,6 +360,8 @@ impl Speaker {
             !established || !matches!(self.rib.transmit(id, room, out), Transmitted::Full);
         if drained {
             self.noted.remove(&conn);
+        } else {
+            self.note_pending(id, conn);
         }
         self.report_withheld();
         out.len() - start
@@ -436,6 +443,7 @@ impl Speaker {
             } else {
                 FirstAsCheck::Off
             },
+            plain: peer.plain_open,
         })
     }
 
@@ -483,6 +491,17 @@ impl Speaker {
         }
         for conn in ready {
             self.note_writable(conn);
+        }
+    }
+
+    /// UPDATEs wait for a connection: from here on it is watched whether the peer reads (RFC 9687).
+    fn note_pending(&mut self, id: SourceId, conn: ConnId) {
+        let now = self.now;
+        if self
+            .connection_mut(conn)
+            .is_some_and(|connection| connection.note_pending(now))
+        {
+            self.settle(id);
         }
     }
 

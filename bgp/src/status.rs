@@ -20,6 +20,8 @@ pub struct PeerStatus {
     pub address: IpAddr,
     /// Configured AS.
     pub asn: Asn,
+    /// Its AS is the one we are in, as far as it knows.
+    pub is_internal: bool,
     /// FSM state.
     pub state: PeerState,
     /// The configuration wants no session; the state is Idle then.
@@ -36,6 +38,9 @@ pub struct PeerStatus {
     pub hold_time: Option<Duration>,
     /// Prefixes by negotiated (or retained) family.
     pub prefixes: BTreeMap<AfiSafi, PrefixCounts>,
+    /// A prefix of another router whose ORIGINATOR_ID is our BGP Identifier, heard from this peer: that router has it, too, and
+    /// nothing of it is taken (RFC 4456 §8).
+    pub shared_router_id: Option<IpNet>,
     /// Why the last session or connection ended.
     pub last_error: Option<DownReason>,
     /// Where graceful restart stands.

@@ -85,6 +85,8 @@ struct HostLabel {
 pub struct Metrics {
     /// Sessions by state.
     pub bgp_sessions: Family<StateLabel, Gauge>,
+    /// Addresses that BGP should listen on and cannot.
+    pub bgp_listen_failed: Gauge,
     /// Sessions that came up.
     pub bgp_sessions_up: Count,
     /// Sessions that went down.
@@ -129,6 +131,7 @@ impl Metrics {
     pub fn new(host: &str) -> (Self, Registry) {
         let metrics = Self {
             bgp_sessions: Family::default(),
+            bgp_listen_failed: Gauge::default(),
             bgp_sessions_up: Count::default(),
             bgp_sessions_down: Count::default(),
             bgp_routes: Gauge::default(),
@@ -167,6 +170,11 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         let m = self.clone();
         registry.register("bgp_sessions", "BGP sessions by state", m.bgp_sessions);
+        registry.register(
+            "bgp_listen_failed",
+            "Addresses that BGP should listen on and cannot",
+            m.bgp_listen_failed,
+        );
         registry.register(
             "bgp_sessions_up",
             "BGP sessions established so far",

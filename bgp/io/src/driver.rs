@@ -1,6 +1,6 @@
 //! The one task that owns the speaker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeBounds;
@@ -23,6 +23,7 @@ use tracing::debug;
 
 use crate::connection::{self, CHUNKS_AHEAD, Write};
 use crate::listeners::Listeners;
+use crate::listing::Listings;
 use crate::security::{Key, Security};
 use crate::socket;
 use crate::sockopt::set_md5;
@@ -40,7 +41,7 @@ pub enum Command {
     NextHop(IpAddr, Reachability),
     /// Ask for the peers' state.
     Peers(oneshot::Sender<Vec<PeerStatus>>),
-    /// Ask for every route.
+    /// Ask for every route, in no order. Made in slices: what changes meanwhile may stand there twice or not at all.
     Routes(oneshot::Sender<Vec<RouteStatus>>),
 }
 
@@ -55,6 +56,8 @@ pub enum Output {
     NextHopWatch(IpAddr, bool),
     /// An address is listened on.
     Listening(SocketAddr),
+    /// An address is to be listened on no longer.
+    NotWanted(SocketAddr),
     /// An address cannot be listened on; it is tried again every few seconds.
     ListenFailed {
         /// Address and port.
@@ -144,6 +147,8 @@ pub async fn run(
         inbox_in,
         connections: BTreeMap::new(),
         listeners: Listeners::new(),
+        listings: Listings::default(),
+        news: VecDeque::new(),
         security,
         tasks: JoinSet::new(),
         accepted: 0,
@@ -162,6 +167,9 @@ struct Driver {
     inbox_in: mpsc::Sender<FromTask>,
     connections: BTreeMap<ConnId, Connection>,
     listeners: Listeners,
+    listings: Listings,
+    /// Outputs of the driver's own.
+    news: VecDeque<Output>,
     security: watch::Sender<Security>,
     tasks: JoinSet<()>,
     accepted: u64,
@@ -215,6 +223,9 @@ impl Driver {
                     }
                 }
                 () = until(deadline) => self.speaker.handle_timeout(now()),
+                () = std::future::ready(()), if !self.listings.is_empty() => {
+                    self.listings.go_on(&self.speaker);
+                }
                 Some(ended) = self.tasks.join_next() => {
                     // A panic ends the process in release builds; elsewhere it must not pass unseen.
                     if let Err(error) = ended && error.is_panic() {
@@ -237,7 +248,7 @@ impl Driver {
             }
             // Who asked may have gone.
             Command::Peers(answer) => drop(answer.send(self.speaker.peers(now()))),
-            Command::Routes(answer) => drop(answer.send(self.speaker.routes())),
+            Command::Routes(answer) => self.listings.ask(answer),
         }
     }
 
@@ -248,8 +259,10 @@ impl Driver {
             *present = security;
             changed
         });
-        self.listeners
-            .configure(&config, &self.security, &self.inbox_in, &mut self.tasks);
+        let gone =
+            self.listeners
+                .configure(&config, &self.security, &self.inbox_in, &mut self.tasks);
+        self.news.extend(gone.into_iter().map(Output::NotWanted));
         self.speaker.handle_config(now(), config);
         // First, connections that end with this configuration are out of the way: last words are signed with the old key.
         self.act();
@@ -290,11 +303,11 @@ impl Driver {
                 socket,
             } => {
                 self.listeners.settled(wanted, Some(socket));
-                self.note(Output::Listening(bound));
+                self.news.push_back(Output::Listening(bound));
             }
             FromTask::ListenFailed { address, error } => {
                 self.listeners.settled(address, None);
-                self.note(Output::ListenFailed { address, error });
+                self.news.push_back(Output::ListenFailed { address, error });
             }
             FromTask::Accepted {
                 stream,
@@ -398,6 +411,9 @@ impl Driver {
     async fn drain(&mut self) -> Result<(), Deserted> {
         loop {
             let mut idle = !self.act();
+            while let Some(news) = self.news.pop_front() {
+                self.say(news).await?;
+            }
             while let Some(conn) = self.speaker.poll_writable() {
                 idle = false;
                 self.send(conn, News::Writable);
@@ -419,13 +435,6 @@ impl Driver {
 
     async fn say(&mut self, output: Output) -> Result<(), Deserted> {
         self.outputs.send(output).await.map_err(|_| Deserted)
-    }
-
-    /// For news that may be lost when nobody reads: the next attempt tells it again.
-    fn note(&mut self, output: Output) {
-        if let Err(error) = self.outputs.try_send(output) {
-            debug!(%error, "output dropped");
-        }
     }
 
     fn connect(&mut self, request: ConnectRequest) {

@@ -13,6 +13,7 @@ mod connection;
 mod driver;
 mod listener;
 mod listeners;
+mod listing;
 mod security;
 mod socket;
 mod sockopt;

@@ -44,19 +44,21 @@ impl Listeners {
         }
     }
 
-    /// Starts and ends what a new configuration asks for.
+    /// Starts and ends what a new configuration asks for; gives the addresses that are wanted no more.
     pub(crate) fn configure(
         &mut self,
         config: &Config,
         security: &watch::Sender<Security>,
         driver: &mpsc::Sender<FromTask>,
         tasks: &mut JoinSet<()>,
-    ) {
+    ) -> Vec<SocketAddr> {
         let wanted = listener::addresses(config);
         let gone = self
             .wanted
             .extract_if(.., |address, _| !wanted.contains(address));
+        let mut not_wanted = Vec::new();
         for (address, old) in gone {
+            not_wanted.push(address);
             if old.share(true) {
                 self.retiring.insert(address, old);
             } else {
@@ -83,6 +85,7 @@ impl Listeners {
             });
         }
         self.retire();
+        not_wanted
     }
 
     /// What became of an attempt to listen.

@@ -33,8 +33,13 @@ use crate::wire::update::{Update, decode_update};
 
 /// Hold time before OPENs are exchanged: RFC 4271 §8.2.2 suggests 4 minutes.
 const HOLD_TIME_BEFORE_OPEN: Duration = Duration::from_secs(240);
-/// RFC 9687 §3.2: the greater of 8 minutes and twice the hold time.
+/// RFC 9687 §3.2: the greater of 8 minutes and twice the hold time. It holds at a Hold Time of 0 as well, beyond §4.3: a peer
+/// that never reads would keep memory for ever.
 const SEND_HOLD_TIME_MIN: Duration = Duration::from_secs(480);
+/// A hold timer that is looked at later than this after its end was held up together with what the peer sent.
+const STALL: Duration = Duration::from_millis(500);
+/// What is given then to what waits to be read.
+const READ_TIME: Duration = Duration::from_secs(1);
 
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,21 +91,20 @@ struct OpenSent {
 #[derive(Debug)]
 struct OpenConfirm {
     agreement: Box<Agreement>,
-    /// `None` for a hold time of zero.
-    timers: Option<Timers>,
+    timers: Timers,
 }
 
 #[derive(Debug)]
 struct Established {
     agreement: Box<Agreement>,
-    timers: Option<Timers>,
+    timers: Timers,
 }
 
-/// HoldTimer and KeepaliveTimer.
+/// HoldTimer and KeepaliveTimer. At a Hold Time of zero there is none, but that OpenConfirm has the first one all the same.
 #[derive(Clone, Copy, Debug)]
 struct Timers {
-    hold: Instant,
-    keepalive: Instant,
+    hold: Option<Instant>,
+    keepalive: Option<Instant>,
 }
 
 /// What an event brought about.
@@ -253,10 +257,10 @@ impl Connection {
         match raw.kind {
             // Event 26.
             MessageType::Keepalive => {
-                let timers = state.timers.map(|timers| Timers {
-                    hold: now + state.agreement.hold_time,
-                    ..timers
-                });
+                let timers = Timers {
+                    hold: after(now, state.agreement.hold_time),
+                    ..state.timers
+                };
                 self.since = now;
                 self.state = State::Established(Established {
                     agreement: state.agreement,
@@ -274,9 +278,7 @@ impl Connection {
     }
 
     fn established(&mut self, now: Instant, mut state: Established, raw: &RawMessage) -> Outcome {
-        if let Some(timers) = &mut state.timers {
-            timers.hold = now + state.agreement.hold_time;
-        }
+        state.timers.hold = after(now, state.agreement.hold_time);
         let decoded = match raw.kind {
             // Event 26.
             MessageType::Keepalive => Ok(Outcome::Keepalive),
@@ -372,15 +374,13 @@ impl Connection {
             State::Established(state) => state.timers,
             State::Ended => return None,
         };
-        let timers = timers?;
-        let mut first = (timers.hold, "hold timer");
-        if timers.keepalive < first.0 {
-            first = (timers.keepalive, "keepalive timer");
-        }
-        match self.send_hold() {
-            Some(at) if at < first.0 => Some((at, "send hold timer")),
-            Some(_) | None => Some(first),
-        }
+        let timers = [
+            (timers.hold, "hold timer"),
+            (timers.keepalive, "keepalive timer"),
+            (self.send_hold(), "send hold timer"),
+        ];
+        let timers = timers.into_iter();
+        timers.filter_map(|(at, reason)| Some((at?, reason))).min()
     }
 
     fn send_hold(&self) -> Option<Instant> {
@@ -407,8 +407,12 @@ impl Connection {
             State::Established(state) => &mut state.timers,
             State::Ended => return None,
         };
-        let at = timers.as_mut()?;
-        if due(at.hold) {
+        let keepalive = timers.keepalive;
+        if let Some(at) = timers.hold.filter(|at| due(*at)) {
+            if now - at >= STALL {
+                timers.hold = Some(now + READ_TIME);
+                return Some(Outcome::Nothing);
+            }
             // Event 10.
             return Some(self.end_with(&Notification::hold_timer_expired()));
         }
@@ -418,17 +422,14 @@ impl Connection {
                 self.drop_silently(DownReason::SendHoldTimerExpired),
             ));
         }
-        if due(at.keepalive) {
+        if keepalive.is_some_and(due) {
             // Event 11.
             let keepalive_time = self.agreement()?.keepalive_time;
             let next = now + jitter.shorten(keepalive_time);
             if let State::OpenConfirm(OpenConfirm { timers, .. })
             | State::Established(Established { timers, .. }) = &mut self.state
             {
-                *timers = timers.map(|timers| Timers {
-                    keepalive: next,
-                    ..timers
-                });
+                timers.keepalive = Some(next);
             }
             self.send_keepalive(now);
             return Some(Outcome::Nothing);
@@ -443,6 +444,18 @@ impl Connection {
             write_keepalive(&mut self.control);
             self.stalled_since.get_or_insert(now);
         }
+    }
+
+    /// UPDATEs wait to be sent; true when nothing did. Only without KEEPALIVEs: elsewhere these show whether the peer reads.
+    pub(crate) fn note_pending(&mut self, now: Instant) -> bool {
+        let is_first = self.stalled_since.is_none()
+            && self
+                .agreement()
+                .is_some_and(|agreement| agreement.hold_time.is_zero());
+        if is_first {
+            self.stalled_since = Some(now);
+        }
+        is_first
     }
 
     /// There are messages of the session itself to send.
@@ -488,12 +501,19 @@ impl Connection {
 }
 
 impl Timers {
-    fn start(now: Instant, agreement: &Agreement, jitter: &mut Jitter) -> Option<Self> {
-        (agreement.hold_time > Duration::ZERO).then(|| Self {
-            hold: now + agreement.hold_time,
-            keepalive: now + jitter.shorten(agreement.keepalive_time),
-        })
+    /// For OpenConfirm.
+    fn start(now: Instant, agreement: &Agreement, jitter: &mut Jitter) -> Self {
+        let has_timers = agreement.hold_time > Duration::ZERO;
+        Self {
+            hold: after(now, agreement.hold_time).or(Some(now + HOLD_TIME_BEFORE_OPEN)),
+            keepalive: has_timers.then(|| now + jitter.shorten(agreement.keepalive_time)),
+        }
     }
+}
+
+/// The end of a Hold Time that begins now; none of zero.
+fn after(now: Instant, hold_time: Duration) -> Option<Instant> {
+    (hold_time > Duration::ZERO).then(|| now + hold_time)
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub(crate) struct Offer {
     /// AS the peer must have.
     pub(crate) peer_asn: Asn,
     pub(crate) first_as: FirstAsCheck,
+    /// The peer knows no optional parameters (RFC 5492 §3): an OPEN without capabilities, and none of the peer's counts.
+    pub(crate) plain: bool,
 }
 
 /// Graceful restart as we tell it.
@@ -67,6 +69,20 @@ pub(crate) struct Agreement {
 impl Offer {
     /// The OPEN to send.
     pub(crate) fn message(&self) -> Open {
+        let capabilities = if self.plain {
+            Vec::new()
+        } else {
+            self.capabilities()
+        };
+        Open {
+            asn: self.asn,
+            hold_time: self.hold_time,
+            router_id: self.router_id,
+            capabilities,
+        }
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
         let mut capabilities: Vec<Capability> = self
             .families
             .iter()
@@ -88,12 +104,7 @@ impl Offer {
         }
         capabilities.push(Capability::FourOctetAs(self.asn));
         capabilities.push(Capability::EnhancedRouteRefresh);
-        Open {
-            asn: self.asn,
-            hold_time: self.hold_time,
-            router_id: self.router_id,
-            capabilities,
-        }
+        capabilities
     }
 
     /// Judges the peer's OPEN (RFC 4271 §6.2, RFC 6286 §2.2).
@@ -101,6 +112,16 @@ impl Offer {
     /// # Errors
     /// The NOTIFICATION that refuses it.
     pub(crate) fn agree(&self, open: &Open) -> Result<Agreement, Notification> {
+        let without;
+        let open = if self.plain {
+            without = Open {
+                capabilities: Vec::new(),
+                ..open.clone()
+            };
+            &without
+        } else {
+            open
+        };
         if open.asn != self.peer_asn {
             return Err(Notification::bad_peer_as());
         }
@@ -185,6 +206,7 @@ mod tests {
             }),
             peer_asn: Asn(64512),
             first_as: FirstAsCheck::Off,
+            plain: false,
         };
         let restart = GracefulRestart {
             restarting: true,

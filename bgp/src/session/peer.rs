@@ -10,6 +10,8 @@
 //! | the far end closing an established session | at once (the peer restarts) |
 //! | a failed connect, a close before Established | 0.25 s, doubling to ConnectRetryTime, jittered: state Active |
 //! | the far end's operator, by a Cease (RFC 4486 §4: shut down, de-configured, reset, changed), three times in 300 s | as a failed connect |
+//! | 2/4, to an OPEN with capabilities | as a failed connect, without capabilities (RFC 5492 §3) until the configuration changes |
+//! | 2/7: a capability that we lack is required | 30 s: state Idle |
 //! | an error, sent or received | 5 s, doubling to 30 s, forgotten after 300 s: state Idle (RFC 4271 §8.1.1, IdleHoldTime) |
 //! | our own reset | at once |
 //! | our own shutdown | when the configuration takes it back: state Idle |
@@ -33,6 +35,8 @@ use crate::wire::update::Update;
 
 const IDLE_HOLD_TIME: Duration = Duration::from_secs(5);
 const IDLE_HOLD_TIME_MAX: Duration = Duration::from_secs(30);
+/// Errors in a row after which the wait is [`IDLE_HOLD_TIME_MAX`].
+const IDLE_HOLDS_TO_THE_LONGEST: u32 = 3;
 /// Errors older than this do not lengthen the next IdleHoldTime.
 const ERRORS_FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 /// After the first failed attempt. Nodes that start together refuse each other while their listeners come up.
@@ -43,6 +47,24 @@ const RETRY_TIME_MIN: Duration = Duration::from_secs(1);
 const DELIBERATE_ENDS_MAX: u32 = 3;
 /// A session that stood shorter than this is retried like one that never stood.
 const SESSION_WORTH_HURRY: Duration = Duration::from_secs(1);
+
+/// What IdleHoldTime follows on.
+const fn is_error(reason: &DownReason) -> bool {
+    matches!(
+        reason,
+        DownReason::NotificationSent(_)
+            | DownReason::NotificationReceived(_)
+            | DownReason::SendHoldTimerExpired
+    )
+}
+
+/// Our OPEN was refused for this (RFC 5492 §3, §5: 4 its optional parameters, 7 a capability that we lack).
+fn is_refusal(reason: &DownReason, subcode: u8) -> bool {
+    match reason {
+        DownReason::NotificationReceived(text) => text.code == 2 && text.subcode == subcode,
+        _ => false,
+    }
+}
 
 /// Cease of somebody's doing at the far end, who wants the session back as soon as it can be: RFC 4486 §4, subcodes 2, 3,
 /// 4 and 6.
@@ -72,6 +94,8 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
     /// BGP Identifier of its last accepted OPEN.
     pub(crate) router_id: Option<RouterId>,
+    /// It refused our OPEN for its optional parameters: the next one goes without.
+    pub(crate) plain_open: bool,
     /// A session with it stood in this process.
     pub(crate) was_established: bool,
     outputs: VecDeque<PeerOutput>,
@@ -156,6 +180,7 @@ impl Peer {
             last_error: None,
             since: now,
             router_id: None,
+            plain_open: false,
             was_established: false,
             outputs: VecDeque::new(),
         }
@@ -305,6 +330,7 @@ impl Peer {
         self.stop(cx, notification);
         self.errors = 0;
         self.failed_attempts = 0;
+        self.plain_open = false;
         self.wait = Wait::first(&self.config, cx.now);
         self.note_state(cx.now, before);
     }
@@ -504,6 +530,9 @@ impl Peer {
         if is_news {
             self.last_error = Some(ending.reason.clone());
         }
+        if is_error(&ending.reason) {
+            self.give_up_connecting(cx);
+        }
         if self.connections.is_empty() {
             let stood = ending.session.is_some() && cx.now - stood_since >= SESSION_WORTH_HURRY;
             self.wait = self.next_wait(cx, &ending.reason, stood);
@@ -531,6 +560,21 @@ impl Peer {
             reason: ending.reason,
             restart: session.restart.filter(|_| routes_stay),
         }));
+    }
+
+    /// Idle has no connection: after an error, what we were opening beside the one that failed is given up.
+    fn give_up_connecting(&mut self, cx: &mut Context<'_>) {
+        let opening = |connection: &mut Connection| connection.state() == PeerState::Connect;
+        let opening: Vec<ConnId> = self
+            .connections
+            .extract_if(.., opening)
+            .map(|connection| connection.id)
+            .collect();
+        cx.actions
+            .extend(opening.into_iter().map(|conn| Action::Close {
+                conn,
+                farewell: Vec::new(),
+            }));
     }
 
     fn next_wait(&mut self, cx: &mut Context<'_>, reason: &DownReason, stood: bool) -> Wait {
@@ -562,6 +606,14 @@ impl Peer {
                     .is_none_or(|at| cx.now - at >= ERRORS_FORGOTTEN_AFTER);
                 self.errors = if forgotten { 0 } else { self.errors + 1 };
                 self.last_error_at = Some(cx.now);
+                if is_refusal(reason, 4) && !self.plain_open {
+                    self.plain_open = true;
+                    return self.retry_wait(cx);
+                }
+                if is_refusal(reason, 7) {
+                    // Nothing that we can change: the operator reads which capability it is.
+                    self.errors = self.errors.max(IDLE_HOLDS_TO_THE_LONGEST);
+                }
                 if self.errors < DELIBERATE_ENDS_MAX && is_deliberate(reason) {
                     return self.retry_wait(cx);
                 }

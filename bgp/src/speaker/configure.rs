@@ -82,6 +82,7 @@ impl Speaker {
                 disabled: BTreeSet::new(),
                 ended: BTreeSet::new(),
                 refreshing: BTreeMap::new(),
+                shared_router_id: None,
                 warned: BTreeSet::new(),
                 restart_negotiated: false,
             },

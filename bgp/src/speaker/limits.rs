@@ -36,9 +36,11 @@ impl Speaker {
         let agreement = slot.peer.agreement();
         let deaf = agreement.is_some_and(|a| a.families.is_subset(&slot.disabled));
         let peer = slot.peer.name.clone();
-        let removed = self.rib.table.source(id).counts(family).received();
-        self.rib.table.end_session(id, family, false);
         if first {
+            let removed = self.rib.table.source(id).counts(family).received();
+            self.rib.table.end_session(id, family, false);
+            // There is nothing to wait for of what is ignored.
+            self.report_end_of_rib(id, family);
             self.events.push_back(Event::FamilyDisabled {
                 peer,
                 family,

@@ -22,6 +22,8 @@ use crate::wire::update::{Reach, Update};
 /// What a received route is judged by, apart from its prefix.
 pub(super) struct Judge {
     asn: Asn,
+    /// What the peer knows us by, where that is another AS.
+    local_asn: Option<Asn>,
     router_id: RouterId,
     cluster_id: std::net::Ipv4Addr,
     allow_own_as: u8,
@@ -38,7 +40,8 @@ impl Judge {
         local_address: Option<IpAddr>,
     ) -> Self {
         Self {
-            asn: peer.config.local_asn.unwrap_or(config.asn),
+            asn: config.asn,
+            local_asn: peer.config.local_asn.filter(|asn| *asn != config.asn),
             router_id: config.router_id,
             cluster_id,
             allow_own_as: peer.config.allow_own_as,
@@ -50,7 +53,9 @@ impl Judge {
 
     /// The reason against every route with these attributes.
     pub(super) fn judge(&self, attributes: &PathAttributes) -> Option<RouteRefusal> {
-        if attributes.as_path.occurrences(self.asn) > usize::from(self.allow_own_as) {
+        let as_path = &attributes.as_path;
+        let presented = self.local_asn.map_or(0, |asn| as_path.occurrences(asn));
+        if as_path.occurrences(self.asn) + presented > usize::from(self.allow_own_as) {
             return Some(RouteRefusal::AsLoop);
         }
         if attributes.originator_id == Some(self.router_id) {
@@ -92,6 +97,9 @@ impl Speaker {
         }
         for prefix in update.unreach.iter().flatten() {
             self.rib.table.withdraw(prefix, id);
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.shared_router_id.take_if(|shown| *shown == prefix);
+            }
         }
         if let Some(mut attributes) = update.attributes {
             for reach in &update.reach {
@@ -123,7 +131,13 @@ impl Speaker {
             return;
         }
         let attributes = self.rib.table.acquire(attributes);
+        let mut shared = None;
         for prefix in &reach.nlri {
+            if refusal == Some(RouteRefusal::OriginatorLoop)
+                && !self.originated.contains_key(&prefix)
+            {
+                shared = Some(prefix);
+            }
             if let Some(reason) = refusal {
                 self.events.push_back(Event::RouteRefused {
                     peer: peer.name.clone(),
@@ -134,6 +148,11 @@ impl Speaker {
             self.rib.table.announce(prefix, id, attributes, refusal);
         }
         self.rib.table.release(attributes);
+        if shared.is_some()
+            && let Some(slot) = self.slots.get_mut(&id)
+        {
+            slot.shared_router_id = shared;
+        }
     }
 
     /// Each set of edits is made and interned once for all routes of an UPDATE.

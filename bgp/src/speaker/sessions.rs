@@ -35,6 +35,7 @@ impl Speaker {
         slot.disabled.clear();
         slot.ended.clear();
         slot.refreshing.clear();
+        slot.shared_router_id = None;
         slot.warned.clear();
         let Some(connection) = slot.peer.connection_mut(conn) else {
             return;

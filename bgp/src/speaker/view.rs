@@ -13,6 +13,11 @@ use crate::status::{
 };
 use crate::types::AfiSafi;
 use crate::wire::attr::Origin;
+use crate::wire::update::PeerKind;
+
+/// Where a slice of [`Speaker::routes_slice`] begins; the first one by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoutesFrom(usize);
 
 impl Speaker {
     /// Every peer, by name.
@@ -25,18 +30,34 @@ impl Speaker {
 
     /// Every prefix with its paths, in order of prefix.
     pub fn routes(&self) -> Vec<RouteStatus> {
-        self.rib
-            .table
-            .view()
-            .into_iter()
-            .map(|(prefix, paths)| RouteStatus {
+        let mut all = Vec::new();
+        let mut next = Some(RoutesFrom::default());
+        while let Some(from) = next {
+            next = self.routes_slice(from, usize::MAX, &mut all);
+        }
+        all.sort_by_key(|route| route.prefix);
+        all
+    }
+
+    /// A slice of the listing in no order, after looking at `most` prefixes; where the next one begins. What changes between
+    /// two slices may be listed twice, or missed if it came meanwhile.
+    pub fn routes_slice(
+        &self,
+        from: RoutesFrom,
+        most: usize,
+        out: &mut Vec<RouteStatus>,
+    ) -> Option<RoutesFrom> {
+        let (slice, next) = self.rib.table.view(from.0, most);
+        out.extend(slice.into_iter().map(|(prefix, paths)| {
+            RouteStatus {
                 prefix,
                 paths: paths
                     .iter()
                     .map(|explained| self.path_status(explained))
                     .collect(),
-            })
-            .collect()
+            }
+        }));
+        next.map(RoutesFrom)
     }
 
     fn peer_status(&self, id: SourceId, slot: &Slot, now: Instant) -> PeerStatus {
@@ -62,6 +83,7 @@ impl Speaker {
             name: peer.name.clone(),
             address: peer.config.address,
             asn: peer.config.asn,
+            is_internal: self.rib.table.source(id).kind == PeerKind::Ibgp,
             state,
             admin_shutdown: peer.config.options.shutdown,
             since: peer.since,
@@ -73,6 +95,7 @@ impl Speaker {
                 .map(|local| local.ip().to_canonical()),
             hold_time: agreement.map(|agreement| agreement.hold_time),
             prefixes,
+            shared_router_id: slot.shared_router_id,
             last_error: peer.last_error.clone(),
             graceful_restart: match (slot.retention, &slot.awaiting) {
                 (Retention::Away { until }, _) => GracefulRestartState::RetainingUntil(until),

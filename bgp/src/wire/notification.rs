@@ -351,6 +351,11 @@ impl fmt::Display for Notification {
         if let Some(reason) = self.hard_reset_reason() {
             return write!(f, " ({reason})");
         }
+        if (self.code, self.subcode) == (2, 7)
+            && let Some(names) = names::capabilities(&self.data)
+        {
+            return write!(f, " ({names})");
+        }
         if !self.data.is_empty() {
             f.write_str(" [")?;
             for octet in self.data.iter().take(32) {
@@ -392,6 +397,17 @@ mod tests {
             reset.to_string(),
             "6/9 Cease: Hard Reset (6/1 Cease: Maximum Number of Prefixes Reached [00020100000007])"
         );
+    }
+
+    #[test]
+    fn capabilities_that_are_missed_are_named() {
+        let data = vec![1, 4, 0, 2, 0, 1, 9, 1, 3, 200, 0];
+        assert_eq!(
+            Notification::new(2, 7, data).to_string(),
+            "2/7 OPEN Message Error: Unsupported Capability (multiprotocol, AFI 2 SAFI 1; BGP role; capability 200)"
+        );
+        let cut = Notification::new(2, 7, vec![1, 4, 0]).to_string();
+        assert!(cut.ends_with("[010400]"), "{cut}");
     }
 
     #[test]

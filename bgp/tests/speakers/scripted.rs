@@ -246,6 +246,78 @@ fn a_family_that_cannot_be_read_is_emptied_and_ignored_until_the_session_ends() 
 }
 
 #[test]
+fn what_is_ignored_holds_nothing_back_however_often_it_comes() {
+    let mut peer = Scripted::new(both_families());
+    peer.establish(65001, &[]);
+    for n in 0..9 {
+        peer.update(&with_v6(n, &[]), &[24, 192, 168, n]);
+    }
+    for n in 0..100 {
+        let bytes = with_v6(n, &[200, 1]);
+        peer.update(&bytes, &[]);
+    }
+    let now = peer.now;
+    let pending = peer.speaker.poll_timeout().filter(|(at, _)| *at <= now);
+    assert_eq!(pending, None, "nothing is left to sweep for");
+    assert_eq!(peer.prefixes().len(), 9);
+}
+
+#[test]
+fn the_real_as_is_a_loop_beside_the_one_that_is_presented() {
+    let mut config = config(0, 65000, &[(1, 65001)]);
+    for peer in config.peers.values_mut() {
+        peer.local_asn = Some(Asn(65010));
+    }
+    let mut peer = Scripted::new(config);
+    peer.establish(65001, &[]);
+    for (n, other) in [65000_u32, 65010, 65020].into_iter().enumerate() {
+        let mut path = vec![0x40, 1, 1, 0, 0x40, 2, 10, 2, 2];
+        path.extend(65001_u32.to_be_bytes());
+        path.extend(other.to_be_bytes());
+        path.extend([0x40, 3, 4, 10, 0, 0, 2]);
+        let n = u8::try_from(n).expect("three");
+        peer.update(&path, &[24, 192, 168, n]);
+    }
+    assert_eq!(peer.routes, [prefix("192.168.2.0/24")]);
+}
+
+#[test]
+fn an_originator_that_is_us_and_a_prefix_that_is_not_show_a_shared_router_id() {
+    let mut peer = Scripted::new(config(0, 65001, &[(1, 65001)]));
+    peer.establish(65001, &[]);
+    let mut reflected = vec![
+        0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 2, 0x40, 5, 4, 0, 0, 0, 100,
+    ];
+    reflected.extend([0x80, 9, 4, 10, 0, 0, 1]);
+    peer.update(&reflected, &[24, 192, 168, 1]);
+    let shared = |peer: &Scripted| peer.speaker.peers(peer.now)[0].shared_router_id;
+    assert_eq!(shared(&peer), Some(prefix("192.168.1.0/24")));
+    peer.speaker.handle_closed(peer.now, CONN);
+    peer.drain();
+    peer.establish(65001, &[]);
+    assert_eq!(shared(&peer), None);
+}
+
+#[test]
+fn a_listing_in_slices_is_the_whole_listing() {
+    let mut peer = Scripted::new(config(0, 65000, &[(1, 65001)]));
+    peer.establish(65001, &[]);
+    for n in 0..10 {
+        peer.update(&attributes(65001), &[24, 192, 168, n]);
+    }
+    let mut slices = Vec::new();
+    let mut next = Some(bgp::speaker::RoutesFrom::default());
+    let mut count = 0;
+    while let Some(from) = next {
+        next = peer.speaker.routes_slice(from, 3, &mut slices);
+        count += 1;
+    }
+    assert_eq!(count, 4);
+    let listed: Vec<IpNet> = slices.iter().map(|route| route.prefix).collect();
+    assert_eq!(listed, peer.prefixes());
+}
+
+#[test]
 fn a_session_whose_last_family_is_disabled_ends() {
     let mut peer = Scripted::new(both_families());
     peer.establish(65001, &[]);

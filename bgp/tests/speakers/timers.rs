@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bgp::action::Refused;
 use bgp::event::{DownReason, Event};
+use bgp::route::Origination;
 use bgp::status::PeerState;
+use bgp::wire::capability::Capability;
 
 use crate::network::{Network, block, config};
-use crate::scripted::Scripted;
+use crate::scripted::{CONN, Scripted};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -136,6 +138,80 @@ fn a_peer_that_is_idle_after_an_error_refuses_what_comes_in_and_a_passive_one_as
         peer.wait(2 * SECOND);
         assert_eq!(peer.connects(), Ok(()), "5 s are over");
     }
+}
+
+#[test]
+fn a_peer_without_hold_time_that_reads_nothing_is_given_up_by_the_send_hold_timer() {
+    let mut settings = config(0, 65000, &[(1, 65001)]);
+    for peer in settings.peers.values_mut() {
+        peer.hold_time = Duration::ZERO;
+    }
+    let mut peer = Scripted::new(settings);
+    peer.establish(65001, &[]);
+    for _ in 0..10 {
+        let mut sent = Vec::new();
+        while peer
+            .speaker
+            .poll_transmit(peer.now, CONN, 1 << 20, &mut sent)
+            > 0
+        {}
+        peer.wait(100 * SECOND);
+    }
+    assert_eq!(peer.farewell, None, "there is nothing to read");
+    let prefix = block(0);
+    let route = Origination {
+        prefix,
+        next_hop: None,
+    };
+    peer.speaker.handle_originate(peer.now, prefix, Some(route));
+    peer.drain();
+    peer.wait(479 * SECOND);
+    assert_eq!(peer.farewell, None);
+    peer.wait(SECOND);
+    assert_eq!(peer.farewell, Some(Vec::new()), "closed without a word");
+}
+
+/// What the speaker sent on the connection, up to its OPEN: the OPEN's optional parameters.
+fn parameters_sent(peer: &mut Scripted) -> Vec<u8> {
+    let mut sent = Vec::new();
+    peer.speaker.poll_transmit(peer.now, CONN, 4096, &mut sent);
+    let length = usize::from(u16::from_be_bytes([sent[16], sent[17]]));
+    assert_eq!(sent[18], 1, "OPEN");
+    sent[29..length].to_vec()
+}
+
+#[test]
+fn an_open_refused_for_its_parameters_is_sent_without_and_the_session_stands() {
+    let mut settings = config(0, 65000, &[(1, 65001)]);
+    settings
+        .peers
+        .values_mut()
+        .for_each(|peer| peer.passive = true);
+    let mut peer = Scripted::new(settings);
+    assert_eq!(peer.connects(), Ok(()));
+    assert!(!parameters_sent(&mut peer).is_empty());
+    let mut refused = vec![0xff; 16];
+    refused.extend([0, 21, 3, 2, 4]);
+    peer.say(&refused);
+    assert_eq!(peer.connects(), Ok(()), "again at once");
+    assert_eq!(parameters_sent(&mut peer), []);
+    peer.open(65001, &[Capability::EnhancedRouteRefresh]);
+    let status = peer.speaker.peers(peer.now).remove(0);
+    assert_eq!(status.state, PeerState::Established);
+}
+
+#[test]
+fn a_capability_that_the_peer_requires_and_we_lack_is_named_and_waited_for_long() {
+    let mut peer = Scripted::new(config(0, 65000, &[(1, 65001)]));
+    assert_eq!(peer.connects(), Ok(()));
+    let mut refused = vec![0xff; 16];
+    refused.extend([0, 24, 3, 2, 7, 9, 1, 3]);
+    peer.say(&refused);
+    let status = peer.speaker.peers(peer.now).remove(0);
+    let error = status.last_error.expect("refused").to_string();
+    assert!(error.contains("BGP role"), "{error}");
+    peer.wait(22 * SECOND);
+    assert_eq!(peer.connects(), Err(Refused::IdleHold));
 }
 
 #[test]

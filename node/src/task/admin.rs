@@ -94,7 +94,7 @@ impl Admin {
             .collect()
     }
 
-    fn problems(&self) -> Vec<Problem> {
+    async fn problems(&self) -> Vec<Problem> {
         let mut problems = self.calc.borrow().problems.clone();
         problems.extend(self.dataplane.borrow().problems.iter().cloned());
         problems.extend(self.health.namesake().map(|reason| Problem {
@@ -105,6 +105,9 @@ impl Admin {
             subject: "datastore".to_owned(),
             reason,
         }));
+        if let Some(bgp) = &self.bgp {
+            problems.extend(bgp.problems().await);
+        }
         problems
     }
 }
@@ -128,7 +131,7 @@ async fn get_status(State(admin): State<Shared>) -> Json<Status> {
         status.rows_wanted = dataplane.rows_wanted;
         status.rows_pending = dataplane.rows_pending;
     }
-    status.problems = admin.problems().len();
+    status.problems = admin.problems().await.len();
     Json(status)
 }
 
@@ -147,7 +150,7 @@ async fn get_routes(State(admin): State<Shared>) -> Json<Vec<Route>> {
 }
 
 async fn get_problems(State(admin): State<Shared>) -> Json<Vec<Problem>> {
-    Json(admin.problems())
+    Json(admin.problems().await)
 }
 
 async fn accept_datastore(State(admin): State<Shared>) -> Response {
@@ -171,8 +174,12 @@ async fn get_bgp_live(State(admin): State<Shared>) -> Response {
 }
 
 async fn get_bgp_ready(State(admin): State<Shared>, uri: Uri) -> Response {
-    if admin.bgp.is_none() {
+    let Some(bgp) = &admin.bgp else {
         return verdict(Err("BGP is not running on this node".to_owned()));
+    };
+    if let Some(failed) = bgp.listen_problems().first() {
+        let Problem { subject, reason } = failed;
+        return verdict(Err(format!("BGP is not ready: {subject}: {reason}")));
     }
     let peers = admin.peers().await;
     let window = match threshold(uri.query()) {

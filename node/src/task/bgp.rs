@@ -8,23 +8,28 @@
 //! and never waits.
 
 pub mod status;
+mod throttle;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use api::admin::Problem;
 use bgp::event::Event;
 use bgp::route::{RouteChange, RouteSource};
 use bgp::speaker::Speaker;
+use bgp::types::PeerName;
 use bgp_io::{Command, Output};
 use ipnet::IpNet;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::mailbox;
 use crate::task::calc::Inbox;
+use throttle::Throttle;
+
 use crate::telemetry::{Metrics, SessionState, StateLabel};
 
 /// What the speaker is told, one pending value per key.
@@ -66,21 +71,49 @@ pub struct BgpTask {
 
 /// Asks the speaker for its state.
 #[derive(Clone, Debug)]
-pub struct Asker(mpsc::Sender<Command>);
+pub struct Asker {
+    commands: mpsc::Sender<Command>,
+    /// Addresses that cannot be listened on, and why.
+    listen_failures: watch::Receiver<ListenFailures>,
+}
+
+/// Addresses that cannot be listened on, and the system's words.
+type ListenFailures = BTreeMap<SocketAddr, String>;
 
 impl Asker {
+    /// What is wrong with the speaker as a whole.
+    pub async fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.listen_problems();
+        problems.extend(status::problems(&self.peers().await.unwrap_or_default()));
+        problems
+    }
+
+    /// Addresses that cannot be listened on.
+    pub fn listen_problems(&self) -> Vec<Problem> {
+        let failures = self.listen_failures.borrow();
+        let problem = |(address, error): (&SocketAddr, &String)| Problem {
+            subject: format!("BGP listening on {address}"),
+            reason: format!(
+                "{error}: peers cannot connect to this node; is another BGP daemon running? Tried again every 3 s"
+            ),
+        };
+        failures.iter().map(problem).collect()
+    }
+
     /// Every peer; `None` when the speaker is gone.
     pub async fn peers(&self) -> Option<Vec<bgp::status::PeerStatus>> {
         let (answer, asked) = tokio::sync::oneshot::channel();
-        self.0.send(Command::Peers(answer)).await.ok()?;
+        self.commands.send(Command::Peers(answer)).await.ok()?;
         asked.await.ok()
     }
 
     /// Every prefix.
     pub async fn routes(&self) -> Option<Vec<bgp::status::RouteStatus>> {
         let (answer, asked) = tokio::sync::oneshot::channel();
-        self.0.send(Command::Routes(answer)).await.ok()?;
-        asked.await.ok()
+        self.commands.send(Command::Routes(answer)).await.ok()?;
+        let mut routes = asked.await.ok()?;
+        routes.sort_by_key(|route| route.prefix);
+        Some(routes)
     }
 }
 
@@ -98,7 +131,11 @@ impl BgpTask {
         } else {
             Speaker::new(self.seed, now)
         };
-        let asker = Asker(commands.clone());
+        let (listen_failures_in, listen_failures) = watch::channel(ListenFailures::new());
+        let asker = Asker {
+            commands: commands.clone(),
+            listen_failures,
+        };
         let cancelled = self.cancel.clone();
         let counting = count_sessions(asker.clone(), self.health.clone(), self.metrics.clone());
         let up = PumpUp {
@@ -106,6 +143,9 @@ impl BgpTask {
             health: self.health,
             metrics: self.metrics,
             from_peers: BTreeSet::new(),
+            listen_failures: listen_failures_in,
+            faults: Throttle::default(),
+            ambiguous: Throttle::default(),
         };
         let future = async move {
             let speaking = bgp_io::run(
@@ -152,12 +192,29 @@ struct PumpUp {
     metrics: Metrics,
     /// Prefixes whose best route is a peer's.
     from_peers: BTreeSet<IpNet>,
+    listen_failures: watch::Sender<ListenFailures>,
+    /// Lines about faulty UPDATEs.
+    faults: Throttle<PeerName>,
+    /// Lines about connections that fit several peers.
+    ambiguous: Throttle<IpAddr>,
 }
 
 impl PumpUp {
     async fn run(mut self, mut outputs: mpsc::Receiver<Output>) {
-        while let Some(output) = outputs.recv().await {
-            self.output(output);
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        loop {
+            tokio::select! {
+                output = outputs.recv() => match output {
+                    Some(output) => self.output(output),
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    for (peer, suppressed) in self.faults.over(Instant::now()) {
+                        warn!(%peer, suppressed, "further faulty attributes in UPDATEs");
+                    }
+                    self.ambiguous.over(Instant::now());
+                }
+            }
         }
     }
 
@@ -166,12 +223,34 @@ impl PumpUp {
             Output::Route(change) => self.route(change),
             // Until told otherwise the speaker takes every next hop as reachable.
             Output::NextHopWatch(next_hop, used) => self.calc.next_hop(next_hop, used),
-            Output::Listening(address) => info!(%address, "BGP listens"),
-            Output::ListenFailed { address, error } => {
-                warn!(%address, error, "BGP cannot listen; trying again");
+            Output::Listening(address) => {
+                info!(%address, "BGP listens");
+                self.listen_result(address, None);
             }
+            Output::NotWanted(address) => self.listen_result(address, None),
+            Output::ListenFailed { address, error } => self.listen_result(address, Some(error)),
             Output::Event(event) => self.event(event),
         }
+    }
+
+    /// Notes that an address cannot be listened on, or that this is over.
+    fn listen_result(&self, address: SocketAddr, error: Option<String>) {
+        self.listen_failures
+            .send_if_modified(|failures| match error {
+                Some(error) => {
+                    let is_news = failures.get(&address) != Some(&error);
+                    if is_news {
+                        warn!(%address, error, "BGP cannot listen; trying again");
+                        failures.insert(address, error);
+                    }
+                    is_news
+                }
+                None => failures.remove(&address).is_some(),
+            });
+        let count = self.listen_failures.borrow().len();
+        self.metrics
+            .bgp_listen_failed
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     fn route(&mut self, change: RouteChange) {
@@ -186,7 +265,7 @@ impl PumpUp {
         self.calc.bgp_route(change);
     }
 
-    fn event(&self, event: Event) {
+    fn event(&mut self, event: Event) {
         match event {
             Event::SessionUp {
                 peer,
@@ -213,7 +292,9 @@ impl PumpUp {
                 self.calc.peers_reported();
             }
             Event::AttributeFault { peer, fault } => {
-                warn!(%peer, fault, "faulty attribute in an UPDATE");
+                if let Some(suppressed) = self.faults.admit(&peer, Instant::now()) {
+                    warn!(%peer, fault, suppressed, "faulty attribute in an UPDATE");
+                }
             }
             Event::FamilyDisabled {
                 peer,
@@ -254,11 +335,12 @@ impl PumpUp {
                 asn,
                 router_id,
                 peers,
-            } => {
+            } if self.ambiguous.admit(&remote.ip(), Instant::now()).is_some() => {
                 let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
                 let peers = peers.join(", ");
                 warn!(%remote, %asn, %router_id, peers, "a BGP connection fits several peers; refused");
             }
+            Event::ConnectionAmbiguous { .. } => {}
             Event::RouteRefused {
                 peer,
                 prefix,

@@ -245,18 +245,27 @@ impl Table {
 
     // Views
 
-    /// Every prefix in order, with its paths and what the decision says of each.
-    pub(crate) fn view(&self) -> Vec<(IpNet, Vec<Explained>)> {
-        let mut all: Vec<(IpNet, Vec<Explained>)> = self
-            .entries
-            .iter()
-            .zip((0..).map(PrefixId))
-            .filter(|(entry, _)| entry.in_use)
-            .map(|(entry, id)| (self.prefix(id), self.explain(id, &entry.paths)))
+    /// At most `most` places of the table from one on, each prefix with its paths and what the decision says of each; and the
+    /// place after them, if there is one.
+    pub(crate) fn view(
+        &self,
+        from: usize,
+        most: usize,
+    ) -> (Vec<(IpNet, Vec<Explained>)>, Option<usize>) {
+        let end = from.saturating_add(most).min(self.entries.len());
+        let ids = from.min(end)..end;
+        let slice = ids
+            .map(|index| PrefixId(u32::try_from(index).expect("ids are 32 bit")))
+            .filter(|id| self.is_in_use(*id))
+            .map(|id| {
+                (
+                    self.prefix(id),
+                    self.explain(id, &self.entries[id.index()].paths),
+                )
+            })
             .filter(|(_, explained)| !explained.is_empty())
             .collect();
-        all.sort_by_key(|(prefix, _)| *prefix);
-        all
+        (slice, (end < self.entries.len()).then_some(end))
     }
 
     fn explain(&self, id: PrefixId, paths: &[Path]) -> Vec<Explained> {

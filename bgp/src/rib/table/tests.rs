@@ -169,7 +169,7 @@ impl Bench {
             assert_eq!(counts.stale(), stale);
         }
         let mut seen = BTreeMap::new();
-        for (prefix, explained) in self.table.view() {
+        for (prefix, explained) in self.table.view(0, usize::MAX).0 {
             for one in explained {
                 if let Some(peer) = self.sources.iter().position(|id| *id == one.path.source) {
                     seen.insert((prefix, peer), one.stale);

@@ -25,6 +25,7 @@ fn offer(own: u8, hold_time: Duration) -> Offer {
         restart: None,
         peer_asn: Asn(65000),
         first_as: crate::wire::update::FirstAsCheck::Off,
+        plain: false,
     }
 }
 
@@ -263,8 +264,8 @@ fn keepalives_come_as_often_as_asked_but_at_a_third_of_the_hold_time_at_least() 
         assert_eq!(agreement.hold_time, 60 * SECOND, "asked for {asked} s");
         assert_eq!(agreement.keepalive_time, expected * SECOND);
         let now = start();
-        let timers = Timers::start(now, &agreement, &mut Jitter::new(1)).expect("a hold time");
-        let at = timers.keepalive - now;
+        let timers = Timers::start(now, &agreement, &mut Jitter::new(1));
+        let at = timers.keepalive.expect("a hold time") - now;
         assert!(
             at <= expected * SECOND && at >= expected * SECOND * 3 / 4,
             "{at:?}"
@@ -349,9 +350,57 @@ fn a_hold_time_of_zero_needs_no_keepalives() {
     session.receive(&bytes);
     session.connection.confirm(session.now);
     session.receive(&keepalive());
+    session.sent();
     assert!(session.connection.is_established());
     assert_eq!(session.connection.deadline(), None);
     assert!(session.wait(100_000 * SECOND).is_none());
+    // But who does not read is ended all the same.
+    assert!(session.connection.note_pending(session.now));
+    assert!(session.wait(479 * SECOND).is_none());
+    assert!(!session.connection.note_pending(session.now));
+    let outcome = session.wait(SECOND);
+    let Some(Outcome::Ended(Ending { reason, .. })) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(reason, DownReason::SendHoldTimerExpired);
+}
+
+#[test]
+fn with_a_hold_time_of_zero_open_confirm_ends_after_four_minutes() {
+    let mut session = Session::open_sent();
+    let mut bytes = Vec::new();
+    offer(2, Duration::ZERO).message().encode(&mut bytes);
+    session.receive(&bytes);
+    session.connection.confirm(session.now);
+    session.sent();
+    assert!(session.wait(239 * SECOND).is_none());
+    assert_eq!(ended_with(session.wait(SECOND)), (4, 0));
+}
+
+#[test]
+fn a_hold_timer_that_was_held_up_lets_what_waits_be_read_first() {
+    let mut session = Session::established();
+    // The process stood still for longer than the Hold Time of 60 s.
+    assert!(matches!(session.wait(70 * SECOND), Some(Outcome::Nothing)));
+    assert!(matches!(
+        session.receive(&keepalive()),
+        Some(Outcome::Keepalive)
+    ));
+    session.sent();
+    for _ in 0..3 {
+        session.wait(15 * SECOND);
+        session.sent();
+    }
+    assert!(session.connection.is_established(), "45 s of 60");
+    // And one after which nothing comes.
+    let mut session = Session::established();
+    session.wait(70 * SECOND);
+    session.sent();
+    let mut outcome = session.wait(SECOND);
+    while let Some(Outcome::Nothing) = outcome {
+        outcome = session.wait(Duration::ZERO);
+    }
+    assert_eq!(ended_with(outcome), (4, 0));
 }
 
 #[test]

@@ -56,3 +56,32 @@ pub(super) const fn subcode(code: u8, subcode: u8) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// The capabilities in the data field of 2/7 (RFC 5492 §5); `None` when they cannot be read.
+pub(super) fn capabilities(data: &[u8]) -> Option<String> {
+    let mut names = Vec::new();
+    let mut rest = data;
+    while let [code, length, tail @ ..] = rest {
+        let (value, next) = tail.split_at_checked(usize::from(*length))?;
+        names.push(match (*code, value) {
+            (1, [high, low, _, safi]) => {
+                let afi = u16::from_be_bytes([*high, *low]);
+                format!("multiprotocol, AFI {afi} SAFI {safi}")
+            }
+            (1, _) => "multiprotocol".to_owned(),
+            (2, _) => "route refresh".to_owned(),
+            (5, _) => "extended next hop encoding".to_owned(),
+            (6, _) => "extended messages".to_owned(),
+            (9, _) => "BGP role".to_owned(),
+            (64, _) => "graceful restart".to_owned(),
+            (65, _) => "4-octet AS numbers".to_owned(),
+            (69, _) => "ADD-PATH".to_owned(),
+            (70, _) => "enhanced route refresh".to_owned(),
+            (71, _) => "long-lived graceful restart".to_owned(),
+            (73, _) => "FQDN".to_owned(),
+            (other, _) => format!("capability {other}"),
+        });
+        rest = next;
+    }
+    (rest.is_empty() && !names.is_empty()).then(|| names.join("; "))
+}

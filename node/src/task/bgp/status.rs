@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
-use api::admin::{Path, Peer, PrefixCounts, Route};
+use api::admin::{Path, Peer, PrefixCounts, Problem, Route};
+use bgp::event::DownReason;
 use bgp::route::RouteSource;
 use bgp::status::{
     DecisionStep, GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus,
@@ -43,6 +44,54 @@ pub fn peer(status: &PeerStatus, now: Instant, wall: SystemTime) -> Peer {
         last_error: status.last_error.as_ref().map(ToString::to_string),
         graceful_restart: graceful_restart(status.graceful_restart, now),
     }
+}
+
+/// What the peers' states say of the speaker as a whole: BGP Identifiers that two routers have.
+pub fn problems(peers: &[PeerStatus]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for peer in peers {
+        if let Some(prefix) = peer.shared_router_id {
+            problems.push(Problem {
+                subject: "router id".to_owned(),
+                reason: format!(
+                    "another router has this node's: {prefix} came from {} with it in ORIGINATOR_ID, and nothing of that router is taken; give each its own CALICO_ROUTER_ID",
+                    peer.name
+                ),
+            });
+        }
+        if let Some(DownReason::NotificationSent(text) | DownReason::NotificationReceived(text)) =
+            &peer.last_error
+            && (text.code, text.subcode) == (2, 3)
+            && peer.state != PeerState::Established
+        {
+            problems.push(Problem {
+                subject: "router id".to_owned(),
+                reason: format!(
+                    "{} has this node's: {text}; give each its own CALICO_ROUTER_ID",
+                    peer.name
+                ),
+            });
+        }
+    }
+    let mut seen: BTreeMap<_, &PeerStatus> = BTreeMap::new();
+    for peer in peers {
+        let Some(router_id) = peer.router_id else {
+            continue;
+        };
+        // One router may have a session of each family, and several to us from another AS.
+        let key = (router_id, peer.asn, peer.address.is_ipv4());
+        let first = *seen.entry(key).or_insert(peer);
+        if first.name != peer.name && first.is_internal && peer.is_internal {
+            problems.push(Problem {
+                subject: format!("router id {router_id}"),
+                reason: format!(
+                    "{} and {} both have it: neither takes what the other announces; give each its own CALICO_ROUTER_ID",
+                    first.name, peer.name
+                ),
+            });
+        }
+    }
+    problems
 }
 
 /// What calicoctl calls a session, by the beginning of its name.
@@ -154,5 +203,54 @@ mod tests {
         assert_eq!(shown, "next hop 10.0.0.9 unreachable: no route");
         let shown = path(&status, &BTreeMap::new()).standing;
         assert_eq!(shown, "next hop unreachable");
+    }
+
+    fn peer_status(name: &str, address: &str, router_id: &str) -> PeerStatus {
+        PeerStatus {
+            name: bgp::types::PeerName(name.into()),
+            address: address.parse().expect("a literal"),
+            asn: bgp::types::Asn(64512),
+            is_internal: true,
+            state: PeerState::Established,
+            admin_shutdown: false,
+            since: Instant::now(),
+            uptime: None,
+            router_id: Some(bgp::types::RouterId(router_id.parse().expect("a literal"))),
+            local_address: None,
+            hold_time: None,
+            prefixes: BTreeMap::new(),
+            shared_router_id: None,
+            last_error: None,
+            graceful_restart: GracefulRestartState::Ready,
+        }
+    }
+
+    #[test]
+    fn a_router_id_that_two_routers_have_is_a_problem_with_their_names() {
+        let a = peer_status("Mesh_10_0_0_2", "10.0.0.2", "1.1.1.1");
+        let b = peer_status("Mesh_10_0_0_3", "10.0.0.3", "1.1.1.1");
+        let v6 = peer_status("Mesh_fd00__2", "fd00::2", "1.1.1.1");
+        assert_eq!(problems(&[a.clone(), v6]), [], "one router, both families");
+        let mut external = b.clone();
+        external.is_internal = false;
+        assert_eq!(
+            problems(&[a.clone(), external]),
+            [],
+            "two links to one router"
+        );
+        let found = problems(&[a.clone(), b]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].subject, "router id 1.1.1.1");
+        let named = "Mesh_10_0_0_2 and Mesh_10_0_0_3 both have it";
+        assert!(found[0].reason.starts_with(named), "{}", found[0].reason);
+
+        let mut reflector = a;
+        reflector.shared_router_id = Some("10.244.0.0/26".parse().expect("a literal"));
+        let found = problems(&[reflector]);
+        assert!(
+            found[0]
+                .reason
+                .contains("10.244.0.0/26 came from Mesh_10_0_0_2")
+        );
     }
 }
