@@ -16,12 +16,15 @@ use crate::route::Origination;
 use crate::session::peer::Peer;
 use crate::speaker::Speaker;
 use crate::types::{AfiSafi, Asn, RouterId};
+use crate::wire::attr::as_path::SegmentKind;
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::{Reach, Update};
 
 /// What a received route is judged by, apart from its prefix.
 pub(super) struct Judge {
     asn: Asn,
+    /// The peer is of another AS.
+    external: bool,
     /// What the peer knows us by, where that is another AS.
     local_asn: Option<Asn>,
     router_id: RouterId,
@@ -41,6 +44,7 @@ impl Judge {
     ) -> Self {
         Self {
             asn: config.asn,
+            external: peer.config.local_asn.unwrap_or(config.asn) != peer.config.asn,
             local_asn: peer.config.local_asn.filter(|asn| *asn != config.asn),
             router_id: config.router_id,
             cluster_id,
@@ -57,6 +61,15 @@ impl Judge {
         let presented = self.local_asn.map_or(0, |asn| as_path.occurrences(asn));
         if as_path.occurrences(self.asn) + presented > usize::from(self.allow_own_as) {
             return Some(RouteRefusal::AsLoop);
+        }
+        if as_path
+            .segments()
+            .any(|segment| segment.kind == SegmentKind::Set)
+        {
+            return Some(RouteRefusal::AsSet);
+        }
+        if self.external && as_path.segments().next().is_none() {
+            return Some(RouteRefusal::AsPathEmpty);
         }
         if attributes.originator_id == Some(self.router_id) {
             return Some(RouteRefusal::OriginatorLoop);

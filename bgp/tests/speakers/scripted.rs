@@ -282,6 +282,41 @@ fn the_real_as_is_a_loop_beside_the_one_that_is_presented() {
 }
 
 #[test]
+fn of_another_as_a_set_and_an_empty_path_are_refused_and_a_foreign_first_as_and_class_e_are_not() {
+    let mut peer = Scripted::new(config(0, 65000, &[(1, 65001)]));
+    peer.establish(65001, &[]);
+    let path = |segments: &[u8], next_hop: [u8; 4]| {
+        let length = u8::try_from(segments.len()).expect("short");
+        let mut octets = vec![0x40, 1, 1, 0, 0x40, 2, length];
+        octets.extend(segments);
+        octets.extend([0x40, 3, 4]);
+        octets.extend(next_hop);
+        octets
+    };
+    let near = [10, 0, 0, 2];
+    let [a, b, c, d] = 65001_u32.to_be_bytes();
+    let cases = [
+        (
+            path(&[2, 1, a, b, c, d, 1, 1, 0, 0, 0xfd, 0xee], near),
+            false,
+        ),
+        (path(&[], near), false),
+        (path(&[2, 1, 0, 0, 0xfd, 0xee], near), true),
+        (path(&[2, 1, a, b, c, d], [240, 0, 0, 9]), true),
+    ];
+    for (n, (attributes, is_used)) in (1..).zip(cases) {
+        peer.update(&attributes, &[24, 192, 168, n]);
+        let prefix = prefix(&format!("192.168.{n}.0/24"));
+        assert_eq!(peer.routes.contains(&prefix), is_used, "{prefix}");
+        assert!(peer.prefixes().contains(&prefix), "shown with its reason");
+    }
+    let mut internal = Scripted::new(config(0, 65001, &[(1, 65001)]));
+    internal.establish(65001, &[]);
+    internal.update(&path(&[], near), &[24, 192, 168, 1]);
+    assert_eq!(internal.routes.len(), 1, "an own route of its AS");
+}
+
+#[test]
 fn an_originator_that_is_us_and_a_prefix_that_is_not_show_a_shared_router_id() {
     let mut peer = Scripted::new(config(0, 65001, &[(1, 65001)]));
     peer.establish(65001, &[]);
