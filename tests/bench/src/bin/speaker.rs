@@ -42,7 +42,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         match output {
             Output::Listening(address) => println!("{address}"),
             Output::ListenFailed { address, error } => bail!("{address}: {error}"),
-            Output::Route(_) | Output::Event(_) | Output::NextHopWatch(..) => {}
+            Output::Route(_)
+            | Output::NotWanted(_)
+            | Output::Event(_)
+            | Output::NextHopWatch(..) => {}
         }
     }
     running.await?;
