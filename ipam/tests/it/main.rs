@@ -5,5 +5,6 @@ mod interleave;
 mod leftovers;
 mod races;
 mod release;
+mod steps;
 mod tunnel;
 mod world;
