@@ -94,7 +94,7 @@ impl Asker {
         let problem = |(address, error): (&SocketAddr, &String)| Problem {
             subject: format!("BGP listening on {address}"),
             reason: format!(
-                "{error}: peers cannot connect to this node; is another BGP daemon running? Tried again every 3 s"
+                "{error}: peers cannot connect to this node. Another BGP daemon has the port, or no interface has the address. Tried again every 3 s"
             ),
         };
         failures.iter().map(problem).collect()
