@@ -221,7 +221,7 @@ pub enum RouteRefusal {
     PolicyMissing,
     /// Our AS stands in AS_PATH more often than `allow_own_as` (RFC 4271 §9.1.2).
     AsLoop,
-    /// An AS_SET stands in AS_PATH (RFC 9774 §3).
+    /// An AS_SET stands in AS_PATH of an eBGP peer (RFC 9774 §3).
     AsSet,
     /// AS_PATH of an eBGP peer is empty: every speaker puts its own AS in front (RFC 4271 §5.1.2).
     AsPathEmpty,
@@ -241,7 +241,7 @@ impl fmt::Display for RouteRefusal {
             Self::Policy => "refused by the import policy",
             Self::PolicyMissing => "the eBGP peer has no import policy (RFC 8212)",
             Self::AsLoop => "own AS in AS_PATH",
-            Self::AsSet => "AS_SET in AS_PATH (RFC 9774)",
+            Self::AsSet => "AS_SET in AS_PATH from another AS (RFC 9774)",
             Self::AsPathEmpty => "empty AS_PATH from another AS",
             Self::OriginatorLoop => "own router id in ORIGINATOR_ID",
             Self::ClusterLoop => "own cluster id in CLUSTER_LIST",

@@ -62,14 +62,15 @@ impl Judge {
         if as_path.occurrences(self.asn) + presented > usize::from(self.allow_own_as) {
             return Some(RouteRefusal::AsLoop);
         }
-        if as_path
-            .segments()
-            .any(|segment| segment.kind == SegmentKind::Set)
-        {
-            return Some(RouteRefusal::AsSet);
-        }
-        if self.external && as_path.segments().next().is_none() {
-            return Some(RouteRefusal::AsPathEmpty);
+        if self.external {
+            if as_path.segments().next().is_none() {
+                return Some(RouteRefusal::AsPathEmpty);
+            }
+            // Within the AS its border decides: a reflector that refused what its clients use would part them.
+            let mut segments = as_path.segments();
+            if segments.any(|segment| segment.kind == SegmentKind::Set) {
+                return Some(RouteRefusal::AsSet);
+            }
         }
         if attributes.originator_id == Some(self.router_id) {
             return Some(RouteRefusal::OriginatorLoop);

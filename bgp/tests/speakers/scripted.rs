@@ -313,7 +313,12 @@ fn of_another_as_a_set_and_an_empty_path_are_refused_and_a_foreign_first_as_and_
     let mut internal = Scripted::new(config(0, 65001, &[(1, 65001)]));
     internal.establish(65001, &[]);
     internal.update(&path(&[], near), &[24, 192, 168, 1]);
-    assert_eq!(internal.routes.len(), 1, "an own route of its AS");
+    internal.update(&path(&[1, 1, a, b, 0xfd, 0xee], near), &[24, 192, 168, 2]);
+    assert_eq!(
+        internal.routes.len(),
+        2,
+        "an own route of its AS, and an aggregate that its border let in"
+    );
 }
 
 #[test]
