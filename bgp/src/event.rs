@@ -269,6 +269,8 @@ pub enum StaleEnd {
     RestartTimeOver,
     /// The peer came back, but End-of-RIB did not.
     EndOfRibMissing,
+    /// The peer came back, and its session ended again before it had sent them (RFC 4724 §4.2, consecutive restarts).
+    RestartedAgain,
     /// End of a route refresh (RFC 7313 §4).
     RefreshEnded,
     /// A route refresh began and did not end.

@@ -6,6 +6,7 @@
 //! | away | session back, F bit | back: stale routes wait for End-of-RIB |
 //! | away | session back without F bit, or Restart Time over | none: stale routes removed |
 //! | back | End-of-RIB, or none within [`STALE_TIME_MAX`] | none: routes still stale removed |
+//! | back | transport lost again before End-of-RIB | away: what was still stale removed, the rest stale |
 //! | away, back | session down with a NOTIFICATION | none: all routes removed |
 //!
 //! With the N bit of both sides (RFC 8538), an error, an expired hold timer or a NOTIFICATION other than a Hard Reset is
@@ -85,6 +86,9 @@ impl Speaker {
             if retained && refreshing {
                 self.rib.table.retain_all(id, family);
             } else {
+                if retained {
+                    self.drop_stale(id, family, StaleEnd::RestartedAgain);
+                }
                 self.rib.table.end_session(id, family, retained);
             }
             kept |= retained;

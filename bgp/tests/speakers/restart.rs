@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bgp::event::{DownReason, Event, StaleEnd};
-use bgp::status::GracefulRestartState;
+use bgp::status::{GracefulRestartState, PeerState};
+use ipnet::IpNet;
 
-use crate::network::{Network, block, peer_name, prefix};
+use crate::network::{Network, block, config, peer_name, prefix};
+use crate::scripted::{Scripted, attributes, graceful_restart};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -196,4 +198,83 @@ fn a_peer_that_restarts_unseen_replaces_its_old_session() {
         ),
         "{down:?}"
     );
+}
+
+/// A peer that announced two prefixes, and whose transport is lost after two minutes.
+fn lost_with_two_routes() -> (Scripted, [IpNet; 2]) {
+    let mut peer = Scripted::new(config(0, 65000, &[(1, 65001)]));
+    peer.establish(65001, &[graceful_restart(false)]);
+    peer.update(&attributes(65001), &[24, 192, 168, 1, 24, 192, 168, 2]);
+    peer.end_of_rib();
+    peer.wait(120 * SECOND);
+    peer.closed();
+    let both = ["192.168.1.0/24", "192.168.2.0/24"].map(prefix);
+    assert_eq!(peer.prefixes(), both);
+    peer.events.clear();
+    (peer, both)
+}
+
+fn stale(peer: &Scripted) -> Vec<IpNet> {
+    let routes = peer.speaker.routes().into_iter();
+    routes
+        .filter(|route| route.paths.iter().all(|path| path.stale))
+        .map(|route| route.prefix)
+        .collect()
+}
+
+#[test]
+fn a_connection_that_ends_before_it_is_established_is_no_restart() {
+    let (mut peer, both) = lost_with_two_routes();
+    for state in [PeerState::OpenSent, PeerState::OpenConfirm].repeat(3) {
+        peer.wait(19 * SECOND);
+        peer.connects().expect("the peer is configured");
+        if state == PeerState::OpenConfirm {
+            peer.open_without_keepalive(65001, &[graceful_restart(true)]);
+        }
+        assert_eq!(peer.state(), state);
+        peer.closed();
+        assert_eq!(stale(&peer), both, "{state:?}: nothing was lost");
+    }
+    let is_failure = |event: &Event| matches!(event, Event::ConnectionFailed { .. });
+    assert!(peer.events.iter().all(is_failure), "{:?}", peer.events);
+    peer.wait(5 * SECOND);
+    assert_eq!(stale(&peer), both, "119 s");
+    peer.wait(SECOND);
+    assert_eq!(
+        peer.prefixes(),
+        [],
+        "the Restart Time began with the session's end"
+    );
+}
+
+#[test]
+fn a_session_that_ends_again_before_end_of_rib_keeps_only_what_was_sent_again() {
+    for again in [0, 1] {
+        let (mut peer, both) = lost_with_two_routes();
+        peer.establish(65001, &[graceful_restart(true)]);
+        if again == 1 {
+            peer.update(&attributes(65001), &[24, 192, 168, 1]);
+        }
+        assert_eq!(stale(&peer), both[again..], "End-of-RIB is to come");
+        peer.closed();
+        assert_eq!(stale(&peer), both[..again]);
+        assert_eq!(peer.prefixes(), both[..again]);
+        let removed = Event::StaleRoutesRemoved {
+            peer: peer_name(1),
+            count: 2 - again,
+            reason: StaleEnd::RestartedAgain,
+        };
+        assert!(peer.has(&removed), "{:?}", peer.events);
+    }
+}
+
+#[test]
+fn a_session_that_ends_again_after_end_of_rib_keeps_all_that_was_sent_again() {
+    let (mut peer, both) = lost_with_two_routes();
+    peer.establish(65001, &[graceful_restart(true)]);
+    peer.update(&attributes(65001), &[24, 192, 168, 1, 24, 192, 168, 2]);
+    peer.end_of_rib();
+    assert_eq!(stale(&peer), []);
+    peer.closed();
+    assert_eq!(stale(&peer), both);
 }

@@ -9,10 +9,11 @@ use bgp::event::Event;
 use bgp::speaker::Speaker;
 use bgp::status::PeerState;
 use bgp::types::{AfiSafi, Asn, ConnId, RouterId};
-use bgp::wire::capability::Capability;
+use bgp::wire::capability::{Capability, GracefulFamily, GracefulRestart};
 use bgp::wire::family::Family;
 use bgp::wire::message::write_keepalive;
 use bgp::wire::open::Open;
+use bgp::wire::update::encode::write_end_of_rib;
 use ipnet::IpNet;
 
 use crate::network::{address, config, prefix};
@@ -98,6 +99,13 @@ impl Scripted {
 
     /// The peer sends an OPEN and a KEEPALIVE.
     pub(crate) fn open(&mut self, asn: u32, extra: &[Capability]) {
+        self.open_without_keepalive(asn, extra);
+        self.keepalive();
+        assert_eq!(self.state(), PeerState::Established, "{:?}", self.events);
+    }
+
+    /// The peer sends an OPEN only.
+    pub(crate) fn open_without_keepalive(&mut self, asn: u32, extra: &[Capability]) {
         let mut capabilities = vec![Capability::FourOctetAs(Asn(asn))];
         for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
             capabilities.push(Capability::Multiprotocol(Family::from(family)));
@@ -114,10 +122,12 @@ impl Scripted {
         };
         let mut bytes = Vec::new();
         open.encode(&mut bytes);
-        write_keepalive(&mut bytes);
         self.say(&bytes);
-        let peers = self.speaker.peers(self.now);
-        assert_eq!(peers[0].state, PeerState::Established, "{:?}", self.events);
+    }
+
+    /// The state of the peer.
+    pub(crate) fn state(&self) -> PeerState {
+        self.speaker.peers(self.now)[0].state
     }
 
     /// The peer sends a KEEPALIVE.
@@ -145,6 +155,13 @@ impl Scripted {
         self.say(&bytes);
     }
 
+    /// The peer sends End-of-RIB for IPv4.
+    pub(crate) fn end_of_rib(&mut self) {
+        let mut bytes = Vec::new();
+        write_end_of_rib(&mut bytes, AfiSafi::Ipv4Unicast);
+        self.say(&bytes);
+    }
+
     pub(crate) fn drain(&mut self) {
         while let Some(action) = self.speaker.poll_action() {
             if let Action::Close {
@@ -169,6 +186,19 @@ impl Scripted {
         let routes = self.speaker.routes();
         routes.into_iter().map(|route| route.prefix).collect()
     }
+}
+
+/// Graceful restart of IPv4 with the F bit and a Restart Time of 120 s; `restarting` is the R bit.
+pub(crate) fn graceful_restart(restarting: bool) -> Capability {
+    Capability::GracefulRestart(GracefulRestart {
+        restarting,
+        notification: false,
+        time: Duration::from_secs(120),
+        families: vec![GracefulFamily {
+            family: AfiSafi::Ipv4Unicast.into(),
+            forwarding: true,
+        }],
+    })
 }
 
 /// ORIGIN, an AS_PATH of one AS, NEXT_HOP 10.0.0.2.

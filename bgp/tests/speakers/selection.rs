@@ -4,12 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp::event::Event;
-use bgp::types::AfiSafi;
-use bgp::wire::capability::{Capability, GracefulFamily, GracefulRestart};
-use bgp::wire::update::encode::write_end_of_rib;
 
 use crate::network::{Network, address, block, config, prefix};
-use crate::scripted::{Scripted, attributes};
+use crate::scripted::{Scripted, attributes, graceful_restart};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NLRI: [u8; 4] = [24, 192, 168, 1];
@@ -18,27 +15,9 @@ fn restarted() -> Scripted {
     Scripted::restarting(config(0, 65000, &[(1, 65001)]))
 }
 
-fn restart(restarting: bool) -> Capability {
-    Capability::GracefulRestart(GracefulRestart {
-        restarting,
-        notification: false,
-        time: 120 * SECOND,
-        families: vec![GracefulFamily {
-            family: AfiSafi::Ipv4Unicast.into(),
-            forwarding: true,
-        }],
-    })
-}
-
 fn keepalive(peer: &mut Scripted, after: Duration) {
     peer.wait(after);
     peer.keepalive();
-}
-
-fn end_of_rib(peer: &mut Scripted) {
-    let mut bytes = Vec::new();
-    write_end_of_rib(&mut bytes, AfiSafi::Ipv4Unicast);
-    peer.say(&bytes);
 }
 
 #[test]
@@ -73,23 +52,23 @@ fn a_peer_that_says_nothing_is_given_time_to_begin() {
 #[test]
 fn a_peer_that_restarts_as_well_holds_adopted_routes_until_its_end_of_rib_and_nothing_else() {
     let mut peer = restarted();
-    peer.establish(65001, &[restart(true)]);
+    peer.establish(65001, &[graceful_restart(true)]);
     assert!(peer.has(&Event::SelectionComplete), "nobody waits for us");
     peer.update(&attributes(65001), &NLRI);
     assert!(!peer.has(&Event::PeersReported));
-    end_of_rib(&mut peer);
+    peer.end_of_rib();
     assert!(peer.has(&Event::PeersReported));
 }
 
 #[test]
 fn a_peer_with_end_of_rib_is_awaited_to_it_whatever_keepalives_come() {
     let mut peer = restarted();
-    peer.establish(65001, &[restart(false)]);
+    peer.establish(65001, &[graceful_restart(false)]);
     peer.update(&attributes(65001), &NLRI);
     keepalive(&mut peer, 80 * SECOND);
     assert!(!peer.has(&Event::SelectionComplete));
     assert_eq!(peer.routes, [], "it may have better ones to come");
-    end_of_rib(&mut peer);
+    peer.end_of_rib();
     assert!(peer.has(&Event::SelectionComplete) && peer.has(&Event::PeersReported));
     assert_eq!(peer.routes, [prefix("192.168.1.0/24")]);
 }
