@@ -207,8 +207,22 @@ impl Network {
             .filter(|end| end.0 == node)
             .collect();
         for end in ends {
-            self.close(end);
+            let orphan = self.orphan(end);
+            self.close(orphan);
         }
+    }
+
+    /// Gives an end of a dead process an id that none of its successors gives: these count theirs from the first again.
+    fn orphan(&mut self, end: End) -> End {
+        self.accepted += 1;
+        let orphan = (end.0, ConnId::incoming(self.accepted));
+        if let Some(pipe) = self.pipes.remove(&end) {
+            if let Some(back) = self.pipes.get_mut(&pipe.to) {
+                back.to = orphan;
+            }
+            self.pipes.insert(orphan, pipe);
+        }
+        orphan
     }
 
     /// The far ends of a dead node's connections never hear of it.
