@@ -212,7 +212,16 @@ impl Network {
             self.close(now, end);
         }
         self.connecting.retain(|end| end.node != node);
-        self.queue.retain(|_, (to, _)| *to != node);
+        // The next process counts its connections from the first again: a SYN of this one would be taken for its own.
+        let is_syn = |arrival: &Arrival| match arrival {
+            Arrival::Syn { from, .. } => from.node == node,
+            Arrival::Connected { .. }
+            | Arrival::Refused { .. }
+            | Arrival::Data { .. }
+            | Arrival::Fin { .. } => false,
+        };
+        self.queue
+            .retain(|_, (to, arrival)| *to != node && !is_syn(arrival));
         self.held.retain(|(_, to, _, _)| *to != node);
     }
 
@@ -256,5 +265,31 @@ impl Network {
         let at = earliest.max(now + latency);
         self.last_arrival.insert(order, at);
         self.push(at, to, arrival);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an Instant to count from; nothing else is read from the clock"
+    )]
+    fn nothing_of_a_dead_process_reaches_the_connections_of_the_next() {
+        let now = Instant::now();
+        let mut net = Network::new(1);
+        let from = End {
+            node: 0,
+            conn: bgp::types::ConnId(1),
+        };
+        let at = SocketAddr::from(([10, 0, 0, 1], 179));
+        net.connect(now, from, 1, at, at);
+        net.close_all(now, 0);
+        net.connect(now, from, 2, at, at);
+        let arrived: Vec<NodeIndex> =
+            std::iter::from_fn(|| net.arrive(now + CONNECT_TIMEOUT).map(|(to, _)| to)).collect();
+        assert_eq!(arrived, [2], "the SYN to node 1 was of the dead one");
     }
 }
