@@ -70,7 +70,7 @@ fn bird1(setting: Setting<'_>) -> String {
          template bgp common {{\n\
            local {daemon} as {ASN};\n\
            {} passive on; multihop; hold time 240;\n\
-           igp table links; import all; export where source = RTS_BGP;\n\
+           igp table links; import all; export all;\n\
          }}\n",
         setting.world.router_id(),
         bird_session(setting.plan.peers)
@@ -95,11 +95,12 @@ fn bird(setting: Setting<'_>) -> String {
     let head = format!(
         "router id {};\n\
          protocol device {{}}\n\
-         protocol direct {{ {channel}; interface \"nexthops\"; }}\n\
+         {channel} table links;\n\
+         protocol direct {{ {channel} {{ table links; }}; interface \"nexthops\"; }}\n\
          template bgp common {{\n\
            local {daemon} as {ASN};\n\
            {session} passive on; multihop; hold time 240;\n\
-           {channel} {{ import all; export where source = RTS_BGP; {of_channel} }};\n\
+           {channel} {{ igp table links; import all; export all; {of_channel} }};\n\
          }}\n",
         setting.world.router_id()
     );
