@@ -290,12 +290,16 @@ impl Client {
             Message::Update(body) => {
                 if let Some(table) = &mut self.table {
                     let mut outcome = Ok(());
-                    wire::read_update(body, self.family, &self.routes.prefixes, |prefix, tag| {
+                    let prefixes = &self.routes.prefixes;
+                    let reach = wire::read_update(body, self.family, prefixes, |prefix, tag| {
                         if let Err(error) = table.set(prefix, tag) {
                             outcome = Err(error);
                         }
                     })?;
                     outcome?;
+                    if let Some(reach) = reach {
+                        self.routes.check(&reach)?;
+                    }
                 }
             }
             Message::Notification(code, subcode) => {

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use anyhow::Context;
+
 use crate::plan::{Family, Layout, Peers, Plan};
 use crate::prefixes::Prefixes;
 use crate::random::Random;
-use crate::wire::{self, Attributes};
+use crate::wire::{self, ASN, Attributes, Reach};
 use crate::world::World;
 
 /// Above the versions: communities that are no tag begin with it.
@@ -15,10 +17,26 @@ const MOST_SETS: u32 = 1 << 24;
 /// Prefixes that one attribute set has at most in the layout [`Layout::Internet`].
 const LARGEST_SHARE: u32 = 2_000;
 
+/// Mask of sender and attribute set in a tag; the version is above.
+const TAG_SET: u32 = MOST_SETS - 1;
+
+/// What AS_PATH and next hop become on their way through the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// They stay as they are: routes are reflected (RFC 4456), or messages copied.
+    Unchanged,
+    /// They are those of the daemon's AS: its number is prepended.
+    NextAs {
+        /// What the daemon names as next hop: its own address.
+        next_hop: IpAddr,
+    },
+}
+
 /// The routes of one scenario.
 #[derive(Debug)]
 pub struct Routes {
     plan: Plan,
+    relay: Relay,
     /// The prefixes' numbers.
     pub prefixes: Prefixes,
     /// Attribute set by a sender's prefix, never less than that of the prefix before it.
@@ -26,15 +44,16 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Those of a plan.
+    /// Those of a plan, sent through a daemon that does this to them.
     #[must_use]
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, relay: Relay) -> Self {
         assert!(
             u32::from(plan.senders) * plan.sets < MOST_SETS,
             "tags have room"
         );
         Self {
             plan: *plan,
+            relay,
             prefixes: Prefixes::of(plan),
             sets: match plan.layout {
                 Layout::Own | Layout::Shared => {
@@ -135,24 +154,57 @@ impl Routes {
         out
     }
 
+    /// Checks AS_PATH and next hop of what a receiver was sent.
+    ///
+    /// # Errors
+    /// When they are not what the daemon has to make of those that were announced with this tag.
+    pub fn check(&self, reach: &Reach<'_>) -> anyhow::Result<()> {
+        let number = reach.tag & TAG_SET;
+        let (sender, set) = (number / self.plan.sets, number % self.plan.sets);
+        let sender = u8::try_from(sender)
+            .ok()
+            .filter(|sender| *sender < self.plan.senders)
+            .with_context(|| format!("no sender has the community {:#x}", reach.tag))?;
+        let (prepended, next_hop) = match self.relay {
+            Relay::Unchanged => (None, self.next_hop(sender)),
+            Relay::NextAs { next_hop } => (Some(u32::from(ASN)), next_hop),
+        };
+        let path = self.path(sender, set, Random(u64::from(set)));
+        reach.check_path(prepended.into_iter().chain(path))?;
+        reach.check_next_hop(next_hop)
+    }
+
+    /// A sender's AS_PATH of a set, of which `random` is the seed.
+    fn path(&self, sender: u8, set: u32, mut random: Random) -> impl Iterator<Item = u32> + Clone {
+        let own = (self.plan.peers == Peers::External)
+            .then(|| u32::from(World::sender_asn(self.plan.peers, sender)));
+        let others = match self.plan.layout {
+            Layout::Own | Layout::Shared => 0,
+            Layout::Internet => random.below(4),
+        };
+        own.into_iter()
+            .chain([65_000, 100_000 + set, 200_000 + set % 97])
+            .chain((0..others).map(move |_| 300_000 + random.below(80_000)))
+    }
+
+    fn next_hop(&self, sender: u8) -> IpAddr {
+        match self.plan.family {
+            Family::V4 => IpAddr::V4(World::next_hop(sender)),
+            Family::V6 => IpAddr::V6(World::next_hop_v6(sender)),
+        }
+    }
+
     fn attributes(&self, version: u8, sender: u8, set: u32) -> Attributes {
-        let mut path = vec![65_000, 100_000 + set, 200_000 + set % 97];
         let mut communities = vec![self.tag(version, sender, set)];
         if self.plan.layout == Layout::Internet {
-            let mut random = Random(u64::from(set));
-            path.extend((0..random.below(4)).map(|_| 300_000 + random.below(80_000)));
+            // Not the numbers that the path is made of.
+            let mut random = Random(u64::from(set) | 1 << 32);
             communities
                 .extend((0..random.below(7)).map(|_| OTHER_COMMUNITIES + random.below(1 << 20)));
         }
-        if self.plan.peers == Peers::External {
-            path.insert(0, u32::from(World::sender_asn(self.plan.peers, sender)));
-        }
         Attributes {
-            path,
-            next_hop: match self.plan.family {
-                Family::V4 => IpAddr::V4(World::next_hop(sender)),
-                Family::V6 => IpAddr::V6(World::next_hop_v6(sender)),
-            },
+            path: self.path(sender, set, Random(u64::from(set))).collect(),
+            next_hop: self.next_hop(sender),
             preference: (self.plan.peers == Peers::Reflected).then(|| self.preference(sender, set)),
             communities,
         }
@@ -201,10 +253,11 @@ mod tests {
             let wire::Message::Update(body) = message else {
                 panic!("{message:?}");
             };
-            wire::read_update(body, family, &routes.prefixes, |number, tag| {
+            let reach = wire::read_update(body, family, &routes.prefixes, |number, tag| {
                 held[number as usize] = tag.unwrap_or(0);
             })
             .unwrap();
+            reach.iter().for_each(|reach| routes.check(reach).unwrap());
             rest = &rest[length..];
         }
         assert!(rest.is_empty());
@@ -219,7 +272,7 @@ mod tests {
                 sets: plan.sets.min(2_600),
                 ..*plan
             };
-            let routes = Routes::new(&plan);
+            let routes = Routes::new(&plan, Relay::Unchanged);
             let mut held = vec![0; routes.total()];
             for sender in 0..plan.senders {
                 read(
@@ -241,9 +294,47 @@ mod tests {
     }
 
     #[test]
+    fn a_path_or_next_hop_that_differs_in_one_number_is_an_error() {
+        for plan in PLANS {
+            let plan = Plan {
+                prefixes: 100,
+                sets: 10,
+                ..*plan
+            };
+            let routes = Routes::new(&plan, Relay::Unchanged);
+            let sender = plan.senders - 1;
+            let check = |change: fn(&mut Attributes)| {
+                let mut attributes = routes.attributes(1, sender, 7);
+                change(&mut attributes);
+                let mut bytes = Vec::new();
+                wire::write_reach(&mut bytes, &attributes, &routes.prefixes, [0]);
+                let body = &bytes[wire::HEADER..];
+                let reach = wire::read_update(body, plan.family, &routes.prefixes, |_, _| {});
+                routes.check(&reach.unwrap().unwrap()).is_ok()
+            };
+            assert!(check(|_| {}), "{}", plan.name);
+            let wrong: [fn(&mut Attributes); 5] = [
+                |attributes| attributes.path[1] += 1,
+                |attributes| attributes.path.insert(0, u32::from(ASN)),
+                |attributes| attributes.path.truncate(2),
+                |attributes| attributes.path.reverse(),
+                |attributes| {
+                    attributes.next_hop = match attributes.next_hop {
+                        IpAddr::V4(address) => IpAddr::V4((u32::from(address) + 1).into()),
+                        IpAddr::V6(address) => IpAddr::V6((u128::from(address) + 1).into()),
+                    }
+                },
+            ];
+            for (number, change) in wrong.into_iter().enumerate() {
+                assert!(!check(change), "{}: change {number}", plan.name);
+            }
+        }
+    }
+
+    #[test]
     fn senders_of_the_same_prefixes_are_each_best_for_a_share() {
         let plan = plan("4-same-25k");
-        let routes = Routes::new(plan);
+        let routes = Routes::new(plan, Relay::Unchanged);
         let best = |contents: &[u32], sender: u32| {
             let range = sender * plan.sets..(sender + 1) * plan.sets;
             contents

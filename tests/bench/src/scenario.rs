@@ -11,8 +11,8 @@ use crate::client::Client;
 use crate::daemon::{Daemon, Kind};
 use crate::load::{End, Load, PACE};
 use crate::place::Pinned;
-use crate::plan::{Phase, Plan};
-use crate::routes::Routes;
+use crate::plan::{Peers, Phase, Plan};
+use crate::routes::{Relay, Routes};
 use crate::table::{Contents, Table};
 use crate::usage::{Processes, own_cpu};
 use crate::wire;
@@ -69,7 +69,13 @@ pub fn run(
     skip: &[Phase],
 ) -> anyhow::Result<Outcome> {
     let peers = world.peers(plan);
-    let routes = Rc::new(Routes::new(plan));
+    let relay = match (plan.peers, kind) {
+        (Peers::Reflected, _) | (Peers::External, Kind::Floor) => Relay::Unchanged,
+        (Peers::External, _) => Relay::NextAs {
+            next_hop: world.daemon(plan.family),
+        },
+    };
+    let routes = Rc::new(Routes::new(plan, relay));
     let daemon = Daemon::start(kind, plan, world, &peers, directory)?;
     let _pinned = Pinned::to_last();
     let total = routes.total();

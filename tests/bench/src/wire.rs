@@ -12,11 +12,15 @@ use crate::routes::is_tag;
 pub const HEADER: usize = 19;
 /// Longest message.
 const LONGEST: usize = 4096;
-/// Hold time offered: no phase lasts as long without a keepalive.
+/// Hold time offered: many times what lies between two KEEPALIVEs, so that no session ends while the machine is busy.
 const HOLD_SECONDS: u16 = 240;
 /// Octets of the lengths around an UPDATE's attributes and in a multiprotocol attribute, with room to spare.
 const ROOM_FOR_LENGTHS: usize = 16;
 const UNICAST: u8 = 1;
+const AS_PATH: u8 = 2;
+/// Segment type of AS_PATH.
+const AS_SEQUENCE: u8 = 2;
+const NEXT_HOP: u8 = 3;
 const COMMUNITIES: u8 = 8;
 const MP_REACH_NLRI: u8 = 14;
 const MP_UNREACH_NLRI: u8 = 15;
@@ -229,22 +233,82 @@ fn batches(
     }
 }
 
-/// Reads an UPDATE's body: calls `set` with each prefix's number and its tag, `None` for a withdrawal.
+/// What an UPDATE says of the routes it announces, as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach<'a> {
+    /// The community that names sender, attribute set and version.
+    pub tag: u32,
+    /// Value of AS_PATH; empty when there is none.
+    path: &'a [u8],
+    /// Value of NEXT_HOP, or the field of MP_REACH_NLRI; empty when there is none.
+    next_hop: &'a [u8],
+}
+
+impl Reach<'_> {
+    /// Checks that AS_PATH is one AS_SEQUENCE of these.
+    ///
+    /// # Errors
+    /// When it is not: with what came.
+    pub fn check_path(&self, expected: impl Iterator<Item = u32> + Clone) -> anyhow::Result<()> {
+        if let [AS_SEQUENCE, count, numbers @ ..] = self.path
+            && let (numbers, []) = numbers.as_chunks::<4>()
+            && numbers.len() == usize::from(*count)
+            && numbers
+                .iter()
+                .map(|number| u32::from_be_bytes(*number))
+                .eq(expected.clone())
+        {
+            return Ok(());
+        }
+        bail!(
+            "the route with the community {:#x} came with the AS_PATH {:02x?} in place of {:?}",
+            self.tag,
+            self.path,
+            expected.collect::<Vec<_>>()
+        )
+    }
+
+    /// Checks the next hop. One of IPv6 may have a link-local address behind it (RFC 2545).
+    ///
+    /// # Errors
+    /// When it is another: with what came.
+    pub fn check_next_hop(&self, expected: IpAddr) -> anyhow::Result<()> {
+        let same = match expected {
+            IpAddr::V4(expected) => self.next_hop == expected.octets(),
+            IpAddr::V6(expected) => {
+                matches!(self.next_hop.len(), 16 | 32)
+                    && self.next_hop.starts_with(&expected.octets())
+            }
+        };
+        ensure!(
+            same,
+            "the route with the community {:#x} came with the next hop {:02x?} in place of {expected}",
+            self.tag,
+            self.next_hop
+        );
+        Ok(())
+    }
+}
+
+/// Reads an UPDATE's body: calls `set` with each prefix's number and its tag, `None` for a withdrawal. Returns what it says of the
+/// routes that it announces; `None` when it only withdraws.
 ///
 /// # Errors
 /// When a length is wrong, a prefix none of ours, or a route without its tag.
-pub fn read_update(
-    body: &[u8],
+pub fn read_update<'a>(
+    body: &'a [u8],
     family: Family,
     prefixes: &Prefixes,
     mut set: impl FnMut(u32, Option<u32>),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Reach<'a>>> {
     let (withdrawn, rest) = counted(body).context("withdrawn routes")?;
     let (attributes, announced) = counted(rest).context("path attributes")?;
     let mut fields = Fields {
         withdrawn,
         announced,
         tag: None,
+        path: &[],
+        next_hop: &[],
     };
     fields.read(attributes)?;
     if family == Family::V6 {
@@ -254,17 +318,24 @@ pub fn read_update(
         );
     }
     prefixes.decode(fields.withdrawn, |number| set(number, None))?;
-    if !fields.announced.is_empty() {
-        let tag = fields.tag.context("a route came without its community")?;
-        prefixes.decode(fields.announced, |number| set(number, Some(tag)))?;
+    if fields.announced.is_empty() {
+        return Ok(None);
     }
-    Ok(())
+    let tag = fields.tag.context("a route came without its community")?;
+    prefixes.decode(fields.announced, |number| set(number, Some(tag)))?;
+    Ok(Some(Reach {
+        tag,
+        path: fields.path,
+        next_hop: fields.next_hop,
+    }))
 }
 
 struct Fields<'a> {
     withdrawn: &'a [u8],
     announced: &'a [u8],
     tag: Option<u32>,
+    path: &'a [u8],
+    next_hop: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
@@ -278,6 +349,8 @@ impl<'a> Fields<'a> {
                 counted(rest)?
             };
             match *code {
+                AS_PATH => self.path = value,
+                NEXT_HOP => self.next_hop = value,
                 COMMUNITIES => {
                     let (communities, _) = value.as_chunks::<4>();
                     let mut communities = communities.iter().map(|c| u32::from_be_bytes(*c));
@@ -286,6 +359,7 @@ impl<'a> Fields<'a> {
                 MP_REACH_NLRI => {
                     // Address family, then a counted next hop and a reserved octet.
                     let length = usize::from(*value.get(3).context("MP_REACH_NLRI is cut")?);
+                    self.next_hop = value.get(4..4 + length).context("MP_REACH_NLRI is cut")?;
                     self.announced = value.get(5 + length..).context("MP_REACH_NLRI is cut")?;
                 }
                 MP_UNREACH_NLRI => {

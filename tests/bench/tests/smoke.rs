@@ -1,5 +1,6 @@
 //! The harness at a tiny size, against our own speaker.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use bench::client::Client;
 use bench::daemon::{Daemon, Kind};
 use bench::load::{End, Load};
 use bench::plan::{Family, Layout, Peers, Phase, Plan};
-use bench::routes::Routes;
+use bench::routes::{Relay, Routes};
 use bench::scenario;
 use bench::table::Table;
 use bench::world::World;
@@ -120,7 +121,7 @@ fn a_receiver_that_misses_one_prefix_does_not_end_the_phase_and_is_named() {
     let world = World::LOOPBACK;
     let peers = world.peers(&plan);
     let daemon = Daemon::start(Kind::Tortie, &plan, world, &peers, &directory).unwrap();
-    let routes = Rc::new(Routes::new(&plan));
+    let routes = Rc::new(Routes::new(&plan, Relay::Unchanged));
     let clients = peers.iter().enumerate().map(|(number, peer)| {
         let table = (number > 0).then(|| Table::new(routes.total()));
         Client::new(*peer, plan.family, Rc::clone(&routes), table)
@@ -162,4 +163,56 @@ fn a_receiver_that_misses_one_prefix_does_not_end_the_phase_and_is_named() {
     table.expect(&Rc::new(routes.contents(1, 0..1)));
     assert!(right(load.until_right(plan.limit).unwrap()));
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Announces through a daemon that is expected to do this to the routes; how the phase ended, or why it failed.
+fn announced(plan: &Plan, kind: Kind, relay: Relay) -> anyhow::Result<End> {
+    let directory = directory(plan.name);
+    let world = World::LOOPBACK;
+    let peers = world.peers(plan);
+    let daemon = Daemon::start(kind, plan, world, &peers, &directory)?;
+    let routes = Rc::new(Routes::new(plan, relay));
+    let clients = peers.iter().enumerate().map(|(number, peer)| {
+        let table = (number > 0).then(|| Table::new(routes.total()));
+        Client::new(*peer, plan.family, Rc::clone(&routes), table)
+    });
+    let mut load = Load::new(daemon.address, clients.collect())?;
+    load.connect()?;
+    assert!(matches!(load.until_right(plan.limit)?, End::Right(_)));
+    let contents = Rc::new(routes.contents(1, 0..1));
+    for client in &mut load.clients {
+        if let Some(table) = &mut client.table {
+            table.expect(&contents);
+        }
+    }
+    load.clients[0].send(&routes.announcement(1, 0))?;
+    let end = load.until_right(plan.limit);
+    std::fs::remove_dir_all(&directory)?;
+    end
+}
+
+#[test]
+fn a_wrong_next_hop_or_as_path_ends_the_run_though_every_prefix_and_community_is_right() {
+    let reflected = Plan::bulk("smoke-reflected", 1, 50, 5, 2);
+    let external = Plan {
+        name: "smoke-as-path",
+        peers: Peers::External,
+        limit: Duration::from_secs(60),
+        ..reflected
+    };
+    let own = World::LOOPBACK.daemon(Family::V4);
+    let other = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let through = |next_hop| Relay::NextAs { next_hop };
+    let right = announced(&external, Kind::Tortie, through(own)).unwrap();
+    assert!(matches!(right, End::Right(_)), "{right:?}");
+    for (plan, kind, relay, wrong) in [
+        (&external, Kind::Tortie, through(other), "the next hop"),
+        (&external, Kind::Tortie, Relay::Unchanged, "the AS_PATH"),
+        // It copies: neither is its AS in the path, nor its address the next hop.
+        (&external, Kind::Floor, through(own), "the AS_PATH"),
+        (&reflected, Kind::Tortie, through(own), "the AS_PATH"),
+    ] {
+        let error = announced(plan, kind, relay).expect_err("it is wrong");
+        assert!(format!("{error:#}").contains(wrong), "{error:#}");
+    }
 }
