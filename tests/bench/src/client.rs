@@ -183,6 +183,19 @@ impl Client {
         self.on_writable()
     }
 
+    /// Sends a KEEPALIVE when the session stands.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub fn keep_alive(&mut self) -> anyhow::Result<()> {
+        if !self.is_established() {
+            return Ok(());
+        }
+        let mut keepalive = Vec::new();
+        wire::write_keepalive(&mut keepalive);
+        self.send(&keepalive)
+    }
+
     /// The socket takes bytes.
     ///
     /// # Errors

@@ -18,12 +18,19 @@ const LONGEST_WAIT: Duration = Duration::from_millis(20);
 /// Attempts at a time where connecting is not what is measured: fewer than the shortest backlog, OpenBGPD's 5.
 pub const PACE: usize = 4;
 
+/// Time between KEEPALIVEs that RFC 4271 suggests (section 10). FRR needs one to go on: what it has read while its queue of 10,000 messages
+/// was full it looks at again only when the next octets come.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+
 /// The peers.
 pub struct Load {
     /// All of them; the order is the caller's.
     pub clients: Vec<Client>,
     /// Connections attempted at a time.
     pub pace: usize,
+    /// Time between two KEEPALIVEs of a session.
+    pub keepalive_time: Duration,
+    kept_alive: Instant,
     daemon: SocketAddr,
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
@@ -52,6 +59,8 @@ impl Load {
         Ok(Self {
             clients,
             pace: PACE,
+            keepalive_time: KEEPALIVE_TIME,
+            kept_alive: Instant::now(),
             daemon,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(256),
@@ -167,6 +176,10 @@ impl Load {
     fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
         if self.connect_at.is_some_and(|at| at <= now) {
             self.connect()?;
+        }
+        if now.duration_since(self.kept_alive) >= self.keepalive_time {
+            self.kept_alive = now;
+            self.clients.iter_mut().try_for_each(Client::keep_alive)?;
         }
         let wait = Timespec::try_from(LONGEST_WAIT)?;
         self.events.clear();

@@ -43,7 +43,7 @@ struct Bgp {
     /// Scenarios by name. Default: all.
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<String>,
-    /// Longest phase in seconds. Default: 20, and 60 for the scenario with a million prefixes.
+    /// Longest phase in seconds. Default: 60, and 120 for the scenario with a million prefixes.
     #[arg(long)]
     limit: Option<u64>,
     /// Write the result here as JSON, after every run.

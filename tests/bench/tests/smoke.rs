@@ -1,6 +1,7 @@
 //! The harness at a tiny size, against our own speaker.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bench::plan::{Family, Layout, Peers, Phase, Plan};
 use bench::routes::{Relay, Routes};
 use bench::scenario;
 use bench::table::Table;
+use bench::wire::{self, HEADER, Message};
 use bench::world::World;
 
 const ALL: &[Phase] = &[
@@ -215,4 +217,42 @@ fn a_wrong_next_hop_or_as_path_ends_the_run_though_every_prefix_and_community_is
         let error = announced(plan, kind, relay).expect_err("it is wrong");
         assert!(format!("{error:#}").contains(wrong), "{error:#}");
     }
+}
+
+#[test]
+fn a_session_that_stands_sends_keepalives() {
+    let plan = Plan::bulk("smoke-keepalive", 1, 1, 1, 0);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let daemon = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut greeting = Vec::new();
+        let router_id = Ipv4Addr::new(192, 0, 2, 1);
+        wire::write_open(&mut greeting, wire::ASN, router_id, Family::V4);
+        wire::write_keepalive(&mut greeting);
+        stream.write_all(&greeting).unwrap();
+        // One answers the OPEN; those after it come by the clock.
+        let mut keepalives = 0;
+        while keepalives < 3 {
+            let mut message = vec![0; HEADER];
+            stream.read_exact(&mut message).unwrap();
+            let body = u16::from_be_bytes([message[16], message[17]]).into();
+            message.resize(body, 0);
+            stream.read_exact(&mut message[HEADER..]).unwrap();
+            let (message, _) = wire::next_message(&message).unwrap().unwrap();
+            keepalives += usize::from(message == Message::Keepalive);
+        }
+    });
+    let routes = Rc::new(Routes::new(&plan, Relay::Unchanged));
+    let client = Client::new(World::LOOPBACK.peers(&plan)[0], plan.family, routes, None);
+    let mut load = Load::new(address, vec![client]).unwrap();
+    load.keepalive_time = Duration::from_millis(1);
+    load.connect().unwrap();
+    while !daemon.is_finished() {
+        // It closes at the end.
+        if load.idle(Duration::from_millis(20)).is_err() {
+            break;
+        }
+    }
+    daemon.join().unwrap();
 }
