@@ -33,7 +33,7 @@ use api::bgp::BGPConfigurationSpec;
 use api::bgp_filter::{BGPFilter, BGPFilterSpec};
 use api::key::{Key, Kind};
 use api::object::Object;
-use bgp::config::{Config, Password};
+use bgp::config::Config;
 use bgp::route::{Origination, Reachability, RouteChange};
 use ipnet::IpNet;
 
@@ -48,8 +48,8 @@ use host::Host;
 use local::Local;
 pub use next_hop::NextHopLoss;
 use next_hop::NextHops;
-pub use peers::SecretRef;
 use peers::{Inputs, Peer, Peers};
+pub use peers::{Secret, SecretRef};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
@@ -78,7 +78,7 @@ pub struct Graph {
     bgp_configs: BTreeMap<String, BGPConfigurationSpec>,
     bgp_peers: BTreeMap<Key, Peer>,
     bgp_filters: BTreeMap<String, BGPFilterSpec>,
-    passwords: BTreeMap<SecretRef, Password>,
+    passwords: BTreeMap<SecretRef, Secret>,
     underlay: Underlay,
     // What follows from them.
     started: bool,
@@ -196,16 +196,25 @@ impl Graph {
         self.invalid.insert(key.clone(), reason);
     }
 
-    /// What a secret holds now; `None` when it does not exist. Sessions that name it are held down until it is known.
-    pub fn handle_password(&mut self, secret: &SecretRef, password: Option<Password>) {
-        if self.passwords.get(secret) == password.as_ref() {
+    /// What is known of a secret; `None` when it is not looked at (any more). Sessions that name it are held down until
+    /// its password is known.
+    pub fn handle_password(&mut self, secret: &SecretRef, known: Option<Secret>) {
+        if self.passwords.get(secret) == known.as_ref() {
             return;
         }
-        match password {
-            Some(password) => self.passwords.insert(secret.clone(), password),
+        match known {
+            Some(known) => self.passwords.insert(secret.clone(), known),
             None => self.passwords.remove(secret),
         };
         self.dirty.peers = true;
+    }
+
+    /// Whether each secret that objects name was looked at. Before that
+    /// [`poll_bgp_config`](Self::poll_bgp_config) holds down sessions that may have a password: whoever passes it on
+    /// to sessions that stand waits for this.
+    pub fn passwords_looked_at(&self) -> bool {
+        let mut wanted = self.wanted_passwords().into_iter();
+        wanted.all(|secret| self.passwords.contains_key(&secret))
     }
 
     /// The secrets that objects name: what [`handle_password`](Self::handle_password) should be given for.

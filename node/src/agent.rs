@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use crate::health::Health;
 use crate::instance::{self, HostLock, Instance};
 use crate::mailbox::{self, mailbox};
-use crate::passwords::Passwords;
+use crate::passwords::PasswordTask;
 use crate::serve::{Serve, finish};
 use crate::socket::Socket;
 use crate::startup::host::{LiveHost, kernel_hostname};
@@ -155,6 +155,9 @@ impl Agent {
 
         let speaks_bgp = self.params.backend == Backend::Bgp;
         let (down, down_out) = mailbox();
+        let (passwords, wanted_passwords) =
+            PasswordTask::new(&self.params, calc_inbox.clone(), self.cancel.clone());
+        tasks.spawn(passwords.run());
         let calc = CalcTask {
             graph: Graph::new(settings.clone()),
             inbox: calc_facts,
@@ -162,7 +165,7 @@ impl Agent {
             bgp: speaks_bgp.then_some(down),
             view: calc_view_in,
             settings: cluster::Settings::new(self.identity.name.clone(), Arc::clone(&self.params)),
-            passwords: Passwords::from_env(&self.params.bgp_password_directory, std::env::vars()),
+            wanted_passwords,
             health: health.clone(),
             metrics: metrics.clone(),
             cancel: self.cancel.clone(),

@@ -1,27 +1,40 @@
 //! BGP passwords from the environment or from files, by the secret and the key that an object names.
 //!
 //! A variable counts before a file. A file is `<directory>/<secret>/<key>`, as Kubernetes mounts a secret; one line end
-//! after the password is no part of it. Files are looked at anew every few seconds.
+//! after the password is no part of it. Files are looked at anew every few seconds, by a task of their own: what is known of
+//! each goes to the calculation when it changes. The last password that was read is kept while its file cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use api::params::Params;
 use bgp::config::Password;
-use felix::calc::SecretRef;
-use tracing::warn;
+use felix::calc::{Secret, SecretRef};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::task::calc::Inbox;
 
 /// `TORTIE_BGP_PASSWORD_<secret>_<key>`, with `_` for whatever is neither letter nor digit.
 const PREFIX: &str = "TORTIE_BGP_PASSWORD_";
 
+/// How often files are looked at.
+const EVERY: Duration = Duration::from_secs(2);
+
 /// Where passwords are found.
-pub struct Passwords {
+#[derive(Clone)]
+struct Passwords {
     directory: PathBuf,
     environment: BTreeMap<String, String>,
 }
 
 impl Passwords {
     /// `variables` is the environment.
-    pub fn from_env(directory: &str, variables: impl Iterator<Item = (String, String)>) -> Self {
+    fn from_env(directory: &str, variables: impl Iterator<Item = (String, String)>) -> Self {
         Self {
             directory: PathBuf::from(directory),
             environment: variables
@@ -30,29 +43,29 @@ impl Passwords {
         }
     }
 
-    /// What stands there now. A file that cannot be read is told.
-    pub fn read(&self, secret: &SecretRef) -> Option<Password> {
+    /// What stands there now, or where it was looked for and why there is none. Reads files, so it may block.
+    fn read(&self, secret: &SecretRef) -> Result<Password, Arc<str>> {
         if let Some(text) = self.environment.get(&variable(secret)) {
-            return Some(Password(text.as_str().into()));
+            return Ok(Password(text.as_str().into()));
         }
         let plain =
             |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('/');
         if !plain(&secret.name) || !plain(&secret.key) {
-            return None;
+            return Err(
+                "a file cannot have this name: `.`, `..` and names with `/` are not allowed".into(),
+            );
         }
-        let path = self.directory.join(&secret.name).join(&secret.key);
-        read_file(&path)
+        read_file(&self.directory.join(&secret.name).join(&secret.key))
     }
 }
 
-fn read_file(path: &Path) -> Option<Password> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Some(Password(text.strip_suffix('\n').unwrap_or(&text).into())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => {
-            warn!(path = %path.display(), %error, "reading a BGP password");
-            None
-        }
+fn read_file(path: &Path) -> Result<Password, Arc<str>> {
+    let at = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{at}: {error}"))?;
+    match text.strip_suffix('\n').unwrap_or(&text) {
+        // As a file looks that is being written.
+        "" => Err(format!("{at}: the file is empty").into()),
+        password => Ok(Password(password.into())),
     }
 }
 
@@ -63,9 +76,117 @@ fn variable(secret: &SecretRef) -> String {
         .collect()
 }
 
+/// Looks at what objects name, and passes on what is known of it.
+pub struct PasswordTask {
+    passwords: Passwords,
+    /// The secrets that objects name.
+    wanted: watch::Receiver<BTreeSet<SecretRef>>,
+    calc: Inbox,
+    cancel: CancellationToken,
+}
+
+impl PasswordTask {
+    /// The task that looks where the settings and this process's environment say, and where to say for what.
+    pub fn new(
+        params: &Params,
+        calc: Inbox,
+        cancel: CancellationToken,
+    ) -> (Self, watch::Sender<BTreeSet<SecretRef>>) {
+        let (wanted_in, wanted) = watch::channel(BTreeSet::new());
+        let task = Self {
+            passwords: Passwords::from_env(&params.bgp_password_directory, std::env::vars()),
+            wanted,
+            calc,
+            cancel,
+        };
+        (task, wanted_in)
+    }
+
+    /// Runs until the token is cancelled. Files are read on a thread that may block.
+    pub async fn run(mut self) {
+        let passwords = Arc::new(self.passwords.clone());
+        let mut known = Known::default();
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.wanted.changed() => if changed.is_err() {
+                    // Its writer has ended, which ends the process or follows from its end.
+                    self.cancel.cancelled().await;
+                    return;
+                },
+                _ = tick.tick() => {}
+                () = self.cancel.cancelled() => return,
+            }
+            let wanted = self.wanted.borrow_and_update().clone();
+            for secret in known.forget_all_but(&wanted) {
+                self.calc.password(secret, None);
+            }
+            if wanted.is_empty() {
+                continue;
+            }
+            let passwords = Arc::clone(&passwords);
+            let reading = tokio::task::spawn_blocking(move || {
+                let read = |secret: SecretRef| (passwords.read(&secret), secret);
+                wanted.into_iter().map(read).collect::<Vec<_>>()
+            });
+            let read = tokio::select! {
+                read = reading => read,
+                () = self.cancel.cancelled() => return,
+            };
+            let Ok(read) = read else {
+                warn!("reading BGP passwords ended early and is done again");
+                continue;
+            };
+            for (found, secret) in read {
+                if let Some(changed) = known.update(&secret, found) {
+                    self.calc.password(secret, Some(changed));
+                }
+            }
+        }
+    }
+}
+
+/// What is known of each secret that is wanted.
+#[derive(Default)]
+struct Known(BTreeMap<SecretRef, Secret>);
+
+impl Known {
+    /// The secrets that are not wanted any more.
+    fn forget_all_but(&mut self, wanted: &BTreeSet<SecretRef>) -> Vec<SecretRef> {
+        let gone = self.0.extract_if(.., |secret, _| !wanted.contains(secret));
+        gone.map(|(secret, _)| secret).collect()
+    }
+
+    /// What is known now, when that is news.
+    fn update(&mut self, secret: &SecretRef, found: Result<Password, Arc<str>>) -> Option<Secret> {
+        let before = self.0.get(secret);
+        let now = match found {
+            Ok(password) => Secret::from(password),
+            Err(why) => Secret {
+                password: before.and_then(|before| before.password.clone()),
+                unreadable: Some(why),
+            },
+        };
+        if before == Some(&now) {
+            return None;
+        }
+        match &now.unreadable {
+            Some(why) => warn!(%secret, %why, "reading a BGP password"),
+            None if before.is_some_and(|before| before.unreadable.is_some()) => {
+                info!(%secret, "the BGP password can be read again");
+            }
+            None => {}
+        }
+        self.0.insert(secret.clone(), now.clone());
+        Some(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::calc::{Input, InputKey};
 
     fn secret(name: &str, key: &str) -> SecretRef {
         SecretRef {
@@ -76,7 +197,7 @@ mod tests {
 
     fn read(passwords: &Passwords, name: &str, key: &str) -> Option<String> {
         let found = passwords.read(&secret(name, key));
-        found.map(|password| password.0.to_string())
+        found.ok().map(|password| password.0.to_string())
     }
 
     #[test]
@@ -101,6 +222,72 @@ mod tests {
         );
         let one = Passwords::from_env(path, [variable].into_iter());
         assert_eq!(read(&one, "bgp-secrets", "tor.1").as_deref(), Some(" a\"b"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_vanishes_leaves_its_password_in_use_and_is_named_until_it_is_back() {
+        let directory =
+            std::env::temp_dir().join(format!("tortie-passwords-gone-{}", std::process::id()));
+        std::fs::create_dir_all(directory.join("bgp")).unwrap();
+        let file = directory.join("bgp/tor");
+        let (wanted_in, wanted) = watch::channel(BTreeSet::new());
+        let (calc, mut facts) = Inbox::new();
+        let cancel = CancellationToken::new();
+        let task = PasswordTask {
+            passwords: Passwords::from_env(directory.to_str().unwrap(), std::iter::empty()),
+            wanted,
+            calc,
+            cancel: cancel.clone(),
+        };
+        let running = tokio::spawn(task.run());
+        let tor = secret("bgp", "tor");
+        // The clock goes on as long as everybody waits, so this returns with the next change only.
+        let mut next = async || match facts.take(9).await.unwrap().as_slice() {
+            [(InputKey::Password(about), Input::Password(known))] => {
+                assert_eq!(*about, tor);
+                known.clone()
+            }
+            other => panic!("{other:?}"),
+        };
+        let known = |text: &str| Some(Secret::from(Password(text.into())));
+        let stale = |text: Option<&str>, why: &str| {
+            Some(Secret {
+                password: text.map(|text| Password(text.into())),
+                unreadable: Some(format!("{}: {why}", file.display()).into()),
+            })
+        };
+        let missing = "No such file or directory (os error 2)";
+
+        wanted_in.send_replace(BTreeSet::from([tor.clone()]));
+        assert_eq!(next().await, stale(None, missing), "never there");
+        std::fs::write(&file, "first\n").unwrap();
+        let mut now = next().await;
+        if now == stale(None, "the file is empty") {
+            now = next().await;
+        }
+        assert_eq!(now, known("first"));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(next().await, stale(Some("first"), missing));
+        let fresh = directory.join("fresh");
+        std::fs::write(&fresh, "\n").unwrap();
+        std::fs::rename(&fresh, &file).unwrap();
+        assert_eq!(next().await, stale(Some("first"), "the file is empty"));
+        std::fs::write(&fresh, "second").unwrap();
+        std::fs::rename(&fresh, &file).unwrap();
+        assert_eq!(next().await, known("second"));
+        wanted_in.send_replace(BTreeSet::new());
+        assert_eq!(next().await, None, "nobody asks any more");
+        std::fs::remove_file(&file).unwrap();
+        wanted_in.send_replace(BTreeSet::from([tor.clone()]));
+        assert_eq!(
+            next().await,
+            stale(None, missing),
+            "what was forgotten is not used"
+        );
+
+        cancel.cancel();
+        running.await.unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

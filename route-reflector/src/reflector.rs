@@ -16,7 +16,7 @@ use node::agent::{open_store, seed};
 use node::health::{Health, Loop, REPORT_EVERY};
 use node::instance::{self, HostLock};
 use node::mailbox::{self, mailbox};
-use node::passwords::Passwords;
+use node::passwords::PasswordTask;
 use node::serve::{Serve, finish};
 use node::startup::host::{LiveHost, kernel_hostname};
 use node::startup::{Identity, Startup, StartupError};
@@ -156,13 +156,16 @@ async fn start(
     let (down, down_out) = mailbox();
     let (view_in, view) = watch::channel(CalcView::default());
     let settings = graph_settings(&params, &identity.name, &source);
+    let (passwords, wanted_passwords) =
+        PasswordTask::new(&params, calc_inbox.clone(), cancel.clone());
+    tasks.spawn(passwords.run());
     let calc = CalcTask {
         graph: Graph::new(settings),
         inbox: facts,
         dataplane: desired_in,
         bgp: Some(down),
         settings: cluster::Settings::new(identity.name.clone(), Arc::new(params.clone())),
-        passwords: Passwords::from_env(&params.bgp_password_directory, std::env::vars()),
+        wanted_passwords,
         view: view_in,
         health: health.clone(),
         metrics: metrics.clone(),

@@ -185,6 +185,54 @@ fn a_changed_address_of_its_node_is_listened_on_and_reported_without_a_restart()
 }
 
 #[test]
+fn a_password_file_that_vanishes_is_reported_and_no_session_is_given_up() {
+    let mut reflector = Reflector::new("password");
+    let secret = "password: {secretKeyRef: {name: bgp, key: clients}}";
+    let text = resources(&CLIENTS).replace(
+        "spec: {nodeSelector",
+        &format!("spec: {{{secret}, nodeSelector"),
+    );
+    reflector.write("cluster.yaml", &text);
+    let passwords = reflector.folder.join("passwords");
+    std::fs::create_dir_all(passwords.join("bgp")).unwrap();
+    let file = passwords.join("bgp/clients");
+    std::fs::write(&file, "topsecret\n").unwrap();
+    let mut command = reflector.command();
+    command.env("TORTIE_BGP_PASSWORD_DIR", &passwords);
+    reflector.start_as(command);
+    wait(&reflector, "both clients", || {
+        peers(&reflector).is_some_and(|peers| peers == CLIENTS)
+    });
+    assert!(!problems(&reflector).contains("password"));
+
+    let taken = passwords.join("taken");
+    std::fs::rename(&file, &taken).unwrap();
+    wait(&reflector, "the problem", || {
+        problems(&reflector).contains("password")
+    });
+    let reported = problems(&reflector);
+    let named = [
+        "BGPPeer(clients)",
+        "clients",
+        "bgp",
+        file.to_str().unwrap(),
+        "last known",
+    ];
+    for part in named {
+        assert!(reported.contains(part), "{part}: {reported}");
+    }
+    assert!(!reported.contains("topsecret"), "{reported}");
+    assert_eq!(peers(&reflector).unwrap(), CLIENTS);
+
+    std::fs::rename(&taken, &file).unwrap();
+    wait(&reflector, "the end of the problem", || {
+        !problems(&reflector).contains("password")
+    });
+    let log = std::fs::read_to_string(reflector.log()).unwrap();
+    assert!(!log.contains("topsecret"), "{log}");
+}
+
+#[test]
 fn files_are_followed_and_a_wrong_one_spoils_nothing() {
     let mut reflector = Reflector::new("follows");
     reflector.write("cluster.yaml", &resources(&CLIENTS));

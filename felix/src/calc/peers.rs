@@ -19,15 +19,15 @@ use api::bgp::{BGPConfigurationSpec, BGPPeerSpec};
 use api::bgp_filter::BGPFilterSpec;
 use api::key::{Key, Kind};
 use api::params::Backend;
-use bgp::config::{Config, Password, PeerConfig, RoutePolicy};
+use bgp::config::{Config, PeerConfig, RoutePolicy};
 use bgp::types::{Asn, PeerName, RouterId};
 
 use super::host::Host;
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
 use super::settings::{Listen, Settings};
-pub use password::SecretRef;
 pub(super) use password::wanted as wanted_passwords;
+pub use password::{Secret, SecretRef};
 use shared::Holders;
 
 /// AS of a cluster that names none.
@@ -55,8 +55,8 @@ pub(super) struct Inputs<'a> {
     pub(super) peers: &'a BTreeMap<Key, Peer>,
     /// By name.
     pub(super) filters: &'a BTreeMap<String, BGPFilterSpec>,
-    /// The passwords that are known.
-    pub(super) passwords: &'a BTreeMap<SecretRef, Password>,
+    /// What is known of passwords.
+    pub(super) passwords: &'a BTreeMap<SecretRef, Secret>,
 }
 
 /// The configuration, absent when this node does not speak BGP.

@@ -131,6 +131,15 @@ pub enum Reason {
     PasswordMissing {
         /// Where it should stand.
         secret: SecretRef,
+        /// Why it could not be read, and where it was looked for.
+        why: Option<Arc<str>>,
+    },
+    /// The password cannot be read any more; the last known one stays in use.
+    PasswordStale {
+        /// Where it should stand.
+        secret: SecretRef,
+        /// Why it cannot be read, and where it was looked for.
+        why: Arc<str>,
     },
     /// A BGPFilter does not exist or is not valid, and without it the session is not wanted.
     FilterMissing {
@@ -207,9 +216,16 @@ impl fmt::Display for Reason {
                 "{setting}={asked} is more than the host's devices carry less the tunnel's header; {used} is used"
             ),
             Self::Unsupported => f.write_str("not supported, so the whole object is left out"),
-            Self::PasswordMissing { secret } => write!(
+            Self::PasswordMissing { secret, why } => {
+                write!(
+                    f,
+                    "no password is known for {secret}, so the session is held down"
+                )?;
+                why.iter().try_for_each(|why| write!(f, ": {why}"))
+            }
+            Self::PasswordStale { secret, why } => write!(
                 f,
-                "no password is known for {secret}, so the session is held down"
+                "the password of {secret} cannot be read any more, and the last known one stays in use: {why}"
             ),
             Self::FilterMissing { name } => write!(
                 f,

@@ -15,7 +15,7 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use bgp_io::Command;
 use datastore::version::{Cursor, Order, Version};
-use felix::calc::Graph;
+use felix::calc::{Graph, SecretRef};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,6 @@ pub use inbox::{Inbox, Input, InputKey, Seen, Since, State};
 use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::instance::{self, Instance};
 use crate::mailbox;
-use crate::passwords::Passwords;
 use crate::task::bgp::{Down, DownKey};
 use crate::task::dataplane::{Desired, DesiredKey};
 use crate::telemetry::Metrics;
@@ -70,8 +69,8 @@ pub struct CalcTask {
     pub dataplane: mailbox::Sender<DesiredKey, Desired>,
     /// The speaker; `None` when the node does not speak BGP.
     pub bgp: Option<Down>,
-    /// What sessions ask for.
-    pub passwords: Passwords,
+    /// Passwords that objects name: asked for here, answered in the inbox.
+    pub wanted_passwords: watch::Sender<BTreeSet<SecretRef>>,
     /// Settings of the datastore against those in force.
     pub settings: cluster::Settings,
     /// Account of itself.
@@ -99,16 +98,13 @@ impl CalcTask {
                     for (key, input) in batch {
                         self.handle(key, input, &mut progress, &mut echoes, &mut census);
                     }
-                    self.look_up_passwords();
+                    self.ask_for_passwords();
                     self.graph.flush();
                     self.hand_out(&mut progress);
                     self.account(&census, &progress.lock);
                 }
-                // A password may have changed in its file.
+                // Whether the datastore is known changes without a fact.
                 _ = tick.tick() => {
-                    self.look_up_passwords();
-                    self.graph.flush();
-                    self.hand_out(&mut progress);
                     self.account(&census, &progress.lock);
                 }
                 () = self.cancel.cancelled() => return,
@@ -153,6 +149,9 @@ impl CalcTask {
             }
             (InputKey::PeersReported, _) => progress.peers_reported = true,
             (_, Input::BgpRoute(change)) => self.graph.handle_bgp_route(change),
+            (InputKey::Password(secret), Input::Password(known)) => {
+                self.graph.handle_password(&secret, known);
+            }
             (InputKey::NextHop(next_hop), Input::NextHop(used)) => {
                 self.graph.handle_next_hop_watch(next_hop, used);
             }
@@ -164,18 +163,27 @@ impl CalcTask {
                 }
                 self.graph.handle_kernel_in_sync();
             }
-            (key, Input::Object(_) | Input::InSync(_) | Input::Marker | Input::NextHop(_)) => {
-                unreachable!("the inbox pairs {key:?} with another kind of value")
-            }
+            (
+                key,
+                Input::Object(_)
+                | Input::InSync(_)
+                | Input::Marker
+                | Input::NextHop(_)
+                | Input::Password(_),
+            ) => unreachable!("the inbox pairs {key:?} with another kind of value"),
         }
         self.metrics.updates_processed.inc();
     }
 
-    fn look_up_passwords(&mut self) {
-        for secret in self.graph.wanted_passwords() {
-            let password = self.passwords.read(&secret);
-            self.graph.handle_password(&secret, password);
-        }
+    fn ask_for_passwords(&self) {
+        let wanted = self.graph.wanted_passwords();
+        self.wanted_passwords.send_if_modified(|before| {
+            let changed = *before != wanted;
+            if changed {
+                *before = wanted;
+            }
+            changed
+        });
     }
 
     fn in_sync(&mut self, kind: Kind) {
@@ -219,7 +227,9 @@ impl CalcTask {
                 let command = Command::Originate(prefix, origination);
                 bgp.put(DownKey::Originate(prefix), command);
             }
-            if let Some(config) = self.graph.poll_bgp_config() {
+            // A session that stands is not to end because the secret that its object names now is still to be read.
+            let passwords_looked_at = self.graph.passwords_looked_at();
+            if passwords_looked_at && let Some(config) = self.graph.poll_bgp_config() {
                 info!(
                     asn = %config.asn,
                     router_id = %config.router_id,
@@ -233,7 +243,8 @@ impl CalcTask {
                 let command = Command::NextHop(next_hop, reachability);
                 bgp.put(DownKey::NextHop(next_hop), command);
             }
-            if self.graph.originations_complete() && !progress.originations_reported {
+            let complete = passwords_looked_at && self.graph.originations_complete();
+            if complete && !progress.originations_reported {
                 progress.originations_reported = true;
                 bgp.put(DownKey::OriginationsComplete, Command::OriginationsComplete);
             }

@@ -50,7 +50,7 @@ impl Builder<'_> {
             }
             self.taken.insert(at, key.clone());
             match self
-                .complete(spec, &mut config)
+                .complete(key, spec, &mut config)
                 .and_then(|()| gateway(spec))
             {
                 Ok(gateway) => {
@@ -69,11 +69,12 @@ impl Builder<'_> {
     /// Gives a session what it must not be without. A session that is held down for lack of it still has its address:
     /// the mesh would go without.
     pub(super) fn complete(
-        &self,
+        &mut self,
+        key: &Key,
         spec: &BGPPeerSpec,
         config: &mut PeerConfig,
     ) -> Result<(), Refusal> {
-        config.password = self.password(spec)?;
+        config.password = self.password(key, spec)?;
         let filters = self.inputs.filters_of(spec)?;
         self.apply_filters(&filters, config)
     }

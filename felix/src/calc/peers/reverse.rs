@@ -43,7 +43,7 @@ impl Builder<'_> {
                 continue;
             };
             self.taken.insert(at, key.clone());
-            match self.complete(spec, &mut config) {
+            match self.complete(key, spec, &mut config) {
                 Ok(()) => {
                     let name = session::peer_name(Scope::Node.class(), &remote);
                     self.peers.insert(name, config);

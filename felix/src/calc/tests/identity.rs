@@ -155,7 +155,7 @@ fn peers_at_one_address_with_passwords_that_differ_are_reported() {
         json!({"peerIP": "10.0.0.9:1790", "asNumber": 65010, "password": password}),
     ));
     let secret = world.graph.wanted_passwords().into_iter().next().unwrap();
-    let known = Some(bgp::config::Password("x".into()));
+    let known = Some(bgp::config::Password("x".into()).into());
     world.graph.handle_password(&secret, known);
     world.flush();
     let expected = "BGPPeer(b): spec.password: another peer at 10.0.0.9 has another password";

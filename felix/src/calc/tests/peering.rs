@@ -290,7 +290,9 @@ fn a_session_with_a_password_is_held_down_until_the_password_is_known() {
 
     for key in ["tor", "mesh"] {
         let password = Password(format!("\"{key}\"\n").into());
-        world.graph.handle_password(&secret(key), Some(password));
+        world
+            .graph
+            .handle_password(&secret(key), Some(password.into()));
     }
     world.flush();
     let held = |name| {
@@ -307,9 +309,10 @@ fn a_session_with_a_password_is_held_down_until_the_password_is_known() {
     assert_eq!(world.problems(), NOTHING);
 
     world.graph.handle_password(&secret("mesh"), None);
+    let long = Password("x".repeat(81).into());
     world
         .graph
-        .handle_password(&secret("tor"), Some(Password("x".repeat(81).into())));
+        .handle_password(&secret("tor"), Some(long.into()));
     world.flush();
     assert_eq!(world.peer_names(), NOTHING);
     assert!(
@@ -318,6 +321,65 @@ fn a_session_with_a_password_is_held_down_until_the_password_is_known() {
         "{:?}",
         world.problems()
     );
+}
+
+#[test]
+fn a_password_that_cannot_be_read_any_more_stays_in_use_and_is_reported_until_it_is_back() {
+    let reference = json!({"secretKeyRef": {"name": "bgp", "key": "tor"}});
+    let peering = bgp_peer(
+        "tor",
+        json!({"peerIP": "10.0.0.200", "asNumber": 65001, "password": reference}),
+    );
+    let mut world = Cluster::new()
+        .node(1, json!({}), json!({}))
+        .seen_by("n1", &[peering]);
+    let secret = SecretRef {
+        name: "bgp".to_owned(),
+        key: "tor".to_owned(),
+    };
+    let why = "/etc/p/bgp/tor: No such file or directory (os error 2)";
+    let mut unreadable = Secret {
+        password: None,
+        unreadable: Some(why.into()),
+    };
+    assert!(!world.graph.passwords_looked_at());
+    world
+        .graph
+        .handle_password(&secret, Some(unreadable.clone()));
+    world.flush();
+    assert!(world.graph.passwords_looked_at());
+    assert_eq!(
+        world.problems(),
+        [format!(
+            "BGPPeer(tor): spec.password.secretKeyRef: no password is known for key \"tor\" of secret \"bgp\", so \
+             the session is held down: {why}"
+        )]
+    );
+
+    let known = Password("topsecret".into());
+    world
+        .graph
+        .handle_password(&secret, Some(known.clone().into()));
+    world.flush();
+    assert_eq!(world.problems(), NOTHING);
+    let before = peer(&world, "Global_10_0_0_200");
+    assert_eq!(before.password, Some(known.clone()));
+
+    unreadable.password = Some(known.clone());
+    world.graph.handle_password(&secret, Some(unreadable));
+    world.flush();
+    assert_eq!(peer(&world, "Global_10_0_0_200"), before);
+    assert_eq!(
+        world.problems(),
+        [format!(
+            "BGPPeer(tor): spec.password.secretKeyRef: the password of key \"tor\" of secret \"bgp\" cannot be read \
+             any more, and the last known one stays in use: {why}"
+        )]
+    );
+
+    world.graph.handle_password(&secret, Some(known.into()));
+    world.flush();
+    assert_eq!(world.problems(), NOTHING);
 }
 
 #[test]

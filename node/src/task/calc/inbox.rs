@@ -7,6 +7,7 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::route::RouteChange;
 use datastore::version::{Cursor, Order, Version};
+use felix::calc::{Secret, SecretRef};
 use felix::desired::{IfName, RowKey};
 use felix::kernel::KernelEvent;
 use ipnet::IpNet;
@@ -28,6 +29,8 @@ pub enum InputKey {
     NextHop(IpAddr),
     /// Each BGP peer has sent its routes, or had its time.
     PeersReported,
+    /// A password that objects name.
+    Password(SecretRef),
     /// A device of the kernel.
     Link(IfName),
     /// An address of the host, with its prefix length.
@@ -51,6 +54,8 @@ pub enum Input {
     BgpRoute(RouteChange),
     /// For [`InputKey::NextHop`]: whether routes use it.
     NextHop(bool),
+    /// For [`InputKey::Password`]: what is known of it; `None` when nobody asks any more.
+    Password(Option<Secret>),
     /// For a device, an address or a row of the kernel.
     KernelEvent(KernelEvent),
     /// For [`InputKey::Kernel`].
@@ -143,6 +148,12 @@ impl Inbox {
     /// Each BGP peer has sent its routes, or had its time.
     pub fn peers_reported(&self) {
         self.0.put(InputKey::PeersReported, Input::Marker);
+    }
+
+    /// What is known of a password that objects name; `None` when they do not any more.
+    pub fn password(&self, secret: SecretRef, known: Option<Secret>) {
+        self.0
+            .put(InputKey::Password(secret), Input::Password(known));
     }
 
     /// The kernel changed. An overrun, and routes that changed unnamed, are no facts about the kernel and must be handled by
