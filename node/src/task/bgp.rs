@@ -8,6 +8,8 @@
 //! and never waits.
 
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 use std::collections::{BTreeMap, BTreeSet};
