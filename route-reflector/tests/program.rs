@@ -2,12 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[macro_use]
+extern crate harness;
+
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use node::http::get_unix;
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}
 
 /// Longer than anything here takes on a slow machine; nothing waits for its end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +69,15 @@ impl Reflector {
 
     /// Starts in a network of its own, whose loopback device has these addresses.
     fn start_with_addresses(&mut self, addresses: &[&str]) {
+        let mut probe = Command::new("unshare");
+        probe.args(["--net", "--map-root-user", "ip", "link", "set", "lo", "up"]);
+        match probe.output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                harness::skip("namespaces", String::from_utf8_lossy(&output.stderr).trim())
+            }
+            Err(error) => harness::skip("namespaces", &format!("running unshare: {error}")),
+        }
         let program = self.command();
         let mut script = "ip link set lo up && ".to_owned();
         for address in addresses {

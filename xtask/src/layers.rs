@@ -33,7 +33,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ipam",
         ],
     ),
-    ("route-reflector", &["api", "datastore", "felix", "node"]),
+    (
+        "route-reflector",
+        &["api", "datastore", "felix", "harness", "node"],
+    ),
     ("sim", &["api", "bgp", "cni", "datastore", "felix", "ipam"]),
     ("bench", &["bgp", "bgp-io"]),
     ("harness", &["harness-macros"]),
