@@ -126,7 +126,7 @@ const COMPETITION: &[Phase] = &[
     Phase::Withdraw,
 ];
 
-/// Above what the slowest daemon needs: GoBGP some 15 s, FRR's million prefixes 28 s (until the next KEEPALIVE).
+/// Above what the slowest daemon needs: GoBGP some 15 s, FRR's million prefixes 30 s (until the next KEEPALIVE).
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Plan {

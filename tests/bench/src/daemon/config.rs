@@ -205,3 +205,39 @@ fn openbgpd(setting: Setting<'_>) -> String {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PLANS;
+
+    #[test]
+    fn birds_export_without_a_filter_as_the_links_are_in_a_table_of_their_own() {
+        let world = World::PRIVATE;
+        for plan in PLANS {
+            for kind in [Kind::Bird1, Kind::Bird, Kind::Bird3] {
+                let peers = world.peers(plan);
+                let setting = Setting {
+                    plan,
+                    world,
+                    peers: &peers,
+                    directory: Path::new("/"),
+                };
+                let text = config(kind, setting);
+                assert!(text.contains("export all;"), "{text}");
+                assert!(!text.contains("where"), "{text}");
+                // One line makes the table, one fills it, and one resolves next hops in it.
+                let links: Vec<&str> = text
+                    .lines()
+                    .filter(|line| line.contains("table links;"))
+                    .collect();
+                let [made, filled, read] = links[..] else {
+                    panic!("{text}");
+                };
+                assert!(made.ends_with("table links;"), "{text}");
+                assert!(filled.starts_with("protocol direct"), "{text}");
+                assert!(read.contains("igp table links;"), "{text}");
+            }
+        }
+    }
+}
