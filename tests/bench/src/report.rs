@@ -256,6 +256,19 @@ mod tests {
     }
 
     #[test]
+    fn the_published_tables_are_those_of_the_committed_result() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let result = Report::read(&docs.join("performance/result.json")).unwrap();
+        let document = std::fs::read_to_string(docs.join("performance.md")).unwrap();
+        let (_, rest) = document.split_once(BEGIN).unwrap();
+        let (published, _) = rest.split_once(END).unwrap();
+        assert!(
+            published.trim() == result.markdown().trim(),
+            "run: cargo xtask bench table docs/performance/result.json --into docs/performance.md"
+        );
+    }
+
+    #[test]
     fn the_tables_are_replaced_between_their_marks_and_nothing_else_is() {
         let path = std::env::temp_dir().join(format!("tortie-bench-{}.md", std::process::id()));
         std::fs::write(&path, format!("before\n{BEGIN}old\n{END}\nafter\n")).unwrap();
