@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::{Agent, Bgp, BgpCommand, Format};
 use crate::output;
+use crate::print::{out, outln};
 
 /// Where an agent notes how far it read the datastore.
 const DATASTORE_NOTE: &str = "/var/lib/calico/tortie-datastore";
@@ -52,11 +53,11 @@ pub(crate) fn accept_datastore(agent: &Agent) -> anyhow::Result<()> {
                 note.display()
             )
         })?;
-        println!("Datastore accepted; the agent goes on starting.");
+        outln!("Datastore accepted; the agent goes on starting.");
         return Ok(());
     }
     request(&agent.socket, "POST", "/datastore/accept")?;
-    println!("Datastore accepted: what pods here hold is written back, then the agent goes on.");
+    outln!("Datastore accepted: what pods here hold is written back, then the agent goes on.");
     Ok(())
 }
 
@@ -108,7 +109,7 @@ pub(crate) fn status(agent: &Agent) -> anyhow::Result<()> {
     if !matches!(agent.output, Format::Ps | Format::Wide) {
         return output::data(&all, agent.output);
     }
-    println!("Calico process is running.\n");
+    outln!("Calico process is running.\n");
     for (family, wanted) in [("IPv4", true), ("IPv6", false)] {
         let peers: Vec<&Peer> = all
             .peers
@@ -116,16 +117,16 @@ pub(crate) fn status(agent: &Agent) -> anyhow::Result<()> {
             .filter(|peer| peer.address.is_ipv4() == wanted)
             .collect();
         if peers.is_empty() {
-            println!("No {family} peers found.\n");
+            outln!("No {family} peers found.\n");
             continue;
         }
-        println!("{family} BGP status");
-        println!("{}\n", status_grid(&peers));
+        outln!("{family} BGP status");
+        outln!("{}\n", status_grid(&peers));
     }
     let status = &all.status;
     let yes = |it: bool| if it { "yes" } else { "not yet" };
-    println!("Node {}, started {}", status.node, status.started);
-    println!(
+    outln!("Node {}, started {}", status.node, status.started);
+    outln!(
         "Datastore read: {}. Kernel written: {}. BGP routes chosen: {}. Pods: {}. Rows not in the kernel: {}.",
         yes(status.datastore_in_sync),
         yes(status.dataplane_in_sync),
@@ -134,7 +135,7 @@ pub(crate) fn status(agent: &Agent) -> anyhow::Result<()> {
         status.rows_pending
     );
     for problem in &all.problems {
-        println!("Problem: {}: {}", problem.subject, problem.reason);
+        outln!("Problem: {}: {}", problem.subject, problem.reason);
     }
     Ok(())
 }
@@ -170,7 +171,7 @@ pub(crate) fn config(agent: &Agent) -> anyhow::Result<()> {
         .into_iter()
         .map(|setting| vec![setting.name, setting.value, setting.origin])
         .collect();
-    print!("{}", output::table(&["VARIABLE", "VALUE", "ORIGIN"], &rows));
+    out!("{}", output::table(&["VARIABLE", "VALUE", "ORIGIN"], &rows));
     Ok(())
 }
 
@@ -191,7 +192,7 @@ fn peers(agent: &Agent) -> anyhow::Result<()> {
         "ADVERTISED",
         "LAST ERROR",
     ];
-    print!("{}", output::table(&headings, &rows));
+    out!("{}", output::table(&headings, &rows));
     Ok(())
 }
 
@@ -245,6 +246,6 @@ fn routes(agent: &Agent) -> anyhow::Result<()> {
         "STANDING",
         "",
     ];
-    print!("{}", output::table(&headings, &rows));
+    out!("{}", output::table(&headings, &rows));
     Ok(())
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use flate2::read::GzDecoder;
 
 use crate::cli::Kernel;
+use crate::print::outln;
 
 /// Something the kernel has or lacks.
 struct Feature {
@@ -77,12 +78,12 @@ pub(crate) fn check(kernel: &Kernel) -> anyhow::Result<()> {
     let release =
         fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
     let release = release.trim();
-    println!("Checking kernel version...\n{:<30}{release}\n", "");
+    outln!("Checking kernel version...\n{:<30}{release}\n", "");
     let facts = Facts {
         config: config(kernel.kernel_config.as_deref(), release)?,
         modules: modules(release),
     };
-    println!("Checking kernel features...");
+    outln!("Checking kernel features...");
     let mut missing = Vec::new();
     for feature in &FEATURES {
         let loaded =
@@ -96,13 +97,13 @@ pub(crate) fn check(kernel: &Kernel) -> anyhow::Result<()> {
                 feature.without
             ),
         };
-        println!("{:<30}{word}", feature.option);
+        outln!("{:<30}{word}", feature.option);
         if verdict == Verdict::Fail && feature.needed {
             missing.push(feature.option);
         }
     }
     if missing.is_empty() {
-        println!("\nSystem meets minimum system requirements to run an agent.");
+        outln!("\nSystem meets minimum system requirements to run an agent.");
         return Ok(());
     }
     bail!(

@@ -7,6 +7,7 @@ use api::object::Object;
 
 use crate::cli::{Datastore, DatastoreCommand, DatastoreGroup, MigrateCommand, Version};
 use crate::objects::Objects;
+use crate::print::outln;
 use crate::substitute;
 
 fn key() -> Key {
@@ -15,7 +16,7 @@ fn key() -> Key {
 
 /// `tortiectl version`.
 pub(crate) async fn version(version: Version) -> anyhow::Result<()> {
-    println!("Client Version:    {}", env!("CARGO_PKG_VERSION"));
+    outln!("Client Version:    {}", env!("CARGO_PKG_VERSION"));
     if version.client {
         return Ok(());
     }
@@ -31,8 +32,8 @@ pub(crate) async fn version(version: Version) -> anyhow::Result<()> {
             text.to_owned()
         }
     };
-    println!("Cluster Version:   {}", or_unknown(&info.calico_version));
-    println!("Cluster Type:      {}", or_unknown(&info.cluster_type));
+    outln!("Cluster Version:   {}", or_unknown(&info.calico_version));
+    outln!("Cluster Type:      {}", or_unknown(&info.cluster_type));
     Ok(())
 }
 
@@ -63,6 +64,6 @@ async fn set_ready(datastore: &Datastore, ready: bool) -> anyhow::Result<()> {
         })
         .await
         .map_err(|refused| refused.error(&key))?;
-    println!("Datastore {}.", if ready { "unlocked" } else { "locked" });
+    outln!("Datastore {}.", if ready { "unlocked" } else { "locked" });
     Ok(())
 }

@@ -14,6 +14,7 @@ use tar::{Builder, Header};
 
 use crate::agent::ask_text;
 use crate::cli::Diags;
+use crate::print::outln;
 
 /// Questions for the agent.
 const AGENT: [&str; 5] = [
@@ -63,9 +64,9 @@ pub(crate) fn collect(diags: &Diags) -> anyhow::Result<()> {
     let directory = diags.output_dir.clone().unwrap_or_else(std::env::temp_dir);
     let path = directory.join(format!("{name}.tar.gz"));
     let file = File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
-    println!("Collecting diagnostics");
+    outln!("Collecting diagnostics");
     write(file, &path, &name, diags).with_context(|| format!("writing {}", path.display()))?;
-    println!("\nDiags saved to {}", path.display());
+    outln!("\nDiags saved to {}", path.display());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use crate::kinds::{kind_of, kinds_of_all};
 use crate::labels;
 use crate::objects::{Change, Objects, key};
 use crate::output::{self, Group, Output};
+use crate::print::outln;
 
 /// `tortiectl get`.
 pub(crate) async fn get(get: Get) -> anyhow::Result<()> {
@@ -79,7 +80,7 @@ impl Request<'_> {
                     let kind = group.kind.to_string();
                     headings.insert(0, "KIND");
                     rows.iter_mut().for_each(|row| row.insert(0, kind.clone()));
-                    println!("{}", output::table(&headings, &rows));
+                    outln!("{}", output::table(&headings, &rows));
                 }
             }
             other => output::objects(&groups, other, false)?,

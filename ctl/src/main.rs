@@ -6,6 +6,8 @@
 //! ```
 //! Verbs, kinds, columns and success texts are calicoctl's. Errors are sentences on standard error, exit code 1.
 
+#![deny(clippy::print_stdout)]
+
 mod agent;
 mod check;
 mod checksystem;
@@ -21,6 +23,7 @@ mod manifest;
 mod objects;
 mod output;
 mod patch;
+mod print;
 mod resources;
 mod substitute;
 

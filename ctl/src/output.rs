@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Format;
 use crate::columns::{cells, headings};
+use crate::print::{out, outln};
 
 /// Least width of a column, and blanks between two.
 const COLUMN: (usize, usize) = (5, 3);
@@ -145,28 +146,28 @@ pub(crate) fn objects(groups: &[Group], output: &Output, single: bool) -> anyhow
         Output::Table { wide } => {
             for group in groups {
                 let (headings, rows) = group.table(*wide);
-                println!("{}", table(&headings, &rows));
+                outln!("{}", table(&headings, &rows));
             }
         }
         Output::Columns(columns) => {
             for group in groups {
                 let (headings, rows) = group.chosen(columns)?;
                 let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
-                println!("{}", table(&headings, &rows));
+                outln!("{}", table(&headings, &rows));
             }
         }
         Output::Name => {
             for object in groups.iter().flat_map(|group| &group.objects) {
                 let kind = object.kind().name().to_lowercase();
-                println!("{kind}/{}", object.metadata().name);
+                outln!("{kind}/{}", object.metadata().name);
             }
         }
         Output::Data(format) => data(&whole(groups, single), *format)?,
-        Output::Template(template) => print!("{}", render(template, &whole(groups, single))?),
+        Output::Template(template) => out!("{}", render(template, &whole(groups, single))?),
         Output::TemplateFile(file) => {
             let template = std::fs::read_to_string(file)
                 .with_context(|| format!("reading {}", file.display()))?;
-            print!("{}", render(&template, &whole(groups, single))?);
+            out!("{}", render(&template, &whole(groups, single))?);
         }
     }
     Ok(())
@@ -245,9 +246,9 @@ fn for_template(value: &Value) -> gtmpl::Value {
 /// Prints any value as JSON or YAML.
 pub(crate) fn data(value: &impl Serialize, format: Format) -> anyhow::Result<()> {
     if format == Format::Yaml {
-        print!("{}", serde_saphyr::to_string(value)?);
+        out!("{}", serde_saphyr::to_string(value)?);
     } else {
-        println!("{}", serde_json::to_string_pretty(value)?);
+        outln!("{}", serde_json::to_string_pretty(value)?);
     }
     Ok(())
 }

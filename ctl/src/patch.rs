@@ -11,6 +11,7 @@ use crate::kinds::kind_of;
 use crate::labels::{self, Change};
 use crate::objects::{Objects, Refused, key};
 use crate::output;
+use crate::print::outln;
 
 /// `tortiectl patch`.
 pub(crate) async fn patch(patch: Patch) -> anyhow::Result<()> {
@@ -34,7 +35,7 @@ pub(crate) async fn patch(patch: Patch) -> anyhow::Result<()> {
         })
         .await
         .map_err(|refused| refused.error(&key))?;
-    println!("Successfully patched 1 '{kind}' resource(s)");
+    outln!("Successfully patched 1 '{kind}' resource(s)");
     Ok(())
 }
 
@@ -107,7 +108,7 @@ pub(crate) async fn label(label: Label) -> anyhow::Result<()> {
         .await
         .map_err(|refused| refused.error(&key))?;
     for line in said.into_inner() {
-        println!("{line} {key}");
+        outln!("{line} {key}");
     }
     Ok(())
 }

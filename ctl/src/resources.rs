@@ -10,6 +10,7 @@ use crate::in_use;
 use crate::kinds::kind_of;
 use crate::manifest::read_all;
 use crate::objects::{Objects, Refused, key};
+use crate::print::outln;
 
 /// `tortiectl apply`.
 pub(crate) async fn apply(files: Files) -> anyhow::Result<()> {
@@ -71,7 +72,7 @@ async fn write(files: Files, verb: Verb) -> anyhow::Result<()> {
 /// `tortiectl validate`.
 pub(crate) fn validate(files: &Files) -> anyhow::Result<()> {
     let objects = read_checked(files)?;
-    println!("{} resource(s) are valid", objects.len());
+    outln!("{} resource(s) are valid", objects.len());
     Ok(())
 }
 
@@ -140,11 +141,11 @@ impl Report {
             _ => format!("{count} resource(s)"),
         };
         if self.failed.is_empty() {
-            println!("Successfully {} {what}", self.verb);
+            outln!("Successfully {} {what}", self.verb);
             return Ok(());
         }
         if count > 0 {
-            println!("Partial success: {} {what}", self.verb);
+            outln!("Partial success: {} {what}", self.verb);
         }
         bail!(self.failed.join("\n"))
     }

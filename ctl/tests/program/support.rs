@@ -104,6 +104,20 @@ pub(crate) fn run(store: &Path, arguments: &[&str], stdin: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// Runs the program with a standard output that nobody reads.
+pub(crate) fn run_unread(store: &Path, arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    Command::new(env!("CARGO_BIN_EXE_tortiectl"))
+        .env_clear()
+        .env("TORTIE_STORE", format!("unix:{}", store.display()))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .output()
+        .unwrap()
+}
+
 pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

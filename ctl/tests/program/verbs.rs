@@ -7,7 +7,7 @@ use api::key::{Key, Kind};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
-use crate::support::{Directory, MANIFEST, err, out, run, serve, with_store};
+use crate::support::{Directory, MANIFEST, err, out, run, run_unread, serve, with_store};
 
 const NODES: &str = "
 kind: Node
@@ -491,4 +491,27 @@ fn a_kernel_without_veth_is_refused() {
         "{}",
         out(&fits)
     );
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_ends_the_program_without_a_word() {
+    let directory = Directory::new("pipe");
+    let socket = directory.file("store.sock");
+    let served = serve(&socket);
+    assert!(
+        run(&socket, &["apply", "-f", "-"], MANIFEST)
+            .status
+            .success()
+    );
+    let cases: [&[&str]; 3] = [
+        &["get", "ippools"],
+        &["get", "ippools", "-o", "yaml"],
+        &["version"],
+    ];
+    for arguments in cases {
+        let ended = run_unread(&socket, arguments);
+        assert!(ended.status.success(), "{arguments:?}: {ended:?}");
+        assert_eq!(err(&ended), "", "{arguments:?}");
+    }
+    served.stop();
 }
