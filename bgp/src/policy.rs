@@ -163,7 +163,7 @@ pub(crate) struct Subject<'a> {
 
 /// What terms say of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Judgement {
+pub(crate) struct Evaluation {
     /// `Continue` when no term decided.
     pub(crate) verdict: Verdict,
     pub(crate) applied: Applied,
@@ -173,7 +173,7 @@ pub(crate) struct Judgement {
 pub(crate) type Applied = SmallVec<[u16; 4]>;
 
 /// Runs a route through terms.
-pub(crate) fn judge(terms: &[Term], subject: &Subject<'_>) -> Judgement {
+pub(crate) fn evaluate(terms: &[Term], subject: &Subject<'_>) -> Evaluation {
     let mut applied = Applied::new();
     let mut edited: Option<PathAttributes> = None;
     for (index, term) in terms.iter().enumerate() {
@@ -182,7 +182,7 @@ pub(crate) fn judge(terms: &[Term], subject: &Subject<'_>) -> Judgement {
             continue;
         }
         if term.verdict == Verdict::Reject {
-            return Judgement {
+            return Evaluation {
                 verdict: Verdict::Reject,
                 applied: Applied::new(),
             };
@@ -191,7 +191,7 @@ pub(crate) fn judge(terms: &[Term], subject: &Subject<'_>) -> Judgement {
             applied.push(u16::try_from(index).expect("terms are fewer than 65536"));
         }
         if term.verdict == Verdict::Accept {
-            return Judgement {
+            return Evaluation {
                 verdict: Verdict::Accept,
                 applied,
             };
@@ -199,7 +199,7 @@ pub(crate) fn judge(terms: &[Term], subject: &Subject<'_>) -> Judgement {
         let attributes = edited.get_or_insert_with(|| subject.attributes.clone());
         term.edits.iter().for_each(|edit| edit.make(attributes));
     }
-    Judgement {
+    Evaluation {
         verdict: Verdict::Continue,
         applied,
     }
@@ -207,13 +207,13 @@ pub(crate) fn judge(terms: &[Term], subject: &Subject<'_>) -> Judgement {
 
 /// Runs a route through a whole policy: the terms whose edits are to be made, or `None` when it does not pass.
 pub(crate) fn decide(policy: &RoutePolicy, subject: &Subject<'_>) -> Option<Applied> {
-    let judgement = judge(&policy.terms, subject);
-    let passes = match judgement.verdict {
+    let evaluation = evaluate(&policy.terms, subject);
+    let passes = match evaluation.verdict {
         Verdict::Accept => true,
         Verdict::Reject => false,
         Verdict::Continue => policy.default_accept,
     };
-    passes.then_some(judgement.applied)
+    passes.then_some(evaluation.applied)
 }
 
 /// Makes the edits of terms that applied.

@@ -105,13 +105,13 @@ impl Rib {
         }
     }
 
-    /// Visits at most `budget` prefixes for what touches many at once. Returns the paths to judge anew.
+    /// Visits at most `budget` prefixes for what touches many at once. Returns the paths to check anew.
     pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, SourceId)> {
-        let to_judge = self.table.sweep(budget);
+        let to_check = self.table.sweep(budget);
         for id in self.table.take_readvertised() {
             self.mark_dirty(id);
         }
-        to_judge
+        to_check
     }
 
     fn mark_dirty(&mut self, id: PrefixId) {
@@ -145,7 +145,7 @@ impl Rib {
         !self.paused.is_empty() || !self.dissolving.is_empty()
     }
 
-    /// Puts a peer's family under an export treatment: everything that is for it will be sent. Under another treatment
+    /// Puts a peer's family under a group key: everything that is for it will be sent. Under another key
     /// before, it gets the differences to what it was sent.
     pub(crate) fn join(&mut self, peer: SourceId, key: GroupKey) {
         let old = self.position(peer, key.family);

@@ -72,7 +72,11 @@ pub(crate) fn release_addresses(
         let Some((cidr, ordinal, holder)) = found.and_then(|(cidr, found)| {
             let ordinal = block::ordinal(cidr, address)?;
             let holder = block::holder(&found.spec, ordinal)?;
-            Some((cidr, ordinal, judge(&found.spec, ordinal, holder, item)))
+            Some((
+                cidr,
+                ordinal,
+                check_holder(&found.spec, ordinal, holder, item),
+            ))
         }) else {
             done.unallocated.push(address);
             continue;
@@ -91,7 +95,7 @@ pub(crate) fn release_addresses(
     Ok(done)
 }
 
-fn judge(
+fn check_holder(
     found: &IPAMBlockSpec,
     ordinal: usize,
     holder: &api::ipam::AllocationAttribute,

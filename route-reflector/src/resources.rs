@@ -22,8 +22,8 @@ pub(crate) struct Resources {
     path: PathBuf,
     texts: BTreeMap<PathBuf, String>,
     content: Content,
-    /// Faults that were told, so that each is told once.
-    told: BTreeSet<String>,
+    /// Faults that were reported, so that each is reported once.
+    reported: BTreeSet<String>,
     changes: u64,
 }
 
@@ -36,7 +36,7 @@ impl Resources {
             path,
             texts,
             content,
-            told: BTreeSet::new(),
+            reported: BTreeSet::new(),
             changes: 1,
         };
         resources.tell_faults(resources.content.faults.clone());
@@ -106,10 +106,10 @@ impl Resources {
 
     fn tell_faults(&mut self, faults: Vec<String>) {
         let faults: BTreeSet<String> = faults.into_iter().collect();
-        for fault in faults.difference(&self.told) {
+        for fault in faults.difference(&self.reported) {
             warn!(reason = fault, "resources");
         }
-        self.told = faults;
+        self.reported = faults;
     }
 }
 

@@ -33,7 +33,7 @@ fn term(matches: Vec<Match>, edits: Vec<Edit>, verdict: Verdict) -> Term {
 fn verdict(terms: &[Term], prefix: &str) -> (Verdict, PathAttributes) {
     let attributes = route();
     let peer = PeerName("Mesh_10_0_0_2".into());
-    let judgement = judge(
+    let evaluation = evaluate(
         terms,
         &Subject {
             prefix: prefix.parse().unwrap(),
@@ -43,8 +43,8 @@ fn verdict(terms: &[Term], prefix: &str) -> (Verdict, PathAttributes) {
         },
     );
     let mut edited = attributes;
-    edit(terms, &judgement.applied, &mut edited);
-    (judgement.verdict, edited)
+    edit(terms, &evaluation.applied, &mut edited);
+    (evaluation.verdict, edited)
 }
 
 fn holds(condition: Match) -> bool {

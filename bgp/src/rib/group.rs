@@ -1,4 +1,4 @@
-//! Adj-RIB-Out of all peers with one export treatment: attributes are computed and UPDATEs encoded once, then copied to
+//! Adj-RIB-Out of all peers with one group key: attributes are computed and UPDATEs encoded once, then copied to
 //! each peer at the peer's own pace.
 //!
 //! ```text

@@ -12,7 +12,7 @@ use crate::rib::source::{Provenance, Source, SourceId};
 use crate::route::RouteSource;
 use crate::session::peer::Peer;
 use crate::speaker::restart::Retention;
-use crate::speaker::routes::Judge;
+use crate::speaker::routes::ImportCheck;
 use crate::speaker::selection::Awaiting;
 use crate::speaker::{Slot, Speaker};
 use crate::types::{AfiSafi, PeerName};
@@ -156,12 +156,12 @@ impl Speaker {
             self.rib.table.source_mut(id).port = new.port;
             self.rib.table.reconsider(id);
         }
-        let judged = |peer: &PeerConfig| {
+        let imported = |peer: &PeerConfig| {
             let required = peer.options.require_policy;
             (peer.import.clone(), peer.allow_own_as, required)
         };
-        if judged(&old) != judged(new) {
-            self.rib.table.request_rejudgement(id);
+        if imported(&old) != imported(new) {
+            self.rib.table.request_import_check(id);
         }
         self.join_groups(id);
         self.check_prefix_limit(id);
@@ -192,30 +192,32 @@ impl Speaker {
 
     /// One slice of what touches many prefixes.
     pub(super) fn sweep(&mut self, budget: usize) {
-        let mut judges = BTreeMap::new();
+        let mut checks = BTreeMap::new();
         for (prefix, id) in self.rib.sweep(budget) {
-            let judge = judges.entry(id).or_insert_with(|| self.judge_of(id));
-            let (Some(judge), Some(slot)) = (judge, self.slots.get(&id)) else {
+            let check = checks.entry(id).or_insert_with(|| self.import_check_of(id));
+            let (Some(check), Some(slot)) = (check, self.slots.get(&id)) else {
                 continue;
             };
             let peer = &slot.peer;
             let source = self.rib.table.route_source(id);
-            self.rib.table.rejudge(prefix, id, |prefix, attributes| {
-                rejudged(judge, peer, source, prefix, attributes)
-            });
+            self.rib
+                .table
+                .check_import(prefix, id, |prefix, attributes| {
+                    checked_anew(check, peer, source, prefix, attributes)
+                });
         }
     }
 }
 
 /// What the import policy makes of a route: edited attributes if there are any, or why it is refused.
-fn rejudged(
-    judge: &Judge,
+fn checked_anew(
+    check: &ImportCheck,
     peer: &Peer,
     source: RouteSource,
     prefix: IpNet,
     attributes: &PathAttributes,
 ) -> Result<Option<PathAttributes>, RouteRefusal> {
-    if let Some(refusal) = judge.judge(attributes).or(judge.policy_missing) {
+    if let Some(refusal) = check.refusal(attributes).or(check.policy_missing) {
         return Err(refusal);
     }
     let subject = Subject {

@@ -20,8 +20,8 @@ use crate::wire::attr::as_path::SegmentKind;
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::{Reach, Update};
 
-/// What a received route is judged by, apart from its prefix.
-pub(super) struct Judge {
+/// What a received route is checked by, apart from its prefix.
+pub(super) struct ImportCheck {
     asn: Asn,
     /// The peer is of another AS.
     external: bool,
@@ -35,7 +35,7 @@ pub(super) struct Judge {
     pub(super) policy_missing: Option<RouteRefusal>,
 }
 
-impl Judge {
+impl ImportCheck {
     pub(super) fn new(
         config: &Config,
         cluster_id: std::net::Ipv4Addr,
@@ -56,7 +56,7 @@ impl Judge {
     }
 
     /// The reason against every route with these attributes.
-    pub(super) fn judge(&self, attributes: &PathAttributes) -> Option<RouteRefusal> {
+    pub(super) fn refusal(&self, attributes: &PathAttributes) -> Option<RouteRefusal> {
         let as_path = &attributes.as_path;
         let presented = self.local_asn.map_or(0, |asn| as_path.occurrences(asn));
         if as_path.occurrences(self.asn) + presented > usize::from(self.allow_own_as) {
@@ -94,16 +94,16 @@ fn policy_missing(config: &Config, peer: &PeerConfig, policy: &RoutePolicy) -> b
 }
 
 impl Speaker {
-    pub(super) fn judge_of(&self, id: SourceId) -> Option<Judge> {
+    pub(super) fn import_check_of(&self, id: SourceId) -> Option<ImportCheck> {
         let config = self.config.as_ref()?;
         let peer = &self.slots.get(&id)?.peer;
         let local = peer.established().and_then(|connection| connection.local);
         let local = local.map(|local| local.ip().to_canonical());
-        Some(Judge::new(config, self.cluster_id(), peer, local))
+        Some(ImportCheck::new(config, self.cluster_id(), peer, local))
     }
 
     pub(super) fn update(&mut self, id: SourceId, update: Update) {
-        let Some(judge) = self.judge_of(id) else {
+        let Some(check) = self.import_check_of(id) else {
             return;
         };
         if !update.faults.is_empty() && !self.note_faults(id, &update.faults) {
@@ -119,7 +119,7 @@ impl Speaker {
             for reach in &update.reach {
                 if !self.slots[&id].disabled.contains(&reach.nlri.family()) {
                     attributes.next_hop = Some(reach.next_hop);
-                    self.announce(id, &judge, reach, &attributes);
+                    self.announce(id, &check, reach, &attributes);
                 }
             }
         }
@@ -134,11 +134,11 @@ impl Speaker {
     fn announce(
         &mut self,
         id: SourceId,
-        judge: &Judge,
+        check: &ImportCheck,
         reach: &Reach,
         attributes: &PathAttributes,
     ) {
-        let refusal = judge.judge(attributes).or(judge.policy_missing);
+        let refusal = check.refusal(attributes).or(check.policy_missing);
         let peer = &self.slots[&id].peer;
         if refusal.is_none() && !peer.config.import.accepts_all() {
             self.announce_by_policy(id, reach, attributes);
@@ -224,7 +224,7 @@ impl Speaker {
         }
     }
 
-    /// Puts the families of an established session under their export treatments.
+    /// Puts the families of an established session under their group keys.
     pub(super) fn join_groups(&mut self, id: SourceId) {
         let Some(slot) = self.slots.get(&id) else {
             return;

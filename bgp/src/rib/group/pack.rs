@@ -63,8 +63,8 @@ impl Group {
         while packing.chunk.bytes.len() < CHUNK_OCTETS
             && let Some(run) = runs.next()
         {
-            for treatment in treat(&self.key, table, run) {
-                self.pack_treated(table, &treatment, &mut packing);
+            for export in export_runs(&self.key, table, run) {
+                self.pack_run(table, &export, &mut packing);
             }
         }
         // What has no room any more is packed next, and was named by the table's mark all along.
@@ -109,16 +109,11 @@ impl Group {
         ids
     }
 
-    fn pack_treated(
-        &mut self,
-        table: &mut Table,
-        treatment: &Treatment<'_>,
-        packing: &mut Packing,
-    ) {
-        match &treatment.sent {
-            Ok(exported) => self.pack_same(table, exported, treatment, packing),
+    fn pack_run(&mut self, table: &mut Table, export: &ExportRun<'_>, packing: &mut Packing) {
+        match &export.sent {
+            Ok(exported) => self.pack_same(table, exported, export, packing),
             Err(reason) => {
-                for (_, _, id) in treatment.run.iter() {
+                for (_, _, id) in export.run.iter() {
                     if *reason == NotFor::NoNextHop {
                         self.withhold(table.prefix(*id), ExportRefusal::NoNextHop);
                     }
@@ -133,23 +128,23 @@ impl Group {
         &mut self,
         table: &mut Table,
         exported: &PathAttributes,
-        treatment: &Treatment<'_>,
+        export: &ExportRun<'_>,
         packing: &mut Packing,
     ) {
-        let Some((attributes, source, _)) = treatment.run.first().copied() else {
+        let Some((attributes, source, _)) = export.run.first().copied() else {
             return;
         };
         let encoded = Encoded::new(exported, &self.key, std::mem::take(&mut packing.block));
         let recipe = Recipe {
             attributes,
             from: table.provenance(source),
-            edits: self.exports.edits(&treatment.applied),
+            edits: self.exports.edits(&export.applied),
         };
         let exported = self.exports.acquire(table, recipe, &encoded.block);
         let new = Sent { exported, source };
         packing.changed.clear();
         packing.compared = None;
-        for (_, _, id) in treatment.run.iter() {
+        for (_, _, id) in export.run.iter() {
             if self.note_sent(table, *id, new, packing) {
                 packing.changed.push(*id);
             }
@@ -316,14 +311,18 @@ impl Packing {
 }
 
 /// What a group makes of routes.
-struct Treatment<'a> {
+struct ExportRun<'a> {
     run: Cow<'a, [Route]>,
     applied: Applied,
     sent: Result<PathAttributes, NotFor>,
 }
 
 /// What a group makes of routes that share their attributes and their source.
-fn treat<'a>(key: &GroupKey, table: &Table, run: &'a [Route]) -> SmallVec<[Treatment<'a>; 1]> {
+fn export_runs<'a>(
+    key: &GroupKey,
+    table: &Table,
+    run: &'a [Route],
+) -> SmallVec<[ExportRun<'a>; 1]> {
     let Some((attributes, source, _)) = run.first().copied() else {
         return SmallVec::new();
     };
@@ -331,29 +330,29 @@ fn treat<'a>(key: &GroupKey, table: &Table, run: &'a [Route]) -> SmallVec<[Treat
     let from = table.provenance(source);
     if key.policy.accepts_all() {
         let applied = Applied::new();
-        return smallvec![Treatment {
+        return smallvec![ExportRun {
             run: Cow::Borrowed(run),
             sent: exported(received, &from, key, &applied),
             applied,
         }];
     }
-    let (alike, barred) = judge_each(key, table, &received, run);
-    let edited = |(applied, run): (Applied, Vec<Route>)| Treatment {
+    let (alike, barred) = evaluate_each(key, table, &received, run);
+    let edited = |(applied, run): (Applied, Vec<Route>)| ExportRun {
         run: Cow::Owned(run),
         sent: exported(received.clone(), &from, key, &applied),
         applied,
     };
-    let mut treatments: SmallVec<[Treatment<'a>; 1]> = alike.into_iter().map(edited).collect();
-    treatments.push(Treatment {
+    let mut runs: SmallVec<[ExportRun<'a>; 1]> = alike.into_iter().map(edited).collect();
+    runs.push(ExportRun {
         run: Cow::Owned(barred),
         applied: Applied::new(),
         sent: Err(NotFor::Policy),
     });
-    treatments
+    runs
 }
 
 /// The routes by the terms whose edits they get, and those that the policy holds back.
-fn judge_each(
+fn evaluate_each(
     key: &GroupKey,
     table: &Table,
     received: &PathAttributes,

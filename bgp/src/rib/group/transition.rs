@@ -1,4 +1,4 @@
-//! A member that gets another export treatment moves to another group, and is told what that group says otherwise.
+//! A member that gets another group key moves to another group, and is told what that group says otherwise.
 //!
 //! The group it leaves stays, having a *dependent*, until all prefixes were compared, a slice at a time: what it said is
 //! known by the ids in `sent`. What it packs in the meantime its dependents miss.

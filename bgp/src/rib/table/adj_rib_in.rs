@@ -166,20 +166,20 @@ impl Table {
         count
     }
 
-    /// A source's routes are to be judged anew: [`Self::sweep`] names them.
-    pub(crate) fn request_rejudgement(&mut self, source: SourceId) {
+    /// A source's routes are to be checked anew: [`Self::sweep`] names them.
+    pub(crate) fn request_import_check(&mut self, source: SourceId) {
         if self.source(source).held.paths > 0 {
-            self.request(Wanted::Rejudge(source));
+            self.request(Wanted::CheckImport(source));
         }
     }
 
-    /// Judges one route anew, by the attributes it came with. The judge tells why it is refused, or its edited attributes
+    /// Checks one route anew, by the attributes it came with. The check says why it is refused, or its edited attributes
     /// if it has any.
-    pub(crate) fn rejudge(
+    pub(crate) fn check_import(
         &mut self,
         id: PrefixId,
         source: SourceId,
-        judge: impl FnOnce(IpNet, &PathAttributes) -> Result<Option<PathAttributes>, RouteRefusal>,
+        check: impl FnOnce(IpNet, &PathAttributes) -> Result<Option<PathAttributes>, RouteRefusal>,
     ) {
         let paths = &self.entries[id.index()].paths;
         let Some(path) = paths.iter().find(|path| path.source == source).copied() else {
@@ -187,8 +187,8 @@ impl Table {
         };
         let received = self.received.get(&(id, source)).copied();
         let received = received.unwrap_or(path.attributes);
-        let judged = judge(self.prefix(id), &self.attributes(received).unpack());
-        let (edited, refusal) = match judged {
+        let checked = check(self.prefix(id), &self.attributes(received).unpack());
+        let (edited, refusal) = match checked {
             Ok(edited) => (edited, None),
             Err(refusal) => (None, Some(refusal)),
         };

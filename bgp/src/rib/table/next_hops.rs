@@ -12,7 +12,7 @@ pub(super) struct NextHops {
     named: BTreeMap<IpAddr, u32>,
     watched: BTreeSet<IpAddr>,
     watches: VecDeque<(IpAddr, bool)>,
-    told: BTreeMap<IpAddr, Reachability>,
+    reported: BTreeMap<IpAddr, Reachability>,
 }
 
 impl NextHops {
@@ -32,7 +32,7 @@ impl NextHops {
         }
         self.named.remove(&next_hop);
         if self.watched.remove(&next_hop) {
-            self.told.remove(&next_hop);
+            self.reported.remove(&next_hop);
             self.watches.push_back((next_hop, false));
         }
     }
@@ -52,13 +52,17 @@ impl NextHops {
     /// Notes what was found out about a next hop; false when that is known, or nobody asks any more.
     pub(super) fn set(&mut self, next_hop: IpAddr, reachability: Reachability) -> bool {
         self.watched.contains(&next_hop)
-            && self.told.insert(next_hop, reachability).unwrap_or_default() != reachability
+            && self
+                .reported
+                .insert(next_hop, reachability)
+                .unwrap_or_default()
+                != reachability
     }
 
     pub(super) fn reachability(&self, next_hop: IpAddr) -> Reachability {
-        if self.told.is_empty() {
+        if self.reported.is_empty() {
             return Reachability::default();
         }
-        self.told.get(&next_hop).copied().unwrap_or_default()
+        self.reported.get(&next_hop).copied().unwrap_or_default()
     }
 }

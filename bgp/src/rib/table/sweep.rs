@@ -36,7 +36,7 @@ pub(super) enum Wanted {
     /// Decide anew where the source has a path.
     Reconsider(SourceId),
     /// Name the source's paths to the caller, for its import policy has changed.
-    Rejudge(SourceId),
+    CheckImport(SourceId),
     /// Send anew where the source's path is the best: it looks otherwise when it is sent.
     Readvertise(SourceId),
     /// Decide anew where a path uses this next hop.
@@ -79,9 +79,9 @@ impl Table {
     }
 
     /// Visits at most `budget` prefixes. Returns the paths whose source's import policy has changed: to be given to
-    /// [`Self::rejudge`].
+    /// [`Self::check_import`].
     pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, SourceId)> {
-        let mut to_judge = Vec::new();
+        let mut to_check = Vec::new();
         let mut budget = budget;
         while budget > 0 && self.is_sweeping() {
             if self.sweep.position >= self.entries.len() {
@@ -93,10 +93,10 @@ impl Table {
                 .min(self.entries.len() - start)
                 .min(shortest.unwrap_or(0));
             let wanted: Vec<Wanted> = self.sweep.requests.iter().map(|one| one.wanted).collect();
-            let wishes = Wishes::new(&wanted, self.sources.len());
+            let requests = Requests::new(&wanted, self.sources.len());
             for index in start..start + count {
                 let id = PrefixId(u32::try_from(index).expect("ids are 32 bit"));
-                self.visit(id, &wishes, &mut to_judge);
+                self.visit(id, &requests, &mut to_check);
             }
             self.sweep.position = start + count;
             budget -= count;
@@ -108,7 +108,7 @@ impl Table {
                         .as_ref()
                         .is_none_or(|source| source.held.paths == 0),
                     Wanted::Reconsider(_)
-                    | Wanted::Rejudge(_)
+                    | Wanted::CheckImport(_)
                     | Wanted::Readvertise(_)
                     | Wanted::NextHop(_)
                     | Wanted::Several => false,
@@ -117,40 +117,45 @@ impl Table {
             });
         }
         self.remove_left_sources();
-        to_judge
+        to_check
     }
 
-    fn visit(&mut self, id: PrefixId, wishes: &Wishes, to_judge: &mut Vec<(PrefixId, SourceId)>) {
+    fn visit(
+        &mut self,
+        id: PrefixId,
+        requests: &Requests,
+        to_check: &mut Vec<(PrefixId, SourceId)>,
+    ) {
         let entry = &self.entries[id.index()];
         if !entry.in_use {
             return;
         }
         if let Some(best) = entry.best()
-            && wishes.of_source[best.source.index()].readvertise
+            && requests.of_source[best.source.index()].readvertise
         {
             self.sweep.readvertised.push(id);
         }
         if entry.paths.is_empty() {
             return;
         }
-        let mut decide = wishes.several && entry.paths.len() > 1;
+        let mut decide = requests.several && entry.paths.len() > 1;
         let mut dead: SmallVec<[SourceId; 4]> = SmallVec::new();
         for path in entry.paths.iter() {
-            let wish = wishes.of_source[path.source.index()];
+            let request = requests.of_source[path.source.index()];
             let age = self.source(path.source).age(entry.family, path);
             match age {
-                Age::Dead if wish.clean => dead.push(path.source),
+                Age::Dead if request.clean => dead.push(path.source),
                 Age::Dead => {}
                 Age::Stale | Age::Present => {
-                    decide |= wish.reconsider || (wish.clean && age == Age::Stale);
-                    if wish.rejudge {
-                        to_judge.push((id, path.source));
+                    decide |= request.reconsider || (request.clean && age == Age::Stale);
+                    if request.check_import {
+                        to_check.push((id, path.source));
                     }
                 }
             }
-            if !wishes.next_hops.is_empty() {
+            if !requests.next_hops.is_empty() {
                 let next_hop = self.next_hop(path.attributes);
-                decide |= next_hop.is_some_and(|hop| wishes.next_hops.contains(&hop.address()));
+                decide |= next_hop.is_some_and(|hop| requests.next_hops.contains(&hop.address()));
             }
         }
         if decide {
@@ -163,39 +168,41 @@ impl Table {
 }
 
 /// All requests of one slice, by source.
-struct Wishes {
-    of_source: Vec<Wish>,
+struct Requests {
+    of_source: Vec<OfSource>,
     next_hops: Vec<IpAddr>,
     several: bool,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Wish {
+struct OfSource {
     clean: bool,
     reconsider: bool,
-    rejudge: bool,
+    check_import: bool,
     readvertise: bool,
 }
 
-impl Wishes {
+impl Requests {
     fn new(wanted: &[Wanted], sources: usize) -> Self {
-        let mut wishes = Self {
-            of_source: vec![Wish::default(); sources],
+        let mut requests = Self {
+            of_source: vec![OfSource::default(); sources],
             next_hops: Vec::new(),
             several: false,
         };
         for one in wanted {
             match one {
-                Wanted::Clean(source) => wishes.of_source[source.index()].clean = true,
-                Wanted::Reconsider(source) => wishes.of_source[source.index()].reconsider = true,
+                Wanted::Clean(source) => requests.of_source[source.index()].clean = true,
+                Wanted::Reconsider(source) => requests.of_source[source.index()].reconsider = true,
                 Wanted::Readvertise(source) => {
-                    wishes.of_source[source.index()].readvertise = true;
+                    requests.of_source[source.index()].readvertise = true;
                 }
-                Wanted::Rejudge(source) => wishes.of_source[source.index()].rejudge = true,
-                Wanted::NextHop(address) => wishes.next_hops.push(*address),
-                Wanted::Several => wishes.several = true,
+                Wanted::CheckImport(source) => {
+                    requests.of_source[source.index()].check_import = true
+                }
+                Wanted::NextHop(address) => requests.next_hops.push(*address),
+                Wanted::Several => requests.several = true,
             }
         }
-        wishes
+        requests
     }
 }

@@ -12,7 +12,7 @@ const PER_SECOND: u32 = 100;
 /// Streams at the same time, each from a node to the next.
 const STREAMS_MAX: usize = 8;
 /// How long the reflector is away: long enough for its peers to notice and for packets to be lost if anything was.
-const AWAY: Duration = Duration::from_secs(3);
+const ABSENCE: Duration = Duration::from_secs(3);
 
 /// What was counted, and what did not hold.
 pub(crate) struct Outlived {
@@ -29,7 +29,7 @@ pub(crate) fn reflector(lab: &mut Lab) -> Result<Outlived, LabError> {
         .map_err(LabError::system(format!("kill {name}")))?;
     let mut faults = Vec::new();
     let mut deleted = |faults: &mut Vec<String>, when: &str| -> io::Result<()> {
-        let until = Instant::now() + AWAY;
+        let until = Instant::now() + ABSENCE;
         for (node, monitor) in &mut monitors {
             for route in monitor.deleted_until(until)? {
                 faults.push(format!("{node} deleted {route:?} {when} {name}"));
@@ -67,7 +67,7 @@ pub(crate) fn tor(lab: &mut Lab) -> Result<Outlived, LabError> {
     }
     set_ports(lab, Ports::Down).map_err(LabError::system(format!("cut {name} off")))?;
     let watching = || LabError::system("watch the nodes' routes");
-    let until = Instant::now() + AWAY;
+    let until = Instant::now() + ABSENCE;
     for (node, monitor) in &mut open_monitors(lab).map_err(watching())? {
         for route in monitor.deleted_until(until).map_err(watching())? {
             faults.push(format!("{node} deleted {route:?} after {name} was cut off"));
