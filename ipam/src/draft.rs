@@ -3,6 +3,7 @@
 mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use api::ipam::{
     AffinityState, BlockAffinity, BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMHandle,
@@ -67,7 +68,49 @@ impl<'v> Draft<'v> {
         }
     }
 
-    /// Every readable block, in address order.
+    /// The ranges of all blocks, in no order, of those that cannot be read as well: nothing is decoded.
+    pub(crate) fn block_cidrs(&self) -> impl Iterator<Item = IpNet> {
+        let unchanged = self
+            .view
+            .block_cidrs()
+            .filter(|cidr| !self.blocks.contains_key(cidr));
+        let changed = self.blocks.iter().filter(|(_, block)| block.is_some());
+        unchanged.chain(changed.map(|(cidr, _)| *cidr))
+    }
+
+    /// The readable block that holds `address`: of several the first.
+    pub(crate) fn block_with(&self, address: IpAddr) -> Option<(IpNet, &IPAMBlock)> {
+        self.first_readable(|cidr| cidr.contains(&address))
+    }
+
+    /// The readable blocks with this affinity (`host:<node>`).
+    pub(crate) fn blocks_of(&self, host: &str) -> impl Iterator<Item = (IpNet, &IPAMBlock)> {
+        let unchanged = self
+            .view
+            .blocks_of(host)
+            .filter(|(cidr, _)| !self.blocks.contains_key(cidr));
+        let changed = self
+            .blocks
+            .iter()
+            .filter_map(|(cidr, block)| Some((*cidr, block.as_ref()?)))
+            .filter(move |(_, block)| block.spec.affinity.as_deref() == Some(host));
+        unchanged.chain(changed)
+    }
+
+    /// Whether a block stands at `cidr` that surely has another affinity than `host` (`host:<node>`).
+    pub(crate) fn is_foreign(&self, cidr: IpNet, host: &str) -> bool {
+        !self.blocks.contains_key(&cidr) && self.view.is_foreign(cidr, host)
+    }
+
+    fn first_readable(&self, wanted: impl Fn(&IpNet) -> bool) -> Option<(IpNet, &IPAMBlock)> {
+        let cidrs: BTreeSet<IpNet> = self.block_cidrs().filter(wanted).collect();
+        cidrs.into_iter().find_map(|cidr| match self.block(cidr) {
+            Known::Present(found) => Some((cidr, found)),
+            Known::Absent | Known::Unreadable(_) | Known::Unknown => None,
+        })
+    }
+
+    /// Every readable block, in address order: all are decoded.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = (IpNet, &IPAMBlock)> {
         let unchanged = self
             .view
@@ -90,14 +133,14 @@ impl<'v> Draft<'v> {
     /// A readable block that shares addresses with `cidr`, which is no block itself.
     pub(crate) fn overlapping(&self, cidr: IpNet) -> Option<IpNet> {
         let shared = |other: &IpNet| other.contains(&cidr) || cidr.contains(other);
-        self.blocks().map(|(other, _)| other).find(shared)
+        self.first_readable(shared).map(|(other, _)| other)
     }
 
     /// The affinities of `node`, by name.
     pub(crate) fn affinities_of(&self, node: &str) -> Vec<(String, BlockAffinitySpec)> {
         let unchanged = self
             .view
-            .affinities()
+            .affinities_of(node)
             .filter(|(name, _)| !self.affinities.contains_key(*name));
         let changed = self
             .affinities
@@ -145,8 +188,8 @@ impl<'v> Draft<'v> {
     pub(crate) fn confirm_affinity(&mut self, node: &str, cidr: IpNet) {
         let stored = self
             .view
-            .affinities()
-            .find(|(_, affinity)| is_of_node(affinity, node) && affinity.spec.cidr == cidr)
+            .affinities_of(node)
+            .find(|(_, affinity)| affinity.spec.cidr == cidr)
             .map(|(name, affinity)| (name.to_owned(), affinity.clone()));
         let (name, affinity) = match stored {
             Some((name, affinity)) if !self.affinities.contains_key(&name) => {

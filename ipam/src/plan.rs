@@ -263,7 +263,7 @@ fn pick_address(
     let pool = pool_of(view, address).ok_or_else(|| not_in_pool(Vec::new()))?;
     pools::usable(pool, request.allowed_use)
         .map_err(|reason| not_in_pool(vec![(name_of(pool), reason)]))?;
-    let existing = draft.blocks().find(|(cidr, _)| cidr.contains(&address));
+    let existing = draft.block_with(address);
     let Some((cidr, found)) = existing else {
         if !view.is_full() {
             return Err(Stop::Halt(Halt::Reload));
@@ -420,7 +420,7 @@ fn count_handle(draft: &mut Draft<'_>, handle_id: &str, added: &[IpNet]) {
         Known::Absent | Known::Unknown | Known::Unreadable(_) => Vec::new(),
     };
     let of_added = |cidr: &IpNet| added.iter().any(|net| cidr.contains(net));
-    blocks.extend(draft.blocks().map(|(cidr, _)| cidr).filter(of_added));
+    blocks.extend(draft.block_cidrs().filter(of_added));
     let mut counts = BTreeMap::new();
     for cidr in blocks {
         if let Known::Present(found) = draft.block(cidr) {
@@ -432,3 +432,6 @@ fn count_handle(draft: &mut Draft<'_>, handle_id: &str, added: &[IpNet]) {
     }
     draft.set_handle(handle_id, counts);
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,7 @@ pub(crate) fn release_addresses(
     let mut done = Released::default();
     for item in wanted {
         let address = item.address;
-        let found = draft.blocks().find(|(cidr, _)| cidr.contains(&address));
+        let found = draft.block_with(address);
         let Some((cidr, ordinal, holder)) = found.and_then(|(cidr, found)| {
             let ordinal = block::ordinal(cidr, address)?;
             let holder = block::holder(&found.spec, ordinal)?;
@@ -179,7 +179,7 @@ pub(crate) fn release_host(
     let affinities = draft.affinities_of(node);
     let of_host = |found: &IPAMBlockSpec| found.affinity.as_deref() == Some(&host);
     let mut cidrs: BTreeSet<IpNet> = affinities.iter().map(|(_, a)| a.cidr).collect();
-    let blocks = draft.blocks().filter(|(_, found)| of_host(&found.spec));
+    let blocks = draft.blocks_of(&host);
     cidrs.extend(blocks.map(|(cidr, _)| cidr));
     let mut done = HostReleased::default();
     for cidr in cidrs {

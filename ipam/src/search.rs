@@ -180,6 +180,10 @@ impl Search<'_, '_> {
                 self.pick(cidr, name_of(pool), Source::Claim, room);
             }
         }
+        if self.missing == 0 {
+            return Ok(());
+        }
+        // From here on every block is decoded: no pool has a free one.
         let empty: Vec<IpNet> = self
             .draft
             .blocks()
@@ -216,8 +220,7 @@ impl Search<'_, '_> {
     fn taken(&self) -> BTreeMap<u128, u128> {
         let family = self.eligible.first().map(|pool| pools::family(pool));
         self.draft
-            .blocks()
-            .map(|(cidr, _)| cidr)
+            .block_cidrs()
             .chain(self.picks.iter().map(|pick| pick.block))
             .filter(|cidr| Some(Family::of(cidr.addr())) == family)
             .map(|cidr| (first(cidr), last(cidr)))
@@ -226,7 +229,7 @@ impl Search<'_, '_> {
 
     /// The number of free slots if `cidr` can be made the node's.
     fn claimable(&self, taken: &BTreeMap<u128, u128>, cidr: IpNet) -> Option<usize> {
-        if self.draft.is_reserved(cidr) {
+        if self.draft.is_reserved(cidr) || self.draft.is_foreign(cidr, &self.host) {
             return None;
         }
         match self.draft.block(cidr) {

@@ -138,7 +138,7 @@ pub(crate) fn ensure(
 /// Whether the address is nobody's, so that the node may keep the one its peers know. One that is allocated without
 /// handle and attributes (as versions before tunnel handles left it) is freed first.
 fn free_old(draft: &mut Draft<'_>, address: IpAddr) -> bool {
-    let found = draft.blocks().find(|(cidr, _)| cidr.contains(&address));
+    let found = draft.block_with(address);
     let Some((cidr, ordinal, holder)) = found.and_then(|(cidr, found)| {
         let ordinal = block::ordinal(cidr, address)?;
         Some((cidr, ordinal, block::holder(&found.spec, ordinal)?))

@@ -1,5 +1,7 @@
 //! What is known of the store: the ground a decision stands on.
 
+mod lazy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use datastore::version::{Order, Version};
 use ipnet::IpNet;
 
 use crate::block;
+use lazy::Lazy;
 
 /// The kinds a full view is listed from, in the order in which they must be read.
 ///
@@ -54,8 +57,8 @@ pub struct View {
     tombstones: BTreeSet<Key>,
     pools: BTreeMap<String, Arc<IPPool>>,
     config: Arc<IPAMConfigSpec>,
-    blocks: BTreeMap<IpNet, Arc<IPAMBlock>>,
-    affinities: BTreeMap<String, Arc<BlockAffinity>>,
+    blocks: BTreeMap<IpNet, Lazy<IPAMBlock>>,
+    affinities: BTreeMap<String, Lazy<BlockAffinity>>,
     handles: BTreeMap<String, Arc<IPAMHandle>>,
     unreadable: BTreeMap<Key, String>,
 }
@@ -85,7 +88,7 @@ impl View {
     pub fn full<'a>(items: impl IntoIterator<Item = &'a KeyValue>) -> Self {
         let mut view = Self::default();
         for item in items {
-            view.put(item);
+            view.insert(item);
         }
         view.full = true;
         view
@@ -146,9 +149,15 @@ impl View {
         self.full = false;
         let host = block::host_affinity(node);
         self.blocks
-            .retain(|_, block| block.spec.affinity.as_deref() == Some(&host));
+            .retain(|cidr, block| owned(*cidr, block, &host).is_some());
+        for (cidr, block) in &mut self.blocks {
+            block.shrink(|| block_key(*cidr));
+        }
         self.affinities
-            .retain(|_, affinity| is_of_node(affinity, node));
+            .retain(|name, affinity| of_node(name, affinity, node).is_some());
+        for (name, affinity) in &mut self.affinities {
+            affinity.shrink(|| Key::new(Kind::BlockAffinity, name.clone()));
+        }
         let blocks: BTreeSet<String> = self.blocks.keys().map(|cidr| block_name(*cidr)).collect();
         let affinities = &self.affinities;
         self.versions.retain(|key, version| match key.kind {
@@ -181,9 +190,31 @@ impl View {
 
     fn put(&mut self, item: &KeyValue) {
         self.remove(&item.key);
+        self.insert(item);
+    }
+
+    /// Takes in an object of which nothing is known.
+    fn insert(&mut self, item: &KeyValue) {
         let version = item.version.clone();
         self.versions.insert(item.key.clone(), Some(version));
         let name = item.key.name.clone();
+        match item.key.kind {
+            Kind::IPAMBlock if let Some(cidr) = block_cidr(&name) => {
+                let block = Lazy::new(item.value.clone());
+                if !block.may_be_tombstone() {
+                    self.blocks.insert(cidr, block);
+                    return;
+                }
+            }
+            Kind::BlockAffinity => {
+                let affinity = Lazy::new(item.value.clone());
+                if !affinity.may_be_tombstone() {
+                    self.affinities.insert(name, affinity);
+                    return;
+                }
+            }
+            _ => {}
+        }
         let problem = match Object::decode(&item.key, &item.value) {
             Err(error) => Some(error.message),
             Ok(Object::IPPool(pool)) => {
@@ -198,20 +229,15 @@ impl View {
                 self.tombstones.insert(item.key.clone());
                 None
             }
-            Ok(Object::IPAMBlock(found)) => {
-                let problem = match block::fault(&found.spec) {
-                    None if block_cidr(&name) != Some(found.spec.cidr) => {
-                        Some(format!("cidr {} belongs to another name", found.spec.cidr))
-                    }
-                    other => other,
-                };
-                if problem.is_none() {
-                    self.blocks.insert(found.spec.cidr, Arc::new(found));
+            Ok(Object::IPAMBlock(_)) => match block_cidr(&name) {
+                Some(cidr) => {
+                    self.blocks.insert(cidr, Lazy::new(item.value.clone()));
+                    None
                 }
-                problem
-            }
-            Ok(Object::BlockAffinity(found)) => {
-                self.affinities.insert(name, Arc::new(found));
+                None => Some("its name is no block's".to_owned()),
+            },
+            Ok(Object::BlockAffinity(_)) => {
+                self.affinities.insert(name, Lazy::new(item.value.clone()));
                 None
             }
             Ok(Object::IPAMHandle(found)) => {
@@ -275,28 +301,61 @@ impl View {
         &self.config
     }
 
-    /// Readable blocks in address order.
+    /// How many blocks and affinities were decoded.
+    #[cfg(test)]
+    pub(crate) fn decoded(&self) -> usize {
+        let blocks = self.blocks.values().filter(|block| block.is_decoded());
+        let affinities = self.affinities.values().filter(|found| found.is_decoded());
+        blocks.count() + affinities.count()
+    }
+
+    /// Readable blocks in address order. Decodes all of them.
     pub fn blocks(&self) -> impl Iterator<Item = (IpNet, &IPAMBlock)> {
         self.blocks
             .iter()
-            .map(|(cidr, block)| (*cidr, block.as_ref()))
+            .filter_map(|(cidr, block)| Some((*cidr, block.get(|| block_key(*cidr)).ok()?)))
     }
 
-    /// Affinities by name.
-    pub fn affinities(&self) -> impl Iterator<Item = (&str, &BlockAffinity)> {
-        self.affinities
+    /// The ranges of all blocks in address order, of those that cannot be read as well.
+    pub fn block_cidrs(&self) -> impl Iterator<Item = IpNet> {
+        self.blocks.keys().copied()
+    }
+
+    /// Readable blocks with this affinity (`host:<node>`), in address order.
+    pub fn blocks_of(&self, host: &str) -> impl Iterator<Item = (IpNet, &IPAMBlock)> {
+        self.blocks
             .iter()
-            .map(|(name, affinity)| (name.as_str(), affinity.as_ref()))
+            .filter_map(move |(cidr, block)| Some((*cidr, owned(*cidr, block, host)?)))
+    }
+
+    /// Whether a block stands at `cidr` that surely has another affinity than `host` (`host:<node>`).
+    pub fn is_foreign(&self, cidr: IpNet, host: &str) -> bool {
+        let block = self.blocks.get(&cidr);
+        block.is_some_and(|block| owned(cidr, block, host).is_none())
+    }
+
+    /// The affinities of `node` by name.
+    pub fn affinities_of(&self, node: &str) -> impl Iterator<Item = (&str, &BlockAffinity)> {
+        self.affinities.iter().filter_map(move |(name, affinity)| {
+            Some((name.as_str(), of_node(name, affinity, node)?))
+        })
     }
 
     /// An affinity that stands in the view, by name.
     pub fn affinity(&self, name: &str) -> Option<&BlockAffinity> {
-        self.affinities.get(name).map(AsRef::as_ref)
+        let key = || Key::new(Kind::BlockAffinity, name);
+        self.affinities.get(name)?.get(key).ok()
     }
 
     /// A block.
     pub fn block(&self, cidr: IpNet) -> Known<'_, IPAMBlock> {
-        self.state(&block_key(cidr), self.blocks.get(&cidr))
+        match self.blocks.get(&cidr) {
+            Some(block) => match block.get(|| block_key(cidr)) {
+                Ok(found) => Known::Present(found),
+                Err(problem) => Known::Unreadable(problem),
+            },
+            None => self.state(&block_key(cidr), None),
+        }
     }
 
     /// A handle.
@@ -319,6 +378,24 @@ impl View {
             Known::Unknown
         }
     }
+}
+
+/// The block if its affinity is `host`.
+fn owned<'a>(cidr: IpNet, block: &'a Lazy<IPAMBlock>, host: &str) -> Option<&'a IPAMBlock> {
+    let found = block.may_hold(host).then(|| block.get(|| block_key(cidr)));
+    let found = found?.ok()?;
+    (found.spec.affinity.as_deref() == Some(host)).then_some(found)
+}
+
+/// The affinity if it is `node`'s own.
+fn of_node<'a>(
+    name: &str,
+    affinity: &'a Lazy<BlockAffinity>,
+    node: &str,
+) -> Option<&'a BlockAffinity> {
+    let key = || Key::new(Kind::BlockAffinity, name);
+    let found = affinity.may_hold(node).then(|| affinity.get(key))?.ok()?;
+    is_of_node(found, node).then_some(found)
 }
 
 /// Whether Calico's Kubernetes store marked it as deleted, on the way to deleting it.

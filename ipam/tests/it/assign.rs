@@ -66,6 +66,21 @@ fn an_address_from_a_known_block_costs_one_round_trip() {
 }
 
 #[test]
+fn a_further_block_costs_one_listing_of_each_kind() {
+    let world = World::new(&[("default", "10.0.0.0/16", 30)]);
+    let store = Counting::new(&world.store);
+    let ipam = Ipam::new(Arc::new(store.clone()), "n1");
+    for number in 0..4 {
+        assign(&ipam, request(&format!("a{number}"))).unwrap();
+    }
+    store.take();
+    let further = assign(&ipam, request("b")).unwrap();
+    assert_eq!(further.claimed.len(), 1);
+    assert_eq!(store.take(), ["list", "list", "list", "list", "commit"]);
+    world.assert_sound();
+}
+
+#[test]
 fn many_requests_are_one_plan_and_one_write_of_the_block() {
     let world = World::new(&[("default", "10.0.0.0/16", 26)]);
     let store = Counting::new(&world.store);
