@@ -226,6 +226,8 @@ fn a_session_that_stands_sends_keepalives() {
     let address = listener.local_addr().unwrap();
     let daemon = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).unwrap();
         let mut greeting = Vec::new();
         let router_id = Ipv4Addr::new(192, 0, 2, 1);
         wire::write_open(&mut greeting, wire::ASN, router_id, Family::V4);
