@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::time::Timestamp;
 
-/// A wish for addresses.
+/// A request for addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssignRequest {
     /// Labels of the node, for the pools' `nodeSelector`.

@@ -122,3 +122,80 @@ async fn assign(ipam: &Ipam, calc: &Inbox, assigns: Vec<(AssignRequest, Answer<A
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
+    use std::time::SystemTime;
+
+    use api::key::{Key, Kind};
+    use api::pool::AllowedUse;
+    use datastore::memory::{MemoryStore, Request};
+    use datastore::store::{Expect, Op, Store};
+    use futures_util::future::join_all;
+    use ipam::Wanted;
+
+    use super::*;
+    use crate::task::timestamp;
+
+    fn request(container: usize) -> AssignRequest {
+        AssignRequest {
+            node_labels: BTreeMap::new(),
+            namespace_labels: None,
+            handle_id: format!("net.{container}"),
+            attributes: BTreeMap::new(),
+            allowed_use: AllowedUse::Workload,
+            wanted: Wanted::one_ipv4(),
+            now: timestamp(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_wait_together_share_one_transaction() {
+        let store = MemoryStore::new();
+        let pool = serde_json::json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "pool"},
+            "spec": {"cidr": "10.0.0.0/24", "blockSize": 26},
+        });
+        let put = Op::Put {
+            key: Key::new(Kind::IPPool, "pool"),
+            value: pool.to_string().into(),
+            expect: Expect::Absent,
+        };
+        store.write(put).await.unwrap();
+        let commits = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&commits);
+        store.set_fault_plan(move |request| {
+            if matches!(request, Request::Commit(_) | Request::Write(_)) {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            None
+        });
+        let (calc, _facts) = Inbox::new();
+        let ipam = Arc::new(Ipam::new(Arc::new(store.clone()), "n1"));
+        let (addresses, serve) = Addresses::new(ipam, calc, CancellationToken::new());
+        tokio::pin!(serve);
+
+        // Every one of them waits before the task looks for the first time.
+        let mut asked = Box::pin(join_all((0..7).map(|n| addresses.assign(request(n)))));
+        std::future::poll_fn(|context| {
+            assert!(asked.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let answers = tokio::select! {
+            answers = &mut asked => answers,
+            () = &mut serve => panic!("it was not cancelled"),
+        };
+        let mut given: Vec<_> = answers
+            .into_iter()
+            .map(|answer| answer.unwrap().unwrap().addresses[0].addr())
+            .collect();
+        given.sort();
+        given.dedup();
+        assert_eq!(given.len(), 7, "{given:?}");
+        assert_eq!(commits.load(Ordering::Relaxed), 1);
+    }
+}

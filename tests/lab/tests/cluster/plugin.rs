@@ -190,6 +190,8 @@ fn adds_at_once_share_writes_and_a_repeated_add_gets_the_same_address() {
         assert_eq!(different.len(), pods.len(), "{addresses:?}");
         let writes = revision("workloadendpoints").max(revision("ipamblocks")) - before;
         println!("{writes} transactions for {} ADDs", pods.len());
+        // How many wait together after the thaw is the scheduler's; that those share one transaction is exact in
+        // `task::cni::addresses` of `node`.
         assert!(
             writes < 2 * pods.len() as u64,
             "{writes} transactions: one for each endpoint, one for each address"
