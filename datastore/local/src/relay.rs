@@ -2,6 +2,7 @@
 
 pub mod client;
 mod convert;
+pub mod message;
 pub mod server;
 
 /// Where the embedded store listens unless told otherwise.

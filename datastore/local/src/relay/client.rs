@@ -222,23 +222,15 @@ impl Store for RelayStore {
                 .within_deadline("commit", relay.commit(request))
                 .await?
                 .into_inner();
-            let malformed = |error| Failed::from(self.malformed(&error));
-            let changes = answer
-                .changes
-                .into_iter()
-                .map(convert::change)
-                .collect::<Result<_, _>>()
-                .map_err(malformed)?;
-            let Some(conflict) = answer.conflict else {
-                return Ok(changes);
+            let (done, conflict) =
+                convert::committed(answer).map_err(|error| self.malformed(&error))?;
+            let Some((key, current)) = conflict else {
+                return Ok(done);
             };
-            let current = conflict.current.map(convert::object).transpose();
+            let current = current.map(Box::new);
             Err(Failed {
-                done: changes,
-                error: StoreError::Conflict {
-                    key: convert::key(conflict.key).map_err(malformed)?,
-                    current: current.map_err(malformed)?.map(Box::new),
-                },
+                done,
+                error: StoreError::Conflict { key, current },
             })
         })
     }

@@ -10,9 +10,11 @@ use crate::generated as wire;
 
 /// A message that is no store's operation: a field is missing or names an unknown kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub enum Malformed {
+    /// The field of this name.
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// The kind.
     #[error("kind {0:?} is not known to this release")]
     Kind(String),
 }
@@ -148,6 +150,35 @@ pub(super) fn change(change: wire::Change) -> Result<Change, Malformed> {
             version: Version::read(&deletion.version),
         },
     })
+}
+
+/// What a plan changed, or the object whose condition failed and what stands there.
+type Committed = (Vec<Change>, Option<(Key, Option<KeyValue>)>);
+
+pub(super) fn committed_to_wire(
+    changes: Vec<Change>,
+    conflict: Option<(Key, Option<KeyValue>)>,
+) -> wire::CommitResponse {
+    wire::CommitResponse {
+        changes: changes.into_iter().map(change_to_wire).collect(),
+        conflict: conflict.map(|(key, current)| wire::Conflict {
+            key: Some(key_to_wire(&key)),
+            current: current.map(object_to_wire),
+        }),
+    }
+}
+
+pub(super) fn committed(response: wire::CommitResponse) -> Result<Committed, Malformed> {
+    let changes = response.changes.into_iter().map(change);
+    let changes = changes.collect::<Result<_, _>>()?;
+    let conflict = match response.conflict {
+        Some(conflict) => Some((
+            key(conflict.key)?,
+            conflict.current.map(object).transpose()?,
+        )),
+        None => None,
+    };
+    Ok((changes, conflict))
 }
 
 pub(super) fn event_to_wire(event: WatchEvent) -> wire::Event {

@@ -173,19 +173,12 @@ impl Relay for Service {
             Ok(changes) => (changes, None),
             Err(failed) => match failed.error {
                 StoreError::Conflict { key, current } => {
-                    let conflict = wire::Conflict {
-                        key: Some(convert::key_to_wire(&key)),
-                        current: current.map(|object| convert::object_to_wire(*object)),
-                    };
-                    (failed.done, Some(conflict))
+                    (failed.done, Some((key, current.map(|object| *object))))
                 }
                 error => return Err(convert::status(&error)),
             },
         };
-        Ok(Response::new(wire::CommitResponse {
-            changes: changes.into_iter().map(convert::change_to_wire).collect(),
-            conflict,
-        }))
+        Ok(Response::new(convert::committed_to_wire(changes, conflict)))
     }
 
     async fn identity(
