@@ -240,6 +240,9 @@ fn captured_messages_say_the_same_to_all() {
     check(found, 10);
 }
 
+/// Spoils one field.
+type Change = fn(&mut Said);
+
 /// Sabotage: whatever one of the fields says otherwise, each of the others notices.
 #[test]
 fn a_difference_in_any_field_is_a_surprise() {
@@ -276,7 +279,7 @@ fn a_difference_in_any_field_is_a_surprise() {
     let Ok(Message::Update(update)) = Message::decode(&raw, &context) else {
         panic!("an UPDATE");
     };
-    let changes: [(&str, fn(&mut Said)); 7] = [
+    let changes: [(&str, Change); 7] = [
         ("announced", |said| said.announced.clear()),
         ("withdrawn", |said| said.withdrawn.clear()),
         ("as_path", |said| said.as_path.push('1')),
