@@ -64,12 +64,6 @@ impl GoBgp {
         });
     }
 
-    fn link(&self, state: &str) -> io::Result<()> {
-        let mut ip = self.namespace.command("ip");
-        ip.args(["link", "set", "eth0", state]);
-        process::output(&mut ip).map(drop).map_err(io::Error::other)
-    }
-
     fn add_routes(&self) {
         for route in &self.routes {
             let words = added(route).expect("a String takes everything");
@@ -158,11 +152,12 @@ impl Daemon for GoBgp {
     fn restart(&mut self) -> io::Result<()> {
         let directory = self.process.directory_path().to_owned();
         // Its routes come through its API: they must be there before a session is, or its End-of-RIB comes without them.
-        self.link("down")?;
+        let mut netlink = self.namespace.netlink()?;
+        netlink.set_down("eth0").map_err(io::Error::other)?;
         self.process = spawn(&self.namespace, &directory, &["-r"])?;
         self.wait_ready();
         self.add_routes();
-        self.link("up")
+        netlink.set_up("eth0").map_err(io::Error::other)
     }
 
     fn said(&self) -> String {

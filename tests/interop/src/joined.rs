@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use lab::NetNs;
 
 /// Our end's address.
@@ -28,31 +28,17 @@ pub fn joined() -> io::Result<(NetNs, NetNs)> {
     in_near
         .add_veth("eth0", "eth0", far.fd().as_raw_fd(), [2, 0, 0, 0, 0, 2])
         .map_err(io::Error::other)?;
-    for (mut netlink, address) in [(in_near, NEAR), (far.netlink()?, FAR)] {
+    let ends = [(in_near, NEAR, NEAR6), (far.netlink()?, FAR, FAR6)];
+    for (mut netlink, address, address6) in ends {
         let subnet = Ipv4Net::new(address, 24).map_err(io::Error::other)?;
+        let subnet6 = Ipv6Net::new(address6, 64).map_err(io::Error::other)?;
         netlink
             .add_address("eth0", subnet)
             .map_err(io::Error::other)?;
         netlink.set_up("eth0").map_err(io::Error::other)?;
-    }
-    for (namespace, address) in [(&near, NEAR6), (&far, FAR6)] {
-        // Without the wait for other holders of the address (RFC 4862 §5.4): a connection must be able to come from it at once.
-        let words = [
-            "-6",
-            "address",
-            "add",
-            &format!("{address}/64"),
-            "dev",
-            "eth0",
-            "nodad",
-        ];
-        let status = namespace.command("ip").args(words).status()?;
-        if !status.success() {
-            return Err(io::Error::other(format!(
-                "ip {}: {status}",
-                words.join(" ")
-            )));
-        }
+        netlink
+            .add_address6("eth0", subnet6)
+            .map_err(io::Error::other)?;
     }
     Ok((near, far))
 }

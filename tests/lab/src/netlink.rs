@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 mod diag;
@@ -171,6 +171,19 @@ impl Netlink {
         let index = self.index_of(link)?;
         self.change(
             Request::address(message::RTM_NEWADDR, index, address),
+            NLM_F_CREATE | NLM_F_EXCL,
+            || format!("add address {address} to {link}"),
+        )
+    }
+
+    /// Adds an IPv6 address to a link; it can be used at once, as nobody is asked whether it is taken.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or ENODEV.
+    pub fn add_address6(&mut self, link: &str, address: Ipv6Net) -> Result<(), NetlinkError> {
+        let index = self.index_of(link)?;
+        self.change(
+            Request::address6(message::RTM_NEWADDR, index, address),
             NLM_F_CREATE | NLM_F_EXCL,
             || format!("add address {address} to {link}"),
         )

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_GETLINK: u16 = 18;
@@ -33,6 +33,7 @@ pub(crate) const IFLA_INFO_DATA: u16 = 2;
 pub(crate) const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 pub(crate) const RTA_GATEWAY: u16 = 5;
@@ -106,6 +107,15 @@ impl Request {
         Self::new(kind, &header)
             .ipv4(IFA_LOCAL, address.addr())
             .ipv4(IFA_ADDRESS, address.addr())
+    }
+
+    /// As [`Request::address`], an IPv6 address without the wait for other holders of it (IFA_F_NODAD; RFC 4862 §5.4).
+    pub(crate) fn address6(kind: u16, index: u32, address: Ipv6Net) -> Self {
+        let mut header = vec![libc::AF_INET6 as u8, address.prefix_len(), IFA_F_NODAD, 0];
+        header.extend(index.to_ne_bytes());
+        Self::new(kind, &header)
+            .bytes(IFA_LOCAL, &address.addr().octets())
+            .bytes(IFA_ADDRESS, &address.addr().octets())
     }
 
     /// `struct rtmsg`: family, destination length, source length, TOS, table, protocol, scope, type, flags (4).
