@@ -48,13 +48,13 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let name = params.node_name(files::read_nodename(&params).as_deref(), &kernel_hostname());
     let started = SystemTime::now();
     let instance = Instance::new(timestamp(started).rfc3339()).context("naming this run")?;
-    // Before anything is read or written: what another agent of this host has is not to be touched.
-    let holder = instance::holder("tortie-node", name.as_deref(), &instance.started);
-    let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
     let host = LiveHost::read(&params)
         .await
         .context("reading the host's interfaces")?;
     let store = open_store(&params)?;
+    // Before anything is written or the store is asked: what another agent of this host has is not to be touched.
+    let holder = instance::holder("tortie-node", name.as_deref(), &instance.started);
+    let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
     let name = name.ok_or(StartupError::NoName)?;
     let startup = Startup {
         params: &params,
