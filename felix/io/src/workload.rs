@@ -3,12 +3,14 @@
 //! ```text
 //! begin   host namespace: old link of the name gone, pair made with the pod's end in the pod's
 //!         namespace (0.2 ms; moving it there would cost 18), host sysctls, host end up
-//! finish  pod namespace: up, addresses, 169.254.1.1 on link, routes via it, then both ends are
-//!         waited for: a packet sent before they are operational is lost, and TCP retries after 1 s
+//! finish  pod namespace: up, addresses, 169.254.1.1 on link with its MAC, routes via it, then both ends
+//!         are waited for: a packet sent before they are operational is lost, and TCP retries after 1 s
 //! detach  host end down (its routes vanish at once), marked; `sweep` deletes the marked ones
 //!         together, because each single deletion waits 20 ms for the kernel
 //! ```
-//! The pod resolves 169.254.1.1 by proxy ARP on the host's end, which bears no address.
+//! The host's end bears no address. It would answer for 169.254.1.1 by proxy ARP; but the pod is given the MAC as a
+//! permanent neighbour, because the kernel keeps at most 1,024 others for all namespaces together (`gc_thresh3`): beyond
+//! these a pod's first packets were lost.
 
 mod check;
 mod pair;

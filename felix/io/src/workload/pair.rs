@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use felix::desired::{AddrKey, IfName, Mac, NextHop, RouteKey, RouteKind, RouteSpec, SysctlKey};
+use felix::desired::{AddrKey, IfName, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, SysctlKey};
 use ipnet::IpNet;
 use netlink_sys::Socket;
 use rustix::net::RecvFlags;
@@ -102,6 +102,10 @@ impl Pair {
         self.host_link.state.ifindex
     }
 
+    fn host_mac(&self) -> Mac {
+        self.host_link.state.mac.unwrap_or(self.spec.host_mac)
+    }
+
     pub(super) fn pod_mac(&self) -> Mac {
         self.pod_link.state.mac.unwrap_or(Mac([0; 6]))
     }
@@ -129,7 +133,7 @@ impl Pair {
         Ok(Attached {
             host_ifname: self.spec.host_ifname.clone(),
             host_ifindex: self.host_ifindex(),
-            host_mac: self.host_link.state.mac.unwrap_or(self.spec.host_mac),
+            host_mac: self.host_mac(),
             pod_ifname,
             pod_mac: self.pod_mac(),
             mtu_bytes: self.pod_link.state.mtu_bytes,
@@ -182,6 +186,14 @@ impl Pair {
                 Ok::<u32, std::convert::Infallible>(ifindex)
             });
             doings.push(format!("give the pod the route {dst}"));
+        }
+        for gateway in routing::gateways(network, self.spec.host_mac) {
+            let key = NeighKey {
+                ifname: ifname.clone(),
+                addr: gateway,
+            };
+            encode::set_neigh(&mut batch, &key, self.host_mac(), ifindex);
+            doings.push(format!("give the pod its gateway's MAC ({gateway})"));
         }
         if network.routing == Routing::BySource {
             for addr in &network.addresses {

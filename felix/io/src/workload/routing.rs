@@ -10,6 +10,7 @@
 //! ```
 //! A rule outlives its interface; its table is empty then, and the next ADD of that interface removes it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use felix::desired::{IfName, Mac};
@@ -56,6 +57,12 @@ pub(super) fn routes(network: &PodNetwork, host_mac: Mac) -> Vec<(IpNet, Option<
         routes.push((*dst, Some(gateway)));
     }
     routes
+}
+
+/// The gateways of an interface's routes, each once.
+pub(super) fn gateways(network: &PodNetwork, host_mac: Mac) -> BTreeSet<IpAddr> {
+    let routes = routes(network, host_mac);
+    routes.into_iter().filter_map(|(_, gateway)| gateway).collect()
 }
 
 /// The link-local address that the kernel derives from a MAC (RFC 4291 appendix A).

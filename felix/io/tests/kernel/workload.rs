@@ -84,6 +84,21 @@ async fn links(node: &Node) -> Vec<IfName> {
     names.collect()
 }
 
+/// The neighbours that a pod was given and need not ask for: all of them are the host's end.
+async fn permanent_neighbours(pod: OwnedFd) -> Vec<String> {
+    let kernel = netns::run(pod, || felix_io::Kernel::open().unwrap());
+    let found = kernel.await.unwrap().dump(Table::Neighbours).await.unwrap();
+    let mut neighbours: Vec<IpAddr> = Vec::new();
+    for event in found {
+        if let KernelEvent::RowSet(Row::Neigh(key, mac)) = event {
+            assert_eq!((&*key.ifname.0, mac), ("eth0", HOST_MAC));
+            neighbours.push(key.addr);
+        }
+    }
+    neighbours.sort();
+    neighbours.iter().map(IpAddr::to_string).collect()
+}
+
 kernel_test!(two_pods_talk_by_their_own_addresses, async {
     let node = Node::new().await;
     let (one, two) = (node.pod(1).await, node.pod(2).await);
@@ -92,6 +107,7 @@ kernel_test!(two_pods_talk_by_their_own_addresses, async {
     let server = listener(two.netns(), two.addr).await;
     let seen = exchange(one.netns(), &server).await.seen;
     assert_eq!(seen, one.addr, "no address translation on the way");
+    assert_eq!(permanent_neighbours(one.netns()).await, ["169.254.1.1"]);
     let spec = pair(&one.attached.host_ifname.0, "eth0");
     workload::check(one.netns(), spec, PodNetwork::new(vec![one.addr]))
         .await
@@ -163,6 +179,10 @@ kernel_test!(a_dual_stack_pod_talks_over_ipv6, async {
         workload::check(netns.try_clone().unwrap(), spec, network)
             .await
             .unwrap();
+        assert_eq!(
+            permanent_neighbours(netns.try_clone().unwrap()).await,
+            ["169.254.1.1", "fe80::ecee:eeff:feee:eeee"]
+        );
         pods.push((netns, addrs));
     }
     let server = listener(pods[1].0.try_clone().unwrap(), pods[1].1[1]).await;
