@@ -43,6 +43,7 @@ use crate::ownership::Ownership;
 use bgp_route::BgpRoutes;
 use block::Blocks;
 use changes::Changes;
+pub use device::pod_neighbour;
 use dirty::Dirty;
 use host::Host;
 use local::Local;

@@ -333,6 +333,12 @@ impl Reconciler {
         self.entries.get(key).is_some_and(|entry| entry.programmed)
     }
 
+    /// Whether this very row is wanted and the kernel has it.
+    pub fn has(&self, row: &Row) -> bool {
+        let entry = self.entries.get(&row.key());
+        entry.is_some_and(|entry| entry.programmed && entry.wanted.as_ref() == Some(row))
+    }
+
     /// Whether nothing is in flight or to be tried again. Rows that wait for a device do not count.
     pub fn is_converged(&self) -> bool {
         self.ready.is_empty() && self.in_flight == 0 && self.retries.is_empty()

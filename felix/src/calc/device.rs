@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::settings::Settings;
 use super::workload::Workloads;
-use crate::desired::{IfName, NeighKey, Row, SysctlKey};
+use crate::desired::{IfName, Mac, NeighKey, Row, SysctlKey};
 use crate::ownership::HOST_END_MAC;
 
 fn sysctl(path: String, value: &str) -> Row {
@@ -47,17 +47,18 @@ pub(super) fn device_settings(settings: &Settings, ifname: &IfName) -> Vec<Row> 
     rows
 }
 
-/// The permanent neighbour of a pod's IPv4 address: the host never asks for it.
+/// The permanent neighbour of a pod's address.
 pub(super) fn neighbour(workloads: &Workloads, addr: IpAddr) -> Option<Row> {
     let workload = workloads.at(&addr)?;
-    let mac = workload.mac?;
-    addr.is_ipv4().then(|| {
-        Row::Neigh(
-            NeighKey {
-                ifname: workload.ifname.clone(),
-                addr,
-            },
-            mac,
-        )
-    })
+    pod_neighbour(&workload.ifname, addr, workload.mac?)
+}
+
+/// The permanent neighbour that a pod's IPv4 address on its device has: the host never asks for it. None for an IPv6
+/// address.
+pub fn pod_neighbour(ifname: &IfName, addr: IpAddr, mac: Mac) -> Option<Row> {
+    let key = NeighKey {
+        ifname: ifname.clone(),
+        addr,
+    };
+    addr.is_ipv4().then_some(Row::Neigh(key, mac))
 }

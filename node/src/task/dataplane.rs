@@ -59,12 +59,26 @@ pub enum Desired {
 pub struct Wait {
     /// The route.
     pub route: RowKey,
+    /// The pod's permanent neighbour, if it must be there too: after the device was made anew, the former one's MAC may
+    /// stand there for a moment, and answers to the pod would be lost.
+    pub neighbour: Option<Row>,
     /// The pod's host end.
     pub ifname: IfName,
     /// Its index, if it must be that one: what is known may yet be about a former device of the name.
     pub ifindex: Option<u32>,
     /// Answered when it is there.
     pub done: oneshot::Sender<()>,
+}
+
+impl Wait {
+    /// Whether all that is waited for is in the kernel. `pods` has the device each wanted route leads to.
+    fn is_over(&self, reconciler: &Reconciler, pods: &BTreeMap<RowKey, IfName>) -> bool {
+        let right_device = |ifindex| reconciler.is_link(&self.ifname, ifindex);
+        reconciler.is_programmed(&self.route)
+            && pods.get(&self.route) == Some(&self.ifname)
+            && self.ifindex.is_none_or(right_device)
+            && (self.neighbour.as_ref()).is_none_or(|row| reconciler.has(row))
+    }
 }
 
 /// What the dataplane reports about itself.
@@ -115,7 +129,7 @@ pub struct DataplaneTask {
 struct State {
     /// Host end of the device each wanted workload route leads to.
     pods: BTreeMap<RowKey, IfName>,
-    waiting: BTreeMap<RowKey, Vec<Wait>>,
+    waiting: Vec<Wait>,
     deletes_allowed: bool,
     resync_due: Option<Instant>,
     /// The host's devices that are up, pods' ones left out.
@@ -137,7 +151,7 @@ impl DataplaneTask {
     pub async fn run(mut self, adopted: oneshot::Sender<Adopted>) {
         let mut state = State {
             pods: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            waiting: Vec::new(),
             deletes_allowed: false,
             resync_due: None,
             up: BTreeSet::new(),
@@ -285,22 +299,13 @@ impl DataplaneTask {
     }
 
     fn wait(&mut self, wait: Wait, state: &mut State) {
-        if self.reconciler.is_programmed(&wait.route) && self.leads_there(&wait, state) {
+        state.waiting.retain(|wait| !wait.done.is_closed());
+        if wait.is_over(&self.reconciler, &state.pods) {
             // The pod's request may be gone: then nobody needs to know.
             let _ = wait.done.send(());
-            return;
+        } else {
+            state.waiting.push(wait);
         }
-        let waiting = state.waiting.entry(wait.route.clone()).or_default();
-        waiting.retain(|wait| !wait.done.is_closed());
-        waiting.push(wait);
-    }
-
-    /// Whether the wanted route leads to the device that is waited for.
-    fn leads_there(&self, wait: &Wait, state: &State) -> bool {
-        state.pods.get(&wait.route) == Some(&wait.ifname)
-            && wait
-                .ifindex
-                .is_none_or(|ifindex| self.reconciler.is_link(&wait.ifname, ifindex))
     }
 
     /// Executes what the reconciler has to do; whether there was anything.
@@ -338,22 +343,18 @@ impl DataplaneTask {
     }
 
     fn answer_waits(&mut self, state: &mut State) {
-        while let Some(key) = self.reconciler.poll_programmed() {
-            let Some(waiting) = state.waiting.remove(&key) else {
-                continue;
-            };
-            let mut others = Vec::new();
-            for wait in waiting {
-                if self.leads_there(&wait, state) {
-                    // As above: a request that is gone needs no answer.
-                    let _ = wait.done.send(());
-                } else if !wait.done.is_closed() {
-                    others.push(wait);
-                }
-            }
-            if !others.is_empty() {
-                state.waiting.insert(key, others);
-            }
+        let news = std::iter::from_fn(|| self.reconciler.poll_programmed()).count();
+        if news == 0 {
+            return;
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        let (ready, not_yet): (Vec<Wait>, Vec<Wait>) = waiting
+            .into_iter()
+            .partition(|wait| wait.is_over(&self.reconciler, &state.pods));
+        state.waiting = not_yet;
+        for wait in ready {
+            // As above: a request that is gone needs no answer.
+            let _ = wait.done.send(());
         }
     }
 
@@ -468,5 +469,94 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use felix::desired::{Mac, NextHop, RouteKey, RouteKind, RouteSpec};
+    use felix::kernel::LinkState;
+    use felix::ownership::{BgpRoutes, ExternalRoutes, Ownership};
+
+    use super::*;
+
+    fn ownership() -> Ownership {
+        Ownership {
+            interface_prefixes: vec!["cali".to_owned()],
+            device_route_protocol: 3,
+            bgp_routes: BgpRoutes::Ours,
+            external_routes: ExternalRoutes::Remove,
+        }
+    }
+
+    fn pod_route() -> Row {
+        let key = RouteKey {
+            table: 254,
+            dst: "10.1.0.5/32".parse().unwrap(),
+            tos: 0,
+            metric: 1024,
+        };
+        let spec = RouteSpec {
+            kind: RouteKind::Unicast,
+            scope: 253,
+            protocol: 3,
+            next_hops: vec![NextHop {
+                gateway: None,
+                ifname: Some("cali1".into()),
+                onlink: false,
+            }],
+            prefsrc: None,
+            mtu_bytes: None,
+        };
+        Row::Route(key, spec)
+    }
+
+    fn neighbour(last: u8) -> Row {
+        let addr = "10.1.0.5".parse().unwrap();
+        felix::calc::pod_neighbour(&"cali1".into(), addr, Mac([2, 0, 0, 0, 0, last])).unwrap()
+    }
+
+    /// Executes all that is planned.
+    fn run(reconciler: &mut Reconciler) {
+        while let Some(op) = reconciler.poll_op(1) {
+            reconciler.handle_result(Instant::now(), &op.key(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_pod_whose_device_was_made_anew_is_connected_once_its_own_mac_stands_there() {
+        let mut reconciler = Reconciler::new(ownership());
+        for (_, kind) in TABLES {
+            reconciler.resync_begin(kind);
+            reconciler.resync_end(kind);
+        }
+        let route = pod_route().key();
+        let pods = BTreeMap::from([(route.clone(), IfName::from("cali1"))]);
+        let (done, _asked) = oneshot::channel();
+        let wait = Wait {
+            route,
+            neighbour: Some(neighbour(2)),
+            ifname: "cali1".into(),
+            ifindex: Some(8),
+            done,
+        };
+        reconciler.kernel_event(&KernelEvent::Link(LinkState {
+            ifname: "cali1".into(),
+            ifindex: 8,
+            up: true,
+            mtu_bytes: 1500,
+            mac: None,
+            kind: Some("veth".into()),
+        }));
+        // The new device is there and has its route, but the datastore's word is still the former endpoint.
+        reconciler.set(pod_route());
+        reconciler.set(neighbour(1));
+        run(&mut reconciler);
+        assert!(reconciler.is_programmed(&wait.route));
+        assert!(!wait.is_over(&reconciler, &pods));
+        reconciler.set(neighbour(2));
+        assert!(!wait.is_over(&reconciler, &pods), "wanted, not yet there");
+        run(&mut reconciler);
+        assert!(wait.is_over(&reconciler, &pods));
     }
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use felix::desired::{AddrKey, IfName, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, SysctlKey};
+use felix::desired::{
+    AddrKey, IfName, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, SysctlKey,
+};
 use ipnet::IpNet;
 use netlink_sys::Socket;
 use rustix::net::RecvFlags;

@@ -62,7 +62,10 @@ pub(super) fn routes(network: &PodNetwork, host_mac: Mac) -> Vec<(IpNet, Option<
 /// The gateways of an interface's routes, each once.
 pub(super) fn gateways(network: &PodNetwork, host_mac: Mac) -> BTreeSet<IpAddr> {
     let routes = routes(network, host_mac);
-    routes.into_iter().filter_map(|(_, gateway)| gateway).collect()
+    routes
+        .into_iter()
+        .filter_map(|(_, gateway)| gateway)
+        .collect()
 }
 
 /// The link-local address that the kernel derives from a MAC (RFC 4291 appendix A).

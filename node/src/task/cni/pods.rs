@@ -18,7 +18,7 @@ use api::attachment::AttachmentId;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use datastore::store::Store;
-use felix::desired::IfName;
+use felix::desired::{IfName, Mac};
 use felix_io::workload::{self, WorkloadError};
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tracing::warn;
@@ -207,19 +207,21 @@ impl Pods {
         Ok(Identity::new(&self.node, &self.interface_prefix, request))
     }
 
-    /// Waits for the routes to a pod's device, which has this index if one is given.
+    /// Waits for the routes to a pod's device; to one that was just made (its index and the pod's MAC), for the pod's
+    /// neighbours too.
     async fn routes(
         &self,
         ifname: &IfName,
-        host_ifindex: Option<u32>,
+        made: Option<(u32, Mac)>,
         addresses: &[IpAddr],
     ) -> Result<(), CniError> {
         for addr in addresses {
             let (done, present) = oneshot::channel();
             let wait = Wait {
                 route: self.settings.workload_route_key(*addr),
+                neighbour: made.and_then(|(_, mac)| felix::calc::pod_neighbour(ifname, *addr, mac)),
                 ifname: ifname.clone(),
-                ifindex: host_ifindex,
+                ifindex: made.map(|(ifindex, _)| ifindex),
                 done,
             };
             self.waits.send(wait).await.map_err(|_| stopping())?;

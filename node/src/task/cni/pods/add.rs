@@ -9,7 +9,7 @@ use api::pool::AllowedUse;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig};
-use felix::desired::IfName;
+use felix::desired::{IfName, Mac};
 use felix_io::workload::{
     ALIAS_MAX, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec,
     WorkloadError,
@@ -134,7 +134,7 @@ impl Pods {
             network.forwarding = Forwarding::On;
         }
         let object = pod.endpoint(&self.node, &assignment.addresses, attachment.pod_mac);
-        let host_ifindex = attachment.host_ifindex;
+        let made = (attachment.host_ifindex, attachment.pod_mac);
         let container = request.container_id.as_str();
         let (attached, written) = tokio::join!(
             timed(container, "pod", attachment.finish(network)),
@@ -142,7 +142,7 @@ impl Pods {
         );
         let failed = match (attached, written) {
             (Ok(attached), Ok(())) => {
-                let routed = self.await_routes(pod, host_ifindex, &addresses);
+                let routed = self.await_routes(pod, made, &addresses);
                 match timed(container, "route", routed).await {
                     Ok(()) => return Ok(attached),
                     Err(error) => self.detached(pod, error).await,
@@ -244,12 +244,12 @@ impl Pods {
     async fn await_routes(
         &self,
         pod: &Identity,
-        host_ifindex: u32,
+        made: (u32, Mac),
         addresses: &[IpAddr],
     ) -> Result<(), CniError> {
         tokio::time::timeout(
             ROUTE_PATIENCE,
-            self.routes(&pod.host_ifname, Some(host_ifindex), addresses),
+            self.routes(&pod.host_ifname, Some(made), addresses),
         )
             .await
             .unwrap_or_else(|_| {
