@@ -2,35 +2,9 @@
 
 use serde_json::Value;
 
-use crate::bgp::{BGPConfiguration, BGPPeer};
-use crate::bgp_filter::BGPFilter;
-use crate::cluster::ClusterInformation;
-use crate::endpoint::WorkloadEndpoint;
-use crate::felix::FelixConfiguration;
-use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
-use crate::key::{Key, Kind};
-use crate::metadata::Metadata;
-use crate::node::Node;
-use crate::pool::IPPool;
+use crate::key::Key;
+pub use crate::kinds::Object;
 use crate::shape;
-
-/// An object of any kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each variant is its type")]
-pub enum Object {
-    IPPool(IPPool),
-    Node(Node),
-    BGPConfiguration(BGPConfiguration),
-    BGPPeer(BGPPeer),
-    BGPFilter(BGPFilter),
-    FelixConfiguration(FelixConfiguration),
-    ClusterInformation(ClusterInformation),
-    WorkloadEndpoint(WorkloadEndpoint),
-    IPAMConfig(IPAMConfig),
-    IPAMBlock(IPAMBlock),
-    BlockAffinity(BlockAffinity),
-    IPAMHandle(IPAMHandle),
-}
 
 /// Why bytes are no object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,25 +14,6 @@ pub struct DecodeError {
     pub key: Key,
     /// Field, value and what is allowed.
     pub message: String,
-}
-
-macro_rules! each {
-    ($object:expr, $bound:ident => $body:expr) => {
-        match $object {
-            Object::IPPool($bound) => $body,
-            Object::Node($bound) => $body,
-            Object::BGPConfiguration($bound) => $body,
-            Object::BGPPeer($bound) => $body,
-            Object::BGPFilter($bound) => $body,
-            Object::FelixConfiguration($bound) => $body,
-            Object::ClusterInformation($bound) => $body,
-            Object::WorkloadEndpoint($bound) => $body,
-            Object::IPAMConfig($bound) => $body,
-            Object::IPAMBlock($bound) => $body,
-            Object::BlockAffinity($bound) => $body,
-            Object::IPAMHandle($bound) => $body,
-        }
-    };
 }
 
 impl Object {
@@ -83,26 +38,9 @@ impl Object {
         Self::from_slice(key.kind, cleaned.as_bytes()).map_err(|error| refused(error.to_string()))
     }
 
-    fn from_slice(kind: Kind, json: &[u8]) -> Result<Self, serde_json::Error> {
-        Ok(match kind {
-            Kind::IPPool => Self::IPPool(serde_json::from_slice(json)?),
-            Kind::Node => Self::Node(serde_json::from_slice(json)?),
-            Kind::BGPConfiguration => Self::BGPConfiguration(serde_json::from_slice(json)?),
-            Kind::BGPPeer => Self::BGPPeer(serde_json::from_slice(json)?),
-            Kind::BGPFilter => Self::BGPFilter(serde_json::from_slice(json)?),
-            Kind::FelixConfiguration => Self::FelixConfiguration(serde_json::from_slice(json)?),
-            Kind::ClusterInformation => Self::ClusterInformation(serde_json::from_slice(json)?),
-            Kind::WorkloadEndpoint => Self::WorkloadEndpoint(serde_json::from_slice(json)?),
-            Kind::IPAMConfig => Self::IPAMConfig(serde_json::from_slice(json)?),
-            Kind::IPAMBlock => Self::IPAMBlock(serde_json::from_slice(json)?),
-            Kind::BlockAffinity => Self::BlockAffinity(serde_json::from_slice(json)?),
-            Kind::IPAMHandle => Self::IPAMHandle(serde_json::from_slice(json)?),
-        })
-    }
-
     /// The object as JSON.
     pub fn encode(&self) -> Vec<u8> {
-        each!(self, object => serde_json::to_vec(object))
+        self.to_vec()
             .expect("resource types hold no map with keys other than text")
     }
 
@@ -111,29 +49,6 @@ impl Object {
         let value =
             serde_json::from_slice(&self.encode()).expect("what was written as JSON is JSON");
         shape::unread(self.kind(), &value)
-    }
-
-    /// Its kind.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::IPPool(_) => Kind::IPPool,
-            Self::Node(_) => Kind::Node,
-            Self::BGPConfiguration(_) => Kind::BGPConfiguration,
-            Self::BGPPeer(_) => Kind::BGPPeer,
-            Self::BGPFilter(_) => Kind::BGPFilter,
-            Self::FelixConfiguration(_) => Kind::FelixConfiguration,
-            Self::ClusterInformation(_) => Kind::ClusterInformation,
-            Self::WorkloadEndpoint(_) => Kind::WorkloadEndpoint,
-            Self::IPAMConfig(_) => Kind::IPAMConfig,
-            Self::IPAMBlock(_) => Kind::IPAMBlock,
-            Self::BlockAffinity(_) => Kind::BlockAffinity,
-            Self::IPAMHandle(_) => Kind::IPAMHandle,
-        }
-    }
-
-    /// Its metadata.
-    pub const fn metadata(&self) -> &Metadata {
-        each!(self, object => &object.metadata)
     }
 
     /// Its name among all objects.

@@ -32,14 +32,7 @@ pub fn prefixes(kind: Kind) -> Vec<String> {
         Kind::BlockAffinity => vec![HOST_AFFINITIES.to_owned(), VIRTUAL_AFFINITIES.to_owned()],
         Kind::IPAMHandle => vec![HANDLES.to_owned()],
         Kind::IPAMConfig => vec![CONFIG.to_owned()],
-        Kind::IPPool
-        | Kind::Node
-        | Kind::BGPConfiguration
-        | Kind::BGPPeer
-        | Kind::BGPFilter
-        | Kind::FelixConfiguration
-        | Kind::ClusterInformation
-        | Kind::WorkloadEndpoint => vec![format!("{RESOURCES}{}/", kind.plural())],
+        _ => vec![format!("{RESOURCES}{}/", kind.plural())],
     }
 }
 
@@ -57,14 +50,7 @@ pub fn of(object: &Object) -> String {
         }
         Object::IPAMHandle(handle) => format!("{HANDLES}{}", handle.spec.handle_id),
         Object::IPAMConfig(_) => CONFIG.to_owned(),
-        Object::IPPool(_)
-        | Object::Node(_)
-        | Object::BGPConfiguration(_)
-        | Object::BGPPeer(_)
-        | Object::BGPFilter(_)
-        | Object::FelixConfiguration(_)
-        | Object::ClusterInformation(_)
-        | Object::WorkloadEndpoint(_) => resource(&object.key()),
+        _ => resource(&object.key()),
     }
 }
 
@@ -74,14 +60,7 @@ pub fn of_key(key: &Key) -> Option<String> {
         Kind::IPAMBlock => Some(format!("{BLOCKS}{}", block_part(block_cidr(&key.name)?))),
         Kind::BlockAffinity | Kind::IPAMHandle => None,
         Kind::IPAMConfig => Some(CONFIG.to_owned()),
-        Kind::IPPool
-        | Kind::Node
-        | Kind::BGPConfiguration
-        | Kind::BGPPeer
-        | Kind::BGPFilter
-        | Kind::FelixConfiguration
-        | Kind::ClusterInformation
-        | Kind::WorkloadEndpoint => Some(resource(key)),
+        _ => Some(resource(key)),
     }
 }
 

@@ -10,13 +10,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::key::Kind;
 use crate::validate::Fault;
 
-mod felix;
+pub(crate) mod felix;
 mod unread;
 
 pub use unread::{Unread, unread};
 
 /// What a field may hold.
-enum Shape {
+pub(crate) enum Shape {
     /// Anything: read elsewhere, or not at all.
     Any,
     Text,
@@ -41,14 +41,14 @@ enum Shape {
     Record(&'static [Field]),
 }
 
-struct Field {
+pub(crate) struct Field {
     name: &'static str,
     need: Need,
     shape: Shape,
 }
 
 #[derive(PartialEq)]
-enum Need {
+pub(crate) enum Need {
     Required,
     Optional,
     /// A field of Calico's that is kept and has no effect.
@@ -104,7 +104,7 @@ static METADATA: Shape = Shape::Record(&[
     optional("creationTimestamp", Shape::Text),
 ]);
 
-static IP_POOL: Shape = Shape::Record(&[
+pub(crate) static IP_POOL: Shape = Shape::Record(&[
     required("cidr", Shape::Cidr),
     optional("blockSize", U8),
     optional("ipipMode", ENCAP),
@@ -121,7 +121,7 @@ static IP_POOL: Shape = Shape::Record(&[
     without_effect("assignmentMode"),
 ]);
 
-static NODE: Shape = Shape::Record(&[
+pub(crate) static NODE: Shape = Shape::Record(&[
     optional(
         "bgp",
         Shape::Record(&[
@@ -148,7 +148,7 @@ static NODE: Shape = Shape::Record(&[
     without_effect("wireguard"),
 ]);
 
-static BGP_CONFIGURATION: Shape = Shape::Record(&[
+pub(crate) static BGP_CONFIGURATION: Shape = Shape::Record(&[
     optional("logSeverityScreen", Shape::Text),
     optional("nodeToNodeMeshEnabled", Shape::Bool),
     optional("asNumber", Shape::AsNumber),
@@ -170,7 +170,7 @@ static BGP_CONFIGURATION: Shape = Shape::Record(&[
     without_effect("serviceLoadBalancerIPs"),
 ]);
 
-static BGP_PEER: Shape = Shape::Record(&[
+pub(crate) static BGP_PEER: Shape = Shape::Record(&[
     optional("node", Shape::Text),
     optional("nodeSelector", Shape::Text),
     optional("peerIP", Shape::Text),
@@ -223,14 +223,14 @@ const FILTER_RULES: Shape = Shape::List(&Shape::Record(&[
     ),
 ]));
 
-static BGP_FILTER: Shape = Shape::Record(&[
+pub(crate) static BGP_FILTER: Shape = Shape::Record(&[
     optional("exportV4", FILTER_RULES),
     optional("importV4", FILTER_RULES),
     optional("exportV6", FILTER_RULES),
     optional("importV6", FILTER_RULES),
 ]);
 
-static CLUSTER_INFORMATION: Shape = Shape::Record(&[
+pub(crate) static CLUSTER_INFORMATION: Shape = Shape::Record(&[
     optional("clusterGUID", Shape::Text),
     optional("clusterType", Shape::Text),
     optional("calicoVersion", Shape::Text),
@@ -238,7 +238,7 @@ static CLUSTER_INFORMATION: Shape = Shape::Record(&[
     without_effect("variant"),
 ]);
 
-static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
+pub(crate) static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
     optional("orchestrator", Shape::Text),
     optional("workload", Shape::Text),
     optional("node", Shape::Text),
@@ -258,14 +258,14 @@ static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
     without_effect("serviceAccountName"),
 ]);
 
-static IPAM_CONFIG: Shape = Shape::Record(&[
+pub(crate) static IPAM_CONFIG: Shape = Shape::Record(&[
     optional("strictAffinity", Shape::Bool),
     optional("autoAllocateBlocks", Shape::Bool),
     optional("maxBlocksPerHost", U32),
     without_effect("kubeVirtVMAddressPersistence"),
 ]);
 
-static IPAM_BLOCK: Shape = Shape::Record(&[
+pub(crate) static IPAM_BLOCK: Shape = Shape::Record(&[
     required("cidr", Shape::Cidr),
     optional("affinity", Shape::Text),
     optional("affinityClaimTime", Shape::Text),
@@ -287,7 +287,7 @@ static IPAM_BLOCK: Shape = Shape::Record(&[
     optional("strictAffinity", Shape::Bool),
 ]);
 
-static BLOCK_AFFINITY: Shape = Shape::Record(&[
+pub(crate) static BLOCK_AFFINITY: Shape = Shape::Record(&[
     optional(
         "state",
         Shape::Word(&["confirmed", "pending", "pendingDeletion"]),
@@ -298,28 +298,11 @@ static BLOCK_AFFINITY: Shape = Shape::Record(&[
     optional("deleted", Shape::BoolText),
 ]);
 
-static IPAM_HANDLE: Shape = Shape::Record(&[
+pub(crate) static IPAM_HANDLE: Shape = Shape::Record(&[
     required("handleID", Shape::Text),
     optional("block", Shape::Map(&U32)),
     optional("deleted", Shape::Bool),
 ]);
-
-fn spec_of(kind: Kind) -> &'static Shape {
-    match kind {
-        Kind::IPPool => &IP_POOL,
-        Kind::Node => &NODE,
-        Kind::BGPConfiguration => &BGP_CONFIGURATION,
-        Kind::BGPPeer => &BGP_PEER,
-        Kind::BGPFilter => &BGP_FILTER,
-        Kind::FelixConfiguration => &felix::FELIX_CONFIGURATION,
-        Kind::ClusterInformation => &CLUSTER_INFORMATION,
-        Kind::WorkloadEndpoint => &WORKLOAD_ENDPOINT,
-        Kind::IPAMConfig => &IPAM_CONFIG,
-        Kind::IPAMBlock => &IPAM_BLOCK,
-        Kind::BlockAffinity => &BLOCK_AFFINITY,
-        Kind::IPAMHandle => &IPAM_HANDLE,
-    }
-}
 
 /// Every field of an object of `kind` that cannot be read. `null` in a field that may be absent is taken out.
 pub(crate) fn check(kind: Kind, object: &mut Value) -> Vec<Fault> {
@@ -339,7 +322,7 @@ pub(crate) fn check(kind: Kind, object: &mut Value) -> Vec<Fault> {
         METADATA.check("metadata", metadata, &mut faults);
     }
     match fields.get_mut("spec") {
-        Some(spec) => spec_of(kind).check("spec", spec, &mut faults),
+        Some(spec) => kind.spec().check("spec", spec, &mut faults),
         None => faults.push(Fault::absent("spec", "must be given")),
     }
     faults

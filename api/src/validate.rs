@@ -2,12 +2,12 @@
 //!
 //! Every rule that is broken is named, not only the first: field, value, rule.
 
-mod bgp;
-mod bgp_filter;
-mod felix;
-mod ipam;
-mod node;
-mod pool;
+pub(crate) mod bgp;
+pub(crate) mod bgp_filter;
+pub(crate) mod felix;
+pub(crate) mod ipam;
+pub(crate) mod node;
+pub(crate) mod pool;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::duration;
 use crate::key::Kind;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Resource};
 use crate::object::Object;
 use crate::selector::Selector;
 pub(crate) use bgp::reserved_as_number;
@@ -83,20 +83,7 @@ impl fmt::Display for Fault {
 pub fn validate(object: &Object) -> Vec<Fault> {
     let mut faults = Vec::new();
     check_name(object.kind(), object.metadata(), &mut faults);
-    match object {
-        Object::IPPool(pool) => pool::check(&pool.spec, &mut faults),
-        Object::Node(node) => node::check_node(&node.spec, &mut faults),
-        Object::WorkloadEndpoint(endpoint) => node::check_endpoint(&endpoint.spec, &mut faults),
-        Object::BGPConfiguration(config) => bgp::check_configuration(&config.spec, &mut faults),
-        Object::BGPPeer(peer) => bgp::check_peer(&peer.spec, &mut faults),
-        Object::BGPFilter(filter) => bgp_filter::check(&filter.spec, &mut faults),
-        Object::FelixConfiguration(config) => felix::check(config, &mut faults),
-        Object::ClusterInformation(_) => {}
-        Object::IPAMConfig(config) => ipam::check_config(&config.spec, &mut faults),
-        Object::IPAMBlock(block) => ipam::check_block(block, &mut faults),
-        Object::BlockAffinity(affinity) => ipam::check_affinity(&affinity.spec, &mut faults),
-        Object::IPAMHandle(handle) => ipam::check_handle(&handle.spec, &mut faults),
-    }
+    object.validate(&mut faults);
     faults
 }
 
@@ -122,43 +109,46 @@ pub fn check_object_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
+/// What objects of a kind may be called.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Naming {
+    /// As people like.
+    Chosen,
+    /// `default`.
+    Default,
+    /// `default`, or `node.` and a node's name.
+    DefaultOrNode,
+    /// What the object holds, or whose it is, gives it its name.
+    Given,
+}
+
 fn check_name(kind: Kind, metadata: &Metadata, faults: &mut Vec<Fault>) {
     let name = &metadata.name;
-    let by_hand = matches!(
-        kind,
-        Kind::IPPool
-            | Kind::Node
-            | Kind::BGPConfiguration
-            | Kind::BGPPeer
-            | Kind::BGPFilter
-            | Kind::FelixConfiguration
-            | Kind::ClusterInformation
-    );
+    let naming = kind.naming();
     if name.is_empty() {
         faults.push(Fault::absent("metadata.name", "must be given"));
-    } else if by_hand && let Err(why) = check_object_name(name) {
+    } else if naming != Naming::Given
+        && let Err(why) = check_object_name(name)
+    {
         faults.push(Fault::new("metadata.name", name, why));
     }
-    let default_only = match kind {
-        Kind::BGPConfiguration => name != "default" && !name.starts_with("node."),
-        Kind::IPAMConfig | Kind::ClusterInformation => name != "default",
-        _ => false,
+    let rule = match naming {
+        Naming::Default if name != "default" => "must be `default`",
+        Naming::DefaultOrNode if name != "default" && !name.starts_with("node.") => {
+            "must be `default`, or `node.` and a node's name"
+        }
+        _ => "",
     };
-    if default_only && !name.is_empty() {
-        faults.push(Fault::new(
-            "metadata.name",
-            name,
-            if kind == Kind::BGPConfiguration {
-                "must be `default`, or `node.` and a node's name"
-            } else {
-                "must be `default`"
-            },
-        ));
+    if !rule.is_empty() && !name.is_empty() {
+        faults.push(Fault::new("metadata.name", name, rule));
     }
     if kind.namespaced() && metadata.namespace.is_empty() {
         faults.push(Fault::absent("metadata.namespace", "must be given"));
     }
 }
+
+/// For kinds whose fields may hold all that can be read.
+pub(crate) fn nothing_more<S>(_: &Resource<S>, _: &mut Vec<Fault>) {}
 
 fn check_selector(field: &str, text: &str, faults: &mut Vec<Fault>) {
     if text.len() > SELECTOR_LEN_MAX {

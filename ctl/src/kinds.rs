@@ -3,41 +3,16 @@
 use anyhow::bail;
 use api::key::Kind;
 
-/// Other names than the kind's own and its plural.
-const ALIASES: [(Kind, &[&str]); 12] = [
-    (Kind::IPPool, &["ipp", "ipps", "pool", "pools"]),
-    (Kind::Node, &["no", "nos"]),
-    (Kind::BGPConfiguration, &["bgpconfig", "bgpconfigs"]),
-    (Kind::BGPPeer, &["bgpp", "bgpps", "bp", "bps"]),
-    (Kind::BGPFilter, &["bgpf", "bgpfs", "bf", "bfs"]),
-    (
-        Kind::FelixConfiguration,
-        &["felixconfig", "felixconfigs", "fc", "fcs"],
-    ),
-    (
-        Kind::ClusterInformation,
-        &["clusterinfo", "clusterinfos", "ci", "cis"],
-    ),
-    (Kind::WorkloadEndpoint, &["wep", "weps"]),
-    (
-        Kind::IPAMConfig,
-        &["ipamconfiguration", "ipamconfigurations"],
-    ),
-    (Kind::IPAMBlock, &["block", "blocks"]),
-    (Kind::BlockAffinity, &["affinity", "affinities"]),
-    (Kind::IPAMHandle, &["handle", "handles"]),
-];
-
 /// The kind of a name in any case, singular, plural or short.
 pub(crate) fn kind_of(text: &str) -> anyhow::Result<Kind> {
     let wanted = text.to_lowercase();
-    let found = ALIASES.iter().find(|(kind, aliases)| {
+    let found = Kind::ALL.into_iter().find(|kind| {
         kind.name().to_lowercase() == wanted
             || kind.plural() == wanted
-            || aliases.contains(&wanted.as_str())
+            || kind.aliases().contains(&wanted.as_str())
     });
     match found {
-        Some((kind, _)) => Ok(*kind),
+        Some(kind) => Ok(kind),
         None => {
             let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
             bail!("kind {text:?} is unknown; allowed: {}", known.join(", "))
@@ -47,12 +22,7 @@ pub(crate) fn kind_of(text: &str) -> anyhow::Result<Kind> {
 
 /// What `get all` shows: the kinds that people write, and pods' endpoints.
 pub(crate) fn kinds_of_all() -> impl Iterator<Item = Kind> {
-    Kind::ALL.into_iter().filter(|kind| {
-        !matches!(
-            kind,
-            Kind::IPAMBlock | Kind::BlockAffinity | Kind::IPAMHandle
-        )
-    })
+    Kind::ALL.into_iter().filter(|kind| !kind.internal())
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ mod check;
 mod checksystem;
 mod cli;
 mod cluster;
-mod columns;
 mod diags;
 mod get;
 mod in_use;

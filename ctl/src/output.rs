@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::Format;
-use crate::columns::{cells, headings};
 use crate::print::{out, outln};
 
 /// Least width of a column, and blanks between two.
@@ -96,14 +95,14 @@ pub(crate) struct Group {
 impl Group {
     /// Headings and rows of the table.
     pub(crate) fn table(&self, wide: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
-        let mut names = headings(self.kind, wide);
+        let mut names = self.kind.headings(wide);
         let shown = names.len();
         let with_namespace = self.all_namespaces && self.kind.namespaced();
         if with_namespace {
             names.insert(0, "NAMESPACE");
         }
         let row = |object: &Object| {
-            let mut row = cells(object, self.default_asn);
+            let mut row = object.cells(self.default_asn);
             row.truncate(shown);
             if with_namespace {
                 row.insert(0, object.metadata().namespace.clone());

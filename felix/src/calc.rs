@@ -184,10 +184,7 @@ impl Graph {
                 let touched = self.blocks.update_affinity(key, ours);
                 self.touch_ranges(touched);
             }
-            Kind::FelixConfiguration
-            | Kind::ClusterInformation
-            | Kind::IPAMConfig
-            | Kind::IPAMHandle => {}
+            _ => {}
         }
     }
 

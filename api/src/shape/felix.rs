@@ -2,7 +2,7 @@
 
 use super::{Shape, optional, without_effect};
 
-pub(super) static FELIX_CONFIGURATION: Shape = Shape::Record(&[
+pub(crate) static FELIX_CONFIGURATION: Shape = Shape::Record(&[
     optional("nodeSelector", Shape::Text),
     optional("deviceRouteProtocol", Shape::Any),
     optional("deviceRouteSourceAddress", Shape::Any),

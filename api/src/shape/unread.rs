@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Need, Shape, spec_of};
+use super::{Need, Shape};
 use crate::key::Kind;
 use crate::validate::Fault;
 
@@ -22,7 +22,7 @@ pub struct Unread {
 pub fn unread(kind: Kind, object: &Value) -> Unread {
     let mut unread = Unread::default();
     if let Some(spec) = object.get("spec") {
-        spec_of(kind).unread("spec", spec, &mut unread);
+        kind.spec().unread("spec", spec, &mut unread);
     }
     unread
 }

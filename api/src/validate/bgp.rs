@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Fault, check_as_number, check_restart_time, check_selector, check_word, is_unicast};
-use crate::bgp::{BGPConfigurationSpec, BGPPeerSpec, PeerAddress};
+use crate::bgp::{BGPConfiguration, BGPPeer, BGPPeerSpec, PeerAddress};
 use crate::duration;
 
 /// KEEPALIVEs more often than this are forbidden (RFC 4271 §4.4).
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);
 
-pub(super) fn check_configuration(config: &BGPConfigurationSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check_configuration(config: &BGPConfiguration, faults: &mut Vec<Fault>) {
+    let config = &config.spec;
     const SEVERITIES: [&str; 6] = ["trace", "debug", "info", "warning", "error", "fatal"];
     if let Some(severity) = &config.log_severity_screen
         && !SEVERITIES.contains(&severity.to_ascii_lowercase().as_str())
@@ -40,7 +41,8 @@ pub(super) fn check_configuration(config: &BGPConfigurationSpec, faults: &mut Ve
     }
 }
 
-pub(super) fn check_peer(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check_peer(peer: &BGPPeer, faults: &mut Vec<Fault>) {
+    let peer = &peer.spec;
     check_scope(peer, faults);
     check_remote_end(peer, faults);
     check_as_number("spec.localASNumber", peer.local_as_number, faults);

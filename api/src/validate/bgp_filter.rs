@@ -1,7 +1,7 @@
 //! Rules of `BGPFilter`.
 
 use super::{Fault, INTERFACE_NAME_LEN_MAX, check_word, reserved_as_number};
-use crate::bgp_filter::{BGPFilterRule, BGPFilterSpec, CommunityValue, Operation};
+use crate::bgp_filter::{BGPFilter, BGPFilterRule, CommunityValue, Operation};
 
 /// Changes in one rule, and AS numbers in one `prependASPath`, at most.
 const OPERATIONS_MAX: usize = 10;
@@ -10,7 +10,8 @@ const PRIORITY_MAX: u32 = 2_147_483_646;
 const COMMUNITY: &str =
     "must be `aa:nn` of two numbers up to 65535, or `aa:nn:mm` of three up to 4294967295";
 
-pub(super) fn check(spec: &BGPFilterSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check(filter: &BGPFilter, faults: &mut Vec<Fault>) {
+    let spec = &filter.spec;
     for (name, rules, bits) in [
         ("exportV4", &spec.export_v4, 32),
         ("importV4", &spec.import_v4, 32),

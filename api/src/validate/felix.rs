@@ -6,7 +6,7 @@ use super::{Fault, check_selector};
 use crate::felix::{FIELDS, FelixConfiguration, Given, as_variable};
 use crate::params::Params;
 
-pub(super) fn check(config: &FelixConfiguration, faults: &mut Vec<Fault>) {
+pub(crate) fn check(config: &FelixConfiguration, faults: &mut Vec<Fault>) {
     check_scope(config, faults);
     for (field, variable) in FIELDS {
         let Some(value) = config.spec.fields.get(field) else {

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::{Fault, check_masked};
-use crate::ipam::{
-    BlockAffinitySpec, IPAMBlock, IPAMBlockSpec, IPAMConfigSpec, IPAMHandleSpec, block_name,
-};
+use crate::ipam::{BlockAffinity, IPAMBlock, IPAMBlockSpec, IPAMConfig, IPAMHandle, block_name};
 
-pub(super) fn check_config(config: &IPAMConfigSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check_config(config: &IPAMConfig, faults: &mut Vec<Fault>) {
+    let config = &config.spec;
     if !config.strict_affinity && !config.auto_allocate_blocks {
         faults.push(Fault::new(
             "spec.autoAllocateBlocks",
@@ -26,7 +25,7 @@ pub(super) fn check_config(config: &IPAMConfigSpec, faults: &mut Vec<Fault>) {
     }
 }
 
-pub(super) fn check_block(block: &IPAMBlock, faults: &mut Vec<Fault>) {
+pub(crate) fn check_block(block: &IPAMBlock, faults: &mut Vec<Fault>) {
     let spec = &block.spec;
     check_masked("spec.cidr", spec.cidr, faults);
     let wanted = block_name(spec.cidr);
@@ -103,7 +102,8 @@ fn check_slots(block: &IPAMBlockSpec, faults: &mut Vec<Fault>) {
     }
 }
 
-pub(super) fn check_affinity(affinity: &BlockAffinitySpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check_affinity(affinity: &BlockAffinity, faults: &mut Vec<Fault>) {
+    let affinity = &affinity.spec;
     check_masked("spec.cidr", affinity.cidr, faults);
     if affinity.node.is_empty() {
         faults.push(Fault::absent("spec.node", "must be given"));
@@ -117,7 +117,8 @@ pub(super) fn check_affinity(affinity: &BlockAffinitySpec, faults: &mut Vec<Faul
     }
 }
 
-pub(super) fn check_handle(handle: &IPAMHandleSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check_handle(handle: &IPAMHandle, faults: &mut Vec<Fault>) {
+    let handle = &handle.spec;
     if handle.handle_id.is_empty() {
         faults.push(Fault::absent("spec.handleID", "must be given"));
     }

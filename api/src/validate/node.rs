@@ -3,10 +3,11 @@
 use ipnet::IpNet;
 
 use super::{Fault, INTERFACE_NAME_LEN_MAX, check_as_number, check_mac, is_unicast};
-use crate::endpoint::WorkloadEndpointSpec;
-use crate::node::{NodeBGPSpec, NodeSpec};
+use crate::endpoint::WorkloadEndpoint;
+use crate::node::{Node, NodeBGPSpec};
 
-pub(super) fn check_node(node: &NodeSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check_node(node: &Node, faults: &mut Vec<Fault>) {
+    let node = &node.spec;
     if let Some(bgp) = &node.bgp {
         check_bgp(bgp, faults);
     }
@@ -40,7 +41,8 @@ fn check_bgp(bgp: &NodeBGPSpec, faults: &mut Vec<Fault>) {
     check_as_number("spec.bgp.asNumber", bgp.as_number, faults);
 }
 
-pub(super) fn check_endpoint(endpoint: &WorkloadEndpointSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check_endpoint(endpoint: &WorkloadEndpoint, faults: &mut Vec<Fault>) {
+    let endpoint = &endpoint.spec;
     let needed = [
         ("spec.node", &endpoint.node),
         ("spec.endpoint", &endpoint.endpoint),

@@ -5,10 +5,11 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::{Fault, check_masked, check_selector};
-use crate::pool::{AllowedUse, EncapMode, IPPoolSpec};
+use crate::pool::{AllowedUse, EncapMode, IPPool, IPPoolSpec};
 use crate::selector::Selector;
 
-pub(super) fn check(pool: &IPPoolSpec, faults: &mut Vec<Fault>) {
+pub(crate) fn check(pool: &IPPool, faults: &mut Vec<Fault>) {
+    let pool = &pool.spec;
     check_masked("spec.cidr", pool.cidr, faults);
     if is_link_local(pool.cidr) {
         faults.push(Fault::new(

@@ -417,25 +417,15 @@ impl Census {
                     self.agent = signature.and_then(|text| Instance::read(text));
                 }
             }
-            Object::WorkloadEndpoint(endpoint) => {
-                if endpoint.spec.node == self.node {
-                    self.local.insert(key.clone());
-                }
+            Object::WorkloadEndpoint(endpoint) if endpoint.spec.node == self.node => {
+                self.local.insert(key.clone());
             }
             Object::IPAMBlock(block) => {
                 let attributes = block.spec.attributes.iter();
                 let pods = attributes.filter(|held| held.secondary.contains_key("pod"));
                 self.pods.insert(key.clone(), pods.count());
             }
-            Object::IPPool(_)
-            | Object::BGPConfiguration(_)
-            | Object::BGPPeer(_)
-            | Object::BGPFilter(_)
-            | Object::FelixConfiguration(_)
-            | Object::ClusterInformation(_)
-            | Object::IPAMConfig(_)
-            | Object::BlockAffinity(_)
-            | Object::IPAMHandle(_) => {}
+            _ => {}
         }
     }
 
