@@ -42,6 +42,7 @@ where
     plans::a_failed_plan_says_what_was_done(&*make_store().await).await;
     plans::folded_plans_are_whole_or_nothing(&*make_store().await).await;
     reads::listings_are_ordered_and_of_one_kind_and_scope(&*make_store().await).await;
+    reads::names_are_those_of_the_listing(&*make_store().await).await;
     reads::listings_never_show_half_a_folded_plan(&*make_store().await).await;
     reads::a_store_knows_what_was_read_from_it_and_nothing_else(&*make_store().await).await;
     watches::see_everything_once_in_order(&*make_store().await).await;

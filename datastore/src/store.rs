@@ -145,10 +145,19 @@ pub trait Store: Send + Sync {
         scope: &'a Scope,
     ) -> BoxFuture<'a, Result<Listing, StoreError>>;
 
+    /// The names of all objects of a kind, in key order, as they stand after every write that was answered before. For
+    /// who wants to know what there is: a store need not read and send the objects.
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            let listing = self.list(kind, &Scope::All).await?;
+            Ok(listing.items.into_iter().map(|item| item.key).collect())
+        })
+    }
+
     /// Does one step on one object. Answers what it changed, if anything.
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>>;
 
-    /// Carries out a plan: at once where the store [`folds`](Self::folds), else step by step, up to the first that fails.
+    /// Carries out a plan: at once where the store [`folds`](Self::folds), else stage by stage, up to the first that fails.
     /// Answers what it changed, at most one change for each key and stage, in order.
     fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
         Box::pin(async move { plan::step_by_step(|op| self.write(op), plan).await })

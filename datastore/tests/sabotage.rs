@@ -37,6 +37,8 @@ enum Wrong {
     ShortValue,
     /// A listing forgets the last object.
     ShortListing,
+    /// The names forget the last object.
+    ShortNames,
     /// A listing's scope is not kept.
     NoScope,
     /// A listing's cursor is too new: what comes between is missed.
@@ -59,7 +61,7 @@ enum Wrong {
     ForeignTaken,
 }
 
-const ALL: [Wrong; 19] = [
+const ALL: [Wrong; 20] = [
     Wrong::NoComparison,
     Wrong::OnlyAbsence,
     Wrong::ConflictWithoutValue,
@@ -69,6 +71,7 @@ const ALL: [Wrong; 19] = [
     Wrong::DoneNotSaid,
     Wrong::ShortValue,
     Wrong::ShortListing,
+    Wrong::ShortNames,
     Wrong::NoScope,
     Wrong::CursorTooNew,
     Wrong::ChangeTwice,
@@ -181,6 +184,16 @@ impl Store for Broken {
                 listing.cursor = Cursor::from(number + 1);
             }
             Ok(listing)
+        })
+    }
+
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            let mut names = self.inner.names(kind).await?;
+            if self.wrong == Wrong::ShortNames {
+                names.pop();
+            }
+            Ok(names)
         })
     }
 

@@ -244,6 +244,12 @@ impl Store for RedbStore {
         })
     }
 
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            format::names(&self.snapshot()?.transaction, kind).map_err(|error| self.failed(&error))
+        })
+    }
+
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
         Box::pin(async move {
             let plan = Plan::at_once(vec![op]);

@@ -51,6 +51,24 @@ pub(super) async fn listings_are_ordered_and_of_one_kind_and_scope(store: &dyn S
     }
 }
 
+pub(super) async fn names_are_those_of_the_listing(store: &dyn Store) {
+    for kind in [Kind::IPAMBlock, Kind::IPPool] {
+        let names = store.names(kind).await.expect("names are read");
+        assert_eq!(names, [], "an empty store has no names");
+    }
+    for number in 0..40_u8 {
+        let block = Key::new(Kind::IPAMBlock, format!("10-0-{number}-0-26"));
+        write(store, put(&block, "v", Expect::Absent)).await;
+    }
+    write(store, put(&pool("a"), "v", Expect::Absent)).await;
+    for kind in [Kind::IPAMBlock, Kind::IPPool, Kind::Node] {
+        let listed = list(store, kind).await.items.into_iter();
+        let listed: Vec<Key> = listed.map(|item| item.key).collect();
+        let names = store.names(kind).await.expect("names are read");
+        assert_eq!(names, listed, "{kind}");
+    }
+}
+
 pub(super) async fn listings_never_show_half_a_folded_plan(store: &dyn Store) {
     if !store.folds() {
         return;

@@ -64,10 +64,11 @@ impl Slow {
 /// Pending once.
 async fn once() {
     let mut polled = false;
-    poll_fn(|_| {
+    poll_fn(|context| {
         if std::mem::replace(&mut polled, true) {
             Poll::Ready(())
         } else {
+            context.waker().wake_by_ref();
             Poll::Pending
         }
     })

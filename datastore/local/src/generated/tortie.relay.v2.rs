@@ -36,6 +36,9 @@ pub struct ListRequest {
     /// Only objects of this node; of all when absent.
     #[prost(string, optional, tag = "2")]
     pub node: ::core::option::Option<::prost::alloc::string::String>,
+    /// Of all objects, the keys alone.
+    #[prost(bool, tag = "3")]
+    pub names_only: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListResponse {

@@ -287,17 +287,39 @@ pub(super) fn list(
     kind: Kind,
     scope: &Scope,
 ) -> Result<Vec<KeyValue>, redb::Error> {
-    let objects = transaction.open_table(OBJECTS)?;
     let mut items = Vec::new();
+    for_each(transaction, kind, |key, row| {
+        if scope.holds(&key) {
+            items.push(decode_object(key, row)?);
+        }
+        Ok(())
+    })?;
+    Ok(items)
+}
+
+pub(super) fn names(transaction: &ReadTransaction, kind: Kind) -> Result<Vec<Key>, redb::Error> {
+    let mut names = Vec::new();
+    for_each(transaction, kind, |key, _| {
+        names.push(key);
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// Every row of a kind, in key order.
+fn for_each(
+    transaction: &ReadTransaction,
+    kind: Kind,
+    mut take: impl FnMut(Key, &[u8]) -> Result<(), redb::Error>,
+) -> Result<(), redb::Error> {
+    let objects = transaction.open_table(OBJECTS)?;
     let from = format!("{}\0", kind.plural());
     let to = format!("{}\u{1}", kind.plural());
     for row in objects.range(from.as_str()..to.as_str())? {
         let (key, value) = row?;
         let key = decode_key(key.value())
             .ok_or_else(|| redb::Error::Corrupted(format!("{:?} is no key", key.value())))?;
-        if scope.holds(&key) {
-            items.push(decode_object(key, value.value())?);
-        }
+        take(key, value.value())?;
     }
-    Ok(items)
+    Ok(())
 }

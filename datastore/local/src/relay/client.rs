@@ -139,6 +139,23 @@ impl RelayStore {
         }
     }
 
+    /// The messages of a listing.
+    async fn ask_list(
+        &self,
+        request: wire::ListRequest,
+    ) -> Result<Vec<wire::ListResponse>, StoreError> {
+        let mut relay = self.relay.clone();
+        self.within_deadline("list", async move {
+            let mut stream = relay.list(request).await?.into_inner();
+            let mut parts = Vec::new();
+            while let Some(part) = stream.message().await? {
+                parts.push(part);
+            }
+            Ok(parts)
+        })
+        .await
+    }
+
     async fn ask_identity(
         &self,
         cursor: Option<&Cursor>,
@@ -175,21 +192,12 @@ impl Store for RelayStore {
         scope: &'a Scope,
     ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         Box::pin(async move {
-            let mut relay = self.relay.clone();
             let request = wire::ListRequest {
                 kind: kind.name().to_owned(),
                 node: convert::scope_to_wire(scope),
+                names_only: false,
             };
-            let parts = self
-                .within_deadline("list", async move {
-                    let mut stream = relay.list(request).await?.into_inner();
-                    let mut parts = Vec::new();
-                    while let Some(part) = stream.message().await? {
-                        parts.push(part);
-                    }
-                    Ok(parts)
-                })
-                .await?;
+            let parts = self.ask_list(request).await?;
             let cursor = match parts.first() {
                 Some(part) => Cursor::read(&part.cursor),
                 None => {
@@ -203,6 +211,22 @@ impl Store for RelayStore {
                 .collect::<Result<_, _>>()
                 .map_err(|error| self.malformed(&error))?;
             Ok(Listing { items, cursor })
+        })
+    }
+
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            let request = wire::ListRequest {
+                kind: kind.name().to_owned(),
+                node: None,
+                names_only: true,
+            };
+            let parts = self.ask_list(request).await?;
+            let items = parts.into_iter().flat_map(|part| part.items);
+            items
+                .map(|item| convert::key(item.key))
+                .collect::<Result<_, _>>()
+                .map_err(|error| self.malformed(&error))
         })
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::key::Key;
 use datastore::store::{Listing, Store, StoreError, WatchEvent};
 use datastore::version::Cursor;
 use futures_util::future::{FutureExt, Shared};
@@ -154,13 +155,15 @@ impl Relay for Service {
     ) -> Result<Response<Self::ListStream>, Status> {
         let request = request.into_inner();
         let kind = convert::kind(request.kind).map_err(malformed)?;
-        let listing = self
-            .store
-            .list(kind, &convert::scope(request.node))
-            .await
-            .map_err(|e| convert::status(&e))?;
+        let failed = |error| convert::status(&error);
+        let parts = if request.names_only {
+            named(self.store.names(kind).await.map_err(failed)?)
+        } else {
+            let scope = convert::scope(request.node);
+            parts(self.store.list(kind, &scope).await.map_err(failed)?)
+        };
         Ok(Response::new(Box::pin(stream::iter(
-            parts(listing).into_iter().map(Ok),
+            parts.into_iter().map(Ok),
         ))))
     }
 
@@ -250,6 +253,21 @@ fn messages(
         })
     });
     first.into_iter().chain(last).collect()
+}
+
+/// Keys as a listing of objects that have nothing else.
+fn named(keys: Vec<Key>) -> Vec<wire::ListResponse> {
+    let parts = keys.chunks(LIST_PART_OBJECTS).map(|keys| {
+        let items = keys.iter().map(|key| wire::KeyValue {
+            key: Some(convert::key_to_wire(key)),
+            ..wire::KeyValue::default()
+        });
+        wire::ListResponse {
+            items: items.collect(),
+            cursor: String::new(),
+        }
+    });
+    parts.collect()
 }
 
 fn parts(listing: Listing) -> Vec<wire::ListResponse> {
