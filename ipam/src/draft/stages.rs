@@ -4,12 +4,12 @@
 //! 1  what is marked as deleted is deleted       (never written over: another may be about to delete it by its uid)
 //! 2  affinities pending, or pending deletion
 //! 3  blocks made, taken over, given up
-//! 4  pools and rules looked at once more
-//! 5  affinities confirmed, or deleted; handles that gain
-//! 6  addresses taken and freed in blocks
-//! 7  handles that lose
+//! 4  pools and rules looked at once more; handles that gain
+//! 5  affinities confirmed, or deleted; addresses taken and freed in blocks
+//! 6  handles that lose
 //! ```
-//! Whatever part of it is done, no address is given twice, none is held without its handle saying so, and what is left is
+//! The steps of a stage may be done side by side: an address from a block that the node has costs two round trips, one
+//! with a new block four. Whatever part of it is done, no address is given twice, none is held without its handle saying so, and what is left is
 //! what Calico leaves after a crash: an affinity that is pending, a handle that counts too much. The next draft repairs it.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::view::{Known, View, block_key};
 /// The stages that are being filled, by their numbers above.
 struct Stages<'v> {
     view: &'v View,
-    ops: [Vec<Op>; 7],
+    ops: [Vec<Op>; 6],
 }
 
 #[derive(Clone, Copy)]
@@ -36,9 +36,10 @@ enum Stage {
     Tombstones,
     Intents,
     Ownership,
-    Checks,
-    Settled,
-    Addresses,
+    /// What must hold, and be noted, before an address is given.
+    Grounds,
+    /// What the plan is for.
+    Results,
     Losses,
 }
 
@@ -92,7 +93,7 @@ impl Draft<'_> {
         if stages.ops.iter().any(|ops| !ops.is_empty()) {
             for key in self.relied_on {
                 let expect = self.view.expect(&key);
-                stages.push(Stage::Checks, Op::Check { key, expect });
+                stages.push(Stage::Grounds, Op::Check { key, expect });
             }
         }
         let stages = stages.ops.into_iter().filter(|ops| !ops.is_empty());
@@ -117,7 +118,7 @@ impl Draft<'_> {
                     in_state(after, AffinityState::Pending),
                     expect,
                 );
-                stages.put(Stage::Settled, &key, confirmed(after), Expect::Own);
+                stages.put(Stage::Results, &key, confirmed(after), Expect::Own);
             }
             (Some((_, AffinityState::PendingDeletion)), Some(after)) => {
                 let expect = stages.expect(&key);
@@ -127,11 +128,11 @@ impl Draft<'_> {
                     in_state(after, AffinityState::Pending),
                     expect,
                 );
-                stages.put(Stage::Settled, &key, confirmed(after), Expect::Own);
+                stages.put(Stage::Results, &key, confirmed(after), Expect::Own);
             }
             (Some(_), Some(after)) => {
                 let expect = stages.expect(&key);
-                stages.put(Stage::Settled, &key, confirmed(after), expect);
+                stages.put(Stage::Results, &key, confirmed(after), expect);
             }
             (Some((before, state)), None) => {
                 let mut expect = stages.expect(&key);
@@ -141,7 +142,7 @@ impl Draft<'_> {
                     stages.put(Stage::Intents, &key, leaving, expect);
                     expect = Expect::Own;
                 }
-                stages.delete(Stage::Settled, &key, expect);
+                stages.delete(Stage::Results, &key, expect);
             }
         }
     }
@@ -178,7 +179,7 @@ impl Draft<'_> {
             (Some(before), None) => {
                 let stage = match before.spec.affinity {
                     Some(_) => Stage::Ownership,
-                    None => Stage::Addresses,
+                    None => Stage::Results,
                 };
                 let expect = stages.expect(&key);
                 stages.delete(stage, &key, expect);
@@ -202,7 +203,7 @@ impl Draft<'_> {
             expect = Expect::Own;
             after.spec.sequence_number = after.spec.sequence_number.max(number + 1);
         }
-        stages.put(Stage::Addresses, &key, Object::IPAMBlock(after), expect);
+        stages.put(Stage::Results, &key, Object::IPAMBlock(after), expect);
     }
 }
 
@@ -239,7 +240,7 @@ fn plan_handle(stages: &mut Stages<'_>, name: &str, after: Option<&IPAMHandle>) 
         }
         let is_all = both.spec.block == after.spec.block;
         let expect = stages.expect(&key);
-        stages.put(Stage::Settled, &key, Object::IPAMHandle(both), expect);
+        stages.put(Stage::Grounds, &key, Object::IPAMHandle(both), expect);
         if !is_all {
             let last = Object::IPAMHandle(after.clone());
             stages.put(Stage::Losses, &key, last, Expect::Own);
