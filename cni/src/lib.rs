@@ -9,9 +9,12 @@
 //! call costs no TLS session and no API discovery. The plugin opens `CNI_NETNS` and hands the descriptor over, because
 //! the agent lives in a mount namespace where that path does not exist.
 //!
+//! [`install`] is the other thing the program does: it puts itself and its configuration on the host.
+//!
 //! Source: CNI specification 1.1.0, <https://github.com/containernetworking/cni/blob/main/SPEC.md>.
 
 pub mod client;
+pub mod install;
 pub mod netns;
 pub mod plugin;
 pub mod protocol;

@@ -181,7 +181,8 @@ fn unreachable_agent(
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -4,4 +4,5 @@ mod agent;
 mod bad_input;
 mod calls;
 mod corpus;
+mod install;
 mod protocol;
