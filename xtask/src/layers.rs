@@ -41,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bench", &["bgp", "bgp-io"]),
     ("harness", &["harness-macros"]),
     ("harness-macros", &[]),
+    ("kube-lab", &["harness"]),
     ("lab", &["harness"]),
     ("interop", &["bgp", "bgp-io", "harness", "lab"]),
     ("xtask", &["harness"]),
