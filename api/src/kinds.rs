@@ -8,6 +8,7 @@ use crate::bgp::{BGPConfiguration, BGPPeer};
 use crate::bgp_filter::BGPFilter;
 use crate::cluster::ClusterInformation;
 use crate::columns::{self, Headings};
+use crate::crd::rules::{self, Limits};
 use crate::endpoint::WorkloadEndpoint;
 use crate::felix::FelixConfiguration;
 use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
@@ -27,7 +28,25 @@ struct Row {
     naming: Naming,
     spec: &'static Shape,
     headings: Headings,
+    crd: Option<Crd>,
 }
+
+/// How a Kubernetes API server keeps the objects of a kind, as Calico's own definitions have it.
+pub(crate) struct Crd {
+    pub(crate) short_names: &'static [&'static str],
+    /// The status is written apart from the rest.
+    pub(crate) status: bool,
+    /// kubectl's columns.
+    pub(crate) columns: &'static [Printed],
+    pub(crate) limits: Limits,
+}
+
+/// A column of kubectl's: heading, type and JSON path.
+pub(crate) struct Printed(
+    pub(crate) &'static str,
+    pub(crate) &'static str,
+    pub(crate) &'static str,
+);
 
 #[derive(PartialEq)]
 enum Scope {
@@ -55,6 +74,7 @@ macro_rules! kinds {
         validate: $validate:expr,
         headings: $headings:expr,
         cells: $cells:expr,
+        crd: $crd:expr,
     })*) => {
         /// The kinds of resource. The order is the order in which `tortiectl` lists them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +100,7 @@ macro_rules! kinds {
             naming: Naming::$naming,
                 spec: $spec,
             headings: $headings,
+            crd: $crd,
         },)*];
 
         impl Kind {
@@ -143,6 +164,19 @@ kinds! {
         validate: validate::pool::check,
         headings: columns::IP_POOL,
         cells: columns::ip_pool,
+        crd: Some(Crd {
+            short_names: &[],
+            status: true,
+            columns: &[
+                Printed("CIDR", "string", ".spec.cidr"),
+                Printed("VXLAN", "string", ".spec.vxlanMode"),
+                Printed("IPIP", "string", ".spec.ipipMode"),
+                Printed("NAT", "boolean", ".spec.natOutgoing"),
+                Printed("Allocatable", "string", ".status.conditions[?(@.type=='Allocatable')].status"),
+                Printed("Age", "date", ".metadata.creationTimestamp"),
+            ],
+            limits: rules::IP_POOL,
+        }),
     }
     /// `Node`.
     Node {
@@ -155,6 +189,7 @@ kinds! {
         validate: validate::node::check_node,
         headings: columns::NODE,
         cells: columns::node,
+        crd: None,
     }
     /// `BGPConfiguration`.
     BGPConfiguration {
@@ -167,6 +202,12 @@ kinds! {
         validate: validate::bgp::check_configuration,
         headings: columns::BGP_CONFIGURATION,
         cells: columns::bgp_configuration,
+        crd: Some(Crd {
+            short_names: &["bgpconfig", "bgpconfigs"],
+            status: false,
+            columns: &[],
+            limits: rules::BGP_CONFIGURATION,
+        }),
     }
     /// `BGPPeer`.
     BGPPeer {
@@ -179,6 +220,19 @@ kinds! {
         validate: validate::bgp::check_peer,
         headings: columns::BGP_PEER,
         cells: columns::bgp_peer,
+        crd: Some(Crd {
+            short_names: &[],
+            status: false,
+            columns: &[
+                Printed("Node Selector", "string", ".spec.nodeSelector"),
+                Printed("Node", "string", ".spec.node"),
+                Printed("Local ASN", "string", ".spec.localASNumber"),
+                Printed("Peer Selector", "string", ".spec.peerSelector"),
+                Printed("Peer IP", "string", ".spec.peerIP"),
+                Printed("Peer ASN", "string", ".spec.asNumber"),
+            ],
+            limits: rules::BGP_PEER,
+        }),
     }
     /// `BGPFilter`.
     BGPFilter {
@@ -191,6 +245,12 @@ kinds! {
         validate: validate::bgp_filter::check,
         headings: columns::BGP_FILTER,
         cells: columns::bgp_filter,
+        crd: Some(Crd {
+            short_names: &[],
+            status: false,
+            columns: &[],
+            limits: rules::BGP_FILTER,
+        }),
     }
     /// `FelixConfiguration`.
     FelixConfiguration {
@@ -203,6 +263,12 @@ kinds! {
         validate: validate::felix::check,
         headings: columns::FELIX_CONFIGURATION,
         cells: columns::felix_configuration,
+        crd: Some(Crd {
+            short_names: &[],
+            status: false,
+            columns: &[],
+            limits: rules::FELIX_CONFIGURATION,
+        }),
     }
     /// `ClusterInformation`.
     ClusterInformation {
@@ -215,6 +281,16 @@ kinds! {
         validate: validate::nothing_more,
         headings: columns::CLUSTER_INFORMATION,
         cells: columns::cluster_information,
+        crd: Some(Crd {
+            short_names: &["clusterinfo", "clusterinfos"],
+            status: false,
+            columns: &[
+                Printed("Version", "string", ".spec.calicoVersion"),
+                Printed("Ready", "boolean", ".spec.datastoreReady"),
+                Printed("Types", "string", ".spec.clusterType"),
+            ],
+            limits: &[],
+        }),
     }
     /// `WorkloadEndpoint`, the one kind with a namespace.
     WorkloadEndpoint {
@@ -227,6 +303,7 @@ kinds! {
         validate: validate::node::check_endpoint,
         headings: columns::WORKLOAD_ENDPOINT,
         cells: columns::workload_endpoint,
+        crd: None,
     }
     /// `IPAMConfig`.
     IPAMConfig {
@@ -239,6 +316,16 @@ kinds! {
         validate: validate::ipam::check_config,
         headings: columns::IPAM_CONFIG,
         cells: columns::ipam_config,
+        crd: Some(Crd {
+            short_names: &["ipamconfiguration", "ipamconfigurations"],
+            status: false,
+            columns: &[
+                Printed("StrictAffinity", "boolean", ".spec.strictAffinity"),
+                Printed("MaxBlocksPerHost", "integer", ".spec.maxBlocksPerHost"),
+                Printed("AutoAllocateBlocks", "boolean", ".spec.autoAllocateBlocks"),
+            ],
+            limits: rules::IPAM_CONFIG,
+        }),
     }
     /// `IPAMBlock`.
     IPAMBlock {
@@ -251,6 +338,16 @@ kinds! {
         validate: validate::ipam::check_block,
         headings: columns::IPAM_BLOCK,
         cells: columns::ipam_block,
+        crd: Some(Crd {
+            short_names: &[],
+            status: false,
+            columns: &[
+                Printed("CIDR", "string", ".spec.cidr"),
+                Printed("Affinity", "string", ".spec.affinity"),
+                Printed("ClaimTime", "date", ".spec.affinityClaimTime"),
+            ],
+            limits: &[],
+        }),
     }
     /// `BlockAffinity`.
     BlockAffinity {
@@ -263,6 +360,16 @@ kinds! {
         validate: validate::ipam::check_affinity,
         headings: columns::BLOCK_AFFINITY,
         cells: columns::block_affinity,
+        crd: Some(Crd {
+            short_names: &["affinity", "affinities"],
+            status: false,
+            columns: &[
+                Printed("CIDR", "string", ".spec.cidr"),
+                Printed("Node", "string", ".spec.node"),
+                Printed("Type", "string", ".spec.type"),
+            ],
+            limits: rules::BLOCK_AFFINITY,
+        }),
     }
     /// `IPAMHandle`.
     IPAMHandle {
@@ -275,6 +382,12 @@ kinds! {
         validate: validate::ipam::check_handle,
         headings: columns::IPAM_HANDLE,
         cells: columns::ipam_handle,
+        crd: Some(Crd {
+            short_names: &[],
+            status: false,
+            columns: &[Printed("ID", "string", ".spec.handleID")],
+            limits: &[],
+        }),
     }
 }
 
@@ -321,6 +434,11 @@ impl Kind {
     /// Headings of the kind's table, as calicoctl has them; [`Object::cells`] stand below.
     pub fn headings(self, wide: bool) -> Vec<&'static str> {
         self.row().headings.list(wide)
+    }
+
+    /// `None` when its objects are read from objects of Kubernetes' own kinds.
+    pub(crate) fn crd(self) -> Option<&'static Crd> {
+        self.row().crd.as_ref()
     }
 
     pub(crate) fn naming(self) -> Naming {

@@ -10,6 +10,7 @@ pub mod bgp;
 pub mod bgp_filter;
 pub mod cluster;
 mod columns;
+pub mod crd;
 pub mod duration;
 pub mod endpoint;
 pub mod felix;

@@ -42,12 +42,12 @@ pub(crate) enum Shape {
 }
 
 pub(crate) struct Field {
-    name: &'static str,
-    need: Need,
-    shape: Shape,
+    pub(crate) name: &'static str,
+    pub(crate) need: Need,
+    pub(crate) shape: Shape,
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Need {
     Required,
     Optional,
@@ -188,7 +188,11 @@ pub(crate) static BGP_PEER: Shape = Shape::Record(&[
     optional("password", SECRET_REF),
     optional("reversePeering", Shape::Word(&["Auto", "Manual"])),
     optional("filters", Shape::List(&Shape::Text)),
-    without_effect("localWorkloadSelector"),
+    Field {
+        name: "localWorkloadSelector",
+        need: Need::NoEffect,
+        shape: Shape::Text,
+    },
 ]);
 
 const COMMUNITY_VALUES: Shape = Shape::Record(&[required("values", Shape::List(&Shape::Text))]);
@@ -411,7 +415,7 @@ impl Shape {
         format!("{rule}; {unquoted}")
     }
 
-    fn rule(&self) -> String {
+    pub(crate) fn rule(&self) -> String {
         match self {
             Self::Any => "may be anything".to_owned(),
             Self::Text => "must be a text".to_owned(),

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::{attributes, contract, layers, licences, metadata, sizes};
+use crate::{attributes, contract, layers, licences, manifests, metadata, sizes};
 
 /// Runs every step; stops at the first that fails.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -35,6 +35,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         step("clippy of the workspaces apart", || others(lint))?;
     }
     step("generated files", || {
+        manifests::check()?;
         cargo(&[
             "test",
             "--quiet",

@@ -44,7 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kube-lab", &["harness"]),
     ("lab", &["harness"]),
     ("interop", &["bgp", "bgp-io", "harness", "lab"]),
-    ("xtask", &["harness"]),
+    ("xtask", &["api", "harness"]),
 ];
 
 /// Packages without sockets, files, clocks, threads.

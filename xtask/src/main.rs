@@ -6,6 +6,7 @@ mod check;
 mod contract;
 mod layers;
 mod licences;
+mod manifests;
 mod metadata;
 mod sizes;
 
@@ -33,6 +34,8 @@ enum Chore {
     Licences,
     /// Only the pages that name tests: each test they name must exist.
     Contract,
+    /// Writes manifests/crds from the types of `api`.
+    Manifests,
     /// Only the report of long files and functions.
     Sizes,
     /// Measures: `bench bgp` for the speaker beside other daemons, `bench table` for the tables of what it measured; each has `--help`.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Chore::Layers => metadata::read().and_then(|tree| layers::check(&tree)),
         Chore::Licences => metadata::read().and_then(|tree| licences::check(&tree)),
         Chore::Contract => contract::check(),
+        Chore::Manifests => manifests::write(),
         Chore::Sizes => sizes::report(),
         Chore::Bench { arguments } => bench::run(&arguments),
     };

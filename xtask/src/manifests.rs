@@ -1,0 +1,100 @@
+//! manifests/crds: written from the types of `api`, and checked to be what these say.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use api::crd;
+
+const FOLDER: &str = "manifests/crds";
+const NOTE: &str = "# Made from the types of `api` by `cargo xtask manifests`: change those.\n";
+
+/// Writes every file.
+pub(crate) fn write() -> anyhow::Result<()> {
+    let folder = Path::new(FOLDER);
+    let wanted = files()?;
+    fs::create_dir_all(folder).with_context(|| format!("making {FOLDER}"))?;
+    for name in found(folder)?
+        .keys()
+        .filter(|name| !wanted.contains_key(*name))
+    {
+        fs::remove_file(folder.join(name)).with_context(|| format!("removing {name}"))?;
+    }
+    for (name, text) in wanted {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Fails when a file is not what would be written.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let stale = stale(&files()?, &found(Path::new(FOLDER))?);
+    ensure!(
+        stale.is_empty(),
+        "{FOLDER} is not what the types say: {}; run `cargo xtask manifests`",
+        stale.join(", ")
+    );
+    Ok(())
+}
+
+/// Files by name, with their text.
+type Files = BTreeMap<String, String>;
+
+fn files() -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    let mut list = format!(
+        "{NOTE}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n"
+    );
+    for (plural, definition) in crd::definitions() {
+        let name = format!("{}_{plural}.yaml", crd::GROUP);
+        list.push_str(&format!("- {name}\n"));
+        let text = serde_saphyr::to_string(&definition).context("writing YAML")?;
+        files.insert(name, format!("{NOTE}{text}"));
+    }
+    files.insert("kustomization.yaml".to_owned(), list);
+    Ok(files)
+}
+
+fn found(folder: &Path) -> anyhow::Result<Files> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    entries
+        .map(|entry| {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default();
+            let text = fs::read_to_string(&path)?;
+            Ok((name.to_string_lossy().into_owned(), text))
+        })
+        .collect()
+}
+
+fn stale(wanted: &Files, found: &Files) -> Vec<String> {
+    let names = wanted.keys().chain(found.keys());
+    let mut stale: Vec<String> = names
+        .filter(|name| wanted.get(*name) != found.get(*name))
+        .cloned()
+        .collect();
+    stale.sort();
+    stale.dedup();
+    stale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_differs_is_missing_or_is_too_many_is_named() {
+        let files = |pairs: &[(&str, &str)]| -> Files {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+                .collect()
+        };
+        let wanted = files(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let found = files(&[("a", "1"), ("b", "x"), ("d", "4")]);
+        assert_eq!(stale(&wanted, &found), ["b", "c", "d"]);
+        assert!(stale(&wanted, &wanted).is_empty());
+    }
+}
