@@ -42,7 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("harness", &["harness-macros"]),
     ("harness-macros", &[]),
     ("kube-lab", &["harness"]),
-    ("lab", &["harness"]),
+    ("lab", &["harness", "kube-lab"]),
     ("interop", &["bgp", "bgp-io", "harness", "lab"]),
     ("xtask", &["api", "harness"]),
 ];

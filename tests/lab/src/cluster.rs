@@ -17,13 +17,12 @@ use crate::options::{Mode, Options};
 use crate::programs::Programs;
 use crate::reflectors::Reflector;
 use crate::runtime::{self, Pod, RuntimeError};
+use crate::store::Datastore;
 use crate::sys::Mounts;
 use crate::topology::{Site, Topology};
 use crate::tors::Tor;
 use crate::{NetNs, wait};
 
-/// Where the store listens; the same path in every mount namespace.
-pub(crate) const STORE_SOCKET: &str = "/run/tortie-lab/store.sock";
 /// Where an agent listens for the plugin.
 const AGENT_SOCKET: &str = "/var/run/calico/tortie-cni.sock";
 /// Lines of a log that an error shows.
@@ -46,8 +45,8 @@ pub struct Lab {
     pub reflectors: Vec<Reflector>,
     /// Top-of-rack routers.
     pub tors: Vec<Tor>,
-    programs: Programs,
-    store: Child,
+    pub(crate) programs: Programs,
+    pub(crate) store: Datastore,
     agents: Vec<Child>,
 }
 
@@ -73,6 +72,9 @@ pub enum LabError {
         /// The end of its log.
         log: String,
     },
+    /// Kubernetes' programs are missing, or one of them failed.
+    #[error(transparent)]
+    Kubernetes(#[from] kube_lab::Error),
     /// The kernel lacks something that the mode needs.
     #[error(
         "mode {mode} needs the kernel module `{module}`, which this kernel does not have loaded: {advice}"
@@ -167,9 +169,10 @@ impl Lab {
         let topology = Topology::build(options.nodes, options.racks)
             .map_err(LabError::system("build racks and nodes"))?;
         for site in &topology.sites {
-            runtime::install_conflist(site).map_err(LabError::system("write the conflist"))?;
+            runtime::install_conflist(site, options.store)
+                .map_err(LabError::system("write the conflist"))?;
         }
-        let store = start_store(&programs, &options)?;
+        let store = Datastore::start(&programs, &options, &topology)?;
         Ok(Self {
             options,
             topology,
@@ -302,24 +305,6 @@ impl Lab {
         Ok(rustix::process::kill_process(pid, signal)?)
     }
 
-    /// Kills the store with SIGKILL and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it was gone before.
-    pub fn kill_store(&mut self) -> io::Result<()> {
-        self.store.kill()?;
-        self.store.wait().map(drop)
-    }
-
-    /// Starts the store again, after [`Lab::kill_store`], and waits until it accepts connections.
-    ///
-    /// # Errors
-    /// See [`LabError`].
-    pub fn restart_store(&mut self) -> Result<(), LabError> {
-        self.store = start_store(&self.programs, &self.options)?;
-        Ok(())
-    }
-
     /// Waits until the agent of a node accepts the plugin's calls.
     ///
     /// # Errors
@@ -362,9 +347,8 @@ impl Lab {
     /// [`LabError::Program`] with the end of its log.
     pub fn check_programs(&mut self) -> Result<(), LabError> {
         let names = self.topology.sites.iter().map(|site| site.name.clone());
-        let programs = std::iter::once(("store".to_owned(), &mut self.store))
-            .chain(names.zip(&mut self.agents));
-        for (name, child) in programs {
+        self.store.check()?;
+        for (name, child) in names.zip(&mut self.agents) {
             if let Err(error) = still_runs(child) {
                 return Err(LabError::Program {
                     program: format!("the program of {name}"),
@@ -404,7 +388,7 @@ impl Lab {
             "p{}",
             self.pods.iter().filter(|pod| pod.node == site.name).count()
         );
-        let pod = runtime::add_pod(site, &name)?;
+        let pod = runtime::add_pod(site, &name, self.store.kube())?;
         self.pods.push(pod);
         self.teach_router()?;
         Ok(&self.pods[self.pods.len() - 1])
@@ -421,10 +405,11 @@ impl Lab {
                 .sites
                 .iter()
                 .map(|site| {
+                    let kube = self.store.kube();
                     let first = self.pods.iter().filter(|pod| pod.node == site.name).count();
                     scope.spawn(move || {
                         (first..count)
-                            .map(|index| runtime::add_pod(site, &format!("p{index}")))
+                            .map(|index| runtime::add_pod(site, &format!("p{index}"), kube))
                             .collect()
                     })
                 })
@@ -481,7 +466,7 @@ impl Lab {
         let pods = self.pods.split_off(kept);
         let placed: Vec<(&Site, &Pod)> =
             pods.iter().map(|pod| (self.site(&pod.node), pod)).collect();
-        let errors = runtime::delete_all(&placed, PARALLEL);
+        let errors = runtime::delete_all(&placed, PARALLEL, self.store.kube());
         if errors.is_empty() {
             Ok(())
         } else {
@@ -535,44 +520,6 @@ impl Lab {
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
-}
-
-fn start_store(programs: &Programs, options: &Options) -> Result<Child, LabError> {
-    let data = format!("{BASE}/store");
-    fs::create_dir_all(&data).map_err(LabError::system("make the store's directory"))?;
-    let mut command = Command::new(programs.store());
-    command
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .args([
-            "--data",
-            &format!("{data}/store.redb"),
-            "--listen",
-            &format!("unix:{STORE_SOCKET}"),
-        ])
-        .stdin(Stdio::null());
-    let mut store = spawn_logged(command, "store")?;
-    let deadline = Instant::now() + options.patience;
-    let mut alive = || still_runs(&mut store);
-    let came = wait::for_path(Path::new(STORE_SOCKET), deadline, &mut alive);
-    // A socket file of a killed store may lie there: ready means that somebody accepts.
-    let accepts = came.and_then(|_| {
-        wait::until(deadline, || match alive() {
-            Err(error) => Some(Err(error)),
-            Ok(()) => UnixStream::connect(STORE_SOCKET).ok().map(|_| Ok(())),
-        })
-        .transpose()
-    });
-    let what = match accepts.map(|answer| answer.is_some()) {
-        Ok(true) => return Ok(store),
-        Ok(false) => format!("{STORE_SOCKET} did not come within {:?}", options.patience),
-        Err(error) => error.to_string(),
-    };
-    Err(LabError::Program {
-        program: "tortie-store".to_owned(),
-        what,
-        log: log_end("store"),
-    })
 }
 
 pub(crate) fn spawn_logged(mut command: Command, name: &str) -> Result<Child, LabError> {

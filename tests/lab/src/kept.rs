@@ -41,16 +41,18 @@ pub struct KeptNode {
     /// The agent's own settings: what `tortiectl` reads is the node's then.
     pub environment: Vec<(String, String)>,
     /// Where the programs are.
-    pub programs: PathBuf,
+    pub programs: Vec<PathBuf>,
 }
 
 impl KeptNode {
     /// The nodes and other machines of a lab that this process, as process 1, goes on holding.
     #[must_use]
     pub fn all(lab: &Lab) -> Vec<Self> {
+        let kube = lab.store.kube();
         let reflectors = lab.reflectors.iter().map(|reflector| &reflector.site);
         let tors = lab.tors.iter().map(|tor| &tor.site);
         let sites = lab.topology.sites.iter().chain(reflectors).chain(tors);
+        let sites = sites.chain(kube.map(|kube| &kube.site));
         sites
             .filter_map(|site| {
                 let mount = site.namespace.mount_fd()?.as_raw_fd();
@@ -61,7 +63,14 @@ impl KeptNode {
                     environment: lab
                         .options
                         .environment_of(&site.name, &site.address.to_string()),
-                    programs: lab.programs().folder().to_path_buf(),
+                    programs: [
+                        Some(lab.programs().folder()),
+                        kube.map(crate::Kube::programs),
+                    ]
+                    .into_iter()
+                    .flatten()
+                    .map(std::path::Path::to_path_buf)
+                    .collect(),
                 })
             })
             .collect()
@@ -189,8 +198,9 @@ impl Kept {
             command.envs(node.environment.iter().cloned());
             // Behind all others, so that nothing the user has is hidden. Debian keeps `birdc` where only root looks.
             let path = std::env::var_os("PATH").unwrap_or_default();
-            let more = [node.programs.clone(), PathBuf::from("/usr/sbin")];
-            let folders = std::env::split_paths(&path).chain(more);
+            let folders = std::env::split_paths(&path)
+                .chain(node.programs.iter().cloned())
+                .chain([PathBuf::from("/usr/sbin")]);
             command.env(
                 "PATH",
                 std::env::join_paths(folders).map_err(io::Error::other)?,

@@ -14,7 +14,7 @@ use crate::cluster::log_directory;
 use crate::enter::{self, Inside};
 use crate::kept::{Kept, KeptNode};
 use crate::netlink::Netlink;
-use crate::options::Options;
+use crate::options::{Options, Store};
 use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::proof::claim::describe;
@@ -52,7 +52,7 @@ pub fn launch(options: &Options, output: &Output) -> ExitCode {
     if enter::is_inside() {
         return inside(options.clone(), output);
     }
-    match outside(output) {
+    match outside(options.store, output) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", describe(&*error));
@@ -63,11 +63,14 @@ pub fn launch(options: &Options, output: &Output) -> ExitCode {
 
 type AnyError = Box<dyn std::error::Error>;
 
-fn outside(output: &Output) -> Result<ExitCode, AnyError> {
+fn outside(store: Store, output: &Output) -> Result<ExitCode, AnyError> {
     if output.keep {
         Kept::check_none()?;
     }
-    Progress::new().stage("build the programs", Programs::build)?;
+    if store == Store::Kube {
+        kube_lab::available()?;
+    }
+    Progress::new().stage("build the programs", || Programs::build(store))?;
     let before = Snapshot::take()?;
     let (told, status) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // Process 1 inherits this end, and only it: its own children get none.

@@ -9,6 +9,7 @@
 mod cluster;
 mod enter;
 mod kept;
+mod kube;
 mod launch;
 mod netlink;
 mod netns;
@@ -21,6 +22,7 @@ mod reflectors;
 mod report;
 mod run;
 mod runtime;
+mod store;
 mod sys;
 mod topology;
 mod tors;
@@ -30,13 +32,14 @@ mod wait;
 pub use cluster::{Lab, LabError, log_end, log_path};
 pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusal_advice};
 pub use kept::{Kept, KeptError, KeptNode};
+pub use kube::Kube;
 pub use launch::{Output, launch};
 pub use netlink::{
     Hop, Link, Neighbour, NeighbourTable, Netlink, NetlinkError, Route, RouteChange, RouteEvent,
     RouteKind, RouteMonitor,
 };
 pub use netns::NetNs;
-pub use options::{Mode, Options, Path, Sabotage};
+pub use options::{Mode, Options, Path, Sabotage, Store};
 pub use probe::capture::{Capture, Content, Packet};
 pub use probe::ping::Pinger;
 pub use probe::stream::{Outcome, Stream};

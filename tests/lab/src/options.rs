@@ -68,6 +68,49 @@ impl Mode {
     }
 }
 
+/// Where the cluster's objects are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Store {
+    /// The embedded store.
+    #[default]
+    Local,
+    /// A real Kubernetes API server.
+    Kube,
+}
+
+impl Store {
+    /// The store's name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Kube => "kube",
+        }
+    }
+
+    /// Value of DATASTORE_TYPE.
+    #[must_use]
+    pub fn datastore_type(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Kube => "kubernetes",
+        }
+    }
+
+    /// The variables by which programs find it.
+    #[must_use]
+    pub fn environment(self) -> [(&'static str, String); 2] {
+        let kind = ("DATASTORE_TYPE", self.datastore_type().to_owned());
+        match self {
+            Self::Local => [
+                kind,
+                ("TORTIE_STORE", format!("unix:{}", crate::store::SOCKET)),
+            ],
+            Self::Kube => [kind, ("KUBECONFIG", crate::kube::KUBECONFIG.to_owned())],
+        }
+    }
+}
+
 /// How a packet gets from one node to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -99,6 +142,8 @@ pub struct Options {
     pub pods: usize,
     /// Encapsulation.
     pub mode: Mode,
+    /// Where objects are kept.
+    pub store: Store,
     /// Number of racks, 1 or 2.
     pub racks: u8,
     /// Number of route reflectors, 0 to 4; without one the nodes are a full mesh. They are machines of the first rack.
@@ -125,6 +170,7 @@ impl Default for Options {
             nodes: 3,
             pods: 2,
             mode: Mode::Bgp,
+            store: Store::Local,
             racks: 1,
             reflectors: 0,
             tors: 0,
@@ -159,15 +205,12 @@ impl Options {
             ("CALICO_IPV4POOL_IPIP", self.mode.ipip()),
             ("CALICO_IPV4POOL_VXLAN", self.mode.vxlan()),
             ("CALICO_NETWORKING_BACKEND", "bird"),
-            ("DATASTORE_TYPE", "local"),
-            (
-                "TORTIE_STORE",
-                &format!("unix:{}", crate::cluster::STORE_SOCKET),
-            ),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+        let store = self.store.environment();
+        all.extend(store.map(|(name, value)| (name.to_owned(), value)));
         for (name, value) in &self.environment {
             all.retain(|(known, _)| known != name);
             all.push((name.clone(), value.clone()));

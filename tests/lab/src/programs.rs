@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::options::Store;
+
 /// Package and program, in the order in which they are named to cargo.
 const PROGRAMS: [(&str, &str); 5] = [
     ("node", "tortie-node"),
@@ -51,9 +53,12 @@ impl Programs {
     /// Builds all programs with the profile of the running one, into its target directory. `cargo run` and `cargo test` of one package
     /// build no programs of others. Must be called before any namespace is entered.
     ///
+    /// In the release profile, which a user waits for, the programs speak to Kubernetes only when the lab's objects are there. Tests have
+    /// one set of programs for all.
+    ///
     /// # Errors
     /// See [`ProgramsError`].
-    pub fn build() -> Result<Self, ProgramsError> {
+    pub fn build(store: Store) -> Result<Self, ProgramsError> {
         let programs = Self::beside_this_one()?;
         if std::env::var_os(PREBUILT).is_some() {
             return programs.check();
@@ -70,6 +75,9 @@ impl Programs {
             .arg(target);
         if programs.directory.ends_with("release") {
             command.arg("--release");
+            if store == Store::Local {
+                command.arg("--no-default-features");
+            }
         }
         for (package, _) in PROGRAMS {
             command.args(["--package", package]);

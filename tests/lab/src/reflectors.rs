@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
-use crate::cluster::{Lab, LabError, STORE_SOCKET, spawn_logged, still_runs};
+use crate::cluster::{Lab, LabError, spawn_logged, still_runs};
 use crate::enter::BASE;
 use crate::topology::Site;
 
@@ -51,7 +51,12 @@ impl Lab {
             .collect::<io::Result<Vec<Site>>>()
             .map_err(LabError::system("attach the reflectors"))?;
         let manifest = Path::new(BASE).join("reflectors.yaml");
-        fs::write(&manifest, resources(&sites))
+        let mut resources = PEERINGS.to_owned();
+        match self.store.kube() {
+            Some(kube) => kube.register_reflectors(&sites, CLUSTER_ID)?,
+            None => resources.push_str(&nodes(&sites)),
+        }
+        fs::write(&manifest, resources)
             .map_err(LabError::system("write the reflectors' resources"))?;
         self.apply(&manifest)?;
         for site in sites {
@@ -86,33 +91,10 @@ impl Lab {
         self.reflectors[index].program = Some(program);
         Ok(())
     }
-
-    /// Writes a manifest's objects to the store, as an operator would.
-    pub(crate) fn apply(&self, manifest: &Path) -> Result<(), LabError> {
-        let output = Command::new(self.programs().ctl())
-            .env_clear()
-            .env("DATASTORE_TYPE", "local")
-            .env("TORTIE_STORE", format!("unix:{STORE_SOCKET}"))
-            .args(["apply", "-f"])
-            .arg(manifest)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(LabError::system("start tortiectl"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(LabError::Program {
-            program: "tortiectl apply".to_owned(),
-            what: output.status.to_string(),
-            log: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
-    }
 }
 
 /// Calico's recipe: no mesh, everybody else with the reflectors, the reflectors with each other.
-fn resources(sites: &[Site]) -> String {
-    let mut text = String::from(
-        "apiVersion: projectcalico.org/v3
+const PEERINGS: &str = "apiVersion: projectcalico.org/v3
 kind: BGPConfiguration
 metadata: {name: default}
 spec: {nodeToNodeMeshEnabled: false}
@@ -126,8 +108,11 @@ apiVersion: projectcalico.org/v3
 kind: BGPPeer
 metadata: {name: reflectors}
 spec: {nodeSelector: has(route-reflector), peerSelector: has(route-reflector)}
-",
-    );
+";
+
+/// What makes them reflectors.
+fn nodes(sites: &[Site]) -> String {
+    let mut text = String::new();
     for site in sites {
         // Writing to a String cannot fail.
         let _ = write!(

@@ -128,7 +128,7 @@ impl Report {
         let cells = &proof.matrix;
         Self {
             mode: lab.options.mode.name().to_owned(),
-            store: "local".to_owned(),
+            store: lab.options.store.name().to_owned(),
             nodes: node_reports(lab),
             sessions: SessionCounts {
                 expected: proof.sessions.len(),

@@ -13,8 +13,10 @@ use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
 use crate::enter::doing;
+use crate::kube::Kube;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::netns::{NetNs, on_fresh_thread};
+use crate::options::Store;
 use crate::sys;
 use crate::topology::Site;
 
@@ -88,6 +90,9 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// The API server refused the pod's object.
+    #[error(transparent)]
+    Kubernetes(#[from] kube_lab::Error),
     /// The plugin ended with an error.
     #[error("CNI {command} of {pod}: {status}: {stdout} {stderr}")]
     Plugin {
@@ -115,14 +120,14 @@ pub enum RuntimeError {
 }
 
 /// The default network configuration list, with the keys that Calico's installer writes.
-fn conflist() -> Value {
+fn conflist(store: Store) -> Value {
     json!({
         "name": "k8s-pod-network",
         "cniVersion": CNI_VERSION,
         "plugins": [{
             "type": "calico",
             "log_level": "info",
-            "datastore_type": "local",
+            "datastore_type": store.datastore_type(),
             "ipam": { "type": "calico-ipam" },
             "policy": { "type": "k8s" },
         }],
@@ -133,50 +138,69 @@ fn conflist() -> Value {
 ///
 /// # Errors
 /// What the file system answers.
-pub(crate) fn install_conflist(site: &Site) -> io::Result<()> {
-    let text = conflist().to_string();
+pub(crate) fn install_conflist(site: &Site, store: Store) -> io::Result<()> {
+    let text = conflist(store).to_string();
     site.namespace.run(|| fs::write(CONFLIST_PATH, text))
 }
 
-/// Makes a pod's namespace on `site` and has the plugin connect it.
+/// Makes a pod's namespace on `site` and has the plugin connect it; with Kubernetes, its object as well, and says there what its address
+/// became.
 ///
 /// # Errors
 /// See [`RuntimeError`]. After a plugin's error the namespace is gone again.
-pub(crate) fn add_pod(site: &Site, name: &str) -> Result<Pod, RuntimeError> {
+pub(crate) fn add_pod(site: &Site, name: &str, kube: Option<&Kube>) -> Result<Pod, RuntimeError> {
     let (sandbox, namespace) = make_sandbox(site, name)?;
     let label = format!("{}/{name}", site.name);
+    if let Some(kube) = kube {
+        kube.create_pod(site, &sandbox.pod_name)?;
+    }
     let started = Instant::now();
     let output = call_plugin(site, &sandbox, "ADD", None)?;
     let took = started.elapsed();
     let result =
         plugin_answer("ADD", &label, &output).and_then(|answer| check_result(&label, &answer));
     match result {
-        Ok(address) => Ok(Pod {
-            name: name.to_owned(),
-            node: site.name.clone(),
-            address,
-            namespace,
-            took,
-            started,
-            sandbox,
-        }),
+        Ok(address) => {
+            if let Some(kube) = kube {
+                kube.pod_runs(&sandbox.pod_name, address)?;
+            }
+            Ok(Pod {
+                name: name.to_owned(),
+                node: site.name.clone(),
+                address,
+                namespace,
+                took,
+                started,
+                sandbox,
+            })
+        }
         Err(error) => {
             // Specification, "ADD": after a failure the runtime calls DEL. Its own failure must not hide the first error.
             let _ = call_plugin(site, &sandbox, "DEL", None);
             remove_namespace(site, &sandbox)?;
+            if let Some(kube) = kube {
+                kube.forget_pod(&sandbox.pod_name)?;
+            }
             Err(error)
         }
     }
 }
 
-/// Has the plugin disconnect a pod and removes its namespace.
+/// Has the plugin disconnect a pod and removes its namespace; with Kubernetes, first somebody asks for that, and last its object goes.
 ///
 /// # Errors
 /// See [`RuntimeError`].
-pub(crate) fn delete_pod(site: &Site, pod: &Pod) -> Result<(), RuntimeError> {
+pub(crate) fn delete_pod(site: &Site, pod: &Pod, kube: Option<&Kube>) -> Result<(), RuntimeError> {
+    if let Some(kube) = kube {
+        kube.ask_to_end(&pod.sandbox.pod_name)?;
+    }
     let output = call_plugin(site, &pod.sandbox, "DEL", None)?;
     plugin_answer("DEL", &pod.label(), &output)?;
-    remove_namespace(site, &pod.sandbox)
+    remove_namespace(site, &pod.sandbox)?;
+    if let Some(kube) = kube {
+        kube.forget_pod(&pod.sandbox.pod_name)?;
+    }
+    Ok(())
 }
 
 /// Makes an unconnected pod namespace on `site`, bind-mounted as runtimes do.
@@ -379,7 +403,11 @@ pub(crate) fn install_plugin(program: &Path) -> io::Result<()> {
 }
 
 /// Deletes many pods, a few at a time; returns the errors.
-pub(crate) fn delete_all(pods: &[(&Site, &Pod)], threads: usize) -> Vec<RuntimeError> {
+pub(crate) fn delete_all(
+    pods: &[(&Site, &Pod)],
+    threads: usize,
+    kube: Option<&Kube>,
+) -> Vec<RuntimeError> {
     let parts = pods.chunks(pods.len().div_ceil(threads.max(1)).max(1));
     on_fresh_thread(|| {
         std::thread::scope(|scope| {
@@ -387,7 +415,7 @@ pub(crate) fn delete_all(pods: &[(&Site, &Pod)], threads: usize) -> Vec<RuntimeE
                 .map(|part| {
                     scope.spawn(move || {
                         part.iter()
-                            .filter_map(|(site, pod)| delete_pod(site, pod).err())
+                            .filter_map(|(site, pod)| delete_pod(site, pod, kube).err())
                             .collect::<Vec<_>>()
                     })
                 })

@@ -21,7 +21,7 @@ fn main() -> std::process::ExitCode {
 /// Runs `body` in a private world of a guest, with the programs built before.
 fn in_guest(name: &str, clock: Clock, body: impl FnOnce(Programs)) {
     if !lab::uml::is_guest() {
-        Programs::build().unwrap_or_else(|error| panic!("{error}"));
+        Programs::build(lab::Store::Local).unwrap_or_else(|error| panic!("{error}"));
     }
     lab::uml::in_uml(name, Path::new(env!("CARGO_BIN_EXE_lab")), clock, || {
         lab::in_namespaces(name, || body(Programs::find().expect("built a moment ago")));

@@ -28,7 +28,7 @@ fn with_bird(name: &str, body: impl FnOnce(Programs)) {
         );
     }
     if !lab::is_inside() {
-        Programs::build().unwrap_or_else(|error| panic!("{error}"));
+        Programs::build(lab::Store::Local).unwrap_or_else(|error| panic!("{error}"));
     }
     lab::in_namespaces(name, || body(Programs::find().expect("built a moment ago")));
 }

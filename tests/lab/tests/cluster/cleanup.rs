@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 
 /// The program, with the product built before.
 fn cargo_lab() -> Command {
-    Programs::build().unwrap_or_else(|error| panic!("{error}"));
+    Programs::build(lab::Store::Local).unwrap_or_else(|error| panic!("{error}"));
     Command::new(env!("CARGO_BIN_EXE_lab"))
 }
 

@@ -37,7 +37,7 @@ fn main() -> std::process::ExitCode {
 /// Runs `body` in a private world, with the product's programs built before. `name` is the test's full name.
 fn with_programs(name: &str, body: impl FnOnce(Programs)) {
     if !lab::is_inside() {
-        Programs::build().unwrap_or_else(|error| panic!("{error}"));
+        Programs::build(lab::Store::Local).unwrap_or_else(|error| panic!("{error}"));
     }
     lab::in_namespaces(name, || body(Programs::find().expect("built a moment ago")));
 }

@@ -1,0 +1,205 @@
+//! A Kubernetes API server on a machine of the first rack, and the lab in the roles of kubelets and scheduler: objects of nodes, and of
+//! pods that it places, runs and ends.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use kube_lab::{ApiServer, Error, Part, Place, Ports};
+use serde_json::{Value, json};
+
+use crate::cluster::LabError;
+use crate::enter::BASE;
+use crate::topology::{Site, Topology};
+
+/// With which programs of the product find the API server; the same path in every mount namespace.
+pub(crate) const KUBECONFIG: &str = "/run/tortie-lab/kubeconfig";
+/// The machine's name.
+const NAME: &str = "kube";
+/// Last octet of its address: above the routers', below the nodes'.
+const HOST: u8 = 10;
+/// Below the repository: what an operator applies before the agents come.
+const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/crds");
+/// Where pods of the lab are.
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// The API server, with etcd beside it, and the machine that they run on.
+#[derive(Debug)]
+pub struct Kube {
+    /// The API server: to be asked, and to be struck by faults.
+    pub server: ApiServer,
+    /// Its machine, which `cargo lab exec kube kubectl …` enters.
+    pub site: Site,
+}
+
+impl Kube {
+    /// Attaches the machine, starts the servers on it, and makes what must be there before the first agent: Calico's kinds and the nodes.
+    pub(crate) fn start(topology: &Topology) -> Result<Self, LabError> {
+        let site = topology
+            .attach(NAME, HOST, 1)
+            .map_err(LabError::system("attach the API server's machine"))?;
+        let namespace = site.namespace.clone();
+        let server = ApiServer::start(kube_lab::Options {
+            parent: Some(BASE.into()),
+            place: Place::of(move |program| namespace.command(program)),
+            address: site.address.into(),
+            ports: Some(Ports::USUAL),
+            ..kube_lab::Options::default()
+        })?;
+        let kube = Self { server, site };
+        kube.install()?;
+        kube.register_nodes(&topology.sites)?;
+        let credentials = fs::copy(kube.server.kubeconfig(), KUBECONFIG);
+        credentials.map_err(LabError::system("write the agents' kubeconfig"))?;
+        Ok(kube)
+    }
+
+    /// Applies Calico's kinds, and waits until they are served.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub fn install(&self) -> Result<(), Error> {
+        let apply = ["apply", "--server-side", "--kustomize", CRDS];
+        self.server.kubectl(&apply)?;
+        let served = [
+            "wait",
+            "--for=condition=Established",
+            "customresourcedefinitions",
+            "--all",
+        ];
+        self.server.kubectl(&served).map(drop)
+    }
+
+    /// Makes the nodes' objects, as their kubelets do when they start.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub fn register_nodes(&self, sites: &[Site]) -> Result<(), Error> {
+        let nodes = sites.iter().map(|site| node(site, json!({}), json!({})));
+        self.register(nodes.collect())
+    }
+
+    /// As [`Kube::register_nodes`], for machines with Calico's marks of a route reflector.
+    pub(crate) fn register_reflectors(
+        &self,
+        sites: &[Site],
+        cluster_id: &str,
+    ) -> Result<(), Error> {
+        let nodes = sites.iter().map(|site| {
+            let annotations = json!({
+                "projectcalico.org/IPv4Address": format!("{}/24", site.address),
+                "projectcalico.org/RouteReflectorClusterID": cluster_id,
+            });
+            node(site, json!({"route-reflector": "true"}), annotations)
+        });
+        self.register(nodes.collect())
+    }
+
+    fn register(&self, mut nodes: Vec<Value>) -> Result<(), Error> {
+        let manifest = |nodes: &[Value]| {
+            let nodes: Vec<String> = nodes.iter().map(Value::to_string).collect();
+            nodes.join("\n---\n")
+        };
+        self.server.apply(&manifest(&nodes))?;
+        // Of what is written through the status, labels and annotations would be another writer's.
+        for node in &mut nodes {
+            node["metadata"] = json!({"name": node["metadata"]["name"]});
+        }
+        let status = [
+            "apply",
+            "--server-side",
+            "--subresource=status",
+            "--filename=-",
+        ];
+        self.server
+            .kubectl_reading(&status, &manifest(&nodes))
+            .map(drop)
+    }
+
+    /// Makes the object of a pod that is placed on a node, as a user and the scheduler do.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub fn create_pod(&self, site: &Site, name: &str) -> Result<(), Error> {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {"nodeName": site.name, "containers": [{"name": "main", "image": "none"}]},
+        });
+        let create = ["create", "--raw", PODS, "--filename=-"];
+        self.server
+            .kubectl_reading(&create, &pod.to_string())
+            .map(drop)
+    }
+
+    /// Says of a pod what its kubelet says once its containers run.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub fn pod_runs(&self, name: &str, address: Ipv4Addr) -> Result<(), Error> {
+        let status =
+            json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
+        let patch = format!("--patch={status}");
+        let arguments = [
+            "patch",
+            "pod",
+            name,
+            "--subresource=status",
+            "--type=merge",
+            &patch,
+        ];
+        self.server.kubectl(&arguments).map(drop)
+    }
+
+    /// Marks a pod's object as to be deleted, as `kubectl delete pod` does; it goes with [`Kube::forget_pod`].
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub fn ask_to_end(&self, name: &str) -> Result<(), Error> {
+        let path = format!("{PODS}/{name}");
+        self.server.kubectl(&["delete", "--raw", &path]).map(drop)
+    }
+
+    /// Deletes the object of a pod that no longer runs, as its kubelet does.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub fn forget_pod(&self, name: &str) -> Result<(), Error> {
+        let path = format!("{PODS}/{name}?gracePeriodSeconds=0");
+        self.server.kubectl(&["delete", "--raw", &path]).map(drop)
+    }
+
+    pub(crate) fn check(&mut self) -> Result<(), LabError> {
+        for part in [Part::Etcd, Part::ApiServer] {
+            self.server.part(part).check()?;
+        }
+        Ok(())
+    }
+
+    /// What a user finds on the machine: kubectl on the PATH behind all others, and the administrator's kubeconfig.
+    pub(crate) fn programs(&self) -> &Path {
+        self.server.programs().folder()
+    }
+}
+
+/// A node as its kubelet describes it.
+fn node(site: &Site, mut labels: Value, annotations: Value) -> Value {
+    labels["kubernetes.io/hostname"] = json!(site.name);
+    labels["kubernetes.io/os"] = json!("linux");
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": site.name, "labels": labels, "annotations": annotations},
+        "status": {
+            "addresses": [
+                {"type": "InternalIP", "address": site.address},
+                {"type": "Hostname", "address": site.name},
+            ],
+            "conditions": [
+                {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "by the lab",
+                 "lastHeartbeatTime": null, "lastTransitionTime": null},
+            ],
+        },
+    })
+}

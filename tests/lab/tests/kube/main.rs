@@ -1,0 +1,36 @@
+//! The whole product with its objects in a real Kubernetes API server, and what may befall that.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its place fails where it stands"
+)]
+
+#[macro_use]
+extern crate harness;
+
+mod objects;
+
+use std::time::Duration;
+
+use lab::{Options, Programs, Store};
+
+fn main() -> std::process::ExitCode {
+    harness::run()
+}
+
+/// Runs `body` in a private world, with the product's programs built before. `name` is the test's full name.
+fn with_programs(name: &str, body: impl FnOnce(Programs)) {
+    if !lab::is_inside() {
+        let _ = kube_lab::required(&[]);
+        Programs::build(Store::Kube).unwrap_or_else(|error| panic!("{error}"));
+    }
+    lab::in_namespaces(name, || body(Programs::find().expect("built a moment ago")));
+}
+
+/// What tests start from: patient, because machines are shared and programs unoptimised.
+fn options() -> Options {
+    Options {
+        patience: Duration::from_secs(90),
+        store: Store::Kube,
+        ..Options::default()
+    }
+}
