@@ -15,14 +15,14 @@ use crate::certificates::{
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::faults::Part;
-use crate::options::{Options, Ports, User};
+use crate::options::{Options, Place, Ports, User};
 use crate::process::{Keeper, Process};
 use crate::programs::{Programs, available};
 
 /// How often free ports are drawn anew when somebody else took one meanwhile.
 const ATTEMPTS: u32 = 5;
 /// Between two questions whether a server answers.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// The first address of the Services' range, which clients in pods use.
 const SERVICE: &str = "10.96.0.1";
 
@@ -82,6 +82,9 @@ impl ApiServer {
         let folder = directory.path();
         let authority = Authority::new(folder, "ca")?;
         signing_key(folder)?;
+        // With it the API server asks kubelets for logs, and runs commands in pods.
+        let client = Subject::user("kube-apiserver-kubelet-client", "system:masters");
+        authority.sign("kubelet-client", &client, crate::Validity::Now)?;
         let etcd_authority = Authority::new(folder, "etcd-ca")?;
         let etcd = Subject::server("etcd", &["127.0.0.1"]);
         let credentials = etcd_authority.sign("etcd", &etcd, crate::Validity::Now)?;
@@ -214,9 +217,17 @@ impl ApiServer {
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
-            // No controller makes each namespace's default account.
-            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            format!(
+                "--kubelet-client-certificate={}",
+                file("kubelet-client.crt")
+            ),
+            format!("--kubelet-client-key={}", file("kubelet-client.key")),
         ];
+        if !self.options.service_accounts {
+            // No controller makes each namespace's default account.
+            flags.push("--disable-admission-plugins=ServiceAccount".to_owned());
+        }
         if self.options.address.is_loopback() {
             // Endpoints on loopback are refused, and logged every ten seconds.
             flags.push("--endpoint-reconciler-type=none".to_owned());
@@ -328,6 +339,18 @@ impl ApiServer {
 
     pub(crate) fn etcd_credentials(&self) -> &(PathBuf, Credentials) {
         &self.etcd_credentials
+    }
+
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.options.place
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.options.patience
     }
 
     /// The programs.

@@ -20,6 +20,7 @@
 
 mod api_server;
 mod certificates;
+mod controllers;
 mod directory;
 mod error;
 mod faults;
@@ -34,6 +35,7 @@ mod sys;
 
 pub use api_server::ApiServer;
 pub use certificates::{Authority, Credentials, Subject, Validity};
+pub use controllers::Controllers;
 pub use error::Error;
 pub use faults::{Copy, Part};
 pub use options::{Options, Place, Ports, User};

@@ -121,6 +121,8 @@ pub struct Options {
     pub validity: Validity,
     /// Known besides the administrator.
     pub users: Vec<User>,
+    /// Pods get their namespace's service account and its token, as in every real cluster; needs [`crate::Controllers`].
+    pub service_accounts: bool,
     /// More flags for the API server; a later one of the same name wins.
     pub flags: Vec<String>,
     /// How long a server may take until it answers.
@@ -137,6 +139,7 @@ impl Default for Options {
             hosts: Vec::new(),
             validity: Validity::Now,
             users: vec![User::service_account("kube-system", "calico-node")],
+            service_accounts: false,
             flags: Vec::new(),
             patience: Duration::from_secs(120),
         }

@@ -9,7 +9,7 @@ extern crate harness;
 
 use std::time::{Duration, Instant};
 
-use kube_lab::{ApiServer, Error, Options, Part, Proxy, Validity, Weather};
+use kube_lab::{ApiServer, Controllers, Error, Options, Part, Proxy, Validity, Weather};
 
 fn main() -> std::process::ExitCode {
     kube_lab::run()
@@ -215,5 +215,49 @@ fn nothing_is_left_of_a_dropped_server() {
         let path = format!("/proc/{process}/comm");
         let name = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(!["etcd", "kube-apiserver"].contains(&name.trim()), "{path}");
+    }
+}
+
+#[test]
+fn controllers_make_accounts_and_place_pods() {
+    let _ = kube_lab::required(&["kube-controller-manager", "kube-scheduler"]);
+    let options = Options {
+        service_accounts: true,
+        ..Options::default()
+    };
+    let server = ApiServer::start(options).unwrap_or_else(|error| panic!("{error}"));
+    let mut controllers =
+        Controllers::start(&server, &[]).unwrap_or_else(|error| panic!("{error}"));
+    // A node that nobody runs: the scheduler asks no more than that it says it is fine.
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: n1}}";
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: main, image: none}], \
+               tolerations: [{operator: Exists}]}}";
+    server.apply(node).unwrap();
+    server.apply(pod).unwrap();
+    let capacity =
+        "--patch={\"status\":{\"allocatable\":{\"pods\":\"10\"},\"capacity\":{\"pods\":\"10\"}}}";
+    let patch = [
+        "patch",
+        "node",
+        "n1",
+        "--subresource=status",
+        "--type=merge",
+        capacity,
+    ];
+    server.kubectl(&patch).unwrap();
+    let placed = [
+        "get",
+        "pod",
+        "p",
+        "--output=jsonpath={.spec.nodeName} {.spec.serviceAccountName}",
+    ];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.kubectl(&placed).unwrap() != "n1 default" {
+        controllers.check().unwrap();
+        assert!(
+            Instant::now() < deadline,
+            "{}",
+            server.kubectl(&["describe", "pod", "p"]).unwrap()
+        );
     }
 }
