@@ -4,6 +4,7 @@ mod attributes;
 mod bench;
 mod check;
 mod contract;
+mod image;
 mod layers;
 mod licences;
 mod manifests;
@@ -38,6 +39,8 @@ enum Chore {
     Manifests,
     /// Only the report of long files and functions.
     Sizes,
+    /// Makes a container image of the programs, without a container engine.
+    Image(image::Arguments),
     /// Measures: `bench bgp` for the speaker beside other daemons, `bench table` for the tables of what it measured; each has `--help`.
     Bench {
         /// For the bench itself.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Chore::Contract => contract::check(),
         Chore::Manifests => manifests::write(),
         Chore::Sizes => sizes::report(),
+        Chore::Image(arguments) => image::run(&arguments),
         Chore::Bench { arguments } => bench::run(&arguments),
     };
     match outcome {
