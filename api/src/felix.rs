@@ -30,7 +30,7 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 21] = [
+pub const FIELDS: [(&str, &str); 23] = [
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
     ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
@@ -41,6 +41,8 @@ pub const FIELDS: [(&str, &str); 21] = [
     ("ipipEnabled", "FELIX_IPINIPENABLED"),
     ("ipipMTU", "FELIX_IPINIPMTU"),
     ("ipv4NormalRoutePriority", "FELIX_IPV4NORMALROUTEPRIORITY"),
+    ("ipv6Support", "FELIX_IPV6SUPPORT"),
+    ("logSeverityScreen", "FELIX_LOGSEVERITYSCREEN"),
     ("mtuIfacePattern", "FELIX_MTUIFACEPATTERN"),
     ("programClusterRoutes", "FELIX_PROGRAMCLUSTERROUTES"),
     ("prometheusMetricsEnabled", "FELIX_PROMETHEUSMETRICSENABLED"),

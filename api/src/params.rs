@@ -171,6 +171,9 @@ impl Params {
         if reader.origin("datastore_type") == Some(&Origin::Default) && values.store.is_some() {
             values.datastore_type = DatastoreType::Local;
         }
+        if !values.networking {
+            values.backend = Backend::None;
+        }
         reader.check_together(&values);
         reader.notice_unused(&values);
         if reader.errors.is_empty() {
@@ -228,12 +231,44 @@ impl Params {
     }
 }
 
-/// Whether a variable is in the table, or Felix's.
+/// Variables of calico/node that change nothing here, the values that ask for what is done anyway, and why.
+const WITHOUT_EFFECT: [(&str, &[&str], &str); 7] = [
+    (
+        "CALICO_DISABLE_FILE_LOGGING",
+        &["true"],
+        "the log goes to standard error only",
+    ),
+    ("CALICO_DISABLE_FELIX", &[], "the agent is one process"),
+    ("NODE_USER_ID", &[], "the agent runs as root"),
+    (
+        "CALICO_ADVERTISE_CLUSTER_IPS",
+        &[],
+        "addresses of services are not announced yet",
+    ),
+    (
+        "BGP_LOGSEVERITYSCREEN",
+        &[],
+        "FELIX_LOGSEVERITYSCREEN is for the whole agent",
+    ),
+    (
+        "KUBERNETES_SERVICE_IPS_PORTS",
+        &[],
+        "there is no eBPF dataplane",
+    ),
+    (
+        "KUBERNETES_APISERVER_ENDPOINTS",
+        &[],
+        "there is no eBPF dataplane",
+    ),
+];
+
+/// Whether a variable is in the table, or known otherwise, or Felix's.
 fn is_ours(name: &str) -> bool {
     let felix = name
         .get(..6)
         .is_some_and(|start| start.eq_ignore_ascii_case("FELIX_"));
-    felix || TABLE.iter().any(|row| row.names.contains(&name))
+    let known = WITHOUT_EFFECT.iter().any(|(known, ..)| *known == name);
+    felix || known || TABLE.iter().any(|row| row.names.contains(&name))
 }
 
 /// The router id made from a node's name: the first four bytes of its SHA-256, kept out of the multicast range.
@@ -365,22 +400,42 @@ impl Reader {
                 "one of CALICO_IPV4POOL_IPIP and CALICO_IPV4POOL_VXLAN other than `Never`",
             );
         }
-        let cidr_given = matches!(self.origin("pool_cidr"), Some(Origin::Environment(_)));
-        if values.no_default_pools && cidr_given {
-            self.refuse(
-                "pool_cidr",
-                "NO_DEFAULT_POOLS is `true`, so no pool would be made of it".to_owned(),
-                "one of CALICO_IPV4POOL_CIDR and NO_DEFAULT_POOLS=true",
-            );
+        for field in ["pool_cidr", "pool6_cidr"] {
+            let given = matches!(self.origin(field), Some(Origin::Environment(_)));
+            if values.no_default_pools && given {
+                let (variable, _) = self.as_given(field);
+                self.refuse(
+                    field,
+                    "NO_DEFAULT_POOLS is `true`, so no pool would be made of it".to_owned(),
+                    &format!("one of {variable} and NO_DEFAULT_POOLS=true"),
+                );
+            }
         }
-        if let PoolCidr::Cidr(cidr) = values.pool_cidr
-            && values.pool_block_size < cidr.prefix_len()
-        {
-            self.refuse(
+        for (cidr, field, len, smallest, bits) in [
+            (
+                values.pool_cidr,
                 "pool_block_size",
-                format!("a block would be larger than the pool {cidr}"),
-                &format!("{} to 32", cidr.prefix_len().max(20)),
-            );
+                values.pool_block_size,
+                20,
+                32,
+            ),
+            (
+                values.pool6_cidr,
+                "pool6_block_size",
+                values.pool6_block_size,
+                116,
+                128,
+            ),
+        ] {
+            if let PoolCidr::Cidr(cidr) = cidr
+                && len < cidr.prefix_len()
+            {
+                self.refuse(
+                    field,
+                    format!("a block would be larger than the pool {cidr}"),
+                    &format!("{} to {bits}", cidr.prefix_len().max(smallest)),
+                );
+            }
         }
         if values.datastore_type == DatastoreType::Local && values.store.is_none() {
             self.refuse(
@@ -415,19 +470,26 @@ impl Reader {
     }
 
     fn notice_unused(&mut self, values: &Values) {
-        if values.ip6_wanted {
+        if !matches!(values.ip6, AddressSource::Keep | AddressSource::None) {
             self.notice(
-                "ip6_wanted",
-                "ignored: this release gives nodes and pods IPv4 addresses only".to_owned(),
+                "ip6",
+                "written into the Node, but nodes have no sessions or tunnels over IPv6 yet"
+                    .to_owned(),
             );
         }
-        if let PoolCidr::Cidr(cidr) = values.pool_cidr
-            && self
-                .setting("pool_cidr")
-                .is_some_and(|set| set.text != cidr.to_string())
-        {
-            self.notice("pool_cidr", format!("the range used is {cidr}"));
+        for (cidr, field) in [
+            (values.pool_cidr, "pool_cidr"),
+            (values.pool6_cidr, "pool6_cidr"),
+        ] {
+            if let PoolCidr::Cidr(cidr) = cidr
+                && self
+                    .setting(field)
+                    .is_some_and(|set| set.text != cidr.to_string())
+            {
+                self.notice(field, format!("the range used is {cidr}"));
+            }
         }
+        self.notice_without_effect();
         let known = |name: &String| TABLE.iter().any(|row| row.names.contains(&name.as_str()));
         for (name, variable) in &self.variables {
             if name.starts_with("FELIX_") && !known(name) {
@@ -435,6 +497,22 @@ impl Reader {
                     variable: variable.name.clone(),
                     value: variable.text.clone(),
                     message: "ignored: this release has no such setting".to_owned(),
+                });
+            }
+        }
+    }
+
+    /// Variables of calico/node that change nothing here.
+    fn notice_without_effect(&mut self) {
+        for (name, means_the_same, reason) in WITHOUT_EFFECT {
+            if let Some(variable) = self.variables.get(name)
+                && !variable.text.trim().is_empty()
+                && !means_the_same.contains(&variable.text.trim())
+            {
+                self.notices.push(Notice {
+                    variable: variable.name.clone(),
+                    value: variable.text.clone(),
+                    message: format!("ignored: {reason}"),
                 });
             }
         }

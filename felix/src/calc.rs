@@ -256,6 +256,23 @@ impl Graph {
         }
     }
 
+    /// Other settings of the same node: outputs become what they would be had they been these from the start. Which rows of
+    /// the kernel are the agent's ([`Settings::ownership`]), the backend and the node's name stay as they were.
+    pub fn handle_settings(&mut self, settings: Settings) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.settings.node_name = before.node_name.clone();
+        self.settings.backend = before.backend;
+        self.settings.interface_prefixes = before.interface_prefixes.clone();
+        self.settings.device_route_protocol = before.device_route_protocol;
+        self.settings.external_routes = before.external_routes;
+        if self.started {
+            for row in device::host_sysctls(&before) {
+                self.rows.put(row.key(), None);
+            }
+            self.dirty.everything();
+        }
+    }
+
     /// Whether all facts of the start are known: what the next flush does not want may be deleted.
     pub fn in_sync(&self) -> bool {
         self.underlay.is_synced() && Self::KINDS.iter().all(|kind| self.synced.contains(kind))

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::health::Health;
 use crate::instance::{self, HostLock, Instance};
+use crate::kubernetes::Kubernetes;
 use crate::mailbox::{self, mailbox};
 use crate::passwords::PasswordTask;
 use crate::serve::{Serve, finish};
@@ -36,10 +37,12 @@ use crate::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use crate::task::cni::addresses::Addresses;
 use crate::task::cni::locks::Locks;
 use crate::task::cni::{CniTask, Pods};
+use crate::task::completion::Completion;
 use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait};
 use crate::task::keeper::Keeper;
 use crate::task::namesake::Namesake;
 use crate::task::timestamp;
+use crate::task::token::{self, TokenTask};
 use crate::task::watch::WatchTask;
 use crate::telemetry::Metrics;
 
@@ -56,10 +59,12 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let holder = instance::holder("tortie-node", name.as_deref(), &instance.started);
     let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
     let name = name.ok_or(StartupError::NoName)?;
+    let kubernetes = open_kubernetes(&params)?;
     let startup = Startup {
         params: &params,
         host: &host,
         store: Arc::clone(&store),
+        kubernetes: kubernetes.clone(),
     };
     let identity = tokio::select! {
         identity = startup.run(name) => identity?,
@@ -69,6 +74,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     info!(
         node = identity.name,
         address = identity.ipv4.map(tracing::field::display),
+        address6 = identity.ipv6.map(tracing::field::display),
         router_id = identity.router_id.map(tracing::field::display),
         "node started"
     );
@@ -81,6 +87,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         instance,
         started,
         store,
+        kubernetes,
         last_mtu_bytes: files::read_mtu().or(host_mtu_bytes),
         cancel,
     };
@@ -105,6 +112,11 @@ pub fn open_store(params: &Params) -> anyhow::Result<Arc<dyn Store>> {
     )
 }
 
+/// Kubernetes, when the datastore is its API server: no datastore of this build is.
+pub fn open_kubernetes(_params: &Params) -> anyhow::Result<Option<Arc<dyn Kubernetes>>> {
+    Ok(None)
+}
+
 /// What the tasks are made from.
 struct Agent {
     params: Arc<Params>,
@@ -112,6 +124,7 @@ struct Agent {
     instance: Instance,
     started: SystemTime,
     store: Arc<dyn Store>,
+    kubernetes: Option<Arc<dyn Kubernetes>>,
     /// MTU for pods while the graph knows none: the last one known, else the host's.
     last_mtu_bytes: Option<u32>,
     cancel: CancellationToken,
@@ -203,6 +216,7 @@ impl Agent {
             params: Arc::clone(&self.params),
             node: self.identity.name.clone(),
             store: Arc::clone(&self.store),
+            kubernetes: self.kubernetes.clone(),
             view: calc_view.clone(),
             last_mtu_bytes: self.last_mtu_bytes,
             health: health.clone(),
@@ -231,6 +245,10 @@ impl Agent {
             calc: calc_view,
             dataplane: dataplane_view,
         });
+        tasks.spawn(self.completion(&admin).run());
+        if let Some(token) = self.token() {
+            tasks.spawn(token.run());
+        }
         let serve = Serve {
             params: &self.params,
             admin_socket: Path::new(api::admin::SOCKET_PATH),
@@ -238,6 +256,32 @@ impl Agent {
         };
         serve.start(&mut tasks, admin, registry).await?;
         finish(tasks, &self.cancel).await
+    }
+
+    fn completion(&self, admin: &Arc<Admin>) -> Completion {
+        let admin = Arc::clone(admin);
+        let node = self.params.kubernetes_node.as_ref();
+        Completion {
+            ready: Box::new(move || {
+                let admin = Arc::clone(&admin);
+                Box::pin(async move { admin.network_ready().await })
+            }),
+            node: node.unwrap_or(&self.identity.name).clone(),
+            kubernetes: self.kubernetes.clone(),
+            shutdown_file: self.params.shutdown_timestamp_file.clone().into(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    fn token(&self) -> Option<TokenTask> {
+        let kubernetes = self.kubernetes.clone()?;
+        self.params.manage_cni.then(|| TokenTask {
+            kubernetes,
+            service_account: self.params.cni_service_account.clone(),
+            refresh: self.params.cni_token_refresh_interval,
+            directory: token::DIRECTORY.into(),
+            cancel: self.cancel.clone(),
+        })
     }
 
     fn namesake(&self, view: &watch::Receiver<CalcView>, health: &Health) -> Namesake {

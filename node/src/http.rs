@@ -33,7 +33,9 @@ pub fn get_tcp(host: &str, path: &str, patience: Duration) -> io::Result<Answer>
 
 fn get(mut stream: impl Read + Write, path: &str) -> io::Result<Answer> {
     // HTTP/1.0: the answer ends with the connection and is never chunked.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    // In one write: a server may answer and close as soon as it has read the first line.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer"))

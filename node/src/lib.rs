@@ -13,10 +13,14 @@ pub mod cli;
 pub mod health;
 pub mod http;
 pub mod instance;
+pub mod kubernetes;
 pub mod mailbox;
 pub mod passwords;
 pub mod process;
+#[cfg(test)]
+mod scratch;
 pub mod serve;
+pub mod shutdown;
 pub mod socket;
 pub mod startup;
 pub mod task;

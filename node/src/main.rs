@@ -4,12 +4,24 @@ use std::process::ExitCode;
 
 use api::params::Params;
 use clap::Parser;
-use node::cli::{Arguments, Command, check_health, with_double_dashes};
-use node::{agent, process};
+use node::cli::{Arguments, Command, check_health, in_own_words, peers_shown};
+use node::{agent, process, shutdown};
 
 fn main() -> ExitCode {
     process::abort_on_panic();
-    let arguments = Arguments::parse_from(with_double_dashes(std::env::args()));
+    let arguments = Arguments::parse_from(in_own_words(std::env::args()));
+    if let Some(done) = arguments
+        .command
+        .as_ref()
+        .and_then(Command::done_by_the_agent)
+    {
+        println!("tortie-node: {done}; nothing is left to do here");
+        return ExitCode::SUCCESS;
+    }
+    if let Some(Command::Version) = arguments.command {
+        println!("{}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let params = match Params::from_env(std::env::vars()) {
         Ok(params) => params,
         Err(errors) => {
@@ -29,12 +41,18 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        None => match process::run(params, agent::run) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("tortie-node: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Some(Command::Status { .. }) => told(peers_shown().map(|table| print!("{table}"))),
+        Some(Command::Shutdown) => told(process::run(params, shutdown::run)),
+        Some(_) | None => told(process::run(params, agent::run)),
+    }
+}
+
+fn told(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tortie-node: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

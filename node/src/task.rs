@@ -14,9 +14,11 @@ pub mod admin;
 pub mod bgp;
 pub mod calc;
 pub mod cni;
+pub mod completion;
 pub mod dataplane;
 pub mod keeper;
 pub mod namesake;
+pub mod token;
 pub mod watch;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

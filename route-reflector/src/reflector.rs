@@ -12,7 +12,7 @@ use api::params::Params;
 use datastore::scope::Scope;
 use datastore::store::Store;
 use felix::calc::{Graph, LearnedRoutes, Listen, Settings};
-use node::agent::{open_store, seed};
+use node::agent::{open_kubernetes, open_store, seed};
 use node::health::{Health, Loop, REPORT_EVERY};
 use node::instance::{self, HostLock};
 use node::mailbox::{self, mailbox};
@@ -81,6 +81,7 @@ pub(crate) async fn run(
                 params: &params,
                 host: &host,
                 store: Arc::clone(&store),
+                kubernetes: open_kubernetes(&params)?,
             };
             let identity = tokio::select! {
                 identity = startup.announce(name) => identity?,
@@ -122,6 +123,7 @@ fn identity_of(resources: &Resources, named: Option<String>) -> anyhow::Result<I
     }
     Ok(Identity {
         ipv4: bgp.and_then(|bgp| bgp.ipv4_address),
+        ipv6: bgp.and_then(|bgp| bgp.ipv6_address),
         router_id: None,
         name,
     })

@@ -61,16 +61,22 @@ parameters! {
     /// Host name: third source of the node's name.
     hostname: Option<String> = value::optional_text, ["HOSTNAME"], "", "",
         IsUnset, Stops, "as NODENAME, in lower or upper case";
+    /// Name of the Kubernetes Node that this node is, when it is another one than the node's own name.
+    kubernetes_node: Option<String> = value::node_name, ["CALICO_K8S_NODE_REF"], "", "",
+        IsUnset, Stops, "the name of a Kubernetes Node";
     /// The node's IPv4 address.
     ip: AddressSource = value::ipv4_source, ["IP"], "", "",
         IsUnset, Stops, "`autodetect`, `none`, an IPv4 address, an IPv4 address with prefix length, or nothing";
-    /// Whether an IPv6 address is asked for.
-    ip6_wanted: bool = value::ipv6_wanted, ["IP6"], "", "",
+    /// The node's IPv6 address; detected only when `autodetect` asks for it.
+    ip6: AddressSource = value::ipv6_source, ["IP6"], "", "",
         IsUnset, Stops, "`autodetect`, `none`, an IPv6 address, an IPv6 address with prefix length, or nothing";
     /// How the IPv4 address is detected.
     ip_autodetection_method: String = value::method, ["IP_AUTODETECTION_METHOD"], "first-found", "",
         IsUnset, Stops, "`first-found`, `interface=REGEX,…`, `skip-interface=REGEX,…`, `cidr=CIDR,…`, `can-reach=HOST` or `kubernetes-internal-ip`";
-    /// How often the address is detected anew.
+    /// How the IPv6 address is detected.
+    ip6_autodetection_method: String = value::method, ["IP6_AUTODETECTION_METHOD"], "first-found", "",
+        IsUnset, Stops, "`first-found`, `interface=REGEX,…`, `skip-interface=REGEX,…`, `cidr=CIDR,…`, `can-reach=HOST` or `kubernetes-internal-ip`";
+    /// How often the addresses are detected anew.
     autodetect_poll_interval: Duration = value::go_duration, ["AUTODETECT_POLL_INTERVAL"], "60s", "",
         IsUnset, Stops, "a duration such as `60s` or `1m30s`";
     /// Skip the check that no other node has our address.
@@ -85,6 +91,9 @@ parameters! {
     /// What carries packets between nodes.
     backend: Backend = value::backend, ["CALICO_NETWORKING_BACKEND"], "bird", "",
         IsUnset, Stops, "`bird` (BGP), `vxlan` or `none`";
+    /// `false` is an old word for the backend `none`.
+    networking: bool = value::not_false, ["CALICO_NETWORKING"], "true", "",
+        IsUnset, Stops, "`false`; everything else leaves the choice to CALICO_NETWORKING_BACKEND";
     /// Which datastore; `local` without being named when `TORTIE_STORE` is set.
     datastore_type: DatastoreType = value::datastore_type, ["DATASTORE_TYPE", "CALICO_DATASTORE_TYPE"], "etcdv3", "",
         IsUnset, Stops, "`kubernetes`, `etcdv3` or `local`";
@@ -124,6 +133,42 @@ parameters! {
     /// Do not announce that pool.
     pool_disable_bgp_export: bool = value::pool_bool, ["CALICO_IPV4POOL_DISABLE_BGP_EXPORT"], "false", "",
         IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    /// Range of the pool made when no IPv6 pool exists.
+    pool6_cidr: PoolCidr = value::pool6_cidr, ["CALICO_IPV6POOL_CIDR"], "", "",
+        IsUnset, Stops, "an IPv6 range such as fd00:10:244::/56, `none`, or nothing (a random /48 of fd00::/8)";
+    /// Prefix length of that pool's blocks.
+    pool6_block_size: u8 = value::block6_len, ["CALICO_IPV6POOL_BLOCK_SIZE"], "122", "bits",
+        IsUnset, Stops, "116 to 128";
+    /// VXLAN between nodes for that pool.
+    pool6_vxlan: EncapMode = value::encap, ["CALICO_IPV6POOL_VXLAN"], "Never", "",
+        IsUnset, Stops, "`Always`, `CrossSubnet`, `Never` or `off`";
+    /// Masquerade what leaves the IPv6 pools.
+    pool6_nat_outgoing: bool = value::pool_bool, ["CALICO_IPV6POOL_NAT_OUTGOING"], "false", "",
+        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    /// Nodes that may use that pool.
+    pool6_node_selector: Selector = value::selector, ["CALICO_IPV6POOL_NODE_SELECTOR"], "all()", "",
+        IsUnset, Stops, "a selector such as rack == 'r1'";
+    /// Do not announce that pool.
+    pool6_disable_bgp_export: bool = value::pool_bool, ["CALICO_IPV6POOL_DISABLE_BGP_EXPORT"], "false", "",
+        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    /// Whether the kubeconfig of CNI plugins, with a token that is refreshed, is written.
+    manage_cni: bool = value::not_false, ["CALICO_MANAGE_CNI"], "true", "",
+        IsUnset, Stops, "`false`; everything else means true";
+    /// Service account of that token.
+    cni_service_account: String = value::text, ["CALICO_CNI_SERVICE_ACCOUNT"], "calico-cni-plugin", "",
+        IsUnset, Stops, "the name of a service account in the agent's namespace";
+    /// How often that token is refreshed; by default when a quarter of its life is over.
+    cni_token_refresh_interval: Option<Duration> = value::optional_go_duration, ["CNI_TOKEN_REFRESH_INTERVAL"], "", "",
+        IsUnset, Stops, "a duration such as `1h`, or nothing";
+    /// File with the time at which `tortie-node shutdown` was called, until the node's network is there again.
+    shutdown_timestamp_file: String = value::path, ["CALICO_SHUTDOWN_TIMESTAMP_FILE"], "/var/lib/calico/shutdownTS", "",
+        IsUnset, Stops, "an absolute path";
+    /// The least severe line on the terminal until the node has started.
+    startup_log_level: LogSeverity = value::log_severity, ["CALICO_STARTUP_LOGLEVEL"], "Info", "",
+        IsUnset, Stops, "`Trace`, `Debug`, `Info`, `Warning`, `Error` or `Fatal`";
+    /// Whether an IPv6 pool is made when there is none.
+    ipv6_support: bool = value::felix_bool, ["FELIX_IPV6SUPPORT"], "true", "",
+        IsUnset, TakesDefault, "`true` or `false`";
     /// UDP port of VXLAN.
     vxlan_port: u16 = value::port, ["FELIX_VXLANPORT"], "4789", "",
         IsUnset, TakesDefault, "1 to 65535";

@@ -102,8 +102,19 @@ fn rules_between_variables_are_checked() {
             "CALICO_IPV4POOL_CIDR",
         ),
         (
+            vec![
+                ("NO_DEFAULT_POOLS", "true"),
+                ("CALICO_IPV6POOL_CIDR", "fd00::/48"),
+            ],
+            "CALICO_IPV6POOL_CIDR",
+        ),
+        (
             vec![("CALICO_IPV4POOL_CIDR", "10.0.0.0/28")],
             "CALICO_IPV4POOL_BLOCK_SIZE",
+        ),
+        (
+            vec![("CALICO_IPV6POOL_CIDR", "fd00::/124")],
+            "CALICO_IPV6POOL_BLOCK_SIZE",
         ),
         (vec![("DATASTORE_TYPE", "local")], "DATASTORE_TYPE"),
     ] {
@@ -161,6 +172,8 @@ fn pool_booleans_are_true_unless_a_word_for_no_is_given() {
 fn what_is_ignored_is_reported() {
     let params = accepted(&[
         ("IP6", "autodetect"),
+        ("CALICO_DISABLE_FILE_LOGGING", "true"),
+        ("NODE_USER_ID", "1000"),
         ("FELIX_BPFENABLED", "true"),
         ("CALICO_IPV4POOL_CIDR", "10.1.2.3/16"),
     ]);
@@ -169,7 +182,15 @@ fn what_is_ignored_is_reported() {
         .iter()
         .map(|notice| notice.variable.as_str())
         .collect();
-    assert_eq!(named, ["IP6", "CALICO_IPV4POOL_CIDR", "FELIX_BPFENABLED"]);
+    assert_eq!(
+        named,
+        [
+            "IP6",
+            "CALICO_IPV4POOL_CIDR",
+            "NODE_USER_ID",
+            "FELIX_BPFENABLED"
+        ]
+    );
     assert_eq!(
         params.pool_cidr,
         PoolCidr::Cidr("10.1.0.0/16".parse().unwrap())
@@ -265,4 +286,91 @@ fn settings_of_routes_are_read_as_felix_words_them() {
     let wrong = accepted(&[("FELIX_IPFORWARDING", "yes")]);
     assert!(wrong.ip_forwarding);
     assert!(wrong.rejected()[0].to_string().contains("`Disabled`"));
+}
+
+#[test]
+fn variables_of_the_second_family_have_their_own_defaults_and_bounds() {
+    let defaults = accepted(&[]);
+    assert_eq!(defaults.ip6, AddressSource::Keep);
+    assert_eq!(defaults.pool6_cidr, PoolCidr::Choose);
+    assert_eq!(defaults.pool6_block_size, 122);
+    assert!(!defaults.pool6_nat_outgoing && !defaults.pool6_disable_bgp_export);
+    assert_eq!(defaults.pool6_vxlan, EncapMode::Never);
+    assert!(defaults.ipv6_support);
+    let given = accepted(&[
+        ("IP6", "fd00::11/64"),
+        ("IP6_AUTODETECTION_METHOD", "interface=eth.*"),
+        ("CALICO_IPV6POOL_CIDR", "fd00:244::1/56"),
+        ("CALICO_IPV6POOL_BLOCK_SIZE", "120"),
+        ("CALICO_IPV6POOL_VXLAN", "cross-subnet"),
+        ("CALICO_IPV6POOL_NAT_OUTGOING", ""),
+        ("FELIX_IPV6SUPPORT", "false"),
+    ]);
+    let net = "fd00::11/64".parse().unwrap();
+    assert_eq!(given.ip6, AddressSource::Cidr(net));
+    let pool = "fd00:244::/56".parse().unwrap();
+    assert_eq!(given.pool6_cidr, PoolCidr::Cidr(pool));
+    assert_eq!(given.pool6_block_size, 120);
+    assert_eq!(given.pool6_vxlan, EncapMode::CrossSubnet);
+    assert!(given.pool6_nat_outgoing && !given.ipv6_support);
+    for (variable, value, allowed) in [
+        ("IP6", "10.0.0.1", "an IPv6 address"),
+        ("IP6", "fe80::1", "other nodes cannot reach"),
+        ("IP6_AUTODETECTION_METHOD", "newest", "first-found"),
+        ("CALICO_IPV6POOL_CIDR", "10.0.0.0/16", "an IPv6 range"),
+        ("CALICO_IPV6POOL_CIDR", "fe80::/64", "link-local"),
+        ("CALICO_IPV6POOL_BLOCK_SIZE", "115", "116 to 128"),
+        ("CALICO_IPV6POOL_VXLAN", "maybe", "CrossSubnet"),
+        ("CALICO_IPV6POOL_NODE_SELECTOR", "rack =", "at character"),
+    ] {
+        let errors = read(&[(variable, value)]).expect_err(variable);
+        let said = errors[0].to_string();
+        let named = format!("{variable}={value:?}");
+        assert!(said.starts_with(&named) && said.contains(allowed), "{said}");
+    }
+}
+
+#[test]
+fn variables_of_the_nodes_life_are_read() {
+    let defaults = accepted(&[]);
+    assert!(defaults.manage_cni && defaults.networking);
+    assert_eq!(defaults.cni_service_account, "calico-cni-plugin");
+    assert_eq!(defaults.cni_token_refresh_interval, None);
+    assert_eq!(
+        defaults.shutdown_timestamp_file,
+        "/var/lib/calico/shutdownTS"
+    );
+    assert_eq!(defaults.startup_log_level, LogSeverity::Info);
+    let given = accepted(&[
+        ("CALICO_MANAGE_CNI", "false"),
+        ("CALICO_NETWORKING", "false"),
+        ("CNI_TOKEN_REFRESH_INTERVAL", "1h"),
+        ("CALICO_K8S_NODE_REF", "worker-1"),
+        ("CALICO_STARTUP_LOGLEVEL", "DEBUG"),
+    ]);
+    assert!(!given.manage_cni);
+    assert_eq!(given.backend, Backend::None);
+    assert_eq!(
+        given.cni_token_refresh_interval,
+        Some(Duration::from_secs(3600))
+    );
+    assert_eq!(given.kubernetes_node.as_deref(), Some("worker-1"));
+    assert_eq!(given.startup_log_level, LogSeverity::Debug);
+    for (variable, value, allowed) in [
+        ("CNI_TOKEN_REFRESH_INTERVAL", "often", "1h"),
+        ("CALICO_K8S_NODE_REF", "Worker_1", "Kubernetes Node"),
+        ("CALICO_STARTUP_LOGLEVEL", "loud", "Warning"),
+        ("CALICO_SHUTDOWN_TIMESTAMP_FILE", "here", "absolute path"),
+        ("CALICO_NODENAME_FILE", "here", "absolute path"),
+        ("AUTODETECT_POLL_INTERVAL", "60", "1m30s"),
+        ("CALICO_NETWORKING_BACKEND", "ospf", "vxlan"),
+        ("DATASTORE_TYPE", "mysql", "etcdv3"),
+        ("CALICO_ROUTER_ID", "router", "hash"),
+        ("IP_AUTODETECTION_METHOD", "First-Found", "can-reach"),
+    ] {
+        let errors = read(&[(variable, value)]).expect_err(variable);
+        let said = errors[0].to_string();
+        let named = format!("{variable}={value:?}");
+        assert!(said.starts_with(&named) && said.contains(allowed), "{said}");
+    }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::duration;
 use crate::pool::EncapMode;
@@ -16,19 +16,19 @@ use crate::selector::Selector;
 /// A value, or what is wrong with the text.
 pub(super) type Read<T> = Result<T, String>;
 
-/// Where the node's IPv4 address comes from: variable `IP`.
+/// Where a node's address of one family comes from: variables `IP` and `IP6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressSource {
-    /// Keep the stored address; detect one when none is stored.
+    /// Keep the stored address; when none is stored, detect one of IPv4, and have none of IPv6.
     Keep,
     /// Detect it at each start.
     Autodetect,
     /// Store none; keep what is stored.
     None,
-    /// This address, with the prefix length of the interface that has it, else /32.
-    Address(Ipv4Addr),
+    /// This address, with the prefix length of the interface that has it for IPv4, else /32; /128 for IPv6.
+    Address(IpAddr),
     /// This address and prefix length; host bits are kept.
-    Cidr(Ipv4Net),
+    Cidr(IpNet),
 }
 
 /// Where the router id comes from: variable `CALICO_ROUTER_ID`.
@@ -42,15 +42,15 @@ pub enum RouterIdSource {
     Literal(Ipv4Addr),
 }
 
-/// The range of the first IPv4 pool: variable `CALICO_IPV4POOL_CIDR`.
+/// The range of the first pool of a family: variables `CALICO_IPV4POOL_CIDR` and `CALICO_IPV6POOL_CIDR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolCidr {
-    /// To be chosen: 192.168.0.0/16, or one that the host has no address in.
+    /// To be chosen: of IPv4 192.168.0.0/16, or one that the host has no address in; of IPv6 a random one.
     Choose,
     /// Make no pool.
     None,
     /// This range, host bits cleared.
-    Cidr(Ipv4Net),
+    Cidr(IpNet),
 }
 
 /// What carries packets between nodes: variable `CALICO_NETWORKING_BACKEND`.
@@ -158,6 +158,11 @@ pub(super) fn only_true(text: &str) -> Read<bool> {
     Ok(text.eq_ignore_ascii_case("true"))
 }
 
+/// Only the word `false` switches it off.
+pub(super) fn not_false(text: &str) -> Read<bool> {
+    Ok(!text.eq_ignore_ascii_case("false"))
+}
+
 pub(super) fn felix_bool(text: &str) -> Read<bool> {
     let yes = ["true", "1", "yes", "y", "t"];
     if yes.iter().any(|word| text.eq_ignore_ascii_case(word)) {
@@ -208,6 +213,10 @@ pub(super) fn block_len(text: &str) -> Read<u8> {
     ok_or_no(text.parse().ok().filter(|len| (20..=32).contains(len)))
 }
 
+pub(super) fn block6_len(text: &str) -> Read<u8> {
+    ok_or_no(text.parse().ok().filter(|len| (116..=128).contains(len)))
+}
+
 pub(super) fn seconds(text: &str) -> Read<Duration> {
     ok_or_no(if is_none(text) {
         Some(Duration::ZERO)
@@ -218,6 +227,13 @@ pub(super) fn seconds(text: &str) -> Read<Duration> {
 
 pub(super) fn go_duration(text: &str) -> Read<Duration> {
     ok_or_no(duration::parse(text))
+}
+
+pub(super) fn optional_go_duration(text: &str) -> Read<Option<Duration>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    go_duration(text).map(Some)
 }
 
 /// A number, or two 16-bit halves joined by a dot (RFC 5396 asdot).
@@ -236,16 +252,22 @@ pub(super) fn as_number(text: &str) -> Read<Option<u32>> {
 }
 
 pub(super) fn ipv4_source(text: &str) -> Read<AddressSource> {
-    if text.is_empty() {
-        return Ok(AddressSource::Keep);
-    }
+    address_source(text, IpAddr::is_ipv4)
+}
+
+pub(super) fn ipv6_source(text: &str) -> Read<AddressSource> {
+    address_source(text, IpAddr::is_ipv6)
+}
+
+fn address_source(text: &str, of_family: fn(&IpAddr) -> bool) -> Read<AddressSource> {
     match text {
+        "" => return Ok(AddressSource::Keep),
         "autodetect" => return Ok(AddressSource::Autodetect),
         "none" => return Ok(AddressSource::None),
         _ => {}
     }
     let (addr, source) = if text.contains('/') {
-        let Ok(net) = text.parse::<Ipv4Net>() else {
+        let Ok(net) = text.parse::<IpNet>() else {
             return no();
         };
         (net.addr(), AddressSource::Cidr(net))
@@ -255,25 +277,17 @@ pub(super) fn ipv4_source(text: &str) -> Read<AddressSource> {
         };
         (addr, AddressSource::Address(addr))
     };
-    if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() || addr.is_link_local() {
+    if !of_family(&addr) {
+        return no();
+    }
+    let link_local = match addr {
+        IpAddr::V4(addr) => addr.is_link_local(),
+        IpAddr::V6(addr) => addr.is_unicast_link_local(),
+    };
+    if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() || link_local {
         return Err("other nodes cannot reach this address".to_owned());
     }
     Ok(source)
-}
-
-/// Whether an IPv6 address is asked for; only the form is checked.
-pub(super) fn ipv6_wanted(text: &str) -> Read<bool> {
-    match text {
-        "" | "none" => Ok(false),
-        "autodetect" => Ok(true),
-        _ => {
-            let addr = text.split_once('/').map_or(text, |(addr, _)| addr);
-            match addr.parse() {
-                Ok(IpAddr::V6(_)) => Ok(true),
-                _ => no(),
-            }
-        }
-    }
 }
 
 pub(super) fn method(text: &str) -> Read<String> {
@@ -313,7 +327,22 @@ pub(super) fn pool_cidr(text: &str) -> Read<PoolCidr> {
     if cidr.network().is_link_local() {
         return Err("link-local addresses cannot be given to pods".to_owned());
     }
-    Ok(PoolCidr::Cidr(cidr.trunc()))
+    Ok(PoolCidr::Cidr(cidr.trunc().into()))
+}
+
+pub(super) fn pool6_cidr(text: &str) -> Read<PoolCidr> {
+    match text {
+        "" => return Ok(PoolCidr::Choose),
+        "none" => return Ok(PoolCidr::None),
+        _ => {}
+    }
+    let Ok(cidr) = text.parse::<Ipv6Net>() else {
+        return no();
+    };
+    if cidr.network().is_unicast_link_local() {
+        return Err("link-local addresses cannot be given to pods".to_owned());
+    }
+    Ok(PoolCidr::Cidr(cidr.trunc().into()))
 }
 
 pub(super) fn encap(text: &str) -> Read<EncapMode> {

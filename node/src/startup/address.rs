@@ -26,6 +26,14 @@ pub trait Host: Sync {
     fn interfaces(&self) -> &[HostInterface];
     /// The local address the kernel would use towards `destination` (a name or an address).
     fn source_towards(&self, destination: &str, family: Family) -> Option<IpAddr>;
+    /// The InternalIPs of the Kubernetes Node; `None` outside of Kubernetes.
+    fn internal_ips(&self) -> Option<&[IpAddr]> {
+        None
+    }
+    /// Whether the kernel has IPv6.
+    fn has_ipv6(&self) -> bool {
+        true
+    }
 }
 
 /// An address family.
@@ -93,7 +101,7 @@ pub enum Method {
     Cidr(Vec<IpNet>),
     /// The source address of a packet to this destination.
     CanReach(String),
-    /// The InternalIP of the Kubernetes Node. No datastore of this build has one: as `FirstFound`.
+    /// The first InternalIP of the Kubernetes Node; outside of Kubernetes as `FirstFound`.
     KubernetesInternalIp,
 }
 
@@ -151,12 +159,18 @@ impl Method {
         &self,
         host: &dyn Host,
         family: Family,
-        wanted: impl Fn(IpAddr) -> bool,
+        wanted: impl Fn(IpAddr) -> bool + Copy,
     ) -> Option<IpNet> {
         match self {
-            Self::FirstFound | Self::KubernetesInternalIp => {
-                first(host, family, |name| !EXCLUDED.is_match(name), wanted)
-            }
+            Self::FirstFound => first(host, family, |name| !EXCLUDED.is_match(name), wanted),
+            Self::KubernetesInternalIp => match host.internal_ips() {
+                Some(addresses) => {
+                    let mut addresses = addresses.iter().copied();
+                    let internal = addresses.find(|addr| Family::of(*addr) == family)?;
+                    wanted(internal).then(|| with_local_mask(host, internal))
+                }
+                None => Self::FirstFound.among(host, family, wanted),
+            },
             Self::Interface(regex) => first(host, family, |name| regex.is_match(name), wanted),
             Self::SkipInterface(regex) => first(
                 host,
@@ -237,8 +251,9 @@ pub(super) fn counts(interface: &HostInterface) -> bool {
     !EXCLUDED.is_match(&interface.name)
 }
 
-/// The interfaces a Node object lists: sorted by name, default exclusions and addresses that are not global left out.
-pub fn listed_interfaces(host: &dyn Host) -> Vec<api::node::NodeInterface> {
+/// The interfaces a Node object lists: sorted by name, default exclusions, addresses that are not global and those of
+/// families the node has no address of left out.
+pub fn listed_interfaces(host: &dyn Host, families: &[Family]) -> Vec<api::node::NodeInterface> {
     let mut listed: Vec<_> = host
         .interfaces()
         .iter()
@@ -249,7 +264,7 @@ pub fn listed_interfaces(host: &dyn Host) -> Vec<api::node::NodeInterface> {
                 .addresses
                 .iter()
                 .map(IpNet::addr)
-                .filter(|addr| global_unicast(*addr))
+                .filter(|addr| global_unicast(*addr) && families.contains(&Family::of(*addr)))
                 .collect(),
         })
         .filter(|interface| !interface.addresses.is_empty())

@@ -48,7 +48,10 @@ impl Startup<'_> {
     }
 
     /// Makes ClusterInformation, or says in it that this version runs.
-    pub(super) async fn write_cluster_information(&self) -> Result<(), StartupError> {
+    pub(super) async fn write_cluster_information(
+        &self,
+        types: &[&str],
+    ) -> Result<(), StartupError> {
         let guid = new_guid();
         let change = |stored: Option<Object>| {
             let mut info = match stored {
@@ -66,6 +69,9 @@ impl Startup<'_> {
             }
             env!("CARGO_PKG_VERSION").clone_into(&mut info.spec.calico_version);
             info.spec.add_type(&self.params.cluster_type);
+            for word in types {
+                info.spec.add_type(word);
+            }
             Object::ClusterInformation(info)
         };
         objects::update(&*self.store, &key(), change)
@@ -113,6 +119,17 @@ fn configuration(object: Object) -> Option<FelixConfiguration> {
 fn new_guid() -> String {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     uuid.chars().filter(char::is_ascii_hexdigit).collect()
+}
+
+/// Octets that no other cluster has.
+pub(super) fn random_octets<const N: usize>() -> [u8; N] {
+    let mut octets = [0; N];
+    let guid = new_guid();
+    for (octet, digits) in octets.iter_mut().zip(guid.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
+        *octet = u8::from_str_radix(digits, 16).unwrap_or_default();
+    }
+    octets
 }
 
 #[cfg(test)]

@@ -41,6 +41,15 @@ pub fn write_nodename(params: &Params, name: &str) -> Result<(), StartupError> {
     write(Path::new(&params.nodename_file), name)
 }
 
+/// Notes that the node's network was told to go, RFC 3339; gone again once the network is there.
+pub fn write_shutdown_time(params: &Params, now: &str) -> Result<(), StartupError> {
+    let path = Path::new(&params.shutdown_timestamp_file);
+    if let Some(directory) = path.parent() {
+        make(directory)?;
+    }
+    write(path, now)
+}
+
 /// Makes the file with the pod MTU, decimal without a newline, for CNI plugins; nothing is written while it says so.
 pub fn keep_mtu(directory: &Path, mtu_bytes: u32) -> Result<(), StartupError> {
     let path = directory.join("mtu");

@@ -15,21 +15,28 @@ use super::address::{Family, Host, HostInterface};
 pub struct LiveHost {
     interfaces: Vec<HostInterface>,
     mtus: Vec<(String, u32)>,
-    /// The destination of `can-reach` and its addresses.
-    destination: Option<(String, Vec<SocketAddr>)>,
+    /// The destinations of `can-reach` and their addresses.
+    destinations: Vec<(String, Vec<SocketAddr>)>,
 }
 
 /// How long the resolver may take for the name of a destination.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
 
 impl LiveHost {
-    /// Asks the kernel, and the resolver for the destination that IP_AUTODETECTION_METHOD names.
+    /// Asks the kernel, and the resolver for the destinations that IP_AUTODETECTION_METHOD and IP6_AUTODETECTION_METHOD
+    /// name.
     pub async fn read(params: &Params) -> io::Result<Self> {
-        let method = params.ip_autodetection_method.as_str();
-        let destination = match method.strip_prefix("can-reach=").map(str::trim) {
-            Some(name) => Some((name.to_owned(), resolve(name).await)),
-            None => None,
-        };
+        let mut destinations: Vec<(String, Vec<SocketAddr>)> = Vec::new();
+        for method in [
+            &params.ip_autodetection_method,
+            &params.ip6_autodetection_method,
+        ] {
+            if let Some(name) = method.strip_prefix("can-reach=").map(str::trim)
+                && !destinations.iter().any(|(known, _)| known == name)
+            {
+                destinations.push((name.to_owned(), resolve(name).await));
+            }
+        }
         let found = felix_io::host::interfaces()?;
         let mtus = found
             .iter()
@@ -46,7 +53,7 @@ impl LiveHost {
         Ok(Self {
             interfaces,
             mtus,
-            destination,
+            destinations,
         })
     }
 
@@ -67,10 +74,8 @@ impl Host for LiveHost {
 
     /// Connects an UDP socket, which sends nothing, and asks which address it got.
     fn source_towards(&self, destination: &str, family: Family) -> Option<IpAddr> {
-        let (_, addresses) = self
-            .destination
-            .as_ref()
-            .filter(|(name, _)| name == destination)?;
+        let mut known = self.destinations.iter();
+        let (_, addresses) = known.find(|(name, _)| name == destination)?;
         let wanted = |addr: &&SocketAddr| Family::of(addr.ip()) == family;
         let remote = addresses.iter().find(wanted)?;
         let any: IpAddr = match family {
@@ -80,6 +85,10 @@ impl Host for LiveHost {
         let socket = UdpSocket::bind((any, 0)).ok()?;
         socket.connect(remote).ok()?;
         socket.local_addr().ok().map(|local| local.ip())
+    }
+
+    fn has_ipv6(&self) -> bool {
+        std::path::Path::new("/proc/sys/net/ipv6").exists()
     }
 }
 

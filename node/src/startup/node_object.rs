@@ -12,14 +12,25 @@ use super::address::{Family, Host, Method, MethodError, with_local_mask};
 /// Why the node has no place in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    /// IP_AUTODETECTION_METHOD cannot be used.
-    #[error("IP_AUTODETECTION_METHOD: {0}")]
-    Method(#[from] MethodError),
+    /// A method of detection cannot be used.
+    #[error("{variable}: {source}")]
+    Method {
+        /// IP_AUTODETECTION_METHOD, or the variable of IPv6.
+        variable: &'static str,
+        /// Why not.
+        source: MethodError,
+    },
     /// Nothing was detected and nothing is stored.
     #[error(
-        "IP: no IPv4 address found with IP_AUTODETECTION_METHOD={method:?} among {interfaces}; set IP to this node's address (10.0.0.5/24), or choose another method"
+        "{variable}: no {family} address found with {variable}_AUTODETECTION_METHOD={method:?} among {interfaces}; set {variable} to this node's address ({example}), or choose another method"
     )]
     NotDetected {
+        /// IP or IP6.
+        variable: &'static str,
+        /// IPv4 or IPv6.
+        family: &'static str,
+        /// An address for the variable.
+        example: &'static str,
         /// Method.
         method: String,
         /// The host's interfaces.
@@ -27,7 +38,7 @@ pub enum NodeError {
     },
     /// No address at all.
     #[error(
-        "IP={ip:?}: the node has no IPv4 address, and CALICO_NETWORKING_BACKEND={backend} needs one; set IP to `autodetect` or to this node's address"
+        "IP={ip:?}: the node has neither an IPv4 nor an IPv6 address, and CALICO_NETWORKING_BACKEND={backend} needs one; set IP or IP6 to `autodetect` or to this node's address"
     )]
     NoAddress {
         /// As given.
@@ -37,9 +48,11 @@ pub enum NodeError {
     },
     /// Another node has it.
     #[error(
-        "IP: node {other} has the address {address} already; give each node its own, or set DISABLE_NODE_IP_CHECK=true"
+        "{variable}: node {other} has the address {address} already; give each node its own, or set DISABLE_NODE_IP_CHECK=true"
     )]
     Duplicate {
+        /// IP or IP6.
+        variable: &'static str,
         /// The other node.
         other: String,
         /// The address.
@@ -52,9 +65,94 @@ pub enum NodeError {
     NoRouterId,
 }
 
-/// The node's IPv4 address with the prefix length of its subnet, and a warning for the log when there is one.
-pub fn ipv4_address(
+/// The node's addresses with the prefix lengths of their subnets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Of IPv4.
+    pub ipv4: Option<IpNet>,
+    /// Of IPv6.
+    pub ipv6: Option<IpNet>,
+}
+
+impl Addresses {
+    /// What a Node object has.
+    pub fn of(node: &Node) -> Self {
+        node.spec
+            .bgp
+            .as_ref()
+            .map_or_else(Self::default, |bgp| Self {
+                ipv4: bgp.ipv4_address,
+                ipv6: bgp.ipv6_address,
+            })
+    }
+
+    /// The address of one family.
+    pub const fn get(&self, family: Family) -> Option<IpNet> {
+        match family {
+            Family::V4 => self.ipv4,
+            Family::V6 => self.ipv6,
+        }
+    }
+
+    /// The families with an address.
+    pub fn families(&self) -> Vec<Family> {
+        let all = [Family::V4, Family::V6].into_iter();
+        all.filter(|family| self.get(*family).is_some()).collect()
+    }
+}
+
+/// What the environment says about a family's address.
+struct Wanted<'a> {
+    source: AddressSource,
+    method: &'a str,
+    variable: &'static str,
+    method_variable: &'static str,
+    name: &'static str,
+    example: &'static str,
+}
+
+fn wanted(values: &Values, family: Family) -> Wanted<'_> {
+    match family {
+        Family::V4 => Wanted {
+            source: values.ip,
+            method: &values.ip_autodetection_method,
+            variable: "IP",
+            method_variable: "IP_AUTODETECTION_METHOD",
+            name: "IPv4",
+            example: "10.0.0.5/24",
+        },
+        Family::V6 => Wanted {
+            // An IPv6 address is looked for only when asked.
+            source: match values.ip6 {
+                AddressSource::Keep => AddressSource::None,
+                asked => asked,
+            },
+            method: &values.ip6_autodetection_method,
+            variable: "IP6",
+            method_variable: "IP6_AUTODETECTION_METHOD",
+            name: "IPv6",
+            example: "fd00::5/64",
+        },
+    }
+}
+
+/// Refuses methods of detection that cannot be used.
+pub fn check_methods(values: &Values) -> Result<(), NodeError> {
+    method(&wanted(values, Family::V4))?;
+    method(&wanted(values, Family::V6)).map(|_| ())
+}
+
+fn method(wanted: &Wanted<'_>) -> Result<Method, NodeError> {
+    Method::parse(wanted.method).map_err(|source| NodeError::Method {
+        variable: wanted.method_variable,
+        source,
+    })
+}
+
+/// The node's address of one family with the prefix length of its subnet, and a warning for the log when there is one.
+pub fn address(
     values: &Values,
+    family: Family,
     stored: Option<IpNet>,
     host: &dyn Host,
 ) -> Result<(Option<IpNet>, Option<String>), NodeError> {
@@ -62,33 +160,41 @@ pub fn ipv4_address(
         (!is_local(addr.addr(), host))
             .then(|| format!("the node's address {addr} is on none of its interfaces"))
     };
-    match (values.ip, stored) {
+    let wanted = wanted(values, family);
+    match (wanted.source, stored) {
         (AddressSource::Address(addr), _) => {
-            let net = with_local_mask(host, addr.into());
+            let net = match family {
+                Family::V4 => with_local_mask(host, addr),
+                // As calico/node has it: a bare IPv6 address stands for itself alone.
+                Family::V6 => IpNet::from(addr),
+            };
             Ok((Some(net), unlocal(net)))
         }
-        (AddressSource::Cidr(net), _) => {
-            let net = IpNet::V4(net);
-            Ok((Some(net), unlocal(net)))
-        }
+        (AddressSource::Cidr(net), _) => Ok((Some(net), unlocal(net))),
         (AddressSource::None | AddressSource::Keep, Some(stored)) => {
             Ok((Some(stored), unlocal(stored)))
         }
         (AddressSource::None, None) => Ok((None, None)),
         (AddressSource::Keep | AddressSource::Autodetect, stored) => {
-            let method = Method::parse(&values.ip_autodetection_method)?;
+            let method = method(&wanted)?;
             let kept = stored.and_then(|stored| method.keep(host, stored.addr()));
-            match (kept.or_else(|| method.detect(host, Family::V4)), stored) {
-                (Some(found), _) => Ok((Some(found), without_kubernetes(&method, found))),
+            match (kept.or_else(|| method.detect(host, family)), stored) {
+                (Some(found), _) => {
+                    let warning = without_kubernetes(&method, host, &wanted, found);
+                    Ok((Some(found), warning))
+                }
                 (None, Some(stored)) => Ok((
                     Some(stored),
                     Some(format!(
-                        "no IPv4 address detected with {:?}; keeping {stored}",
-                        values.ip_autodetection_method
+                        "no {} address detected with {:?}; keeping {stored}",
+                        wanted.name, wanted.method
                     )),
                 )),
                 (None, None) => Err(NodeError::NotDetected {
-                    method: values.ip_autodetection_method.clone(),
+                    variable: wanted.variable,
+                    family: wanted.name,
+                    example: wanted.example,
+                    method: wanted.method.to_owned(),
                     interfaces: named_interfaces(host),
                 }),
             }
@@ -96,11 +202,17 @@ pub fn ipv4_address(
     }
 }
 
-fn without_kubernetes(method: &Method, taken: IpNet) -> Option<String> {
-    matches!(method, Method::KubernetesInternalIp).then(|| {
+fn without_kubernetes(
+    method: &Method,
+    host: &dyn Host,
+    wanted: &Wanted<'_>,
+    taken: IpNet,
+) -> Option<String> {
+    let asked = matches!(method, Method::KubernetesInternalIp);
+    (asked && host.internal_ips().is_none()).then(|| {
         format!(
-            "IP_AUTODETECTION_METHOD=kubernetes-internal-ip: there is no Kubernetes Node to ask; {taken} was found by \
-             first-found"
+            "{}=kubernetes-internal-ip: there is no Kubernetes Node to ask; {taken} was found by first-found",
+            wanted.method_variable
         )
     })
 }
@@ -130,59 +242,77 @@ fn named_interfaces(host: &dyn Host) -> String {
     shown.join(", ")
 }
 
-/// The Node object with this start's facts in it; fields of others are kept. `now` is the time of its creation, RFC 3339,
-/// if it is new.
+/// What else a start writes into its Node.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// AS number, when one is given.
+    pub as_number: Option<u32>,
+    /// The host's interfaces.
+    pub interfaces: Vec<NodeInterface>,
+    /// CALICO_K8S_NODE_REF.
+    pub kubernetes_node: Option<&'a str>,
+    /// Time of the object's creation, RFC 3339, if it is new.
+    pub now: String,
+}
+
+/// The Node object with this start's facts in it; fields of others are kept.
 pub fn with_facts(
     stored: Option<Node>,
     name: &str,
-    ipv4: Option<IpNet>,
-    as_number: Option<u32>,
-    interfaces: Vec<NodeInterface>,
-    now: &str,
+    addresses: Addresses,
+    facts: &Facts<'_>,
 ) -> Node {
     let mut node = stored.unwrap_or_else(|| {
         let mut new = Node::new(&Key::new(Kind::Node, name), NodeSpec::default());
-        new.metadata.creation_timestamp = Some(now.to_owned());
+        new.metadata.creation_timestamp = Some(facts.now.clone());
         new
     });
-    node.spec.interfaces = interfaces;
+    node.spec.interfaces.clone_from(&facts.interfaces);
+    if let Some(reference) = facts.kubernetes_node {
+        let reference = serde_json::json!([{"nodeName": reference, "orchestrator": "k8s"}]);
+        node.spec.extra.insert("orchRefs".to_owned(), reference);
+    }
     let bgp = node.spec.bgp.get_or_insert_with(NodeBGPSpec::default);
-    bgp.ipv4_address = ipv4;
-    if as_number.is_some() {
-        bgp.as_number = as_number;
+    bgp.ipv4_address = addresses.ipv4;
+    bgp.ipv6_address = addresses.ipv6;
+    if facts.as_number.is_some() {
+        bgp.as_number = facts.as_number;
     }
     node
 }
 
-/// The Node object without its IPv4 address; `None` when it has none.
-pub fn without_address(mut node: Node) -> Option<Node> {
+/// The Node object without its address of this family; `None` when it has none.
+pub fn without_address(mut node: Node, family: Family) -> Option<Node> {
     let bgp = node.spec.bgp.as_mut()?;
-    bgp.ipv4_address.take()?;
+    match family {
+        Family::V4 => bgp.ipv4_address.take()?,
+        Family::V6 => bgp.ipv6_address.take()?,
+    };
     if *bgp == NodeBGPSpec::default() {
         node.spec.bgp = None;
     }
     Some(node)
 }
 
-/// Fails when another node has our address.
-pub fn check_duplicate(name: &str, ipv4: Option<IpNet>, nodes: &[Node]) -> Result<(), NodeError> {
-    let Some(own) = ipv4 else {
-        return Ok(());
-    };
-    let address = |node: &Node| {
-        let bgp = node.spec.bgp.as_ref()?;
-        bgp.ipv4_address.map(|net| net.addr())
-    };
-    match nodes
-        .iter()
-        .find(|node| node.metadata.name != name && address(node) == Some(own.addr()))
-    {
-        Some(other) => Err(NodeError::Duplicate {
-            other: other.metadata.name.clone(),
-            address: own.addr().to_string(),
-        }),
-        None => Ok(()),
+/// Fails when another node has one of our addresses.
+pub fn check_duplicate(name: &str, own: Addresses, nodes: &[Node]) -> Result<(), NodeError> {
+    for (family, variable) in [(Family::V4, "IP"), (Family::V6, "IP6")] {
+        let Some(address) = own.get(family).map(|net| net.addr()) else {
+            continue;
+        };
+        let has_it = |node: &&Node| {
+            let other = Addresses::of(node).get(family);
+            node.metadata.name != name && other.map(|net| net.addr()) == Some(address)
+        };
+        if let Some(other) = nodes.iter().find(has_it) {
+            return Err(NodeError::Duplicate {
+                variable,
+                other: other.metadata.name.clone(),
+                address: address.to_string(),
+            });
+        }
     }
+    Ok(())
 }
 
 /// The BGP Identifier.

@@ -1,6 +1,7 @@
 //! Writing objects that others may write at the same time.
 
 use api::bgp::{BGPConfiguration, BGPConfigurationSpec};
+use api::felix::{FelixConfiguration, FelixConfigurationSpec};
 use api::ipam::{IPAMConfig, IPAMConfigSpec};
 use api::key::{Key, Kind};
 use api::object::Object;
@@ -10,14 +11,29 @@ use datastore::store::{Expect, Op, Store, StoreError};
 const ATTEMPTS: usize = 10;
 
 /// What exists in every cluster.
-pub fn defaults() -> [Object; 2] {
+pub fn defaults() -> [Object; 3] {
     let named = |kind| Key::new(kind, "default");
     let bgp = BGPConfiguration::new(
         &named(Kind::BGPConfiguration),
         BGPConfigurationSpec::default(),
     );
     let ipam = IPAMConfig::new(&named(Kind::IPAMConfig), IPAMConfigSpec::default());
-    [Object::BGPConfiguration(bgp), Object::IPAMConfig(ipam)]
+    let text = |text: &str| serde_json::Value::from(text);
+    let felix = FelixConfigurationSpec {
+        node_selector: None,
+        fields: [
+            ("logSeverityScreen".to_owned(), text("Info")),
+            ("reportingInterval".to_owned(), text("0s")),
+        ]
+        .into_iter()
+        .collect(),
+    };
+    let felix = FelixConfiguration::new(&named(Kind::FelixConfiguration), felix);
+    [
+        Object::FelixConfiguration(felix),
+        Object::BGPConfiguration(bgp),
+        Object::IPAMConfig(ipam),
+    ]
 }
 
 /// Writes an object unless one of its name exists. Answers whether it was written.

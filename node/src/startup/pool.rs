@@ -1,41 +1,97 @@
-//! The pool made when the cluster has none of its family.
+//! The pools made when the cluster has none of their family.
 
 use std::net::Ipv4Addr;
 
 use api::key::{Key, Kind};
 use api::metadata::Resource;
 use api::params::{PoolCidr, Values};
-use api::pool::{IPPool, IPPoolSpec};
-use ipnet::{IpNet, Ipv4Net};
+use api::pool::{EncapMode, IPPool, IPPoolSpec};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::address::{Host, counts};
+use super::address::{Family, Host, counts};
 
-/// Name of the pool made at the first start.
-pub const POOL_NAME: &str = "default-ipv4-ippool";
+/// What is known when a pool's range is chosen.
+pub struct Known<'a> {
+    /// Settings.
+    pub values: &'a Values,
+    /// The host.
+    pub host: &'a dyn Host,
+    /// Ranges that the cluster gives its pods, one of a family.
+    pub pod_cidrs: &'a [IpNet],
+    /// For a range of IPv6 that no other cluster has.
+    pub random: [u8; 5],
+}
 
-/// The pool the environment asks for; `None` when it asks for none.
-pub fn default_pool(values: &Values, host: &dyn Host) -> Option<IPPool> {
-    let cidr = match values.pool_cidr {
+/// Name of the pool of a family that is made at the first start.
+pub const fn pool_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "default-ipv4-ippool",
+        Family::V6 => "default-ipv6-ippool",
+    }
+}
+
+/// The pool of a family that the environment asks for; `None` when it asks for none.
+pub fn default_pool(known: &Known<'_>, family: Family) -> Option<IPPool> {
+    let values = known.values;
+    let wanted = match family {
+        Family::V4 => values.pool_cidr,
+        Family::V6 if values.ipv6_support && known.host.has_ipv6() => values.pool6_cidr,
+        Family::V6 => return None,
+    };
+    let of_cluster = || {
+        let mut ranges = known.pod_cidrs.iter();
+        let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
+        ranges.find(of_family).copied()
+    };
+    let cidr = match wanted {
         PoolCidr::None => return None,
-        PoolCidr::Choose => free_ipv4_range(host),
         PoolCidr::Cidr(cidr) => cidr,
+        PoolCidr::Choose => of_cluster().unwrap_or_else(|| match family {
+            Family::V4 => IpNet::V4(free_ipv4_range(known.host)),
+            Family::V6 => IpNet::V6(unique_local_range(known.random)),
+        }),
     };
     if values.no_default_pools {
         return None;
     }
-    let spec = IPPoolSpec {
-        cidr: IpNet::V4(cidr),
-        block_size: Some(values.pool_block_size),
-        ipip_mode: values.pool_ipip,
-        vxlan_mode: values.pool_vxlan,
-        nat_outgoing: values.pool_nat_outgoing,
-        disabled: false,
-        disable_bgp_export: values.pool_disable_bgp_export,
-        node_selector: Some(values.pool_node_selector.to_string()),
-        allowed_uses: None,
-        extra: serde_json::Map::new(),
+    let spec = match family {
+        Family::V4 => IPPoolSpec {
+            cidr,
+            block_size: Some(values.pool_block_size),
+            ipip_mode: values.pool_ipip,
+            vxlan_mode: values.pool_vxlan,
+            nat_outgoing: values.pool_nat_outgoing,
+            disabled: false,
+            disable_bgp_export: values.pool_disable_bgp_export,
+            node_selector: Some(values.pool_node_selector.to_string()),
+            allowed_uses: None,
+            extra: serde_json::Map::new(),
+        },
+        Family::V6 => IPPoolSpec {
+            cidr,
+            block_size: Some(values.pool6_block_size),
+            ipip_mode: EncapMode::Never,
+            vxlan_mode: values.pool6_vxlan,
+            nat_outgoing: values.pool6_nat_outgoing,
+            disabled: false,
+            disable_bgp_export: values.pool6_disable_bgp_export,
+            node_selector: Some(values.pool6_node_selector.to_string()),
+            allowed_uses: None,
+            extra: serde_json::Map::new(),
+        },
     };
-    Some(Resource::new(&Key::new(Kind::IPPool, POOL_NAME), spec))
+    Some(Resource::new(
+        &Key::new(Kind::IPPool, pool_name(family)),
+        spec,
+    ))
+}
+
+/// A unique local range (RFC 4193) with this global id.
+fn unique_local_range(global_id: [u8; 5]) -> Ipv6Net {
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&global_id);
+    Ipv6Net::new_assert(octets.into(), 48)
 }
 
 /// The IPv4 range when the environment names none: 192.168.0.0/16, or, when an address of the host lies in it, the
@@ -55,10 +111,12 @@ pub fn free_ipv4_range(host: &dyn Host) -> Ipv4Net {
 /// The range for the pool holds an address of the host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "CALICO_IPV4POOL_CIDR=\"{cidr}\" overlaps another range: it holds {address}, the address of this host's interface \
+    "{variable}=\"{cidr}\" overlaps another range: it holds {address}, the address of this host's interface \
      {interface}; allowed: a range for pods only"
 )]
 pub struct OverlapError {
+    /// CALICO_IPV4POOL_CIDR, or the variable of IPv6.
+    pub variable: &'static str,
     /// The range.
     pub cidr: IpNet,
     /// The host's address with its network's prefix length.
@@ -78,6 +136,10 @@ pub fn check_host_addresses(cidr: IpNet, host: &dyn Host) -> Result<(), OverlapE
         for address in &interface.addresses {
             if cidr.contains(&address.addr()) {
                 return Err(OverlapError {
+                    variable: match cidr {
+                        IpNet::V4(_) => "CALICO_IPV4POOL_CIDR",
+                        IpNet::V6(_) => "CALICO_IPV6POOL_CIDR",
+                    },
                     cidr,
                     address: *address,
                     interface: interface.name.clone(),
@@ -118,6 +180,16 @@ mod tests {
     fn params(variables: &[(&str, &str)]) -> Params {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Params::from_env(variables.iter().map(owned)).unwrap()
+    }
+
+    fn pool_of(values: &Values, family: Family, pod_cidrs: &[IpNet]) -> Option<IPPool> {
+        let known = Known {
+            values,
+            host: &host(&[]),
+            pod_cidrs,
+            random: [1, 2, 3, 4, 5],
+        };
+        default_pool(&known, family)
     }
 
     #[test]
@@ -162,7 +234,7 @@ mod tests {
             ("CALICO_IPV4POOL_CIDR", "10.48.0.0/16"),
             ("CALICO_IPV4POOL_VXLAN", "CrossSubnet"),
         ]);
-        let pool = default_pool(&params, &host(&[])).unwrap();
+        let pool = pool_of(&params, Family::V4, &[]).unwrap();
         let json = serde_json::to_value(&pool).unwrap();
         assert_eq!(json["metadata"]["name"], "default-ipv4-ippool");
         assert_eq!(json["spec"]["cidr"], "10.48.0.0/16");
@@ -179,7 +251,55 @@ mod tests {
             ("CALICO_IPV4POOL_CIDR", "none"),
             ("NO_DEFAULT_POOLS", "true"),
         ] {
-            assert_eq!(default_pool(&params(&[variable]), &host(&[])), None);
+            assert_eq!(pool_of(&params(&[variable]), Family::V4, &[]), None);
         }
+        for variable in [
+            ("CALICO_IPV6POOL_CIDR", "none"),
+            ("NO_DEFAULT_POOLS", "true"),
+            ("FELIX_IPV6SUPPORT", "false"),
+        ] {
+            assert_eq!(pool_of(&params(&[variable]), Family::V6, &[]), None);
+        }
+    }
+
+    #[test]
+    fn the_clusters_pod_range_comes_after_the_variable_and_before_the_default() {
+        let ranges = ["10.244.0.0/16", "fd00:10:244::/56"].map(|range| range.parse().unwrap());
+        let range = |variables: &[(&str, &str)], family, ranges: &[IpNet]| {
+            let pool = pool_of(&params(variables), family, ranges);
+            pool.unwrap().spec.cidr.to_string()
+        };
+        assert_eq!(range(&[], Family::V4, &ranges), "10.244.0.0/16");
+        assert_eq!(range(&[], Family::V6, &ranges), "fd00:10:244::/56");
+        let given = [
+            ("CALICO_IPV4POOL_CIDR", "10.9.0.0/16"),
+            ("CALICO_IPV6POOL_CIDR", "fd09::/48"),
+        ];
+        assert_eq!(range(&given, Family::V4, &ranges), "10.9.0.0/16");
+        assert_eq!(range(&given, Family::V6, &ranges), "fd09::/48");
+        assert_eq!(range(&[], Family::V4, &ranges[1..]), "192.168.0.0/16");
+        assert_eq!(range(&[], Family::V6, &ranges[..1]), "fd01:203:405::/48");
+    }
+
+    #[test]
+    fn the_ipv6_pool_is_written_as_calico_writes_it() {
+        let params = params(&[
+            ("CALICO_IPV6POOL_VXLAN", "Always"),
+            ("CALICO_IPV6POOL_NODE_SELECTOR", "rack == 'r1'"),
+            ("CALICO_IPV6POOL_DISABLE_BGP_EXPORT", "true"),
+        ]);
+        let pool = pool_of(&params, Family::V6, &[]).unwrap();
+        let json = serde_json::to_value(&pool).unwrap();
+        assert_eq!(json["metadata"]["name"], "default-ipv6-ippool");
+        assert_eq!(json["spec"]["cidr"], "fd01:203:405::/48");
+        assert_eq!(json["spec"]["blockSize"], 122);
+        assert_eq!(json["spec"]["ipipMode"], "Never");
+        assert_eq!(json["spec"]["vxlanMode"], "Always");
+        assert_eq!(
+            json["spec"].get("natOutgoing").unwrap_or(&false.into()),
+            false
+        );
+        assert_eq!(json["spec"]["disableBGPExport"], true);
+        assert_eq!(json["spec"]["nodeSelector"], "rack == 'r1'");
     }
 }

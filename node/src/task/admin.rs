@@ -1,5 +1,6 @@
 //! Sockets for people and probes: the admin socket, health, metrics.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -50,6 +51,7 @@ pub fn admin_routes(admin: Shared) -> Router {
         .route("/health/felix-ready", get(get_readiness))
         .route("/health/bird-live", get(get_bgp_live))
         .route("/health/bird-ready", get(get_bgp_ready))
+        .route("/health/bird6-ready", get(get_bgp6_ready))
         .with_state(admin)
 }
 
@@ -92,6 +94,33 @@ impl Admin {
             .iter()
             .map(|peer| status::peer(peer, now, wall))
             .collect()
+    }
+
+    /// Whether the sessions with the peers of a family stand; within `window` after the start, all of them.
+    pub async fn bgp_ready(
+        &self,
+        window: Duration,
+        of_family: fn(&IpAddr) -> bool,
+    ) -> Result<(), String> {
+        let Some(bgp) = &self.bgp else {
+            return Err("BGP is not running on this node".to_owned());
+        };
+        if let Some(failed) = bgp.listen_problems().first() {
+            let Problem { subject, reason } = failed;
+            return Err(format!("BGP is not ready: {subject}: {reason}"));
+        }
+        let mut peers = self.peers().await;
+        peers.retain(|peer| of_family(&peer.address));
+        self.health.bgp_ready(&peers, window, Instant::now())
+    }
+
+    /// Whether the node's network is there: all that the probes ask, and every session.
+    pub async fn network_ready(&self) -> Result<(), String> {
+        self.health.ready(Instant::now())?;
+        match self.bgp {
+            Some(_) => self.bgp_ready(Duration::MAX, |_| true).await,
+            None => Ok(()),
+        }
     }
 
     async fn problems(&self) -> Vec<Problem> {
@@ -174,19 +203,19 @@ async fn get_bgp_live(State(admin): State<Shared>) -> Response {
 }
 
 async fn get_bgp_ready(State(admin): State<Shared>, uri: Uri) -> Response {
-    let Some(bgp) = &admin.bgp else {
-        return verdict(Err("BGP is not running on this node".to_owned()));
-    };
-    if let Some(failed) = bgp.listen_problems().first() {
-        let Problem { subject, reason } = failed;
-        return verdict(Err(format!("BGP is not ready: {subject}: {reason}")));
-    }
-    let peers = admin.peers().await;
+    bgp_verdict(&admin, &uri, IpAddr::is_ipv4).await
+}
+
+async fn get_bgp6_ready(State(admin): State<Shared>, uri: Uri) -> Response {
+    bgp_verdict(&admin, &uri, IpAddr::is_ipv6).await
+}
+
+async fn bgp_verdict(admin: &Admin, uri: &Uri, of_family: fn(&IpAddr) -> bool) -> Response {
     let window = match threshold(uri.query()) {
         Ok(window) => window,
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
     };
-    verdict(admin.health.bgp_ready(&peers, window, Instant::now()))
+    verdict(admin.bgp_ready(window, of_family).await)
 }
 
 /// The window that a query names, else the usual one.

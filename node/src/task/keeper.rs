@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::health::Health;
+use crate::kubernetes::Kubernetes;
 use crate::startup::host::LiveHost;
 use crate::startup::{Startup, chain, files};
 use crate::task::calc::CalcView;
@@ -27,6 +28,8 @@ pub struct Keeper {
     pub node: String,
     /// Objects.
     pub store: Arc<dyn Store>,
+    /// Kubernetes, when the node is one of its nodes.
+    pub kubernetes: Option<Arc<dyn Kubernetes>>,
     /// Says when pools or this node's object changed, and the MTU.
     pub view: watch::Receiver<CalcView>,
     /// MTU for pods while the graph knows none.
@@ -113,6 +116,7 @@ impl Keeper {
             params: &self.params,
             host: &host,
             store: Arc::clone(&self.store),
+            kubernetes: self.kubernetes.clone(),
         };
         // The Node first: tunnel addresses are written into it.
         let node = startup.refresh(&self.node).await;
@@ -151,6 +155,7 @@ mod tests {
             params: Arc::new(Params::from_env(variables).unwrap()),
             node: "n1".to_owned(),
             store: Arc::clone(&store) as Arc<dyn Store>,
+            kubernetes: None,
             view,
             last_mtu_bytes: None,
             health: Health::new(Instant::now(), SystemTime::UNIX_EPOCH),

@@ -205,6 +205,8 @@ impl Options {
             ("CALICO_IPV4POOL_IPIP", self.mode.ipip()),
             ("CALICO_IPV4POOL_VXLAN", self.mode.vxlan()),
             ("CALICO_NETWORKING_BACKEND", "bird"),
+            // As Calico's manifests have it: nodes speak IPv4.
+            ("FELIX_IPV6SUPPORT", "false"),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

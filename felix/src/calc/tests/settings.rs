@@ -218,3 +218,56 @@ fn each_setting_comes_from_its_parameter() {
     assert_eq!(settings.router_id, api::params::RouterIdSource::Hash);
     assert_eq!(&*settings.rp_filter, "2");
 }
+
+#[test]
+fn settings_that_change_later_give_what_they_would_have_given_from_the_start() {
+    let base = || Settings::new("n1");
+    type Variant = (&'static str, fn(&mut Settings));
+    let variants: [Variant; 9] = [
+        ("port", |settings| settings.vxlan_port = 8472),
+        ("vni", |settings| settings.vxlan_vni = 77),
+        ("mtu", |settings| settings.vxlan_mtu_bytes = Some(1300)),
+        ("vxlan off", |settings| settings.vxlan_enabled = Some(false)),
+        ("ipip on", |settings| settings.ipip_enabled = Some(true)),
+        ("metric", |settings| settings.normal_route_metric = 99),
+        ("forwarding", |settings| settings.ip_forwarding = false),
+        ("source", |settings| {
+            settings.device_route_source = Some("10.0.0.1".parse().unwrap());
+        }),
+        ("routes", |settings| {
+            settings.cluster_routes = ClusterRoutes::Enabled;
+        }),
+    ];
+    let with_pod = |settings: Settings, spec: serde_json::Value| {
+        let mut world = cluster_with(settings, spec);
+        world.put(endpoint("a", "n1", "cali1", &["10.1.0.5/32"]));
+        world.bgp("10.1.1.0/26", &["10.0.0.2"]);
+        world.flush();
+        world
+    };
+    for spec in [vxlan("Always"), vxlan("CrossSubnet"), plain()] {
+        let untouched = with_pod(base(), spec.clone()).rows;
+        for (name, change) in &variants {
+            let mut settings = base();
+            change(&mut settings);
+            let wanted = with_pod(settings.clone(), spec.clone()).rows;
+            let mut world = with_pod(base(), spec.clone());
+            world.graph.handle_settings(settings);
+            world.flush();
+            assert_eq!(world.rows, wanted, "{name} with {spec}");
+            world.graph.handle_settings(base());
+            world.flush();
+            assert_eq!(world.rows, untouched, "{name} taken back with {spec}");
+        }
+    }
+    // What decides which rows are the agent's stays as it was.
+    let mut world = with_pod(base(), plain());
+    let mut settings = base();
+    settings.device_route_protocol = 77;
+    settings.interface_prefixes = vec!["tap".to_owned()];
+    settings.external_routes = ExternalRoutes::Keep;
+    world.graph.handle_settings(settings);
+    world.flush();
+    let wanted = with_pod(base(), plain()).rows;
+    assert_eq!(world.rows, wanted);
+}

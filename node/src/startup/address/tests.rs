@@ -3,6 +3,7 @@ use super::*;
 struct Fake {
     interfaces: Vec<HostInterface>,
     source: Option<IpAddr>,
+    internal: Option<Vec<IpAddr>>,
 }
 
 impl Host for Fake {
@@ -12,6 +13,10 @@ impl Host for Fake {
 
     fn source_towards(&self, _: &str, _: Family) -> Option<IpAddr> {
         self.source
+    }
+
+    fn internal_ips(&self) -> Option<&[IpAddr]> {
+        self.internal.as_deref()
     }
 }
 
@@ -35,6 +40,7 @@ fn host() -> Fake {
             interface(6, "vxlan.calico", &["192.168.7.0/32"]),
         ],
         source: None,
+        internal: None,
     }
 }
 
@@ -147,9 +153,39 @@ fn literal_takes_the_local_mask_and_is_a_host_prefix_elsewhere() {
 
 #[test]
 fn listed_interfaces_leave_out_what_the_agent_and_container_runtimes_make() {
-    let names: Vec<_> = listed_interfaces(&host())
+    let names: Vec<_> = listed_interfaces(&host(), &[Family::V4, Family::V6])
         .into_iter()
         .map(|interface| (interface.name, interface.addresses.len()))
         .collect();
     assert_eq!(names, [("eth0".to_owned(), 2), ("eth1".to_owned(), 2)]);
+}
+
+#[test]
+fn kubernetes_internal_ip_takes_the_nodes_first_one_with_the_mask_of_its_interface() {
+    let method = Method::parse("kubernetes-internal-ip").unwrap();
+    let mut host = host();
+    let detect = |host: &Fake, family| method.detect(host, family).map(|net| net.to_string());
+    // Outside of Kubernetes as first-found.
+    assert_eq!(detect(&host, Family::V4).as_deref(), Some("192.0.2.7/25"));
+    let internal = |texts: &[&str]| Some(texts.iter().map(|text| text.parse().unwrap()).collect());
+    host.internal = internal(&["fd00:1::11", "10.10.1.11", "192.0.2.7"]);
+    assert_eq!(detect(&host, Family::V4).as_deref(), Some("10.10.1.11/24"));
+    assert_eq!(detect(&host, Family::V6).as_deref(), Some("fd00:1::11/64"));
+    host.internal = internal(&["203.0.113.9"]);
+    assert_eq!(detect(&host, Family::V4).as_deref(), Some("203.0.113.9/32"));
+    assert_eq!(detect(&host, Family::V6), None);
+    host.internal = internal(&[]);
+    assert_eq!(detect(&host, Family::V4), None);
+}
+
+#[test]
+fn listed_addresses_are_of_the_nodes_families() {
+    let listed = |families: &[Family]| {
+        let interfaces = listed_interfaces(&host(), families);
+        let of = |name| interfaces.iter().find(|one| one.name == name).cloned();
+        of("eth0").map(|eth0| eth0.addresses.len())
+    };
+    assert_eq!(listed(&[Family::V4, Family::V6]), Some(2));
+    assert_eq!(listed(&[Family::V4]), Some(1));
+    assert_eq!(listed(&[]), None);
 }

@@ -37,6 +37,7 @@ impl World {
             params: &self.params,
             host: &self.host,
             store: Arc::clone(&self.store) as _,
+            kubernetes: None,
         }
     }
 
@@ -60,7 +61,11 @@ impl World {
 #[tokio::test]
 async fn cluster_information_is_made_once_and_says_which_version_runs() {
     let world = World::new(&[("CLUSTER_TYPE", "k8s,bgp")]);
-    world.startup().write_cluster_information().await.unwrap();
+    world
+        .startup()
+        .write_cluster_information(&[])
+        .await
+        .unwrap();
     let made = world.information().await;
     assert_eq!(made.cluster_guid.len(), 32, "{made:?}");
     assert_eq!(made.cluster_type, "k8s,bgp");
@@ -75,7 +80,11 @@ async fn cluster_information_is_made_once_and_says_which_version_runs() {
                 "datastoreReady": false, "variant": "Calico"}),
         )
         .await;
-    world.startup().write_cluster_information().await.unwrap();
+    world
+        .startup()
+        .write_cluster_information(&[])
+        .await
+        .unwrap();
     let kept = world.information().await;
     assert_eq!(kept.cluster_guid, made.cluster_guid);
     assert_eq!(kept.cluster_type, "x,k8s,bgp");

@@ -24,11 +24,25 @@ fn params(variables: &[(&str, &str)]) -> Params {
 
 fn address(ip: &str, stored: Option<&str>, host: &Fake) -> Result<Option<String>, NodeError> {
     let stored = stored.map(|net| net.parse().unwrap());
-    ipv4_address(&params(&[("IP", ip)]), stored, host)
+    super::address(&params(&[("IP", ip)]), Family::V4, stored, host)
         .map(|(net, _)| net.map(|net| net.to_string()))
 }
 
-const NOW: &str = "2026-01-01T00:00:00Z";
+fn facts() -> Facts<'static> {
+    Facts {
+        as_number: None,
+        interfaces: Vec::new(),
+        kubernetes_node: None,
+        now: "2026-01-01T00:00:00Z".to_owned(),
+    }
+}
+
+fn ipv4(text: &str) -> Addresses {
+    Addresses {
+        ipv4: Some(text.parse().unwrap()),
+        ipv6: None,
+    }
+}
 
 #[test]
 fn stored_address_is_kept_unless_a_setting_replaces_it() {
@@ -66,7 +80,7 @@ fn stored_address_is_kept_unless_a_setting_replaces_it() {
 #[test]
 fn an_address_that_no_interface_has_is_warned_about() {
     let warned = |ip| {
-        ipv4_address(&params(&[("IP", ip)]), None, &host())
+        super::address(&params(&[("IP", ip)]), Family::V4, None, &host())
             .unwrap()
             .1
     };
@@ -87,13 +101,18 @@ fn fields_of_others_survive_and_the_as_number_stays_without_a_new_one() {
         "status": {"kept": true},
     }))
     .unwrap();
-    let net = Some("10.0.0.5/24".parse().unwrap());
-    let node = with_facts(Some(stored), "n1", net, None, Vec::new(), NOW);
+    let facts = Facts {
+        kubernetes_node: Some("worker-1"),
+        ..facts()
+    };
+    let node = with_facts(Some(stored), "n1", ipv4("10.0.0.5/24"), &facts);
     let json = serde_json::to_value(&node).unwrap();
     assert_eq!(json["spec"]["bgp"]["asNumber"], 65001);
     assert_eq!(json["spec"]["bgp"]["ipv4Address"], "10.0.0.5/24");
     assert_eq!(json["spec"]["bgp"]["routeReflectorClusterID"], "1.1.1.1");
     assert_eq!(json["spec"]["bgp"]["later"], 1);
+    let reference = json!([{"orchestrator": "k8s", "nodeName": "worker-1"}]);
+    assert_eq!(json["spec"]["orchRefs"], reference);
     assert_eq!(
         json["spec"]["wireguard"]["interfaceIPv4Address"],
         "10.1.1.1"
@@ -108,19 +127,55 @@ fn fields_of_others_survive_and_the_as_number_stays_without_a_new_one() {
 
 #[test]
 fn an_address_of_another_node_is_refused_with_its_name() {
-    let net = Some("10.0.0.5/24".parse().unwrap());
-    let other = with_facts(
-        None,
-        "n2",
-        Some("10.0.0.5/16".parse().unwrap()),
-        None,
-        Vec::new(),
-        NOW,
-    );
-    assert_eq!(other.metadata.creation_timestamp.as_deref(), Some(NOW));
-    let error = check_duplicate("n1", net, std::slice::from_ref(&other)).unwrap_err();
+    let other = with_facts(None, "n2", ipv4("10.0.0.5/16"), &facts());
+    let created = other.metadata.creation_timestamp.as_deref();
+    assert_eq!(created, Some("2026-01-01T00:00:00Z"));
+    let own = ipv4("10.0.0.5/24");
+    let error = check_duplicate("n1", own, std::slice::from_ref(&other)).unwrap_err();
     assert!(error.to_string().contains("node n2"), "{error}");
-    assert_eq!(check_duplicate("n2", net, &[other]), Ok(()));
+    assert_eq!(check_duplicate("n2", own, &[other]), Ok(()));
+    let six = |len: &str| Addresses {
+        ipv4: None,
+        ipv6: Some(format!("fd00::5/{len}").parse().unwrap()),
+    };
+    let other = with_facts(None, "n2", six("64"), &facts());
+    let error = check_duplicate("n1", six("128"), &[other]).unwrap_err();
+    assert!(error.to_string().starts_with("IP6: node n2"), "{error}");
+}
+
+#[test]
+fn an_ipv6_address_is_detected_only_when_asked_and_a_bare_one_stands_alone() {
+    let host = Fake(vec![HostInterface {
+        name: "eth0".to_owned(),
+        ifindex: 2,
+        addresses: vec!["fd00::5/64".parse().unwrap(), "fe80::5/64".parse().unwrap()],
+    }]);
+    let nowhere = Fake(Vec::new());
+    let address = |ip6, stored: Option<&str>, host: &Fake| {
+        let stored = stored.map(|net| net.parse().unwrap());
+        super::address(&params(&[("IP6", ip6)]), Family::V6, stored, host)
+            .map(|(net, _)| net.map(|net| net.to_string()))
+    };
+    for (ip6, stored, expected) in [
+        ("", None, None),
+        ("", Some("fd00::9/64"), Some("fd00::9/64")),
+        ("none", None, None),
+        ("autodetect", None, Some("fd00::5/64")),
+        ("autodetect", Some("fd00::9/64"), Some("fd00::5/64")),
+        ("fd00::5", None, Some("fd00::5/128")),
+        ("fd00::6/48", Some("fd00::9/64"), Some("fd00::6/48")),
+    ] {
+        let found = address(ip6, stored, &host).unwrap();
+        assert_eq!(found.as_deref(), expected, "IP6={ip6:?}, stored {stored:?}");
+    }
+    let kept = address("autodetect", Some("fd00::9/64"), &nowhere);
+    assert_eq!(kept, Ok(Some("fd00::9/64".to_owned())));
+    let error = address("autodetect", None, &nowhere).unwrap_err();
+    let said = error.to_string();
+    assert!(said.starts_with("IP6: no IPv6 address"), "{said}");
+    let bad = params(&[("IP6_AUTODETECTION_METHOD", "interface=eth[")]);
+    let said = check_methods(&bad).unwrap_err().to_string();
+    assert!(said.starts_with("IP6_AUTODETECTION_METHOD: "), "{said}");
 }
 
 #[test]

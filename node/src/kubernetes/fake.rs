@@ -1,0 +1,107 @@
+//! Kubernetes in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use super::{Answer, Condition, Endpoint, Kubernetes, KubernetesError, NodeFacts, Token};
+
+/// A cluster that says what it was given, and remembers what it was told.
+#[derive(Default)]
+pub(crate) struct Fake(Mutex<Content>);
+
+#[derive(Default)]
+pub(crate) struct Content {
+    pub(crate) nodes: BTreeMap<String, NodeFacts>,
+    pub(crate) config_maps: BTreeMap<(String, String), BTreeMap<String, String>>,
+    conditions: Vec<String>,
+    tokens: Vec<String>,
+    failures: usize,
+}
+
+impl Fake {
+    pub(crate) fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next so many questions get no answer.
+    pub(crate) fn fail(&self, times: usize) {
+        self.content().failures = times;
+    }
+
+    /// Conditions that were set, in words.
+    pub(crate) fn conditions(&self) -> Vec<String> {
+        self.content().conditions.clone()
+    }
+
+    /// Tokens that were asked for, in words.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.content().tokens.clone()
+    }
+
+    fn answer<T: Send + 'static>(&self, of: impl FnOnce(&mut Content) -> T) -> Answer<'static, T> {
+        let mut content = self.content();
+        let answer = if content.failures > 0 {
+            content.failures -= 1;
+            Err(KubernetesError::Unavailable(
+                "connection refused".to_owned(),
+            ))
+        } else {
+            Ok(of(&mut content))
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl Kubernetes for Fake {
+    fn node<'a>(&'a self, name: &'a str) -> Answer<'a, Option<NodeFacts>> {
+        self.answer(|content| content.nodes.get(name).cloned())
+    }
+
+    fn pod_cidrs(&self) -> Answer<'_, Vec<IpNet>> {
+        self.answer(|content| {
+            let nodes = content.nodes.values();
+            nodes.flat_map(|node| node.pod_cidrs.clone()).collect()
+        })
+    }
+
+    fn config_map<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Answer<'a, Option<BTreeMap<String, String>>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.answer(|content| content.config_maps.get(&key).cloned())
+    }
+
+    fn set_condition<'a>(&'a self, node: &'a str, condition: &'a Condition) -> Answer<'a, ()> {
+        self.answer(|content| {
+            let status = if condition.status { "True" } else { "False" };
+            content.conditions.push(format!(
+                "{node}: {}={status} {}: {}",
+                condition.kind, condition.reason, condition.message
+            ));
+        })
+    }
+
+    fn token<'a>(&'a self, service_account: &'a str, validity: Duration) -> Answer<'a, Token> {
+        self.answer(|content| {
+            content
+                .tokens
+                .push(format!("{service_account} for {} s", validity.as_secs()));
+            Token {
+                text: format!("token-{}", content.tokens.len()),
+                expires: SystemTime::now() + validity,
+            }
+        })
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            server: "https://10.96.0.1:443".to_owned(),
+            certificate_authority: "Y2E=".to_owned(),
+        }
+    }
+}

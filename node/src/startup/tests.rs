@@ -1,0 +1,148 @@
+use datastore::memory::MemoryStore;
+use datastore::store::{Expect, Op};
+
+use api::object::Object;
+use datastore::scope::Scope;
+
+use super::address::{Family, HostInterface};
+use super::node_object::Addresses;
+use super::*;
+
+/// A host with these interfaces.
+pub(super) struct Fake(pub(super) Vec<HostInterface>);
+
+impl Host for Fake {
+    fn interfaces(&self) -> &[HostInterface] {
+        &self.0
+    }
+
+    fn source_towards(&self, _: &str, _: Family) -> Option<std::net::IpAddr> {
+        None
+    }
+}
+
+/// What start-up makes of these variables and of a pool in the store with this text.
+async fn pool_made(variables: &[(&str, &str)], stored: Option<&str>) -> Option<IpNet> {
+    let host = Fake(vec![HostInterface {
+        name: "eth0".to_owned(),
+        ifindex: 2,
+        addresses: vec!["10.10.1.11/24".parse().unwrap()],
+    }]);
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let params = Params::from_env(variables.iter().map(owned)).unwrap();
+    let store = Arc::new(MemoryStore::new());
+    if let Some(text) = stored {
+        let put = Op::Put {
+            key: Key::new(Kind::IPPool, "mine"),
+            value: text.to_owned().into(),
+            expect: Expect::Absent,
+        };
+        store.write(put).await.unwrap();
+    }
+    let startup = Startup {
+        params: &params,
+        host: &host,
+        store,
+        kubernetes: None,
+    };
+    let cluster = startup.cluster_facts().await.unwrap();
+    let pools = startup.missing_pools(&cluster).await.unwrap();
+    let mut ranges = pools.iter().map(|pool| pool.spec.cidr);
+    ranges.find(|range| matches!(range, IpNet::V4(_)))
+}
+
+/// Start-up of `name` on a host that has `address`, with IP=autodetect.
+async fn started(
+    store: &Arc<MemoryStore>,
+    name: &str,
+    address: &str,
+) -> Result<Identity, StartupError> {
+    let host = Fake(vec![HostInterface {
+        name: "eth0".to_owned(),
+        ifindex: 2,
+        addresses: vec![address.parse().unwrap()],
+    }]);
+    let variables = [("IP".to_owned(), "autodetect".to_owned())];
+    let params = Params::from_env(variables).unwrap();
+    let startup = Startup {
+        params: &params,
+        host: &host,
+        store: Arc::clone(store) as Arc<dyn Store>,
+        kubernetes: None,
+    };
+    let wait = Duration::from_millis(1);
+    startup.announce_waiting(name.to_owned(), wait).await
+}
+
+#[tokio::test]
+async fn two_nodes_that_swapped_addresses_both_start() {
+    let store = Arc::new(MemoryStore::new());
+    started(&store, "n1", "10.0.0.1/24").await.unwrap();
+    started(&store, "n2", "10.0.0.2/24").await.unwrap();
+    let (one, two) = tokio::join!(
+        started(&store, "n1", "10.0.0.2/24"),
+        started(&store, "n2", "10.0.0.1/24")
+    );
+    assert_eq!(one.unwrap().ipv4, Some("10.0.0.2/24".parse().unwrap()));
+    assert_eq!(two.unwrap().ipv4, Some("10.0.0.1/24".parse().unwrap()));
+    for (name, address) in [("n1", "10.0.0.2/24"), ("n2", "10.0.0.1/24")] {
+        let key = Key::new(Kind::Node, name);
+        let stored = store.get(&key).await.unwrap().unwrap();
+        let Object::Node(node) = Object::decode(&key, &stored.value).unwrap() else {
+            unreachable!("a Node stands under its key")
+        };
+        assert_eq!(
+            Addresses::of(&node).ipv4,
+            Some(address.parse().unwrap()),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_another_node_keeps_is_refused_and_a_stale_own_one_is_left() {
+    let store = Arc::new(MemoryStore::new());
+    started(&store, "n1", "10.0.0.1/24").await.unwrap();
+    let error = started(&store, "n2", "10.0.0.1/24").await.unwrap_err();
+    assert!(
+        error.to_string().contains("node n1 has the address"),
+        "{error}"
+    );
+    started(&store, "n3", "10.0.0.3/24").await.unwrap();
+    started(&store, "n3", "10.0.0.1/24").await.unwrap_err();
+    let key = Key::new(Kind::Node, "n3");
+    let stored = store.get(&key).await.unwrap().unwrap();
+    let node: serde_json::Value = serde_json::from_slice(&stored.value).unwrap();
+    assert_eq!(node["spec"]["bgp"], serde_json::Value::Null, "{node}");
+    started(&store, "n4", "10.0.0.3/24").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_no_node_object_can_have_is_refused_with_the_rule() {
+    for name in ["Node1", "node_1", "-node", "node."] {
+        let store = Arc::new(MemoryStore::new());
+        let error = started(&store, name, "10.0.0.1/24").await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(name) && text.contains("lower-case"), "{text}");
+        let listing = store.list(Kind::Node, &Scope::All).await.unwrap();
+        assert_eq!(listing.items.len(), 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_pool_is_made_beside_another_whether_they_overlap_or_it_cannot_be_read() {
+    let asked = [("CALICO_IPV4POOL_CIDR", "192.168.0.0/16")];
+    let expected = Some("192.168.0.0/16".parse().unwrap());
+    assert_eq!(pool_made(&asked, None).await, expected);
+    for stored in [
+        r#"{"metadata":{"name":"mine"},"spec":{"cidr":"192.168.128.0/17"}}"#,
+        r#"{"metadata":{"name":"mine"},"spec":{"cidr":"192.168.0.0/16"}}"#,
+        r#"{"metadata":{"name":"mine"},"spec":{"cidr":"172.16.0.0/16"}}"#,
+        r#"{"metadata":{"name":"mine"},"spec":{"cidr":"nonsense"}}"#,
+        "no object at all",
+    ] {
+        assert_eq!(pool_made(&asked, Some(stored)).await, None, "{stored}");
+    }
+    let ipv6 = r#"{"metadata":{"name":"mine"},"spec":{"cidr":"fd00:10::/64"}}"#;
+    assert_eq!(pool_made(&asked, Some(ipv6)).await, expected);
+}
