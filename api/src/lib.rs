@@ -27,3 +27,4 @@ pub mod pool;
 pub mod selector;
 pub mod shape;
 pub mod validate;
+pub mod without_effect;

@@ -44,6 +44,7 @@ use crate::task::namesake::Namesake;
 use crate::task::timestamp;
 use crate::task::token::{self, TokenTask};
 use crate::task::watch::WatchTask;
+use crate::task::without_effect::WithoutEffect;
 use crate::telemetry::Metrics;
 
 /// Runs the agent until the token is cancelled. What was set up in the kernel stays.
@@ -227,6 +228,7 @@ impl Agent {
             tasks.spawn(self.namesake(&calc_view, &health).run());
         }
 
+        let without_effect = self.without_effect(&health, &metrics);
         let serving = Serving {
             ipam,
             calc: calc_inbox,
@@ -246,6 +248,7 @@ impl Agent {
             dataplane: dataplane_view,
         });
         tasks.spawn(self.completion(&admin).run());
+        tasks.spawn(without_effect.run());
         if let Some(token) = self.token() {
             tasks.spawn(token.run());
         }
@@ -269,6 +272,18 @@ impl Agent {
             node: node.unwrap_or(&self.identity.name).clone(),
             kubernetes: self.kubernetes.clone(),
             shutdown_file: self.params.shutdown_timestamp_file.clone().into(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    fn without_effect(&self, health: &Health, metrics: &Metrics) -> WithoutEffect {
+        let node = self.params.kubernetes_node.as_ref();
+        WithoutEffect {
+            kubernetes: self.kubernetes.clone(),
+            node: node.unwrap_or(&self.identity.name).clone(),
+            store: Arc::clone(&self.store),
+            health: health.clone(),
+            metrics: metrics.clone(),
             cancel: self.cancel.clone(),
         }
     }

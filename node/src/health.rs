@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use api::admin::Peer;
+use api::admin::{Peer, Problem};
 use tokio::sync::Notify;
 
 /// A loop that has not reported for this long counts as dead (DataplaneWatchdogTimeout).
@@ -40,6 +40,7 @@ struct Shared {
     selection_complete: AtomicBool,
     namesake: Mutex<Option<String>>,
     datastore_unknown: Mutex<Option<String>>,
+    without_effect: Mutex<Vec<Problem>>,
     accepted: Notify,
 }
 
@@ -55,6 +56,7 @@ impl Health {
             selection_complete: AtomicBool::new(false),
             namesake: Mutex::new(None),
             datastore_unknown: Mutex::new(None),
+            without_effect: Mutex::new(Vec::new()),
             accepted: Notify::new(),
         }))
     }
@@ -102,6 +104,21 @@ impl Health {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         known.clone()
+    }
+
+    /// What the cluster asks of its network and this version does not do. Answers whether that is news.
+    pub fn set_without_effect(&self, problems: Vec<Problem>) -> bool {
+        let known = self.0.without_effect.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let is_news = *known != problems;
+        *known = problems;
+        is_news
+    }
+
+    /// What [`set_without_effect`](Self::set_without_effect) was told last.
+    pub fn without_effect(&self) -> Vec<Problem> {
+        let known = self.0.without_effect.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The datastore does not hold what was read from it, in words for the operator; `None` when it does. Until then

@@ -30,6 +30,13 @@ pub trait Kubernetes: Send + Sync {
     /// A token of a service account of this namespace that is valid about as long as asked for.
     fn token<'a>(&'a self, service_account: &'a str, validity: Duration) -> Answer<'a, Token>;
 
+    /// How many objects a resource has: `networking.k8s.io/v1`, `networkpolicies`. They are not read. `None`: the cluster
+    /// has no such resource.
+    fn count<'a>(&'a self, group_version: &'a str, plural: &'a str) -> Answer<'a, Option<u64>>;
+
+    /// Tells whoever looks at a Kubernetes Node that something is not as it seems: an event of type Warning.
+    fn warn<'a>(&'a self, node: &'a str, reason: &'a str, message: &'a str) -> Answer<'a, ()>;
+
     /// Where the API server is and who signed its certificate, for a kubeconfig.
     fn endpoint(&self) -> Endpoint;
 }

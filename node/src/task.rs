@@ -20,6 +20,7 @@ pub mod keeper;
 pub mod namesake;
 pub mod token;
 pub mod watch;
+pub mod without_effect;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -80,6 +80,13 @@ struct HostLabel {
     host: String,
 }
 
+/// Label of a kind of object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabel {
+    /// As in a manifest.
+    pub kind: String,
+}
+
 /// Every metric. Cheap to clone: clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -107,6 +114,8 @@ pub struct Metrics {
     pub resync_state: Gauge,
     /// 1 while the datastore does not hold what was read from it.
     pub datastore_unknown: Gauge,
+    /// Objects that ask for what this version does not do, by kind.
+    pub without_effect: Family<KindLabel, Gauge>,
     /// Reads of the whole kernel state.
     pub resyncs_started: Count,
     /// Routes in the kernel.
@@ -142,6 +151,7 @@ impl Metrics {
             output_events: Count::default(),
             resync_state: Gauge::default(),
             datastore_unknown: Gauge::default(),
+            without_effect: Family::default(),
             resyncs_started: Count::default(),
             routes: Gauge::default(),
             dataplane_failures: Count::default(),
@@ -224,6 +234,11 @@ impl Metrics {
             "tortie_datastore_unknown",
             "1 while the datastore does not hold what was read from it",
             m.datastore_unknown,
+        );
+        registry.register(
+            "tortie_objects_without_effect",
+            "Objects that ask for what this version does not do",
+            m.without_effect,
         );
         registry.register(
             "felix_resyncs_started",

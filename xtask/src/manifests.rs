@@ -82,7 +82,37 @@ fn stale(wanted: &Files, found: &Files) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use api::params::TABLE;
+
     use super::*;
+
+    /// The variables of a workload's container, by its place below manifests/.
+    fn variables(file: &str) -> Vec<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../manifests")
+            .join(file);
+        let text = fs::read_to_string(path).expect("the manifest is there");
+        let workload: serde_json::Value = serde_saphyr::from_str(&text).expect("it is YAML");
+        let variables = &workload["spec"]["template"]["spec"]["containers"][0]["env"];
+        let variables = variables.as_array().expect("it has variables").iter();
+        variables
+            .map(|variable| variable["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_variable_of_the_manifests_is_one_that_the_programs_read() {
+        // Where the Secrets of BGP passwords are: not a setting, but a fact about the pod.
+        let known = |name: &String| {
+            name == "NAMESPACE" || TABLE.iter().any(|row| row.names.contains(&name.as_str()))
+        };
+        for file in ["base/daemonset.yaml", "route-reflector/deployment.yaml"] {
+            let all = variables(file);
+            assert!(all.contains(&"DATASTORE_TYPE".to_owned()), "{file}");
+            let unknown: Vec<&String> = all.iter().filter(|name| !known(name)).collect();
+            assert!(unknown.is_empty(), "{file}: {unknown:?}");
+        }
+    }
 
     #[test]
     fn a_file_that_differs_is_missing_or_is_too_many_is_named() {

@@ -16,7 +16,12 @@ pub(crate) struct Fake(Mutex<Content>);
 pub(crate) struct Content {
     pub(crate) nodes: BTreeMap<String, NodeFacts>,
     pub(crate) config_maps: BTreeMap<(String, String), BTreeMap<String, String>>,
+    /// Counts by group, version and plural.
+    pub(crate) counts: BTreeMap<(String, String), u64>,
+    /// Resources that may not be listed.
+    pub(crate) forbidden: Vec<String>,
     conditions: Vec<String>,
+    warnings: Vec<String>,
     tokens: Vec<String>,
     failures: usize,
 }
@@ -34,6 +39,11 @@ impl Fake {
     /// Conditions that were set, in words.
     pub(crate) fn conditions(&self) -> Vec<String> {
         self.content().conditions.clone()
+    }
+
+    /// Events that were written, in words.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.content().warnings.clone()
     }
 
     /// Tokens that were asked for, in words.
@@ -95,6 +105,23 @@ impl Kubernetes for Fake {
                 text: format!("token-{}", content.tokens.len()),
                 expires: SystemTime::now() + validity,
             }
+        })
+    }
+
+    fn count<'a>(&'a self, group_version: &'a str, plural: &'a str) -> Answer<'a, Option<u64>> {
+        if self.content().forbidden.iter().any(|name| name == plural) {
+            let refused = Err(KubernetesError::Refused("may not list".to_owned()));
+            return Box::pin(std::future::ready(refused));
+        }
+        let key = (group_version.to_owned(), plural.to_owned());
+        self.answer(|content| content.counts.get(&key).copied())
+    }
+
+    fn warn<'a>(&'a self, node: &'a str, reason: &'a str, message: &'a str) -> Answer<'a, ()> {
+        self.answer(|content| {
+            content
+                .warnings
+                .push(format!("{node}: {reason}: {message}"))
         })
     }
 

@@ -134,6 +134,7 @@ impl Admin {
             subject: "datastore".to_owned(),
             reason,
         }));
+        problems.extend(self.health.without_effect());
         if let Some(bgp) = &self.bgp {
             problems.extend(bgp.problems().await);
         }
