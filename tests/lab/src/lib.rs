@@ -10,6 +10,7 @@ mod cluster;
 mod enter;
 mod kept;
 mod kube;
+pub mod kubelet;
 mod launch;
 mod netlink;
 mod netns;

@@ -198,10 +198,14 @@ fn enter_raw(fd: RawFd, kind: libc::c_int) -> io::Result<()> {
 
 /// Gives the calling thread namespaces of its own. The thread must end afterwards: it no longer belongs to its process's.
 pub(crate) fn unshare_thread(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: the flags used here (FS, NEWNET, NEWNS) never unshare the descriptor table, which is what makes unshare unsafe.
+    // SAFETY: the flags used here (FS, NEWNET, NEWNS, NEWCGROUP) never unshare the descriptor table, which is what makes unshare unsafe.
     unsafe {
         rustix::thread::unshare_unsafe(
-            flags & (UnshareFlags::FS | UnshareFlags::NEWNET | UnshareFlags::NEWNS),
+            flags
+                & (UnshareFlags::FS
+                    | UnshareFlags::NEWNET
+                    | UnshareFlags::NEWNS
+                    | UnshareFlags::NEWCGROUP),
         )
     }?;
     Ok(())
