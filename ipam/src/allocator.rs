@@ -13,13 +13,14 @@ use datastore::store::{Change, Expect, Op, Store, StoreError};
 use datastore::version::Version;
 use ipnet::IpNet;
 
+use crate::block;
 use crate::draft::Draft;
 use crate::error::AssignError;
 use crate::plan::{self, Halt, Stop};
 use crate::release::{self, HostReleased};
 use crate::request::{AssignRequest, Assignment, Committed, ReleaseAddress, Released};
 use crate::tunnel::{self, TunnelRequest};
-use crate::view::{KINDS, View};
+use crate::view::{KINDS, View, handle_key};
 
 /// Conflicts after which a call gives up.
 pub const ATTEMPTS_MAX: u32 = 100;
@@ -34,8 +35,17 @@ pub struct Ipam {
     store: Arc<dyn Store>,
     node: String,
     remembered: Mutex<Option<Arc<View>>>,
-    unsettled: Mutex<BTreeMap<Key, Option<Version>>>,
+    unsettled: Mutex<BTreeMap<Key, Unsettled>>,
     reserved: Mutex<Arc<[IpNet]>>,
+}
+
+/// A block that may still be written.
+#[derive(Clone, Debug)]
+enum Unsettled {
+    /// Over this version.
+    Stands(Version),
+    /// As a new one with this value.
+    Made(Bytes),
 }
 
 impl Ipam {
@@ -74,10 +84,18 @@ impl Ipam {
         let planned = self
             .commit(|draft| plan::assign_all(draft, &self.node, requests))
             .await;
-        planned.unwrap_or_else(|error| Committed {
+        let mut planned = planned.unwrap_or_else(|error| Committed {
             outcome: vec![Err(error); requests.len()],
             written: Vec::new(),
-        })
+        });
+        // What an earlier attempt of this call took, a later one finds.
+        for (request, given) in requests.iter().zip(&mut planned.outcome) {
+            let handle = handle_key(&request.handle_id);
+            if let Ok(given) = given {
+                given.existing &= !planned.written.iter().any(|change| *change.key() == handle);
+            }
+        }
+        planned
     }
 
     /// Frees all addresses of a handle. Freeing nothing is success: it may be called again and again.
@@ -240,38 +258,72 @@ impl Ipam {
         let mut unsettled = self.unsettled();
         for op in blocks {
             let stands = done.iter().rev().find(|change| change.key() == op.key());
-            let version = match (stands, op.expect()) {
-                (Some(change), _) => Some(change.version().clone()),
-                (None, Expect::Version(version)) => Some(version.clone()),
-                (None, Expect::Absent | Expect::Any | Expect::Own) => None,
+            let found = match (stands, op) {
+                (Some(change), _) => Unsettled::Stands(change.version().clone()),
+                (None, op) => match (op.expect(), op) {
+                    (Expect::Version(version), _) => Unsettled::Stands(version.clone()),
+                    (_, Op::Put { value, .. }) => Unsettled::Made(value.clone()),
+                    _ => continue,
+                },
             };
-            unsettled.entry(op.key().clone()).or_insert(version);
+            unsettled.entry(op.key().clone()).or_insert(found);
         }
     }
 
     /// Makes sure that writes whose answers did not come have been done, or will not be: each block that still stands
-    /// as they expect it is moved on. Otherwise an address could be taken after its handle was released.
+    /// as they expect it is moved on, and one that is expected not to be there is made. Otherwise an address could be taken
+    /// after its handle was released.
     async fn settle(&self) -> Result<(), AssignError> {
         loop {
             let first = self
                 .unsettled()
                 .first_key_value()
-                .map(|(key, expected)| (key.clone(), expected.clone()));
-            let Some((key, expected)) = first else {
+                .map(|(key, found)| (key.clone(), found.clone()));
+            let Some((key, found)) = first else {
                 return Ok(());
             };
-            self.move_on(&key, expected.as_ref()).await?;
+            match found {
+                Unsettled::Stands(version) => self.move_on(&key, &version).await?,
+                // Step by step it is made without an address, and found by its name.
+                Unsettled::Made(_) if !self.store.folds() => {}
+                Unsettled::Made(value) => self.make_empty(&key, &value).await?,
+            }
             self.unsettled().remove(&key);
         }
     }
 
-    async fn move_on(&self, key: &Key, expected: Option<&Version>) -> Result<(), StoreError> {
+    /// Makes the block of a claim without the addresses that the claim was to take of it. The claim stays pending, as after
+    /// a crash.
+    async fn make_empty(&self, key: &Key, value: &Bytes) -> Result<(), StoreError> {
+        let Ok(Object::IPAMBlock(mut made)) = Object::decode(key, value) else {
+            return Ok(());
+        };
+        let all: Vec<usize> = (0..made.spec.allocations.len()).collect();
+        block::free(&mut made.spec, &all);
+        made.spec.unallocated = all;
+        let affinity = Draft::pending_affinity(&self.node, made.spec.cidr);
+        let put = |object: Object| Op::Put {
+            key: object.key(),
+            value: Bytes::from(object.encode()),
+            expect: Expect::Absent,
+        };
+        let steps = [Object::BlockAffinity(affinity), Object::IPAMBlock(made)].map(put);
+        for step in steps {
+            match self.store.write(step).await {
+                // It stands there: what was to make it comes too late, or came.
+                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    async fn move_on(&self, key: &Key, expected: &Version) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS_MAX {
             let Some(found) = self.store.get(key).await? else {
-                // A block that may still be made is this node's and found by its name.
                 return Ok(());
             };
-            if Some(&found.version) != expected {
+            if found.version != *expected {
                 return Ok(());
             }
             let Ok(Object::IPAMBlock(mut block)) = Object::decode(key, &found.value) else {
@@ -292,7 +344,7 @@ impl Ipam {
         Ok(())
     }
 
-    fn unsettled(&self) -> MutexGuard<'_, BTreeMap<Key, Option<Version>>> {
+    fn unsettled(&self) -> MutexGuard<'_, BTreeMap<Key, Unsettled>> {
         // Nothing panics while it is held.
         self.unsettled
             .lock()

@@ -130,6 +130,12 @@ impl<'v> Draft<'v> {
         self.reserved.iter().any(shared)
     }
 
+    /// Whether another block than that of `cidr` shares addresses with it.
+    pub(crate) fn is_shared(&self, cidr: IpNet) -> bool {
+        self.block_cidrs()
+            .any(|other| other != cidr && (other.contains(&cidr) || cidr.contains(&other)))
+    }
+
     /// A readable block that shares addresses with `cidr`, which is no block itself.
     pub(crate) fn overlapping(&self, cidr: IpNet) -> Option<IpNet> {
         let shared = |other: &IpNet| other.contains(&cidr) || cidr.contains(other);
@@ -184,6 +190,19 @@ impl<'v> Draft<'v> {
         self.blocks.insert(cidr, None);
     }
 
+    /// A claim of `node` on a block, as it is written first.
+    pub(crate) fn pending_affinity(node: &str, cidr: IpNet) -> BlockAffinity {
+        let spec = BlockAffinitySpec {
+            state: AffinityState::Pending,
+            node: node.to_owned(),
+            cidr,
+            affinity_type: "host".to_owned(),
+            deleted: "false".to_owned(),
+            extra: Map::new(),
+        };
+        Resource::new(&affinity_key(node, cidr), spec)
+    }
+
     /// Makes `node`'s claim on a block a confirmed one.
     pub(crate) fn confirm_affinity(&mut self, node: &str, cidr: IpNet) {
         let stored = self
@@ -201,16 +220,9 @@ impl<'v> Draft<'v> {
                 (name, affinity)
             }
             _ => {
-                let key = affinity_key(node, cidr);
-                let spec = BlockAffinitySpec {
-                    state: AffinityState::Confirmed,
-                    node: node.to_owned(),
-                    cidr,
-                    affinity_type: "host".to_owned(),
-                    deleted: "false".to_owned(),
-                    extra: Map::new(),
-                };
-                (key.name.clone(), Resource::new(&key, spec))
+                let mut affinity = Self::pending_affinity(node, cidr);
+                affinity.spec.state = AffinityState::Confirmed;
+                (affinity_key(node, cidr).name, affinity)
             }
         };
         self.affinities.insert(name, Some(affinity));

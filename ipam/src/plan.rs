@@ -73,19 +73,19 @@ pub(crate) fn assign_all(
 /// Finishes what a crashed claim or release of this node left behind, as far as it is in the way.
 ///
 /// An affinity whose block went to somebody else, or to nobody, is void, as is one without a block that lies over another
-/// block; one that was being given up and whose block is gone is given up. One that is pending, with an empty block that
-/// no pool would make now, is withdrawn with the block. One whose block is missing, or not yet confirmed, is completed
-/// when the block is used.
+/// block; one that was being given up and whose block is gone is given up. One that is not confirmed, with an empty block
+/// that no pool would make now or that shares addresses with another, is withdrawn with the block. One whose block is
+/// missing, or not yet confirmed, is completed when the block is used.
 fn repair(draft: &mut Draft<'_>, node: &str) {
-    use api::ipam::AffinityState::{Pending, PendingDeletion};
+    use api::ipam::AffinityState::{Confirmed, PendingDeletion};
     let host = host_affinity(node);
     for (name, affinity) in draft.affinities_of(node) {
         let cidr = affinity.cidr;
         let (void, withdrawn) = match draft.block(cidr) {
             Known::Present(found) if found.spec.affinity.as_deref() == Some(&host) => {
-                let unused = affinity.state == Pending && block::is_empty(&found.spec);
-                let withdrawn = unused && !is_made_by_a_pool(draft.view(), cidr);
-                (withdrawn, withdrawn)
+                let unused = affinity.state != Confirmed && block::is_empty(&found.spec);
+                let is_sound = is_made_by_a_pool(draft.view(), cidr) && !draft.is_shared(cidr);
+                (unused && !is_sound, unused && !is_sound)
             }
             Known::Present(_) => (true, false),
             Known::Absent => {

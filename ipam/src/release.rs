@@ -84,10 +84,15 @@ pub(crate) fn release_addresses(
         match holder {
             Err(refused) => done.refused.push((address, refused)),
             Ok(handle_id) => {
-                if let Some(handle_id) = handle_id {
-                    count_down(draft, &handle_id, cidr)?;
+                if let Some(handle_id) = &handle_id
+                    && matches!(draft.handle(handle_id), Known::Unknown)
+                {
+                    return Err(Stop::Halt(Halt::Read(handle_key(handle_id))));
                 }
                 free(draft, cidr, &[ordinal]);
+                if let Some(handle_id) = &handle_id {
+                    count_anew(draft, handle_id, cidr);
+                }
                 done.released.push(address);
             }
         }
@@ -120,21 +125,21 @@ fn check_holder(
     }
 }
 
-fn count_down(draft: &mut Draft<'_>, handle_id: &str, cidr: IpNet) -> Result<(), Stop> {
-    let mut counts = match draft.handle(handle_id) {
-        Known::Present(handle) => handle.spec.block.clone(),
-        Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
-        Known::Absent | Known::Unreadable(_) => return Ok(()),
+/// Sets what a handle counts in a block to what it has there.
+fn count_anew(draft: &mut Draft<'_>, handle_id: &str, cidr: IpNet) {
+    let Known::Present(handle) = draft.handle(handle_id) else {
+        return;
     };
-    let name = cidr.to_string();
-    match counts.get_mut(&name) {
-        Some(count) if *count > 1 => *count -= 1,
-        _ => {
-            counts.remove(&name);
-        }
-    }
+    let mut counts = handle.spec.block.clone();
+    let held = match draft.block(cidr) {
+        Known::Present(found) => block::held_by(&found.spec, handle_id).len(),
+        Known::Absent | Known::Unreadable(_) | Known::Unknown => 0,
+    };
+    match u32::try_from(held) {
+        Ok(held) if held > 0 => counts.insert(cidr.to_string(), held),
+        _ => counts.remove(&cidr.to_string()),
+    };
     draft.set_handle(handle_id, counts);
-    Ok(())
 }
 
 /// Frees slots; a block that is nobody's and empty goes.

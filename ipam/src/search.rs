@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::ipam::IPAMBlockSpec;
+use api::ipam::{AffinityState, IPAMBlockSpec};
 use api::pool::IPPool;
 use ipnet::IpNet;
 
@@ -131,7 +131,12 @@ impl Search<'_, '_> {
             let Some(pool) = self.pool(cidr) else {
                 continue;
             };
+            let is_confirmed = affinity.state == AffinityState::Confirmed;
             let (source, room) = match self.draft.block(cidr) {
+                // Whoever left it half done may have met another block on its addresses.
+                Known::Present(_) if !is_confirmed && !self.draft.view().is_full() => {
+                    return Err(Halt::Reload);
+                }
                 Known::Present(found) => (Source::Own, found.spec.unallocated.len()),
                 // An affinity alone owns nothing: its block is made only where no other block lies.
                 Known::Absent if !self.draft.view().is_full() => return Err(Halt::Reload),

@@ -3,10 +3,11 @@
 //! ```text
 //! 1  what is marked as deleted is deleted       (never written over: another may be about to delete it by its uid)
 //! 2  affinities pending, or pending deletion
-//! 3  blocks made, taken over, given up
-//! 4  pools and rules looked at once more; handles that gain
-//! 5  affinities confirmed, or deleted; addresses taken and freed in blocks
-//! 6  handles that lose
+//! 3  blocks given up
+//! 4  blocks made, taken over: one may lie over another that is given up
+//! 5  pools and rules looked at once more; handles that gain
+//! 6  affinities confirmed, or deleted; addresses taken and freed in blocks
+//! 7  handles that lose
 //! ```
 //! The steps of a stage may be done side by side: an address from a block that the node has costs two round trips, one
 //! with a new block four. Whatever part of it is done, no address is given twice, none is held without its handle saying so, and what is left is
@@ -28,14 +29,15 @@ use crate::view::{Known, View, block_key};
 /// The stages that are being filled, by their numbers above.
 struct Stages<'v> {
     view: &'v View,
-    ops: [Vec<Op>; 6],
+    ops: [Vec<Op>; 7],
 }
 
 #[derive(Clone, Copy)]
 enum Stage {
     Tombstones,
     Intents,
-    Ownership,
+    GivenUp,
+    Taken,
     /// What must hold, and be noted, before an address is given.
     Grounds,
     /// What the plan is for.
@@ -178,7 +180,7 @@ impl Draft<'_> {
             (None, None) => return,
             (Some(before), None) => {
                 let stage = match before.spec.affinity {
-                    Some(_) => Stage::Ownership,
+                    Some(_) => Stage::GivenUp,
                     None => Stage::Results,
                 };
                 let expect = stages.expect(&key);
@@ -196,7 +198,11 @@ impl Draft<'_> {
         if let Some(owned) = owned {
             let is_all = owned.spec.allocations == after.spec.allocations;
             let number = owned.spec.sequence_number;
-            stages.put(Stage::Ownership, &key, Object::IPAMBlock(owned), expect);
+            let stage = match owned.spec.affinity {
+                Some(_) => Stage::Taken,
+                None => Stage::GivenUp,
+            };
+            stages.put(stage, &key, Object::IPAMBlock(owned), expect);
             if is_all {
                 return;
             }

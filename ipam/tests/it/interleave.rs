@@ -62,7 +62,7 @@ impl Slow {
 }
 
 /// Pending once.
-async fn once() {
+pub(crate) async fn once() {
     let mut polled = false;
     poll_fn(|context| {
         if std::mem::replace(&mut polled, true) {

@@ -1,8 +1,11 @@
 //! Assignment and release over the memory store.
 
 mod assign;
+mod beside;
+mod calico;
 mod interleave;
 mod leftovers;
+mod orders;
 mod races;
 mod release;
 mod steps;

@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use api::key::Kind;
+use ipam::Wanted;
 use ipam::request::{ReleaseAddress, ReleaseRefused};
 use serde_json::json;
 
@@ -182,5 +184,37 @@ fn what_others_wrote_into_the_objects_survives() {
         ),
         (18, 18)
     );
+    world.assert_sound();
+}
+
+#[test]
+fn a_handle_counts_what_the_block_says_after_a_release() {
+    let world = World::new(&[("default", "10.0.0.0/26", 26)]);
+    let ipam = world.ipam("n1");
+    let two = Wanted::Any {
+        ipv4: 2,
+        ipv6: 0,
+        pools: Vec::new(),
+    };
+    let given = assign(&ipam, wanting("a", two)).unwrap();
+    // As a writer leaves it that stopped half way.
+    world.put(
+        Kind::IPAMHandle,
+        "a",
+        json!({"handleID": "a", "block": {"10.0.0.0/26": 5}}),
+    );
+    let release = |address| ReleaseAddress {
+        address,
+        handle_id: Some("a".to_owned()),
+        sequence_number: None,
+    };
+    for (address, left) in given.addresses.iter().zip([Some(1), None]) {
+        now(world.ipam("n1").release_ips(&[release(address.addr())])).unwrap();
+        let counted = world
+            .handles()
+            .get("a")
+            .map(|handle| handle.block["10.0.0.0/26"]);
+        assert_eq!(counted, left);
+    }
     world.assert_sound();
 }

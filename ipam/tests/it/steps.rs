@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use api::key::Kind;
 use datastore::memory::{Fault, Request};
 use ipam::Ipam;
 
@@ -84,5 +85,52 @@ fn an_answer_that_is_lost_or_late_leaves_no_address_behind() {
                 world.assert_sound();
             }
         }
+    }
+}
+
+#[test]
+fn what_an_earlier_attempt_took_is_no_address_of_before() {
+    let world = World::that_folds(false, &pools());
+    let client = world.store.client();
+    client.set_folds(false);
+    let ipam = Ipam::new(Arc::new(client.clone()), "n1");
+    let confirmations = AtomicUsize::new(0);
+    // Beside the address the affinity is confirmed; its second write is that.
+    client.set_fault_plan(move |asked| match asked {
+        Request::Write(op) if op.key().kind == Kind::BlockAffinity => {
+            (confirmations.fetch_add(1, Ordering::Relaxed) == 1).then_some(Fault::Conflict)
+        }
+        _ => None,
+    });
+    let given = now(ipam.assign(request("a")))
+        .expect("there is room")
+        .outcome;
+    assert!(!given.existing, "{given:?}");
+    let again = now(ipam.assign(request("a"))).expect("it has one").outcome;
+    assert!(again.existing, "{again:?}");
+    assert_eq!(given.addresses, again.addresses);
+    world.assert_sound();
+}
+
+/// A claim that is done after its pod was given up.
+#[test]
+fn a_claim_that_comes_late_takes_no_address() {
+    for folds in [true, false] {
+        let world = World::new(&pools());
+        let client = world.store.client();
+        client.set_folds(folds);
+        let ipam = Ipam::new(Arc::new(client.clone()), "n1");
+        client.fail_next(1, Fault::Late);
+        now(ipam.assign(request("late"))).expect_err("nothing was answered");
+        now(ipam.release_by_handle("late")).expect("the store works");
+        world.store.deliver_late();
+        assert_eq!(world.taken(), [], "folds {folds}");
+        assert!(world.handles().is_empty(), "folds {folds}");
+        // What keeps it from being done is a block that the node uses.
+        let next = now(ipam.assign(request("next")))
+            .expect("there is room")
+            .outcome;
+        assert_eq!(world.blocks().len(), 1, "folds {folds}, {next:?}");
+        world.assert_sound();
     }
 }
