@@ -30,6 +30,19 @@ where
     F: Fn() -> Made,
     Made: Future<Output = Arc<dyn Store>>,
 {
+    run_compacting(make_store, async || {}).await;
+}
+
+/// As [`run`], of a store that forgets changes only when it is told to: `compact` makes the last one that was made forget
+/// all of them.
+///
+/// # Panics
+/// When a store does not do what it must.
+pub async fn run_compacting<F, Made>(make_store: F, compact: impl AsyncFn())
+where
+    F: Fn() -> Made,
+    Made: Future<Output = Arc<dyn Store>>,
+{
     writes::create_needs_absence(&*make_store().await).await;
     writes::compare_and_set_names_key_and_current_value(&*make_store().await).await;
     writes::deletes_obey_conditions(&*make_store().await).await;
@@ -48,7 +61,7 @@ where
     watches::see_everything_once_in_order(&*make_store().await).await;
     watches::see_only_their_kind_and_scope(&*make_store().await).await;
     watches::resume_where_they_were(&*make_store().await).await;
-    watches::compacted_changes_are_gone(&*make_store().await).await;
+    watches::compacted_changes_are_gone(&*make_store().await, compact).await;
     watches::cursors_of_another_store_have_diverged(&*make_store().await).await;
 }
 

@@ -154,7 +154,8 @@ pub trait Store: Send + Sync {
         })
     }
 
-    /// Does one step on one object. Answers what it changed, if anything.
+    /// Does one step on one object. Answers what it changed, if anything. A write of what stands there already may be none:
+    /// then the version stays.
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>>;
 
     /// Carries out a plan: at once where the store [`folds`](Self::folds), else stage by stage, up to the first that fails.

@@ -22,7 +22,7 @@ pub(super) async fn listings_are_ordered_and_of_one_kind_and_scope(store: &dyn S
         endpoint("ns", "n-1", "b"),
         endpoint("ns-1", "n", "a"),
         endpoint("n", "n", "c"),
-        endpoint("n", "n-1", "c"),
+        endpoint("n", "n-1", "d"),
         Key::new(Kind::IPAMBlock, "10-0-0-0-26"),
     ];
     for key in &keys {

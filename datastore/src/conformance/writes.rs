@@ -1,6 +1,6 @@
 //! Writes of one object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::key::{Key, Kind};
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use futures_util::future::join;
 
 use super::{check, conflict, delete, get, pool, put, write};
 use crate::store::{Expect, KeyValue, Store, StoreError};
+use crate::version::Version;
 
 pub(super) async fn create_needs_absence(store: &dyn Store) {
     let key = pool("a");
@@ -86,26 +87,26 @@ pub(super) async fn checks_compare_and_write_nothing(store: &dyn Store) {
 
 pub(super) async fn versions_are_never_used_again(store: &dyn Store) {
     let mut seen = BTreeSet::new();
-    let mut last = None;
+    let mut lasts: BTreeMap<Key, Version> = BTreeMap::new();
     for round in 0..30 {
         let key = pool(&format!("p{}", round % 3));
         let op = if round % 5 == 4 && get(store, &key).await.is_some() {
             delete(&key, Expect::Any)
         } else {
-            put(&key, "same", Expect::Any)
+            // A write of what stands there already may be none.
+            put(&key, &round.to_string(), Expect::Any)
         };
         let version = write(store, op).await;
         assert!(
             seen.insert(version.clone()),
             "round {round}: version {version} was used before"
         );
-        if let Some(last) = &last {
+        if let Some(last) = lasts.insert(key, version.clone()) {
             assert!(
-                !version.is_newer_than(&version) && !version_is_older(&version, last),
+                !version.is_newer_than(&version) && !version_is_older(&version, &last),
                 "round {round}: {version} counts as older than {last}"
             );
         }
-        last = Some(version);
     }
     // Made anew after a deletion: a write that expects the first one must not meet it.
     let key = pool("again");
@@ -117,7 +118,7 @@ pub(super) async fn versions_are_never_used_again(store: &dyn Store) {
     conflict(stale, &key, current.as_ref(), "a version of a former life");
 }
 
-fn version_is_older(one: &crate::version::Version, other: &crate::version::Version) -> bool {
+fn version_is_older(one: &Version, other: &Version) -> bool {
     one.order(other) == crate::version::Order::Older
 }
 
@@ -125,7 +126,9 @@ pub(super) async fn of_two_racing_writes_one_wins(store: &dyn Store) {
     let key = pool("a");
     let mut expect = Expect::Absent;
     for round in 0..20 {
-        let racer = |name: &str| store.write(put(&key, name, expect.clone()));
+        // Neither writes what stands there already, which may be no write.
+        let value = |name: &str| format!("{name} {round}");
+        let racer = |name: &str| store.write(put(&key, &value(name), expect.clone()));
         let (one, other) = join(racer("one"), racer("other")).await;
         let (winner, change) = match (one, other) {
             (Ok(Some(change)), Err(StoreError::Conflict { .. })) => ("one", change),
@@ -135,7 +138,7 @@ pub(super) async fn of_two_racing_writes_one_wins(store: &dyn Store) {
         let now = get(store, &key).await.expect("somebody won");
         assert_eq!(
             (&now.value[..], &now.version),
-            (winner.as_bytes(), change.version()),
+            (value(winner).as_bytes(), change.version()),
             "round {round}: the winner's value stands"
         );
         expect = Expect::Version(now.version);
