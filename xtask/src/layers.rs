@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ipam", &["api", "datastore"]),
     ("bgp-io", &["bgp", "harness"]),
     ("felix-io", &["felix", "harness"]),
+    ("datastore-kube", &["api", "datastore", "harness", "kube-lab"]),
     ("datastore-local", &["api", "datastore"]),
     ("cni", &["api"]),
     ("ctl", &["api", "datastore", "datastore-local"]),

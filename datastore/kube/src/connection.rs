@@ -1,0 +1,55 @@
+//! The connection: HTTP/2 over TLS, all requests side by side in it. Against a server or proxy that only speaks HTTP/1.1,
+//! a few connections.
+
+use std::time::Duration;
+
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{Body, ConfigExt};
+use tower::{BoxError, ServiceBuilder};
+
+use crate::settings::{Settings, SettingsError};
+
+/// How long the server may take to be reached.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A connection is asked this often whether its other end is there, and given up when that does not answer in time.
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// Idle connections that are kept where one does not do.
+const IDLE_MAX: usize = 4;
+
+/// A client that connects at its first request.
+pub(crate) async fn open(settings: &Settings) -> Result<kube::Client, SettingsError> {
+    let config = settings.load().await?;
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT));
+    http.set_keepalive(Some(PING_EVERY));
+    let mut tls = HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config()?)
+        .https_or_http();
+    if let Some(name) = &config.tls_server_name
+        && let Ok(name) = name.clone().try_into()
+    {
+        tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    let connector = tls.enable_http1().enable_http2().wrap_connector(http);
+    let client: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(IDLE_MAX)
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_PATIENCE)
+        .http2_keep_alive_while_idle(true)
+        .build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(client);
+    Ok(kube::Client::new(service, config.default_namespace.clone()))
+}

@@ -1,0 +1,218 @@
+//! Custom resources: an object as the API server has it, and as the store's users have it.
+//!
+//! In `crd.projectcalico.org/v1` Calico keeps what it knows of an object's metadata, beside labels and annotations, in the
+//! annotation `projectcalico.org/metadata`: the time of creation, finalizers. Older releases kept labels and annotations
+//! there, too. `spec` and what stands beside it pass through as they are, byte for byte.
+
+use std::collections::BTreeMap;
+
+use api::key::{Key, Kind};
+use bytes::Bytes;
+use datastore::store::KeyValue;
+use datastore::version::Version;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value, json};
+
+use crate::group::Group;
+
+const METADATA: &str = "projectcalico.org/metadata";
+/// Where the API server's own finalizers and owners wait while Calico's stand in their place.
+const NATIVE: &str = "nativeMetadata";
+const NATIVE_FIELDS: [&str; 2] = ["finalizers", "ownerReferences"];
+/// What stands in Kubernetes' metadata and nowhere else.
+const KUBERNETES: [&str; 5] = ["name", "namespace", "labels", "annotations", "uid"];
+
+/// Raw parts of an object, by name.
+type Parts = BTreeMap<String, Box<RawValue>>;
+
+/// An object as it was read.
+pub(crate) fn read(group: Group, kind: Kind, object: &[u8]) -> Result<KeyValue, String> {
+    let mut parts: Parts = parts(object)?;
+    let metadata = parts.remove("metadata").ok_or("it has no metadata")?;
+    let metadata: Map<String, Value> =
+        serde_json::from_str(metadata.get()).map_err(|error| format!("metadata: {error}"))?;
+    let text = |field: &str| metadata.get(field).and_then(Value::as_str);
+    let name = text("name").ok_or("metadata has no name")?.to_owned();
+    let version = version(text("resourceVersion"), text("uid"))?;
+    let metadata = match group {
+        Group::Crd => calicos(metadata),
+        Group::V3 => own(metadata),
+    };
+    let value = whole(
+        api::metadata::api_version().as_str(),
+        kind.name(),
+        &metadata,
+        parts,
+    );
+    Ok(KeyValue {
+        key: Key::new(kind, name),
+        value,
+        version,
+    })
+}
+
+/// The object to be written. `version`: the one it takes the place of.
+pub(crate) fn write(
+    group: Group,
+    key: &Key,
+    value: &[u8],
+    version: Option<&Version>,
+) -> Result<Vec<u8>, String> {
+    let mut parts = parts(value)?;
+    let metadata: Map<String, Value> = match parts.remove("metadata") {
+        Some(metadata) => {
+            serde_json::from_str(metadata.get()).map_err(|error| format!("metadata: {error}"))?
+        }
+        None => Map::new(),
+    };
+    let mut metadata = match group {
+        Group::Crd => kubernetes(metadata),
+        Group::V3 => own(metadata),
+    };
+    metadata.insert("name".to_owned(), key.name.as_str().into());
+    metadata.remove("namespace");
+    match version {
+        Some(version) => {
+            let number = version.number().map(|number| number.to_string());
+            metadata.insert("resourceVersion".to_owned(), number.into());
+            metadata.insert("uid".to_owned(), version.life().into());
+        }
+        None => {
+            metadata.remove("uid");
+        }
+    }
+    if key.kind == Kind::BlockAffinity
+        && let Some(spec) = parts.get_mut("spec")
+    {
+        *spec = deleted_as(group, spec)?;
+    }
+    Ok(whole(group.name(), group.kind(key.kind), &metadata, parts).into())
+}
+
+fn parts(object: &[u8]) -> Result<Parts, String> {
+    let mut parts: Parts =
+        serde_json::from_slice(object).map_err(|error| format!("no JSON object: {error}"))?;
+    parts.remove("apiVersion");
+    parts.remove("kind");
+    Ok(parts)
+}
+
+/// The version of an object that has these.
+pub(crate) fn version(number: Option<&str>, uid: Option<&str>) -> Result<Version, String> {
+    let number = number.ok_or("metadata has no resourceVersion")?;
+    let number = number
+        .parse()
+        .map_err(|_| format!("metadata.resourceVersion: {number:?} is no number"))?;
+    let uid = uid
+        .filter(|uid| !uid.is_empty())
+        .ok_or("metadata has no uid")?;
+    Ok(Version::of(number, uid))
+}
+
+fn whole(api_version: &str, kind: &str, metadata: &Map<String, Value>, parts: Parts) -> Bytes {
+    let mut text = format!(
+        "{{\"apiVersion\":{},\"kind\":{},\"metadata\":{}",
+        Value::from(api_version),
+        Value::from(kind),
+        Value::Object(metadata.clone())
+    );
+    for (name, value) in parts {
+        text.push(',');
+        text.push_str(&Value::from(name).to_string());
+        text.push(':');
+        text.push_str(value.get());
+    }
+    text.push('}');
+    text.into()
+}
+
+/// Without what the API server keeps for itself.
+fn own(mut metadata: Map<String, Value>) -> Map<String, Value> {
+    for field in ["resourceVersion", "managedFields", "selfLink"] {
+        metadata.remove(field);
+    }
+    metadata
+}
+
+/// Calico's metadata out of Kubernetes'.
+fn calicos(metadata: Map<String, Value>) -> Map<String, Value> {
+    let mut metadata = own(metadata);
+    let kept = metadata
+        .get("annotations")
+        .and_then(|annotations| annotations.get(METADATA)?.as_str())
+        .and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+    let Some(mut kept) = kept else {
+        return metadata;
+    };
+    kept.retain(|_, value| !value.is_null());
+    if let Some(annotations) = metadata
+        .get_mut("annotations")
+        .and_then(Value::as_object_mut)
+    {
+        annotations.remove(METADATA);
+    }
+    let native: Map<String, Value> = NATIVE_FIELDS
+        .iter()
+        .filter_map(|field| metadata.remove_entry(*field))
+        .collect();
+    if !native.is_empty() {
+        kept.insert(NATIVE.to_owned(), native.into());
+    }
+    let is_empty = |value: &Value| value.as_object().is_none_or(Map::is_empty);
+    for (field, value) in metadata {
+        let older = matches!(field.as_str(), "labels" | "annotations");
+        let of_calico = !KUBERNETES.contains(&field.as_str()) && kept.contains_key(&field);
+        // What an older release kept there counts where Kubernetes has none.
+        if !of_calico && !(older && is_empty(&value)) {
+            kept.insert(field, value);
+        }
+    }
+    kept
+}
+
+/// Kubernetes' metadata with Calico's in an annotation.
+fn kubernetes(metadata: Map<String, Value>) -> Map<String, Value> {
+    let mut metadata = own(metadata);
+    let mut out = Map::new();
+    for field in KUBERNETES {
+        if let Some((field, value)) = metadata.remove_entry(field) {
+            out.insert(field, value);
+        }
+    }
+    if let Some(Value::Object(native)) = metadata.remove(NATIVE) {
+        out.extend(native);
+    }
+    // The API server's counter of what was asked for.
+    metadata.remove("generation");
+    let kept = Value::Object(metadata).to_string();
+    let annotations = out.entry("annotations").or_insert_with(|| json!({}));
+    if !annotations.is_object() {
+        *annotations = json!({});
+    }
+    annotations[METADATA] = kept.into();
+    out
+}
+
+/// An affinity's tombstone is a text in one group and a boolean in the other.
+fn deleted_as(group: Group, spec: &RawValue) -> Result<Box<RawValue>, String> {
+    let mut fields: Parts =
+        serde_json::from_str(spec.get()).map_err(|error| format!("spec: {error}"))?;
+    let Some(deleted) = fields.get_mut("deleted") else {
+        return Ok(spec.to_owned());
+    };
+    let is = deleted.get().trim_matches('"') == "true";
+    let value = match group {
+        Group::Crd => json!(is.to_string()),
+        Group::V3 => json!(is),
+    };
+    if deleted.get() == value.to_string() {
+        return Ok(spec.to_owned());
+    }
+    *deleted = raw(&value)?;
+    raw(&fields)
+}
+
+fn raw(value: &impl Serialize) -> Result<Box<RawValue>, String> {
+    to_raw_value(value).map_err(|error| error.to_string())
+}

@@ -1,0 +1,303 @@
+//! Kind::WorkloadEndpoint of a Pod's first interface: Calico keeps its addresses and container in annotations of the Pod.
+//! An empty `podIP` says that the endpoint is gone while the Pod still is there.
+//!
+//! A Pod has no room for the device, the MAC, the handle and the network: they stand in a file of the node
+//! ([`Kept`](crate::kept::Kept)), and where that is gone the endpoint is what Calico's names say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::attachment::{AttachmentId, FIRST_INTERFACE};
+use api::endpoint::endpoint_name;
+use api::key::{Key, Kind};
+use datastore::store::KeyValue;
+use datastore::version::Version;
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::group::segment;
+
+const POD_IP: &str = "cni.projectcalico.org/podIP";
+const POD_IPS: &str = "cni.projectcalico.org/podIPs";
+const CONTAINER: &str = "cni.projectcalico.org/containerID";
+/// What Calico calls Kubernetes in an endpoint's name.
+const ORCHESTRATOR: &str = "k8s";
+
+/// As much of a Pod as is read.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct KubePod {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    name: String,
+    namespace: String,
+    uid: String,
+    resource_version: String,
+    creation_timestamp: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    node_name: String,
+    host_network: bool,
+    service_account_name: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodIp {
+    #[serde(default)]
+    ip: String,
+}
+
+/// The Pod that an endpoint's name is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodName {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl PodName {
+    /// `None` when Pods do not hold the endpoint: a further interface, a container outside Kubernetes.
+    pub(crate) fn of(key: &Key) -> Option<Self> {
+        let [_, orchestrator, pod, interface] = parts(&key.name)?;
+        (orchestrator == ORCHESTRATOR && interface == FIRST_INTERFACE).then(|| Self {
+            namespace: key.namespace.clone(),
+            name: pod,
+        })
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!(
+            "/api/v1/namespaces/{}/pods/{}",
+            segment(&self.namespace),
+            segment(&self.name)
+        )
+    }
+
+    /// Where annotations are written without the right to change Pods.
+    pub(crate) fn status_path(&self) -> String {
+        format!("{}/status", self.path())
+    }
+}
+
+/// The four parts of an endpoint's name: joined by single dashes, those inside a part doubled.
+fn parts(name: &str) -> Option<[String; 4]> {
+    let mut parts = vec![String::new()];
+    let mut chars = name.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '-' && chars.next_if_eq(&'-').is_none() {
+            parts.push(String::new());
+        } else {
+            parts.last_mut()?.push(c);
+        }
+    }
+    parts.try_into().ok()
+}
+
+impl KubePod {
+    pub(crate) fn parse(object: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(object).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+
+    /// The key of its endpoint; `None` for one that has no network of ours, or no node yet.
+    pub(crate) fn key(&self) -> Option<Key> {
+        if self.spec.host_network || self.spec.node_name.is_empty() {
+            return None;
+        }
+        let name = endpoint_name(
+            &self.spec.node_name,
+            ORCHESTRATOR,
+            &self.metadata.name,
+            FIRST_INTERFACE,
+        );
+        Some(Key::namespaced(
+            Kind::WorkloadEndpoint,
+            self.metadata.namespace.as_str(),
+            name,
+        ))
+    }
+
+    /// What made it as it is. The endpoint's life is the container's: kubelet writes the Pod for its own reasons.
+    pub(crate) fn version(&self) -> Result<Version, String> {
+        let container = self.annotation(CONTAINER);
+        let life = format!("{}.{container}", self.metadata.uid);
+        crate::custom::version(Some(&self.metadata.resource_version), Some(&life))
+    }
+
+    /// The endpoint, unless it is gone. `kept`: what a file of this node says of it.
+    pub(crate) fn read(
+        &self,
+        interface_prefix: &str,
+        kept: impl FnOnce(&Key) -> Option<KeyValue>,
+    ) -> Result<Option<KeyValue>, String> {
+        let (Some(key), networks) = (self.key(), self.networks()) else {
+            return Ok(None);
+        };
+        if networks.is_empty() || matches!(self.status.phase.as_str(), "Succeeded" | "Failed") {
+            return Ok(None);
+        }
+        let version = self.version()?;
+        let kept = kept(&key).filter(|kept| self.is_about_this(&kept.value, &networks));
+        let value = match kept {
+            Some(kept) => kept.value,
+            None => {
+                let endpoint = self.calicos(&key, interface_prefix, &networks);
+                endpoint.to_string().into()
+            }
+        };
+        Ok(Some(KeyValue {
+            key,
+            value,
+            version,
+        }))
+    }
+
+    fn is_about_this(&self, kept: &[u8], networks: &[IpNet]) -> bool {
+        Written::parse(kept).is_ok_and(|kept| {
+            kept.container == self.annotation(CONTAINER) && kept.networks == networks
+        })
+    }
+
+    /// The plugin's words count before kubelet's, which come later.
+    fn networks(&self) -> Vec<IpNet> {
+        let annotations = &self.metadata.annotations;
+        let given = [POD_IPS, POD_IP]
+            .into_iter()
+            .find_map(|name| annotations.get(name));
+        match given {
+            Some(texts) => texts.split(',').filter_map(network).collect(),
+            None if !self.status.pod_ips.is_empty() => {
+                let ips = self.status.pod_ips.iter();
+                ips.filter_map(|pod| network(&pod.ip)).collect()
+            }
+            None => network(&self.status.pod_ip).into_iter().collect(),
+        }
+    }
+
+    fn annotation(&self, name: &str) -> &str {
+        self.metadata
+            .annotations
+            .get(name)
+            .map_or("", String::as_str)
+    }
+
+    /// The endpoint as Calico derives it from a Pod.
+    fn calicos(&self, key: &Key, interface_prefix: &str, networks: &[IpNet]) -> Value {
+        let Metadata {
+            name, namespace, ..
+        } = &self.metadata;
+        let account = &self.spec.service_account_name;
+        let mut labels = self.metadata.labels.clone();
+        labels.insert("projectcalico.org/namespace".into(), namespace.clone());
+        labels.insert("projectcalico.org/orchestrator".into(), ORCHESTRATOR.into());
+        let mut profiles = vec![format!("kns.{namespace}")];
+        if !account.is_empty() {
+            labels.insert("projectcalico.org/serviceaccount".into(), account.clone());
+            profiles.push(format!("ksa.{namespace}.{account}"));
+        }
+        let container = self.annotation(CONTAINER);
+        let attachment = AttachmentId {
+            network: String::new(),
+            container_id: container.to_owned(),
+            ifname: FIRST_INTERFACE.to_owned(),
+        };
+        let mut endpoint = json!({
+            "apiVersion": api::metadata::api_version(),
+            "kind": "WorkloadEndpoint",
+            "metadata": {
+                "name": key.name, "namespace": namespace, "labels": labels, "uid": self.metadata.uid,
+            },
+            "spec": {
+                "orchestrator": ORCHESTRATOR, "node": self.spec.node_name, "pod": name,
+                "endpoint": FIRST_INTERFACE, "ipNetworks": networks, "profiles": profiles,
+                "interfaceName": attachment.pod_interface_name(interface_prefix, namespace, name),
+            },
+        });
+        if let Some(time) = &self.metadata.creation_timestamp {
+            endpoint["metadata"]["creationTimestamp"] = time.as_str().into();
+        }
+        if !container.is_empty() {
+            endpoint["spec"]["containerID"] = container.into();
+        }
+        endpoint
+    }
+}
+
+/// An address, with or without its length.
+fn network(text: &str) -> Option<IpNet> {
+    let text = text.trim();
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// What of an endpoint goes to its Pod.
+pub(crate) struct Written {
+    container: String,
+    networks: Vec<IpNet>,
+}
+
+impl Written {
+    pub(crate) fn parse(endpoint: &[u8]) -> Result<Self, String> {
+        let value: Value = serde_json::from_slice(endpoint).map_err(|error| error.to_string())?;
+        let spec = &value["spec"];
+        let networks = spec["ipNetworks"].as_array().into_iter().flatten();
+        let networks: Option<Vec<IpNet>> = networks.map(|text| network(text.as_str()?)).collect();
+        let networks = networks.filter(|networks| !networks.is_empty());
+        Ok(Self {
+            container: spec["containerID"].as_str().unwrap_or_default().to_owned(),
+            networks: networks
+                .ok_or("spec.ipNetworks: a Pod's endpoint has at least one address")?,
+        })
+    }
+
+    /// The patch that writes it; only where the Pod is at `resource_version`, if one is given.
+    pub(crate) fn patch(&self, resource_version: Option<&str>) -> Value {
+        let texts: Vec<String> = self.networks.iter().map(ToString::to_string).collect();
+        let first = texts.first().cloned().unwrap_or_default();
+        patch(
+            resource_version,
+            json!({
+                POD_IP: first, POD_IPS: texts.join(","), CONTAINER: self.container,
+            }),
+        )
+    }
+}
+
+/// The patch that says that the endpoint is gone.
+pub(crate) fn gone(resource_version: &str) -> Value {
+    patch(Some(resource_version), json!({POD_IP: "", POD_IPS: ""}))
+}
+
+fn patch(resource_version: Option<&str>, annotations: Value) -> Value {
+    let mut metadata = json!({"annotations": annotations});
+    if let Some(version) = resource_version {
+        metadata["resourceVersion"] = version.into();
+    }
+    json!({"metadata": metadata})
+}

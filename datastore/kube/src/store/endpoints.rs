@@ -1,0 +1,217 @@
+//! Endpoints: annotations of Pods, and files of this node.
+
+use std::collections::BTreeSet;
+
+use api::key::Key;
+use bytes::Bytes;
+use datastore::scope::Scope;
+use datastore::store::{Change, Expect, KeyValue, Op, StoreError};
+use http::Method;
+use serde_json::Value;
+use tracing::warn;
+
+use super::{
+    ATTEMPTS, Seen, Shared, conflict, failed, fits, is_absent, others_keep_changing, unreadable,
+};
+use crate::client::{Error, Patch};
+use crate::kept::Kept;
+use crate::pod::{KubePod, PodName, Written, gone};
+
+impl Shared {
+    pub(super) fn read_pod(&self, pod: &KubePod) -> Result<Seen, String> {
+        let kept = |key: &Key| self.kept.as_ref().and_then(|kept| kept.get(key));
+        let version = pod.version()?;
+        Ok(Seen {
+            key: pod.key(),
+            object: pod.read(&self.interface_prefix, kept)?,
+            number: version.number().unwrap_or_default(),
+            life: version.life().unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// Writes the endpoint that a Pod holds.
+    pub(super) async fn write_endpoint(
+        &self,
+        pod: &PodName,
+        op: Op,
+    ) -> Result<Option<Change>, StoreError> {
+        match op {
+            Op::Put { key, value, expect } => self.put_endpoint(pod, key, value, expect).await,
+            Op::Delete { key, expect } => self.delete_endpoint(pod, key, expect).await,
+            Op::Check { .. } => Ok(None),
+        }
+    }
+
+    async fn put_endpoint(
+        &self,
+        pod: &PodName,
+        key: Key,
+        value: Bytes,
+        expect: Expect,
+    ) -> Result<Option<Change>, StoreError> {
+        let written = Written::parse(&value)
+            .map_err(|error| StoreError::Refused(format!("{key}: {error}").into()))?;
+        for _ in 0..ATTEMPTS {
+            // Which Pod of the name it is does not matter to who expects nothing: one request.
+            let standing = if expect == Expect::Any {
+                None
+            } else {
+                let (standing, current) = self.kube_pod(pod, &key).await?;
+                if !fits(&expect, current.as_ref()) {
+                    return Err(conflict(key, current));
+                }
+                standing
+            };
+            // The file first: what the Pod then says must find it.
+            if let Some(kept) = &self.kept {
+                let put = kept.put_if(&key, &value, |_| true);
+                put.map_err(|error| file_error(&key, &error))?.ok();
+            }
+            let resource_version = standing.as_ref().map(KubePod::resource_version);
+            match self.patch_pod(pod, written.patch(resource_version)).await {
+                Ok(body) => return self.endpoint_changed(&key, &body),
+                Err(error) if error.is_conflict() => {}
+                Err(error) if is_absent(&error) => {
+                    let text = format!("{key}: there is no Pod {}/{}", pod.namespace, pod.name);
+                    return Err(StoreError::Refused(text.into()));
+                }
+                Err(error) => return Err(failed(&key, error)),
+            }
+        }
+        Err(others_keep_changing(&key))
+    }
+
+    async fn delete_endpoint(
+        &self,
+        pod: &PodName,
+        key: Key,
+        expect: Expect,
+    ) -> Result<Option<Change>, StoreError> {
+        // As it was read: kubelet may have written the Pod since, then it is looked at again.
+        let mut number = match &expect {
+            Expect::Version(version) => version.number().map(|number| number.to_string()),
+            Expect::Any | Expect::Absent | Expect::Own => None,
+        };
+        for _ in 0..ATTEMPTS {
+            let number = match number.take() {
+                Some(number) => number,
+                None => {
+                    let (standing, current) = self.kube_pod(pod, &key).await?;
+                    if !fits(&expect, current.as_ref()) {
+                        if standing.is_none() {
+                            self.forget(&key);
+                        }
+                        return Err(conflict(key, current));
+                    }
+                    let (Some(standing), Some(_)) = (standing, current) else {
+                        self.forget(&key);
+                        return Ok(None);
+                    };
+                    standing.resource_version().to_owned()
+                }
+            };
+            match self.patch_pod(pod, gone(&number)).await {
+                Ok(body) => {
+                    self.forget(&key);
+                    return self.endpoint_changed(&key, &body);
+                }
+                Err(error) if error.is_conflict() || is_absent(&error) => {}
+                Err(error) => return Err(failed(&key, error)),
+            }
+        }
+        Err(others_keep_changing(&key))
+    }
+
+    async fn kube_pod(
+        &self,
+        pod: &PodName,
+        key: &Key,
+    ) -> Result<(Option<KubePod>, Option<KeyValue>), StoreError> {
+        let body = match self.client.request(Method::GET, &pod.path(), None).await {
+            Ok(body) => body,
+            Err(error) if is_absent(&error) => return Ok((None, None)),
+            Err(error) => return Err(failed(key, error)),
+        };
+        let standing = KubePod::parse(&body).map_err(|error| unreadable(&error))?;
+        let seen = self
+            .read_pod(&standing)
+            .map_err(|error| unreadable(&error))?;
+        let current = seen.object.filter(|object| object.key == *key);
+        Ok((Some(standing), current))
+    }
+
+    async fn patch_pod(&self, pod: &PodName, patch: Value) -> Result<Bytes, Error> {
+        let patch = patch.to_string().into_bytes();
+        let path = pod.status_path();
+        self.client.patch_bytes(&path, Patch::Merge, patch).await
+    }
+
+    fn endpoint_changed(&self, key: &Key, body: &Bytes) -> Result<Option<Change>, StoreError> {
+        let pod = KubePod::parse(body).map_err(|error| unreadable(&error))?;
+        let seen = self.read_pod(&pod).map_err(|error| unreadable(&error))?;
+        let version = pod.version().map_err(|error| unreadable(&error))?;
+        match seen.object {
+            Some(object) if object.key == *key => Ok(Some(Change::Put(object))),
+            Some(object) => {
+                let text = format!("{key}: the Pod is that of {}", object.key.name);
+                Err(StoreError::Refused(text.into()))
+            }
+            None => Ok(Some(Change::Delete {
+                key: key.clone(),
+                version,
+            })),
+        }
+    }
+
+    fn forget(&self, key: &Key) {
+        if let Some(kept) = &self.kept
+            && let Err(error) = kept.remove_if(key, |_| true)
+        {
+            warn!(%key, %error, "endpoint's file");
+        }
+    }
+
+    /// Endpoints that no Pod holds join a listing. Files of Pods that are gone go.
+    pub(super) fn add_files(&self, items: &mut Vec<KeyValue>, scope: &Scope) {
+        let Some(kept) = &self.kept else {
+            return;
+        };
+        if matches!(scope, Scope::Node(_)) {
+            let there: BTreeSet<&Key> = items.iter().map(|item| &item.key).collect();
+            let orphans = kept.of_pods().into_iter().filter(|key| scope.holds(key));
+            for key in orphans.filter(|key| !there.contains(key)) {
+                self.forget(&key);
+            }
+        }
+        items.extend(kept.list(scope));
+    }
+
+    /// Writes an endpoint that no Pod holds.
+    pub(super) fn write_file(&self, op: Op) -> Result<Option<Change>, StoreError> {
+        let key = op.key().clone();
+        let kept: &Kept = self.kept.as_ref().ok_or_else(|| {
+            let text =
+                format!("{key}: only the agent of its node writes an endpoint that no Pod holds");
+            StoreError::Refused(text.into())
+        })?;
+        let expect = op.expect().clone();
+        let may = move |current: Option<&KeyValue>| fits(&expect, current);
+        match op {
+            Op::Put { key, value, .. } => match kept.put_if(&key, &value, may) {
+                Ok(Ok(written)) => Ok(Some(Change::Put(written))),
+                Ok(Err(current)) => Err(conflict(key, current)),
+                Err(error) => Err(file_error(&key, &error)),
+            },
+            Op::Delete { key, .. } => match kept.remove_if(&key, may) {
+                Ok(Ok(version)) => Ok(version.map(|version| Change::Delete { key, version })),
+                Ok(Err(current)) => Err(conflict(key, current)),
+                Err(error) => Err(file_error(&key, &error)),
+            },
+            Op::Check { .. } => Ok(None),
+        }
+    }
+}
+
+fn file_error(key: &Key, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{key}: its file on this node: {error}").into())
+}

@@ -1,0 +1,15 @@
+//! The store against a real API server. What it did is read with kubectl.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set up its place fails where it stands"
+)]
+
+#[macro_use]
+extern crate harness;
+
+mod conformance;
+mod setup;
+
+fn main() -> std::process::ExitCode {
+    kube_lab::run()
+}

@@ -1,0 +1,86 @@
+//! What the tests begin with.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use datastore_kube::{Client, KubeStore, Options, Settings};
+use kube_lab::ApiServer;
+use serde_json::{Value, json};
+
+/// Kinds, plurals, short forms of custom resource definitions that keep whatever they are given.
+const KINDS: [(&str, &str); 10] = [
+    ("IPPool", "ippools"),
+    ("BGPConfiguration", "bgpconfigurations"),
+    ("BGPPeer", "bgppeers"),
+    ("BGPFilter", "bgpfilters"),
+    ("FelixConfiguration", "felixconfigurations"),
+    ("ClusterInformation", "clusterinformations"),
+    ("IPAMConfig", "ipamconfigs"),
+    ("IPAMBlock", "ipamblocks"),
+    ("BlockAffinity", "blockaffinities"),
+    ("IPAMHandle", "ipamhandles"),
+];
+
+fn definition(kind: &str, plural: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.crd.projectcalico.org")},
+        "spec": {
+            "group": "crd.projectcalico.org",
+            "scope": "Cluster",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
+
+/// Makes the server know Calico's kinds.
+pub(crate) fn define_kinds(server: &ApiServer) {
+    let definitions: Vec<String> = KINDS
+        .iter()
+        .map(|(kind, plural)| definition(kind, plural).to_string())
+        .collect();
+    server.apply(&definitions.join("\n---\n")).unwrap();
+    let names: Vec<String> = KINDS
+        .iter()
+        .map(|(_, plural)| format!("crd/{plural}.crd.projectcalico.org"))
+        .collect();
+    let mut arguments = vec!["wait", "--for=condition=Established", "--timeout=60s"];
+    arguments.extend(names.iter().map(String::as_str));
+    server.kubectl(&arguments).unwrap();
+}
+
+/// Paths of Calico's kinds.
+pub(crate) fn paths() -> impl Iterator<Item = String> {
+    KINDS
+        .iter()
+        .map(|(_, plural)| format!("/apis/crd.projectcalico.org/v1/{plural}"))
+}
+
+/// An administrator.
+pub(crate) async fn client(server: &ApiServer) -> Client {
+    let settings = Settings {
+        kubeconfig: Some(server.kubeconfig()),
+        ..Settings::default()
+    };
+    Client::new(settings).await.unwrap()
+}
+
+/// A folder for a store's files, below the server's.
+pub(crate) fn folder(server: &ApiServer) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    server.folder().join(format!("kept-{number}"))
+}
+
+pub(crate) fn store(client: Client, kept: PathBuf) -> KubeStore {
+    let options = Options {
+        kept: Some(kept),
+        ..Options::default()
+    };
+    KubeStore::new(client, options)
+}
