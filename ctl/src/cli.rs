@@ -62,7 +62,7 @@ pub(crate) struct Anything {
 /// Where the datastore is.
 #[derive(Debug, Args)]
 pub(crate) struct Datastore {
-    /// Which datastore; `local` is the only one in this build.
+    /// Which datastore: `kubernetes` (with KUBECONFIG or K8S_API_ENDPOINT) or `local`.
     #[arg(
         long,
         env = "DATASTORE_TYPE",

@@ -20,7 +20,7 @@ pub(crate) async fn version(version: Version) -> anyhow::Result<()> {
     if version.client {
         return Ok(());
     }
-    let found = Objects::open(&version.datastore)?.get(&key()).await;
+    let found = Objects::open(&version.datastore).await?.get(&key()).await;
     let info = match found.context("Unable to retrieve Cluster Version or Type")? {
         Some(Object::ClusterInformation(info)) => info.spec,
         _ => ClusterInformationSpec::default(),
@@ -53,7 +53,8 @@ pub(crate) async fn datastore(group: DatastoreGroup) -> anyhow::Result<()> {
 
 async fn set_ready(datastore: &Datastore, ready: bool) -> anyhow::Result<()> {
     let key = key();
-    Objects::open(datastore)?
+    Objects::open(datastore)
+        .await?
         .write(&key, |stored| {
             let mut info = match stored {
                 Some(Ok(Object::ClusterInformation(info))) => info,

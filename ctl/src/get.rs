@@ -18,7 +18,7 @@ use crate::print::outln;
 
 /// `tortiectl get`.
 pub(crate) async fn get(get: Get) -> anyhow::Result<()> {
-    let objects = Objects::open(&get.datastore)?;
+    let objects = Objects::open(&get.datastore).await?;
     let selector = get.selector.as_deref().map(labels::selector).transpose()?;
     let request = Request {
         get: &get,

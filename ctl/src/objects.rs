@@ -6,6 +6,8 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use api::key::{Key, Kind};
 use api::object::Object;
+#[cfg(feature = "kube")]
+use api::params::Params;
 use datastore::scope::Scope;
 use datastore::store::{Change as Stored, Expect, KeyValue, Op, Store, StoreError};
 use datastore_local::RelayStore;
@@ -74,11 +76,20 @@ impl Change {
 
 impl Objects {
     /// The datastore that the options name.
-    pub(crate) fn open(datastore: &Datastore) -> anyhow::Result<Self> {
+    pub(crate) async fn open(datastore: &Datastore) -> anyhow::Result<Self> {
+        #[cfg(feature = "kube")]
+        if datastore.datastore_type == "kubernetes" {
+            return Self::open_kubernetes().await;
+        }
         if datastore.datastore_type != "local" {
             bail!(
-                "DATASTORE_TYPE={:?} is not in this build yet; allowed: `local`, with TORTIE_STORE=unix:PATH",
-                datastore.datastore_type
+                "DATASTORE_TYPE={:?} is not in this build; allowed: {}`local` with TORTIE_STORE=unix:PATH",
+                datastore.datastore_type,
+                if cfg!(feature = "kube") {
+                    "`kubernetes`, or "
+                } else {
+                    ""
+                }
             );
         }
         let path = datastore
@@ -92,6 +103,24 @@ impl Objects {
             );
         }
         Ok(Self(Arc::new(RelayStore::new(path))))
+    }
+
+    /// The API server of the environment's settings. Other variables are not this program's, right or wrong.
+    #[cfg(feature = "kube")]
+    async fn open_kubernetes() -> anyhow::Result<Self> {
+        let is_ours = |(name, _): &(String, String)| {
+            ["K8S_", "KUBE"].iter().any(|part| name.contains(part)) || name == "CALICO_API_GROUP"
+        };
+        let params = Params::from_env(std::env::vars().filter(is_ours)).map_err(|errors| {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            anyhow!(texts.join("; "))
+        })?;
+        let settings = datastore_kube::Settings::from_params(&params);
+        let client = datastore_kube::Client::new(settings).await?;
+        let options = datastore_kube::Options::default();
+        Ok(Self(Arc::new(datastore_kube::KubeStore::new(
+            client, options,
+        ))))
     }
 
     /// An object with its version in the metadata, as calicoctl shows it.

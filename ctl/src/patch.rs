@@ -18,7 +18,7 @@ pub(crate) async fn patch(patch: Patch) -> anyhow::Result<()> {
     let kind = kind_of(&patch.kind)?;
     let key = key(kind, &patch.namespace, &patch.name);
     let change = Patching::read(&patch)?;
-    let objects = Objects::open(&patch.datastore)?;
+    let objects = Objects::open(&patch.datastore).await?;
     let stored = objects
         .get(&key)
         .await?
@@ -95,7 +95,7 @@ pub(crate) async fn label(label: Label) -> anyhow::Result<()> {
         .iter()
         .map(|text| labels::change(text, label.remove))
         .collect::<anyhow::Result<_>>()?;
-    let objects = Objects::open(&label.datastore)?;
+    let objects = Objects::open(&label.datastore).await?;
     let said = std::cell::RefCell::new(Vec::new());
     objects
         .write(&key, |stored| {

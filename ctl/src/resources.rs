@@ -46,7 +46,7 @@ fn read_checked(files: &Files) -> anyhow::Result<Vec<Object>> {
 
 async fn write(files: Files, verb: Verb) -> anyhow::Result<()> {
     let wanted = read_checked(&files)?;
-    let objects = Objects::open(&files.datastore)?;
+    let objects = Objects::open(&files.datastore).await?;
     check::against_store(&objects, &wanted).await?;
     let mut report = Report::new(match verb {
         Verb::Apply => "applied",
@@ -95,7 +95,7 @@ pub(crate) async fn delete(delete: Delete) -> anyhow::Result<()> {
             .map(Object::key)
             .collect(),
     };
-    let objects = Objects::open(&delete.datastore)?;
+    let objects = Objects::open(&delete.datastore).await?;
     let mut report = Report::new("deleted");
     for key in keys {
         in_use::before_delete(&objects, &key).await?;

@@ -111,6 +111,11 @@ impl Watcher {
         self.state = State::List;
     }
 
+    /// How far the store was read.
+    pub const fn read_to(&self) -> Option<&Cursor> {
+        self.read_to.as_ref()
+    }
+
     /// The next thing to know; there always is one, some day. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Update {
         loop {

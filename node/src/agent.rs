@@ -7,10 +7,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use api::admin::Status;
 use api::key::Kind;
-use api::params::{Backend, DatastoreType, Params};
+use api::params::{Backend, Params};
 use datastore::scope::Scope;
 use datastore::store::Store;
-use datastore_local::RelayStore;
 use felix::calc::{Graph, Settings};
 use felix::desired::SysctlKey;
 use felix::reconcile::Reconciler;
@@ -55,7 +54,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let host = LiveHost::read(&params)
         .await
         .context("reading the host's interfaces")?;
-    let store = open_store(&params)?;
+    let crate::store::Opened { store, place, .. } = crate::store::open(&params).await?;
     // Before anything is written or the store is asked: what another agent of this host has is not to be touched.
     let holder = instance::holder("tortie-node", name.as_deref(), &instance.started);
     let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
@@ -89,28 +88,11 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         started,
         store,
         kubernetes,
+        place,
         last_mtu_bytes: files::read_mtu().or(host_mtu_bytes),
         cancel,
     };
     agent.run().await
-}
-
-/// The store that DATASTORE_TYPE names.
-pub fn open_store(params: &Params) -> anyhow::Result<Arc<dyn Store>> {
-    let named = match params.datastore_type {
-        DatastoreType::Local => {
-            let socket = params
-                .store
-                .as_deref()
-                .context("TORTIE_STORE is not set; allowed: unix:PATH of the embedded store")?;
-            return Ok(Arc::new(RelayStore::new(socket)));
-        }
-        DatastoreType::Kubernetes => "kubernetes",
-        DatastoreType::Etcdv3 => "etcdv3",
-    };
-    anyhow::bail!(
-        "DATASTORE_TYPE={named:?} is not in this build yet; allowed: `local`, with TORTIE_STORE=unix:PATH"
-    )
 }
 
 /// Kubernetes, when the datastore is its API server: no datastore of this build is.
@@ -126,6 +108,8 @@ struct Agent {
     started: SystemTime,
     store: Arc<dyn Store>,
     kubernetes: Option<Arc<dyn Kubernetes>>,
+    /// Where that is.
+    place: String,
     /// MTU for pods while the graph knows none: the last one known, else the host's.
     last_mtu_bytes: Option<u32>,
     cancel: CancellationToken,
@@ -195,7 +179,7 @@ impl Agent {
             kinds: watched_kinds(&self.identity.name),
             calc: calc_inbox.clone(),
             ipam: Some(Arc::clone(&ipam)),
-            socket: self.params.store.clone().unwrap_or_default(),
+            socket: self.place.clone(),
             node: self.identity.name.clone(),
             health: health.clone(),
             read_file: Some(files::read_file()),

@@ -23,5 +23,6 @@ pub mod serve;
 pub mod shutdown;
 pub mod socket;
 pub mod startup;
+pub mod store;
 pub mod task;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use api::params::Params;
 use datastore::scope::Scope;
 use datastore::store::Store;
 use felix::calc::{Graph, LearnedRoutes, Listen, Settings};
-use node::agent::{open_kubernetes, open_store, seed};
+use node::agent::{open_kubernetes, seed};
 use node::health::{Health, Loop, REPORT_EVERY};
 use node::instance::{self, HostLock};
 use node::mailbox::{self, mailbox};
@@ -73,7 +73,7 @@ pub(crate) async fn run(
                 .node
                 .or_else(|| params.node_name(None, &kernel_hostname()));
             let name = named.ok_or(StartupError::NoName)?;
-            let store = open_store(&params)?;
+            let store = node::store::open(&params).await?.store;
             let host = LiveHost::read(&params)
                 .await
                 .context("reading the host's interfaces")?;

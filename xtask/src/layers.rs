@@ -16,10 +16,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ipam", &["api", "datastore"]),
     ("bgp-io", &["bgp", "harness"]),
     ("felix-io", &["felix", "harness"]),
-    ("datastore-kube", &["api", "datastore", "harness", "kube-lab"]),
+    (
+        "datastore-kube",
+        &["api", "datastore", "harness", "kube-lab"],
+    ),
     ("datastore-local", &["api", "datastore"]),
     ("cni", &["api"]),
-    ("ctl", &["api", "datastore", "datastore-local"]),
+    (
+        "ctl",
+        &["api", "datastore", "datastore-kube", "datastore-local"],
+    ),
     (
         "node",
         &[
@@ -28,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "bgp-io",
             "cni",
             "datastore",
+            "datastore-kube",
             "datastore-local",
             "felix",
             "felix-io",

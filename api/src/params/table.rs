@@ -100,6 +100,36 @@ parameters! {
     /// Socket of the embedded store.
     store: Option<String> = value::socket, ["TORTIE_STORE"], "", "",
         IsUnset, Stops, "`unix:` and an absolute path, such as unix:/var/run/calico/tortie-store.sock";
+    /// File that says where the API server is and who we are to it; without it and `K8S_API_ENDPOINT` what a pod is given counts.
+    kubeconfig: Option<String> = value::optional_text, ["KUBECONFIG", "CALICO_KUBECONFIG"], "", "",
+        IsUnset, Stops, "the path of a kubeconfig file";
+    /// Which context of that file; its current one.
+    k8s_current_context: Option<String> = value::optional_text, ["K8S_CURRENT_CONTEXT", "CALICO_K8S_CURRENT_CONTEXT"], "", "",
+        IsUnset, Stops, "the name of a context";
+    /// The API server; counts before the file's.
+    k8s_api_endpoint: Option<String> = value::optional_text, ["K8S_API_ENDPOINT", "CALICO_K8S_API_ENDPOINT"], "", "",
+        IsUnset, Stops, "a URL such as https://10.0.0.1:6443";
+    /// Who signs the API server's certificate; counts before the file's.
+    k8s_ca_file: Option<String> = value::optional_text, ["K8S_CA_FILE", "CALICO_K8S_CA_FILE"], "", "",
+        IsUnset, Stops, "the path of a PEM file";
+    /// Our certificate for the API server, with `K8S_KEY_FILE`; counts before the file's.
+    k8s_cert_file: Option<String> = value::optional_text, ["K8S_CERT_FILE", "CALICO_K8S_CERT_FILE"], "", "",
+        IsUnset, Stops, "the path of a PEM file";
+    /// Its key.
+    k8s_key_file: Option<String> = value::optional_text, ["K8S_KEY_FILE", "CALICO_K8S_KEY_FILE"], "", "",
+        IsUnset, Stops, "the path of a PEM file";
+    /// Take any certificate of the API server's.
+    k8s_insecure_skip_tls_verify: bool = value::only_true, ["K8S_INSECURE_SKIP_TLS_VERIFY", "CALICO_K8S_INSECURE_SKIP_TLS_VERIFY"], "false", "",
+        IsUnset, Stops, "`true`; everything else means false";
+    /// Where a pod finds the API server, given by kubelet.
+    kubernetes_service_host: Option<String> = value::optional_text, ["KUBERNETES_SERVICE_HOST"], "", "",
+        IsUnset, Stops, "an address or a name";
+    /// Its port.
+    kubernetes_service_port: Option<String> = value::optional_text, ["KUBERNETES_SERVICE_PORT"], "", "",
+        IsUnset, Stops, "1 to 65535";
+    /// Group and version of Calico's objects; without it the one of the cluster that has `ipamblocks`, the first before the second.
+    api_group: Option<String> = value::api_group, ["CALICO_API_GROUP"], "", "",
+        IsUnset, Stops, "`crd.projectcalico.org/v1` or `projectcalico.org/v3`";
     /// Directory of BGP passwords, a file `SECRET/KEY` for each; `TORTIE_BGP_PASSWORD_SECRET_KEY` counts before it.
     bgp_password_directory: String = value::text, ["TORTIE_BGP_PASSWORD_DIR"], "/etc/tortie/bgp-passwords", "",
         IsUnset, Stops, "an absolute path";

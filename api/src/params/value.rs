@@ -134,6 +134,14 @@ pub(super) fn path(text: &str) -> Read<String> {
     }
 }
 
+/// One of the groups that Calico keeps its objects in.
+pub(super) fn api_group(text: &str) -> Read<Option<String>> {
+    match text {
+        "" | "crd.projectcalico.org/v1" | "projectcalico.org/v3" => optional_text(text),
+        _ => no(),
+    }
+}
+
 /// The path of a Unix socket, given as `unix:/path` or `/path`.
 pub(super) fn socket(text: &str) -> Read<Option<String>> {
     if text.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use api::params::Params;
 use kube::config::{
     AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedAuthInfo,
     NamedCluster, NamedContext,
@@ -28,7 +29,7 @@ pub struct Settings {
     pub cert_file: Option<PathBuf>,
     /// `K8S_KEY_FILE`: its key.
     pub key_file: Option<PathBuf>,
-    /// `K8S_API_TOKEN`: our token.
+    /// Our token, where no file has one.
     pub token: Option<String>,
     /// `K8S_INSECURE_SKIP_TLS_VERIFY`: take any certificate of the server's.
     pub skip_tls_verify: bool,
@@ -75,6 +76,35 @@ impl From<kube::Error> for SettingsError {
 }
 
 impl Settings {
+    /// As the parameters say.
+    pub fn from_params(params: &Params) -> Self {
+        let path = |text: &Option<String>| text.as_ref().map(PathBuf::from);
+        let port = params.kubernetes_service_port.as_ref();
+        Self {
+            kubeconfig: path(&params.kubeconfig),
+            context: params.k8s_current_context.clone(),
+            endpoint: params.k8s_api_endpoint.clone(),
+            ca_file: path(&params.k8s_ca_file),
+            cert_file: path(&params.k8s_cert_file),
+            key_file: path(&params.k8s_key_file),
+            token: None,
+            skip_tls_verify: params.k8s_insecure_skip_tls_verify,
+            service: params.kubernetes_service_host.clone().zip(port.cloned()),
+            service_account: None,
+            api_group: params.api_group.clone(),
+        }
+    }
+
+    /// Where the API server is, for messages.
+    pub fn place(&self) -> String {
+        match (&self.endpoint, &self.kubeconfig, &self.service) {
+            (Some(endpoint), _, _) => endpoint.clone(),
+            (None, Some(path), _) => format!("API server of {}", path.display()),
+            (None, None, Some((host, port))) => format!("https://{host}:{port}"),
+            (None, None, None) => "API server".to_owned(),
+        }
+    }
+
     /// Reads the files that are named. What stands there may be another thing later: then it is read anew.
     pub(crate) async fn load(&self) -> Result<kube::Config, SettingsError> {
         let mut kubeconfig = match &self.kubeconfig {

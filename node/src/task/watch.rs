@@ -39,8 +39,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often it is noted how far the datastore was read.
 const NOTE_EVERY: Duration = Duration::from_secs(2);
 
-/// What a kind's watcher says.
-type Updates = BoxStream<'static, (Kind, Update)>;
+/// What a kind's watcher says, and how far it has read.
+type Updates = BoxStream<'static, (Kind, Update, Option<Cursor>)>;
 
 /// What the task is made of.
 pub struct WatchTask {
@@ -91,7 +91,8 @@ impl WatchTask {
                     loop {
                         tokio::select! {
                             update = watcher.next() => {
-                                return Some(((kind, update), (watcher, accepted)));
+                                let read_to = watcher.read_to().cloned();
+                                return Some(((kind, update, read_to), (watcher, accepted)));
                             }
                             Ok(()) = accepted.changed() => watcher.accept(),
                         }
@@ -140,7 +141,7 @@ impl WatchTask {
                     continue;
                 }
             };
-            let Some((kind, update)) = next else {
+            let Some((kind, update, reached)) = next else {
                 return;
             };
             match &update {
@@ -160,17 +161,16 @@ impl WatchTask {
                     }
                     continue;
                 }
-                Update::InSync(cursor) => {
+                Update::InSync(_) => {
                     if identity.is_none() {
                         identity = self.store.identity().await.ok();
                     }
-                    read_to = later(read_to, cursor.clone());
                 }
-                Update::Put(item) => {
-                    read_to = later(read_to, Cursor::read(&item.version.to_string()));
-                    own.put(item);
-                }
+                Update::Put(item) => own.put(item),
                 Update::Delete { key, .. } | Update::Missing { key, .. } => own.remove(key),
+            }
+            if let Some(reached) = reached {
+                read_to = later(read_to, reached);
             }
             if lost.remove(&kind) && lost.is_empty() {
                 info!(socket = self.socket, "datastore is back");

@@ -71,7 +71,8 @@ impl Programs {
         let mut command = Command::new(&cargo);
         command
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-            .args(["build", "--target-dir"])
+            // Without the datastore over an API server: it doubles what is built.
+            .args(["build", "--no-default-features", "--target-dir"])
             .arg(target);
         if programs.directory.ends_with("release") {
             command.arg("--release");

@@ -1,0 +1,75 @@
+//! Which datastore it is.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use api::params::{DatastoreType, Params};
+use datastore::store::Store;
+use datastore_local::RelayStore;
+
+/// A datastore, not asked anything yet.
+#[derive(Clone)]
+pub struct Opened {
+    /// Objects.
+    pub store: Arc<dyn Store>,
+    /// Where it is, for messages.
+    pub place: String,
+    /// The API server behind it, for what is no object of ours.
+    #[cfg(feature = "kube")]
+    pub kubernetes: Option<datastore_kube::Client>,
+}
+
+/// The datastore that DATASTORE_TYPE names.
+///
+/// # Errors
+/// When the settings lead to none.
+pub async fn open(params: &Params) -> anyhow::Result<Opened> {
+    let named = match params.datastore_type {
+        DatastoreType::Local => {
+            let socket = params
+                .store
+                .as_deref()
+                .context("TORTIE_STORE is not set; allowed: unix:PATH of the embedded store")?;
+            return Ok(Opened {
+                store: Arc::new(RelayStore::new(socket)),
+                place: socket.to_owned(),
+                #[cfg(feature = "kube")]
+                kubernetes: None,
+            });
+        }
+        #[cfg(feature = "kube")]
+        DatastoreType::Kubernetes => return open_kubernetes(params).await,
+        #[cfg(not(feature = "kube"))]
+        DatastoreType::Kubernetes => "kubernetes",
+        DatastoreType::Etcdv3 => "etcdv3",
+    };
+    let kubernetes = if cfg!(feature = "kube") {
+        "`kubernetes`, or "
+    } else {
+        ""
+    };
+    anyhow::bail!(
+        "DATASTORE_TYPE={named:?} is not in this build; allowed: {kubernetes}`local` with TORTIE_STORE=unix:PATH"
+    )
+}
+
+#[cfg(feature = "kube")]
+async fn open_kubernetes(params: &Params) -> anyhow::Result<Opened> {
+    use crate::startup::files;
+
+    let settings = datastore_kube::Settings::from_params(params);
+    let place = settings.place();
+    let client = datastore_kube::Client::new(settings)
+        .await
+        .context("DATASTORE_TYPE=\"kubernetes\"")?;
+    let interface_prefix = params.interface_prefixes.first();
+    let options = datastore_kube::Options {
+        kept: Some(std::path::Path::new(files::RUN_DIRECTORY).join("tortie-endpoints")),
+        interface_prefix: interface_prefix.cloned().unwrap_or_default(),
+    };
+    Ok(Opened {
+        store: Arc::new(datastore_kube::KubeStore::new(client.clone(), options)),
+        place,
+        kubernetes: Some(client),
+    })
+}
