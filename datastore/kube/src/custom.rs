@@ -164,7 +164,8 @@ fn calicos(metadata: Map<String, Value>) -> Map<String, Value> {
         let older = matches!(field.as_str(), "labels" | "annotations");
         let of_calico = !KUBERNETES.contains(&field.as_str()) && kept.contains_key(&field);
         // What an older release kept there counts where Kubernetes has none.
-        if !of_calico && !(older && is_empty(&value)) {
+        let nothing = older && is_empty(&value);
+        if !(of_calico || nothing) {
             kept.insert(field, value);
         }
     }
@@ -206,10 +207,11 @@ fn deleted_as(group: Group, spec: &RawValue) -> Result<Box<RawValue>, String> {
         Group::Crd => json!(is.to_string()),
         Group::V3 => json!(is),
     };
-    if deleted.get() == value.to_string() {
+    let value = raw(&value)?;
+    if deleted.get() == value.get() {
         return Ok(spec.to_owned());
     }
-    *deleted = raw(&value)?;
+    *deleted = value;
     raw(&fields)
 }
 

@@ -29,8 +29,8 @@ async fn the_store_conforms() {
     let started = ApiServer::start(Options::default());
     let server = started.unwrap_or_else(|error| panic!("{error}"));
     setup::define_kinds(&server);
+    let client = setup::client(&server).await;
     let server = Mutex::new(server);
-    let client = setup::client(&server.lock().unwrap()).await;
     let make = async || {
         empty(&client).await;
         let folder = setup::folder(&server.lock().unwrap());
