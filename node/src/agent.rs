@@ -95,7 +95,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     agent.run().await
 }
 
-/// Kubernetes, when the datastore is its API server: no datastore of this build is.
+/// Kubernetes, when the datastore is its API server: what start-up asks beside the objects is not asked there yet.
 pub fn open_kubernetes(_params: &Params) -> anyhow::Result<Option<Arc<dyn Kubernetes>>> {
     Ok(None)
 }
