@@ -30,7 +30,7 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 23] = [
+pub const FIELDS: [(&str, &str); 27] = [
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
     ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
@@ -40,10 +40,17 @@ pub const FIELDS: [(&str, &str); 23] = [
     ("ipForwarding", "FELIX_IPFORWARDING"),
     ("ipipEnabled", "FELIX_IPINIPENABLED"),
     ("ipipMTU", "FELIX_IPINIPMTU"),
+    (
+        "iptablesNATOutgoingInterfaceFilter",
+        "FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER",
+    ),
     ("ipv4NormalRoutePriority", "FELIX_IPV4NORMALROUTEPRIORITY"),
     ("ipv6Support", "FELIX_IPV6SUPPORT"),
     ("logSeverityScreen", "FELIX_LOGSEVERITYSCREEN"),
     ("mtuIfacePattern", "FELIX_MTUIFACEPATTERN"),
+    ("natOutgoingAddress", "FELIX_NATOUTGOINGADDRESS"),
+    ("natOutgoingExclusions", "FELIX_NATOUTGOINGEXCLUSIONS"),
+    ("natPortRange", "FELIX_NATPORTRANGE"),
     ("programClusterRoutes", "FELIX_PROGRAMCLUSTERROUTES"),
     ("prometheusMetricsEnabled", "FELIX_PROMETHEUSMETRICSENABLED"),
     ("prometheusMetricsHost", "FELIX_PROMETHEUSMETRICSHOST"),

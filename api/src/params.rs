@@ -16,8 +16,8 @@ use crate::felix::Given;
 use crate::pool::EncapMode;
 pub use table::{TABLE, Values};
 pub use value::{
-    AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, ProgramClusterRoutes,
-    RouterIdSource,
+    AddressSource, Backend, DatastoreType, LogSeverity, NatOutgoingExclusions, PoolCidr,
+    ProgramClusterRoutes, RouterIdSource,
 };
 
 /// All settings, with where they come from. The fields are those of [`Values`].

@@ -17,6 +17,7 @@ mod peers;
 mod pool;
 mod problem;
 mod route;
+mod rules;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use ipnet::IpNet;
 use crate::desired::{Row, RowKey};
 use crate::kernel::KernelEvent;
 use crate::ownership::Ownership;
+use crate::rules::Family;
 use bgp_route::BgpRoutes;
 use block::Blocks;
 use changes::Changes;
@@ -54,7 +56,7 @@ pub use peers::{Secret, SecretRef};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
-pub use settings::{ClusterRoutes, LearnedRoutes, Listen, Settings};
+pub use settings::{ClusterRoutes, LearnedRoutes, Listen, NatExclusions, Settings};
 use tunnel::Tunnels;
 use underlay::{Change, Underlay};
 use workload::Workloads;
@@ -294,6 +296,7 @@ impl Graph {
         self.flush_next_hops(&mut dirty);
         self.flush_prefixes(&dirty);
         self.flush_tunnels(&dirty);
+        self.flush_rules(&dirty);
         self.flush_devices(&dirty);
     }
 
@@ -388,6 +391,7 @@ impl Graph {
         let ranges = self.pools.update(key, pool.map(|pool| &pool.spec));
         if !ranges.is_empty() {
             self.dirty.local = true;
+            self.dirty.rules = true;
             self.dirty.peers = true;
         }
         for range in ranges {
@@ -412,6 +416,7 @@ impl Graph {
         };
         self.dirty.prefixes.extend(self.blocks.of_node(&key.name));
         self.dirty.local = true;
+        self.dirty.rules |= self.settings.nat_exclusions == NatExclusions::PoolsAndHosts;
         self.dirty.tunnels = true;
         self.dirty.peers = true;
     }
@@ -525,6 +530,7 @@ impl Graph {
         if local != self.local {
             self.local = local;
             dirty.all_prefixes = true;
+            dirty.rules = true;
             dirty.tunnels = true;
         }
     }
@@ -581,6 +587,23 @@ impl Graph {
         }
         for (key, row) in &self.tunnels.rows {
             self.rows.put(key.clone(), Some(row.clone()));
+        }
+    }
+
+    fn flush_rules(&mut self, dirty: &Dirty) {
+        if !dirty.rules {
+            return;
+        }
+        let facts = rules::Facts {
+            settings: &self.settings,
+            local: &self.local,
+            pools: &self.pools,
+            hosts: &self.hosts,
+        };
+        for family in Family::ALL {
+            let table = facts.table(family);
+            let row = table.map(|ruleset| Row::Rules(family, ruleset.into()));
+            self.rows.put(RowKey::Rules(family), row);
         }
     }
 

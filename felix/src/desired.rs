@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::rules::{Family, Rules};
+
 /// Name of a network device, at most 15 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IfName(pub Arc<str>);
@@ -50,6 +52,8 @@ pub enum Row {
     Fdb(FdbKey, IpAddr),
     /// A route.
     Route(RouteKey, RouteSpec),
+    /// The agent's nftables table of a family.
+    Rules(Family, Rules),
     /// A file under `/proc/sys`.
     Sysctl(SysctlKey, Arc<str>),
 }
@@ -64,6 +68,7 @@ pub enum RowKey {
     Neigh(NeighKey),
     Fdb(FdbKey),
     Route(RouteKey),
+    Rules(Family),
     Sysctl(SysctlKey),
 }
 
@@ -77,6 +82,7 @@ impl Row {
             Self::Neigh(key, _) => RowKey::Neigh(key.clone()),
             Self::Fdb(key, _) => RowKey::Fdb(key.clone()),
             Self::Route(key, _) => RowKey::Route(key.clone()),
+            Self::Rules(family, _) => RowKey::Rules(*family),
             Self::Sysctl(key, _) => RowKey::Sysctl(key.clone()),
         }
     }
@@ -92,6 +98,7 @@ pub enum RowKind {
     Neigh,
     Fdb,
     Route,
+    Rules,
     Sysctl,
 }
 
@@ -105,6 +112,7 @@ impl RowKey {
             Self::Neigh(_) => RowKind::Neigh,
             Self::Fdb(_) => RowKind::Fdb,
             Self::Route(_) => RowKind::Route,
+            Self::Rules(_) => RowKind::Rules,
             Self::Sysctl(_) => RowKind::Sysctl,
         }
     }

@@ -108,6 +108,8 @@ pub enum KernelEvent {
         /// Address and prefix length, host bits kept: the same address may stay with another length.
         addr: IpNet,
     },
+    /// Somebody, perhaps this agent itself, wrote the agent's nftables tables: read them again.
+    RulesChanged,
     /// Routes changed, and the kernel does not notify each: read them again.
     RoutesChanged,
     /// Notifications were lost: read everything again.

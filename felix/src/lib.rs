@@ -15,3 +15,4 @@ pub mod desired;
 pub mod kernel;
 pub mod ownership;
 pub mod reconcile;
+pub mod rules;

@@ -81,7 +81,8 @@ impl Ownership {
             }
             Row::Fdb(key, _) => *key.ifname.0 == *VXLAN_DEVICE,
             Row::Route(key, spec) => self.owns_route(key, spec),
-            Row::Sysctl(..) => true,
+            // Calico's own table has this name, too: it is replaced as a whole.
+            Row::Rules(..) | Row::Sysctl(..) => true,
         }
     }
 

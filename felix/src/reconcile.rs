@@ -220,8 +220,8 @@ impl Reconciler {
         }
     }
 
-    /// The kernel notified something. [`KernelEvent::RoutesChanged`] and [`KernelEvent::Overrun`] have no effect here: the caller
-    /// reads again.
+    /// The kernel notified something. [`KernelEvent::RulesChanged`], [`KernelEvent::RoutesChanged`] and
+    /// [`KernelEvent::Overrun`] have no effect here: the caller reads again.
     pub fn kernel_event(&mut self, event: &KernelEvent) {
         match event {
             KernelEvent::Link(link) => self.link_observed(link),
@@ -230,7 +230,7 @@ impl Reconciler {
             KernelEvent::RowGone(key) => self.row_gone(key),
             KernelEvent::HostAddr { .. } => self.retry_unreachable(),
             KernelEvent::HostAddrGone { ifname, addr } => self.addr_gone(ifname, addr),
-            KernelEvent::RoutesChanged | KernelEvent::Overrun => {}
+            KernelEvent::RulesChanged | KernelEvent::RoutesChanged | KernelEvent::Overrun => {}
         }
     }
 
@@ -269,6 +269,7 @@ impl Reconciler {
                 | Stage::SetMac
                 | Stage::SetSysctl
                 | Stage::SetNeigh
+                | Stage::SetRules
                 | Stage::SetRoute,
             ) => Op::Set(row.clone()),
             (Some(_) | None, _) => {

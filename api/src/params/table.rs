@@ -1,11 +1,12 @@
 //! The table itself: one row a parameter.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::{
-    self, AddressSource, Backend, DatastoreType, LogSeverity, PoolCidr, ProgramClusterRoutes,
-    RouterIdSource,
+    self, AddressSource, Backend, DatastoreType, LogSeverity, NatOutgoingExclusions, PoolCidr,
+    ProgramClusterRoutes, RouterIdSource,
 };
 use super::{EmptyText, Invalid, Params, Reader, Row};
 use crate::pool::EncapMode;
@@ -240,6 +241,18 @@ parameters! {
     /// Whether forwarding between the host's interfaces is turned on.
     ip_forwarding: bool = value::enabled, ["FELIX_IPFORWARDING"], "Enabled", "",
         IsUnset, TakesDefault, "`Enabled` or `Disabled`";
+    /// Ports that NAT gives TCP and UDP.
+    nat_ports: Option<RangeInclusive<u16>> = value::optional_ports, ["FELIX_NATPORTRANGE"], "", "",
+        IsUnset, TakesDefault, "a port, or two joined by a colon such as 32768:65535, the lower one first";
+    /// Address that NAT-outgoing gives; by default that of the interface by which a packet leaves.
+    nat_outgoing_address: Option<Ipv4Addr> = value::optional_ipv4, ["FELIX_NATOUTGOINGADDRESS"], "", "",
+        IsUnset, TakesDefault, "an IPv4 address";
+    /// Destinations that NAT-outgoing leaves alone.
+    nat_outgoing_exclusions: NatOutgoingExclusions = value::nat_exclusions, ["FELIX_NATOUTGOINGEXCLUSIONS"], "IPPoolsOnly", "",
+        IsUnset, TakesDefault, "`IPPoolsOnly` or `IPPoolsAndHostIPs`";
+    /// NAT-outgoing is for packets that leave by this interface; `+` at the end stands for anything.
+    nat_interface_filter: Option<String> = value::interface_pattern, ["FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER"], "", "",
+        IsUnset, TakesDefault, "an interface's name of at most 15 bytes, or the beginning of one and `+`";
     /// Delete foreign routes on workload interfaces.
     remove_external_routes: bool = value::felix_bool, ["FELIX_REMOVEEXTERNALROUTES"], "true", "",
         IsUnset, TakesDefault, "`true` or `false`";

@@ -374,3 +374,47 @@ fn variables_of_the_nodes_life_are_read() {
         assert!(said.starts_with(&named) && said.contains(allowed), "{said}");
     }
 }
+
+#[test]
+fn settings_of_nat_are_read_as_felix_words_them() {
+    let defaults = accepted(&[]);
+    assert_eq!(defaults.nat_ports, None);
+    assert_eq!(
+        defaults.nat_outgoing_exclusions,
+        NatOutgoingExclusions::IpPoolsOnly
+    );
+    let given = accepted(&[
+        ("FELIX_NATPORTRANGE", "32768:65535"),
+        ("FELIX_NATOUTGOINGADDRESS", "192.0.2.7"),
+        ("FELIX_NATOUTGOINGEXCLUSIONS", "ippoolsandhostips"),
+        ("FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER", "bond+"),
+    ]);
+    assert_eq!(given.nat_ports, Some(32768..=65535));
+    assert_eq!(
+        given.nat_outgoing_exclusions,
+        NatOutgoingExclusions::IpPoolsAndHostIps
+    );
+    assert_eq!(given.nat_interface_filter.as_deref(), Some("bond+"));
+    assert_eq!(
+        accepted(&[("FELIX_NATPORTRANGE", "99")]).nat_ports,
+        Some(99..=99)
+    );
+    for (name, text) in [
+        ("FELIX_NATPORTRANGE", "5:4"),
+        ("FELIX_NATPORTRANGE", "0:4"),
+        ("FELIX_NATPORTRANGE", "1:70000"),
+        ("FELIX_NATOUTGOINGADDRESS", "fd00::1"),
+        ("FELIX_NATOUTGOINGEXCLUSIONS", "All"),
+        ("FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER", "a+b"),
+        (
+            "FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER",
+            "sixteen-bytes-xx",
+        ),
+    ] {
+        let rejected = accepted(&[(name, text)]).rejected()[0].to_string();
+        assert!(
+            rejected.contains(name) && rejected.contains(text),
+            "{rejected}"
+        );
+    }
+}

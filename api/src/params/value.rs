@@ -78,6 +78,16 @@ pub enum ProgramClusterRoutes {
     EnabledNoEncapOnly,
 }
 
+/// Destinations outside all pools that pods reach under their own addresses: variable `FELIX_NATOUTGOINGEXCLUSIONS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatOutgoingExclusions {
+    /// None.
+    #[default]
+    IpPoolsOnly,
+    /// The cluster's nodes.
+    IpPoolsAndHostIps,
+}
+
 /// Which datastore: variable `DATASTORE_TYPE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatastoreType {
@@ -395,6 +405,43 @@ pub(super) fn optional_ipv4(text: &str) -> Read<Option<Ipv4Addr>> {
         return Ok(None);
     }
     ok_or_no(text.parse().ok().map(Some))
+}
+
+/// `32768:65535`, or one port.
+pub(super) fn optional_ports(text: &str) -> Read<Option<RangeInclusive<u16>>> {
+    if text.is_empty() || is_none(text) {
+        return Ok(None);
+    }
+    let (first, last) = text.split_once(':').unwrap_or((text, text));
+    match (port(first)?, port(last)?) {
+        (first, last) if first <= last => Ok(Some(first..=last)),
+        _ => no(),
+    }
+}
+
+pub(super) fn nat_exclusions(text: &str) -> Read<NatOutgoingExclusions> {
+    let words = [
+        ("IPPoolsOnly", NatOutgoingExclusions::IpPoolsOnly),
+        (
+            "IPPoolsAndHostIPs",
+            NatOutgoingExclusions::IpPoolsAndHostIps,
+        ),
+    ];
+    let mut words = words.into_iter();
+    let found = words.find(|(word, _)| text.eq_ignore_ascii_case(word));
+    ok_or_no(found.map(|(_, value)| value))
+}
+
+pub(super) fn interface_pattern(text: &str) -> Read<Option<String>> {
+    if text.is_empty() || is_none(text) {
+        return Ok(None);
+    }
+    let beginning = text.strip_suffix('+').unwrap_or(text);
+    let wrong = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b':' | b'+');
+    if beginning.len() > 15 || beginning.bytes().any(wrong) {
+        return no();
+    }
+    Ok(Some(text.to_owned()))
 }
 
 pub(super) fn backend(text: &str) -> Read<Backend> {

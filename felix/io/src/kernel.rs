@@ -8,15 +8,16 @@ use std::thread;
 
 use felix::desired::{IfName, Row, RowKey, SysctlKey};
 use felix::kernel::{KernelEvent, Op, OpError, says_absent};
+use felix::rules::{Family, Rules, Ruleset};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::netlink::decode::{self, Names};
-use crate::netlink::monitor::Monitor;
+use crate::netlink::monitor::{Monitor, RulesMonitor};
 use crate::netlink::nexthop::NextHops;
 use crate::netlink::socket::{BATCH_BYTES, BATCH_MESSAGES, Failure, Requests};
 use crate::netlink::uapi::*;
 use crate::netlink::wire::{Batch, RouteHead};
-use crate::netlink::{encode, link};
+use crate::netlink::{encode, link, nftables};
 use crate::sysctl;
 
 /// Requests that wait for the thread; a caller beyond that waits in its `await`.
@@ -38,16 +39,19 @@ pub enum Table {
     Neighbours,
     /// Permanent forwarding entries of VXLAN devices.
     Fdb,
+    /// The agent's nftables tables.
+    Rules,
 }
 
 impl Table {
     /// All tables, in the order in which they make sense: devices first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Links,
         Self::Addrs,
         Self::Routes,
         Self::Neighbours,
         Self::Fdb,
+        Self::Rules,
     ];
 }
 
@@ -87,7 +91,13 @@ impl Kernel {
         let (commands, queue) = mpsc::channel(COMMANDS);
         thread::Builder::new()
             .name("felix-kernel".to_owned())
-            .spawn(move || Worker { requests }.run(queue))?;
+            .spawn(move || {
+                Worker {
+                    requests,
+                    rules: None,
+                }
+                .run(queue)
+            })?;
         Ok(Self { commands })
     }
 
@@ -149,7 +159,14 @@ impl Kernel {
         let monitor = Monitor::open()?;
         let (sender, receiver) = mpsc::channel(EVENTS);
         // Ends when the receiver is dropped.
-        tokio::spawn(monitor.run(sender));
+        tokio::spawn(monitor.run(sender.clone()));
+        match RulesMonitor::open() {
+            Ok(rules) => {
+                tokio::spawn(rules.run(sender));
+            }
+            // A kernel without nftables has no rules that change.
+            Err(error) => tracing::debug!(%error, "no notifications of packet rules"),
+        }
         Ok(receiver)
     }
 }
@@ -157,6 +174,8 @@ impl Kernel {
 /// The thread's state.
 struct Worker {
     requests: Requests,
+    /// The socket of the packet filter, once it was needed.
+    rules: Option<Requests>,
 }
 
 impl Worker {
@@ -190,7 +209,8 @@ impl Worker {
             let index = run.results.len();
             run.results.push((op.key(), Ok(())));
             match &op {
-                Op::Set(Row::Link(..) | Row::Sysctl(..)) | Op::Remove(Row::Link(..)) => {
+                Op::Set(Row::Link(..) | Row::Rules(..) | Row::Sysctl(..))
+                | Op::Remove(Row::Link(..) | Row::Rules(..)) => {
                     run.flush(&mut self.requests);
                     // What a device's making and unmaking does to indexes is asked again.
                     run.indexes.clear();
@@ -218,8 +238,67 @@ impl Worker {
             Op::Set(Row::Sysctl(key, value)) => {
                 sysctl::write(key, value).map_err(|error| sysctl::refused(&error))
             }
+            Op::Set(Row::Rules(family, rules)) => self.replace(*family, rules.ruleset.as_deref()),
+            Op::Remove(Row::Rules(family, _)) => self.replace(*family, None),
             Op::Set(_) | Op::Remove(_) => Ok(()),
         }
+    }
+
+    fn replace(&mut self, family: Family, ruleset: Option<&Ruleset>) -> Result<(), OpError> {
+        let rules = self.rules()?;
+        nftables::replace(rules, family, ruleset).map_err(|failure| match failure.errno {
+            libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT => OpError::Unsupported(
+                format!(
+                    "the kernel lacks what the rules need, as nft_masq, nft_fib or nft_nat: load these modules, or set \
+                     natOutgoing of the pools to false ({})",
+                    failure.text
+                )
+                .into(),
+            ),
+            errno => OpError::Kernel {
+                errno,
+                text: Arc::from(failure.text),
+            },
+        })
+    }
+
+    fn rules(&mut self) -> Result<&mut Requests, OpError> {
+        if self.rules.is_none() {
+            let opened = Requests::open_netfilter();
+            self.rules = Some(opened.map_err(|error| {
+                OpError::Unsupported(
+                    format!("the kernel has no nftables: load nf_tables ({error})").into(),
+                )
+            })?);
+        }
+        Ok(self.rules.as_mut().expect("opened a moment ago"))
+    }
+
+    /// The agent's nftables tables; none where the kernel has no nftables.
+    fn dump_rules(&mut self) -> Result<Vec<KernelEvent>, Failure> {
+        let mut events = Vec::new();
+        let Ok(rules) = self.rules() else {
+            return Ok(events);
+        };
+        for family in Family::ALL {
+            let read = match nftables::read(rules, family) {
+                // A kernel that has nfnetlink without nf_tables, or without the family.
+                Err(failure)
+                    if matches!(
+                        failure.errno,
+                        libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT
+                    ) =>
+                {
+                    None
+                }
+                read => read?,
+            };
+            events.extend(read.map(|shown| {
+                let ruleset = None;
+                KernelEvent::RowSet(Row::Rules(family, Rules { shown, ruleset }))
+            }));
+        }
+        Ok(events)
     }
 
     fn dump(&mut self, table: Table) -> Result<Vec<KernelEvent>, Failure> {
@@ -231,6 +310,7 @@ impl Worker {
             Table::Links => self.read(RTM_GETLINK, AF_UNSPEC, &mut names),
             Table::Addrs => self.read(RTM_GETADDR, AF_UNSPEC, &mut names),
             Table::Fdb => self.read(RTM_GETNEIGH, AF_BRIDGE, &mut names),
+            Table::Rules => self.dump_rules(),
             Table::Routes | Table::Neighbours => {
                 let kind = if table == Table::Routes {
                     RTM_GETROUTE
@@ -321,8 +401,8 @@ impl Run {
                 encode::remove_fdb(batch, key, *remote, index(&key.ifname)?);
             }
             // A setting has no absence: its last value stays.
-            Op::Remove(Row::Mac(..) | Row::Sysctl(..) | Row::Link(..))
-            | Op::Set(Row::Link(..) | Row::Sysctl(..)) => return Ok(false),
+            Op::Remove(Row::Mac(..) | Row::Sysctl(..) | Row::Link(..) | Row::Rules(..))
+            | Op::Set(Row::Link(..) | Row::Sysctl(..) | Row::Rules(..)) => return Ok(false),
         }
         Ok(true)
     }
@@ -391,7 +471,7 @@ fn device(op: &Op) -> Option<IfName> {
         Row::Neigh(key, _) => Some(key.ifname.clone()),
         Row::Fdb(key, _) => Some(key.ifname.clone()),
         Row::Route(_, spec) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
-        Row::Sysctl(..) => None,
+        Row::Rules(..) | Row::Sysctl(..) => None,
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod link;
 pub(crate) mod monitor;
 pub(crate) mod netconf;
 pub(crate) mod nexthop;
+pub(crate) mod nftables;
 pub(crate) mod socket;
 pub(crate) mod uapi;
 pub(crate) mod wire;

@@ -27,6 +27,8 @@ pub(super) struct Dirty {
     pub(super) local: bool,
     /// The host's own sysctls.
     pub(super) host: bool,
+    /// Packet rules.
+    pub(super) rules: bool,
     pub(super) tunnels: bool,
     pub(super) peers: bool,
 }
@@ -39,6 +41,7 @@ impl Dirty {
         self.next_hops = true;
         self.local = true;
         self.host = true;
+        self.rules = true;
         self.tunnels = true;
         self.peers = true;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::key::Key;
-use api::pool::{EncapMode, IPPoolSpec};
+use api::pool::{AllowedUse, EncapMode, IPPoolSpec};
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
@@ -29,6 +29,10 @@ pub(super) enum Reach {
 pub(super) struct Pool {
     pub(super) encap: Encap,
     pub(super) exported: bool,
+    /// What its addresses send out of all pools is masqueraded.
+    nat_outgoing: bool,
+    /// Only for Services: no destination of pods' own addresses.
+    services_only: bool,
 }
 
 impl Pool {
@@ -42,6 +46,8 @@ impl Pool {
         Self {
             encap,
             exported: !spec.disable_bgp_export,
+            nat_outgoing: spec.nat_outgoing,
+            services_only: spec.allowed_uses.as_deref() == Some(&[AllowedUse::LoadBalancer]),
         }
     }
 }
@@ -124,6 +130,22 @@ impl Pools {
             .collect();
         rules.sort_by_key(|(range, _)| (std::cmp::Reverse(range.prefix_len()), *range));
         rules
+    }
+
+    /// Ranges with `natOutgoing`.
+    pub(super) fn masqueraded(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let pools = self.by_range.keys();
+        pools
+            .filter(|range| self.first(range).is_some_and(|pool| pool.nat_outgoing))
+            .copied()
+    }
+
+    /// Ranges of pods and tunnels.
+    pub(super) fn of_workloads(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let pools = self.by_range.keys();
+        pools
+            .filter(|range| self.first(range).is_some_and(|pool| !pool.services_only))
+            .copied()
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {

@@ -1,10 +1,13 @@
 //! What the graph must know besides the objects of the cluster.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::params::{self, Backend, ProgramClusterRoutes, RouterIdSource, Values};
+use api::params::{
+    self, Backend, NatOutgoingExclusions, ProgramClusterRoutes, RouterIdSource, Values,
+};
 use ipnet::IpNet;
 
 use crate::desired::{RouteKey, RowKey};
@@ -49,6 +52,16 @@ pub enum Listen {
     NodeAddresses,
 }
 
+/// Destinations outside all pools that pods reach under their own addresses all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatExclusions {
+    /// None.
+    #[default]
+    PoolsOnly,
+    /// The cluster's nodes.
+    PoolsAndHosts,
+}
+
 /// Settings of one node.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -86,6 +99,14 @@ pub struct Settings {
     pub ipv6_support: bool,
     /// What pods' devices get as `rp_filter`: what `conf.default.rp_filter` was when the agent started, else `1`.
     pub rp_filter: Arc<str>,
+    /// What NAT-outgoing leaves alone besides pools.
+    pub nat_exclusions: NatExclusions,
+    /// The address that NAT-outgoing gives; that of the device by which a packet leaves when absent.
+    pub nat_address: Option<Ipv4Addr>,
+    /// The ports that NAT gives TCP and UDP; the kernel's choice when absent.
+    pub nat_ports: Option<RangeInclusive<u16>>,
+    /// NAT-outgoing is for packets that leave by such a device: a name, or a beginning with `+`. All when absent.
+    pub nat_interface: Option<Arc<str>>,
     /// BGP Identifier.
     pub router_id: RouterIdSource,
     /// How long a restarted speaker waits for each peer's routes.
@@ -119,6 +140,10 @@ impl Settings {
             ip_forwarding: true,
             ipv6_support: false,
             rp_filter: Arc::from("1"),
+            nat_exclusions: NatExclusions::default(),
+            nat_address: None,
+            nat_ports: None,
+            nat_interface: None,
             router_id: RouterIdSource::NodeAddress,
             deferral_time: Duration::from_secs(120),
             multipath: MULTIPATH,
@@ -153,6 +178,13 @@ impl Settings {
             },
             device_route_source: values.device_route_source,
             ip_forwarding: values.ip_forwarding,
+            nat_exclusions: match values.nat_outgoing_exclusions {
+                NatOutgoingExclusions::IpPoolsOnly => NatExclusions::PoolsOnly,
+                NatOutgoingExclusions::IpPoolsAndHostIps => NatExclusions::PoolsAndHosts,
+            },
+            nat_address: values.nat_outgoing_address,
+            nat_ports: values.nat_ports.clone(),
+            nat_interface: values.nat_interface_filter.as_deref().map(Arc::from),
             normal_route_metric: values.normal_route_priority,
             rp_filter: Arc::from(rp_filter),
             router_id: values.router_id,

@@ -7,6 +7,7 @@ mod peering;
 mod property;
 mod reference;
 mod routed;
+mod rules;
 mod sessions;
 mod settings;
 mod shared_address;

@@ -60,6 +60,7 @@ impl View {
             | KernelEvent::HostAddr { .. }
             | KernelEvent::RowSet(_)
             | KernelEvent::RowGone(_)
+            | KernelEvent::RulesChanged
             | KernelEvent::RoutesChanged
             | KernelEvent::Overrun => {}
         }
@@ -213,6 +214,7 @@ impl Underlay {
             KernelEvent::RowGone(RowKey::Route(key)) => self.view.routes.contains_key(key),
             KernelEvent::RowSet(_)
             | KernelEvent::RowGone(_)
+            | KernelEvent::RulesChanged
             | KernelEvent::RoutesChanged
             | KernelEvent::Overrun => false,
         }

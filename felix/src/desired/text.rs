@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey};
 use crate::ownership::TABLE_MAIN;
+use crate::rules::TABLE;
 
 impl fmt::Display for RowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,6 +15,7 @@ impl fmt::Display for RowKey {
             Self::Neigh(key) => write!(f, "neighbour {} on {}", key.addr, key.ifname),
             Self::Fdb(key) => write!(f, "forwarding entry {} on {}", key.mac, key.ifname),
             Self::Route(key) => write!(f, "route {}{}", key.dst, Qualifiers(key)),
+            Self::Rules(family) => write!(f, "nftables table {family} {TABLE}"),
             Self::Sysctl(key) => write!(f, "sysctl {key}"),
         }
     }
@@ -33,6 +35,11 @@ impl fmt::Display for Row {
                 key.dst,
                 spec.protocol,
                 Qualifiers(key)
+            ),
+            Self::Rules(_, rules) => write!(
+                f,
+                "{key}: {} sets, elements, chains and rules",
+                rules.shown.len()
             ),
             Self::Sysctl(_, value) => write!(f, "{key}: {value}"),
         }

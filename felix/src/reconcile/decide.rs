@@ -194,7 +194,7 @@ impl Reconciler {
                 Parent::Routed => None,
                 Parent::Device(parent) => missing(parent).then(|| parent.clone()),
             },
-            Row::Link(_, LinkSpec::Ipip { .. }) => None,
+            Row::Link(_, LinkSpec::Ipip { .. }) | Row::Rules(..) => None,
             Row::Mac(name, _) => missing(name).then(|| name.clone()),
             Row::Addr(key) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Fdb(key, _) => missing(&key.ifname).then(|| key.ifname.clone()),

@@ -54,8 +54,10 @@ pub(super) enum Stage {
     SetMac,
     SetSysctl,
     SetNeigh,
+    SetRules,
     SetRoute,
     RemoveRoute,
+    RemoveRules,
     RemoveNeigh,
     RemoveAddr,
     RemoveLink,
@@ -69,6 +71,7 @@ impl Stage {
             RowKey::Mac(_) => Self::SetMac,
             RowKey::Sysctl(_) => Self::SetSysctl,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::SetNeigh,
+            RowKey::Rules(_) => Self::SetRules,
             RowKey::Route(_) => Self::SetRoute,
         }
     }
@@ -76,6 +79,7 @@ impl Stage {
     pub(super) const fn of_remove(key: &RowKey) -> Self {
         match key {
             RowKey::Route(_) => Self::RemoveRoute,
+            RowKey::Rules(_) => Self::RemoveRules,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::RemoveNeigh,
             RowKey::Addr(_) => Self::RemoveAddr,
             RowKey::Link(_) | RowKey::Mac(_) | RowKey::Sysctl(_) => Self::RemoveLink,
@@ -138,6 +142,7 @@ pub(super) fn devices(row: &Row) -> Vec<IfName> {
             let hops = spec.next_hops.iter();
             hops.filter_map(|hop| hop.ifname.clone()).collect()
         }
+        Row::Rules(..) => Vec::new(),
         Row::Sysctl(key, _) => sysctl_device(&key.0).into_iter().collect(),
     }
 }
@@ -169,6 +174,7 @@ pub(super) fn matches(wanted: &Row, held: &Row) -> bool {
                 && wanted.mtu_bytes == held.mtu_bytes
                 && (wanted.kind == RouteKind::Blackhole || hops_match(wanted, held))
         }
+        (Row::Rules(_, wanted), Row::Rules(_, held)) => wanted.shown == held.shown,
         (wanted, held) => wanted == held,
     }
 }

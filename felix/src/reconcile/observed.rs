@@ -103,6 +103,7 @@ impl Reconciler {
                     | RowKind::Neigh
                     | RowKind::Fdb
                     | RowKind::Route
+                    | RowKind::Rules
                     | RowKind::Sysctl => {}
                 }
             });
@@ -152,6 +153,7 @@ impl Reconciler {
                 | RowKey::Mac(_)
                 | RowKey::Addr(_)
                 | RowKey::Fdb(_)
+                | RowKey::Rules(_)
                 | RowKey::Sysctl(_) => false,
             };
             if lost {

@@ -132,6 +132,8 @@ struct State {
     waiting: Vec<Wait>,
     deletes_allowed: bool,
     resync_due: Option<Instant>,
+    /// When the packet rules are to be read, as somebody wrote them.
+    rules_due: Option<Instant>,
     /// The host's devices that are up, pods' ones left out.
     up: BTreeSet<IfName>,
     /// When the account of itself is to be renewed, as something has changed.
@@ -154,6 +156,7 @@ impl DataplaneTask {
             waiting: Vec::new(),
             deletes_allowed: false,
             resync_due: None,
+            rules_due: None,
             up: BTreeSet::new(),
             account_due: None,
         };
@@ -188,6 +191,7 @@ impl DataplaneTask {
                 }
                 () = until(retry) => self.reconciler.handle_timeout(Instant::now()),
                 () = until(state.resync_due) => self.resync(&mut state, &mut adopted).await,
+                () = until(state.rules_due) => self.read_rules(&mut state).await,
                 () = until(state.account_due) => self.account(&mut state),
                 _ = tick.tick() => self.account(&mut state),
                 () = self.cancel.cancelled() => return,
@@ -260,6 +264,13 @@ impl DataplaneTask {
             self.reconciler.kernel_event(&event);
             return;
         }
+        if event == KernelEvent::RulesChanged {
+            // Each of a transaction's messages is notified.
+            state
+                .rules_due
+                .get_or_insert(Instant::now() + SETTLED_AFTER);
+            return;
+        }
         self.reconciler.kernel_event(&event);
         self.calc.kernel(event);
     }
@@ -291,6 +302,7 @@ impl DataplaneTask {
                 !self.reconciler.ownership().is_workload(ifname) && !is_tunnel(ifname)
             }
             KernelEvent::RoutesChanged => true,
+            KernelEvent::RulesChanged => false,
             KernelEvent::HostAddr { .. }
             | KernelEvent::RowSet(_)
             | KernelEvent::RowGone(_)
@@ -416,6 +428,27 @@ impl DataplaneTask {
         }
     }
 
+    /// Reads the packet rules: what somebody else made of them is undone.
+    async fn read_rules(&mut self, state: &mut State) {
+        state.rules_due = None;
+        self.reconciler.resync_begin(RowKind::Rules);
+        match self.kernel.dump(Table::Rules).await {
+            Ok(events) => {
+                for event in events {
+                    if let KernelEvent::RowSet(row) = event {
+                        self.reconciler.resync_entry(row);
+                    }
+                }
+                self.reconciler.resync_end(RowKind::Rules);
+                state.changed();
+            }
+            Err(error) => {
+                warn!(%error, "reading again");
+                state.rules_due = Some(Instant::now() + RETRY_EVERY);
+            }
+        }
+    }
+
     /// Reads the wanted sysctls: of most the kernel does not notify changes.
     async fn read_sysctls(&mut self, state: &mut State) {
         let keys: Vec<SysctlKey> = self.reconciler.wanted_sysctls().cloned().collect();
@@ -456,12 +489,13 @@ impl DataplaneTask {
 }
 
 /// The tables of the kernel and what they hold, devices first.
-const TABLES: [(Table, RowKind); 5] = [
+const TABLES: [(Table, RowKind); 6] = [
     (Table::Links, RowKind::Link),
     (Table::Addrs, RowKind::Addr),
     (Table::Routes, RowKind::Route),
     (Table::Neighbours, RowKind::Neigh),
     (Table::Fdb, RowKind::Fdb),
+    (Table::Rules, RowKind::Rules),
 ];
 
 /// Waits until `at`, for ever without one.

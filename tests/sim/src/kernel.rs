@@ -157,6 +157,7 @@ impl Kernel {
             | Row::Addr(_)
             | Row::Neigh(..)
             | Row::Fdb(..)
+            | Row::Rules(..)
             | Row::Sysctl(..) => {}
         }
         self.rows.insert(row.key(), row.clone());
@@ -202,7 +203,7 @@ impl Kernel {
 
 fn devices(row: &Row) -> Vec<IfName> {
     match row {
-        Row::Link(..) | Row::Sysctl(..) => Vec::new(),
+        Row::Link(..) | Row::Rules(..) | Row::Sysctl(..) => Vec::new(),
         Row::Mac(name, _) => vec![name.clone()],
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
@@ -222,5 +223,6 @@ fn on_device(row: &Row, ifname: &IfName) -> bool {
             devices(row).contains(ifname)
         }
         Row::Mac(name, _) => name == ifname,
+        Row::Rules(..) => false,
     }
 }

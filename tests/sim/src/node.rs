@@ -114,12 +114,13 @@ impl Agent {
     }
 
     fn read_back(&mut self, kernel: &Kernel) {
-        const KINDS: [RowKind; 6] = [
+        const KINDS: [RowKind; 7] = [
             RowKind::Link,
             RowKind::Addr,
             RowKind::Neigh,
             RowKind::Fdb,
             RowKind::Route,
+            RowKind::Rules,
             RowKind::Sysctl,
         ];
         self.graph.handle_kernel_resync();

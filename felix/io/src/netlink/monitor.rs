@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use super::decode::{self, Names};
 use super::link;
 use super::nexthop::NextHops;
+use super::nftables;
 use super::socket::{self, Requests};
+use super::uapi::nftables::NFNLGRP_NFTABLES;
 use super::uapi::*;
 use super::wire::Messages;
 use crate::sys;
@@ -104,6 +106,62 @@ impl Monitor {
             }
         }
         Turn::More
+    }
+}
+
+/// Tells of writes to the agent's nftables tables.
+pub(crate) struct RulesMonitor {
+    socket: AsyncFd<Socket>,
+    buffer: Box<[u8]>,
+}
+
+impl RulesMonitor {
+    /// Subscribes in the calling thread's namespace; must be called within a tokio runtime.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = socket::open_netfilter(&[NFNLGRP_NFTABLES])?;
+        socket.set_non_blocking(true)?;
+        Ok(Self {
+            socket: sys::readable(socket)?,
+            buffer: vec![0; 64 * 1024].into_boxed_slice(),
+        })
+    }
+
+    /// Sends [`KernelEvent::RulesChanged`] for what was written, once for all that waits in the socket, until the
+    /// receiver is dropped.
+    pub(crate) async fn run(mut self, events: mpsc::Sender<KernelEvent>) {
+        loop {
+            tokio::select! {
+                () = events.closed() => return,
+                // Cancel-safe: nothing is read before it resolves.
+                ready = self.socket.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(error) => {
+                        tracing::error!(%error, "notifications of packet rules ended");
+                        return;
+                    }
+                },
+            }
+            if self.changed() && events.send(KernelEvent::RulesChanged).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads the socket to its end; whether the agent's tables may have changed.
+    fn changed(&mut self) -> bool {
+        let mut changed = false;
+        loop {
+            let socket = self.socket.get_ref().as_fd();
+            match rustix::net::recv(socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => {
+                    let mut messages = Messages(&self.buffer[..length]);
+                    changed |= messages.any(|message| nftables::is_about_ours(&message));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => changed = true,
+                Err(_) => return changed,
+            }
+        }
     }
 }
 

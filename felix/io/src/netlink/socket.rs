@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt::{
     Timeout, set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_timeout,
@@ -99,7 +99,15 @@ impl AsFd for Requests {
 impl Requests {
     /// Opens one in the calling thread's network namespace.
     pub(crate) fn open() -> io::Result<Self> {
-        let socket = open(&[])?;
+        Self::on(open(&[])?)
+    }
+
+    /// Opens one for the kernel's packet filter.
+    pub(crate) fn open_netfilter() -> io::Result<Self> {
+        Self::on(open_netfilter(&[])?)
+    }
+
+    fn on(socket: Socket) -> io::Result<Self> {
         set_socket_timeout(&socket, Timeout::Recv, Some(DEADLINE))?;
         Ok(Self {
             socket,
@@ -162,6 +170,38 @@ impl Requests {
         match self.exchange_once(&batch, &mut results, &mut |message| found = read(message)) {
             Ok(()) => results.pop().flatten().unwrap_or(Ok(())).map(|()| found),
             Err(Broken::Again(failure) | Broken::Final(failure)) => Err(failure),
+        }
+    }
+
+    /// Sends a batch that is carried out as a whole or not at all: its first and last message are not acknowledged, and
+    /// the kernel answers nothing before it has done the whole.
+    pub(crate) fn transaction(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let first = self.sequence.wrapping_add(1);
+        let mut datagram = Vec::with_capacity(batch.bytes_len());
+        for index in 0..batch.len() {
+            self.sequence = self.sequence.wrapping_add(1);
+            batch.copy(index, self.sequence, &mut datagram);
+        }
+        rustix::net::send(&self.socket, &datagram, SendFlags::empty())?;
+        let last = self.sequence.wrapping_sub(1);
+        let deadline = Instant::now() + DEADLINE;
+        self.lossy = false;
+        loop {
+            let length = match self.receive(deadline) {
+                Ok(length) => length,
+                // Whether it was carried out was lost with the answers; the reader of notifications sees it.
+                Err(Broken::Again(failure) | Broken::Final(failure)) => return Err(failure),
+            };
+            for message in Messages(self.buffer.get(..length).unwrap_or_default()) {
+                let ours = message.sequence.wrapping_sub(first) < self.sequence.wrapping_sub(first);
+                if message.kind != NLMSG_ERROR || !ours {
+                    continue;
+                }
+                verdict(&message)?;
+                if message.sequence == last {
+                    return Ok(());
+                }
+            }
         }
     }
 
@@ -297,9 +337,18 @@ pub(crate) fn discard(socket: BorrowedFd<'_>, buffer: &mut [u8]) {
     }
 }
 
+/// As [`open`], of the kernel's packet filter.
+pub(crate) fn open_netfilter(groups: &[u32]) -> io::Result<Socket> {
+    open_protocol(NETLINK_NETFILTER, groups)
+}
+
 /// A socket with acknowledgement options and a large receive buffer, subscribed to `groups`.
 pub(crate) fn open(groups: &[u32]) -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    open_protocol(NETLINK_ROUTE, groups)
+}
+
+fn open_protocol(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.set_cap_ack(true)?;
     socket.set_ext_ack(true)?;
     // Kernels before 4.20 do not know it; dumps are then unfiltered and filtered here.

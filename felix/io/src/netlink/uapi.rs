@@ -1,5 +1,7 @@
 //! Numbers of the kernel's headers, in the widths the messages use.
 
+pub(crate) mod nftables;
+
 // linux/netlink.h
 pub(crate) const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
@@ -10,6 +12,7 @@ pub(crate) const NLM_F_DUMP: u16 = 0x300;
 pub(crate) const NLM_F_REPLACE: u16 = 0x100;
 pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
 /// In an acknowledgement: only the request's header follows the error.
 pub(crate) const NLM_F_CAPPED: u16 = 0x100;
 /// In an acknowledgement: attributes follow.

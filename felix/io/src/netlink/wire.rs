@@ -159,6 +159,17 @@ impl Writer<'_> {
         self.attr(kind, &value.to_ne_bytes());
     }
 
+    /// A 32-bit attribute in network order.
+    pub(crate) fn attr_be32(&mut self, kind: u16, value: u32) {
+        self.attr(kind, &value.to_be_bytes());
+    }
+
+    /// `struct nfgenmsg`.
+    pub(crate) fn nfgen(&mut self, family: u8, resource: u16) {
+        let [high, low] = resource.to_be_bytes();
+        self.bytes.extend_from_slice(&[family, 0, high, low]);
+    }
+
     /// A zero-terminated text.
     pub(crate) fn attr_str(&mut self, kind: u16, value: &str) {
         let mut bytes = Vec::with_capacity(value.len() + 1);
@@ -253,6 +264,12 @@ impl<'a> Attr<'a> {
 
     pub(crate) fn u32(self) -> Option<u32> {
         u32_at(self.payload, 0)
+    }
+
+    pub(crate) fn u32_be(self) -> Option<u32> {
+        self.payload
+            .first_chunk()
+            .map(|bytes| u32::from_be_bytes(*bytes))
     }
 
     pub(crate) fn ip(self) -> Option<IpAddr> {

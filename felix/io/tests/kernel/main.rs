@@ -10,6 +10,7 @@ mod namespace;
 mod node;
 mod restart;
 mod rows;
+mod rules;
 mod tunnels;
 mod workload;
 

@@ -19,8 +19,8 @@ pub(crate) const UNDERLAY: &str = "eth0";
 
 pub(crate) struct Node {
     pub(crate) kernel: Kernel,
-    /// Keeps the other end of the underlay alive.
-    _world: OwnedFd,
+    /// Where the other end of the underlay is, `world0`, without an address.
+    pub(crate) world: OwnedFd,
 }
 
 impl Node {
@@ -39,10 +39,7 @@ impl Node {
         )
         .await
         .unwrap();
-        let node = Self {
-            kernel,
-            _world: world,
-        };
+        let node = Self { kernel, world };
         node.set(Row::Addr(AddrKey {
             ifname: UNDERLAY.into(),
             addr: net("10.0.0.1/24"),

@@ -19,14 +19,14 @@ use crate::namespace::{self, kernel_test};
 use crate::node::{Node, UNDERLAY, ip, mac, net, pair, pod_route};
 
 /// A listener inside a namespace; it serves from any thread.
-async fn listener(netns: OwnedFd, addr: IpAddr) -> TcpListener {
+pub(crate) async fn listener(netns: OwnedFd, addr: IpAddr) -> TcpListener {
     netns::run(netns, move || TcpListener::bind((addr, 0)).unwrap())
         .await
         .unwrap()
 }
 
 /// One exchange from inside a namespace.
-async fn exchange(client: OwnedFd, server: &TcpListener) -> Exchange {
+pub(crate) async fn exchange(client: OwnedFd, server: &TcpListener) -> Exchange {
     let to = server.local_addr().unwrap();
     let server = server.try_clone().unwrap();
     let served = std::thread::spawn(move || {
@@ -52,9 +52,9 @@ async fn exchange(client: OwnedFd, server: &TcpListener) -> Exchange {
     }
 }
 
-struct Exchange {
+pub(crate) struct Exchange {
     /// The client's address as the server saw it.
-    seen: IpAddr,
+    pub(crate) seen: IpAddr,
     /// TCP segments the client's namespace ever sent again.
     retransmitted: u64,
     /// Time of the connect.

@@ -191,6 +191,10 @@ fn each_setting_comes_from_its_parameter() {
         ("FELIX_PROGRAMCLUSTERROUTES", "EnabledNoEncapOnly"),
         ("FELIX_DEVICEROUTESOURCEADDRESS", "10.0.0.9"),
         ("FELIX_IPFORWARDING", "Disabled"),
+        ("FELIX_NATPORTRANGE", "4000:5000"),
+        ("FELIX_NATOUTGOINGADDRESS", "192.0.2.7"),
+        ("FELIX_NATOUTGOINGEXCLUSIONS", "IPPoolsAndHostIPs"),
+        ("FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER", "eth+"),
         ("FELIX_IPV4NORMALROUTEPRIORITY", "99"),
         ("CALICO_ROUTER_ID", "hash"),
     ];
@@ -213,6 +217,16 @@ fn each_setting_comes_from_its_parameter() {
         settings.device_route_source,
         Some(std::net::Ipv4Addr::new(10, 0, 0, 9))
     );
+    assert_eq!(settings.nat_ports, Some(4000..=5000));
+    assert_eq!(
+        settings.nat_address,
+        Some(std::net::Ipv4Addr::new(192, 0, 2, 7))
+    );
+    assert_eq!(
+        settings.nat_exclusions,
+        crate::calc::NatExclusions::PoolsAndHosts
+    );
+    assert_eq!(settings.nat_interface.as_deref(), Some("eth+"));
     assert!(!settings.ip_forwarding);
     assert_eq!(settings.normal_route_metric, 99);
     assert_eq!(settings.router_id, api::params::RouterIdSource::Hash);

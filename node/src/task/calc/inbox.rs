@@ -167,7 +167,9 @@ impl Inbox {
             }
             KernelEvent::RowSet(row) => InputKey::Row(row.key()),
             KernelEvent::RowGone(key) => InputKey::Row(key.clone()),
-            KernelEvent::RoutesChanged | KernelEvent::Overrun => return,
+            KernelEvent::RulesChanged | KernelEvent::RoutesChanged | KernelEvent::Overrun => {
+                return;
+            }
         };
         self.0.put(key, Input::KernelEvent(event));
     }

@@ -14,6 +14,7 @@ mod cleanup;
 mod datastore;
 mod instances;
 mod modes;
+mod nat;
 mod next_hops;
 mod outage;
 mod plugin;
