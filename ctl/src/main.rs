@@ -25,6 +25,8 @@ mod patch;
 mod print;
 mod resources;
 mod substitute;
+#[cfg(feature = "kube")]
+mod without_effect;
 
 use std::process::ExitCode;
 
@@ -67,7 +69,15 @@ fn run_node(command: &NodeCommand) -> anyhow::Result<()> {
         NodeCommand::Status(agent) => agent::status(agent),
         NodeCommand::Config(agent) => agent::config(agent),
         NodeCommand::Diags(diags) => diags::collect(diags),
-        NodeCommand::Checksystem(kernel) => checksystem::check(kernel),
+        NodeCommand::Checksystem(kernel) => {
+            let checked = checksystem::check(kernel);
+            // What else there is to say, also of a kernel that does not do.
+            #[cfg(feature = "kube")]
+            if kernel.datastore.datastore_type == "kubernetes" {
+                block_on(without_effect::check(&kernel.datastore))?;
+            }
+            checked
+        }
         NodeCommand::Run(anything) => substitute::run(anything),
     }
 }

@@ -79,7 +79,10 @@ impl Objects {
     pub(crate) async fn open(datastore: &Datastore) -> anyhow::Result<Self> {
         #[cfg(feature = "kube")]
         if datastore.datastore_type == "kubernetes" {
-            return Self::open_kubernetes().await;
+            let client = Self::kubernetes().await?;
+            let options = datastore_kube::Options::default();
+            let store = datastore_kube::KubeStore::new(client, options);
+            return Ok(Self(Arc::new(store)));
         }
         if datastore.datastore_type != "local" {
             bail!(
@@ -107,7 +110,7 @@ impl Objects {
 
     /// The API server of the environment's settings. Other variables are not this program's, right or wrong.
     #[cfg(feature = "kube")]
-    async fn open_kubernetes() -> anyhow::Result<Self> {
+    pub(crate) async fn kubernetes() -> anyhow::Result<datastore_kube::Client> {
         let is_ours = |(name, _): &(String, String)| {
             ["K8S_", "KUBE"].iter().any(|part| name.contains(part)) || name == "CALICO_API_GROUP"
         };
@@ -116,11 +119,7 @@ impl Objects {
             anyhow!(texts.join("; "))
         })?;
         let settings = datastore_kube::Settings::from_params(&params);
-        let client = datastore_kube::Client::new(settings).await?;
-        let options = datastore_kube::Options::default();
-        Ok(Self(Arc::new(datastore_kube::KubeStore::new(
-            client, options,
-        ))))
+        Ok(datastore_kube::Client::new(settings).await?)
     }
 
     /// An object with its version in the metadata, as calicoctl shows it.

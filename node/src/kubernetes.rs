@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use api::without_effect::Resource;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 
@@ -30,9 +31,8 @@ pub trait Kubernetes: Send + Sync {
     /// A token of a service account of this namespace that is valid about as long as asked for.
     fn token<'a>(&'a self, service_account: &'a str, validity: Duration) -> Answer<'a, Token>;
 
-    /// How many objects a resource has: `networking.k8s.io/v1`, `networkpolicies`. They are not read. `None`: the cluster
-    /// has no such resource.
-    fn count<'a>(&'a self, group_version: &'a str, plural: &'a str) -> Answer<'a, Option<u64>>;
+    /// How many objects a resource has, in the first of its groups that the cluster has. They are not read.
+    fn count<'a>(&'a self, resource: &'a Resource) -> Answer<'a, u64>;
 
     /// Tells whoever looks at a Kubernetes Node that something is not as it seems: an event of type Warning.
     fn warn<'a>(&'a self, node: &'a str, reason: &'a str, message: &'a str) -> Answer<'a, ()>;

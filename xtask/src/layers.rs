@@ -24,7 +24,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cni", &["api"]),
     (
         "ctl",
-        &["api", "datastore", "datastore-kube", "datastore-local"],
+        &[
+            "api",
+            "datastore",
+            "datastore-kube",
+            "datastore-local",
+            "harness",
+            "kube-lab",
+        ],
     ),
     (
         "node",

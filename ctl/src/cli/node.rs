@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Anything, Format};
+use super::{Anything, Datastore, Format};
 
 /// Where the agent is.
 #[derive(Debug, Args)]
@@ -31,7 +31,8 @@ pub(crate) enum NodeCommand {
     Config(Agent),
     /// Collect what a bug report needs into a tar.gz.
     Diags(Diags),
-    /// Whether this host's kernel has what an agent needs.
+    /// Whether this host's kernel has what an agent needs; with DATASTORE_TYPE=kubernetes also what in the cluster has no
+    /// effect, such as policy.
     Checksystem(Kernel),
     #[command(hide = true)]
     Run(Anything),
@@ -55,6 +56,8 @@ pub(crate) struct Kernel {
     /// The kernel's configuration, if it is neither /proc/config.gz nor in /boot.
     #[arg(short = 'f', long)]
     pub(crate) kernel_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) datastore: Datastore,
 }
 
 #[derive(Debug, Args)]

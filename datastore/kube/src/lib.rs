@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+mod cluster;
 mod connection;
 mod custom;
 mod group;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use api::without_effect::Resource;
 use ipnet::IpNet;
 
 use super::{Answer, Condition, Endpoint, Kubernetes, KubernetesError, NodeFacts, Token};
@@ -108,13 +109,18 @@ impl Kubernetes for Fake {
         })
     }
 
-    fn count<'a>(&'a self, group_version: &'a str, plural: &'a str) -> Answer<'a, Option<u64>> {
-        if self.content().forbidden.iter().any(|name| name == plural) {
+    fn count<'a>(&'a self, resource: &'a Resource) -> Answer<'a, u64> {
+        let name = resource.plural;
+        if self.content().forbidden.iter().any(|plural| plural == name) {
             let refused = Err(KubernetesError::Refused("may not list".to_owned()));
             return Box::pin(std::future::ready(refused));
         }
-        let key = (group_version.to_owned(), plural.to_owned());
-        self.answer(|content| content.counts.get(&key).copied())
+        self.answer(|content| {
+            let groups = resource.group_versions.iter();
+            let mut keys = groups.map(|group| ((*group).to_owned(), name.to_owned()));
+            keys.find_map(|key| content.counts.get(&key).copied())
+                .unwrap_or(0)
+        })
     }
 
     fn warn<'a>(&'a self, node: &'a str, reason: &'a str, message: &'a str) -> Answer<'a, ()> {

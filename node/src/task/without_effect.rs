@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::admin::Problem;
 use api::key::{Key, Kind};
 use api::object::Object;
-use api::without_effect::{RESOURCES, Resource, settings};
+use api::without_effect::{RESOURCES, settings};
 use datastore::scope::Scope;
 use datastore::store::Store;
 use tokio::time::Instant;
@@ -91,7 +91,7 @@ impl WithoutEffect {
         let mut found = Found::default();
         if let Some(kubernetes) = &self.kubernetes {
             for resource in &RESOURCES {
-                match count(kubernetes.as_ref(), resource).await {
+                match kubernetes.count(resource).await {
                     Ok(count) => found.add(resource.kind, count, resource.problem(count)),
                     Err(KubernetesError::Refused(reason)) => found.problems.push(Problem {
                         subject: resource.kind.to_owned(),
@@ -145,15 +145,6 @@ impl WithoutEffect {
             }
         }
     }
-}
-
-async fn count(kubernetes: &dyn Kubernetes, resource: &Resource) -> Result<u64, KubernetesError> {
-    for group_version in resource.group_versions {
-        if let Some(count) = kubernetes.count(group_version, resource.plural).await? {
-            return Ok(count);
-        }
-    }
-    Ok(0)
 }
 
 #[cfg(test)]
