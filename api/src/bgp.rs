@@ -63,6 +63,7 @@ pub struct BGPPeerSpec {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub peer_selector: String,
     /// Leave NEXT_HOP alone towards an eBGP peer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_original_next_hop: bool,
     /// `Auto`, `Self`, `Keep`.
     #[serde(skip_serializing_if = "Option::is_none")]

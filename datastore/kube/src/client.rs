@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::response::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -247,13 +248,7 @@ impl Client {
             if parts.status.is_success() {
                 return Ok(body);
             }
-            // Nothing was done.
-            if parts.status == StatusCode::TOO_MANY_REQUESTS && attempt < BUSY_ATTEMPTS {
-                let asked = parts.headers.get(RETRY_AFTER);
-                let asked = asked.and_then(|value| value.to_str().ok()?.parse().ok());
-                let wait = asked.map_or(BUSY_WAIT.0, Duration::from_secs);
-                debug!(path, ?wait, "the API server is busy");
-                tokio::time::sleep(with_jitter(wait.min(BUSY_WAIT.1))).await;
+            if busy(&parts, attempt, path).await {
                 continue;
             }
             return Err(refusal(parts.status, &body, path));
@@ -262,19 +257,23 @@ impl Client {
 
     /// A request whose answer is a stream of lines; the caller sees to it that it does not wait for ever.
     pub(crate) async fn stream(&self, path: &str) -> Result<Body, Error> {
-        let request = || build(&Method::GET, path, JSON, JSON, None);
-        let response = tokio::time::timeout(ANSWER, self.send(request)).await;
-        let response = response
-            .map_err(|_| Error::Unavailable(format!("GET {path}: no answer in time")))??;
-        let (parts, body) = response.into_parts();
-        if parts.status.is_success() {
-            return Ok(body);
+        let silent = || Error::Unavailable(format!("GET {path}: no answer in time"));
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let request = || build(&Method::GET, path, JSON, JSON, None);
+            let response = tokio::time::timeout(ANSWER, self.send(request)).await;
+            let (parts, body) = response.map_err(|_| silent())??.into_parts();
+            if parts.status.is_success() {
+                return Ok(body);
+            }
+            if busy(&parts, attempt, path).await {
+                continue;
+            }
+            let body = tokio::time::timeout(ANSWER, body.collect()).await;
+            let body = body.map_err(|_| silent())?.map_err(|error| lost(&error))?;
+            return Err(refusal(parts.status, &body.to_bytes(), path));
         }
-        let body = tokio::time::timeout(ANSWER, body.collect()).await;
-        let body = body
-            .map_err(|_| Error::Unavailable(format!("GET {path}: no answer in time")))?
-            .map_err(|error| lost(&error))?;
-        Err(refusal(parts.status, &body.to_bytes(), path))
     }
 
     /// Sends a request. Where the server does not know who we are, once more with what the files say now.
@@ -334,6 +333,19 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether the server did nothing because it is busy (429), and may be asked again: after the wait that it asked for.
+async fn busy(parts: &Parts, attempt: u32, path: &str) -> bool {
+    if parts.status != StatusCode::TOO_MANY_REQUESTS || attempt >= BUSY_ATTEMPTS {
+        return false;
+    }
+    let asked = parts.headers.get(RETRY_AFTER);
+    let asked = asked.and_then(|value| value.to_str().ok()?.parse().ok());
+    let wait = asked.map_or(BUSY_WAIT.0, Duration::from_secs);
+    debug!(path, ?wait, "the API server is busy");
+    tokio::time::sleep(with_jitter(wait.min(BUSY_WAIT.1))).await;
+    true
 }
 
 fn build(

@@ -9,6 +9,9 @@ extern crate harness;
 
 mod cluster;
 mod conformance;
+mod faults;
+mod fixtures;
+mod kubernetes;
 mod setup;
 
 fn main() -> std::process::ExitCode {

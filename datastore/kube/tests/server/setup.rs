@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datastore_kube::{Client, KubeStore, Options, Settings};
 use kube_lab::ApiServer;
@@ -45,6 +46,10 @@ pub(crate) fn define_kinds(server: &ApiServer) {
         .map(|(kind, plural)| definition(kind, plural).to_string())
         .collect();
     server.apply(&definitions.join("\n---\n")).unwrap();
+    wait_for_kinds(server);
+}
+
+fn wait_for_kinds(server: &ApiServer) {
     let names: Vec<String> = KINDS
         .iter()
         .map(|(_, plural)| format!("crd/{plural}.crd.projectcalico.org"))
@@ -52,6 +57,22 @@ pub(crate) fn define_kinds(server: &ApiServer) {
     let mut arguments = vec!["wait", "--for=condition=Established", "--timeout=60s"];
     arguments.extend(names.iter().map(String::as_str));
     server.kubectl(&arguments).unwrap();
+}
+
+/// The shared server, with the CRDs of this project.
+pub(crate) fn with_calicos_kinds() -> Arc<ApiServer> {
+    static APPLIED: Mutex<bool> = Mutex::new(false);
+    let server = kube_lab::shared();
+    let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*applied {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/crds");
+        server
+            .kubectl(&["apply", "--server-side", "--kustomize", folder])
+            .unwrap();
+        wait_for_kinds(&server);
+        *applied = true;
+    }
+    server
 }
 
 /// Paths of Calico's kinds.

@@ -1,0 +1,218 @@
+//! What befalls servers, connections and credentials.
+
+use std::time::Duration;
+
+use api::key::{Key, Kind};
+use datastore::scope::Scope;
+use datastore::store::{Change, Expect, Op, Store, StoreError, WatchEvent};
+use datastore_kube::{Client, KubeStore, Settings};
+use futures_core::stream::BoxStream;
+use futures_util::StreamExt;
+use kube_lab::{ApiServer, Options, Part, Proxy, User, Weather};
+use serde_json::json;
+
+use crate::setup;
+
+type Events = BoxStream<'static, Result<WatchEvent, StoreError>>;
+
+/// How long anything may take to be noticed, and more.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn own() -> ApiServer {
+    let _ = kube_lab::required(&[]);
+    let options = Options {
+        users: vec![User {
+            name: "agent".to_owned(),
+            groups: vec!["system:masters".to_owned()],
+        }],
+        ..Options::default()
+    };
+    let server = ApiServer::start(options).unwrap_or_else(|error| panic!("{error}"));
+    setup::define_kinds(&server);
+    server
+}
+
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+async fn put(store: &KubeStore, name: &str) -> Result<Option<Change>, StoreError> {
+    let op = Op::Put {
+        key: Key::new(Kind::IPPool, name),
+        value: json!({"spec": {"cidr": "10.0.0.0/16"}}).to_string().into(),
+        expect: Expect::Absent,
+    };
+    store.write(op).await
+}
+
+/// The next change's name, or the error that ended the watch.
+async fn next(events: &mut Events) -> Result<String, StoreError> {
+    loop {
+        match events.next().await.expect("an error comes before the end") {
+            Ok(WatchEvent::Change(change, _)) => return Ok(change.key().name.clone()),
+            Ok(WatchEvent::Bookmark(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[test]
+async fn a_server_that_is_replaced_goes_on_one_that_was_emptied_or_is_older_has_diverged() {
+    let mut server = own();
+    let store = setup::store(setup::client(&server).await, setup::folder(&server));
+    let identity = store.identity().await.unwrap();
+    put(&store, "a").await.unwrap();
+    let start = store.list(Kind::IPPool, &Scope::All).await.unwrap().cursor;
+    let copy = server.copy_data().unwrap();
+    in_time("a write after etcd was away", async {
+        while !matches!(
+            put(&store, "b").await,
+            Ok(_) | Err(StoreError::Conflict { .. })
+        ) {}
+    })
+    .await;
+    let mut events = store.watch(Kind::IPPool, Scope::All, start.clone());
+    assert_eq!(
+        in_time("a watch", next(&mut events)).await,
+        Ok("b".to_owned())
+    );
+
+    // Another process behind the same address.
+    server.restart(Part::ApiServer).unwrap();
+    let ended = in_time("the watch ends", next(&mut events)).await;
+    assert!(
+        matches!(ended, Err(StoreError::Unavailable(_))),
+        "{ended:?}"
+    );
+    in_time("a write to the new process", async {
+        while !matches!(
+            put(&store, "c").await,
+            Ok(_) | Err(StoreError::Conflict { .. })
+        ) {}
+    })
+    .await;
+    // It remembers no changes from before its start: what it says of them is Gone, and of later ones all.
+    let late = store.list(Kind::IPPool, &Scope::All).await.unwrap().cursor;
+    let mut events = store.watch(Kind::IPPool, Scope::All, late.clone());
+    put(&store, "d").await.unwrap();
+    let told = in_time("a watch of the new process", next(&mut events)).await;
+    assert_eq!(told, Ok("d".to_owned()));
+    assert_eq!(store.contains(&late).await, Ok(true));
+
+    // An older copy: the same cluster, which has not come as far.
+    server.restore(&copy).unwrap();
+    in_time("it answers", async {
+        while store.identity().await.is_err() {}
+    })
+    .await;
+    assert_eq!(store.identity().await, Ok(identity.clone()));
+    // What the start of a server writes counts, too: what it must not reach is far ahead.
+    let ahead = datastore::version::Cursor::of(late.number().unwrap() + 100_000, &identity);
+    assert_eq!(store.contains(&ahead).await, Ok(false));
+    let mut events = store.watch(Kind::IPPool, Scope::All, ahead.clone());
+    let diverged = in_time("a watch of the future", next(&mut events)).await;
+    assert_eq!(diverged, Err(StoreError::Diverged { wanted: ahead }));
+
+    // Emptied: another cluster, whose counter will pass the old one's.
+    server.empty().unwrap();
+    in_time("it answers", async {
+        while store.identity().await.is_err() {}
+    })
+    .await;
+    assert_ne!(store.identity().await, Ok(identity));
+    assert_eq!(store.contains(&start).await, Ok(false));
+    let mut events = store.watch(Kind::IPPool, Scope::All, start.clone());
+    let diverged = in_time("a watch of another cluster", next(&mut events)).await;
+    assert_eq!(diverged, Err(StoreError::Diverged { wanted: start }));
+}
+
+#[test]
+async fn an_answer_that_is_lost_leaves_open_what_was_done_and_a_silent_peer_is_given_up() {
+    let server = setup::with_calicos_kinds();
+    let proxy = Proxy::start(server.socket_address()).unwrap();
+    let file = server.folder().join("by-proxy");
+    std::fs::write(
+        &file,
+        server.kubeconfig_with(&proxy.url(), server.admin_token()),
+    )
+    .unwrap();
+    let settings = Settings {
+        kubeconfig: Some(file),
+        ..Settings::default()
+    };
+    let client = Client::new(settings).await.unwrap();
+    let store = setup::store(client, setup::folder(&server));
+    let cursor = store.list(Kind::IPPool, &Scope::All).await.unwrap().cursor;
+    let mut events = store.watch(Kind::IPPool, Scope::All, cursor);
+    put(&store, "lost-0").await.unwrap();
+    assert_eq!(
+        in_time("a watch", next(&mut events)).await,
+        Ok("lost-0".to_owned())
+    );
+    assert_eq!(
+        proxy.connections(),
+        1,
+        "all requests and watches share a connection"
+    );
+
+    proxy.set(Weather::AnswersHeld);
+    let unknown = in_time("a write", put(&store, "lost-1")).await;
+    assert!(
+        matches!(unknown, Err(StoreError::Unavailable(_))),
+        "{unknown:?}"
+    );
+    // It was done all the same.
+    server.kubectl(&["get", "ippool", "lost-1"]).unwrap();
+    let ended = in_time("the silent connection", next(&mut events)).await;
+    assert!(
+        matches!(ended, Err(StoreError::Unavailable(_))),
+        "{ended:?}"
+    );
+    proxy.set(Weather::Cut);
+    let cut = in_time("a write", put(&store, "lost-2")).await;
+    assert!(matches!(cut, Err(StoreError::Unavailable(_))), "{cut:?}");
+    proxy.set(Weather::Fair);
+    in_time("another connection", async {
+        while !matches!(
+            put(&store, "lost-3").await,
+            Ok(_) | Err(StoreError::Conflict { .. })
+        ) {}
+    })
+    .await;
+}
+
+#[test]
+async fn a_token_that_was_replaced_in_its_file_is_read_again() {
+    let mut server = own();
+    let token = server.folder().join("token");
+    let kubeconfig = server.folder().join("with-token-file");
+    std::fs::write(&token, server.token_of("agent")).unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_str(&server.kubeconfig_with(&server.url(), "")).unwrap();
+    config["users"][0]["user"] = json!({"tokenFile": token});
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let settings = Settings {
+        kubeconfig: Some(kubeconfig),
+        ..Settings::default()
+    };
+    let store = setup::store(Client::new(settings).await.unwrap(), setup::folder(&server));
+    put(&store, "a").await.unwrap();
+    server.renew_tokens().unwrap();
+    // Nobody knows the old one any more; that may pass.
+    in_time("the old token", async {
+        loop {
+            match put(&store, "b").await {
+                Err(StoreError::Unavailable(text)) if text.contains("401") => break,
+                Err(StoreError::Unavailable(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+    std::fs::write(&token, server.token_of("agent")).unwrap();
+    in_time("the new token", async {
+        while put(&store, "b").await.is_err() {}
+    })
+    .await;
+}
