@@ -218,3 +218,60 @@ fn deleted_as(group: Group, spec: &RawValue) -> Result<Box<RawValue>, String> {
 fn raw(value: &impl Serialize) -> Result<Box<RawValue>, String> {
     to_raw_value(value).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_and_written(group: Group, kind: Kind, object: &str) -> (Value, Value) {
+        let read = read(group, kind, object.as_bytes()).unwrap();
+        let written = write(group, &read.key, &read.value, Some(&read.version)).unwrap();
+        let json = |text: &[u8]| serde_json::from_slice(text).unwrap();
+        (json(&read.value), json(&written))
+    }
+
+    #[test]
+    fn spec_and_what_stands_beside_it_pass_as_they_are() {
+        let parts = r#""spec":{"b":1.50,"a":[null,{"x":18446744073709551615}]},"status":{"c":1e3}"#;
+        let object = format!(
+            r#"{{"kind":"IPPool","metadata":{{"name":"p","uid":"u","resourceVersion":"7","managedFields":[]}},{parts}}}"#
+        );
+        let read = read(Group::Crd, Kind::IPPool, object.as_bytes()).unwrap();
+        assert_eq!(read.version, Version::of(7, "u"));
+        let written = write(Group::Crd, &read.key, &read.value, Some(&read.version)).unwrap();
+        for text in [&read.value[..], &written] {
+            let text = std::str::from_utf8(text).unwrap();
+            assert!(text.ends_with(&format!("{parts}}}")), "{text}");
+            assert!(!text.contains("managedFields"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_affinitys_tombstone_is_a_text_in_one_group_and_a_boolean_in_the_other() {
+        let object = |deleted: &str| {
+            format!(
+                r#"{{"metadata":{{"name":"a","uid":"u","resourceVersion":"7"}},"spec":{{"deleted":{deleted},"node":"n"}}}}"#
+            )
+        };
+        for (group, deleted, wanted) in [
+            (Group::Crd, "\"true\"", json!("true")),
+            (Group::V3, "true", json!(true)),
+            (Group::V3, "\"false\"", json!(false)),
+            (Group::Crd, "false", json!("false")),
+        ] {
+            let (_, written) = read_and_written(group, Kind::BlockAffinity, &object(deleted));
+            assert_eq!(written["spec"]["deleted"], wanted, "{group:?} {deleted}");
+            assert_eq!(written["apiVersion"], group.name());
+        }
+        let config = r#"{"metadata":{"name":"default","uid":"u","resourceVersion":"7"},"spec":{}}"#;
+        let (read, written) = read_and_written(Group::V3, Kind::IPAMConfig, config);
+        assert_eq!(
+            (read["kind"].clone(), written["kind"].clone()),
+            (json!("IPAMConfig"), json!("IPAMConfiguration"))
+        );
+        assert!(
+            written["metadata"].get("annotations").is_none(),
+            "{written}"
+        );
+    }
+}

@@ -301,3 +301,78 @@ fn patch(resource_version: Option<&str>, annotations: Value) -> Value {
     }
     json!({"metadata": metadata})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoints_name_leads_to_its_pod() {
+        for (node, pod, interface, found) in [
+            ("n-1", "web-0", "eth0", true),
+            ("n--1", "a", "eth0", true),
+            ("n", "web-0", "net1", false),
+        ] {
+            let name = endpoint_name(node, "k8s", pod, interface);
+            let key = Key::namespaced(Kind::WorkloadEndpoint, "ns", name);
+            let wanted = found.then(|| PodName {
+                namespace: "ns".to_owned(),
+                name: pod.to_owned(),
+            });
+            assert_eq!(PodName::of(&key), wanted, "{key}");
+        }
+        let outside = endpoint_name("n", "cni", "4f1c", "eth0");
+        for name in [outside.as_str(), "n-k8s-pod", "n-k8s-pod-eth0-more", ""] {
+            let key = Key::namespaced(Kind::WorkloadEndpoint, "ns", name);
+            assert_eq!(PodName::of(&key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn who_has_an_endpoint_and_which_addresses() {
+        let pod = |annotations: Value, spec: Value, status: Value| {
+            let metadata = json!({
+                "name": "p", "namespace": "ns", "uid": "u", "resourceVersion": "7", "annotations": annotations,
+            });
+            let pod = json!({"metadata": metadata, "spec": spec, "status": status});
+            let pod = KubePod::parse(pod.to_string().as_bytes()).unwrap();
+            let read = pod.read("cali", |_| None).unwrap();
+            read.map(|object| {
+                let value: Value = serde_json::from_slice(&object.value).unwrap();
+                value["spec"]["ipNetworks"].to_string()
+            })
+        };
+        let here = || json!({"nodeName": "n"});
+        let by_kubelet =
+            || json!({"podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.9"}, {"ip": "fd00::9"}]});
+        let both = json!({POD_IP: "10.0.0.1/32", POD_IPS: "10.0.0.1/32,fd00::1/128"});
+        let plugins = Some("[\"10.0.0.1/32\",\"fd00::1/128\"]".to_owned());
+        let kubelets = Some("[\"10.0.0.9/32\",\"fd00::9/128\"]".to_owned());
+        assert_eq!(
+            pod(both.clone(), here(), by_kubelet()),
+            plugins,
+            "the plugin's count"
+        );
+        assert_eq!(pod(json!({}), here(), by_kubelet()), kubelets);
+        assert_eq!(
+            pod(json!({POD_IP: "", POD_IPS: ""}), here(), by_kubelet()),
+            None,
+            "DEL is done"
+        );
+        assert_eq!(pod(json!({}), here(), json!({})), None, "no address yet");
+        assert_eq!(pod(both.clone(), json!({}), json!({})), None, "no node yet");
+        assert_eq!(
+            pod(
+                both.clone(),
+                json!({"nodeName": "n", "hostNetwork": true}),
+                by_kubelet()
+            ),
+            None
+        );
+        assert_eq!(
+            pod(both, here(), json!({"phase": "Succeeded"})),
+            None,
+            "its addresses are free"
+        );
+    }
+}

@@ -6,6 +6,7 @@
 mod own;
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -295,7 +296,10 @@ fn backoff(attempt: u32) -> BoxFuture<'static, ()> {
     let doubled = BACKOFF
         .0
         .saturating_mul(1 << attempt.saturating_sub(1).min(10));
-    Box::pin(tokio::time::sleep(doubled.min(BACKOFF.1)))
+    let wait = doubled.min(BACKOFF.1);
+    // Up to half more: those who lost a datastore together do not come back together.
+    let chance = u32::try_from(RandomState::new().hash_one(attempt) % 1000).unwrap_or_default();
+    Box::pin(tokio::time::sleep(wait + wait * chance / 2000))
 }
 
 /// Asks until the store answers.

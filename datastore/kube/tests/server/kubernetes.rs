@@ -215,7 +215,7 @@ async fn an_endpoint_is_annotations_of_its_pod_and_a_file_of_its_node() {
     assert_eq!(annotations, expected);
     let stored = store.get(&key).await.unwrap().unwrap();
     assert_eq!(value(&stored), written, "nothing is lost");
-    assert_eq!(names(&store).await, [key.name.clone()]);
+    assert_eq!(names(&store).await, std::slice::from_ref(&key.name));
 
     // Another agent of the node finds the file; one whose files are gone finds what Calico's names say.
     let next = setup::store(client.clone(), folder);
@@ -336,7 +336,7 @@ async fn a_further_interface_is_a_file_of_its_node_alone() {
         "versions are not used again"
     );
     let listed = next.list(Kind::WorkloadEndpoint, &scope).await.unwrap();
-    assert_eq!(listed.items, [stored.clone()]);
+    assert_eq!(listed.items, std::slice::from_ref(&stored));
     // A watch that goes on may say again what is there, but leaves nothing out.
     let mut told = next.watch(Kind::WorkloadEndpoint, scope, listed.cursor);
     assert_eq!(
