@@ -30,13 +30,14 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 27] = [
+pub const FIELDS: [(&str, &str); 28] = [
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
     ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
     ("healthHost", "FELIX_HEALTHHOST"),
     ("healthPort", "FELIX_HEALTHPORT"),
     ("interfacePrefix", "FELIX_INTERFACEPREFIX"),
+    ("interfaceRefreshInterval", "FELIX_INTERFACEREFRESHINTERVAL"),
     ("ipForwarding", "FELIX_IPFORWARDING"),
     ("ipipEnabled", "FELIX_IPINIPENABLED"),
     ("ipipMTU", "FELIX_IPINIPMTU"),
@@ -61,6 +62,16 @@ pub const FIELDS: [(&str, &str); 27] = [
     ("vxlanMTU", "FELIX_VXLANMTU"),
     ("vxlanPort", "FELIX_VXLANPORT"),
     ("vxlanVNI", "FELIX_VXLANVNI"),
+];
+
+/// Variables whose value of the start counts until the agent's next one: they decide what in the kernel is the agent's own, or
+/// are asked at the start only. All other fields count at once.
+pub const NEXT_START: [&str; 5] = [
+    "FELIX_DEVICEROUTEPROTOCOL",
+    "FELIX_INTERFACEPREFIX",
+    "FELIX_IPV6SUPPORT",
+    "FELIX_MTUIFACEPATTERN",
+    "FELIX_REMOVEEXTERNALROUTES",
 ];
 
 /// One setting of an object, as the environment would give it.
@@ -221,6 +232,33 @@ mod tests {
             "{said}"
         );
         assert!(said.contains("1 to 65535"), "{said}");
+    }
+
+    #[test]
+    fn what_counts_from_the_next_start_stays_and_the_rest_changes() {
+        let start = read(
+            &[config(
+                "default",
+                json!({"deviceRouteProtocol": 77, "vxlanPort": 4790}),
+            )],
+            &[],
+        );
+        let now = [config(
+            "default",
+            json!({"deviceRouteProtocol": 78, "vxlanPort": 4791, "interfacePrefix": "tap"}),
+        )];
+        let given = given_to(&now, "n1", &labels());
+        let live = start.with_live(&given);
+        assert_eq!((live.device_route_protocol, live.vxlan_port), (77, 4791));
+        assert_eq!(live.interface_prefixes, ["cali"]);
+        let next = start.with(&given);
+        assert_eq!(next.device_route_protocol, 78);
+        assert_eq!(next.interface_prefixes, ["tap"]);
+        let gone = live.with_live(&[]);
+        assert_eq!((gone.device_route_protocol, gone.vxlan_port), (77, 4789));
+        for variable in NEXT_START {
+            assert!(FIELDS.iter().any(|(_, known)| *known == variable));
+        }
     }
 
     #[test]

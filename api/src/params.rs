@@ -3,6 +3,7 @@
 //! A setting exists once, as a row of [`TABLE`]: its names, default, unit, allowed values and documentation. Everything
 //! else, the typed fields of [`Params`] included, comes from there.
 
+mod file;
 mod table;
 mod value;
 
@@ -12,7 +13,7 @@ use std::net::Ipv4Addr;
 
 use sha2::{Digest, Sha256};
 
-use crate::felix::Given;
+use crate::felix::{Given, NEXT_START};
 use crate::pool::EncapMode;
 pub use table::{TABLE, Values};
 pub use value::{
@@ -25,6 +26,10 @@ pub use value::{
 pub struct Params {
     /// The variables of the environment that are known here.
     environment: Vec<(String, String)>,
+    /// Settings of the configuration file.
+    file: Vec<Given>,
+    /// Settings of FelixConfigurations.
+    given: Vec<Given>,
     values: Values,
     settings: Vec<Setting>,
     rejected: Vec<ParamError>,
@@ -88,6 +93,8 @@ pub enum Origin {
     Default,
     /// This environment variable.
     Environment(String),
+    /// This line of a file.
+    File(String),
     /// This field of an object in the datastore.
     Datastore(String),
 }
@@ -97,7 +104,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::Environment(variable) => write!(f, "environment variable {variable}"),
-            Self::Datastore(place) => f.write_str(place),
+            Self::File(place) | Self::Datastore(place) => f.write_str(place),
         }
     }
 }
@@ -165,8 +172,17 @@ impl Params {
             .into_iter()
             .filter(|(name, _)| is_ours(name))
             .collect();
+        Self::from_all(environment, Vec::new(), given.to_vec())
+    }
+
+    fn from_all(
+        environment: Vec<(String, String)>,
+        file: Vec<Given>,
+        given: Vec<Given>,
+    ) -> Result<Self, Vec<ParamError>> {
         let mut reader = Reader::new(environment.iter().cloned());
-        reader.add(given);
+        reader.add(&file, Origin::File);
+        reader.add(&given, Origin::Datastore);
         let mut values = reader.read_table();
         if reader.origin("datastore_type") == Some(&Origin::Default) && values.store.is_some() {
             values.datastore_type = DatastoreType::Local;
@@ -179,6 +195,8 @@ impl Params {
         if reader.errors.is_empty() {
             Ok(Self {
                 environment,
+                file,
+                given,
                 values,
                 settings: reader.settings,
                 rejected: reader.rejected,
@@ -190,8 +208,33 @@ impl Params {
     }
 
     /// The same environment with what FelixConfigurations give now.
+    #[must_use]
     pub fn with(&self, given: &[Given]) -> Self {
-        Self::from_sources(self.environment.clone(), given).expect(
+        self.again(self.file.clone(), given.to_vec())
+    }
+
+    /// As [`with`](Self::with), but settings that count from the start only
+    /// ([`NEXT_START`](crate::felix::NEXT_START)) stay as they are.
+    #[must_use]
+    pub fn with_live(&self, given: &[Given]) -> Self {
+        let live = |given: &&Given| !NEXT_START.contains(&given.variable);
+        let of_the_start = self.given.iter().filter(|given| !live(given));
+        let given = given.iter().filter(live).chain(of_the_start);
+        self.again(self.file.clone(), given.cloned().collect())
+    }
+
+    /// The same environment with what a configuration file gives (`/etc/calico/felix.cfg`): an INI file whose sections do not
+    /// matter. It counts before FelixConfigurations and after the environment.
+    #[must_use]
+    pub fn with_file(&self, path: &str, text: &str) -> Self {
+        let (settings, notices) = file::read(path, text);
+        let mut with = self.again(settings, self.given.clone());
+        with.notices.extend(notices);
+        with
+    }
+
+    fn again(&self, file: Vec<Given>, given: Vec<Given>) -> Self {
+        Self::from_all(self.environment.clone(), file, given).expect(
             "the environment was read before, and in place of a wrong setting the default is taken",
         )
     }
@@ -232,13 +275,18 @@ impl Params {
 }
 
 /// Variables of calico/node that change nothing here, the values that ask for what is done anyway, and why.
-const WITHOUT_EFFECT: [(&str, &[&str], &str); 7] = [
+const WITHOUT_EFFECT: [(&str, &[&str], &str); 8] = [
     (
         "CALICO_DISABLE_FILE_LOGGING",
         &["true"],
         "the log goes to standard error only",
     ),
     ("CALICO_DISABLE_FELIX", &[], "the agent is one process"),
+    (
+        "FELIX_REPORTINGINTERVALSECS",
+        &["0"],
+        "status is asked of the agent (tortiectl node status), not written into the datastore",
+    ),
     ("NODE_USER_ID", &[], "the agent runs as root"),
     (
         "CALICO_ADVERTISE_CLUSTER_IPS",
@@ -324,15 +372,15 @@ impl Reader {
         }
     }
 
-    /// Settings of objects, the strongest first, where the environment says nothing.
-    fn add(&mut self, given: &[Given]) {
+    /// Settings of a file or of objects, the strongest first, where nothing stronger says something.
+    fn add(&mut self, given: &[Given], origin: fn(String) -> Origin) {
         for given in given {
             let before = self.variables.get(given.variable);
             if before.is_none_or(|before| before.text.trim().is_empty()) {
                 let variable = Variable {
                     name: given.place.clone(),
                     text: given.text.clone(),
-                    origin: Origin::Datastore,
+                    origin,
                 };
                 self.variables.insert(given.variable.to_owned(), variable);
             }
@@ -460,8 +508,8 @@ impl Reader {
     fn as_given(&self, field: &str) -> (String, String) {
         match self.setting(field) {
             Some(setting) => match &setting.origin {
-                Origin::Environment(variable) | Origin::Datastore(variable) => {
-                    (variable.clone(), setting.text.clone())
+                Origin::Environment(name) | Origin::File(name) | Origin::Datastore(name) => {
+                    (name.clone(), setting.text.clone())
                 }
                 Origin::Default => (setting.row.names[0].to_owned(), setting.text.clone()),
             },
@@ -490,7 +538,10 @@ impl Reader {
             }
         }
         self.notice_without_effect();
-        let known = |name: &String| TABLE.iter().any(|row| row.names.contains(&name.as_str()));
+        let without_effect = |name: &str| WITHOUT_EFFECT.iter().any(|(known, ..)| *known == name);
+        let known = |name: &String| {
+            without_effect(name) || TABLE.iter().any(|row| row.names.contains(&name.as_str()))
+        };
         for (name, variable) in &self.variables {
             if name.starts_with("FELIX_") && !known(name) {
                 self.notices.push(Notice {

@@ -30,8 +30,9 @@ use crate::serve::{Serve, finish};
 use crate::socket::Socket;
 use crate::startup::host::{LiveHost, kernel_hostname};
 use crate::startup::{Identity, Startup, StartupError, files};
-use crate::task::admin::{Admin, settings_shown};
+use crate::task::admin::Admin;
 use crate::task::bgp::{Asker, BgpTask, DownKey};
+use crate::task::calc::cluster::Live;
 use crate::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use crate::task::cni::addresses::Addresses;
 use crate::task::cni::locks::Locks;
@@ -44,10 +45,11 @@ use crate::task::timestamp;
 use crate::task::token::{self, TokenTask};
 use crate::task::watch::WatchTask;
 use crate::task::without_effect::WithoutEffect;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 /// Runs the agent until the token is cancelled. What was set up in the kernel stays.
 pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()> {
+    telemetry::set_severity(params.startup_log_level);
     let name = params.node_name(files::read_nodename(&params).as_deref(), &kernel_hostname());
     let started = SystemTime::now();
     let instance = Instance::new(timestamp(started).rfc3339()).context("naming this run")?;
@@ -71,6 +73,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         () = cancel.cancelled() => return Ok(()),
     };
     let settings = startup.settings(&identity.name).await?;
+    telemetry::set_severity(settings.log_severity_screen);
     info!(
         node = identity.name,
         address = identity.ipv4.map(tracing::field::display),
@@ -136,6 +139,8 @@ impl Agent {
             .events()
             .context("subscribing to the kernel's notifications")?;
         let (adopted_in, adopted) = oneshot::channel();
+        let (felix, live) =
+            cluster::Settings::live(self.identity.name.clone(), Arc::clone(&self.params));
         let dataplane = DataplaneTask {
             reconciler: Reconciler::new(settings.ownership()),
             kernel,
@@ -146,7 +151,7 @@ impl Agent {
             view: dataplane_view_in,
             health: health.clone(),
             metrics: metrics.clone(),
-            refresh: self.params.route_refresh_interval,
+            live: live.clone(),
             cancel: self.cancel.clone(),
         };
         tasks.spawn(dataplane.run(adopted_in));
@@ -162,7 +167,7 @@ impl Agent {
             dataplane: desired_in,
             bgp: speaks_bgp.then_some(down),
             view: calc_view_in,
-            settings: cluster::Settings::new(self.identity.name.clone(), Arc::clone(&self.params)),
+            settings: felix,
             wanted_passwords,
             health: health.clone(),
             metrics: metrics.clone(),
@@ -225,7 +230,7 @@ impl Agent {
         self.serve_pods(&mut tasks, serving)?;
         let admin = Arc::new(Admin {
             status: self.status(&health),
-            settings: settings_shown(&self.params),
+            live: live.clone(),
             health,
             bgp,
             calc: calc_view,
@@ -236,8 +241,9 @@ impl Agent {
         if let Some(token) = self.token() {
             tasks.spawn(token.run());
         }
+        tasks.spawn(follow_severity(live.clone(), self.cancel.clone()));
         let serve = Serve {
-            params: &self.params,
+            live: &live,
             admin_socket: Path::new(api::admin::SOCKET_PATH),
             cancel: &self.cancel,
         };
@@ -393,6 +399,18 @@ impl Agent {
             }
             .to_owned(),
             ..Status::default()
+        }
+    }
+}
+
+/// Keeps the log's least severity what the settings say.
+async fn follow_severity(mut live: Live, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            Ok(()) = live.changed() => {
+                telemetry::set_severity(live.borrow_and_update().log_severity_screen);
+            }
+            () = cancel.cancelled() => return,
         }
     }
 }

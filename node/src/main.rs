@@ -1,11 +1,15 @@
 //! The node agent: no argument runs it, `health` asks a running one. Settings are environment variables.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use api::params::Params;
 use clap::Parser;
 use node::cli::{Arguments, Command, check_health, in_own_words, peers_shown};
 use node::{agent, process, shutdown};
+
+/// Felix's configuration file.
+const FELIX_CFG: &str = "/etc/calico/felix.cfg";
 
 fn main() -> ExitCode {
     process::abort_on_panic();
@@ -28,6 +32,14 @@ fn main() -> ExitCode {
             for error in errors {
                 eprintln!("tortie-node: {error}");
             }
+            return ExitCode::FAILURE;
+        }
+    };
+    let params = match std::fs::read_to_string(FELIX_CFG) {
+        Ok(text) => params.with_file(FELIX_CFG, &text),
+        Err(error) if error.kind() == ErrorKind::NotFound => params,
+        Err(error) => {
+            eprintln!("tortie-node: {FELIX_CFG}: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -1,7 +1,9 @@
 //! Logs and metrics of the process.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
+use api::params::LogSeverity;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::family::Family;
@@ -10,22 +12,44 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+/// Changes the least severity of a log.
+type Change = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Of the log that was started; nothing where RUST_LOG decides, or nothing was started.
+static LEVEL: OnceLock<Change> = OnceLock::new();
+
 /// Starts logging to standard error: one line an event, fields after the text.
 ///
-/// `directives` is RUST_LOG's value if there is one, else `severity` (FELIX_LOGSEVERITYSCREEN) decides.
+/// `directives` is RUST_LOG's value if there is one, else `severity` (FELIX_LOGSEVERITYSCREEN) decides, and
+/// [`set_severity`] may change it.
 pub fn start_logging(severity: &str, directives: Option<&str>) {
-    let filter = directives
-        .and_then(|text| EnvFilter::try_new(text).ok())
-        .unwrap_or_else(|| EnvFilter::new(level(severity)));
-    // Fails only when a subscriber is set already, as in tests: then that one is right.
-    let _ = tracing_subscriber::fmt()
+    let given = directives.and_then(|text| EnvFilter::try_new(text).ok());
+    let fixed = given.is_some();
+    let filter = given.unwrap_or_else(|| EnvFilter::new(level(severity)));
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         // Otherwise a reader that closes the pipe would make the next line a panic.
         .log_internal_errors(false)
         .with_ansi(false)
         .with_target(true)
-        .try_init();
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    // Fails only when a subscriber is set already, as in tests: then that one is right.
+    if builder.try_init().is_ok() && !fixed {
+        let change = move |severity: &str| {
+            // Fails only when the subscriber is gone, and then there is no log.
+            let _ = handle.reload(EnvFilter::new(level(severity)));
+        };
+        let _ = LEVEL.set(Box::new(change));
+    }
+}
+
+/// From now on the log has lines of this severity and above.
+pub fn set_severity(severity: LogSeverity) {
+    if let Some(change) = LEVEL.get() {
+        change(&format!("{severity:?}"));
+    }
 }
 
 /// Calico's severities by tracing's names.

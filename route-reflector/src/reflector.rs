@@ -20,7 +20,7 @@ use node::passwords::PasswordTask;
 use node::serve::{Serve, finish};
 use node::startup::host::{LiveHost, kernel_hostname};
 use node::startup::{Identity, Startup, StartupError};
-use node::task::admin::{Admin, settings_shown};
+use node::task::admin::Admin;
 use node::task::bgp::BgpTask;
 use node::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use node::task::dataplane::DataplaneView;
@@ -166,7 +166,7 @@ async fn start(
         inbox: facts,
         dataplane: desired_in,
         bgp: Some(down),
-        settings: cluster::Settings::new(identity.name.clone(), Arc::new(params.clone())),
+        settings: cluster::Settings::fixed(identity.name.clone(), Arc::new(params.clone())),
         wanted_passwords,
         view: view_in,
         health: health.clone(),
@@ -222,6 +222,7 @@ async fn start(
     }
 
     let (_, dataplane) = watch::channel(DataplaneView::default());
+    let (_, live) = watch::channel(Arc::new(params));
     let admin = Arc::new(Admin {
         status: Status {
             node: identity.name,
@@ -232,7 +233,7 @@ async fn start(
             backend: "route reflector".to_owned(),
             ..Status::default()
         },
-        settings: settings_shown(&params),
+        live: live.clone(),
         health,
         bgp: Some(asker),
         calc: view,
@@ -242,7 +243,7 @@ async fn start(
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     let serve = Serve {
-        params: &params,
+        live: &live,
         admin_socket,
         cancel: &cancel,
     };

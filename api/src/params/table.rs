@@ -256,14 +256,12 @@ parameters! {
     /// Delete foreign routes on workload interfaces.
     remove_external_routes: bool = value::felix_bool, ["FELIX_REMOVEEXTERNALROUTES"], "true", "",
         IsUnset, TakesDefault, "`true` or `false`";
-    /// How often the kernel's routes are compared with the wanted ones; 0 is never.
+    /// How often the kernel's routes are compared with the wanted ones; 0 is never. Links are read with them: the shorter one
+    /// of the two intervals counts for both.
     route_refresh_interval: Duration = value::seconds, ["FELIX_ROUTEREFRESHINTERVAL"], "90", "s",
         IsUnset, TakesDefault, "seconds; 0 for never";
-    /// How often the kernel's links are listed anew; 0 is never.
+    /// How often the kernel's links are listed anew; 0 is never. Routes are read with them.
     interface_refresh_interval: Duration = value::seconds, ["FELIX_INTERFACEREFRESHINTERVAL"], "90", "s",
-        IsUnset, TakesDefault, "seconds; 0 for never";
-    /// How often the node's status is reported; 0 is never.
-    reporting_interval: Duration = value::seconds, ["FELIX_REPORTINGINTERVALSECS"], "30", "s",
         IsUnset, TakesDefault, "seconds; 0 for never";
     /// The least severe line on the terminal.
     log_severity_screen: LogSeverity = value::log_severity, ["FELIX_LOGSEVERITYSCREEN"], "Info", "",

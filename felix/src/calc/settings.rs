@@ -192,6 +192,19 @@ impl Settings {
         }
     }
 
+    /// These with what parameters say by now; what is no parameter stays.
+    #[must_use]
+    pub fn with_live(&self, values: &Values) -> Self {
+        Self {
+            ipv6_support: self.ipv6_support,
+            deferral_time: self.deferral_time,
+            multipath: self.multipath,
+            learned_routes: self.learned_routes,
+            listen: self.listen,
+            ..Self::from_params(self.node_name.clone(), values, &self.rp_filter)
+        }
+    }
+
     /// Which rows of the kernel are this agent's.
     pub fn ownership(&self) -> Ownership {
         Ownership {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::health::{BGP_START_WINDOW, Health, THRESHOLD_MS};
 use crate::task::bgp::{Asker, status};
 use crate::task::calc::CalcView;
+use crate::task::calc::cluster::Live;
 use crate::task::dataplane::DataplaneView;
 use crate::telemetry::render;
 
@@ -24,8 +25,8 @@ use crate::telemetry::render;
 pub struct Admin {
     /// Parts of `/status` that do not change.
     pub status: Status,
-    /// `/config`.
-    pub settings: Vec<Setting>,
+    /// `/config`: the settings in force.
+    pub live: Live,
     /// Facts for probes.
     pub health: Health,
     /// The speaker, when there is one.
@@ -56,7 +57,7 @@ pub fn admin_routes(admin: Shared) -> Router {
 }
 
 /// `/config`: every setting, with where it comes from.
-pub fn settings_shown(params: &Params) -> Vec<Setting> {
+fn settings_shown(params: &Params) -> Vec<Setting> {
     params
         .settings()
         .iter()
@@ -193,7 +194,7 @@ async fn accept_datastore(State(admin): State<Shared>) -> Response {
 }
 
 async fn get_config(State(admin): State<Shared>) -> Json<Vec<Setting>> {
-    Json(admin.settings.clone())
+    Json(settings_shown(&admin.live.borrow()))
 }
 
 async fn get_bgp_live(State(admin): State<Shared>) -> Response {

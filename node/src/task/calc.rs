@@ -47,6 +47,8 @@ pub struct CalcView {
     pub lost_next_hops: BTreeMap<IpAddr, String>,
     /// MTU for pods, once known.
     pub pod_mtu_bytes: Option<u32>,
+    /// Metric of routes to pods.
+    pub route_metric: Option<u32>,
     /// Labels of this node.
     pub node_labels: BTreeMap<String, String>,
     /// The datastore is locked: nothing may be written to it.
@@ -99,6 +101,7 @@ impl CalcTask {
                         self.handle(key, input, &mut progress, &mut echoes, &mut census);
                     }
                     self.ask_for_passwords();
+                    self.review_settings(&census);
                     self.graph.flush();
                     self.hand_out(&mut progress);
                     self.account(&census, &progress.lock);
@@ -184,6 +187,13 @@ impl CalcTask {
             }
             changed
         });
+    }
+
+    fn review_settings(&mut self, census: &Census) {
+        if let Some(params) = self.settings.review(&census.node_labels) {
+            let settings = self.graph.settings().with_live(&params);
+            self.graph.handle_settings(settings);
+        }
     }
 
     fn in_sync(&mut self, kind: Kind) {
@@ -282,7 +292,7 @@ impl CalcTask {
                 },
             })
             .chain(lock.problem())
-            .chain(self.settings.problems(&census.node_labels).iter().cloned())
+            .chain(self.settings.problems().iter().cloned())
             .collect();
         let count = |set: &BTreeSet<Key>| i64::try_from(set.len()).unwrap_or(i64::MAX);
         self.metrics.local_endpoints.set(count(&census.local));
@@ -299,6 +309,7 @@ impl CalcTask {
             problems,
             lost_next_hops: lost.map(|(at, loss)| (at, loss.to_string())).collect(),
             pod_mtu_bytes: self.graph.pod_mtu_bytes(),
+            route_metric: Some(self.graph.settings().normal_route_metric),
             node_labels: census.node_labels.clone(),
             datastore_locked: lock.is_locked(),
             node_ipv4: census.node_ipv4,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use api::admin::Problem;
+use api::params::Params;
 use felix::desired::{IfName, Row, RowKey, RowKind, SysctlKey};
 use felix::kernel::{KernelEvent, Op};
 use felix::ownership::is_tunnel;
@@ -19,6 +20,7 @@ use tracing::{debug, info, warn};
 use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::mailbox;
 use crate::task::calc::Inbox;
+use crate::task::calc::cluster::Live;
 use crate::telemetry::Metrics;
 
 /// Operations given to the kernel at once.
@@ -119,8 +121,8 @@ pub struct DataplaneTask {
     pub health: Health,
     /// Counters.
     pub metrics: Metrics,
-    /// How often the kernel is read as a whole; zero for never.
-    pub refresh: Duration,
+    /// Settings in force: how often the kernel is read as a whole.
+    pub live: Live,
     /// End of the process.
     pub cancel: CancellationToken,
 }
@@ -138,6 +140,19 @@ struct State {
     up: BTreeSet<IfName>,
     /// When the account of itself is to be renewed, as something has changed.
     account_due: Option<Instant>,
+}
+
+/// When the kernel is to be read again: links and routes together, by the shorter of their intervals.
+fn next_resync(params: &Params) -> Option<Instant> {
+    let intervals = [
+        params.route_refresh_interval,
+        params.interface_refresh_interval,
+    ];
+    let shortest = intervals
+        .into_iter()
+        .filter(|interval| !interval.is_zero())
+        .min();
+    shortest.map(|interval| Instant::now() + interval)
 }
 
 impl State {
@@ -193,6 +208,9 @@ impl DataplaneTask {
                 () = until(state.resync_due) => self.resync(&mut state, &mut adopted).await,
                 () = until(state.rules_due) => self.read_rules(&mut state).await,
                 () = until(state.account_due) => self.account(&mut state),
+                Ok(()) = self.live.changed() => {
+                    state.resync_due = next_resync(&self.live.borrow_and_update());
+                }
                 _ = tick.tick() => self.account(&mut state),
                 () = self.cancel.cancelled() => return,
             }
@@ -419,7 +437,7 @@ impl DataplaneTask {
                 }
                 self.calc.whole_kernel(events);
                 self.read_sysctls(state).await;
-                state.resync_due = (!self.refresh.is_zero()).then(|| Instant::now() + self.refresh);
+                state.resync_due = next_resync(&self.live.borrow());
             }
             Err(error) => {
                 warn!(%error, "reading the kernel failed; trying again");

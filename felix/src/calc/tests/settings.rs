@@ -237,7 +237,13 @@ fn each_setting_comes_from_its_parameter() {
 fn settings_that_change_later_give_what_they_would_have_given_from_the_start() {
     let base = || Settings::new("n1");
     type Variant = (&'static str, fn(&mut Settings));
-    let variants: [Variant; 9] = [
+    let variants: [Variant; 11] = [
+        ("nat address", |settings| {
+            settings.nat_address = Some("10.0.0.1".parse().unwrap());
+        }),
+        ("nat exclusions", |settings| {
+            settings.nat_exclusions = NatExclusions::PoolsAndHosts;
+        }),
         ("port", |settings| settings.vxlan_port = 8472),
         ("vni", |settings| settings.vxlan_vni = 77),
         ("mtu", |settings| settings.vxlan_mtu_bytes = Some(1300)),

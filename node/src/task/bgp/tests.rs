@@ -60,7 +60,7 @@ async fn a_port_that_another_daemon_has_is_a_problem_a_verdict_and_a_metric_unti
     let mut failures = asker.listen_failures.clone();
     let admin = Admin {
         status: Status::default(),
-        settings: Vec::new(),
+        live: watch::channel(Arc::new(api::params::Params::from_env([]).unwrap())).1,
         health,
         bgp: Some(asker),
         calc: watch::channel(CalcView::default()).1,

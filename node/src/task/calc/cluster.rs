@@ -1,4 +1,5 @@
-//! What the datastore says about the agents as a whole: its lock, and settings that wait for the next start.
+//! What the datastore says about the agents as a whole: its lock, and their settings, which count at once or from the next
+//! start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use api::admin::Problem;
 use api::felix::{FelixConfiguration, given_to};
 use api::key::{Key, Kind};
 use api::object::Object;
-use api::params::Params;
+use api::params::{Params, Setting};
+use tokio::sync::watch;
+use tracing::info;
 
 use super::State;
 
@@ -84,11 +87,17 @@ impl Lock {
     }
 }
 
-/// Settings of FelixConfigurations against those in force, which are the ones of the start.
+/// Where the settings in force are read.
+pub type Live = watch::Receiver<Arc<Params>>;
+
+/// Settings of FelixConfigurations against those in force.
 #[derive(Debug)]
 pub struct Settings {
     node: String,
+    /// In force.
     params: Arc<Params>,
+    /// Told of what comes into force; `None` where nothing changes before the next start.
+    live: Option<watch::Sender<Arc<Params>>>,
     configs: BTreeMap<Key, FelixConfiguration>,
     in_sync: bool,
     /// The labels that `problems` is right for; `None` when something else changed since.
@@ -97,16 +106,27 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `params` are in force.
-    pub const fn new(node: String, params: Arc<Params>) -> Self {
+    /// `params` are in force until the process ends.
+    pub const fn fixed(node: String, params: Arc<Params>) -> Self {
         Self {
             node,
             params,
+            live: None,
             configs: BTreeMap::new(),
             in_sync: false,
             labels: None,
             problems: Vec::new(),
         }
+    }
+
+    /// `params` are in force at first; and where those are read that are.
+    pub fn live(node: String, params: Arc<Params>) -> (Self, Live) {
+        let (live, in_force) = watch::channel(Arc::clone(&params));
+        let settings = Self {
+            live: Some(live),
+            ..Self::fixed(node, params)
+        };
+        (settings, in_force)
     }
 
     pub(super) fn object(&mut self, key: &Key, state: &State) {
@@ -134,33 +154,60 @@ impl Settings {
         }
     }
 
-    /// Settings that the agent would have if it started now.
-    pub(super) fn problems(&mut self, labels: &BTreeMap<String, String>) -> &[Problem] {
-        if self.labels.as_ref() != Some(labels) {
-            self.problems = self.differences(labels);
-            self.labels = Some(labels.clone());
-        }
+    /// Settings that the agent would have if it started now and has not.
+    pub(super) fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    fn differences(&self, labels: &BTreeMap<String, String>) -> Vec<Problem> {
-        if !self.in_sync {
-            return Vec::new();
+    /// Looks at what the objects give a node with these labels; the settings that come into force by it, if any do.
+    pub(super) fn review(&mut self, labels: &BTreeMap<String, String>) -> Option<Arc<Params>> {
+        if !self.in_sync || self.labels.as_ref() == Some(labels) {
+            return None;
         }
+        self.labels = Some(labels.clone());
         let configs: Vec<FelixConfiguration> = self.configs.values().cloned().collect();
-        let wanted = self.params.with(&given_to(&configs, &self.node, labels));
-        let pairs = wanted.settings().iter().zip(self.params.settings());
-        pairs
-            .filter(|(wanted, used)| wanted.text != used.text)
-            .map(|(wanted, used)| Problem {
+        let given = given_to(&configs, &self.node, labels);
+        let changed = self.live.as_ref().and_then(|live| {
+            let now = self.params.with_live(&given);
+            let changes = differences(&self.params, &now);
+            for (before, now) in &changes {
+                info!(
+                    setting = now.row.names[0],
+                    before = before.text,
+                    now = now.text,
+                    origin = %now.origin,
+                    "setting changed"
+                );
+            }
+            if changes.is_empty() {
+                return None;
+            }
+            self.params = Arc::new(now);
+            live.send_replace(Arc::clone(&self.params));
+            Some(Arc::clone(&self.params))
+        });
+        let next = self.params.with(&given);
+        self.problems = differences(&self.params, &next)
+            .into_iter()
+            .map(|(used, wanted)| Problem {
                 subject: used.row.names[0].to_owned(),
                 reason: format!(
                     "is {:?} ({}); from the next start of the agent it is {:?} ({})",
                     used.text, used.origin, wanted.text, wanted.origin
                 ),
             })
-            .collect()
+            .collect();
+        changed
     }
+}
+
+/// The settings whose texts differ, before and after.
+fn differences(before: &Params, after: &Params) -> Vec<(Setting, Setting)> {
+    let pairs = before.settings().iter().zip(after.settings());
+    pairs
+        .filter(|(before, after)| before.text != after.text)
+        .map(|(before, after)| (before.clone(), after.clone()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -215,10 +215,14 @@ impl Pods {
         made: Option<(u32, Mac)>,
         addresses: &[IpAddr],
     ) -> Result<(), CniError> {
+        let mut settings = self.settings.clone();
+        if let Some(metric) = self.view.borrow().route_metric {
+            settings.normal_route_metric = metric;
+        }
         for addr in addresses {
             let (done, present) = oneshot::channel();
             let wait = Wait {
-                route: self.settings.workload_route_key(*addr),
+                route: settings.workload_route_key(*addr),
                 neighbour: made.and_then(|(_, mac)| felix::calc::pod_neighbour(ifname, *addr, mac)),
                 ifname: ifname.clone(),
                 ifindex: made.map(|(ifindex, _)| ifindex),

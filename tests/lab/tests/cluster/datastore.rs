@@ -60,37 +60,47 @@ fn problems(lab: &Lab) -> String {
 }
 
 #[test]
-fn a_felixconfiguration_counts_from_the_next_start_and_is_named_until_then() {
-    let name = "datastore::a_felixconfiguration_counts_from_the_next_start_and_is_named_until_then";
+fn a_felixconfiguration_counts_at_once_and_what_waits_for_the_next_start_is_named() {
+    let name =
+        "datastore::a_felixconfiguration_counts_at_once_and_what_waits_for_the_next_start_is_named";
     with_programs(name, |programs| {
         let mut lab = one_pod(programs);
         let patience = lab.options.patience;
         assert_eq!(metrics(&lab, &lab.pods[0]), [1024]);
         apply(
             &lab,
-            "kind: FelixConfiguration\nmetadata: {name: default}\nspec: {ipv4NormalRoutePriority: 99}\n---\n\
+            "kind: FelixConfiguration\nmetadata: {name: default}\n\
+             spec: {ipv4NormalRoutePriority: 99, interfacePrefix: \"cali,tap\"}\n---\n\
              kind: FelixConfiguration\nmetadata: {name: node.n1}\nspec: {ipv4NormalRoutePriority: 777}\n",
         );
-        let named = wait_until(Instant::now() + patience, || {
-            problems(&lab)
-                .contains("FelixConfiguration(node.n1)")
-                .then_some(())
-        });
-        assert!(named.is_some(), "{}", problems(&lab));
-        assert_eq!(metrics(&lab, &lab.pods[0]), [1024]);
-
-        succeeds_to_end(&mut lab);
-        lab.restart_agent(0)
-            .unwrap_or_else(|error| panic!("{error}"));
         let moved = wait_until(Instant::now() + patience, || {
             (metrics(&lab, &lab.pods[0]) == [777]).then_some(())
         });
         assert!(moved.is_some(), "{:?}", metrics(&lab, &lab.pods[0]));
+        let named = wait_until(Instant::now() + patience, || {
+            problems(&lab)
+                .contains("FELIX_INTERFACEPREFIX")
+                .then_some(())
+        });
+        assert!(named.is_some(), "{}", problems(&lab));
         assert!(
             !problems(&lab).contains("FELIX_IPV4NORMALROUTEPRIORITY"),
             "{}",
             problems(&lab)
         );
+        // A new pod waits for the route with the new metric.
+        let (sandbox, _namespace) = make_sandbox(&lab.topology.sites[0], "new").unwrap();
+        let output = call_plugin(&lab.topology.sites[0], &sandbox, "ADD", None).unwrap();
+        assert!(output.status.success(), "{output:?}");
+
+        succeeds_to_end(&mut lab);
+        lab.restart_agent(0)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let quiet = wait_until(Instant::now() + patience, || {
+            (!problems(&lab).contains("FELIX_INTERFACEPREFIX")).then_some(())
+        });
+        assert!(quiet.is_some(), "{}", problems(&lab));
+        assert_eq!(metrics(&lab, &lab.pods[0]), [777]);
     });
 }
 

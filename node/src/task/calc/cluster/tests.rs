@@ -67,48 +67,103 @@ fn a_deleted_cluster_information_unlocks_and_an_unreadable_one_does_not() {
     assert!(!lock.is_locked());
 }
 
-#[test]
-fn settings_that_wait_for_the_next_start_are_problems() {
-    let environment = [("TORTIE_STORE", "unix:/x"), ("FELIX_VXLANVNI", "5")];
-    let environment = environment.map(|(name, text)| (name.to_owned(), text.to_owned()));
+fn started(environment: &[(&str, &str)], spec: serde_json::Value) -> Params {
+    let environment = environment.iter().chain(&[("TORTIE_STORE", "unix:/x")]);
+    let environment = environment.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
     let start: FelixConfiguration = Resource::new(
         &Key::new(Kind::FelixConfiguration, "default"),
-        serde_json::from_value(json!({"vxlanPort": 4790})).unwrap(),
+        serde_json::from_value(spec).unwrap(),
     );
     let params = Params::from_env(environment).unwrap();
-    let params = params.with(&given_to(&[start], "n1", &BTreeMap::new()));
-    let mut settings = Settings::new("n1".to_owned(), Arc::new(params));
+    params.with(&given_to(&[start], "n1", &BTreeMap::new()))
+}
+
+fn put(settings: &mut Settings, name: &str, spec: serde_json::Value) {
+    let (key, state) = object(Kind::FelixConfiguration, name, spec);
+    settings.object(&key, &state);
+}
+
+fn remove(settings: &mut Settings, name: &str) {
+    settings.object(&Key::new(Kind::FelixConfiguration, name), &State::Absent);
+}
+
+#[test]
+fn settings_that_wait_for_the_next_start_are_problems() {
+    let params = started(
+        &[("FELIX_DEVICEROUTEPROTOCOL", "5")],
+        json!({"interfacePrefix": "cali,tap"}),
+    );
+    let (mut settings, in_force) = Settings::live("n1".to_owned(), Arc::new(params));
     let none = BTreeMap::new();
-    assert_eq!(settings.problems(&none), [], "nothing is known yet");
-    let put = |settings: &mut Settings, name, spec| {
-        let (key, state) = object(Kind::FelixConfiguration, name, spec);
-        settings.object(&key, &state);
-    };
+    assert!(settings.review(&none).is_none());
+    assert_eq!(settings.problems(), [], "nothing is known yet");
     put(
         &mut settings,
         "default",
-        json!({"vxlanPort": 4790, "vxlanVNI": 7}),
+        json!({"interfacePrefix": "cali,tap", "deviceRouteProtocol": 7}),
     );
     settings.in_sync(Kind::FelixConfiguration);
-    assert_eq!(settings.problems(&none), [], "the environment counts");
+    assert!(settings.review(&none).is_none());
+    assert_eq!(settings.problems(), [], "the environment counts");
 
-    put(&mut settings, "node.n1", json!({"vxlanPort": 4791}));
-    let problems = settings.problems(&none);
-    let [problem] = problems else {
-        panic!("{problems:?}");
+    put(&mut settings, "node.n1", json!({"interfacePrefix": "veth"}));
+    assert!(settings.review(&none).is_none());
+    let [problem] = settings.problems() else {
+        panic!("{:?}", settings.problems());
     };
-    assert_eq!(problem.subject, "FELIX_VXLANPORT");
+    assert_eq!(problem.subject, "FELIX_INTERFACEPREFIX");
     for part in [
-        "4790",
+        "cali,tap",
         "FelixConfiguration(default)",
-        "4791",
+        "veth",
         "FelixConfiguration(node.n1)",
     ] {
         assert!(problem.reason.contains(part), "{problem:?}");
     }
-    settings.object(
-        &Key::new(Kind::FelixConfiguration, "node.n1"),
-        &State::Absent,
+    assert_eq!(in_force.borrow().interface_prefixes, ["cali", "tap"]);
+    remove(&mut settings, "node.n1");
+    assert!(settings.review(&none).is_none());
+    assert_eq!(settings.problems(), []);
+}
+
+#[test]
+fn settings_that_may_change_come_into_force_at_once_and_go_again() {
+    let params = started(&[("FELIX_VXLANVNI", "5")], json!({"vxlanPort": 4790}));
+    let (mut settings, in_force) = Settings::live("n1".to_owned(), Arc::new(params));
+    let none = BTreeMap::new();
+    put(
+        &mut settings,
+        "default",
+        json!({"vxlanPort": 4791, "vxlanVNI": 7}),
     );
-    assert_eq!(settings.problems(&none), []);
+    assert!(settings.review(&none).is_none(), "not all is known yet");
+    settings.in_sync(Kind::FelixConfiguration);
+    let now = settings.review(&none).expect("the port changed");
+    assert_eq!((now.vxlan_port, now.vxlan_vni), (4791, 5));
+    assert_eq!(in_force.borrow().vxlan_port, 4791);
+    assert_eq!(settings.problems(), []);
+    assert!(settings.review(&none).is_none(), "once is enough");
+
+    // Another label, another object's word.
+    let spec = json!({"nodeSelector": "rack == 'r1'", "vxlanPort": 4792});
+    put(&mut settings, "racks", spec);
+    assert!(settings.review(&none).is_none());
+    let labels = BTreeMap::from([("rack".to_owned(), "r1".to_owned())]);
+    let now = settings.review(&labels).expect("the object is ours now");
+    assert_eq!(now.vxlan_port, 4792);
+    remove(&mut settings, "racks");
+    remove(&mut settings, "default");
+    let now = settings.review(&labels).expect("back to the default");
+    assert_eq!(now.vxlan_port, 4789);
+    assert_eq!(in_force.borrow().vxlan_port, 4789);
+}
+
+#[test]
+fn where_settings_are_fixed_every_change_is_a_problem() {
+    let params = started(&[], json!({"vxlanPort": 4790}));
+    let mut settings = Settings::fixed("n1".to_owned(), Arc::new(params));
+    put(&mut settings, "default", json!({"vxlanPort": 4791}));
+    settings.in_sync(Kind::FelixConfiguration);
+    assert!(settings.review(&BTreeMap::new()).is_none());
+    assert_eq!(settings.problems()[0].subject, "FELIX_VXLANPORT");
 }
