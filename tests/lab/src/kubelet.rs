@@ -26,6 +26,8 @@ pub use machine::Machine;
 
 use crate::cluster::LabError;
 use crate::enter::BASE;
+use crate::netns::NetNs;
+use crate::proof::sessions::established_peers;
 use crate::topology::{Site, Topology};
 use crate::wait;
 
@@ -35,6 +37,8 @@ const SERVERS: &str = "kube";
 const SERVERS_HOST: u8 = 10;
 /// Addresses of pods.
 pub const PODS: &str = "192.168.0.0/16";
+/// What an operator applies.
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests");
 /// Programs of Debian packages that the machines run, with the packages.
 const PROGRAMS: [(&str, &str); 5] = [
     ("containerd", "containerd"),
@@ -97,26 +101,28 @@ pub fn sweep() -> io::Result<Vec<PathBuf>> {
     cgroups::sweep()
 }
 
-/// Makes this project's image of programs built with `profile`; answers the archive. To be called outside the private world.
+/// Where [`build_image`] puts the image.
+#[must_use]
+pub fn image(profile: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/image/lab-{profile}.tar"))
+}
+
+/// Makes this project's image of programs built with `profile`. To be called outside the private world.
 ///
 /// # Errors
 /// When the build fails; it has said why.
-pub fn build_image(profile: &str) -> Result<PathBuf, LabError> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let archive = root.join(format!("target/image/lab-{profile}.tar"));
+pub fn build_image(profile: &str) -> Result<(), LabError> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let status = Command::new(cargo)
-        .current_dir(&root)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["run", "--quiet", "--package", "xtask", "--", "image"])
         .args(["--profile", profile, "--output"])
-        .arg(&archive)
+        .arg(image(profile))
         .stdout(io::stderr())
         .status()
         .map_err(LabError::system("start cargo"))?;
     if status.success() {
-        return archive
-            .canonicalize()
-            .map_err(LabError::system("find the image"));
+        return Ok(());
     }
     Err(LabError::Program {
         program: "cargo xtask image".to_owned(),
@@ -259,6 +265,64 @@ impl KubeletCluster {
         });
         let logs: Vec<String> = self.machines.iter().map(Machine::logs).collect();
         format!("{}\n{}", answers.join("\n"), logs.join("\n"))
+    }
+
+    /// Applies an overlay of manifests/overlays, as an operator does.
+    ///
+    /// # Errors
+    /// kubectl's words.
+    pub fn install(&self, overlay: &str) -> Result<(), LabError> {
+        let overlay = format!("{MANIFESTS}/overlays/{overlay}");
+        let apply = ["apply", "--server-side", "--kustomize", &overlay];
+        self.server.kubectl(&apply)?;
+        Ok(())
+    }
+
+    /// Waits until a pod of the namespace `default` is ready.
+    ///
+    /// # Errors
+    /// As [`KubeletCluster::wait`].
+    pub fn wait_pod(&mut self, name: &str) -> Result<(), LabError> {
+        self.wait(&format!("a condition Ready of pod {name}"), |cluster| {
+            let pod = cluster
+                .server
+                .kubectl(&["get", "pod", name, "--output=json"])?;
+            let pod: Value = serde_json::from_str(&pod).unwrap_or_default();
+            Ok(is_ready(&pod).then_some(()))
+        })
+    }
+
+    /// The network namespace of a pod of the namespace `default`.
+    ///
+    /// # Errors
+    /// When no machine runs it.
+    pub fn pod_namespace(&self, name: &str) -> Result<NetNs, LabError> {
+        for machine in &self.machines {
+            if let Some(pid) = machine.process_of(name)? {
+                return NetNs::of_process(name, pid).map_err(LabError::system(format!(
+                    "open the namespace of pod {name}"
+                )));
+            }
+        }
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        Err(LabError::system(format!("find pod {name}"))(missing))
+    }
+
+    /// Waits until every node has a BGP connection with every other.
+    ///
+    /// # Errors
+    /// As [`KubeletCluster::wait`].
+    pub fn wait_bgp(&mut self) -> Result<(), LabError> {
+        self.wait("a full mesh of BGP", |cluster| {
+            let sites = cluster.machines.iter().map(|machine| &machine.site);
+            let meshed = sites.clone().all(|site| {
+                let peers = established_peers(&site.namespace).unwrap_or_default();
+                sites
+                    .clone()
+                    .all(|other| other.name == site.name || peers.contains(&other.address))
+            });
+            Ok(meshed.then_some(()))
+        })
     }
 
     /// Waits until every node is ready.

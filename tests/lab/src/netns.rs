@@ -58,6 +58,19 @@ impl NetNs {
         })
     }
 
+    /// The network namespace of a process.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn of_process(name: &str, pid: u32) -> io::Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            net: Arc::new(File::open(format!("/proc/{pid}/ns/net"))?.into()),
+            mount: None,
+            diag: Arc::default(),
+        })
+    }
+
     /// Gives this namespace a mount namespace of its own: a copy of the caller's, in which `prepare` may mount what it likes.
     ///
     /// # Errors

@@ -110,6 +110,20 @@ impl Machine {
         said(command, &format!("ctr {}", arguments.join(" ")))
     }
 
+    /// A process of a pod, when it runs here.
+    pub(super) fn process_of(&self, pod: &str) -> Result<Option<u32>, LabError> {
+        let filter = format!(r#"labels."io.kubernetes.pod.name"=={pod}"#);
+        let containers = self.ctr(&["containers", "list", "--quiet", &filter])?;
+        let tasks = self.ctr(&["tasks", "list"])?;
+        let mut running = tasks.lines().filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (container, pid) = (fields.next()?, fields.next()?);
+            let runs = fields.next()? == "RUNNING" && containers.lines().any(|id| id == container);
+            runs.then(|| pid.parse().ok())?
+        });
+        Ok(running.next_back())
+    }
+
     fn socket(&self) -> String {
         self.folder.join("containerd.sock").display().to_string()
     }

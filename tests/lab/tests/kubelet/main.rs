@@ -7,6 +7,7 @@
 #[macro_use]
 extern crate harness;
 
+mod daemonset;
 mod skeleton;
 
 use std::path::Path;
@@ -38,3 +39,17 @@ fn with_cluster(name: &str, images: &[&Path], body: impl FnOnce(KubeletCluster))
         assert_eq!(kubelet::sweep().unwrap(), Vec::<std::path::PathBuf>::new());
     }
 }
+
+/// As [`with_cluster`], with this project's image on the nodes.
+fn with_product(name: &str, body: impl FnOnce(KubeletCluster)) {
+    if !lab::is_inside() {
+        if let Err(reason) = kubelet::available() {
+            harness::skip("kubelet", &reason);
+        }
+        kubelet::build_image(PROFILE).unwrap_or_else(|error| panic!("{error}"));
+    }
+    with_cluster(name, &[&kubelet::image(PROFILE)], body);
+}
+
+/// What the tests themselves are built with.
+const PROFILE: &str = "dev";
