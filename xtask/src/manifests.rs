@@ -102,10 +102,7 @@ mod tests {
 
     #[test]
     fn every_variable_of_the_manifests_is_one_that_the_programs_read() {
-        // Where the Secrets of BGP passwords are: not a setting, but a fact about the pod.
-        let known = |name: &String| {
-            name == "NAMESPACE" || TABLE.iter().any(|row| row.names.contains(&name.as_str()))
-        };
+        let known = |name: &String| TABLE.iter().any(|row| row.names.contains(&name.as_str()));
         for file in ["base/daemonset.yaml", "route-reflector/deployment.yaml"] {
             let all = variables(file);
             assert!(all.contains(&"DATASTORE_TYPE".to_owned()), "{file}");
