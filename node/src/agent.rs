@@ -56,12 +56,13 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let host = LiveHost::read(&params)
         .await
         .context("reading the host's interfaces")?;
-    let crate::store::Opened { store, place, .. } = crate::store::open(&params).await?;
+    let opened = crate::store::open(&params).await?;
+    let kubernetes = opened.kubernetes().await?;
+    let crate::store::Opened { store, place, .. } = opened;
     // Before anything is written or the store is asked: what another agent of this host has is not to be touched.
     let holder = instance::holder("tortie-node", name.as_deref(), &instance.started);
     let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
     let name = name.ok_or(StartupError::NoName)?;
-    let kubernetes = open_kubernetes(&params)?;
     let startup = Startup {
         params: &params,
         host: &host,
@@ -96,11 +97,6 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         cancel,
     };
     agent.run().await
-}
-
-/// Kubernetes, when the datastore is its API server: what start-up asks beside the objects is not asked there yet.
-pub fn open_kubernetes(_params: &Params) -> anyhow::Result<Option<Arc<dyn Kubernetes>>> {
-    Ok(None)
 }
 
 /// What the tasks are made from.

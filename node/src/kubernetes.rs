@@ -154,6 +154,9 @@ pub fn covering(ranges: &[IpNet]) -> Vec<IpNet> {
     cover(four, 8).into_iter().chain(cover(six, 16)).collect()
 }
 
+#[cfg(feature = "kube")]
+pub mod api_server;
+
 #[cfg(test)]
 pub(crate) mod fake;
 

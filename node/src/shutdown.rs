@@ -11,7 +11,6 @@ use api::params::{Backend, Params};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::open_kubernetes;
 use crate::kubernetes::{Condition, Kubernetes, NETWORK_IS_DOWN};
 use crate::startup::host::kernel_hostname;
 use crate::startup::{StartupError, files};
@@ -23,7 +22,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()> {
     let name = params.node_name(files::read_nodename(&params).as_deref(), &kernel_hostname());
     let name = name.ok_or(StartupError::NoName)?;
-    let kubernetes = open_kubernetes(&params)?;
+    let kubernetes = crate::store::open(&params).await?.kubernetes().await?;
     tokio::select! {
         told = tell(&params, &name, kubernetes) => Ok(told?),
         () = cancel.cancelled() => Ok(()),

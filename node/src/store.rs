@@ -7,6 +7,8 @@ use api::params::{DatastoreType, Params};
 use datastore::store::Store;
 use datastore_local::RelayStore;
 
+use crate::kubernetes::Kubernetes;
+
 /// A datastore, not asked anything yet.
 #[derive(Clone)]
 pub struct Opened {
@@ -17,6 +19,21 @@ pub struct Opened {
     /// The API server behind it, for what is no object of ours.
     #[cfg(feature = "kube")]
     pub kubernetes: Option<datastore_kube::Client>,
+}
+
+impl Opened {
+    /// Kubernetes, where the datastore is its API server.
+    ///
+    /// # Errors
+    /// When the files of the connection cannot be read.
+    pub async fn kubernetes(&self) -> anyhow::Result<Option<Arc<dyn Kubernetes>>> {
+        #[cfg(feature = "kube")]
+        if let Some(client) = &self.kubernetes {
+            let server = crate::kubernetes::api_server::ApiServer::new(client.clone()).await?;
+            return Ok(Some(Arc::new(server)));
+        }
+        Ok(None)
+    }
 }
 
 /// The datastore that DATASTORE_TYPE names.

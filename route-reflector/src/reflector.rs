@@ -12,7 +12,7 @@ use api::params::Params;
 use datastore::scope::Scope;
 use datastore::store::Store;
 use felix::calc::{Graph, LearnedRoutes, Listen, Settings};
-use node::agent::{open_kubernetes, seed};
+use node::agent::seed;
 use node::health::{Health, Loop, REPORT_EVERY};
 use node::instance::{self, HostLock};
 use node::mailbox::{self, mailbox};
@@ -73,7 +73,9 @@ pub(crate) async fn run(
                 .node
                 .or_else(|| params.node_name(None, &kernel_hostname()));
             let name = named.ok_or(StartupError::NoName)?;
-            let store = node::store::open(&params).await?.store;
+            let opened = node::store::open(&params).await?;
+            let kubernetes = opened.kubernetes().await?;
+            let store = opened.store;
             let host = LiveHost::read(&params)
                 .await
                 .context("reading the host's interfaces")?;
@@ -81,7 +83,7 @@ pub(crate) async fn run(
                 params: &params,
                 host: &host,
                 store: Arc::clone(&store),
-                kubernetes: open_kubernetes(&params)?,
+                kubernetes,
             };
             let identity = tokio::select! {
                 identity = startup.announce(name) => identity?,

@@ -45,7 +45,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "datastore-local",
             "felix",
             "felix-io",
+            "harness",
             "ipam",
+            "kube-lab",
         ],
     ),
     (

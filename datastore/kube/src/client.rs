@@ -123,6 +123,10 @@ impl Client {
         })
     }
 
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
     /// Reads an object, or a list of them: `/api/v1/nodes/n1`. `None`: there is none.
     ///
     /// # Errors

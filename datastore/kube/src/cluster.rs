@@ -1,6 +1,6 @@
 //! What is asked of an API server, and told to it, beside the objects of the store.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::without_effect::Resource;
 use k8s_openapi::jiff::Timestamp;
@@ -8,7 +8,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::client::{Client, Error};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::client::{Client, Error, Patch};
+use crate::settings::SettingsError;
 
 /// Namespace of the events of what has none.
 const EVENTS: &str = "/api/v1/namespaces/default/events";
@@ -39,7 +43,97 @@ impl Listed {
     }
 }
 
+/// Where an API server is, for the kubeconfig of somebody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `https://10.96.0.1:443`
+    pub server: String,
+    /// PEM certificates of who signs the server's; empty when nothing says.
+    pub certificate_authority: String,
+}
+
+#[derive(Deserialize)]
+struct TokenRequest {
+    status: TokenStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenStatus {
+    token: String,
+    expiration_timestamp: Timestamp,
+}
+
 impl Client {
+    /// Where the API server is.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub async fn endpoint(&self) -> Result<Endpoint, SettingsError> {
+        let config = self.settings().load().await?;
+        let certificates = config.root_cert.unwrap_or_default();
+        let pem = |der: &Vec<u8>| {
+            let text = BASE64_STANDARD.encode(der);
+            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+        };
+        Ok(Endpoint {
+            server: config
+                .cluster_url
+                .to_string()
+                .trim_end_matches('/')
+                .to_owned(),
+            certificate_authority: certificates.iter().map(pem).collect(),
+        })
+    }
+
+    /// A token of a service account, and from when on it is not valid any more.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn token(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        validity: Duration,
+    ) -> Result<(String, SystemTime), Error> {
+        let path =
+            format!("/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token");
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": validity.as_secs()},
+        });
+        let answer = self.create(&path, &request).await?;
+        let TokenRequest { status } = serde_json::from_value(answer)
+            .map_err(|error| Error::Unavailable(format!("POST {path}: {error}")))?;
+        Ok((status.token, status.expiration_timestamp.into()))
+    }
+
+    /// Sets one condition of a Kubernetes Node, and leaves the others alone.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn set_condition(
+        &self,
+        node: &str,
+        condition: &str,
+        status: bool,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), Error> {
+        let now = now().1;
+        let fields = json!({"status": {"conditions": [{
+            "type": condition,
+            "status": if status { "True" } else { "False" },
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }]}});
+        let path = format!("/api/v1/nodes/{node}/status");
+        self.patch(&path, Patch::Strategic, &fields).await.map(drop)
+    }
+
     /// How many objects a resource has, in the first of its groups that the cluster has. One is asked for, of which the
     /// metadata alone are sent.
     ///
@@ -65,13 +159,7 @@ impl Client {
     /// # Errors
     /// [`Error`]
     pub async fn warn_of_node(&self, node: &str, reason: &str, message: &str) -> Result<(), Error> {
-        let now = SystemTime::now();
-        let nanoseconds = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos();
-        let time = Timestamp::try_from(now).unwrap_or_default();
-        let time = time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let (nanoseconds, time) = now();
         let event = json!({
             "apiVersion": "v1",
             "kind": "Event",
@@ -88,4 +176,15 @@ impl Client {
         });
         self.create(EVENTS, &event).await.map(drop)
     }
+}
+
+/// Nanoseconds since 1970, and the second as the API writes it.
+fn now() -> (u128, String) {
+    let now = SystemTime::now();
+    let since = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let time = Timestamp::try_from(now).unwrap_or_default();
+    let text = time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    (since.as_nanos(), text)
 }

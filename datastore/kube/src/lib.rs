@@ -30,5 +30,6 @@ mod store;
 mod watch;
 
 pub use client::{Client, Error, Patch, Status};
+pub use cluster::Endpoint;
 pub use settings::Settings;
 pub use store::{KubeStore, Options};

@@ -81,11 +81,12 @@ fn the_accounts_may_what_they_need_and_no_more() {
     granted("calico-node", &not_needed, false);
     let needed = [
         ("watch", "nodes"),
+        ("patch", "nodes:status"),
         ("watch", "bgpfilters.crd.projectcalico.org"),
     ];
     granted("tortie-rr", &needed, true);
     let not_needed = [
-        ("patch", "nodes:status"),
+        ("update", "nodes"),
         ("list", "pods"),
         ("list", "ipamblocks.crd.projectcalico.org"),
         ("update", "ippools.crd.projectcalico.org"),

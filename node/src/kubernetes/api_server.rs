@@ -1,0 +1,182 @@
+//! Kubernetes itself: the API server that the datastore is, too.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use api::without_effect::Resource;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use datastore_kube::settings::SERVICE_ACCOUNT;
+use datastore_kube::{Client, Error};
+use futures_util::future::BoxFuture;
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::{Answer, Condition, Endpoint, Kubernetes, KubernetesError, NodeFacts, Token};
+
+/// Where service accounts are looked for outside a pod.
+const NAMESPACE: &str = "kube-system";
+/// Objects asked for at once.
+const PAGE: usize = 500;
+
+/// An API server.
+pub struct ApiServer {
+    client: Client,
+    namespace: String,
+    endpoint: Endpoint,
+}
+
+impl ApiServer {
+    /// The one behind this client.
+    ///
+    /// # Errors
+    /// When the files of the connection cannot be read.
+    pub async fn new(client: Client) -> anyhow::Result<Self> {
+        let namespace = std::fs::read_to_string(Path::new(SERVICE_ACCOUNT).join("namespace"));
+        let found = client.endpoint().await;
+        let found = found.context("reading where the API server is")?;
+        Ok(Self {
+            client,
+            namespace: namespace.unwrap_or_else(|_| NAMESPACE.to_owned()),
+            endpoint: Endpoint {
+                server: found.server,
+                certificate_authority: BASE64_STANDARD.encode(found.certificate_authority),
+            },
+        })
+    }
+
+    async fn ranges_of_nodes(&self) -> Result<Vec<IpNet>, Error> {
+        let mut ranges = Vec::new();
+        let mut more = String::new();
+        loop {
+            let path = format!("/api/v1/nodes?limit={PAGE}&continue={more}");
+            let list = self.client.get(&path).await?.unwrap_or_default();
+            let nodes = list["items"].as_array().into_iter().flatten();
+            ranges.extend(nodes.flat_map(pod_cidrs));
+            match list["metadata"]["continue"].as_str() {
+                // Of letters, digits, `-` and `_`.
+                Some(text) if !text.is_empty() => text.clone_into(&mut more),
+                _ => return Ok(ranges),
+            }
+        }
+    }
+}
+
+impl From<Error> for KubernetesError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable(text) => Self::Unavailable(text),
+            Error::Refused(status) => Self::Refused(status.to_string()),
+        }
+    }
+}
+
+/// `spec.podCIDRs`, or the one that clusters without dual stack have in its place.
+fn pod_cidrs(node: &Value) -> Vec<IpNet> {
+    let spec = &node["spec"];
+    let all = spec["podCIDRs"].as_array().into_iter().flatten();
+    let all: Vec<IpNet> = all.filter_map(parsed).collect();
+    if all.is_empty() {
+        parsed(&spec["podCIDR"]).into_iter().collect()
+    } else {
+        all
+    }
+}
+
+fn parsed<T: std::str::FromStr>(text: &Value) -> Option<T> {
+    text.as_str()?.parse().ok()
+}
+
+fn internal_ips(node: &Value) -> Vec<IpAddr> {
+    let addresses = node["status"]["addresses"].as_array();
+    let internal = addresses
+        .into_iter()
+        .flatten()
+        .filter(|address| address["type"] == "InternalIP");
+    internal
+        .filter_map(|address| parsed(&address["address"]))
+        .collect()
+}
+
+/// Waits for an answer, and words its error for the agent.
+fn answer<'a, T: Send + 'a>(
+    asked: impl Future<Output = Result<T, Error>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, KubernetesError>> {
+    Box::pin(async { Ok(asked.await?) })
+}
+
+impl Kubernetes for ApiServer {
+    fn node<'a>(&'a self, name: &'a str) -> Answer<'a, Option<NodeFacts>> {
+        answer(async move {
+            let node = self.client.get(&format!("/api/v1/nodes/{name}")).await?;
+            Ok(node.map(|node| NodeFacts {
+                internal_ips: internal_ips(&node),
+                pod_cidrs: pod_cidrs(&node),
+            }))
+        })
+    }
+
+    fn pod_cidrs(&self) -> Answer<'_, Vec<IpNet>> {
+        answer(self.ranges_of_nodes())
+    }
+
+    fn config_map<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Answer<'a, Option<BTreeMap<String, String>>> {
+        answer(async move {
+            let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+            let found = match self.client.get(&path).await {
+                Err(Error::Refused(status)) if status.code == 403 => None,
+                found => found?,
+            };
+            Ok(found.map(|map| {
+                let data = map["data"].as_object().into_iter().flatten();
+                let texts =
+                    data.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+                texts.collect()
+            }))
+        })
+    }
+
+    fn set_condition<'a>(&'a self, node: &'a str, condition: &'a Condition) -> Answer<'a, ()> {
+        let Condition {
+            kind,
+            status,
+            reason,
+            message,
+        } = *condition;
+        answer(async move {
+            let set = self
+                .client
+                .set_condition(node, kind, status, reason, message);
+            set.await
+        })
+    }
+
+    fn token<'a>(&'a self, service_account: &'a str, validity: Duration) -> Answer<'a, Token> {
+        answer(async move {
+            let asked = self
+                .client
+                .token(&self.namespace, service_account, validity);
+            let (text, expires) = asked.await?;
+            Ok(Token { text, expires })
+        })
+    }
+
+    fn count<'a>(&'a self, resource: &'a Resource) -> Answer<'a, u64> {
+        answer(self.client.count(resource))
+    }
+
+    fn warn<'a>(&'a self, node: &'a str, reason: &'a str, message: &'a str) -> Answer<'a, ()> {
+        answer(self.client.warn_of_node(node, reason, message))
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+}
