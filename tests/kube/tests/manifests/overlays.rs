@@ -73,6 +73,7 @@ fn each_overlay_is_taken_strictly_and_chooses_backend_pool_and_probes() {
         assert_eq!(environment["CALICO_IPV4POOL_IPIP"], ipip, "{overlay}");
         assert_eq!(environment["CALICO_IPV4POOL_VXLAN"], vxlan, "{overlay}");
         assert_eq!(environment["DATASTORE_TYPE"], "kubernetes");
+        assert_eq!(environment["FELIX_IPV6SUPPORT"], "false");
         assert!(environment.contains_key("NODENAME"));
         let ready = probe(agent, "readinessProbe");
         assert!(ready.contains("--felix-ready"), "{ready}");
