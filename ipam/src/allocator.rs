@@ -20,7 +20,7 @@ use crate::plan::{self, Halt, Stop};
 use crate::release::{self, HostReleased};
 use crate::request::{AssignRequest, Assignment, Committed, ReleaseAddress, Released};
 use crate::tunnel::{self, TunnelRequest};
-use crate::view::{KINDS, View, handle_key};
+use crate::view::{Extent, KINDS, View, handle_key};
 
 /// Conflicts after which a call gives up.
 pub const ATTEMPTS_MAX: u32 = 100;
@@ -207,10 +207,8 @@ impl Ipam {
             let (outcome, plan) = match decided {
                 Ok(decided) => decided,
                 Err(Stop::Error(error)) => return Err(error),
-                Err(Stop::Halt(Halt::Reload)) => {
-                    let mut all = self.read_all().await?;
-                    Arc::make_mut(&mut all).adopt_handles(&view);
-                    view = all;
+                Err(Stop::Halt(Halt::Widen(extent))) => {
+                    view = self.widened(&view, extent).await?;
                     continue;
                 }
                 Err(Stop::Halt(Halt::Read(key))) => {
@@ -349,6 +347,26 @@ impl Ipam {
         self.unsettled
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As much as `extent`, read anew.
+    async fn widened(&self, known: &View, extent: Extent) -> Result<Arc<View>, AssignError> {
+        if extent == Extent::All {
+            let mut all = self.read_all().await?;
+            Arc::make_mut(&mut all).adopt_handles(known);
+            return Ok(all);
+        }
+        let mut listed = Vec::new();
+        for kind in [Kind::IPPool, Kind::IPAMConfig] {
+            listed.extend(self.store.list(kind, &Scope::All).await?.items);
+        }
+        let blocks = self.store.names(Kind::IPAMBlock).await?;
+        let affinities = self.store.names(Kind::BlockAffinity).await?;
+        let (mut view, missing) = View::named(&listed, &blocks, &affinities, known, &self.node);
+        for key in missing {
+            view.learn(&key, self.store.get(&key).await?.as_ref());
+        }
+        Ok(Arc::new(view))
     }
 
     async fn read_all(&self) -> Result<Arc<View>, AssignError> {

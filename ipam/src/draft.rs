@@ -14,6 +14,7 @@ use api::metadata::Resource;
 use ipnet::IpNet;
 use serde_json::Map;
 
+use crate::plan::Halt;
 use crate::view::{Known, View, affinity_key, block_key, config_key, handle_key, is_of_node};
 
 /// A view and the changes decided so far; `None` deletes.
@@ -78,9 +79,14 @@ impl<'v> Draft<'v> {
         unchanged.chain(changed.map(|(cidr, _)| *cidr))
     }
 
-    /// The readable block that holds `address`: of several the first.
-    pub(crate) fn block_with(&self, address: IpAddr) -> Option<(IpNet, &IPAMBlock)> {
-        self.first_readable(|cidr| cidr.contains(&address))
+    /// The readable block that holds `address`: of several the first. One that may hold it must be read first.
+    pub(crate) fn block_with(&self, address: IpAddr) -> Result<Option<(IpNet, &IPAMBlock)>, Halt> {
+        let with = |cidr: &IpNet| cidr.contains(&address);
+        let unread = |cidr: &IpNet| matches!(self.block(*cidr), Known::Unknown);
+        match self.block_cidrs().filter(with).find(unread) {
+            Some(unread) => Err(Halt::Read(block_key(unread))),
+            None => Ok(self.first_readable(with)),
+        }
     }
 
     /// The readable blocks with this affinity (`host:<node>`).
@@ -136,10 +142,10 @@ impl<'v> Draft<'v> {
             .any(|other| other != cidr && (other.contains(&cidr) || cidr.contains(&other)))
     }
 
-    /// A readable block that shares addresses with `cidr`, which is no block itself.
+    /// A block that shares addresses with `cidr`, which is no block itself: of several the first.
     pub(crate) fn overlapping(&self, cidr: IpNet) -> Option<IpNet> {
         let shared = |other: &IpNet| other.contains(&cidr) || cidr.contains(other);
-        self.first_readable(shared).map(|(other, _)| other)
+        self.block_cidrs().filter(shared).min()
     }
 
     /// The affinities of `node`, by name.

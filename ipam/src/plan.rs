@@ -16,15 +16,15 @@ use crate::pools::{self, Asker};
 use crate::request::{AssignRequest, Assignment, Wanted};
 use crate::search::{Pick, Slots, Source, find};
 use crate::time::Timestamp;
-use crate::view::{Known, View, block_key, handle_key};
+use crate::view::{Extent, Known, View, block_key, handle_key};
 
 /// The decision needs more than the view holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Halt {
     /// This object.
     Read(Key),
-    /// All blocks and affinities.
-    Reload,
+    /// At least this much.
+    Widen(Extent),
 }
 
 /// A request was not planned.
@@ -59,7 +59,9 @@ pub(crate) fn assign_all(
             Ok(assignment) => Ok(assignment),
             Err(Stop::Halt(halt)) => return Err(Stop::Halt(halt)),
             // A part of the store may be out of date: only the whole of it says no.
-            Err(Stop::Error(_)) if !draft.view().is_full() => return Err(Stop::Halt(Halt::Reload)),
+            Err(Stop::Error(_)) if draft.view().extent() < Extent::All => {
+                return Err(Halt::Widen(Extent::All).into());
+            }
             // Nor before it is known that the handle has nothing yet.
             Err(Stop::Error(_)) if matches!(draft.handle(&request.handle_id), Known::Unknown) => {
                 return Err(Stop::Halt(Halt::Read(handle_key(&request.handle_id))));
@@ -68,6 +70,14 @@ pub(crate) fn assign_all(
         });
     }
     Ok(results)
+}
+
+/// Nothing, if the view holds this much.
+pub(crate) fn need(draft: &Draft<'_>, extent: Extent) -> Result<(), Halt> {
+    if draft.view().extent() < extent {
+        return Err(Halt::Widen(extent));
+    }
+    Ok(())
 }
 
 /// Finishes what a crashed claim or release of this node left behind, as far as it is in the way.
@@ -263,11 +273,9 @@ fn pick_address(
     let pool = pool_of(view, address).ok_or_else(|| not_in_pool(Vec::new()))?;
     pools::usable(pool, request.allowed_use)
         .map_err(|reason| not_in_pool(vec![(name_of(pool), reason)]))?;
-    let existing = draft.block_with(address);
+    let existing = draft.block_with(address)?;
     let Some((cidr, found)) = existing else {
-        if !view.is_full() {
-            return Err(Stop::Halt(Halt::Reload));
-        }
+        need(draft, Extent::Names)?;
         let block_len = pool.spec.block_len();
         let cidr = IpNet::new(address, block_len)
             .map_err(|_| not_in_pool(vec![(name_of(pool), PoolRefused::BlockSize(block_len))]))?

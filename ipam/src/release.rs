@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use crate::block::{self, host_affinity};
 use crate::draft::Draft;
-use crate::plan::{Halt, Stop};
+use crate::plan::{Halt, Stop, need};
 use crate::request::{ReleaseAddress, ReleaseRefused, Released};
-use crate::view::{Known, block_key, handle_key};
+use crate::view::{Extent, Known, block_key, handle_key};
 
 /// Frees all addresses of each handle; one result a handle. A handle that does not exist has none.
 pub(crate) fn release_handles(
@@ -62,13 +62,11 @@ pub(crate) fn release_addresses(
     draft: &mut Draft<'_>,
     wanted: &[ReleaseAddress],
 ) -> Result<Released, Stop> {
-    if !draft.view().is_full() {
-        return Err(Stop::Halt(Halt::Reload));
-    }
+    need(draft, Extent::All)?;
     let mut done = Released::default();
     for item in wanted {
         let address = item.address;
-        let found = draft.block_with(address);
+        let found = draft.block_with(address)?;
         let Some((cidr, ordinal, holder)) = found.and_then(|(cidr, found)| {
             let ordinal = block::ordinal(cidr, address)?;
             let holder = block::holder(&found.spec, ordinal)?;
@@ -177,9 +175,7 @@ pub(crate) fn release_host(
     node: &str,
     only_empty: bool,
 ) -> Result<HostReleased, Stop> {
-    if !draft.view().is_full() {
-        return Err(Stop::Halt(Halt::Reload));
-    }
+    need(draft, Extent::All)?;
     let host = host_affinity(node);
     let affinities = draft.affinities_of(node);
     let of_host = |found: &IPAMBlockSpec| found.affinity.as_deref() == Some(&host);

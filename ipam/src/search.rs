@@ -10,10 +10,10 @@ use crate::block::{self, first, host_affinity, last};
 use crate::candidates::{candidates, fnv1_32};
 use crate::draft::Draft;
 use crate::error::{AssignError, Family};
-use crate::plan::{Halt, Stop, name_of};
+use crate::plan::{Halt, Stop, name_of, need};
 use crate::pools;
 use crate::time::Timestamp;
-use crate::view::{Known, block_key};
+use crate::view::{Extent, Known, block_key};
 
 /// Blocks a node may own when `maxBlocksPerHost` is 0.
 pub(crate) const BLOCKS_PER_HOST_DEFAULT: u32 = 20;
@@ -68,11 +68,10 @@ pub(crate) fn find(
     if search.missing == 0 {
         return Ok(search.picks);
     }
-    if !draft.view().is_full() {
-        return Err(Stop::Halt(Halt::Reload));
-    }
+    need(draft, Extent::Names)?;
     search.claim(owned, now)?;
     if search.missing > 0 && !draft.view().config().strict_affinity {
+        need(draft, Extent::All)?;
         search.borrow();
     }
     if search.missing > 0 {
@@ -134,14 +133,19 @@ impl Search<'_, '_> {
             let is_confirmed = affinity.state == AffinityState::Confirmed;
             let (source, room) = match self.draft.block(cidr) {
                 // Whoever left it half done may have met another block on its addresses.
-                Known::Present(_) if !is_confirmed && !self.draft.view().is_full() => {
-                    return Err(Halt::Reload);
+                Known::Present(_) if !is_confirmed => {
+                    need(self.draft, Extent::Names)?;
+                    (Source::Own, free(self.draft, cidr))
                 }
-                Known::Present(found) => (Source::Own, found.spec.unallocated.len()),
+                Known::Present(_) => (Source::Own, free(self.draft, cidr)),
                 // An affinity alone owns nothing: its block is made only where no other block lies.
-                Known::Absent if !self.draft.view().is_full() => return Err(Halt::Reload),
-                Known::Absent if self.draft.overlapping(cidr).is_some() => continue,
-                Known::Absent => (Source::Claim, block::slots(cidr).unwrap_or(0)),
+                Known::Absent => {
+                    need(self.draft, Extent::Names)?;
+                    if self.draft.overlapping(cidr).is_some() {
+                        continue;
+                    }
+                    (Source::Claim, block::slots(cidr).unwrap_or(0))
+                }
                 Known::Unreadable(_) => continue,
                 Known::Unknown => return Err(Halt::Read(block_key(cidr))),
             };
@@ -151,7 +155,7 @@ impl Search<'_, '_> {
     }
 
     /// Claims blocks, free ones first, then empty ones of other nodes, up to the limit.
-    fn claim(&mut self, mut owned: u32, now: Timestamp) -> Result<(), AssignError> {
+    fn claim(&mut self, mut owned: u32, now: Timestamp) -> Result<(), Stop> {
         let config = self.draft.view().config();
         let limit = match config.max_blocks_per_host {
             0 => BLOCKS_PER_HOST_DEFAULT,
@@ -162,7 +166,7 @@ impl Search<'_, '_> {
             limit,
         };
         if owned >= limit {
-            return Err(over_limit);
+            return Err(over_limit.into());
         }
         if !config.auto_allocate_blocks {
             return Ok(());
@@ -178,7 +182,7 @@ impl Search<'_, '_> {
                     continue;
                 };
                 if owned >= limit {
-                    return Err(over_limit);
+                    return Err(over_limit.into());
                 }
                 owned += 1;
                 taken.insert(first(cidr), last(cidr));
@@ -188,7 +192,8 @@ impl Search<'_, '_> {
         if self.missing == 0 {
             return Ok(());
         }
-        // From here on every block is decoded: no pool has a free one.
+        // From here on every block is read and decoded: no pool has a free one.
+        need(self.draft, Extent::All)?;
         let empty: Vec<IpNet> = self
             .draft
             .blocks()
@@ -204,7 +209,7 @@ impl Search<'_, '_> {
                 return Ok(());
             }
             if owned >= limit {
-                return Err(over_limit);
+                return Err(over_limit.into());
             }
             owned += 1;
             self.pick(cidr, pool, Source::Reclaim, room);
@@ -271,6 +276,14 @@ impl Search<'_, '_> {
                 self.pick(cidr, pool, Source::Borrow, room);
             }
         }
+    }
+}
+
+/// How many addresses of a block are free.
+fn free(draft: &Draft<'_>, cidr: IpNet) -> usize {
+    match draft.block(cidr) {
+        Known::Present(found) => found.spec.unallocated.len(),
+        Known::Absent | Known::Unreadable(_) | Known::Unknown => 0,
     }
 }
 

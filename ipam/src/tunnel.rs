@@ -14,7 +14,7 @@ use crate::pools::{self, Asker};
 use crate::release::release_handle;
 use crate::request::{AssignRequest, Wanted};
 use crate::time::Timestamp;
-use crate::view::{Known, handle_key};
+use crate::view::{Extent, Known, handle_key};
 
 /// What the address is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,9 +80,7 @@ pub(crate) fn ensure(
     node: &str,
     request: &TunnelRequest,
 ) -> Result<Option<IpAddr>, Stop> {
-    if !draft.view().is_full() {
-        return Err(Stop::Halt(Halt::Reload));
-    }
+    plan::need(draft, Extent::All)?;
     let handle_id = &request.kind.handle_id(node);
     if matches!(draft.handle(handle_id), Known::Unknown) {
         return Err(Stop::Halt(Halt::Read(handle_key(handle_id))));
@@ -138,7 +136,9 @@ pub(crate) fn ensure(
 /// Whether the address is nobody's, so that the node may keep the one its peers know. One that is allocated without
 /// handle and attributes (as versions before tunnel handles left it) is freed first.
 fn free_old(draft: &mut Draft<'_>, address: IpAddr) -> bool {
-    let found = draft.block_with(address);
+    let Ok(found) = draft.block_with(address) else {
+        return false;
+    };
     let Some((cidr, ordinal, holder)) = found.and_then(|(cidr, found)| {
         let ordinal = block::ordinal(cidr, address)?;
         Some((cidr, ordinal, block::holder(&found.spec, ordinal)?))

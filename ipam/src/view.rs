@@ -1,6 +1,7 @@
 //! What is known of the store: the ground a decision stands on.
 
 mod lazy;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,14 +44,27 @@ pub enum Known<'a, T> {
     Unknown,
 }
 
+/// How much of the store a view holds, besides all pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// Blocks and affinities of one node.
+    #[default]
+    Own,
+    /// The same, and which blocks there are.
+    Names,
+    /// Every block and affinity.
+    All,
+}
+
 /// A part of the store, each object with its version.
 ///
-/// A *full* view holds every pool, block and affinity; one that is not full holds those of one node. Handles are known
-/// only as far as they were read or written. A view may be out of date: each write compares versions, and a conflict
-/// brings the view up to date.
+/// Handles are known only as far as they were read or written. A view may be out of date: each write compares versions,
+/// and a conflict brings the view up to date.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    full: bool,
+    extent: Extent,
+    /// Blocks of which only the name is known.
+    named: BTreeSet<IpNet>,
     /// `None`: known not to exist.
     versions: BTreeMap<Key, Option<Version>>,
     /// Objects that are marked as deleted and still stand there.
@@ -90,13 +104,13 @@ impl View {
         for item in items {
             view.insert(item);
         }
-        view.full = true;
+        view.extent = Extent::All;
         view
     }
 
-    /// Whether every pool, block and affinity is in it.
-    pub const fn is_full(&self) -> bool {
-        self.full
+    /// How much is in it.
+    pub const fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// Takes in what a read, a conflict or a watch says of a key.
@@ -146,7 +160,8 @@ impl View {
 
     /// Keeps pools, configuration, handles that exist, and what is `node`'s.
     pub fn narrow(&mut self, node: &str) {
-        self.full = false;
+        self.extent = Extent::Own;
+        self.named.clear();
         let host = block::host_affinity(node);
         self.blocks
             .retain(|cidr, block| owned(*cidr, block, &host).is_some());
@@ -200,6 +215,7 @@ impl View {
         let name = item.key.name.clone();
         match item.key.kind {
             Kind::IPAMBlock if let Some(cidr) = block_cidr(&name) => {
+                self.named.remove(&cidr);
                 let block = Lazy::new(item.value.clone());
                 if !block.may_be_tombstone() {
                     self.blocks.insert(cidr, block);
@@ -258,7 +274,7 @@ impl View {
         match key.kind {
             Kind::IPPool => {
                 // Blocks must be listed after it was read: see `KINDS`.
-                self.full = false;
+                self.extent = Extent::Own;
                 self.pools.remove(&key.name);
             }
             Kind::IPAMConfig if *key == config_key() => self.config = Arc::default(),
@@ -266,6 +282,7 @@ impl View {
             Kind::IPAMBlock => {
                 if let Some(cidr) = block_cidr(&key.name) {
                     self.blocks.remove(&cidr);
+                    self.named.remove(&cidr);
                 }
             }
             Kind::BlockAffinity => {
@@ -316,9 +333,9 @@ impl View {
             .filter_map(|(cidr, block)| Some((*cidr, block.get(|| block_key(*cidr)).ok()?)))
     }
 
-    /// The ranges of all blocks in address order, of those that cannot be read as well.
+    /// The ranges of all blocks that are known to stand there, also of those that were not or cannot be read.
     pub fn block_cidrs(&self) -> impl Iterator<Item = IpNet> {
-        self.blocks.keys().copied()
+        self.blocks.keys().chain(&self.named).copied()
     }
 
     /// Readable blocks with this affinity (`host:<node>`), in address order.
@@ -354,6 +371,7 @@ impl View {
                 Ok(found) => Known::Present(found),
                 Err(problem) => Known::Unreadable(problem),
             },
+            None if self.named.contains(&cidr) => Known::Unknown,
             None => self.state(&block_key(cidr), None),
         }
     }
@@ -371,7 +389,11 @@ impl View {
         if let Some(problem) = self.unreadable.get(key) {
             return Known::Unreadable(problem);
         }
-        let listed = self.full && KINDS.contains(&key.kind);
+        let listed = match key.kind {
+            Kind::IPAMHandle => false,
+            Kind::BlockAffinity => self.extent == Extent::All,
+            _ => self.extent >= Extent::Names,
+        };
         if listed || self.versions.contains_key(key) {
             Known::Absent
         } else {

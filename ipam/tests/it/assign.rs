@@ -66,21 +66,6 @@ fn an_address_from_a_known_block_costs_one_round_trip() {
 }
 
 #[test]
-fn a_further_block_costs_one_listing_of_each_kind() {
-    let world = World::new(&[("default", "10.0.0.0/16", 30)]);
-    let store = Counting::new(&world.store);
-    let ipam = Ipam::new(Arc::new(store.clone()), "n1");
-    for number in 0..4 {
-        assign(&ipam, request(&format!("a{number}"))).unwrap();
-    }
-    store.take();
-    let further = assign(&ipam, request("b")).unwrap();
-    assert_eq!(further.claimed.len(), 1);
-    assert_eq!(store.take(), ["list", "list", "list", "list", "commit"]);
-    world.assert_sound();
-}
-
-#[test]
 fn many_requests_are_one_plan_and_one_write_of_the_block() {
     let world = World::new(&[("default", "10.0.0.0/16", 26)]);
     let store = Counting::new(&world.store);
@@ -100,6 +85,60 @@ fn many_requests_are_one_plan_and_one_write_of_the_block() {
     now(ipam.release_by_handles(&handles)).unwrap();
     assert_eq!(store.take(), ["commit"]);
     assert!(world.taken().is_empty() && world.handles().is_empty());
+    world.assert_sound();
+}
+
+#[test]
+fn a_further_block_costs_the_names_of_those_there_are() {
+    let world = World::new(&[("default", "10.0.0.0/24", 32)]);
+    for node in 2..9 {
+        assign(
+            &world.ipam(&format!("n{node}")),
+            request(&format!("h{node}")),
+        )
+        .unwrap();
+    }
+    let store = Counting::new(&world.store);
+    let ipam = Ipam::new(Arc::new(store.clone()), "n1");
+    assign(&ipam, request("first")).unwrap();
+    store.take();
+    let further = assign(&ipam, request("further")).unwrap();
+    assert_eq!(further.claimed.len(), 1);
+    // Pools and rules as they are, blocks and affinities by name.
+    assert_eq!(store.take(), ["list", "list", "names", "names", "commit"]);
+    // An affinity of the node's that another process wrote is read.
+    assign(&world.ipam("n1"), request("beside")).unwrap();
+    assign(&ipam, request("last")).unwrap();
+    let calls = store.take();
+    assert_eq!(calls[2..5], ["names", "names", "get"], "{calls:?}");
+    world.assert_sound();
+}
+
+#[test]
+fn what_others_have_is_read_before_there_is_no_room() {
+    let world = World::new(&[("default", "10.0.0.0/30", 31)]);
+    world.config(json!({"strictAffinity": false, "autoAllocateBlocks": true}));
+    let ipam = world.ipam("n1");
+    for name in ["a", "b"] {
+        assign(&ipam, request(name)).unwrap();
+    }
+    assign(&world.ipam("n2"), request("other")).unwrap();
+    let borrowed = assign(&ipam, request("c")).unwrap();
+    assert_eq!(borrowed.claimed, []);
+    let error = assign(&ipam, request("d")).unwrap_err();
+    assert!(matches!(error, AssignError::Exhausted { .. }), "{error}");
+    world.assert_sound();
+}
+
+#[test]
+fn an_address_by_name_is_looked_up_in_the_block_that_may_hold_it() {
+    let world = World::new(&[("default", "10.0.0.0/24", 26)]);
+    let ipam = world.ipam("n1");
+    assign(&ipam, request("first")).unwrap();
+    let others = assign(&world.ipam("n2"), request("other")).unwrap();
+    let wanted = |address| wanting("wanted", Wanted::Address(address));
+    let error = assign(&ipam, wanted(others.addresses[0].addr())).unwrap_err();
+    assert!(matches!(error, AssignError::InUse { .. }), "{error}");
     world.assert_sound();
 }
 

@@ -287,6 +287,22 @@ fn two_agents_and_one_block(choices: &Choices, way: Way) -> Vec<String> {
     scene.play(actors, &["n1", "n2"])
 }
 
+/// A node's agent that has a block looks for another by the blocks' names, and so does another node's.
+fn a_second_block_is_claimed(choices: &Choices, way: Way) -> Vec<String> {
+    let scene = Scene::new(choices, way, &[("p", "10.0.0.0/31", 32)], true);
+    let (one, two) = (scene.agent("n1"), scene.steady("n2"));
+    let (old, new) = (
+        scene.add(&one, "n1", "n1.old", 1_000),
+        scene.add(&one, "n1", "n1.new", 1_000),
+    );
+    let ours = async move {
+        old.await;
+        new.await;
+    };
+    let actors = vec![Box::pin(ours), scene.add(&two, "n2", "n2.a", 1_000)];
+    scene.play(actors, &["n1", "n2"])
+}
+
 /// One node's agent claims, Calico on another node claims the same block and gives an address of it.
 fn an_agent_and_calico_claim_one_block(choices: &Choices, way: Way) -> Vec<String> {
     let scene = Scene::new(choices, way, &[("p", ONE, 30)], true);
@@ -474,7 +490,7 @@ fn two_agents_of_one_node(choices: &Choices, way: Way) -> Vec<String> {
     scene.play(actors, &["n1"])
 }
 
-const PLAYS: [(&str, Play); 11] = [
+const PLAYS: [(&str, Play); 12] = [
     ("two agents and one block", two_agents_and_one_block),
     (
         "an agent and Calico claim one block",
@@ -507,6 +523,7 @@ const PLAYS: [(&str, Play); 11] = [
         a_block_that_is_nobodys_goes,
     ),
     ("two agents of one node", two_agents_of_one_node),
+    ("a second block is claimed", a_second_block_is_claimed),
 ];
 
 const CALM: Way = Way {

@@ -218,6 +218,11 @@ impl Store for Counting {
         self.inner.list(kind, scope)
     }
 
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        self.note("names");
+        self.inner.names(kind)
+    }
+
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
         self.note("write");
         self.inner.write(op)
