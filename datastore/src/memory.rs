@@ -21,7 +21,7 @@ use crate::scope::Scope;
 use crate::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
 use crate::version::{Cursor, Version};
 
-/// Changes kept for watches unless told otherwise.
+/// Changes kept for watches unless set otherwise.
 pub const HISTORY_ENTRIES: usize = 4096;
 
 /// A store in memory, as one of its clients sees it.
@@ -134,7 +134,7 @@ impl MemoryStore {
         self.lock().objects.values().cloned().collect()
     }
 
-    /// Whether this client's plans are done as a whole, which they are unless told otherwise.
+    /// Whether this client's plans are done as a whole, which they are unless set otherwise.
     pub fn set_folds(&self, folds: bool) {
         self.lock_client().steps = !folds;
     }

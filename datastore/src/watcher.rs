@@ -42,11 +42,11 @@ pub enum Update {
         /// Where it was listed.
         cursor: Cursor,
     },
-    /// All that stood in the store here has been told. Comes after each listing.
+    /// All that stood in the store here has been reported. Comes after each listing.
     InSync(Cursor),
-    /// The store cannot be reached; what was told stays what is known.
+    /// The store cannot be reached; what was reported stays what is known.
     Lost(StoreError),
-    /// The store is another one, or an older copy: [`StoreError::Diverged`]. What was told stays what is known.
+    /// The store is another one, or an older copy: [`StoreError::Diverged`]. What was reported stays what is known.
     Diverged(StoreError),
 }
 
@@ -62,7 +62,7 @@ pub struct Watcher {
     state: State,
     attempts: u32,
     ready: VecDeque<Update>,
-    /// What was told to be there, and as which write made it.
+    /// What was reported to be there, and as which write made it.
     known: BTreeMap<Key, Version>,
     /// How far the store was read: who asks it for more says so.
     read_to: Option<Cursor>,
@@ -205,8 +205,10 @@ impl Watcher {
 
     fn take(&mut self, event: WatchEvent) {
         self.attempts = 0;
-        let is_news = |told: Option<&Version>, version: &Version| {
-            told.is_none_or(|told| matches!(version.order(told), Order::Newer | Order::Unknown))
+        let is_news = |reported: Option<&Version>, version: &Version| {
+            reported.is_none_or(|reported| {
+                matches!(version.order(reported), Order::Newer | Order::Unknown)
+            })
         };
         match event.change() {
             Some(Change::Put(object)) if is_news(self.known.get(&object.key), &object.version) => {
@@ -215,8 +217,8 @@ impl Watcher {
                 self.ready.push_back(Update::Put(object));
             }
             Some(Change::Delete { key, version }) => {
-                let told = self.known.get(&key);
-                if told.is_some() && is_news(told, &version) {
+                let reported = self.known.get(&key);
+                if reported.is_some() && is_news(reported, &version) {
                     self.known.remove(&key);
                     self.ready.push_back(Update::Delete { key, version });
                 }

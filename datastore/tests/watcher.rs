@@ -52,10 +52,10 @@ fn watcher(client: &MemoryStore) -> Watcher {
 
 /// Everything there is to tell now, in short: `+name@version`, `-name@version`, `-name` from a listing, `=cursor`, `!`,
 /// `?` for a store that does not know what was read.
-fn told(watcher: &mut Watcher) -> Vec<String> {
-    let mut told = Vec::new();
+fn reported(watcher: &mut Watcher) -> Vec<String> {
+    let mut reported = Vec::new();
     while let Some(update) = watcher.next().now_or_never() {
-        told.push(match update {
+        reported.push(match update {
             Update::Put(object) => format!("+{}@{}", object.key.name, object.version),
             Update::Delete { key, version } => format!("-{}@{version}", key.name),
             Update::Missing { key, .. } => format!("-{}", key.name),
@@ -63,12 +63,12 @@ fn told(watcher: &mut Watcher) -> Vec<String> {
             Update::Lost(_) => "!".to_owned(),
             Update::Diverged(_) => "?".to_owned(),
         });
-        if told.last().is_some_and(|last| last == "?") {
+        if reported.last().is_some_and(|last| last == "?") {
             // It would be asked again for ever.
             break;
         }
     }
-    told
+    reported
 }
 
 #[test]
@@ -76,9 +76,9 @@ fn a_listing_comes_first_then_sync_then_changes() {
     let store = MemoryStore::new();
     commit(&store, vec![put("b"), put("a")]);
     let mut watcher = watcher(&store);
-    assert_eq!(told(&mut watcher), ["+a@1", "+b@1", "=1"]);
+    assert_eq!(reported(&mut watcher), ["+a@1", "+b@1", "=1"]);
     commit(&store, vec![put("a"), delete("b")]);
-    assert_eq!(told(&mut watcher), ["+a@2", "-b@2"]);
+    assert_eq!(reported(&mut watcher), ["+a@2", "-b@2"]);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_broken_watch_goes_on_where_it_was_and_repeats_nothing() {
     let store = MemoryStore::new();
     let client = store.client();
     let mut watcher = watcher(&client);
-    assert_eq!(told(&mut watcher), ["=0"]);
+    assert_eq!(reported(&mut watcher), ["=0"]);
     commit(&store, vec![put("a"), put("b")]);
     // Cut in the middle of a transaction.
     assert!(matches!(
@@ -95,7 +95,7 @@ fn a_broken_watch_goes_on_where_it_was_and_repeats_nothing() {
     ));
     client.break_watches();
     commit(&store, vec![put("c")]);
-    assert_eq!(told(&mut watcher), ["!", "+b@1", "+c@2"]);
+    assert_eq!(reported(&mut watcher), ["!", "+b@1", "+c@2"]);
 }
 
 #[test]
@@ -104,11 +104,14 @@ fn what_vanished_behind_a_compaction_comes_out_as_deleted() {
     let client = store.client();
     let mut watcher = watcher(&client);
     commit(&store, vec![put("a"), put("b"), put("c")]);
-    assert_eq!(told(&mut watcher).last().map(String::as_str), Some("=1"));
+    assert_eq!(
+        reported(&mut watcher).last().map(String::as_str),
+        Some("=1")
+    );
     client.break_watches();
     commit(&store, vec![delete("a"), put("b")]);
     store.compact(2);
-    assert_eq!(told(&mut watcher), ["!", "-a", "+b@2", "=2"]);
+    assert_eq!(reported(&mut watcher), ["!", "-a", "+b@2", "=2"]);
 }
 
 #[test]
@@ -126,10 +129,10 @@ fn attempts_are_counted_and_begin_anew_after_a_success() {
         },
     );
     store.fail_next(3, Fault::Unavailable);
-    assert_eq!(told(&mut watcher), ["!", "!", "!", "=0"]);
+    assert_eq!(reported(&mut watcher), ["!", "!", "!", "=0"]);
     assert_eq!(longest.swap(0, Ordering::Relaxed), 3);
     store.break_watches();
-    assert_eq!(told(&mut watcher), ["!"]);
+    assert_eq!(reported(&mut watcher), ["!"]);
     assert_eq!(longest.load(Ordering::Relaxed), 1);
 }
 
@@ -140,21 +143,21 @@ fn an_older_copy_takes_nothing_back_until_it_is_accepted() {
     let copy = store.copy();
     let client = store.client();
     let mut watcher = watcher(&client);
-    assert_eq!(told(&mut watcher), ["+a@1", "=1"]);
+    assert_eq!(reported(&mut watcher), ["+a@1", "=1"]);
     commit(&store, vec![put("b")]);
     commit(&store, vec![delete("a")]);
-    assert_eq!(told(&mut watcher), ["+b@2", "-a@3"]);
+    assert_eq!(reported(&mut watcher), ["+b@2", "-a@3"]);
     store.restore(&copy);
     client.break_watches();
-    assert_eq!(told(&mut watcher), ["!", "?"]);
+    assert_eq!(reported(&mut watcher), ["!", "?"]);
     // Also when changes are made to it, and when it must be listed.
     commit(&store, vec![put("c")]);
     store.compact(u64::MAX);
-    assert_eq!(told(&mut watcher), ["?"]);
+    assert_eq!(reported(&mut watcher), ["?"]);
     watcher.accept();
     let cursor = store.revision();
     assert_eq!(
-        told(&mut watcher),
+        reported(&mut watcher),
         [
             "-b".to_owned(),
             "+a@1".to_owned(),
@@ -165,7 +168,7 @@ fn an_older_copy_takes_nothing_back_until_it_is_accepted() {
 }
 
 proptest! {
-    /// Whatever is written and whatever breaks, the sum of what is told is what the store holds, and nothing is told
+    /// Whatever is written and whatever breaks, the sum of what is reported is what the store holds, and nothing is reported
     /// twice in a row.
     #[test]
     fn what_is_told_adds_up_to_what_is_there(

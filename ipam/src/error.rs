@@ -91,7 +91,7 @@ pub enum AssignError {
         /// Block that stands there.
         other: IpNet,
     },
-    /// An object that is needed makes no sense. Lasts until it is mended.
+    /// An object that is needed makes no sense. Lasts until it is repaired.
     #[error("{object}: {reason}")]
     Corrupt {
         /// Its kind and name.

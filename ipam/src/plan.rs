@@ -237,7 +237,7 @@ fn eligible<'v>(
         .collect();
     let mut eligible = Vec::new();
     let mut refused: Vec<(String, PoolRefused)> = Vec::new();
-    let judged: Vec<_> = if named.is_empty() {
+    let examined: Vec<_> = if named.is_empty() {
         of_family()
             .map(|pool| (pool, pools::selected(pool, asker)))
             .collect()
@@ -245,7 +245,7 @@ fn eligible<'v>(
         let usable = |pool| (pool, pools::usable(pool, request.allowed_use));
         named.into_iter().map(usable).collect()
     };
-    for (pool, verdict) in judged {
+    for (pool, verdict) in examined {
         match verdict {
             Ok(()) => eligible.push(pool),
             Err(reason) => refused.push((name_of(pool), reason)),

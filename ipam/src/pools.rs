@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::candidates::candidates;
 use crate::error::{Family, PoolRefused};
 
-/// What a pool is judged by.
+/// What decides about a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// Labels of the node.

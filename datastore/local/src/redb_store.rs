@@ -26,7 +26,7 @@ use writer::{Job, Writer};
 /// Page cache. A cluster's objects are a few MiB; redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// Changes kept for watches unless told otherwise.
+/// Changes kept for watches unless set otherwise.
 pub const HISTORY_ENTRIES: usize = 4096;
 
 /// Transactions that may wait for the writer; the next one waits for a place.

@@ -5,7 +5,7 @@ mod convert;
 pub mod message;
 pub mod server;
 
-/// Where the embedded store listens unless told otherwise.
+/// Where the embedded store listens unless set otherwise.
 pub const SOCKET: &str = "/var/run/calico/tortie-store.sock";
 
 /// One message at most, in bytes; a large answer is cut into several.

@@ -10,8 +10,9 @@
 //! 7  handles that lose
 //! ```
 //! The steps of a stage may be done side by side: an address from a block that the node has costs two round trips, one
-//! with a new block four. Whatever part of it is done, no address is given twice, none is held without its handle saying so, and what is left is
-//! what Calico leaves after a crash: an affinity that is pending, a handle that counts too much. The next draft repairs it.
+//! with a new block five. Whatever part of it is done, no address is given twice, none is held without its handle saying
+//! so, and what is left is what Calico leaves after a crash: an affinity that is pending, a handle that counts too much.
+//! The next draft repairs it.
 
 use std::collections::BTreeMap;
 
@@ -35,14 +36,14 @@ struct Stages<'v> {
 #[derive(Clone, Copy)]
 enum Stage {
     Tombstones,
-    Intents,
-    GivenUp,
-    Taken,
+    PendingAffinities,
+    ReleasedBlocks,
+    ClaimedBlocks,
     /// What must hold, and be noted, before an address is given.
-    Grounds,
-    /// What the plan is for.
-    Results,
-    Losses,
+    Preconditions,
+    /// What others see of the plan in the end.
+    Effects,
+    HandlesDown,
 }
 
 impl Stages<'_> {
@@ -95,7 +96,7 @@ impl Draft<'_> {
         if stages.ops.iter().any(|ops| !ops.is_empty()) {
             for key in self.relied_on {
                 let expect = self.view.expect(&key);
-                stages.push(Stage::Grounds, Op::Check { key, expect });
+                stages.push(Stage::Preconditions, Op::Check { key, expect });
             }
         }
         let stages = stages.ops.into_iter().filter(|ops| !ops.is_empty());
@@ -115,36 +116,36 @@ impl Draft<'_> {
             (None, Some(after)) => {
                 let expect = stages.expect(&key);
                 stages.put(
-                    Stage::Intents,
+                    Stage::PendingAffinities,
                     &key,
                     in_state(after, AffinityState::Pending),
                     expect,
                 );
-                stages.put(Stage::Results, &key, confirmed(after), Expect::Own);
+                stages.put(Stage::Effects, &key, confirmed(after), Expect::Own);
             }
             (Some((_, AffinityState::PendingDeletion)), Some(after)) => {
                 let expect = stages.expect(&key);
                 stages.put(
-                    Stage::Intents,
+                    Stage::PendingAffinities,
                     &key,
                     in_state(after, AffinityState::Pending),
                     expect,
                 );
-                stages.put(Stage::Results, &key, confirmed(after), Expect::Own);
+                stages.put(Stage::Effects, &key, confirmed(after), Expect::Own);
             }
             (Some(_), Some(after)) => {
                 let expect = stages.expect(&key);
-                stages.put(Stage::Results, &key, confirmed(after), expect);
+                stages.put(Stage::Effects, &key, confirmed(after), expect);
             }
             (Some((before, state)), None) => {
                 let mut expect = stages.expect(&key);
                 let gives_up = self.changes_owner(before.spec.cidr);
                 if gives_up && state != AffinityState::PendingDeletion {
                     let leaving = in_state(before, AffinityState::PendingDeletion);
-                    stages.put(Stage::Intents, &key, leaving, expect);
+                    stages.put(Stage::PendingAffinities, &key, leaving, expect);
                     expect = Expect::Own;
                 }
-                stages.delete(Stage::Results, &key, expect);
+                stages.delete(Stage::Effects, &key, expect);
             }
         }
     }
@@ -180,8 +181,8 @@ impl Draft<'_> {
             (None, None) => return,
             (Some(before), None) => {
                 let stage = match before.spec.affinity {
-                    Some(_) => Stage::GivenUp,
-                    None => Stage::Results,
+                    Some(_) => Stage::ReleasedBlocks,
+                    None => Stage::Effects,
                 };
                 let expect = stages.expect(&key);
                 stages.delete(stage, &key, expect);
@@ -199,8 +200,8 @@ impl Draft<'_> {
             let is_all = owned.spec.allocations == after.spec.allocations;
             let number = owned.spec.sequence_number;
             let stage = match owned.spec.affinity {
-                Some(_) => Stage::Taken,
-                None => Stage::GivenUp,
+                Some(_) => Stage::ClaimedBlocks,
+                None => Stage::ReleasedBlocks,
             };
             stages.put(stage, &key, Object::IPAMBlock(owned), expect);
             if is_all {
@@ -209,7 +210,7 @@ impl Draft<'_> {
             expect = Expect::Own;
             after.spec.sequence_number = after.spec.sequence_number.max(number + 1);
         }
-        stages.put(Stage::Results, &key, Object::IPAMBlock(after), expect);
+        stages.put(Stage::Effects, &key, Object::IPAMBlock(after), expect);
     }
 }
 
@@ -246,10 +247,10 @@ fn plan_handle(stages: &mut Stages<'_>, name: &str, after: Option<&IPAMHandle>) 
         }
         let is_all = both.spec.block == after.spec.block;
         let expect = stages.expect(&key);
-        stages.put(Stage::Grounds, &key, Object::IPAMHandle(both), expect);
+        stages.put(Stage::Preconditions, &key, Object::IPAMHandle(both), expect);
         if !is_all {
             let last = Object::IPAMHandle(after.clone());
-            stages.put(Stage::Losses, &key, last, Expect::Own);
+            stages.put(Stage::HandlesDown, &key, last, Expect::Own);
         }
         return;
     }
@@ -259,13 +260,13 @@ fn plan_handle(stages: &mut Stages<'_>, name: &str, after: Option<&IPAMHandle>) 
         Some(after) => {
             let expect = stages.expect(&key);
             let last = Object::IPAMHandle(after.clone());
-            stages.put(Stage::Losses, &key, last, expect);
+            stages.put(Stage::HandlesDown, &key, last, expect);
         }
         None => {
             let expect = stages.view.expect(&key);
             // Made and unmade in this draft.
             if expect != Expect::Absent {
-                stages.delete(Stage::Losses, &key, expect);
+                stages.delete(Stage::HandlesDown, &key, expect);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Every order in which the steps of several actors can follow each other, with what can go wrong between two of them.
 //!
 //! ```text
-//! run 1   a a a a │ b b b b                 each run is told by its choices, which are counted through like digits:
+//! run 1   a a a a │ b b b b                 each run is given by its choices, which are counted through like digits:
 //! run 2   a a a b │ a b b b                 the last one that has another way goes that way, what follows begins anew
 //! ```
 //! A step is one request to the store and all that is decided until the next. Orders with more changes from one actor to
@@ -56,7 +56,7 @@ impl Choices {
         let (chosen, known) = path.taken[at];
         assert_eq!(
             known, of,
-            "a run goes the same way again as far as it is told"
+            "a run goes the same way again as far as its choices go"
         );
         chosen
     }

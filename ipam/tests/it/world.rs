@@ -145,7 +145,7 @@ impl World {
     }
 }
 
-/// A pod's wish for one IPv4 address.
+/// A pod's request for one IPv4 address.
 pub(crate) fn request(handle: &str) -> AssignRequest {
     AssignRequest {
         node_labels: BTreeMap::new(),
