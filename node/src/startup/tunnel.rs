@@ -79,8 +79,10 @@ async fn allocate_one(
     })
     .await;
     if let Err(error) = written {
-        // What was just assigned would stay nobody's.
+        // What was just assigned would stay nobody's. Without an answer the Node may name it, now or later: it stays held
+        // under the tunnel's handle, and the next attempt finds it there.
         if before.is_none()
+            && !matches!(error, StoreError::Unavailable(_))
             && let Err(error) = ipam.release_by_handle(&kind.handle_id(name)).await
         {
             warn!(%error, handle = kind.handle_id(name), "tunnel address not given back");
@@ -194,7 +196,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use datastore::memory::MemoryStore;
+    use datastore::memory::{Fault, MemoryStore, Request};
     use datastore::store::{Expect, Op};
     use serde_json::{Value, json};
 
@@ -227,6 +229,53 @@ mod tests {
     async fn stays_at(store: &MemoryStore, kind: TunnelKind) -> bool {
         let address = Ipv4Addr::new(10, 1, 0, 0);
         stays(store, kind, address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_address_that_the_node_may_name_is_not_given_back() {
+        for (fault, held) in [
+            (Fault::LostReply, true),
+            (Fault::Late, true),
+            (Fault::Conflict, false),
+        ] {
+            let store = MemoryStore::new();
+            let pool = json!({"cidr": "10.1.0.0/16", "vxlanMode": "Always"});
+            put(&store, Kind::IPPool, "p", pool).await;
+            put(&store, Kind::Node, "n1", json!({})).await;
+            let client = store.client();
+            client.set_fault_plan(move |request| match request {
+                Request::Write(op) if op.key().kind == Kind::Node => Some(fault),
+                _ => None,
+            });
+            let client: Arc<dyn Store> = Arc::new(client);
+            allocate(&client, "n1").await.unwrap_err();
+            store.deliver_late();
+            let addresses = async || {
+                let store: &dyn Store = &store;
+                let blocks = objects(store, Kind::IPAMBlock).await.unwrap();
+                let taken = blocks.iter().map(|block| match block {
+                    Object::IPAMBlock(block) => block.spec.allocations.iter().flatten().count(),
+                    _ => 0,
+                });
+                let node = read(store, &Key::new(Kind::Node, "n1")).await.unwrap();
+                (
+                    taken.sum::<usize>(),
+                    address(&node.unwrap(), TunnelKind::VxlanV4),
+                )
+            };
+            let (taken, named) = addresses().await;
+            assert_eq!(
+                (taken, named.is_some()),
+                (usize::from(held), held),
+                "{fault:?}"
+            );
+            // The next attempt leaves one address, which the Node names.
+            let store: Arc<dyn Store> = Arc::new(store.clone());
+            allocate(&store, "n1").await.unwrap();
+            let (taken, again) = addresses().await;
+            assert_eq!((taken, again.is_some()), (1, true), "{fault:?}");
+            assert!(named.is_none() || named == again);
+        }
     }
 
     #[tokio::test]
