@@ -12,12 +12,9 @@ use comfy_table::presets::ASCII_FULL_CONDENSED;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{Agent, Bgp, BgpCommand, Format};
+use crate::cli::{Accept, Agent, Bgp, BgpCommand, Format};
 use crate::output;
 use crate::print::{out, outln};
-
-/// Where an agent notes how far it read the datastore.
-const DATASTORE_NOTE: &str = "/var/lib/calico/tortie-datastore";
 
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,15 +39,15 @@ pub(crate) fn ask_text(socket: &Path, path: &str) -> anyhow::Result<String> {
 }
 
 /// `tortiectl datastore accept`.
-pub(crate) fn accept_datastore(agent: &Agent) -> anyhow::Result<()> {
+pub(crate) fn accept_datastore(accept: &Accept) -> anyhow::Result<()> {
+    let agent = &accept.agent;
     if UnixStream::connect(&agent.socket).is_err() {
         // An agent that starts waits for this before it opens its socket.
-        let note = Path::new(DATASTORE_NOTE);
-        std::fs::remove_file(note).with_context(|| {
+        std::fs::remove_file(&accept.note).with_context(|| {
             format!(
                 "no agent answers on {} and none waits: {}",
                 agent.socket.display(),
-                note.display()
+                accept.note.display()
             )
         })?;
         outln!("Datastore accepted; the agent goes on starting.");

@@ -222,7 +222,16 @@ pub(crate) enum DatastoreCommand {
     /// Hold the agents while objects are carried to another datastore.
     Migrate(Migrate),
     /// Tell this node's agent to take a datastore that lacks what was read from it before: another one, or an older copy.
-    Accept(Agent),
+    Accept(Accept),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Accept {
+    #[command(flatten)]
+    pub(crate) agent: Agent,
+    /// Where the agent notes how far it read the datastore.
+    #[arg(long, default_value = "/var/lib/calico/tortie-datastore")]
+    pub(crate) note: PathBuf,
 }
 
 #[derive(Debug, Args)]

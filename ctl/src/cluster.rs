@@ -41,7 +41,7 @@ pub(crate) async fn version(version: Version) -> anyhow::Result<()> {
 pub(crate) async fn datastore(group: DatastoreGroup) -> anyhow::Result<()> {
     let migrate = match group.command {
         DatastoreCommand::Migrate(migrate) => migrate,
-        DatastoreCommand::Accept(agent) => return crate::agent::accept_datastore(&agent),
+        DatastoreCommand::Accept(accept) => return crate::agent::accept_datastore(&accept),
     };
     match migrate.command {
         MigrateCommand::Lock(datastore) => set_ready(&datastore, false).await,
