@@ -12,6 +12,7 @@
 mod busybox;
 mod cgroups;
 mod machine;
+pub(crate) mod run;
 
 use std::fs;
 use std::io;
@@ -105,6 +106,20 @@ pub fn sweep() -> io::Result<Vec<PathBuf>> {
 #[must_use]
 pub fn image(profile: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/image/lab-{profile}.tar"))
+}
+
+/// The profile that this program is built with.
+#[must_use]
+pub fn profile() -> &'static str {
+    let program = std::env::current_exe().unwrap_or_default();
+    if program
+        .components()
+        .any(|part| part.as_os_str() == "release")
+    {
+        "release"
+    } else {
+        "dev"
+    }
 }
 
 /// Makes this project's image of programs built with `profile`. To be called outside the private world.

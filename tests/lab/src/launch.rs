@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::proof::claim::describe;
 use crate::report::{PacketCounts, Report};
 use crate::run;
-use crate::{sys, wait};
+use crate::{kubelet, sys, wait};
 
 /// Number of the descriptor on which process 1 tells its result.
 const STATUS_FD: &str = "TORTIE_LAB_STATUS_FD";
@@ -52,7 +52,7 @@ pub fn launch(options: &Options, output: &Output) -> ExitCode {
     if enter::is_inside() {
         return inside(options.clone(), output);
     }
-    match outside(options.store, output) {
+    match outside(options, output) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", describe(&*error));
@@ -63,14 +63,22 @@ pub fn launch(options: &Options, output: &Output) -> ExitCode {
 
 type AnyError = Box<dyn std::error::Error>;
 
-fn outside(store: Store, output: &Output) -> Result<ExitCode, AnyError> {
+fn outside(options: &Options, output: &Output) -> Result<ExitCode, AnyError> {
     if output.keep {
         Kept::check_none()?;
     }
-    if store == Store::Kube {
-        kube_lab::available()?;
+    if options.kubelets {
+        kubelet::available()?;
+        kubelet::sweep()?;
+        Progress::new().stage("build the image", || {
+            kubelet::build_image(kubelet::profile())
+        })?;
+    } else {
+        if options.store == Store::Kube {
+            kube_lab::available()?;
+        }
+        Progress::new().stage("build the programs", || Programs::build(options.store))?;
     }
-    Progress::new().stage("build the programs", || Programs::build(store))?;
     let before = Snapshot::take()?;
     let (told, status) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // Process 1 inherits this end, and only it: its own children get none.
@@ -105,7 +113,15 @@ fn outside(store: Store, output: &Output) -> Result<ExitCode, AnyError> {
     let Some(Told { report, kept }) = told else {
         return Err(format!("the lab ended early: {ended}").into());
     };
-    let left_behind = before.left_behind(&kept)?;
+    let mut left_behind = before.left_behind(&kept)?;
+    if options.kubelets {
+        let groups = kubelet::sweep()?;
+        left_behind.extend(
+            groups
+                .iter()
+                .map(|group| format!("group {}", group.display())),
+        );
+    }
     match report {
         Some(mut report) => {
             report.left_behind = left_behind;
@@ -170,9 +186,18 @@ fn summary(report: &Report, output: &Output) -> String {
         told("a top-of-rack router killed and cut off", report.tor_killed),
     ]
     .concat();
+    // A cluster of kubelets has no such measurement.
+    let measured = report.converged_ms.map_or_else(String::new, |converged| {
+        format!(
+            "CNI ADD with a new block to the farthest FIB: p50 {}, p99 {} (n = {}); converged after {}\n",
+            milliseconds(report.add_to_fib_ms.p50),
+            milliseconds(report.add_to_fib_ms.p99),
+            report.add_to_fib_ms.n,
+            milliseconds(Some(converged)),
+        )
+    });
     format!(
-        "\nmode {}: {} of {} session ends established, {} of {} pings answered, source addresses {}\n\
-         CNI ADD with a new block to the farthest FIB: p50 {}, p99 {} (n = {}); converged after {}\n{killed}{}",
+        "\nmode {}: {} of {} session ends established, {} of {} pings answered, source addresses {}\n{measured}{killed}{}",
         report.mode,
         report.sessions.established,
         report.sessions.expected,
@@ -183,10 +208,6 @@ fn summary(report: &Report, output: &Output) -> String {
         } else {
             "NOT kept"
         },
-        milliseconds(report.add_to_fib_ms.p50),
-        milliseconds(report.add_to_fib_ms.p99),
-        report.add_to_fib_ms.n,
-        milliseconds(report.converged_ms),
         left,
     )
 }
@@ -208,6 +229,9 @@ fn inside(options: Options, output: &Output) -> ExitCode {
         }
     };
     let progress = Progress::new();
+    if options.kubelets {
+        return inside_with_kubelets(&options, output, &facts, status);
+    }
     let outcome = run::run(options, progress);
     if let Some(directory) = &output.logs
         && let Err(error) = copy_logs(directory)
@@ -237,6 +261,41 @@ fn inside(options: Options, output: &Output) -> ExitCode {
     }
     run.tear_down(progress);
     tell(&mut status, Some(run.report.clone()), kept(&facts, &nodes));
+    ExitCode::SUCCESS
+}
+
+/// As [`inside`], once the world is prepared. There is nothing to take down: all of it ends with this process.
+fn inside_with_kubelets(
+    options: &Options,
+    output: &Output,
+    facts: &Inside,
+    mut status: File,
+) -> ExitCode {
+    let (cluster, report) = match kubelet::run::run(options, Progress::new()) {
+        Ok(run) => run,
+        Err(error) => {
+            eprintln!("error: {}", describe(&error));
+            tell(&mut status, None, kept(facts, &[]));
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(directory) = &output.logs
+        && let Err(error) = fs::create_dir_all(directory)
+            .and_then(|()| fs::write(directory.join("state"), cluster.state()))
+    {
+        eprintln!("error: write the logs to {}: {error}", directory.display());
+    }
+    let nodes = kubelet::run::kept_nodes(&cluster);
+    if output.keep {
+        if let Err(error) = cut_the_cord() {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+        tell(&mut status, Some(report), kept(facts, &nodes));
+        drop(status);
+        sys::stay_as_init();
+    }
+    tell(&mut status, Some(report), kept(facts, &nodes));
     ExitCode::SUCCESS
 }
 

@@ -14,15 +14,19 @@ use lab::{Kept, KeptError, Mode, Options, Output, Sabotage, launch};
 struct Arguments {
     #[command(subcommand)]
     command: Option<KeptCommand>,
-    /// Number of nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=200))]
-    nodes: u16,
+    /// Number of nodes: 3, or 2 with --kubelet.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
+    nodes: Option<u16>,
     /// Pods per node.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=1000))]
     pods: u16,
     /// How packets between nodes travel.
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
+    /// A real Kubernetes: API server, controllers, scheduler, and on each node a kubelet with containerd, which run the DaemonSet
+    /// of manifests/ and the pods. Needs root and what `.ci/setup` installs and builds.
+    #[arg(long, conflicts_with_all = ["racks", "reflectors", "tors", "environment", "block_size", "sabotage"])]
+    kubelet: bool,
     /// Subnets, joined by a router.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     racks: u8,
@@ -49,9 +53,9 @@ struct Arguments {
     /// Prefix length of a node's blocks.
     #[arg(long, default_value_t = 26, value_parser = clap::value_parser!(u8).range(20..=32))]
     block_size: u8,
-    /// Seconds that each stage may take.
-    #[arg(long, default_value_t = 30)]
-    patience: u64,
+    /// Seconds that each stage may take: 30, or 180 with --kubelet.
+    #[arg(long)]
+    patience: Option<u64>,
     /// Bring in a fault, to see the lab's own checks find it.
     #[arg(long, value_enum, hide = true)]
     sabotage: Option<Sabotage>,
@@ -61,7 +65,7 @@ struct Arguments {
 enum KeptCommand {
     /// Run a command on a machine of a kept lab, in its network and mount namespaces.
     Exec {
-        /// The node's name, or `rr1` or `tor1`.
+        /// The node's name, or `rr1`, `tor1` or `kube`.
         node: String,
         /// The command.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -86,7 +90,14 @@ fn main() -> ExitCode {
                     .unwrap_or(1),
             ))
         }),
-        Some(KeptCommand::Down) => on_kept(|kept| kept.end().map(|()| ExitCode::SUCCESS)),
+        Some(KeptCommand::Down) => on_kept(|kept| {
+            kept.end()?;
+            // A cluster of kubelets has groups; another has none.
+            if let Err(error) = lab::kubelet::sweep() {
+                eprintln!("error: control groups: {error}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }),
         None => {
             let output = Output {
                 json: arguments.json,
@@ -129,15 +140,17 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 fn options(arguments: &Arguments) -> Options {
+    let (nodes, patience) = if arguments.kubelet { (2, 180) } else { (3, 30) };
     Options {
-        nodes: arguments.nodes.into(),
+        nodes: arguments.nodes.map_or(nodes, usize::from),
+        kubelets: arguments.kubelet,
         pods: arguments.pods.into(),
         mode: arguments.mode,
         racks: arguments.racks,
         reflectors: arguments.reflectors,
         tors: arguments.tors,
         block_size: arguments.block_size,
-        patience: Duration::from_secs(arguments.patience),
+        patience: Duration::from_secs(arguments.patience.unwrap_or(patience)),
         environment: arguments.environment.clone(),
         sabotage: arguments.sabotage,
         ..Options::default()

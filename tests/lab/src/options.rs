@@ -144,6 +144,8 @@ pub struct Options {
     pub mode: Mode,
     /// Where objects are kept.
     pub store: Store,
+    /// Real kubelets run the pods, and the DaemonSet of manifests/ the agents.
+    pub kubelets: bool,
     /// Number of racks, 1 or 2.
     pub racks: u8,
     /// Number of route reflectors, 0 to 4; without one the nodes are a full mesh. They are machines of the first rack.
@@ -171,6 +173,7 @@ impl Default for Options {
             pods: 2,
             mode: Mode::Bgp,
             store: Store::Local,
+            kubelets: false,
             racks: 1,
             reflectors: 0,
             tors: 0,
