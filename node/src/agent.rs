@@ -9,7 +9,6 @@ use api::admin::Status;
 use api::key::Kind;
 use api::params::{Backend, Params};
 use datastore::scope::Scope;
-use datastore::store::Store;
 use felix::calc::{Graph, Settings};
 use felix::desired::SysctlKey;
 use felix::reconcile::Reconciler;
@@ -30,6 +29,7 @@ use crate::serve::{Serve, finish};
 use crate::socket::Socket;
 use crate::startup::host::{LiveHost, kernel_hostname};
 use crate::startup::{Identity, Startup, StartupError, files};
+use crate::store::Opened;
 use crate::task::admin::Admin;
 use crate::task::bgp::{Asker, BgpTask, DownKey};
 use crate::task::calc::cluster::Live;
@@ -58,7 +58,6 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         .context("reading the host's interfaces")?;
     let opened = crate::store::open(&params).await?;
     let kubernetes = opened.kubernetes().await?;
-    let crate::store::Opened { store, place, .. } = opened;
     // Before anything is written or the store is asked: what another agent of this host has is not to be touched.
     let holder = instance::holder("tortie-node", name.as_deref(), &instance.started);
     let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
@@ -66,7 +65,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let startup = Startup {
         params: &params,
         host: &host,
-        store: Arc::clone(&store),
+        store: Arc::clone(&opened.store),
         kubernetes: kubernetes.clone(),
     };
     let identity = tokio::select! {
@@ -90,9 +89,8 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         identity,
         instance,
         started,
-        store,
+        opened,
         kubernetes,
-        place,
         last_mtu_bytes: files::read_mtu().or(host_mtu_bytes),
         cancel,
     };
@@ -105,10 +103,8 @@ struct Agent {
     identity: Identity,
     instance: Instance,
     started: SystemTime,
-    store: Arc<dyn Store>,
+    opened: Opened,
     kubernetes: Option<Arc<dyn Kubernetes>>,
-    /// Where that is.
-    place: String,
     /// MTU for pods while the graph knows none: the last one known, else the host's.
     last_mtu_bytes: Option<u32>,
     cancel: CancellationToken,
@@ -154,8 +150,12 @@ impl Agent {
 
         let speaks_bgp = self.params.backend == Backend::Bgp;
         let (down, down_out) = mailbox();
-        let (passwords, wanted_passwords) =
-            PasswordTask::new(&self.params, calc_inbox.clone(), self.cancel.clone());
+        let (passwords, wanted_passwords) = PasswordTask::new(
+            &self.params,
+            self.opened.secrets.clone(),
+            calc_inbox.clone(),
+            self.cancel.clone(),
+        );
         tasks.spawn(passwords.run());
         let calc = CalcTask {
             graph: Graph::new(settings.clone()),
@@ -172,15 +172,15 @@ impl Agent {
         tasks.spawn(calc.run());
 
         let ipam = Arc::new(Ipam::new(
-            Arc::clone(&self.store),
+            Arc::clone(&self.opened.store),
             self.identity.name.clone(),
         ));
         let watcher = WatchTask {
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&self.opened.store),
             kinds: watched_kinds(&self.identity.name),
             calc: calc_inbox.clone(),
             ipam: Some(Arc::clone(&ipam)),
-            socket: self.place.clone(),
+            socket: self.opened.place.clone(),
             node: self.identity.name.clone(),
             health: health.clone(),
             read_file: Some(files::read_file()),
@@ -201,7 +201,7 @@ impl Agent {
         let keeper = Keeper {
             params: Arc::clone(&self.params),
             node: self.identity.name.clone(),
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&self.opened.store),
             kubernetes: self.kubernetes.clone(),
             view: calc_view.clone(),
             last_mtu_bytes: self.last_mtu_bytes,
@@ -267,7 +267,7 @@ impl Agent {
         WithoutEffect {
             kubernetes: self.kubernetes.clone(),
             node: node.unwrap_or(&self.identity.name).clone(),
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&self.opened.store),
             health: health.clone(),
             metrics: metrics.clone(),
             cancel: self.cancel.clone(),
@@ -289,7 +289,7 @@ impl Agent {
         Namesake {
             instance: self.instance.clone(),
             node: self.identity.name.clone(),
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&self.opened.store),
             view: view.clone(),
             health: health.clone(),
             every: self.params.autodetect_poll_interval,
@@ -362,7 +362,7 @@ impl Agent {
             interface_prefix,
             settings: serving.settings,
             last_mtu_bytes: self.last_mtu_bytes,
-            store: Arc::clone(&self.store),
+            store: Arc::clone(&self.opened.store),
             addresses,
             calc: serving.calc,
             view: serving.calc_view,

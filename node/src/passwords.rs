@@ -1,8 +1,10 @@
-//! BGP passwords from the environment or from files, by the secret and the key that an object names.
+//! BGP passwords from the environment, from files or from a cluster's secrets, by the secret and the key that an object names.
 //!
-//! A variable counts before a file. A file is `<directory>/<secret>/<key>`, as Kubernetes mounts a secret; one line end
+//! A variable counts before a file, a file before a secret of the cluster, which is followed by name. A file is `<directory>/<secret>/<key>`, as Kubernetes mounts a secret; one line end
 //! after the password is no part of it. Files are looked at anew every few seconds, by a task of their own: what is known of
 //! each goes to the calculation when it changes. The last password that was read is kept while its file cannot be read.
+
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::task::calc::Inbox;
+pub use secrets::{Content, Secrets};
+use secrets::{Followed, Known as KnownSecrets};
 
 /// `TORTIE_BGP_PASSWORD_<secret>_<key>`, with `_` for whatever is neither letter nor digit.
 const PREFIX: &str = "TORTIE_BGP_PASSWORD_";
@@ -30,6 +34,8 @@ const EVERY: Duration = Duration::from_secs(2);
 struct Passwords {
     directory: PathBuf,
     environment: BTreeMap<String, String>,
+    /// Absent outside of a cluster.
+    cluster: Option<Arc<KnownSecrets>>,
 }
 
 impl Passwords {
@@ -40,11 +46,20 @@ impl Passwords {
             environment: variables
                 .filter(|(name, _)| name.starts_with(PREFIX))
                 .collect(),
+            cluster: None,
         }
     }
 
-    /// What stands there now, or where it was looked for and why there is none. Reads files, so it may block.
-    fn read(&self, secret: &SecretRef) -> Result<Password, Arc<str>> {
+    /// What stands there now, or where it was looked for and why there is none; `None` while the cluster has not said.
+    /// Reads files, so it may block.
+    fn read(&self, secret: &SecretRef) -> Option<Result<Password, Arc<str>>> {
+        match (self.read_here(secret), &self.cluster) {
+            (Err(_), Some(cluster)) => cluster.password(secret),
+            (found, _) => Some(found),
+        }
+    }
+
+    fn read_here(&self, secret: &SecretRef) -> Result<Password, Arc<str>> {
         if let Some(text) = self.environment.get(&variable(secret)) {
             return Ok(Password(text.as_str().into()));
         }
@@ -79,6 +94,8 @@ fn variable(secret: &SecretRef) -> String {
 /// Looks at what objects name, and passes on what is known of it.
 pub struct PasswordTask {
     passwords: Passwords,
+    /// The cluster's secrets; absent outside of one.
+    secrets: Option<Arc<dyn Secrets>>,
     /// The secrets that objects name.
     wanted: watch::Receiver<BTreeSet<SecretRef>>,
     calc: Inbox,
@@ -89,12 +106,14 @@ impl PasswordTask {
     /// The task that looks where the settings and this process's environment say, and where to say for what.
     pub fn new(
         params: &Params,
+        secrets: Option<Arc<dyn Secrets>>,
         calc: Inbox,
         cancel: CancellationToken,
     ) -> (Self, watch::Sender<BTreeSet<SecretRef>>) {
         let (wanted_in, wanted) = watch::channel(BTreeSet::new());
         let task = Self {
             passwords: Passwords::from_env(&params.bgp_password_directory, std::env::vars()),
+            secrets,
             wanted,
             calc,
             cancel,
@@ -104,6 +123,9 @@ impl PasswordTask {
 
     /// Runs until the token is cancelled. Files are read on a thread that may block.
     pub async fn run(mut self) {
+        let mut followed = Followed::default();
+        let cluster = followed.known();
+        self.passwords.cluster = self.secrets.is_some().then(|| followed.known());
         let passwords = Arc::new(self.passwords.clone());
         let mut known = Known::default();
         let mut tick = tokio::time::interval(EVERY);
@@ -116,19 +138,23 @@ impl PasswordTask {
                     return;
                 },
                 _ = tick.tick() => {}
+                () = cluster.changed() => {}
                 () = self.cancel.cancelled() => return,
             }
             let wanted = self.wanted.borrow_and_update().clone();
             for secret in known.forget_all_but(&wanted) {
                 self.calc.password(secret, None);
             }
+            if let Some(secrets) = &self.secrets {
+                followed.follow(secrets, &wanted);
+            }
             if wanted.is_empty() {
                 continue;
             }
             let passwords = Arc::clone(&passwords);
             let reading = tokio::task::spawn_blocking(move || {
-                let read = |secret: SecretRef| (passwords.read(&secret), secret);
-                wanted.into_iter().map(read).collect::<Vec<_>>()
+                let read = |secret: SecretRef| Some((passwords.read(&secret)?, secret));
+                wanted.into_iter().filter_map(read).collect::<Vec<_>>()
             });
             let read = tokio::select! {
                 read = reading => read,
@@ -196,7 +222,7 @@ mod tests {
     }
 
     fn read(passwords: &Passwords, name: &str, key: &str) -> Option<String> {
-        let found = passwords.read(&secret(name, key));
+        let found = passwords.read(&secret(name, key))?;
         found.ok().map(|password| password.0.to_string())
     }
 
@@ -236,6 +262,7 @@ mod tests {
         let cancel = CancellationToken::new();
         let task = PasswordTask {
             passwords: Passwords::from_env(directory.to_str().unwrap(), std::iter::empty()),
+            secrets: None,
             wanted,
             calc,
             cancel: cancel.clone(),
@@ -286,6 +313,83 @@ mod tests {
             "what was forgotten is not used"
         );
 
+        cancel.cancel();
+        running.await.unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// A cluster in which a test says what a secret holds.
+    struct Cluster(watch::Receiver<Content>);
+
+    impl Secrets for Cluster {
+        fn follow(&self, name: &str) -> futures_util::stream::BoxStream<'static, Content> {
+            use futures_util::StreamExt;
+
+            assert_eq!(name, "bgp");
+            let told = futures_util::stream::unfold(self.0.clone(), async |mut told| {
+                told.changed().await.ok()?;
+                let content = told.borrow_and_update().clone();
+                Some((content, told))
+            });
+            told.boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clusters_secret_counts_where_there_is_no_file() {
+        let directory =
+            std::env::temp_dir().join(format!("tortie-passwords-cluster-{}", std::process::id()));
+        let (wanted_in, wanted) = watch::channel(BTreeSet::new());
+        let (calc, mut facts) = Inbox::new();
+        let cancel = CancellationToken::new();
+        let (holds, told) = watch::channel(Err("never read".into()));
+        let task = PasswordTask {
+            passwords: Passwords::from_env(directory.to_str().unwrap(), std::iter::empty()),
+            secrets: Some(Arc::new(Cluster(told))),
+            wanted,
+            calc,
+            cancel: cancel.clone(),
+        };
+        let running = tokio::spawn(task.run());
+        let tor = secret("bgp", "tor");
+        let mut next = async || match facts.take(9).await.unwrap().as_slice() {
+            [(InputKey::Password(about), Input::Password(Some(known)))] => {
+                assert_eq!(*about, tor);
+                let password = known.password.as_ref();
+                let password = password.map(|password| password.0.to_string());
+                (password, known.unreadable.as_ref().map(ToString::to_string))
+            }
+            other => panic!("{other:?}"),
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let content = |value: &[u8]| Ok(BTreeMap::from([("tor".to_owned(), value.to_vec())]));
+        wanted_in.send_replace(BTreeSet::from([tor.clone()]));
+        // Nothing is said before the cluster has answered.
+        for (holding, password, why) in [
+            (content(b"first"), text("first"), None),
+            (content(b"second"), text("second"), None),
+            (
+                Err("there is none".into()),
+                text("second"),
+                text("there is none"),
+            ),
+            (
+                content(b"\xff"),
+                text("second"),
+                text("Secret bgp: tor is no text"),
+            ),
+            (
+                Ok(BTreeMap::new()),
+                text("second"),
+                text("Secret bgp: it has no key tor"),
+            ),
+        ] {
+            holds.send(holding).unwrap();
+            assert_eq!(next().await, (password, why));
+        }
+        std::fs::create_dir_all(directory.join("bgp")).unwrap();
+        std::fs::write(directory.join("bgp/tor"), "of the file").unwrap();
+        assert_eq!(next().await, (text("of the file"), None));
         cancel.cancel();
         running.await.unwrap();
         std::fs::remove_dir_all(&directory).unwrap();

@@ -6,6 +6,12 @@ use anyhow::Context;
 use api::params::{DatastoreType, Params};
 use datastore::store::Store;
 use datastore_local::RelayStore;
+#[cfg(feature = "kube")]
+use futures_util::stream::BoxStream;
+
+#[cfg(feature = "kube")]
+use crate::passwords::Content;
+use crate::passwords::Secrets;
 
 use crate::kubernetes::Kubernetes;
 
@@ -16,6 +22,8 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     /// Where it is, for messages.
     pub place: String,
+    /// The cluster's secrets; absent where the datastore is no cluster's.
+    pub secrets: Option<Arc<dyn Secrets>>,
     /// The API server behind it, for what is no object of ours.
     #[cfg(feature = "kube")]
     pub kubernetes: Option<datastore_kube::Client>,
@@ -50,6 +58,7 @@ pub async fn open(params: &Params) -> anyhow::Result<Opened> {
             return Ok(Opened {
                 store: Arc::new(RelayStore::new(socket)),
                 place: socket.to_owned(),
+                secrets: None,
                 #[cfg(feature = "kube")]
                 kubernetes: None,
             });
@@ -87,6 +96,34 @@ async fn open_kubernetes(params: &Params) -> anyhow::Result<Opened> {
     Ok(Opened {
         store: Arc::new(datastore_kube::KubeStore::new(client.clone(), options)),
         place,
+        secrets: Some(Arc::new(ClusterSecrets {
+            client: client.clone(),
+            namespace: params.namespace.clone(),
+        })),
         kubernetes: Some(client),
     })
+}
+
+/// Secrets of one namespace.
+#[cfg(feature = "kube")]
+struct ClusterSecrets {
+    client: datastore_kube::Client,
+    namespace: String,
+}
+
+#[cfg(feature = "kube")]
+impl Secrets for ClusterSecrets {
+    fn follow(&self, name: &str) -> BoxStream<'static, Content> {
+        use datastore_kube::Secret;
+        use futures_util::StreamExt;
+
+        let secret = format!("Secret {}/{name}", self.namespace);
+        let contents = self.client.secret(&self.namespace, name);
+        let content = move |seen| match seen {
+            Secret::Present(content) => Ok(content),
+            Secret::Absent => Err(format!("{secret}: there is none").into()),
+            Secret::Unreadable(why) => Err(format!("{secret}: {why}").into()),
+        };
+        contents.map(content).boxed()
+    }
 }

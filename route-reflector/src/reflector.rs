@@ -10,7 +10,6 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use api::params::Params;
 use datastore::scope::Scope;
-use datastore::store::Store;
 use felix::calc::{Graph, LearnedRoutes, Listen, Settings};
 use node::agent::seed;
 use node::health::{Health, Loop, REPORT_EVERY};
@@ -20,6 +19,7 @@ use node::passwords::PasswordTask;
 use node::serve::{Serve, finish};
 use node::startup::host::{LiveHost, kernel_hostname};
 use node::startup::{Identity, Startup, StartupError};
+use node::store::Opened;
 use node::task::admin::Admin;
 use node::task::bgp::BgpTask;
 use node::task::calc::{CalcTask, CalcView, Inbox, cluster};
@@ -47,7 +47,7 @@ const BATCH: usize = 1024;
 
 /// Where the objects come from.
 enum Source {
-    Store(Arc<dyn Store>),
+    Store(Opened),
     Files(Resources),
 }
 
@@ -75,21 +75,20 @@ pub(crate) async fn run(
             let name = named.ok_or(StartupError::NoName)?;
             let opened = node::store::open(&params).await?;
             let kubernetes = opened.kubernetes().await?;
-            let store = opened.store;
             let host = LiveHost::read(&params)
                 .await
                 .context("reading the host's interfaces")?;
             let startup = Startup {
                 params: &params,
                 host: &host,
-                store: Arc::clone(&store),
+                store: Arc::clone(&opened.store),
                 kubernetes,
             };
             let identity = tokio::select! {
                 identity = startup.announce(name) => identity?,
                 () = cancel.cancelled() => return Ok(()),
             };
-            (identity, Source::Store(store))
+            (identity, Source::Store(opened))
         }
     };
     info!(
@@ -160,8 +159,12 @@ async fn start(
     let (down, down_out) = mailbox();
     let (view_in, view) = watch::channel(CalcView::default());
     let settings = graph_settings(&params, &identity.name, &source);
+    let secrets = match &source {
+        Source::Store(opened) => opened.secrets.clone(),
+        Source::Files(_) => None,
+    };
     let (passwords, wanted_passwords) =
-        PasswordTask::new(&params, calc_inbox.clone(), cancel.clone());
+        PasswordTask::new(&params, secrets, calc_inbox.clone(), cancel.clone());
     tasks.spawn(passwords.run());
     let calc = CalcTask {
         graph: Graph::new(settings),
@@ -198,7 +201,7 @@ async fn start(
     tasks.spawn(speaking);
 
     match source {
-        Source::Store(store) => {
+        Source::Store(opened) => {
             for kind in Graph::KINDS
                 .into_iter()
                 .filter(|kind| !KINDS.contains(kind))
@@ -206,11 +209,11 @@ async fn start(
                 calc_inbox.in_sync(kind, 0.into());
             }
             let watcher = WatchTask {
-                store,
+                store: opened.store,
                 kinds: KINDS.map(|kind| (kind, Scope::All)).to_vec(),
                 calc: calc_inbox,
                 ipam: None,
-                socket: params.store.clone().unwrap_or_default(),
+                socket: opened.place,
                 node: identity.name.clone(),
                 health: health.clone(),
                 read_file: None,

@@ -131,6 +131,9 @@ parameters! {
     /// Group and version of Calico's objects; without it the one of the cluster that has `ipamblocks`, the first before the second.
     api_group: Option<String> = value::api_group, ["CALICO_API_GROUP"], "", "",
         IsUnset, Stops, "`crd.projectcalico.org/v1` or `projectcalico.org/v3`";
+    /// Where Secrets with BGP passwords are.
+    namespace: String = value::text, ["NAMESPACE"], "kube-system", "",
+        IsUnset, Stops, "the name of a namespace";
     /// Directory of BGP passwords, a file `SECRET/KEY` for each; `TORTIE_BGP_PASSWORD_SECRET_KEY` counts before it.
     bgp_password_directory: String = value::text, ["TORTIE_BGP_PASSWORD_DIR"], "/etc/tortie/bgp-passwords", "",
         IsUnset, Stops, "an absolute path";

@@ -23,13 +23,16 @@ mod connection;
 mod custom;
 mod group;
 mod kept;
+mod lines;
 mod node;
 mod pod;
+mod secrets;
 pub mod settings;
 mod store;
 mod watch;
 
 pub use client::{Client, Error, Patch, Status};
 pub use cluster::Endpoint;
+pub use secrets::Secret;
 pub use settings::Settings;
 pub use store::{KubeStore, Options};

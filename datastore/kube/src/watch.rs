@@ -10,31 +10,21 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::key::Kind;
-use bytes::{Buf, BytesMut};
 use datastore::scope::Scope;
 use datastore::store::{Change, StoreError, WatchEvent};
 use datastore::version::{Cursor, Version};
 use futures_core::stream::BoxStream;
 use futures_util::stream::{self, StreamExt};
-use http_body_util::BodyExt;
-use kube::client::Body;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
 use tracing::warn;
 
-use crate::client::{Error, Status, lost, with_jitter};
+use crate::client::{Error, Status};
 use crate::group::Group;
+use crate::lines::Lines;
 use crate::store::{Seen, Shared, store_error};
-
-/// The server is asked to end a watch after about this time; silence much beyond it means that nobody is there.
-const LIFE: Duration = Duration::from_secs(240);
-const SILENCE: Duration = Duration::from_secs(30);
-/// A watch that the server ended sooner than this, without a word, is not begun anew at once.
-const SHORT: Duration = Duration::from_secs(1);
 
 type Event = Result<WatchEvent, StoreError>;
 
@@ -64,20 +54,11 @@ struct Following {
     scope: Scope,
     group: Group,
     at: Cursor,
-    connection: Option<Connection>,
+    lines: Option<Lines>,
     /// Up to where endpoints' files are told, and what says that there are more.
     files: Option<(u64, tokio::sync::watch::Receiver<u64>)>,
     ready: VecDeque<Event>,
     ended: bool,
-}
-
-struct Connection {
-    /// `None`: nothing will ever come.
-    body: Option<Body>,
-    rest: BytesMut,
-    since: Instant,
-    ends: Instant,
-    lines: u64,
 }
 
 /// Every change of a kind within a scope after `after`.
@@ -97,7 +78,7 @@ pub(crate) fn follow(
         scope,
         group: Group::Crd,
         at: after,
-        connection: None,
+        lines: None,
         files,
         ready: VecDeque::new(),
         ended: false,
@@ -127,25 +108,20 @@ impl Following {
     }
 
     async fn step(&mut self) -> Result<(), StoreError> {
-        let Some(connection) = &mut self.connection else {
+        let Some(lines) = &mut self.lines else {
             self.group = self.shared.group(self.kind).await?;
             let opened = open(&self.shared, self.kind, &self.scope, &self.at).await?;
-            self.connection = Some(opened);
+            self.lines = Some(opened);
             self.take_files();
             return Ok(());
         };
         tokio::select! {
-            more = connection.read() => match more? {
+            more = lines.read() => match more.map_err(store_error)? {
                 true => self.take_lines(),
+                // The server ended it: it goes on where it was.
                 false => {
-                    let connection = self.connection.take();
-                    let short = connection.is_some_and(|connection| {
-                        connection.lines == 0 && connection.since.elapsed() < SHORT
-                    });
-                    match short {
-                        true => Err(StoreError::Unavailable("the watch ended at once".into())),
-                        false => Ok(()),
-                    }
+                    self.lines = None;
+                    Ok(())
                 }
             },
             () = another(self.files.as_mut()) => {
@@ -168,7 +144,7 @@ impl Following {
     }
 
     fn take_lines(&mut self) -> Result<(), StoreError> {
-        while let Some(line) = self.connection.as_mut().and_then(Connection::line) {
+        while let Some(line) = self.lines.as_mut().and_then(Lines::line) {
             let event = self.event(&line)?;
             self.at = event.cursor().clone();
             self.ready.push_back(Ok(event));
@@ -256,60 +232,15 @@ async fn open(
     kind: Kind,
     scope: &Scope,
     at: &Cursor,
-) -> Result<Connection, StoreError> {
+) -> Result<Lines, StoreError> {
     if !shared.contains(at).await? {
         return Err(StoreError::Diverged { wanted: at.clone() });
     }
-    let life = with_jitter(LIFE);
-    let body = match shared.all(kind, scope).await? {
-        None => None,
-        Some(path) => {
-            let path = format!(
-                "{path}watch=1&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={}",
-                at.number().unwrap_or_default(),
-                life.as_secs()
-            );
-            let body = shared.client.stream(&path).await;
-            Some(body.map_err(|error| refused(at, error))?)
-        }
+    let Some(path) = shared.all(kind, scope).await? else {
+        return Ok(Lines::never());
     };
-    let since = Instant::now();
-    Ok(Connection {
-        body,
-        rest: BytesMut::new(),
-        since,
-        ends: since + life + SILENCE,
-        lines: 0,
-    })
-}
-
-impl Connection {
-    /// Reads more; `false` at the end. May be dropped while it waits.
-    async fn read(&mut self) -> Result<bool, StoreError> {
-        let Some(body) = &mut self.body else {
-            return std::future::pending().await;
-        };
-        match tokio::time::timeout_at(self.ends, body.frame()).await {
-            Err(_) => Err(StoreError::Unavailable(
-                "the watch goes on beyond its time: nobody is there".into(),
-            )),
-            Ok(None) => Ok(false),
-            Ok(Some(Err(error))) => Err(store_error(lost(&error))),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    self.rest.extend_from_slice(&data);
-                }
-                Ok(true)
-            }
-        }
-    }
-
-    /// The next whole line.
-    fn line(&mut self) -> Option<BytesMut> {
-        let end = self.rest.iter().position(|byte| *byte == b'\n')?;
-        let line = self.rest.split_to(end);
-        self.rest.advance(1);
-        self.lines += 1;
-        Some(line)
-    }
+    let number = at.number().unwrap_or_default();
+    let path = format!("{path}resourceVersion={number}");
+    let lines = Lines::open(&shared.client, &path).await;
+    lines.map_err(|error| refused(at, error))
 }

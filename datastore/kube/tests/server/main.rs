@@ -12,6 +12,7 @@ mod conformance;
 mod faults;
 mod fixtures;
 mod kubernetes;
+mod secrets;
 mod setup;
 
 fn main() -> std::process::ExitCode {
