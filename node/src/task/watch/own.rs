@@ -82,20 +82,20 @@ impl Own {
         slots.filter(of_node).collect()
     }
 
-    /// Writes what the datastore lacks of it. Answers what cannot be written because somebody else has it now.
+    /// Writes what the datastore lacks of it. Answers what cannot be written because somebody else has it now, or because the
+    /// datastore lets others make it: over an API server, the Node that kubelet registers, and the Pod that holds an endpoint.
     pub(super) async fn write_back(&self, store: &dyn Store) -> Result<Vec<String>, StoreError> {
         let mut conflicts = Vec::new();
         // Handles before blocks, blocks before endpoints: as when they were given.
         self.write_back_handles(store).await?;
-        for kind in [Kind::Node, Kind::BlockAffinity] {
-            self.create_missing(store, kind).await?;
-        }
+        conflicts.extend(self.write_back_node(store).await?);
+        conflicts.extend(self.create_missing(store, Kind::BlockAffinity).await?);
         for (key, value) in self.of_kind(Kind::IPAMBlock) {
             if let Ok(Object::IPAMBlock(known)) = Object::decode(key, value) {
                 conflicts.extend(self.write_back_block(store, key, &known).await?);
             }
         }
-        self.create_missing(store, Kind::WorkloadEndpoint).await?;
+        conflicts.extend(self.create_missing(store, Kind::WorkloadEndpoint).await?);
         Ok(conflicts)
     }
 
@@ -104,7 +104,13 @@ impl Own {
         all.filter(move |(key, _)| key.kind == kind)
     }
 
-    async fn create_missing(&self, store: &dyn Store, kind: Kind) -> Result<(), StoreError> {
+    /// Answers what was refused.
+    async fn create_missing(
+        &self,
+        store: &dyn Store,
+        kind: Kind,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut refused = Vec::new();
         for (key, value) in self.of_kind(kind) {
             let put = Op::Put {
                 key: key.clone(),
@@ -113,10 +119,37 @@ impl Own {
             };
             match store.write(put).await {
                 Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::Refused(why)) => refused.push(why.to_string()),
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(refused)
+    }
+
+    /// This node's own object, made anew; one that was registered meanwhile and is bare gets back what the agent had written there.
+    async fn write_back_node(&self, store: &dyn Store) -> Result<Vec<String>, StoreError> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let Some((key, known)) = self.of_kind(Kind::Node).next() else {
+                return Ok(Vec::new());
+            };
+            let stored = store.get(key).await?;
+            if stored.as_ref().is_some_and(has_addresses) {
+                return Ok(Vec::new());
+            }
+            let put = Op::Put {
+                key: key.clone(),
+                value: known.clone(),
+                expect: stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)),
+            };
+            match store.write(put).await {
+                Ok(_) => return Ok(Vec::new()),
+                Err(StoreError::Refused(why)) => return Ok(vec![why.to_string()]),
+                Err(conflict @ StoreError::Conflict { .. }) => last = Some(conflict),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.expect("every attempt but a conflict returns"))
     }
 
     /// The later of the known and the stored block, with every address of this node in it.
@@ -221,7 +254,146 @@ impl Own {
     }
 }
 
+/// Whether an agent has written a node's object.
+fn has_addresses(node: &KeyValue) -> bool {
+    match Object::decode(&node.key, &node.value) {
+        Ok(Object::Node(node)) => node.spec.bgp.is_some(),
+        // Not ours to mend.
+        _ => true,
+    }
+}
+
 fn now_holder(stored: &IPAMBlock, slot: usize) -> String {
     let holder = block::holder(&stored.spec, slot).and_then(|by| by.handle_id.clone());
     holder.unwrap_or_else(|| "(none)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use datastore::memory::MemoryStore;
+    use datastore::scope::Scope;
+    use datastore::store::{Change, Listing, WatchEvent};
+    use datastore::version::Cursor;
+    use futures_util::future::BoxFuture;
+    use futures_util::stream::BoxStream;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A store that lets others make Nodes and endpoints, as one over an API server.
+    struct OthersMake(MemoryStore);
+
+    impl Store for OthersMake {
+        fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
+            self.0.get(key)
+        }
+
+        fn list<'a>(
+            &'a self,
+            kind: Kind,
+            scope: &'a Scope,
+        ) -> BoxFuture<'a, Result<Listing, StoreError>> {
+            self.0.list(kind, scope)
+        }
+
+        fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
+            Box::pin(async move {
+                let made_by_others = [Kind::Node, Kind::WorkloadEndpoint].contains(&op.key().kind);
+                if made_by_others && self.0.get(op.key()).await?.is_none() {
+                    return Err(StoreError::Refused(format!("{} is not", op.key()).into()));
+                }
+                self.0.write(op).await
+            })
+        }
+
+        fn watch(
+            &self,
+            kind: Kind,
+            scope: Scope,
+            after: Cursor,
+        ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
+            self.0.watch(kind, scope, after)
+        }
+
+        fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
+            self.0.identity()
+        }
+
+        fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
+            self.0.contains(cursor)
+        }
+    }
+
+    fn item(key: Key, spec: &str) -> KeyValue {
+        let value = format!(
+            r#"{{"metadata": {{"name": "{}"}}, "spec": {spec}}}"#,
+            key.name
+        );
+        KeyValue {
+            key,
+            value: value.into(),
+            version: 1.into(),
+        }
+    }
+
+    /// A node with a pod, and the affinity of a block.
+    fn own() -> Own {
+        let mut own = Own::new("n1".to_owned());
+        own.put(&item(
+            Key::new(Kind::Node, "n1"),
+            r#"{"bgp": {"ipv4Address": "10.10.1.11/24"}}"#,
+        ));
+        own.put(&item(
+            Key::new(Kind::BlockAffinity, "n1-10-0-0-0-30"),
+            r#"{"node": "n1", "cidr": "10.0.0.0/30", "state": "confirmed"}"#,
+        ));
+        own.put(&item(
+            Key::namespaced(Kind::WorkloadEndpoint, "default", "n1-k8s-p-eth0"),
+            r#"{"node": "n1", "orchestrator": "k8s", "pod": "p", "endpoint": "eth0"}"#,
+        ));
+        own
+    }
+
+    #[tokio::test]
+    async fn what_others_make_is_named_and_does_not_keep_the_rest_from_being_written() {
+        let store = OthersMake(MemoryStore::new());
+        let own = own();
+        assert_eq!(own.objects.len(), 3);
+        let refused = own.write_back(&store).await.unwrap();
+        assert!(
+            refused.iter().any(|why| why.contains("Node")),
+            "{refused:?}"
+        );
+        assert!(
+            refused.iter().any(|why| why.contains("n1-k8s-p")),
+            "{refused:?}"
+        );
+        let written: Vec<Kind> = store.0.objects().iter().map(|item| item.key.kind).collect();
+        assert_eq!(written, [Kind::BlockAffinity]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_registered_anew_gets_its_addresses_back_and_one_that_has_some_keeps_them()
+     {
+        let key = Key::new(Kind::Node, "n1");
+        for (stored, expected) in [
+            ("{}", "10.10.1.11/24"),
+            (
+                r#"{"bgp": {"ipv4Address": "10.10.1.99/24"}}"#,
+                "10.10.1.99/24",
+            ),
+        ] {
+            let store = OthersMake(MemoryStore::new());
+            let put = Op::Put {
+                key: key.clone(),
+                value: item(key.clone(), stored).value,
+                expect: Expect::Any,
+            };
+            store.0.write(put).await.unwrap();
+            own().write_back(&store).await.unwrap();
+            let now = store.get(&key).await.unwrap().unwrap();
+            let text = String::from_utf8_lossy(&now.value).into_owned();
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }
