@@ -128,9 +128,12 @@ impl Kube {
             "spec": {"nodeName": site.name, "containers": [{"name": "main", "image": "none"}]},
         });
         let create = ["create", "--raw", PODS, "--filename=-"];
-        self.server
-            .kubectl_reading(&create, &pod.to_string())
-            .map(drop)
+        let created = self.server.kubectl_reading(&create, &pod.to_string());
+        match created.map(drop) {
+            // It was placed before its node could run it.
+            Err(Error::Command { said, .. }) if said.contains("AlreadyExists") => Ok(()),
+            created => created,
+        }
     }
 
     /// Says of a pod what its kubelet says once its containers run.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use lab::{Kept, KeptError, Mode, Options, Output, Sabotage, launch};
+use lab::{Kept, KeptError, Mode, Options, Output, Sabotage, Store, launch};
 
 /// Builds a cluster of network namespaces, proves that it works, and takes it down again.
 #[derive(Debug, Parser)]
@@ -25,8 +25,12 @@ struct Arguments {
     mode: Mode,
     /// A real Kubernetes: API server, controllers, scheduler, and on each node a kubelet with containerd, which run the DaemonSet
     /// of manifests/ and the pods. Needs root and what `.ci/setup` installs and builds.
-    #[arg(long, conflicts_with_all = ["racks", "reflectors", "tors", "environment", "block_size", "sabotage"])]
+    #[arg(long, conflicts_with_all = ["store", "racks", "reflectors", "tors", "environment", "block_size", "sabotage"])]
     kubelet: bool,
+    /// Where objects are kept: in the embedded store, or in a real Kubernetes API server, given the programs that
+    /// `.ci/setup` builds. The lab then makes the nodes' and the pods' objects, as kubelets and a scheduler would.
+    #[arg(long, value_enum, default_value_t)]
+    store: Store,
     /// Subnets, joined by a router.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     racks: u8,
@@ -146,6 +150,7 @@ fn options(arguments: &Arguments) -> Options {
         kubelets: arguments.kubelet,
         pods: arguments.pods.into(),
         mode: arguments.mode,
+        store: arguments.store,
         racks: arguments.racks,
         reflectors: arguments.reflectors,
         tors: arguments.tors,

@@ -53,8 +53,8 @@ impl Programs {
     /// Builds all programs with the profile of the running one, into its target directory. `cargo run` and `cargo test` of one package
     /// build no programs of others. Must be called before any namespace is entered.
     ///
-    /// In the release profile, which a user waits for, the programs speak to Kubernetes only when the lab's objects are there. Tests have
-    /// one set of programs for all.
+    /// In the release profile, which a user waits for, the programs are without the datastore over an API server, which doubles what is
+    /// built, unless the lab's objects are there. Tests have one set of programs for all.
     ///
     /// # Errors
     /// See [`ProgramsError`].
@@ -71,8 +71,7 @@ impl Programs {
         let mut command = Command::new(&cargo);
         command
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-            // Without the datastore over an API server: it doubles what is built.
-            .args(["build", "--no-default-features", "--target-dir"])
+            .args(["build", "--target-dir"])
             .arg(target);
         if programs.directory.ends_with("release") {
             command.arg("--release");

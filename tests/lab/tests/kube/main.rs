@@ -7,7 +7,11 @@
 #[macro_use]
 extern crate harness;
 
+mod modes;
 mod objects;
+mod old_data;
+mod outages;
+mod traffic;
 
 use std::time::Duration;
 

@@ -1,0 +1,148 @@
+//! What must not be noticed on the nodes, whatever happens to the API server.
+
+use std::collections::BTreeSet;
+use std::process::Output;
+use std::time::Instant;
+
+use lab::{Lab, Options, Pod, RouteChange, RouteMonitor, Stream, wait_until};
+
+/// Numbered packets each way between two pods.
+const PER_SECOND: u32 = 100;
+
+/// A cluster whose kernels and packets are watched.
+pub(crate) struct Watched {
+    pub(crate) lab: Lab,
+    monitors: Vec<RouteMonitor>,
+    streams: Vec<Stream>,
+}
+
+impl Watched {
+    /// Two nodes with `pods` pods each. Routes to the other node's blocks come from the store, and every second pod needs a new block.
+    pub(crate) fn start(options: Options, programs: lab::Programs, pods: usize) -> Self {
+        let options = Options {
+            nodes: 2,
+            mode: lab::Mode::Vxlan,
+            block_size: 31,
+            ..options
+        };
+        let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
+        lab.fill_pods(pods)
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
+        converged(&mut lab);
+        assert!(lab.prove().faults.is_empty(), "{:#?}", lab.prove().faults);
+        Self {
+            lab,
+            monitors: Vec::new(),
+            streams: Vec::new(),
+        }
+    }
+
+    /// From now on no route may go, and no packet between the first pods of the nodes, or the last, be lost.
+    pub(crate) fn watch(&mut self) {
+        let sites = self.lab.topology.sites.iter();
+        let open = |site: &lab::Site| RouteMonitor::open(&site.namespace).unwrap();
+        self.monitors = sites.map(open).collect();
+        let of = |node: &str| -> Vec<&Pod> {
+            let pods = self.lab.pods.iter();
+            pods.filter(|pod| pod.node == node).collect()
+        };
+        let (first, second) = (of("n1"), of("n2"));
+        let ends = [first[0], first[first.len() - 1]]
+            .into_iter()
+            .zip([second[0], second[second.len() - 1]]);
+        for (one, other) in ends {
+            for (from, to) in [(one, other), (other, one)] {
+                let stream = Stream::between(from, to, PER_SECOND).unwrap();
+                self.streams.push(stream);
+            }
+        }
+    }
+
+    /// Makes a pod on a node as a kubelet does: again and again, until the plugin no longer says "try again later".
+    pub(crate) fn add_pod(&mut self, node: usize) {
+        let mut last = String::new();
+        let deadline = Instant::now() + self.lab.options.patience;
+        let added = wait_until(deadline, || match self.lab.add_pod(node) {
+            Ok(_) => Some(()),
+            Err(error) => {
+                last = error.to_string();
+                None
+            }
+        });
+        let log = lab::log_end(&format!("n{}", node + 1));
+        assert!(added.is_some(), "{last}\n{log}");
+    }
+
+    /// Makes the objects of the first `count` pods of each node that are not there.
+    pub(crate) fn place(&mut self, count: usize) {
+        for site in self.lab.topology.sites.clone() {
+            for number in 0..count {
+                let name = format!("p{number}-{}", site.name);
+                self.lab.kube().create_pod(&site, &name).unwrap();
+            }
+        }
+    }
+
+    /// Two pods more on each node: at least one block more.
+    pub(crate) fn grow(&mut self) {
+        for node in [0, 0, 1, 1] {
+            self.add_pod(node);
+        }
+        converged(&mut self.lab);
+    }
+
+    /// Nothing of it was noticed, no address was given twice, and everybody reaches everybody.
+    pub(crate) fn ends_well(mut self) {
+        for (site, monitor) in self.lab.topology.sites.iter().zip(&mut self.monitors) {
+            let deleted = monitor
+                .wait_for(Instant::now(), |event| event.change == RouteChange::Deleted)
+                .unwrap();
+            assert!(deleted.is_none(), "{}: {deleted:?}", site.name);
+        }
+        for stream in self.streams {
+            let outcome = stream.finish().unwrap();
+            assert!(outcome.sent > 0 && outcome.lost.is_empty(), "{outcome:?}");
+        }
+        let addresses: BTreeSet<_> = self.lab.pods.iter().map(|pod| pod.address).collect();
+        assert_eq!(
+            addresses.len(),
+            self.lab.pods.len(),
+            "an address was given twice"
+        );
+        // No agent was started anew.
+        self.lab
+            .check_programs()
+            .unwrap_or_else(|error| panic!("{error}"));
+        let faults = self.lab.prove().faults;
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+}
+
+/// Waits until every session, route and pod is there.
+fn converged(lab: &mut Lab) {
+    let converged = lab
+        .wait_converged()
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+}
+
+/// Runs `tortiectl` on a node.
+pub(crate) fn ctl(lab: &Lab, node: usize, arguments: &[&str]) -> Output {
+    let site = &lab.topology.sites[node];
+    let environment = lab
+        .options
+        .environment_of(&site.name, &site.address.to_string());
+    let mut command = site.namespace.command(lab.programs().ctl());
+    command.envs(environment).args(arguments).output().unwrap()
+}
+
+/// Waits until the agent of a node says a word in its status.
+pub(crate) fn says(lab: &Lab, node: usize, word: &str) {
+    let mut last = String::new();
+    let said = wait_until(Instant::now() + lab.options.patience, || {
+        let output = ctl(lab, node, &["node", "status"]);
+        last = format!("{output:?}");
+        last.contains(word).then_some(())
+    });
+    assert!(said.is_some(), "{word}: {last}");
+}
