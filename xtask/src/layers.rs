@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("felix-io", &["felix", "harness"]),
     (
         "datastore-kube",
-        &["api", "datastore", "harness", "kube-lab"],
+        &["api", "datastore", "harness", "ipam", "kube-lab"],
     ),
     ("datastore-local", &["api", "datastore"]),
     ("cni", &["api"]),

@@ -12,6 +12,7 @@ mod conformance;
 mod faults;
 mod fixtures;
 mod kubernetes;
+mod requests;
 mod secrets;
 mod setup;
 

@@ -1,0 +1,143 @@
+//! What an address costs the API server: counted by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::endpoint::endpoint_name;
+use api::key::{Key, Kind};
+use api::pool::AllowedUse;
+use datastore::store::{Expect, Op, Store};
+use futures_util::future::join_all;
+use ipam::{AssignRequest, Ipam, Timestamp, Wanted};
+use kube_lab::{ApiServer, Options};
+use serde_json::json;
+
+use crate::setup;
+
+type Counts = BTreeMap<(String, String), u64>;
+
+fn request(handle: &str) -> AssignRequest {
+    AssignRequest {
+        node_labels: BTreeMap::new(),
+        namespace_labels: None,
+        handle_id: handle.to_owned(),
+        attributes: BTreeMap::new(),
+        allowed_use: AllowedUse::Workload,
+        wanted: Wanted::Any {
+            ipv4: 1,
+            ipv6: 0,
+            pools: Vec::new(),
+        },
+        now: Timestamp::from_unix(Duration::from_secs(1_700_000_000)),
+    }
+}
+
+/// How often each of these was asked for since `before`.
+fn since(server: &ApiServer, before: &Counts) -> BTreeMap<String, u64> {
+    let ours = |resource: &str| {
+        resource.starts_with("ip") || resource.starts_with("block") || resource.starts_with("pods")
+    };
+    let now = server.requests().unwrap();
+    now.into_iter()
+        .filter(|((_, resource), _)| ours(resource))
+        .map(|(what, count)| {
+            let more = count - before.get(&what).copied().unwrap_or_default();
+            (format!("{} {}", what.0, what.1), more)
+        })
+        .filter(|(_, more)| *more > 0)
+        .collect()
+}
+
+fn counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    counts.map(|(what, count)| (what.to_owned(), count)).into()
+}
+
+#[test]
+async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_handles_are_never_listed()
+ {
+    let _ = kube_lab::required(&[]);
+    // Its own: what others ask for would be counted.
+    let started = ApiServer::start(Options::default());
+    let server = started.unwrap_or_else(|error| panic!("{error}"));
+    setup::define_kinds(&server);
+    let client = setup::client(&server).await;
+    let store = Arc::new(setup::store(client.clone(), setup::folder(&server)));
+    let pool = json!({
+        "apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": {"name": "p"},
+        "spec": {"cidr": "10.65.0.0/16", "blockSize": 26},
+    });
+    server.apply(&pool.to_string()).unwrap();
+    let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "none"}]});
+    for name in ["a", "b"] {
+        let pod = json!({"metadata": {"name": name}, "spec": spec});
+        client
+            .create("/api/v1/namespaces/default/pods", &pod)
+            .await
+            .unwrap();
+    }
+    let ipam = Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1");
+    ipam.assign(request("net.first")).await.unwrap();
+
+    let before = server.requests().unwrap();
+    let given = ipam.assign(request("net.a")).await.unwrap().outcome;
+    let name = endpoint_name("n1", "k8s", "a", "eth0");
+    let key = Key::namespaced(Kind::WorkloadEndpoint, "default", name.clone());
+    let endpoint = json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"node": "n1", "containerID": "a", "ipNetworks": [given.addresses[0].addr()]},
+    });
+    let put = Op::Put {
+        key: key.clone(),
+        value: endpoint.to_string().into(),
+        expect: Expect::Any,
+    };
+    store.write(put).await.unwrap();
+    // The pool and the configuration are looked at again beside the handle's write.
+    let cost = counts([
+        ("GET ipamconfigs", 1),
+        ("GET ippools", 1),
+        ("POST ipamhandles", 1),
+        ("PUT ipamblocks", 1),
+        ("PATCH pods/status", 1),
+    ]);
+    assert_eq!(since(&server, &before), cost, "ADD");
+
+    let before = server.requests().unwrap();
+    let stored = store.get(&key).await.unwrap().unwrap();
+    let delete = Op::Delete {
+        key,
+        expect: Expect::Version(stored.version),
+    };
+    store.write(delete).await.unwrap();
+    ipam.release_by_handle("net.a").await.unwrap();
+    let cost = counts([
+        ("GET pods", 1),
+        ("PATCH pods/status", 1),
+        ("PUT ipamblocks", 1),
+        ("DELETE ipamhandles", 1),
+    ]);
+    assert_eq!(since(&server, &before), cost, "DEL");
+
+    let before = server.requests().unwrap();
+    let requests: Vec<_> = (0..8).map(|pod| request(&format!("net.{pod}"))).collect();
+    let given = ipam.assign_many(&requests).await.outcome;
+    assert!(given.iter().all(Result::is_ok), "{given:?}");
+    let cost = counts([
+        ("GET ipamconfigs", 1),
+        ("GET ippools", 1),
+        ("POST ipamhandles", 8),
+        ("PUT ipamblocks", 1),
+    ]);
+    assert_eq!(since(&server, &before), cost, "eight at a time");
+    let all = join_all((0..8).map(|pod| {
+        let ipam = &ipam;
+        async move { ipam.release_by_handle(&format!("net.{pod}")).await }
+    }));
+    assert!(all.await.iter().all(Result::is_ok));
+    let asked = server.requests().unwrap();
+    assert!(
+        !asked.contains_key(&("LIST".to_owned(), "ipamhandles".to_owned())),
+        "{asked:?}"
+    );
+}
