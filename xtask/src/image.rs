@@ -72,7 +72,8 @@ fn write(output: &Path, name: &str, version: &str, layer: &layer::Layer) -> anyh
             .with_context(|| format!("make the directory {}", directory.display()))?;
     }
     let mut partial = output.as_os_str().to_owned();
-    partial.push(".partial");
+    // Two of these may run side by side.
+    partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
     let writing = || format!("write {}", partial.display());
     let file = fs::File::create(&partial).with_context(writing)?;

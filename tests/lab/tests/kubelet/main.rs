@@ -7,6 +7,7 @@
 #[macro_use]
 extern crate harness;
 
+mod cleanup;
 mod daemonset;
 mod skeleton;
 
