@@ -108,8 +108,7 @@ fn the_daemon_set_runs_on_every_node_and_is_replaced_node_by_node() {
         .iter()
         .filter_map(|mount| mount["mountPath"].as_str())
         .collect();
-    let passwords = "/etc/tortie/bgp-passwords/bgp-passwords";
-    assert_eq!(paths, ["/var/run/calico", "/var/lib/calico", passwords]);
+    assert_eq!(paths, ["/var/run/calico", "/var/lib/calico"]);
     let plugin = &pod["initContainers"][0];
     assert!(plugin["securityContext"].get("privileged").is_none());
     let dropped = &plugin["securityContext"]["capabilities"]["drop"];
