@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
@@ -219,6 +219,27 @@ impl Lab {
                 })
             }
         }
+    }
+
+    /// Starts an agent on every node, after [`Lab::without_agents`], and waits until all are ready.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn start_agents(&mut self) -> Result<(), LabError> {
+        for node in 0..self.options.nodes {
+            let agent = self.spawn_agent(node)?;
+            self.agents.push(agent);
+        }
+        (0..self.options.nodes).try_for_each(|node| self.wait_ready(node))
+    }
+
+    /// Runs `tortie-node` with these arguments on a node, with the settings of its agent.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn node_program(&self, node: usize, arguments: &[&str]) -> io::Result<Output> {
+        let mut command = self.agent_command(node, &[]);
+        command.args(arguments).output()
     }
 
     fn spawn_agent(&self, node: usize) -> Result<Child, LabError> {

@@ -11,6 +11,7 @@ mod modes;
 mod objects;
 mod old_data;
 mod outages;
+mod startup;
 mod traffic;
 
 use std::time::Duration;
