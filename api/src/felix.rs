@@ -30,9 +30,10 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 28] = [
+pub const FIELDS: [(&str, &str); 29] = [
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
     ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
+    ("endpointStatusPathPrefix", "FELIX_ENDPOINTSTATUSPATHPREFIX"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
     ("healthHost", "FELIX_HEALTHHOST"),
     ("healthPort", "FELIX_HEALTHPORT"),
@@ -66,8 +67,9 @@ pub const FIELDS: [(&str, &str); 28] = [
 
 /// Variables whose value of the start counts until the agent's next one: they decide what in the kernel is the agent's own, or
 /// are asked at the start only. All other fields count at once.
-pub const NEXT_START: [&str; 5] = [
+pub const NEXT_START: [&str; 6] = [
     "FELIX_DEVICEROUTEPROTOCOL",
+    "FELIX_ENDPOINTSTATUSPATHPREFIX",
     "FELIX_INTERFACEPREFIX",
     "FELIX_IPV6SUPPORT",
     "FELIX_MTUIFACEPATTERN",

@@ -39,6 +39,7 @@ use crate::task::cni::locks::Locks;
 use crate::task::cni::{CniTask, Pods};
 use crate::task::completion::Completion;
 use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait};
+use crate::task::endpoint_status::{EndpointStatusTask, Endpoints};
 use crate::task::keeper::Keeper;
 use crate::task::namesake::Namesake;
 use crate::task::timestamp;
@@ -157,6 +158,7 @@ impl Agent {
             self.cancel.clone(),
         );
         tasks.spawn(passwords.run());
+        let (endpoints_in, endpoints) = watch::channel(Endpoints::new());
         let calc = CalcTask {
             graph: Graph::new(settings.clone()),
             inbox: calc_facts,
@@ -164,6 +166,7 @@ impl Agent {
             bgp: speaks_bgp.then_some(down),
             view: calc_view_in,
             settings: felix,
+            endpoints: endpoints_in,
             wanted_passwords,
             health: health.clone(),
             metrics: metrics.clone(),
@@ -214,6 +217,17 @@ impl Agent {
         }
 
         let without_effect = self.without_effect(&health, &metrics);
+        if let Some(prefix) = &self.params.endpoint_status_path_prefix {
+            let status = EndpointStatusTask {
+                directory: Path::new(prefix).join("endpoint-status"),
+                endpoints,
+                view: calc_view.clone(),
+                settings: settings.clone(),
+                waits: waits_in.clone(),
+                cancel: self.cancel.clone(),
+            };
+            tasks.spawn(status.run());
+        }
         let serving = Serving {
             ipam,
             calc: calc_inbox,

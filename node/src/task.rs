@@ -16,6 +16,7 @@ pub mod calc;
 pub mod cni;
 pub mod completion;
 pub mod dataplane;
+pub mod endpoint_status;
 pub mod keeper;
 pub mod namesake;
 pub mod token;

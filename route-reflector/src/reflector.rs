@@ -24,6 +24,7 @@ use node::task::admin::Admin;
 use node::task::bgp::BgpTask;
 use node::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use node::task::dataplane::DataplaneView;
+use node::task::endpoint_status::Endpoints;
 use node::task::watch::WatchTask;
 use node::telemetry::Metrics;
 use tokio::sync::watch;
@@ -172,6 +173,8 @@ async fn start(
         dataplane: desired_in,
         bgp: Some(down),
         settings: cluster::Settings::fixed(identity.name.clone(), Arc::new(params.clone())),
+        // No pod lives here.
+        endpoints: watch::channel(Endpoints::new()).0,
         wanted_passwords,
         view: view_in,
         health: health.clone(),

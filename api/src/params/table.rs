@@ -266,6 +266,9 @@ parameters! {
     /// How often the kernel's links are listed anew; 0 is never. Routes are read with them.
     interface_refresh_interval: Duration = value::seconds, ["FELIX_INTERFACEREFRESHINTERVAL"], "90", "s",
         IsUnset, TakesDefault, "seconds; 0 for never";
+    /// Where the directory `endpoint-status` is, with a file for each pod that is connected, as Calico's CNI plugin waits for it.
+    endpoint_status_path_prefix: Option<String> = value::optional_path, ["FELIX_ENDPOINTSTATUSPATHPREFIX"], "/var/run/calico", "",
+        IsUnset, TakesDefault, "an absolute path, or `none`";
     /// The least severe line on the terminal.
     log_severity_screen: LogSeverity = value::log_severity, ["FELIX_LOGSEVERITYSCREEN"], "Info", "",
         IsUnset, TakesDefault, "`Trace`, `Debug`, `Info`, `Warning`, `Error` or `Fatal`";

@@ -144,6 +144,14 @@ pub(super) fn path(text: &str) -> Read<String> {
     }
 }
 
+/// A path, or `none`.
+pub(super) fn optional_path(text: &str) -> Read<Option<String>> {
+    if is_none(text) {
+        return Ok(None);
+    }
+    path(text).map(Some)
+}
+
 /// One of the groups that Calico keeps its objects in.
 pub(super) fn api_group(text: &str) -> Read<Option<String>> {
     match text {

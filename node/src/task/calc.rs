@@ -28,6 +28,7 @@ use crate::instance::{self, Instance};
 use crate::mailbox;
 use crate::task::bgp::{Down, DownKey};
 use crate::task::dataplane::{Desired, DesiredKey};
+use crate::task::endpoint_status::Endpoints;
 use crate::telemetry::Metrics;
 
 /// Facts taken into one flush.
@@ -75,6 +76,8 @@ pub struct CalcTask {
     pub wanted_passwords: watch::Sender<BTreeSet<SecretRef>>,
     /// Settings of the datastore against those in force.
     pub settings: cluster::Settings,
+    /// This node's endpoints.
+    pub endpoints: watch::Sender<Endpoints>,
     /// Account of itself.
     pub view: watch::Sender<CalcView>,
     /// Facts for probes.
@@ -203,6 +206,7 @@ impl CalcTask {
 
     fn object(&mut self, key: &Key, state: State, census: &mut Census) {
         self.settings.object(key, &state);
+        self.endpoint(key, &state);
         match state {
             State::Present(object) => {
                 census.present(key, &object);
@@ -218,6 +222,31 @@ impl CalcTask {
                 self.graph.handle_invalid(key, reason);
             }
         }
+    }
+
+    fn endpoint(&self, key: &Key, state: &State) {
+        if key.kind != Kind::WorkloadEndpoint {
+            return;
+        }
+        let own = match state {
+            State::Present(object) => match &**object {
+                Object::WorkloadEndpoint(endpoint)
+                    if endpoint.spec.node == self.graph.settings().node_name =>
+                {
+                    Some(endpoint)
+                }
+                _ => None,
+            },
+            State::Absent | State::Invalid(_) => None,
+        };
+        self.endpoints.send_if_modified(|all| match own {
+            Some(own) if all.get(key) != Some(own) => {
+                all.insert(key.clone(), own.clone());
+                true
+            }
+            Some(_) => false,
+            None => all.remove(key).is_some(),
+        });
     }
 
     /// Passes on what the flush changed. Permissions to delete follow the rows they depend on.
