@@ -22,17 +22,19 @@ const KINDS: [(&str, &str); 10] = [
     ("IPAMHandle", "ipamhandles"),
 ];
 
-fn definition(kind: &str, plural: &str) -> Value {
+const GROUP: &str = "crd.projectcalico.org";
+
+fn definition(kind: &str, plural: &str, group: &str, version: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.crd.projectcalico.org")},
+        "metadata": {"name": format!("{plural}.{group}")},
         "spec": {
-            "group": "crd.projectcalico.org",
+            "group": group,
             "scope": "Cluster",
             "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
             "versions": [{
-                "name": "v1", "served": true, "storage": true,
+                "name": version, "served": true, "storage": true,
                 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
             }],
         },
@@ -41,12 +43,32 @@ fn definition(kind: &str, plural: &str) -> Value {
 
 /// Makes the server know Calico's kinds.
 pub(crate) fn define_kinds(server: &ApiServer) {
-    let definitions: Vec<String> = KINDS
-        .iter()
-        .map(|(kind, plural)| definition(kind, plural).to_string())
-        .collect();
+    let define = |(kind, plural): &(&str, &str)| definition(kind, plural, GROUP, "v1").to_string();
+    let definitions: Vec<String> = KINDS.iter().map(define).collect();
     server.apply(&definitions.join("\n---\n")).unwrap();
     wait_for_kinds(server);
+}
+
+/// Makes the server know some of them in the API's own group, where one has another name.
+pub(crate) fn define_kinds_of_the_api(server: &ApiServer) {
+    let kinds = [
+        ("IPAMBlock", "ipamblocks"),
+        ("BlockAffinity", "blockaffinities"),
+        ("IPAMConfiguration", "ipamconfigurations"),
+    ];
+    let group = "projectcalico.org";
+    let definitions = kinds.map(|(kind, plural)| definition(kind, plural, group, "v3").to_string());
+    server.apply(&definitions.join("\n---\n")).unwrap();
+    for (_, plural) in kinds {
+        let name = format!("crd/{plural}.{group}");
+        let arguments = [
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            &name,
+        ];
+        server.kubectl(&arguments).unwrap();
+    }
 }
 
 fn wait_for_kinds(server: &ApiServer) {
