@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Lab;
+use crate::topology::Site;
 use crate::{sys, wait};
 
 /// How long a killed lab may take to vanish.
@@ -60,9 +61,7 @@ impl KeptNode {
                     name: site.name.clone(),
                     net: site.namespace.fd().as_raw_fd(),
                     mount,
-                    environment: lab
-                        .options
-                        .environment_of(&site.name, &site.address.to_string()),
+                    environment: environment(lab, site),
                     programs: [
                         Some(lab.programs().folder()),
                         kube.map(crate::Kube::programs),
@@ -75,6 +74,18 @@ impl KeptNode {
             })
             .collect()
     }
+}
+
+/// The agent's own, with what makes an operator of the user.
+fn environment(lab: &Lab, site: &Site) -> Vec<(String, String)> {
+    let mut all = lab
+        .options
+        .environment_of(&site.name, &site.address.to_string());
+    for (name, value) in lab.options.store.operators_environment() {
+        all.retain(|(known, _)| known != name);
+        all.push((name.to_owned(), value));
+    }
+    all
 }
 
 /// Why a kept lab cannot be used.

@@ -2,24 +2,36 @@
 //! pods that it places, runs and ends.
 
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use kube_lab::{ApiServer, Error, Part, Place, Ports};
+use kube_lab::{ApiServer, Error, Part, Place, Ports, User};
 use serde_json::{Value, json};
 
 use crate::cluster::LabError;
 use crate::enter::BASE;
 use crate::topology::{Site, Topology};
 
-/// With which programs of the product find the API server; the same path in every mount namespace.
+/// With which agents find the API server and are no more than their DaemonSet's account; the same path in every mount namespace.
 pub(crate) const KUBECONFIG: &str = "/run/tortie-lab/kubeconfig";
+/// The same for `tortie-rr`.
+pub(crate) const REFLECTORS_KUBECONFIG: &str = "/run/tortie-lab/kubeconfig-rr";
+/// The same for operators, who may everything.
+pub(crate) const OPERATORS_KUBECONFIG: &str = "/run/tortie-lab/kubeconfig-admin";
 /// The machine's name.
 const NAME: &str = "kube";
 /// Last octet of its address: above the routers', below the nodes'.
 const HOST: u8 = 10;
 /// Below the repository: what an operator applies before the agents come.
-const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/crds");
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests");
+/// Below those: what the accounts of agents and reflectors may.
+const ROLES: [&str; 2] = ["base/rbac.yaml", "route-reflector/rbac.yaml"];
+/// Those accounts, each with its file.
+const ACCOUNTS: [(&str, &str); 2] = [
+    ("calico-node", KUBECONFIG),
+    ("tortie-rr", REFLECTORS_KUBECONFIG),
+];
 /// Where pods of the lab are.
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -44,23 +56,44 @@ impl Kube {
             place: Place::of(move |program| namespace.command(program)),
             address: site.address.into(),
             ports: Some(Ports::USUAL),
+            users: ACCOUNTS
+                .map(|(name, _)| User::service_account("kube-system", name))
+                .to_vec(),
             ..kube_lab::Options::default()
         })?;
         let kube = Self { server, site };
         kube.install()?;
         kube.register_nodes(&topology.sites)?;
-        let credentials = fs::copy(kube.server.kubeconfig(), KUBECONFIG);
-        credentials.map_err(LabError::system("write the agents' kubeconfig"))?;
+        let credentials = kube.write_credentials();
+        credentials.map_err(LabError::system("write kubeconfig files"))?;
         Ok(kube)
     }
 
-    /// Applies Calico's kinds, and waits until they are served.
+    /// Writes everybody's kubeconfig file with the present token.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn write_credentials(&self) -> io::Result<()> {
+        fs::copy(self.server.kubeconfig(), OPERATORS_KUBECONFIG)?;
+        for (name, path) in ACCOUNTS {
+            let user = format!("system:serviceaccount:kube-system:{name}");
+            let token = self.server.token_of(&user);
+            fs::write(path, self.server.kubeconfig_with(&self.server.url(), token))?;
+        }
+        Ok(())
+    }
+
+    /// Applies Calico's kinds and the accounts' roles, and waits until the kinds are served.
     ///
     /// # Errors
     /// The API server's words.
     pub fn install(&self) -> Result<(), Error> {
-        let apply = ["apply", "--server-side", "--kustomize", CRDS];
-        self.server.kubectl(&apply)?;
+        let kinds = format!("--kustomize={MANIFESTS}/crds");
+        self.server.kubectl(&["apply", "--server-side", &kinds])?;
+        for roles in ROLES {
+            let roles = format!("--filename={MANIFESTS}/{roles}");
+            self.server.kubectl(&["apply", "--server-side", &roles])?;
+        }
         let served = [
             "wait",
             "--for=condition=Established",

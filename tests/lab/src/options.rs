@@ -109,6 +109,16 @@ impl Store {
             Self::Kube => [kind, ("KUBECONFIG", crate::kube::KUBECONFIG.to_owned())],
         }
     }
+
+    /// The same for an operator, who may do what agents may not.
+    #[must_use]
+    pub fn operators_environment(self) -> [(&'static str, String); 2] {
+        let [kind, (name, agents)] = self.environment();
+        match self {
+            Self::Local => [kind, (name, agents)],
+            Self::Kube => [kind, (name, crate::kube::OPERATORS_KUBECONFIG.to_owned())],
+        }
+    }
 }
 
 /// How a packet gets from one node to another.

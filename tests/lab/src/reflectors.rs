@@ -8,6 +8,7 @@ use std::process::Child;
 
 use crate::cluster::{Lab, LabError, spawn_logged, still_runs};
 use crate::enter::BASE;
+use crate::kube::REFLECTORS_KUBECONFIG;
 use crate::topology::Site;
 
 /// Last octet of the address of the first one; those below are the router's and the nodes' begin at 11.
@@ -67,7 +68,10 @@ impl Lab {
     }
 
     fn spawn_reflector(&self, site: &Site) -> Result<Child, LabError> {
-        let command = self.command_of(site, self.programs().reflector());
+        let mut command = self.command_of(site, self.programs().reflector());
+        if self.store.kube().is_some() {
+            command.env("KUBECONFIG", REFLECTORS_KUBECONFIG);
+        }
         spawn_logged(command, &site.name)
     }
 

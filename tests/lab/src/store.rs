@@ -107,7 +107,7 @@ impl Lab {
         };
         let output = command
             .env_clear()
-            .envs(self.options.store.environment())
+            .envs(self.options.store.operators_environment())
             .args(["apply", "-f"])
             .arg(manifest)
             .stdin(Stdio::null())

@@ -126,14 +126,16 @@ fn converged(lab: &mut Lab) {
     assert!(converged.is_some(), "{:#?}", lab.prove().faults);
 }
 
-/// Runs `tortiectl` on a node.
+/// Runs `tortiectl` on a node, as an operator.
 pub(crate) fn ctl(lab: &Lab, node: usize, arguments: &[&str]) -> Output {
     let site = &lab.topology.sites[node];
     let environment = lab
         .options
         .environment_of(&site.name, &site.address.to_string());
     let mut command = site.namespace.command(lab.programs().ctl());
-    command.envs(environment).args(arguments).output().unwrap()
+    let operators = lab.options.store.operators_environment();
+    command.envs(environment).envs(operators);
+    command.args(arguments).output().unwrap()
 }
 
 /// Waits until the agent of a node says a word in its status.
