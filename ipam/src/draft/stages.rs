@@ -10,7 +10,7 @@
 //! 7  handles that lose
 //! ```
 //! The steps of a stage may be done side by side: an address from a block that the node has costs two round trips, one
-//! with a new block five. Whatever part of it is done, no address is given twice, none is held without its handle saying
+//! with a new block four. Whatever part of it is done, no address is given twice, none is held without its handle saying
 //! so, and what is left is what Calico leaves after a crash: an affinity that is pending, a handle that counts too much.
 //! The next draft repairs it.
 

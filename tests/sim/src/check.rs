@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use api::ipam::AffinityState;
 use api::object::Object;
 use felix::desired::{NextHop, RouteKind};
 use felix::ownership::VXLAN_DEVICE;
@@ -114,6 +115,7 @@ pub fn addresses(world: &World) -> Vec<String> {
     let mut owners = BTreeMap::new();
     for item in world.store.objects() {
         if let Ok(Object::BlockAffinity(affinity)) = Object::decode(&item.key, &item.value)
+            && affinity.spec.state == AffinityState::Confirmed
             && let Some(other) = owners.insert(affinity.spec.cidr, affinity.spec.node.clone())
         {
             faults.push(format!(
@@ -122,6 +124,39 @@ pub fn addresses(world: &World) -> Vec<String> {
             ));
         }
     }
+    faults
+}
+
+/// The store holds an address for each pod, and no other: for a cluster at rest whose failed pods were given up.
+pub fn leaks(world: &World) -> Vec<String> {
+    let items = world.store.objects();
+    let mut pods: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for node in &world.nodes {
+        let held = node.pods.iter();
+        pods.extend(held.map(|(name, pod)| (pod.address.addr(), name.as_str())));
+    }
+    let mut faults: Vec<String> = ipam::check::faults(&items)
+        .into_iter()
+        .map(|fault| format!("{}: {}", fault.key, fault.what))
+        .collect();
+    for item in &items {
+        let Ok(Object::IPAMBlock(found)) = Object::decode(&item.key, &item.value) else {
+            continue;
+        };
+        for ordinal in 0..found.spec.allocations.len() {
+            if let Some(holder) = ipam::block::holder(&found.spec, ordinal)
+                && let Some(address) = ipam::block::address(found.spec.cidr, ordinal)
+                && pods.remove(&address.addr()).is_none()
+            {
+                faults.push(format!(
+                    "{address} is held by {:?}, no pod",
+                    holder.handle_id
+                ));
+            }
+        }
+    }
+    let lost = pods.into_iter();
+    faults.extend(lost.map(|(address, pod)| format!("{address} of {pod} is free in the store")));
     faults
 }
 

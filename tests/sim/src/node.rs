@@ -21,6 +21,7 @@ use felix::reconcile::Reconciler;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll, select_all};
 use futures_util::task::noop_waker_ref;
+use ipam::Ipam;
 use ipnet::IpNet;
 
 use crate::executor;
@@ -43,6 +44,8 @@ pub struct Node {
     pub address: IpNet,
     /// This node's client of the cluster's store.
     pub store: MemoryStore,
+    /// What its agent gives addresses with.
+    pub ipam: Ipam,
     /// Kernel.
     pub kernel: Kernel,
     /// Pods by name.

@@ -95,10 +95,14 @@ impl World {
     /// Starts the agent of a node that the store knows.
     fn join(&mut self, name: &str, address: IpNet) -> NodeIndex {
         let kernel = Kernel::new("eth0", address);
+        let store = self.store.client();
+        // Nodes of both kinds live in one cluster.
+        store.set_folds(self.rng.below(2) == 0);
         self.nodes.push(Node {
             name: name.to_owned(),
             address,
-            store: self.store.client(),
+            ipam: Ipam::new(Arc::new(store.clone()), name),
+            store,
             kernel,
             pods: std::collections::BTreeMap::new(),
             agent: None,
@@ -117,6 +121,7 @@ impl World {
     pub fn start_agent(&mut self, index: NodeIndex, start: Start) {
         let seed = self.rng.next();
         let node = &mut self.nodes[index];
+        node.ipam = Ipam::new(Arc::new(node.store.clone()), node.name.clone());
         node.awake = true;
         node.agent = Some(Agent::start(
             self.now,
@@ -128,8 +133,10 @@ impl World {
         self.settle();
     }
 
-    /// Kills a node's agent: its connections end, its kernel stays as it is.
+    /// Kills a node's agent: its connections end, its kernel stays as it is. What it asked of the store is done by the time
+    /// that its successor runs.
     pub fn kill_agent(&mut self, index: NodeIndex) {
+        self.store.deliver_late();
         self.nodes[index].agent = None;
         self.nodes[index].deadline = None;
         self.net.close_all(self.now, index);
@@ -138,8 +145,7 @@ impl World {
     /// A pod is made on a node, as CNI ADD makes it. Answers its address.
     pub fn add_pod(&mut self, index: NodeIndex, pod: &str) -> Result<IpNet, ipam::AssignError> {
         let node = &self.nodes[index];
-        let ipam = Ipam::new(Arc::new(node.store.clone()), node.name.clone());
-        let assigned = executor::run(ipam.assign(request(&node.name, pod)))?;
+        let assigned = executor::run(node.ipam.assign(request(&node.name, pod)))?;
         let address = assigned.outcome.addresses[0];
         self.attach(index, pod, address);
         Ok(address)
@@ -163,12 +169,10 @@ impl World {
         self.settle();
     }
 
-    /// A pod goes from a node, as CNI DEL removes it.
+    /// A pod goes from a node, as CNI DEL removes it: its device and endpoint, and then its address.
     pub fn remove_pod(&mut self, index: NodeIndex, pod: &str) -> Result<(), ipam::AssignError> {
         let node = &self.nodes[index];
-        let ipam = Ipam::new(Arc::new(node.store.clone()), node.name.clone());
         let handle = attachment(&node.name, pod).handle_id();
-        executor::run(ipam.release_by_handle(&handle))?;
         let key = endpoint_key(&node.name, pod);
         self.remove(&key);
         let node = &mut self.nodes[index];
@@ -180,7 +184,8 @@ impl World {
             agent.echo(&key, None);
         }
         self.settle();
-        Ok(())
+        let released = executor::run(self.nodes[index].ipam.release_by_handle(&handle));
+        released.map(drop)
     }
 
     /// Deletes an object, as an operator would; nothing when it is not there.

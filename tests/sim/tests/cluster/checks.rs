@@ -29,6 +29,20 @@ fn route_to(world: &World, node: usize) -> RowKey {
 }
 
 #[test]
+fn an_address_without_a_pod_and_a_pod_without_an_address_are_named() {
+    let mut world = three();
+    assert_eq!(check::leaks(&world), NONE);
+    let mut pod = world.nodes[1].pods.remove("p0").expect("it was made");
+    let leaked = pod.address.addr();
+    pod.address = "192.168.255.255/32".parse().expect("an address");
+    world.nodes[1].pods.insert("lost".to_owned(), pod);
+    let faults = check::leaks(&world);
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[0].contains(&leaked.to_string()) && faults[0].contains("no pod"));
+    assert!(faults[1].contains("lost is free"), "{faults:?}");
+}
+
+#[test]
 fn an_address_held_twice_is_named_with_both_holders() {
     let mut world = three();
     let pod = world.nodes[0].pods["p0"].clone();

@@ -26,6 +26,8 @@ enum Strike {
     StoreConflicts,
     StoreUnavailable,
     StoreLosesReplies,
+    StoreIsLate,
+    LateWritesCome,
     StoreAway,
     StoreBack,
     WatchesBreak,
@@ -38,7 +40,7 @@ enum Strike {
     Rejoin,
 }
 
-const ALL: [Strike; 17] = [
+const ALL: [Strike; 19] = [
     Strike::AddPod,
     Strike::RemovePod,
     Strike::Kill,
@@ -46,6 +48,8 @@ const ALL: [Strike; 17] = [
     Strike::StoreConflicts,
     Strike::StoreUnavailable,
     Strike::StoreLosesReplies,
+    Strike::StoreIsLate,
+    Strike::LateWritesCome,
     Strike::StoreAway,
     Strike::StoreBack,
     Strike::WatchesBreak,
@@ -101,6 +105,8 @@ impl Scenario {
             Strike::StoreLosesReplies => {
                 world.nodes[index].store.fail_next(count, Fault::LostReply);
             }
+            Strike::StoreIsLate => world.nodes[index].store.fail_next(count, Fault::Late),
+            Strike::LateWritesCome => world.store.deliver_late(),
             Strike::StoreAway => world.nodes[index].store.set_down(true),
             Strike::StoreBack => world.nodes[index].store.set_down(false),
             Strike::WatchesBreak => world.nodes[index].store.break_watches(),
@@ -160,6 +166,7 @@ impl Scenario {
 
     /// Every fault ends; dead agents are started again.
     fn heal(&mut self) {
+        self.world.store.deliver_late();
         for index in 0..self.world.nodes.len() {
             let world = &mut self.world;
             if world.nodes[index].lost {
@@ -178,8 +185,11 @@ impl Scenario {
         }
         for (index, name) in std::mem::take(&mut self.to_remove) {
             // The faults that were still to come strike here.
-            while self.world.remove_pod(index, &name).is_err() {}
+            while self.world.remove_pod(index, &name).is_err() {
+                self.world.store.deliver_late();
+            }
         }
+        self.world.store.deliver_late();
     }
 }
 
@@ -225,6 +235,8 @@ fn after_any_faults_of_store_kernel_network_and_agents_all_holds_again() {
         }
         scenario.heal();
         rests(&mut scenario, seed, NODES);
+        let leaks = check::leaks(&scenario.world);
+        assert_eq!(leaks, NONE, "seed {seed} after {:#?}", scenario.log);
     });
 }
 

@@ -22,10 +22,9 @@ fn race(seed: u64) -> Vec<String> {
         .nodes
         .iter()
         .map(|node| {
-            Ipam::new(
-                Arc::new(Yielding(Arc::new(node.store.client()))),
-                node.name.clone(),
-            )
+            // As each node's own client carries plans out.
+            let store = Arc::new(Yielding(Arc::new(node.store.clone())));
+            Ipam::new(store, node.name.clone())
         })
         .collect();
     let futures: Vec<Pin<Box<dyn Future<Output = Assigned> + '_>>> = clients
