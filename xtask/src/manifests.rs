@@ -28,14 +28,31 @@ pub(crate) fn write() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails when a file is not what would be written.
+/// Fails when a definition is not what would be written, and when a manifest is not YAML: two changes that were merged may
+/// have given an object one key twice.
 pub(crate) fn check() -> anyhow::Result<()> {
+    parse_all(Path::new("manifests"))?;
     let stale = stale(&files()?, &found(Path::new(FOLDER))?);
     ensure!(
         stale.is_empty(),
         "{FOLDER} is not what the types say: {}; run `cargo xtask manifests`",
         stale.join(", ")
     );
+    Ok(())
+}
+
+fn parse_all(folder: &Path) -> anyhow::Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            parse_all(&path)?;
+        } else if path.extension().is_some_and(|ending| ending == "yaml") {
+            let text = fs::read_to_string(&path)?;
+            serde_saphyr::from_multiple::<serde_json::Value>(&text)
+                .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        }
+    }
     Ok(())
 }
 
@@ -109,6 +126,21 @@ mod tests {
             let unknown: Vec<&String> = all.iter().filter(|name| !known(name)).collect();
             assert!(unknown.is_empty(), "{file}: {unknown:?}");
         }
+    }
+
+    #[test]
+    fn a_manifest_with_one_key_twice_is_named() {
+        let folder = std::env::temp_dir().join(format!("xtask-manifests-{}", std::process::id()));
+        fs::create_dir_all(folder.join("base")).expect("a folder");
+        let file = folder.join("base/twice.yaml");
+        fs::write(&file, "a: 1\nb: 2\n").expect("it is written");
+        let good = parse_all(&folder);
+        fs::write(&file, "a: 1\na: 2\n").expect("it is written");
+        let said = parse_all(&folder).map_err(|error| error.to_string());
+        fs::remove_dir_all(&folder).expect("it goes");
+        assert!(good.is_ok(), "{good:?}");
+        let said = said.expect_err("a key stands twice");
+        assert!(said.contains("twice.yaml"), "{said}");
     }
 
     #[test]
