@@ -16,7 +16,7 @@ use felix_io::workload::{
 use felix_io::{Table, netns, sysctl};
 
 use crate::namespace::{self, kernel_test};
-use crate::node::{Node, UNDERLAY, ip, mac, net, pair, pod_route};
+use crate::node::{Node, UNDERLAY, ip, mac, net, pair, pod_route, route, via};
 
 /// A listener inside a namespace; it serves from any thread.
 pub(crate) async fn listener(netns: OwnedFd, addr: IpAddr) -> TcpListener {
@@ -121,6 +121,19 @@ kernel_test!(two_pods_talk_by_their_own_addresses, async {
         "1"
     );
 });
+
+// Proxy ARP answers for 169.254.1.1 only where the host has a route to it.
+kernel_test!(
+    pods_of_a_host_without_a_default_route_reach_each_other,
+    async {
+        let node = Node::new().await;
+        node.remove(route("0.0.0.0/0", via("10.0.0.2", UNDERLAY)))
+            .await;
+        let (one, two) = (node.pod(1).await, node.pod(2).await);
+        let server = listener(two.netns(), two.addr).await;
+        assert_eq!(exchange(one.netns(), &server).await.seen, one.addr);
+    }
+);
 
 kernel_test!(the_first_connection_of_a_new_pod_does_not_stall, async {
     let node = Node::new().await;
