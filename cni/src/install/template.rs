@@ -65,6 +65,7 @@ fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
         let length = inner.find("__")?;
         let is_name = |name: &str| {
             !name.is_empty()
+                && !name.starts_with('_')
                 && name.bytes().all(|octet| {
                     octet.is_ascii_uppercase() || octet.is_ascii_digit() || octet == b'_'
                 })
