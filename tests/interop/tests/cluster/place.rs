@@ -32,6 +32,11 @@ impl Place {
         let options = Options {
             nodes,
             patience: Duration::from_secs(60),
+            // The routers know the pods' addresses: what they see is to be those.
+            environment: vec![(
+                "CALICO_IPV4POOL_NAT_OUTGOING".to_owned(),
+                "false".to_owned(),
+            )],
             ..Options::default()
         };
         let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
