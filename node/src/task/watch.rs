@@ -40,6 +40,10 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often it is noted how far the datastore was read.
 const NOTE_EVERY: Duration = Duration::from_secs(2);
 
+/// Kinds whose objects of other nodes lead packets to them. Where an accepted datastore lacks some, their nodes may not
+/// have written them back yet: they count until the agent starts anew, or the datastore says something else of them.
+const OF_OTHERS: [Kind; 3] = [Kind::Node, Kind::IPAMBlock, Kind::BlockAffinity];
+
 /// What a kind's watcher says, and how far it has read.
 type Updates = BoxStream<'static, (Kind, Update, Option<Cursor>)>;
 
@@ -118,6 +122,8 @@ impl WatchTask {
         let (mut read_to, mut noted): (Option<Cursor>, Option<Cursor>) = (None, None);
         let mut note = tokio::time::interval(NOTE_EVERY);
         let mut lost: BTreeSet<Kind> = BTreeSet::new();
+        // Kinds whose first listing after an acceptance is still to come.
+        let mut unlisted: BTreeSet<Kind> = BTreeSet::new();
         loop {
             let next = tokio::select! {
                 next = updates.next() => next,
@@ -136,6 +142,7 @@ impl WatchTask {
                 }
                 () = self.health.datastore_accepted() => {
                     if self.health.datastore_unknown().is_some() && self.write_back(&own).await {
+                        unlisted.extend(OF_OTHERS);
                         self.accept(&accept, "accepted by the operator");
                         (identity, read_to) = (None, None);
                     }
@@ -163,11 +170,16 @@ impl WatchTask {
                     continue;
                 }
                 Update::InSync(_) => {
+                    unlisted.remove(&kind);
                     if identity.is_none() {
                         identity = self.store.identity().await.ok();
                     }
                 }
                 Update::Put(item) => own.put(item),
+                Update::Missing { key, .. } if unlisted.contains(&kind) => {
+                    warn!(socket = self.socket, %key, "not in the accepted datastore; it counts until the agent starts anew");
+                    continue;
+                }
                 Update::Delete { key, .. } | Update::Missing { key, .. } => own.remove(key),
             }
             if let Some(reached) = reached {
