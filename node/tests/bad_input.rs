@@ -118,13 +118,23 @@ fn method_of_detection_with_a_bad_expression_is_refused() {
 
 #[test]
 fn datastore_that_this_build_lacks_is_named() {
-    let output = agent(&[("NODENAME", "n1"), ("DATASTORE_TYPE", "kubernetes")]);
+    let output = agent(&[("NODENAME", "n1"), ("DATASTORE_TYPE", "etcdv3")]);
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("kubernetes") && said.contains("not in this build yet"),
+        said.contains("etcdv3") && said.contains("not in this build"),
         "{said}"
     );
+}
+
+#[test]
+fn an_api_server_that_nothing_names_is_asked_for() {
+    let output = agent(&[("NODENAME", "n1"), ("DATASTORE_TYPE", "kubernetes")]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for named in ["DATASTORE_TYPE", "KUBECONFIG", "KUBERNETES_SERVICE_HOST"] {
+        assert!(said.contains(named), "{named}: {said}");
+    }
 }
 
 #[test]
