@@ -24,6 +24,7 @@ mod custom;
 mod group;
 mod kept;
 mod lines;
+mod metadata;
 mod node;
 mod pod;
 mod secrets;

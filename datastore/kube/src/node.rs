@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::custom::version;
+use crate::metadata::Metadata;
 
 /// Calico's own labels and annotations of the Node, each a JSON object of texts.
 const LABELS: &str = "projectcalico.org/labels";
@@ -88,17 +89,6 @@ pub(crate) struct KubeNode {
     spec: Spec,
     #[serde(default)]
     status: Status,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    name: String,
-    uid: String,
-    resource_version: String,
-    creation_timestamp: Option<String>,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -4,7 +4,6 @@
 //! A Pod has no room for the device, the MAC, the handle and the network: they stand in a file of the node
 //! ([`Kept`](crate::kept::Kept)), and where that is gone the endpoint is what Calico's names say.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::attachment::{AttachmentId, FIRST_INTERFACE};
@@ -17,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::group::segment;
+use crate::metadata::Metadata;
 
 const POD_IP: &str = "cni.projectcalico.org/podIP";
 const POD_IPS: &str = "cni.projectcalico.org/podIPs";
@@ -32,18 +32,6 @@ pub(crate) struct KubePod {
     spec: Spec,
     #[serde(default)]
     status: Status,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    name: String,
-    namespace: String,
-    uid: String,
-    resource_version: String,
-    creation_timestamp: Option<String>,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
