@@ -369,13 +369,11 @@ fn device_bytes(name: &str) -> Vec<u8> {
 
 /// Reads the table of a family; `None` if there is none.
 pub(crate) fn read(requests: &mut Requests, family: Family) -> Result<Option<Shown>, Failure> {
-    let mut shown = Shown::default();
-    if !dump(requests, family, GETTABLE, NFTA_TABLE_NAME, |_, _| Some(()))?
-        .into_iter()
-        .any(|()| true)
-    {
+    let table = dump(requests, family, GETTABLE, NFTA_TABLE_NAME, |_, _| Some(()))?;
+    if table.is_empty() {
         return Ok(None);
     }
+    let mut shown = Shown::default();
     for (name, hook) in dump(requests, family, GETCHAIN, NFTA_CHAIN_TABLE, chain)? {
         let hook = hook.as_ref();
         shown.chain(
