@@ -9,6 +9,7 @@ use crate::endpoint::WorkloadEndpoint;
 use crate::felix::FelixConfiguration;
 use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
 use crate::node::Node;
+use crate::node_status::CalicoNodeStatus;
 use crate::pool::{EncapMode, IPPool};
 
 /// Headings of a table, and those that a wide one has more.
@@ -168,6 +169,17 @@ pub(crate) fn workload_endpoint(endpoint: &WorkloadEndpoint, _: u32) -> Vec<Stri
         spec.interface_name.clone(),
         endpoint.metadata.name.clone(),
         spec.profiles.join(","),
+    ]
+}
+
+pub(crate) const CALICO_NODE_STATUS: Headings = Headings(&["NAME", "NODE", "CLASSES"], &[]);
+
+pub(crate) fn calico_node_status(status: &CalicoNodeStatus, _: u32) -> Vec<String> {
+    let spec = &status.spec;
+    vec![
+        status.metadata.name.clone(),
+        spec.node.clone(),
+        spec.classes.join(","),
     ]
 }
 

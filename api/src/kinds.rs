@@ -14,6 +14,7 @@ use crate::felix::FelixConfiguration;
 use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
 use crate::metadata::Metadata;
 use crate::node::Node;
+use crate::node_status::CalicoNodeStatus;
 use crate::pool::IPPool;
 use crate::shape::{self, Shape};
 use crate::validate::{self, Fault, Naming};
@@ -304,6 +305,27 @@ kinds! {
         headings: columns::WORKLOAD_ENDPOINT,
         cells: columns::workload_endpoint,
         crd: None,
+    }
+    /// `CalicoNodeStatus`.
+    CalicoNodeStatus {
+        plural: "caliconodestatuses",
+        aliases: [],
+        scope: Cluster,
+        writer: Shown,
+        naming: Chosen,
+        spec: &shape::CALICO_NODE_STATUS,
+        validate: validate::node::check_status,
+        headings: columns::CALICO_NODE_STATUS,
+        cells: columns::calico_node_status,
+        crd: Some(Crd {
+            short_names: &[],
+            status: true,
+            columns: &[
+                Printed("Node", "string", ".spec.node"),
+                Printed("Classes", "string", ".spec.classes"),
+            ],
+            limits: &[],
+        }),
     }
     /// `IPAMConfig`.
     IPAMConfig {

@@ -20,6 +20,7 @@ mod kinds;
 pub mod manifest;
 pub mod metadata;
 pub mod node;
+pub mod node_status;
 pub mod object;
 pub mod params;
 pub mod path;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::key::Kind;
+use crate::node_status::UPDATE_PERIOD_SECONDS_MAX;
 use crate::validate::Fault;
 
 pub(crate) mod felix;
@@ -260,6 +261,18 @@ pub(crate) static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
     without_effect("ports"),
     without_effect("qosControls"),
     without_effect("serviceAccountName"),
+]);
+
+pub(crate) static CALICO_NODE_STATUS: Shape = Shape::Record(&[
+    optional("node", Shape::Text),
+    optional(
+        "classes",
+        Shape::List(&Shape::Word(&["Agent", "BGP", "Routes"])),
+    ),
+    optional(
+        "updatePeriodSeconds",
+        Shape::Number(UPDATE_PERIOD_SECONDS_MAX as u64),
+    ),
 ]);
 
 pub(crate) static IPAM_CONFIG: Shape = Shape::Record(&[

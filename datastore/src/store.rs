@@ -158,6 +158,16 @@ pub trait Store: Send + Sync {
     /// then the version stays.
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>>;
 
+    /// Writes the `status` of an object that still stands as `object.version`. Of a kind whose status is written apart from
+    /// the rest nothing else of `object.value` is written; of others it is a write of the whole.
+    fn write_status(&self, object: KeyValue) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
+        self.write(Op::Put {
+            key: object.key,
+            value: object.value,
+            expect: Expect::Version(object.version),
+        })
+    }
+
     /// Carries out a plan: at once where the store [`folds`](Self::folds), else stage by stage, up to the first that fails.
     /// Answers what it changed, at most one change for each key and stage, in order.
     fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {

@@ -42,6 +42,7 @@ use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait}
 use crate::task::endpoint_status::{EndpointStatusTask, Endpoints};
 use crate::task::keeper::Keeper;
 use crate::task::namesake::Namesake;
+use crate::task::node_status::{NodeStatusTask, Sources};
 use crate::task::timestamp;
 use crate::task::token::{self, TokenTask};
 use crate::task::watch::WatchTask;
@@ -216,6 +217,7 @@ impl Agent {
             tasks.spawn(self.namesake(&calc_view, &health).run());
         }
 
+        tasks.spawn(self.node_status(bgp.clone(), &health).run());
         let without_effect = self.without_effect(&health, &metrics);
         if let Some(prefix) = &self.params.endpoint_status_path_prefix {
             let status = EndpointStatusTask {
@@ -307,6 +309,20 @@ impl Agent {
             view: view.clone(),
             health: health.clone(),
             every: self.params.autodetect_poll_interval,
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    fn node_status(&self, bgp: Option<Asker>, health: &Health) -> NodeStatusTask {
+        let sources = Sources {
+            bgp,
+            router_id: self.identity.router_id,
+            health: health.clone(),
+        };
+        NodeStatusTask {
+            node: self.identity.name.clone(),
+            store: Arc::clone(&self.opened.store),
+            facts: Box::new(move |classes| Box::pin(sources.clone().ask(classes))),
             cancel: self.cancel.clone(),
         }
     }

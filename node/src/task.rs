@@ -19,6 +19,7 @@ pub mod dataplane;
 pub mod endpoint_status;
 pub mod keeper;
 pub mod namesake;
+pub mod node_status;
 pub mod token;
 pub mod watch;
 pub mod without_effect;

@@ -27,15 +27,7 @@ const fn namespaced(kind: &'static str, plural: &'static str) -> Names<'static> 
     }
 }
 
-pub(super) static KINDS: [Names<'static>; 12] = [
-    Names {
-        status: true,
-        columns: &[
-            Printed("Node", "string", ".spec.node"),
-            Printed("Classes", "string", ".spec.classes"),
-        ],
-        ..cluster("CalicoNodeStatus", "caliconodestatuses")
-    },
+pub(super) static KINDS: [Names<'static>; 11] = [
     cluster("IPReservation", "ipreservations"),
     Names {
         short_names: &["kcc", "kccs"],

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use super::{Fault, INTERFACE_NAME_LEN_MAX, check_as_number, check_mac, is_unicast};
 use crate::endpoint::WorkloadEndpoint;
 use crate::node::{Node, NodeBGPSpec};
+use crate::node_status::{CalicoNodeStatus, Class, UPDATE_PERIOD_SECONDS_MAX};
 
 pub(crate) fn check_node(node: &Node, faults: &mut Vec<Fault>) {
     let node = &node.spec;
@@ -76,5 +77,27 @@ pub(crate) fn check_endpoint(endpoint: &WorkloadEndpoint, faults: &mut Vec<Fault
     }
     if !endpoint.mac.is_empty() {
         check_mac("spec.mac", &endpoint.mac, faults);
+    }
+}
+
+pub(crate) fn check_status(status: &CalicoNodeStatus, faults: &mut Vec<Fault>) {
+    let spec = &status.spec;
+    for (index, class) in spec.classes.iter().enumerate() {
+        if Class::from_name(class).is_none() {
+            faults.push(Fault::new(
+                format!("spec.classes[{index}]"),
+                class,
+                "must be Agent, BGP or Routes",
+            ));
+        }
+    }
+    if let Some(seconds) = spec.update_period_seconds
+        && seconds > UPDATE_PERIOD_SECONDS_MAX
+    {
+        faults.push(Fault::new(
+            "spec.updatePeriodSeconds",
+            &seconds,
+            format!("must be 0 to {UPDATE_PERIOD_SECONDS_MAX}"),
+        ));
     }
 }

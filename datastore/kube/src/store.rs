@@ -125,6 +125,10 @@ impl Store for KubeStore {
         Box::pin(self.written(op))
     }
 
+    fn write_status(&self, object: KeyValue) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
+        Box::pin(async move { self.shared.write_status(object).await })
+    }
+
     fn watch(
         &self,
         kind: Kind,

@@ -14,7 +14,7 @@ mod throttle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use api::admin::Problem;
 use bgp::event::Event;
@@ -77,6 +77,8 @@ pub struct Asker {
     commands: mpsc::Sender<Command>,
     /// Addresses that cannot be listened on, and why.
     listen_failures: watch::Receiver<ListenFailures>,
+    /// When the speaker was last configured.
+    configured: watch::Receiver<Option<SystemTime>>,
 }
 
 /// Addresses that cannot be listened on, and the system's words.
@@ -100,6 +102,11 @@ impl Asker {
             ),
         };
         failures.iter().map(problem).collect()
+    }
+
+    /// When the speaker was last configured; `None` before it was.
+    pub fn configured(&self) -> Option<SystemTime> {
+        *self.configured.borrow()
     }
 
     /// Every peer; `None` when the speaker is gone.
@@ -134,9 +141,11 @@ impl BgpTask {
             Speaker::new(self.seed, now)
         };
         let (listen_failures_in, listen_failures) = watch::channel(ListenFailures::new());
+        let (configured_in, configured) = watch::channel(None);
         let asker = Asker {
             commands: commands.clone(),
             listen_failures,
+            configured,
         };
         let cancelled = self.cancel.clone();
         let counting = count_sessions(asker.clone(), self.health.clone(), self.metrics.clone());
@@ -160,7 +169,7 @@ impl BgpTask {
                 speaking,
                 async {
                     tokio::select! {
-                        () = pump_down(self.down, commands) => {}
+                        () = pump_down(self.down, commands, configured_in) => {}
                         () = self.cancel.cancelled() => {}
                     }
                 },
@@ -178,9 +187,16 @@ impl BgpTask {
 }
 
 /// Passes commands on in the order in which their keys became pending.
-async fn pump_down(mut down: mailbox::Receiver<DownKey, Command>, commands: mpsc::Sender<Command>) {
+async fn pump_down(
+    mut down: mailbox::Receiver<DownKey, Command>,
+    commands: mpsc::Sender<Command>,
+    configured: watch::Sender<Option<SystemTime>>,
+) {
     while let Some(batch) = down.take(CHANNEL_ROOM).await {
-        for (_, command) in batch {
+        for (key, command) in batch {
+            if key == DownKey::Config {
+                configured.send_replace(Some(SystemTime::now()));
+            }
             if commands.send(command).await.is_err() {
                 return;
             }

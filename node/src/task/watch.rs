@@ -304,7 +304,8 @@ fn later(known: Option<Cursor>, other: Cursor) -> Option<Cursor> {
     }
 }
 
-fn backoff(attempt: u32) -> BoxFuture<'static, ()> {
+/// The wait before another attempt at a store that was lost.
+pub fn backoff(attempt: u32) -> BoxFuture<'static, ()> {
     let doubled = BACKOFF
         .0
         .saturating_mul(1 << attempt.saturating_sub(1).min(10));

@@ -10,13 +10,25 @@ use serde_json::{Value, json};
 use super::{
     ATTEMPTS, Shared, changed, conflict, failed, is_absent, others_keep_changing, unreadable,
 };
+use crate::client::Error;
 use crate::custom;
+use crate::group::Group;
 
 /// What one attempt came to.
 enum Attempt {
     Done(Option<Change>),
     /// Somebody else was quicker.
     Lost,
+}
+
+fn body(
+    group: Group,
+    key: &Key,
+    value: &[u8],
+    version: Option<&Version>,
+) -> Result<Vec<u8>, StoreError> {
+    custom::write(group, key, value, version)
+        .map_err(|error| StoreError::Refused(format!("{key}: {error}").into()))
 }
 
 impl Shared {
@@ -60,25 +72,48 @@ impl Shared {
         if version.is_some_and(|version| version.number().is_none() || version.life().is_none()) {
             return Ok(Attempt::Lost);
         }
-        let body = custom::write(group, key, value, version)
-            .map_err(|error| StoreError::Refused(format!("{key}: {error}").into()))?;
-        let answer = match version {
-            Some(_) => {
-                self.client
-                    .request(Method::PUT, &group.one(key), Some(body))
-                    .await
-            }
-            None => {
-                self.client
-                    .request(Method::POST, &group.all(key.kind), Some(body))
-                    .await
-            }
+        let body = body(group, key, value, version)?;
+        let (method, path) = match version {
+            Some(_) => (Method::PUT, group.one(key)),
+            None => (Method::POST, group.all(key.kind)),
         };
+        let answer = self.client.request(method, &path, Some(body)).await;
+        self.attempt(key, version.is_some(), answer).await
+    }
+
+    /// What an attempt to write came to.
+    async fn attempt(
+        &self,
+        key: &Key,
+        over_another: bool,
+        answer: Result<Bytes, Error>,
+    ) -> Result<Attempt, StoreError> {
         match answer {
             Ok(body) => Ok(Attempt::Done(changed(self, key, &body).await?)),
             Err(error) if error.is_conflict() => Ok(Attempt::Lost),
-            Err(error) if is_absent(&error) && version.is_some() => Ok(Attempt::Lost),
+            Err(error) if is_absent(&error) && over_another => Ok(Attempt::Lost),
             Err(error) => Err(failed(key, error)),
+        }
+    }
+
+    /// Where the kind's definition knows no status apart from the rest, as Calico's older ones, the whole is written.
+    pub(super) async fn write_status(
+        &self,
+        object: KeyValue,
+    ) -> Result<Option<Change>, StoreError> {
+        let key = &object.key;
+        let group = self.group(key.kind).await?;
+        let body = body(group, key, &object.value, Some(&object.version))?;
+        let path = group.one(key);
+        let apart = format!("{path}/status");
+        let put = |path, body| self.client.request(Method::PUT, path, Some(body));
+        let mut answer = put(&apart, body.clone()).await;
+        if answer.as_ref().is_err_and(Error::is_not_found) {
+            answer = put(&path, body).await;
+        }
+        match self.attempt(key, true, answer).await? {
+            Attempt::Done(change) => Ok(change),
+            Attempt::Lost => Err(conflict(key.clone(), self.get(key).await?)),
         }
     }
 

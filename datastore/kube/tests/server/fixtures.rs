@@ -74,6 +74,11 @@ fn fixtures() -> Vec<Value> {
             }),
         ),
         object(
+            "CalicoNodeStatus",
+            "n1",
+            json!({"node": "n1", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 10}),
+        ),
+        object(
             "IPAMConfig",
             "default",
             json!({

@@ -16,6 +16,7 @@ mod kubernetes;
 mod requests;
 mod secrets;
 mod setup;
+mod status;
 
 fn main() -> std::process::ExitCode {
     kube_lab::run()

@@ -9,13 +9,14 @@ use kube_lab::ApiServer;
 use serde_json::{Value, json};
 
 /// Kinds, plurals, short forms of custom resource definitions that keep whatever they are given.
-const KINDS: [(&str, &str); 10] = [
+const KINDS: [(&str, &str); 11] = [
     ("IPPool", "ippools"),
     ("BGPConfiguration", "bgpconfigurations"),
     ("BGPPeer", "bgppeers"),
     ("BGPFilter", "bgpfilters"),
     ("FelixConfiguration", "felixconfigurations"),
     ("ClusterInformation", "clusterinformations"),
+    ("CalicoNodeStatus", "caliconodestatuses"),
     ("IPAMConfig", "ipamconfigs"),
     ("IPAMBlock", "ipamblocks"),
     ("BlockAffinity", "blockaffinities"),

@@ -57,6 +57,7 @@ fn the_accounts_may_what_they_need_and_no_more() {
         ("update", "ipamblocks.crd.projectcalico.org"),
         ("delete", "blockaffinities.crd.projectcalico.org"),
         ("create", "ipamhandles.crd.projectcalico.org"),
+        ("update", "caliconodestatuses.crd.projectcalico.org:status"),
         ("list", "networkpolicies.networking.k8s.io@default"),
         ("list", "globalnetworkpolicies.crd.projectcalico.org"),
     ];
@@ -76,6 +77,7 @@ fn the_accounts_may_what_they_need_and_no_more() {
         ("get", "namespaces/default"),
         ("watch", "ipamhandles.crd.projectcalico.org"),
         ("update", "bgppeers.crd.projectcalico.org"),
+        ("create", "caliconodestatuses.crd.projectcalico.org"),
         ("delete", "ippools.crd.projectcalico.org"),
         ("create", "serviceaccounts:token"),
         ("delete", "networkpolicies.networking.k8s.io@default"),

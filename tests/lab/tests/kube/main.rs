@@ -8,6 +8,7 @@
 extern crate harness;
 
 mod modes;
+mod node_status;
 mod objects;
 mod old_data;
 mod outages;
