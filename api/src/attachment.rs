@@ -177,7 +177,8 @@ fn digest(parts: &[&str], digits: usize) -> String {
     hex(&sha1.finalize(), digits)
 }
 
-fn hex(octets: &[u8], digits: usize) -> String {
+/// The first `digits` hex digits of a digest.
+pub(crate) fn hex(octets: &[u8], digits: usize) -> String {
     let mut text: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
     text.truncate(digits);
     text

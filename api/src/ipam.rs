@@ -6,8 +6,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
+use crate::attachment::hex;
 use crate::metadata::Resource;
+
+/// The longest name of an affinity, in octets; Calico cuts longer ones though objects may have 253.
+const AFFINITY_NAME_MAX: usize = 252;
+/// Hex digits of the digest at the end of a name that was cut.
+const AFFINITY_DIGITS: usize = 11;
 
 /// An `IPAMBlock` object; its name is [`block_name`] of its CIDR.
 pub type IPAMBlock = Resource<IPAMBlockSpec>;
@@ -183,9 +190,33 @@ pub fn block_cidr(name: &str) -> Option<IpNet> {
     (block_name(cidr) == name).then_some(cidr)
 }
 
-/// `<node>-<block name>`.
+/// `<node>-<block name>`. Where that is longer than an object's name may be, the node's name is cut and the first digits of
+/// the SHA-256 of `<node>+<block name>` follow, as Calico has it.
 pub fn affinity_name(node: &str, cidr: IpNet) -> String {
-    format!("{node}-{}", block_name(cidr))
+    let block = block_name(cidr);
+    let name = format!("{node}-{block}");
+    if name.len() <= AFFINITY_NAME_MAX {
+        return name;
+    }
+    let kept = AFFINITY_NAME_MAX - block.len() - AFFINITY_DIGITS - "--".len();
+    let node_kept = node.get(..kept).unwrap_or(node);
+    let digest = Sha256::digest(format!("{node}+{block}"));
+    format!("{node_kept}-{block}-{}", hex(&digest, AFFINITY_DIGITS))
+}
+
+/// The range of an affinity of `node`'s: the reverse of [`affinity_name`]. `None` for names of other nodes' affinities, but for
+/// a node whose name ends so that both spell the same.
+pub fn affinity_cidr(node: &str, name: &str) -> Option<IpNet> {
+    let named = |block: &str| block_cidr(block).filter(|cidr| affinity_name(node, *cidr) == name);
+    if let Some(block) = name.strip_prefix(node) {
+        return named(block.strip_prefix('-')?);
+    }
+    let (cut, _digest) = name.rsplit_once('-')?;
+    let mut dashes = cut.match_indices('-');
+    dashes.find_map(|(at, _)| {
+        let is_of_node = node.starts_with(&cut[..at]);
+        is_of_node.then(|| named(&cut[at + 1..])).flatten()
+    })
 }
 
 #[cfg(test)]
@@ -201,6 +232,33 @@ mod tests {
             let cidr = cidr.parse().unwrap();
             assert_eq!(block_name(cidr), block);
             assert_eq!(affinity_name("n1", cidr), affinity);
+            assert_eq!(affinity_cidr("n1", affinity), Some(cidr));
+            assert_eq!(affinity_cidr("n", affinity), None);
+        }
+    }
+
+    #[test]
+    fn an_affinity_of_a_long_node_name_is_cut_as_calico_cuts_it() {
+        let node = "n".repeat(253);
+        // The first digits of `printf %s+10-0-0-0-26 $node | sha256sum`.
+        for (cidr, kept, end) in [
+            ("10.0.0.0/26", 228, "-10-0-0-0-26-eb36c8ed6c6"),
+            ("fd00:10::/122", 226, "-fd00-10---122-e9b6088fcf3"),
+        ] {
+            let cidr = cidr.parse().unwrap();
+            let name = affinity_name(&node, cidr);
+            assert_eq!(name, format!("{}{end}", "n".repeat(kept)));
+            assert_eq!(name.len(), AFFINITY_NAME_MAX);
+            assert_eq!(affinity_cidr(&node, &name), Some(cidr));
+            assert_eq!(affinity_cidr(&"n".repeat(252), &name), None);
+        }
+        // The longest that is whole, and the first that is cut.
+        let cidr: IpNet = "10.0.0.0/26".parse().unwrap();
+        for (length, is_whole) in [(240, true), (241, false)] {
+            let node = "m".repeat(length);
+            let name = affinity_name(&node, cidr);
+            assert_eq!(name == format!("{node}-10-0-0-0-26"), is_whole);
+            assert_eq!(affinity_cidr(&node, &name), Some(cidr));
         }
     }
 

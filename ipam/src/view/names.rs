@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use api::ipam::block_cidr;
+use api::ipam::{affinity_cidr, block_cidr};
 use api::key::{Key, Kind};
 use datastore::store::KeyValue;
 use ipnet::IpNet;
@@ -57,7 +57,5 @@ impl View {
 
 /// Whether this is the name of an affinity of `node`'s; it may be one of another node whose name begins alike.
 fn may_be_of(key: &Key, node: &str) -> bool {
-    let of_node = key.name.strip_prefix(node);
-    let block = of_node.and_then(|rest| rest.strip_prefix('-'));
-    key.kind == Kind::BlockAffinity && block.is_some_and(|block| block_cidr(block).is_some())
+    key.kind == Kind::BlockAffinity && affinity_cidr(node, &key.name).is_some()
 }
