@@ -5,6 +5,7 @@
 //! - A row that the kernel has as it is wanted is adopted without a write; another one is replaced, never deleted first.
 //! - Nothing is deleted that is not [`Ownership::owns`]d, and nothing before it is allowed: routes of BGP need
 //!   [`Reconciler::allow_bgp_deletes`] besides [`Reconciler::allow_deletes`]. A foreign row under a wanted key stays.
+//! - While what the inputs lack may still come ([`Reconciler::keep_unasked`]), rows that nobody has wanted yet stay.
 //! - A route is not deleted while another one for the same destination is about to be written.
 //! - A row on a device that does not exist, or is down, waits for it. The kernel does not notify what goes with a device
 //!   that goes down, nor the IPv4 routes that go with a device's last address, so these rows are stale then: they are
@@ -42,6 +43,7 @@ pub struct Reconciler {
     /// Kinds that were read completely at least once.
     read: BTreeSet<RowKind>,
     deletes: Deletes,
+    keeps_unasked: bool,
     news: BTreeSet<RowKey>,
     stats: Stats,
 }
@@ -138,6 +140,7 @@ impl Reconciler {
             resyncs: BTreeMap::new(),
             read: BTreeSet::from([RowKind::Mac, RowKind::Sysctl]),
             deletes: Deletes::default(),
+            keeps_unasked: false,
             news: BTreeSet::new(),
             stats: Stats::default(),
         }
@@ -149,7 +152,10 @@ impl Reconciler {
         let same = |entry: &Entry| entry.wanted.as_ref() == Some(&row);
         if !self.entries.get(&key).is_some_and(same) {
             self.reset_backoff(&key);
-            self.edit(&key, |entry| entry.wanted = Some(row));
+            self.edit(&key, |entry| {
+                entry.wanted = Some(row);
+                entry.asked_for = true;
+            });
         }
     }
 
@@ -247,6 +253,12 @@ impl Reconciler {
         if !std::mem::replace(&mut self.deletes.bgp, true) {
             self.review_unwanted();
         }
+    }
+
+    /// From here on, rows that nobody has wanted stay, whatever is allowed: what asks for them may not have been written into
+    /// the datastore again.
+    pub const fn keep_unasked(&mut self) {
+        self.keeps_unasked = true;
     }
 
     /// The next operation, if the caller has room for one more. Each is answered with

@@ -156,6 +156,9 @@ impl Reconciler {
         let Some(held) = entry.held.row() else {
             return Decision::Wait;
         };
+        if self.keeps_unasked && !entry.asked_for {
+            return Decision::Wait;
+        }
         let allowed = match held {
             Row::Route(_, spec) if spec.protocol == PROTOCOL_BGP => {
                 self.deletes.any && self.deletes.bgp

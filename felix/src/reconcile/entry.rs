@@ -96,6 +96,8 @@ pub(super) struct Entry {
     /// Where it stands among the operations to execute.
     pub(super) stage: Option<Stage>,
     pub(super) programmed: bool,
+    /// Wanted now or before.
+    pub(super) asked_for: bool,
     /// Written since it was last not as wanted.
     pub(super) written: bool,
     /// Times in a row that it turned out not to be as wanted after it had been.

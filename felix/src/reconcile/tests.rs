@@ -288,6 +288,27 @@ fn orphans_go_only_once_deletes_are_allowed_and_those_of_bgp_only_after_the_firs
 }
 
 #[test]
+fn of_a_datastore_that_may_lack_something_only_rows_that_were_wanted_go() {
+    let mut kernel = Kernel::with_links(&["eth0", "cali1"]);
+    let of_bgp = route("10.2.0.0/26", 1024, 12, Some("10.0.0.3"), "eth0");
+    let of_blocks = route("10.3.0.0/26", 0, 80, Some("10.0.0.3"), "eth0");
+    for row in [&of_bgp, &of_blocks, &pod(1)] {
+        kernel.insert(row.clone());
+    }
+    let mut bench = Bench::new(kernel);
+    bench.reconciler.keep_unasked();
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    assert_eq!(bench.run(), Vec::new());
+    // Its node has written it back, and takes it away later.
+    bench.reconciler.set(of_blocks.clone());
+    assert_eq!(bench.run(), Vec::new());
+    bench.reconciler.remove(&of_blocks.key());
+    assert_eq!(removes(&bench.run()), [of_blocks.key()]);
+    assert!(bench.kernel.has(&of_bgp) && bench.kernel.has(&pod(1)));
+}
+
+#[test]
 fn foreign_rows_are_neither_deleted_nor_overwritten() {
     let mut kernel = Kernel::with_links(&["eth0"]);
     let default = route("0.0.0.0/0", 0, 3, Some("10.0.0.254"), "eth0");
