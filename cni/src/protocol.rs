@@ -95,6 +95,9 @@ pub struct Pod {
     pub namespace: String,
     /// Name.
     pub name: String,
+    /// UID of the Pod object, when the runtime says it: another Pod of the name is another pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
 }
 
 /// The `ipam` part of the configuration.

@@ -131,7 +131,7 @@ fn check_ifname(name: &str) -> Result<(), CniError> {
 /// `CNI_ARGS`, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args {
-    /// The Kubernetes pod, if both `K8S_POD_NAMESPACE` and `K8S_POD_NAME` are there.
+    /// The Kubernetes pod, if both `K8S_POD_NAMESPACE` and `K8S_POD_NAME` are there; `K8S_POD_UID` where it is.
     pub pod: Option<Pod>,
     /// `IP`.
     pub ip: Option<IpAddr>,
@@ -164,9 +164,12 @@ impl Args {
             })?),
         };
         let (namespace, name) = (filled("K8S_POD_NAMESPACE"), filled("K8S_POD_NAME"));
-        let pod = namespace
-            .zip(name)
-            .map(|(namespace, name)| Pod { namespace, name });
+        let uid = filled("K8S_POD_UID");
+        let pod = namespace.zip(name).map(|(namespace, name)| Pod {
+            namespace,
+            name,
+            uid,
+        });
         Ok(Self { pod, ip })
     }
 }
@@ -238,10 +241,12 @@ mod tests {
 
     #[test]
     fn args_name_the_pod_and_unknown_keys_are_passed_over() {
-        let args = Args::parse("K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web-0;X=y;IgnoreUnknown=maybe;")
-            .expect("unknown keys are passed over");
+        let text =
+            "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web-0;K8S_POD_UID=7-a;X=y;IgnoreUnknown=maybe;";
+        let args = Args::parse(text).expect("unknown keys are passed over");
         let pod = args.pod.expect("namespace and name are there");
         assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("ns", "web-0"));
+        assert_eq!(pod.uid.as_deref(), Some("7-a"));
         assert_eq!(Args::parse("K8S_POD_NAME=a").map(|args| args.pod), Ok(None));
         for text in ["novalue", "=x", "IP=10.0.0"] {
             let error = Args::parse(text).expect_err(text);

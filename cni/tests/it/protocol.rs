@@ -66,7 +66,11 @@ fn request() -> impl Strategy<Value = Request> {
         Command::Status,
         Command::Gc,
     ]);
-    let pod = (".*", ".*").prop_map(|(namespace, name)| Pod { namespace, name });
+    let pod = (".*", ".*", option::of(".*")).prop_map(|(namespace, name, uid)| Pod {
+        namespace,
+        name,
+        uid,
+    });
     let pools = prop::collection::vec(".*", 0..3);
     (
         (command, ".*", ".*"),

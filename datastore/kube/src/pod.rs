@@ -112,6 +112,10 @@ impl KubePod {
         &self.metadata.resource_version
     }
 
+    pub(crate) fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+
     /// The key of its endpoint; `None` for one that has no network of ours, or no node yet.
     pub(crate) fn key(&self) -> Option<Key> {
         if self.spec.host_network || self.spec.node_name.is_empty() {
@@ -246,6 +250,8 @@ fn network(text: &str) -> Option<IpNet> {
 
 /// What of an endpoint goes to its Pod.
 pub(crate) struct Written {
+    /// Of the Pod that it was made for, if its writer knows.
+    uid: Option<String>,
     container: String,
     networks: Vec<IpNet>,
 }
@@ -257,15 +263,26 @@ impl Written {
         let networks = spec["ipNetworks"].as_array().into_iter().flatten();
         let networks: Option<Vec<IpNet>> = networks.map(|text| network(text.as_str()?)).collect();
         let networks = networks.filter(|networks| !networks.is_empty());
+        let uid = value["metadata"]["uid"].as_str();
         Ok(Self {
+            uid: uid.filter(|uid| !uid.is_empty()).map(str::to_owned),
             container: spec["containerID"].as_str().unwrap_or_default().to_owned(),
             networks: networks
                 .ok_or("spec.ipNetworks: a Pod's endpoint has at least one address")?,
         })
     }
 
-    /// The patch that writes it; only where the Pod is at `resource_version`, if one is given.
-    pub(crate) fn patch(&self, resource_version: Option<&str>) -> Value {
+    /// Why it is not that Pod's, if it is another's of the same name.
+    pub(crate) fn is_of_another(&self, pod: &KubePod) -> Option<String> {
+        let uid = self.uid.as_deref().filter(|uid| *uid != pod.uid())?;
+        let now = pod.uid();
+        Some(format!(
+            "it is of the Pod with uid {uid}, and the Pod of this name has uid {now} now"
+        ))
+    }
+
+    /// The patch that writes it, only where the Pod is at `resource_version`.
+    pub(crate) fn patch(&self, resource_version: &str) -> Value {
         let texts: Vec<String> = self.networks.iter().map(ToString::to_string).collect();
         let first = texts.first().cloned().unwrap_or_default();
         patch(
@@ -279,15 +296,11 @@ impl Written {
 
 /// The patch that says that the endpoint is gone.
 pub(crate) fn gone(resource_version: &str) -> Value {
-    patch(Some(resource_version), json!({POD_IP: "", POD_IPS: ""}))
+    patch(resource_version, json!({POD_IP: "", POD_IPS: ""}))
 }
 
-fn patch(resource_version: Option<&str>, annotations: Value) -> Value {
-    let mut metadata = json!({"annotations": annotations});
-    if let Some(version) = resource_version {
-        metadata["resourceVersion"] = version.into();
-    }
-    json!({"metadata": metadata})
+fn patch(resource_version: &str, annotations: Value) -> Value {
+    json!({"metadata": {"resourceVersion": resource_version, "annotations": annotations}})
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod listing;
+mod looked_at;
 mod nodes;
 mod objects;
 
@@ -24,6 +25,7 @@ use crate::kept::Kept;
 use crate::node::KubeNode;
 use crate::pod::{KubePod, PodName};
 use crate::watch;
+use looked_at::LookedAt;
 
 /// How often a write of an object that others keep changing is begun anew.
 const ATTEMPTS: usize = 10;
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) kept: Option<Kept>,
     interface_prefix: String,
+    looked_at: LookedAt,
     /// UID of the namespace `kube-system`, as it was last seen.
     cluster: Mutex<Option<Arc<str>>>,
 }
@@ -75,6 +78,7 @@ impl KubeStore {
                 client,
                 kept: options.kept.map(Kept::open),
                 interface_prefix,
+                looked_at: LookedAt::default(),
                 cluster: Mutex::new(None),
             }),
         }
@@ -153,7 +157,7 @@ impl Shared {
         let path = match key.kind {
             Kind::Node => crate::node::path(&key.name),
             Kind::WorkloadEndpoint => match PodName::of(key) {
-                Some(pod) => pod.path(),
+                Some(pod) => return self.get_endpoint(&pod, key).await,
                 None => return Ok(self.kept.as_ref().and_then(|kept| kept.get(key))),
             },
             _ => group.one(key),

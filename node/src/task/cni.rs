@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 use crate::socket::Socket;
 use crate::telemetry::Metrics;
 pub use pods::Pods;
+pub(crate) use pods::endpoint::attributes_beside_handle;
 
 /// Connections served at once; more wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 256;

@@ -51,34 +51,63 @@ impl Shared {
     ) -> Result<Option<Change>, StoreError> {
         let written = Written::parse(&value)
             .map_err(|error| StoreError::Refused(format!("{key}: {error}").into()))?;
+        // Whoever writes on a condition has read it a moment ago.
+        let mut looked_at = self.looked_at.take(&key);
         for _ in 0..ATTEMPTS {
-            // Which Pod of the name it is does not matter to who expects nothing: one request.
-            let standing = if expect == Expect::Any {
-                None
-            } else {
-                let (standing, current) = self.kube_pod(pod, &key).await?;
-                if !fits(&expect, current.as_ref()) {
-                    return Err(conflict(key, current));
-                }
-                standing
+            let (standing, current) = match looked_at.take() {
+                Some(pod) => (Some(pod.0), pod.1),
+                None => self.kube_pod(pod, &key).await?,
             };
-            // The file first: what the Pod then says must find it.
-            if let Some(kept) = &self.kept {
-                let put = kept.put_if(&key, &value, |_| true);
-                put.map_err(|error| file_error(&key, &error))?.ok();
+            let Some(standing) = standing else {
+                let text = format!("{key}: there is no Pod {}/{}", pod.namespace, pod.name);
+                return Err(StoreError::Refused(text.into()));
+            };
+            if !fits(&expect, current.as_ref()) {
+                return Err(conflict(key, current));
             }
-            let resource_version = standing.as_ref().map(KubePod::resource_version);
-            match self.patch_pod(pod, written.patch(resource_version)).await {
+            if let Some(why) = written.is_of_another(&standing) {
+                return Err(StoreError::Refused(format!("{key}: {why}").into()));
+            }
+            // The file first: what the Pod then says must find it.
+            let before = self.keep(&key, &value)?;
+            let patch = written.patch(standing.resource_version());
+            match self.patch_pod(pod, patch).await {
                 Ok(body) => return self.endpoint_changed(&key, &body),
-                Err(error) if error.is_conflict() => {}
-                Err(error) if is_absent(&error) => {
-                    let text = format!("{key}: there is no Pod {}/{}", pod.namespace, pod.name);
-                    return Err(StoreError::Refused(text.into()));
+                Err(error) if error.is_conflict() || is_absent(&error) => {
+                    self.keep_again(&key, before);
                 }
+                Err(error @ Error::Refused(_)) => {
+                    self.keep_again(&key, before);
+                    return Err(failed(&key, error));
+                }
+                // It may have been done.
                 Err(error) => return Err(failed(&key, error)),
             }
         }
         Err(others_keep_changing(&key))
+    }
+
+    /// Writes an endpoint's file; what stood there before.
+    fn keep(&self, key: &Key, value: &Bytes) -> Result<Option<Bytes>, StoreError> {
+        let Some(kept) = &self.kept else {
+            return Ok(None);
+        };
+        let before = kept.get(key).map(|before| before.value);
+        let put = kept.put_if(key, value, |_| true);
+        put.map_err(|error| file_error(key, &error))?.ok();
+        Ok(before)
+    }
+
+    /// Undoes [`keep`](Self::keep): the Pod did not take it.
+    fn keep_again(&self, key: &Key, before: Option<Bytes>) {
+        match before {
+            None => self.forget(key),
+            Some(before) => {
+                if let Err(error) = self.keep(key, &before) {
+                    warn!(%key, %error, "endpoint's file");
+                }
+            }
+        }
     }
 
     async fn delete_endpoint(
@@ -120,6 +149,19 @@ impl Shared {
             }
         }
         Err(others_keep_changing(&key))
+    }
+
+    /// The endpoint that a Pod holds. Which Pod that was is remembered for a write of it.
+    pub(super) async fn get_endpoint(
+        &self,
+        pod: &PodName,
+        key: &Key,
+    ) -> Result<Option<KeyValue>, StoreError> {
+        let (standing, current) = self.kube_pod(pod, key).await?;
+        if let Some(standing) = standing {
+            self.looked_at.put(key, standing, current.clone());
+        }
+        Ok(current)
     }
 
     async fn kube_pod(

@@ -298,6 +298,73 @@ async fn an_endpoint_is_annotations_of_its_pod_and_a_file_of_its_node() {
     assert!(absent.contains("default/web-0"), "{absent}");
 }
 
+fn annotation(server: &ApiServer, pod: &str, name: &str) -> Value {
+    get(server, &["pod", pod])["metadata"]["annotations"][name].clone()
+}
+
+#[test]
+async fn a_pod_that_was_made_anew_does_not_get_the_former_ones_endpoint() {
+    let server = setup::with_calicos_kinds();
+    let store = setup::store(setup::client(&server).await, setup::folder(&server));
+    let key = endpoint_of("default", "anew", "pods-3", "eth0");
+    let make = || pod(&server, "default", "anew", "pods-3");
+    let uid = || get(&server, &["pod", "anew"])["metadata"]["uid"].clone();
+    make();
+    let former = uid();
+    let mut of_former = endpoint(&key, "c1", "10.65.0.21/32");
+    of_former["metadata"]["uid"] = former.clone();
+    assert_eq!(store.get(&key).await, Ok(None));
+    server
+        .kubectl(&["delete", "pod", "anew", "--grace-period=0", "--force"])
+        .unwrap();
+    make();
+    assert_ne!(uid(), former);
+    // The look of before is no longer true, and there is nothing of it in the new Pod: its UID tells.
+    for _ in 0..2 {
+        let late = store.write(put(&key, &of_former, Expect::Absent)).await;
+        let late = late.unwrap_err().to_string();
+        assert!(late.contains(former.as_str().unwrap()), "{late}");
+    }
+    let container = "cni.projectcalico.org/containerID";
+    assert_eq!(annotation(&server, "anew", container), Value::Null);
+    assert_eq!(store.get(&key).await, Ok(None));
+}
+
+#[test]
+async fn an_endpoint_that_was_written_since_it_was_looked_at_stays_with_its_file() {
+    let server = setup::with_calicos_kinds();
+    let store = setup::store(setup::client(&server).await, setup::folder(&server));
+    pod(&server, "default", "busy", "pods-3");
+    let key = endpoint_of("default", "busy", "pods-3", "eth0");
+    assert_eq!(store.get(&key).await, Ok(None));
+    // Kubelet's writes cost a second look, no more.
+    let label = ["label", "pod", "busy", "touched=1"];
+    server.kubectl(&label).unwrap();
+    let newer = endpoint(&key, "c2", "10.65.0.32/32");
+    store
+        .write(put(&key, &newer, Expect::Absent))
+        .await
+        .unwrap();
+    let stale = endpoint(&key, "c1", "10.65.0.31/32");
+    let late = store.write(put(&key, &stale, Expect::Absent)).await;
+    assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+    let stands = store.get(&key).await.unwrap().unwrap();
+    assert_eq!(value(&stands), newer, "its file, too");
+
+    // An older agent's look: another container has the Pod by the time of the write.
+    let expect = Expect::Version(stands.version.clone());
+    let other = setup::store(setup::client(&server).await, setup::folder(&server));
+    let newest = endpoint(&key, "c3", "10.65.0.33/32");
+    other
+        .write(put(&key, &newest, expect.clone()))
+        .await
+        .unwrap();
+    let late = store.write(put(&key, &stale, expect)).await;
+    assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+    let container = "cni.projectcalico.org/containerID";
+    assert_eq!(annotation(&server, "busy", container), "c3");
+}
+
 #[test]
 async fn a_further_interface_is_a_file_of_its_node_alone() {
     let server = setup::with_calicos_kinds();

@@ -87,10 +87,12 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"node": "n1", "containerID": "a", "ipNetworks": [given.addresses[0].addr()]},
     });
+    // The agent looks at the Pod while the address is assigned, and writes on the condition that it is the same.
+    assert_eq!(store.get(&key).await, Ok(None));
     let put = Op::Put {
         key: key.clone(),
         value: endpoint.to_string().into(),
-        expect: Expect::Any,
+        expect: Expect::Absent,
     };
     store.write(put).await.unwrap();
     // The pool and the configuration are looked at again beside the handle's write.
@@ -99,6 +101,7 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
         ("GET ippools", 1),
         ("POST ipamhandles", 1),
         ("PUT ipamblocks", 1),
+        ("GET pods", 1),
         ("PATCH pods/status", 1),
     ]);
     assert_eq!(since(&server, &before), cost, "ADD");

@@ -2,7 +2,7 @@
 
 mod add;
 mod check;
-mod endpoint;
+pub(super) mod endpoint;
 mod error;
 mod gc;
 mod record;

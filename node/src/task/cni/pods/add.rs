@@ -9,6 +9,7 @@ use api::pool::AllowedUse;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig};
+use datastore::store::Expect;
 use felix::desired::{IfName, Mac};
 use felix_io::workload::{
     ALIAS_MAX, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec,
@@ -49,19 +50,27 @@ impl Pods {
         // Both take their time and neither needs the other.
         let begun = tokio::join!(
             timed(container, "address", self.assign(request, &pod)),
-            timed(container, "pair", self.begin(request, &pod, netns))
+            timed(container, "pair", self.begin(request, &pod, netns)),
+            timed(container, "look", self.standing(&pod)),
         );
-        let (assignment, attachment) = match begun {
-            (Ok(assignment), attachment) => (assignment, attachment),
-            (Err(error), Ok(attachment)) => {
+        let (assignment, attachment, standing) = match begun {
+            (Ok(assignment), attachment, standing) => (assignment, attachment, standing),
+            (Err(error), Ok(attachment), _) => {
                 attachment.abandon().await;
                 return Err(error);
             }
-            (Err(error), Err(_)) => return Err(error),
+            (Err(error), Err(_), _) => return Err(error),
         };
-        let connected = match attachment {
-            Ok(attachment) => self.connect(request, &pod, &assignment, attachment).await,
-            Err(error) => Err(error),
+        let connected = match (attachment, standing) {
+            (Ok(attachment), Ok(standing)) => {
+                let begun = (attachment, standing);
+                self.connect(request, &pod, &assignment, begun).await
+            }
+            (Ok(attachment), Err(error)) => {
+                attachment.abandon().await;
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
         };
         match connected {
             Ok(attached) => Ok(result(request, &assignment, &attached)),
@@ -126,7 +135,7 @@ impl Pods {
         request: &Request,
         pod: &Identity,
         assignment: &Assignment,
-        attachment: Attachment,
+        (attachment, standing): (Attachment, Expect),
     ) -> Result<Attached, CniError> {
         let addresses: Vec<IpAddr> = assignment.addresses.iter().map(IpNet::addr).collect();
         let mut network = pod.network(addresses.clone());
@@ -138,7 +147,7 @@ impl Pods {
         let container = request.container_id.as_str();
         let (attached, written) = tokio::join!(
             timed(container, "pod", attachment.finish(network)),
-            timed(container, "endpoint", self.write_endpoint(object))
+            timed(container, "endpoint", self.write_endpoint(object, standing))
         );
         let failed = match (attached, written) {
             (Ok(attached), Ok(())) => {

@@ -77,11 +77,7 @@ impl Identity {
             attributes.insert("pod".to_owned(), pod.name.clone());
             attributes.insert("namespace".to_owned(), pod.namespace.clone());
         }
-        if attachment.handle_id() != attachment.calicos_handle_id() {
-            attributes.insert(NETWORK.to_owned(), attachment.network.clone());
-            attributes.insert(CONTAINER.to_owned(), attachment.container_id.clone());
-            attributes.insert(INTERFACE.to_owned(), attachment.ifname.clone());
-        }
+        attributes.extend(attributes_beside_handle(attachment));
         attributes
     }
 
@@ -127,6 +123,7 @@ impl Identity {
         let mut endpoint = WorkloadEndpoint::new(&self.key, spec);
         endpoint.set_attachment(&self.attachment);
         endpoint.metadata.labels = labels;
+        endpoint.metadata.uid = self.pod.as_ref().and_then(|pod| pod.uid.clone());
         Object::WorkloadEndpoint(endpoint)
     }
 }
@@ -135,6 +132,20 @@ impl Identity {
 pub(super) const NETWORK: &str = "network";
 pub(super) const CONTAINER: &str = "containerID";
 pub(super) const INTERFACE: &str = "interface";
+
+/// What is noted about an attachment's address because its handle does not say it.
+pub(crate) fn attributes_beside_handle(attachment: &AttachmentId) -> BTreeMap<String, String> {
+    if attachment.handle_id() == attachment.calicos_handle_id() {
+        return BTreeMap::new();
+    }
+    let parts = [
+        (NETWORK, &attachment.network),
+        (CONTAINER, &attachment.container_id),
+        (INTERFACE, &attachment.ifname),
+    ];
+    let owned = |(name, value): (&str, &String)| (name.to_owned(), value.clone());
+    parts.map(owned).into()
+}
 
 /// An endpoint in the store.
 #[derive(Clone, Debug)]

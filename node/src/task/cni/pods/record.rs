@@ -57,12 +57,24 @@ impl Pods {
         Ok(records.filter(|record| record.is_on(&self.node)).collect())
     }
 
-    /// Writes the endpoint and echoes it.
-    pub(super) async fn write_endpoint(&self, object: Object) -> Result<(), CniError> {
+    /// What a write of the endpoint is to find: what stands there now, of the pod's former container or of an earlier ADD.
+    pub(super) async fn standing(&self, pod: &Identity) -> Result<Expect, CniError> {
+        let stored = self.store.get(&pod.key).await;
+        let stored = stored.map_err(|error| store_error(&error))?;
+        Ok(stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)))
+    }
+
+    /// Writes the endpoint, if what stands there is still the same, and echoes it. Otherwise somebody has written a newer one
+    /// since this ADD began.
+    pub(super) async fn write_endpoint(
+        &self,
+        object: Object,
+        expect: Expect,
+    ) -> Result<(), CniError> {
         let put = Op::Put {
             key: object.key(),
             value: bytes::Bytes::from(object.encode()),
-            expect: Expect::Any,
+            expect,
         };
         let written = self.store.write(put).await;
         let written = written.map_err(|error| store_error(&error))?;

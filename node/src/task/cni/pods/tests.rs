@@ -132,3 +132,44 @@ async fn del_works_before_and_deletes_its_own_networks_endpoint_only() {
     assert!(store.get(&key).await.unwrap().is_none());
     pods.del(&request("DEL")).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_record_that_was_written_since_the_add_began_is_not_overwritten() {
+    let (pods, _view, store) = starting();
+    let identity_of = |container: &str| {
+        let mut request = request("ADD");
+        request.container_id = container.to_owned();
+        request.pod = Some(cni::protocol::Pod {
+            namespace: "default".to_owned(),
+            name: "web-0".to_owned(),
+            uid: Some("7-a".to_owned()),
+        });
+        pods.identify(&request).unwrap()
+    };
+    let write = async |container: &str, address: &str, standing| {
+        let addresses = [address.parse().unwrap()];
+        let mac = felix::desired::Mac([2; 6]);
+        let object = identity_of(container).endpoint("n1", &addresses, mac);
+        pods.write_endpoint(object, standing).await
+    };
+    let key = identity_of("old").key;
+    let containers = async || {
+        let stored = store.get(&key).await.unwrap().unwrap();
+        String::from_utf8_lossy(&stored.value).into_owned()
+    };
+    // Of two ADDs that found nothing, and of two that found the same record, the later one to write is refused.
+    for (first, second) in [("b", "a"), ("d", "c")] {
+        let late = pods.standing(&identity_of(second)).await.unwrap();
+        let quick = pods.standing(&identity_of(first)).await.unwrap();
+        write(first, "10.0.0.2/32", quick).await.unwrap();
+        let error = write(second, "10.0.0.1/32", late).await.unwrap_err();
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER, "{}", error.msg);
+        assert!(error.msg.contains("web--0"), "{}", error.msg);
+        let stands = containers().await;
+        assert!(
+            stands.contains(&format!(r#""containerID":"{first}""#)),
+            "{stands}"
+        );
+        assert!(stands.contains(r#""uid":"7-a""#), "{stands}");
+    }
+}

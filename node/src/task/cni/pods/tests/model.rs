@@ -169,7 +169,8 @@ impl World {
         if has_endpoint {
             let mac = felix::desired::Mac([2; 6]);
             let object = identity.endpoint("n1", &assignment.addresses, mac);
-            self.pods.write_endpoint(object).await.unwrap();
+            let standing = self.pods.standing(&identity).await.unwrap();
+            self.pods.write_endpoint(object, standing).await.unwrap();
         }
         if let Some((before, _)) = self.model.insert(of.clone(), (address, has_endpoint)) {
             assert_eq!(before, address, "the same attachment has the same address");
