@@ -19,7 +19,7 @@ use crate::error::AssignError;
 use crate::plan::{self, Halt, Stop};
 use crate::release::{self, HostReleased};
 use crate::request::{AssignRequest, Assignment, Committed, ReleaseAddress, Released};
-use crate::tunnel::{self, TunnelRequest};
+use crate::tunnel::{self, TunnelAddress, TunnelRequest};
 use crate::view::{Extent, KINDS, View, handle_key};
 
 /// Conflicts after which a call gives up.
@@ -58,6 +58,11 @@ impl Ipam {
             unsettled: Mutex::default(),
             reserved: Mutex::new(Arc::default()),
         }
+    }
+
+    /// Name of the node.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// Serves one request; see [`Ipam::assign_many`].
@@ -143,12 +148,12 @@ impl Ipam {
 
     /// Sees to it that the node has the tunnel address it should have: see [`TunnelRequest`].
     ///
-    /// Answers the address to be written into the Node object, `None` for none. If writing the Node fails, release the
-    /// handle again, unless the address was there before.
+    /// Answers the address to be written into the Node object. Whatever else is held is to be released by
+    /// [`Ipam::release_ips`] after that.
     pub async fn ensure_tunnel_address(
         &self,
         request: &TunnelRequest,
-    ) -> Result<Committed<Option<IpAddr>>, AssignError> {
+    ) -> Result<Committed<TunnelAddress>, AssignError> {
         self.commit(|draft| tunnel::ensure(draft, &self.node, request))
             .await
     }

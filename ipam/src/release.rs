@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::block::{self, host_affinity};
 use crate::draft::Draft;
-use crate::plan::{Halt, Stop, need};
+use crate::plan::{self, Halt, Stop, need};
 use crate::request::{ReleaseAddress, ReleaseRefused, Released};
 use crate::view::{Extent, Known, block_key, handle_key};
 
@@ -55,6 +55,24 @@ pub(crate) fn release_handle(draft: &mut Draft<'_>, handle_id: &str) -> Result<V
     }
     draft.set_handle(handle_id, kept);
     Ok(released)
+}
+
+/// The addresses that a handle has, each as it stands now.
+pub(crate) fn held(draft: &Draft<'_>, handle_id: &str) -> Result<Vec<ReleaseAddress>, Stop> {
+    let held = plan::held(draft, handle_id)?.into_iter();
+    let of_block = |address: IpAddr| -> Option<u64> {
+        let (cidr, found) = draft.block_with(address).ok()??;
+        let ordinal = block::ordinal(cidr, address)?;
+        let numbers = &found.spec.sequence_number_for_allocation;
+        numbers.get(&ordinal.to_string()).copied()
+    };
+    Ok(held
+        .map(|net| ReleaseAddress {
+            address: net.addr(),
+            handle_id: Some(handle_id.to_owned()),
+            sequence_number: of_block(net.addr()),
+        })
+        .collect())
 }
 
 /// Frees single addresses if they are still what the caller looked at. Needs a full view.

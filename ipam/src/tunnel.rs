@@ -11,8 +11,8 @@ use crate::draft::Draft;
 use crate::error::{Family, PoolRefused};
 use crate::plan::{self, Halt, Stop};
 use crate::pools::{self, Asker};
-use crate::release::release_handle;
-use crate::request::{AssignRequest, Wanted};
+use crate::release;
+use crate::request::{AssignRequest, ReleaseAddress, Wanted};
 use crate::time::Timestamp;
 use crate::view::{Extent, Known, handle_key};
 
@@ -61,8 +61,9 @@ impl TunnelKind {
 /// What a node's tunnel address should be.
 ///
 /// It is wanted when a pool uses the tunnel, selects the node and allows the use `Tunnel`. The present one is kept while
-/// it lies in such a pool and is held under the tunnel's handle. Otherwise what is held goes and a new one is assigned;
-/// one that nobody holds and that no handle names (as old versions left it) is taken again if it can be.
+/// it lies in such a pool and is held under the tunnel's handle. Otherwise a new one is assigned beside what is held; one
+/// that nobody holds and that no handle names (as old versions left it) is taken again if it can be. Nothing is released:
+/// other nodes send packets to the present one until the Node says something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelRequest {
     /// What for.
@@ -75,7 +76,37 @@ pub struct TunnelRequest {
     pub now: Timestamp,
 }
 
+/// A node's tunnel address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunnelAddress {
+    /// What the Node is to say; `None`: none.
+    pub wanted: Option<IpAddr>,
+    /// All that is held under the tunnel's handle, as it stands now: whatever the Node does not say is to be released, once
+    /// it does not say it.
+    pub held: Vec<ReleaseAddress>,
+}
+
+impl TunnelAddress {
+    /// What is to be released when the Node says `address`.
+    pub fn all_but(&self, address: Option<IpAddr>) -> Vec<ReleaseAddress> {
+        let held = self.held.iter();
+        held.filter(|held| Some(held.address) != address)
+            .cloned()
+            .collect()
+    }
+}
+
 pub(crate) fn ensure(
+    draft: &mut Draft<'_>,
+    node: &str,
+    request: &TunnelRequest,
+) -> Result<TunnelAddress, Stop> {
+    let wanted = choose(draft, node, request)?;
+    let held = release::held(draft, &request.kind.handle_id(node))?;
+    Ok(TunnelAddress { wanted, held })
+}
+
+fn choose(
     draft: &mut Draft<'_>,
     node: &str,
     request: &TunnelRequest,
@@ -92,7 +123,6 @@ pub(crate) fn ensure(
         .map(IpNet::addr)
         .collect();
     if candidates.is_empty() {
-        release_handle(draft, handle_id)?;
         return Ok(None);
     }
     let present = request.current.filter(|address| held.contains(address));
@@ -103,10 +133,11 @@ pub(crate) fn ensure(
     if let Some(kept) = kept {
         return Ok(Some(kept));
     }
-    release_handle(draft, handle_id)?;
-    let family = match request.kind {
-        TunnelKind::Ipip | TunnelKind::VxlanV4 => (1, 0),
-        TunnelKind::VxlanV6 => (0, 1),
+    // One more than it has.
+    let more = held.len() + 1;
+    let (ipv4, ipv6) = match request.kind {
+        TunnelKind::Ipip | TunnelKind::VxlanV4 => (more, 0),
+        TunnelKind::VxlanV6 => (0, more),
     };
     let assign = |wanted| AssignRequest {
         node_labels: request.node_labels.clone(),
@@ -127,10 +158,10 @@ pub(crate) fn ensure(
             return Ok(assignment.addresses.first().map(IpNet::addr));
         }
     }
-    let (ipv4, ipv6) = family;
     let pools = candidates.iter().map(|(name, _)| name.clone()).collect();
     let assignment = plan::assign(draft, node, &assign(Wanted::Any { ipv4, ipv6, pools }))?;
-    Ok(assignment.addresses.first().map(IpNet::addr))
+    let mut addresses = assignment.addresses.iter().map(IpNet::addr);
+    Ok(addresses.find(|address| !held.contains(address)))
 }
 
 /// Whether the address is nobody's, so that the node may keep the one its peers know. One that is allocated without

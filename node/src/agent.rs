@@ -28,7 +28,7 @@ use crate::passwords::PasswordTask;
 use crate::serve::{Serve, finish};
 use crate::socket::Socket;
 use crate::startup::host::{LiveHost, kernel_hostname};
-use crate::startup::{Identity, Startup, StartupError, files};
+use crate::startup::{Identity, Started, Startup, StartupError, files};
 use crate::store::Opened;
 use crate::task::admin::Admin;
 use crate::task::bgp::{Asker, BgpTask, DownKey};
@@ -70,8 +70,12 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         store: Arc::clone(&opened.store),
         kubernetes: kubernetes.clone(),
     };
-    let identity = tokio::select! {
-        identity = startup.run(name) => identity?,
+    let ipam = Arc::new(Ipam::new(Arc::clone(&opened.store), name.clone()));
+    let Started {
+        identity,
+        may_lack_others,
+    } = tokio::select! {
+        started = startup.run(name, &ipam) => started?,
         () = cancel.cancelled() => return Ok(()),
     };
     let settings = startup.settings(&identity.name).await?;
@@ -89,6 +93,8 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let agent = Agent {
         params: Arc::new(settings),
         identity,
+        may_lack_others,
+        ipam,
         instance,
         started,
         opened,
@@ -103,6 +109,9 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
 struct Agent {
     params: Arc<Params>,
     identity: Identity,
+    /// What other nodes have may not stand in the datastore yet: what leads to them in the kernel stays.
+    may_lack_others: bool,
+    ipam: Arc<Ipam>,
     instance: Instance,
     started: SystemTime,
     opened: Opened,
@@ -135,8 +144,12 @@ impl Agent {
         let (adopted_in, adopted) = oneshot::channel();
         let (felix, live) =
             cluster::Settings::live(self.identity.name.clone(), Arc::clone(&self.params));
+        let mut reconciler = Reconciler::new(settings.ownership());
+        if self.may_lack_others {
+            reconciler.keep_unasked();
+        }
         let dataplane = DataplaneTask {
-            reconciler: Reconciler::new(settings.ownership()),
+            reconciler,
             kernel,
             events,
             desired,
@@ -175,19 +188,15 @@ impl Agent {
         };
         tasks.spawn(calc.run());
 
-        let ipam = Arc::new(Ipam::new(
-            Arc::clone(&self.opened.store),
-            self.identity.name.clone(),
-        ));
         let watcher = WatchTask {
             store: Arc::clone(&self.opened.store),
             kinds: watched_kinds(&self.identity.name),
             calc: calc_inbox.clone(),
-            ipam: Some(Arc::clone(&ipam)),
+            ipam: Some(Arc::clone(&self.ipam)),
             socket: self.opened.place.clone(),
             node: self.identity.name.clone(),
             health: health.clone(),
-            read_file: Some(files::read_file()),
+            notes: Some(files::notes()),
             cancel: self.cancel.clone(),
         };
         tasks.spawn(watcher.run());
@@ -206,6 +215,7 @@ impl Agent {
             params: Arc::clone(&self.params),
             node: self.identity.name.clone(),
             store: Arc::clone(&self.opened.store),
+            ipam: Arc::clone(&self.ipam),
             kubernetes: self.kubernetes.clone(),
             view: calc_view.clone(),
             last_mtu_bytes: self.last_mtu_bytes,
@@ -231,7 +241,7 @@ impl Agent {
             tasks.spawn(status.run());
         }
         let serving = Serving {
-            ipam,
+            ipam: Arc::clone(&self.ipam),
             calc: calc_inbox,
             calc_view: calc_view.clone(),
             waits: waits_in,

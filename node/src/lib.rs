@@ -15,6 +15,7 @@ pub mod http;
 pub mod instance;
 pub mod kubernetes;
 pub mod mailbox;
+mod own;
 pub mod passwords;
 pub mod process;
 #[cfg(test)]

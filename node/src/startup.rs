@@ -1,7 +1,8 @@
 //! From the environment to a node the cluster knows.
 //!
 //! Everything that can be found wrong is found before anything is written: settings first, then what the datastore
-//! says. Order of the writes: pool, default objects, ClusterInformation, Node, tunnel address, nodename file. The CNI plugin refuses pods
+//! says. Order of the writes: pool, default objects, ClusterInformation, what living pods hold if the
+//! datastore lacks it, Node, tunnel address, nodename file. The CNI plugin refuses pods
 //! until that file exists, so a node that did not start has no pods without a network.
 
 pub mod address;
@@ -16,6 +17,7 @@ pub mod objects;
 mod own_node;
 pub mod pool;
 mod tunnel;
+mod write_back;
 
 pub(crate) use tunnel::chain;
 
@@ -26,13 +28,16 @@ use std::time::Duration;
 use api::key::{Key, Kind};
 use api::params::{Backend, Params};
 use datastore::store::{Store, StoreError};
+use ipam::Ipam;
 use ipnet::IpNet;
 use tracing::warn;
 
 use address::Host;
+use known_store::Datastore;
 use node_object::NodeError;
 
 use crate::kubernetes::{Kubernetes, KubernetesError};
+use crate::own::Own;
 
 /// What start-up found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +50,16 @@ pub struct Identity {
     pub ipv6: Option<IpNet>,
     /// BGP Identifier.
     pub router_id: Option<Ipv4Addr>,
+}
+
+/// What start-up came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The node.
+    pub identity: Identity,
+    /// The datastore was accepted though it lacks what was read before: other nodes may not have written back what they have
+    /// there yet.
+    pub may_lack_others: bool,
 }
 
 /// Why the node does not start.
@@ -135,13 +150,14 @@ const ADDRESS_ATTEMPTS: u32 = 20;
 const ADDRESS_WAIT: Duration = Duration::from_secs(1);
 
 impl Startup<'_> {
-    /// Makes the node known. `name` is from [`Params::node_name`].
-    pub async fn run(&self, name: String) -> Result<Identity, StartupError> {
+    /// Makes the node known. `name` is from [`Params::node_name`], `ipam` that node's.
+    pub async fn run(&self, name: String, ipam: &Ipam) -> Result<Started, StartupError> {
         // What needs no datastore is checked before it is waited for.
         check_name(&name)?;
         node_object::check_methods(self.params)?;
         self.wait_for_store().await?;
-        self.wait_for_known_store(&files::read_file()).await?;
+        let notes = files::notes();
+        let datastore = self.wait_for_known_store(&notes).await?;
         self.wait_for_unlock().await?;
 
         let cluster = self.cluster_facts().await?;
@@ -154,12 +170,22 @@ impl Startup<'_> {
         }
         self.create_defaults().await?;
         self.write_cluster_information(&cluster.types).await?;
+        let mut may_lack_others = false;
+        if datastore == Datastore::Accepted {
+            let living = self.living().await?;
+            let own = Own::load(name.clone(), &notes.own);
+            self.write_back(ipam, own, &living).await?;
+            may_lack_others = !living.pods.is_empty();
+        }
         if self.params.backend != Backend::None {
             self.write_node(&identity).await?;
-            tunnel::allocate(&self.store, &name).await?;
+            tunnel::allocate(&*self.store, ipam, &name).await?;
         }
         files::write_nodename(self.params, &name)?;
-        Ok(identity)
+        Ok(Started {
+            identity,
+            may_lack_others,
+        })
     }
 
     /// Makes a node without pods known, a route reflector: its Node gets its address, nothing else is made.
@@ -198,11 +224,11 @@ impl Startup<'_> {
     }
 
     /// Sees to it that the node has the tunnel addresses its pools ask for: what runs when a pool changes.
-    pub async fn refresh_tunnels(&self, name: &str) -> Result<(), StartupError> {
+    pub async fn refresh_tunnels(&self, name: &str, ipam: &Ipam) -> Result<(), StartupError> {
         if self.params.backend == Backend::None {
             return Ok(());
         }
-        tunnel::allocate(&self.store, name).await
+        tunnel::allocate(&*self.store, ipam, name).await
     }
 
     /// Asks for one key until the store answers. Without WAIT_FOR_DATASTORE the first failure ends it.

@@ -219,7 +219,7 @@ async fn start(
                 socket: opened.place,
                 node: identity.name.clone(),
                 health: health.clone(),
-                read_file: None,
+                notes: None,
                 cancel: cancel.clone(),
             };
             tasks.spawn(watcher.run());

@@ -23,9 +23,14 @@ fn ensure(
         current,
         now: seconds(1),
     };
-    let committed = now(world.ipam("n1").ensure_tunnel_address(&request))?;
+    let ipam = world.ipam("n1");
+    let ensured = now(ipam.ensure_tunnel_address(&request))?.outcome;
     world.assert_sound();
-    Ok(committed.outcome)
+    // The Node is written.
+    let released = now(ipam.release_ips(&ensured.all_but(ensured.wanted)))?;
+    assert!(released.outcome.refused.is_empty(), "{released:?}");
+    world.assert_sound();
+    Ok(ensured.wanted)
 }
 
 #[test]
@@ -138,4 +143,37 @@ fn a_failed_replacement_keeps_the_address_the_node_has() {
         .collect();
     assert!(held.contains(&first.unwrap().to_string()), "{held:?}");
     assign(&world.ipam("n1"), request("pod2")).unwrap();
+}
+
+#[test]
+fn nothing_is_released_before_the_node_says_something_else() {
+    let world = World::new(&[]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let first = ensure(&world, TunnelKind::VxlanV4, None).unwrap();
+    world.pool("overlay", json!({"cidr": "10.0.0.0/24"}));
+    let ask = |world: &World| {
+        let request = TunnelRequest {
+            kind: TunnelKind::VxlanV4,
+            node_labels: BTreeMap::new(),
+            current: first,
+            now: seconds(1),
+        };
+        now(world.ipam("n1").ensure_tunnel_address(&request))
+            .unwrap()
+            .outcome
+    };
+    let none = ask(&world);
+    assert_eq!((none.wanted, world.taken().len()), (None, 1));
+    // The agent died before it wrote the Node; then another pool uses the tunnel.
+    vxlan(&world, "second", "10.1.0.0/24");
+    let second = ask(&world);
+    assert_eq!((second.held.len(), world.taken().len()), (2, 2));
+    assert_ne!(second.wanted, first);
+    assert_eq!(ask(&world), second, "asked again it is the same");
+    // One that was given out anew in between is not released.
+    let mut stale = second.all_but(second.wanted);
+    assert_eq!(stale.len(), 1);
+    stale[0].sequence_number = stale[0].sequence_number.map(|number| number + 1);
+    let refused = now(world.ipam("n1").release_ips(&stale)).unwrap().outcome;
+    assert_eq!((refused.refused.len(), world.taken().len()), (1, 2));
 }

@@ -1,12 +1,13 @@
 //! Directories and files on the host.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use api::params::Params;
 use datastore::version::Cursor;
 
 use super::StartupError;
+use crate::task::watch::Notes;
 
 /// Sockets of the agent.
 pub const RUN_DIRECTORY: &str = "/var/run/calico";
@@ -60,9 +61,14 @@ pub fn keep_mtu(directory: &Path, mtu_bytes: u32) -> Result<(), StartupError> {
     }
 }
 
-/// The file that says how far the datastore was read.
-pub fn read_file() -> PathBuf {
-    Path::new(STATE_DIRECTORY).join("tortie-datastore")
+/// The files that say how far the datastore was read, and what this node has there: it is written back into a datastore that
+/// lacks it.
+pub fn notes() -> Notes {
+    let file = |name| Path::new(STATE_DIRECTORY).join(name);
+    Notes {
+        read: file("tortie-datastore"),
+        own: file("tortie-own"),
+    }
 }
 
 /// Notes which datastore was read, and how far.
@@ -84,7 +90,7 @@ pub fn read_mtu() -> Option<u32> {
 }
 
 /// Replaces a file as a whole, so that a reader never sees half of it.
-fn write(path: &Path, text: &str) -> Result<(), StartupError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), StartupError> {
     let failed = |source| StartupError::File {
         path: path.display().to_string(),
         doing: "writing the file",

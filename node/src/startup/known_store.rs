@@ -1,6 +1,12 @@
 //! Whether the datastore is the one that an earlier agent of this node read.
+//!
+//! ```text
+//! known    it holds what was read                              start-up goes on
+//! unknown  it does not, and pods live here                     waits until it does, or until the operator accepts it
+//! accepted the operator took away the note of what was read,   what pods hold is written back before anything else
+//!          or no pod lives here                                (`write_back.rs`)
+//! ```
 
-use std::path::Path;
 use std::time::Duration;
 
 use datastore::version::Cursor;
@@ -8,36 +14,54 @@ use felix_io::workload;
 use tracing::{info, warn};
 
 use super::{Startup, StartupError, files};
+use crate::task::watch::Notes;
 
 /// How often an unknown datastore is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
 /// A log line for every so many looks.
 const LOG_EVERY: u32 = 30;
 
+/// What the datastore is to this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Datastore {
+    /// It holds what was read before, or nothing was.
+    Known,
+    /// It may lack what was read before, and counts all the same.
+    Accepted,
+}
+
 impl Startup<'_> {
     /// Waits while pods live here and the datastore lacks what an earlier agent read from it: it is another one or an
     /// older copy, and what it lacks is unknown. Without pods it is taken as it is.
-    pub(super) async fn wait_for_known_store(&self, note: &Path) -> Result<(), StartupError> {
-        self.wait_while_unknown(note, async || self.living_pods().await)
+    pub(super) async fn wait_for_known_store(
+        &self,
+        notes: &Notes,
+    ) -> Result<Datastore, StartupError> {
+        self.wait_while_unknown(notes, async || self.living_pods().await)
             .await
     }
 
     async fn wait_while_unknown(
         &self,
-        note: &Path,
+        notes: &Notes,
         living_pods: impl AsyncFn() -> usize,
-    ) -> Result<(), StartupError> {
+    ) -> Result<Datastore, StartupError> {
+        let note = notes.read.as_path();
         let mut looked = 0_u32;
         while let Some((identity, cursor)) = files::note_of_read(note) {
             if self.holds(&identity, &cursor).await? {
-                return Ok(());
+                return Ok(Datastore::Known);
+            }
+            // An agent that ends before all is written back finds it again.
+            if !notes.own.exists() {
+                files::write(&notes.own, "")?;
             }
             let pods = living_pods().await;
             if pods == 0 {
                 info!(
                     "the datastore is another one than before, or an older copy; no pod lives here, so it is taken"
                 );
-                return Ok(());
+                return Ok(Datastore::Accepted);
             }
             if looked.is_multiple_of(LOG_EVERY) {
                 warn!(
@@ -50,7 +74,12 @@ impl Startup<'_> {
             looked += 1;
             tokio::time::sleep(RETRY).await;
         }
-        Ok(())
+        // Both are written together, and the operator takes away the one.
+        Ok(if notes.own.exists() {
+            Datastore::Accepted
+        } else {
+            Datastore::Known
+        })
     }
 
     async fn holds(&self, identity: &str, cursor: &Cursor) -> Result<bool, StartupError> {
@@ -81,7 +110,6 @@ impl Startup<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -92,25 +120,30 @@ mod tests {
     use datastore::store::{Expect, Op, Store};
 
     use super::*;
+    use crate::scratch::Scratch;
     use crate::startup::tests::Fake;
 
-    /// A folder with a note, which goes with it.
-    struct Note(PathBuf);
-
-    impl Note {
-        /// What an agent noted that read this much of a store.
-        fn of(test: &str, identity: &str, cursor: &Cursor) -> Self {
-            let name = format!("tortie-note-{test}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            files::write_read(&path, identity, cursor).unwrap();
-            Self(path)
-        }
+    /// A folder with notes, which go with it.
+    struct Noted {
+        notes: Notes,
+        _folder: Scratch,
     }
 
-    impl Drop for Note {
-        fn drop(&mut self) {
-            // A test may have removed it.
-            let _ = std::fs::remove_file(&self.0);
+    impl Noted {
+        fn none() -> Self {
+            let folder = Scratch::new();
+            let [read, own] = ["read", "own"].map(|name| folder.path().join(name));
+            Self {
+                notes: Notes { read, own },
+                _folder: folder,
+            }
+        }
+
+        /// What an agent noted that read this much of a store.
+        fn of(identity: &str, cursor: &Cursor) -> Self {
+            let noted = Self::none();
+            files::write_read(&noted.notes.read, identity, cursor).unwrap();
+            noted
         }
     }
 
@@ -127,14 +160,15 @@ mod tests {
         store.list(Kind::Node, &Scope::All).await.unwrap().cursor
     }
 
-    /// Looks until the wait ends, `looks` times at most; how often the pods were counted then, `None` when it did not end.
+    /// Looks until the wait ends, `looks` times at most; how often the pods were counted then and what the datastore is,
+    /// `None` when it did not end.
     async fn waited(
         store: &MemoryStore,
-        note: &Path,
+        noted: &Noted,
         pods: usize,
         looks: usize,
         mut between: impl FnMut(usize),
-    ) -> Option<usize> {
+    ) -> Option<(usize, Datastore)> {
         let (params, host) = (Params::from_env([]).unwrap(), Fake(Vec::new()));
         let startup = Startup {
             params: &params,
@@ -147,13 +181,12 @@ mod tests {
             looked.fetch_add(1, Ordering::Relaxed);
             pods
         };
-        let waiting = startup.wait_while_unknown(note, count);
+        let waiting = startup.wait_while_unknown(&noted.notes, count);
         tokio::pin!(waiting);
         for look in 0..looks {
             tokio::select! {
                 ended = &mut waiting => {
-                    ended.unwrap();
-                    return Some(looked.load(Ordering::Relaxed));
+                    return Some((looked.load(Ordering::Relaxed), ended.unwrap()));
                 }
                 () = tokio::time::sleep(RETRY) => between(look),
             }
@@ -166,11 +199,11 @@ mod tests {
         let store = MemoryStore::new();
         write(&store, "a").await;
         let identity = store.identity().await.unwrap();
-        let note = Note::of("known", &identity, &cursor(&store).await);
+        let noted = Noted::of(&identity, &cursor(&store).await);
         write(&store, "b").await;
-        assert_eq!(waited(&store, &note.0, 1, 1, |_| ()).await, Some(0));
-        let none = std::env::temp_dir().join("tortie-note-that-is-not-there");
-        assert_eq!(waited(&store, &none, 1, 1, |_| ()).await, Some(0));
+        let known = Some((0, Datastore::Known));
+        assert_eq!(waited(&store, &noted, 1, 1, |_| ()).await, known);
+        assert_eq!(waited(&store, &Noted::none(), 1, 1, |_| ()).await, known);
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,28 +214,33 @@ mod tests {
         write(&store, "b").await;
         let identity = store.identity().await.unwrap();
         let newest = cursor(&store).await;
-        let other = Note::of("other", "another", &newest);
-        let older = Note::of("older", &identity, &newest);
+        let other = Noted::of("another", &newest);
+        let older = Noted::of(&identity, &newest);
         store.restore(&copy);
-        for note in [&other, &older] {
+        for noted in [&other, &older] {
             let before = store.revision();
-            assert_eq!(waited(&store, &note.0, 1, 50, |_| ()).await, None);
+            assert_eq!(waited(&store, noted, 1, 50, |_| ()).await, None);
             assert_eq!(store.revision(), before, "nothing is written meanwhile");
-            assert_eq!(waited(&store, &note.0, 0, 1, |_| ()).await, Some(1));
+            let taken = Some((1, Datastore::Accepted));
+            assert_eq!(waited(&store, noted, 0, 1, |_| ()).await, taken);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_wait_ends_when_the_operator_accepts_the_datastore() {
         let store = MemoryStore::new();
-        let note = Note::of("accepted", "another", &cursor(&store).await);
+        let noted = Noted::of("another", &cursor(&store).await);
         // What `tortiectl datastore accept` does.
         let accept = |look| {
             if look == 3 {
-                std::fs::remove_file(&note.0).unwrap();
+                std::fs::remove_file(&noted.notes.read).unwrap();
             }
         };
-        let looked = waited(&store, &note.0, 1, 50, accept).await;
-        assert!(looked.is_some_and(|looked| looked > 3), "{looked:?}");
+        let (looked, datastore) = waited(&store, &noted, 1, 50, accept).await.unwrap();
+        assert!(looked > 3, "{looked:?}");
+        assert_eq!(datastore, Datastore::Accepted);
+        // Also for the next agent, should this one end before it has read everything.
+        let again = waited(&store, &noted, 1, 1, |_| ()).await;
+        assert_eq!(again, Some((0, Datastore::Accepted)));
     }
 }

@@ -1,7 +1,6 @@
 //! Addresses of the node's own tunnel devices, from the pools that use them.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use api::ipam::IPAMBlockSpec;
@@ -12,6 +11,7 @@ use api::pool::{EncapMode, IPPoolSpec};
 use datastore::scope::Scope;
 use datastore::store::{Store, StoreError};
 use ipam::Ipam;
+use ipam::request::ReleaseAddress;
 use ipam::tunnel::{TunnelKind, TunnelRequest};
 use tracing::{info, warn};
 
@@ -24,10 +24,13 @@ const KINDS: [(TunnelKind, &str); 2] = [
 ];
 
 /// Makes the Node's tunnel addresses what the pools ask for: assigned, kept, or given back.
-pub(super) async fn allocate(store: &Arc<dyn Store>, name: &str) -> Result<(), StartupError> {
-    let ipam = Ipam::new(Arc::clone(store), name);
+pub(super) async fn allocate(
+    store: &dyn Store,
+    ipam: &Ipam,
+    name: &str,
+) -> Result<(), StartupError> {
     for (kind, device) in KINDS {
-        allocate_one(&**store, &ipam, name, (kind, device))
+        allocate_one(store, ipam, name, (kind, device))
             .await
             .map_err(|reason| StartupError::Tunnel { device, reason })?;
     }
@@ -58,17 +61,18 @@ async fn allocate_one(
         current: before.map(IpAddr::V4),
         now: crate::task::timestamp(SystemTime::now()),
     };
-    let wanted = ipam
+    let ensured = ipam
         .ensure_tunnel_address(&request)
         .await
         .map_err(|error| chain(&error))?
         .outcome;
-    let wanted = match wanted {
+    let wanted = match ensured.wanted {
         Some(IpAddr::V4(addr)) => Some(addr),
         Some(IpAddr::V6(_)) | None => None,
     };
+    let all_but = |kept: Option<Ipv4Addr>| ensured.all_but(kept.map(IpAddr::V4));
     if wanted == before {
-        return Ok(());
+        return give_back(ipam, all_but(wanted)).await;
     }
     let written = stored_objects::update(store, &key, |stored| match stored {
         Some(Object::Node(mut node)) => {
@@ -81,9 +85,8 @@ async fn allocate_one(
     if let Err(error) = written {
         // What was just assigned would stay nobody's. Without an answer the Node may name it, now or later: it stays held
         // under the tunnel's handle, and the next attempt finds it there.
-        if before.is_none()
-            && !matches!(error, StoreError::Unavailable(_))
-            && let Err(error) = ipam.release_by_handle(&kind.handle_id(name)).await
+        if !matches!(error, StoreError::Unavailable(_))
+            && let Err(error) = give_back(ipam, all_but(before)).await
         {
             warn!(%error, handle = kind.handle_id(name), "tunnel address not given back");
         }
@@ -92,6 +95,19 @@ async fn allocate_one(
     match wanted {
         Some(address) => info!(device, %address, "tunnel address assigned"),
         None => info!(device, "tunnel address released: no pool uses it"),
+    }
+    // Nobody sends to the former one any more.
+    give_back(ipam, all_but(wanted)).await
+}
+
+async fn give_back(ipam: &Ipam, addresses: Vec<ReleaseAddress>) -> Result<(), String> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let released = ipam.release_ips(&addresses).await;
+    let released = released.map_err(|error| chain(&error))?.outcome;
+    for (address, why) in released.refused {
+        warn!(%address, %why, "tunnel address not given back");
     }
     Ok(())
 }
@@ -198,6 +214,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use datastore::memory::{Fault, MemoryStore, Request};
     use datastore::store::{Expect, Op};
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -247,8 +265,8 @@ mod tests {
                 Request::Write(op) if op.key().kind == Kind::Node => Some(fault),
                 _ => None,
             });
-            let client: Arc<dyn Store> = Arc::new(client);
-            allocate(&client, "n1").await.unwrap_err();
+            let ipam = Ipam::new(Arc::new(client.clone()), "n1");
+            allocate(&client, &ipam, "n1").await.unwrap_err();
             store.deliver_late();
             let addresses = async || {
                 let store: &dyn Store = &store;
@@ -270,11 +288,46 @@ mod tests {
                 "{fault:?}"
             );
             // The next attempt leaves one address, which the Node names.
-            let store: Arc<dyn Store> = Arc::new(store.clone());
-            allocate(&store, "n1").await.unwrap();
+            let ipam = Ipam::new(Arc::new(store.clone()), "n1");
+            allocate(&store, &ipam, "n1").await.unwrap();
             let (taken, again) = addresses().await;
             assert_eq!((taken, again.is_some()), (1, true), "{fault:?}");
             assert!(named.is_none() || named == again);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_address_is_held_as_long_as_the_node_says_it() {
+        for fault in [Fault::Conflict, Fault::LostReply] {
+            let store = MemoryStore::new();
+            let pool = |mode: &str| json!({"cidr": "10.1.0.0/16", "vxlanMode": mode});
+            put(&store, Kind::IPPool, "p", pool("Always")).await;
+            put(&store, Kind::Node, "n1", json!({})).await;
+            let ipam = Ipam::new(Arc::new(store.clone()), "n1");
+            allocate(&store, &ipam, "n1").await.unwrap();
+            put(&store, Kind::IPPool, "p", pool("Never")).await;
+
+            let client = store.client();
+            client.set_fault_plan(move |request| match request {
+                Request::Write(op) if op.key().kind == Kind::Node => Some(fault),
+                _ => None,
+            });
+            let ipam = Ipam::new(Arc::new(client.clone()), "n1");
+            allocate(&client, &ipam, "n1").await.unwrap_err();
+            let taken = async || {
+                let blocks = objects(&store, Kind::IPAMBlock).await.unwrap();
+                let taken = blocks.iter().map(|block| match block {
+                    Object::IPAMBlock(block) => block.spec.allocations.iter().flatten().count(),
+                    _ => 0,
+                });
+                taken.sum::<usize>()
+            };
+            assert_eq!(taken().await, 1, "{fault:?}: the Node may say it");
+            let ipam = Ipam::new(Arc::new(store.clone()), "n1");
+            allocate(&store, &ipam, "n1").await.unwrap();
+            let node = read(&store, &Key::new(Kind::Node, "n1")).await.unwrap();
+            assert_eq!(address(&node.unwrap(), TunnelKind::VxlanV4), None);
+            assert_eq!(taken().await, 0, "{fault:?}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::params::Params;
 use datastore::store::Store;
+use ipam::Ipam;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -28,6 +29,8 @@ pub struct Keeper {
     pub node: String,
     /// Objects.
     pub store: Arc<dyn Store>,
+    /// Gives tunnel addresses.
+    pub ipam: Arc<Ipam>,
     /// Kubernetes, when the node is one of its nodes.
     pub kubernetes: Option<Arc<dyn Kubernetes>>,
     /// Says when pools or this node's object changed, and the MTU.
@@ -121,7 +124,7 @@ impl Keeper {
         // The Node first: tunnel addresses are written into it.
         let node = startup.refresh(&self.node).await;
         node.map_err(|error| format!("node address: {}", chain(&error)))?;
-        let tunnels = startup.refresh_tunnels(&self.node).await;
+        let tunnels = startup.refresh_tunnels(&self.node, &self.ipam).await;
         tunnels.map_err(|error| format!("tunnel addresses: {}", chain(&error)))
     }
 }
@@ -155,6 +158,7 @@ mod tests {
             params: Arc::new(Params::from_env(variables).unwrap()),
             node: "n1".to_owned(),
             store: Arc::clone(&store) as Arc<dyn Store>,
+            ipam: Arc::new(Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1")),
             kubernetes: None,
             view,
             last_mtu_bytes: None,

@@ -3,8 +3,6 @@
 //! Until the first listing nothing is in sync; after it the calculation goes on with what it knows while the store is
 //! away.
 
-mod own;
-
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -27,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::health::Health;
+use crate::own::Own;
 use crate::startup::{chain, files};
 use crate::task::calc::{Inbox, Seen, Since, State};
-use own::Own;
 
 /// First and longest wait before another attempt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -63,20 +61,47 @@ pub struct WatchTask {
     pub node: String,
     /// Where it says that the datastore is unknown.
     pub health: Health,
-    /// File that says how far the datastore was read, for the next agent.
-    pub read_file: Option<PathBuf>,
+    /// Files that say how far the datastore was read and what this node has there, for the next agent.
+    pub notes: Option<Notes>,
     /// End of the process.
     pub cancel: CancellationToken,
+}
+
+/// Files for the next agent.
+#[derive(Clone, Debug)]
+pub struct Notes {
+    /// How far the datastore was read.
+    pub read: PathBuf,
+    /// What this node has there.
+    pub own: PathBuf,
+}
+
+/// What was read.
+struct Read {
+    own: Own,
+    identity: Option<Arc<str>>,
+    to: Option<Cursor>,
+    noted: Option<Cursor>,
+    /// Kinds of which nothing may be said yet.
+    unlisted: BTreeSet<Kind>,
 }
 
 impl WatchTask {
     /// Runs until the token is cancelled.
     pub async fn run(self) {
         let cancel = self.cancel.clone();
+        let mut read = Read {
+            own: Own::new(self.node.clone()),
+            identity: None,
+            to: None,
+            noted: None,
+            unlisted: self.kinds.iter().map(|(kind, _)| *kind).collect(),
+        };
         tokio::select! {
-            () = self.follow() => {}
+            () = self.follow(&mut read) => {}
             () = cancel.cancelled() => {}
         }
+        self.note(&mut read);
     }
 
     /// The updates of some kinds. Each time `accepted` changes, the datastore is taken as it is.
@@ -108,7 +133,7 @@ impl WatchTask {
         })
     }
 
-    async fn follow(self) {
+    async fn follow(&self, read: &mut Read) {
         let (accept, accepted) = watch::channel(0_u64);
         // Whether the datastore is locked must be known before anything else is acted on.
         let is_first = |kind| kind == Kind::ClusterInformation;
@@ -117,9 +142,6 @@ impl WatchTask {
         if !rest {
             updates.extend(self.updates(|_| true, &accepted));
         }
-        let mut own = Own::new(self.node.clone());
-        let mut identity = None;
-        let (mut read_to, mut noted): (Option<Cursor>, Option<Cursor>) = (None, None);
         let mut note = tokio::time::interval(NOTE_EVERY);
         let mut lost: BTreeSet<Kind> = BTreeSet::new();
         // Kinds whose first listing after an acceptance is still to come.
@@ -134,17 +156,14 @@ impl WatchTask {
                     continue;
                 }
                 _ = note.tick() => {
-                    if noted != read_to {
-                        noted.clone_from(&read_to);
-                        self.note_read(identity.as_ref(), noted.as_ref());
-                    }
+                    self.note(read);
                     continue;
                 }
                 () = self.health.datastore_accepted() => {
-                    if self.health.datastore_unknown().is_some() && self.write_back(&own).await {
+                    if self.health.datastore_unknown().is_some() && self.write_back(&read.own).await {
                         unlisted.extend(OF_OTHERS);
                         self.accept(&accept, "accepted by the operator");
-                        (identity, read_to) = (None, None);
+                        (read.identity, read.to) = (None, None);
                     }
                     continue;
                 }
@@ -162,28 +181,29 @@ impl WatchTask {
                 }
                 Update::Diverged(error) => {
                     if self.health.datastore_unknown().is_none() {
-                        self.diverged(error, &own, identity.as_ref(), &accept).await;
+                        self.diverged(error, read, &accept).await;
                         if self.health.datastore_unknown().is_none() {
-                            (identity, read_to) = (None, None);
+                            (read.identity, read.to) = (None, None);
                         }
                     }
                     continue;
                 }
                 Update::InSync(_) => {
                     unlisted.remove(&kind);
-                    if identity.is_none() {
-                        identity = self.store.identity().await.ok();
+                    read.unlisted.remove(&kind);
+                    if read.identity.is_none() {
+                        read.identity = self.store.identity().await.ok();
                     }
                 }
-                Update::Put(item) => own.put(item),
+                Update::Put(item) => read.own.put(item),
                 Update::Missing { key, .. } if unlisted.contains(&kind) => {
                     warn!(socket = self.socket, %key, "not in the accepted datastore; it counts until the agent starts anew");
                     continue;
                 }
-                Update::Delete { key, .. } | Update::Missing { key, .. } => own.remove(key),
+                Update::Delete { key, .. } | Update::Missing { key, .. } => read.own.remove(key),
             }
             if let Some(reached) = reached {
-                read_to = later(read_to, reached);
+                read.to = later(read.to.take(), reached);
             }
             if lost.remove(&kind) && lost.is_empty() {
                 info!(socket = self.socket, "datastore is back");
@@ -198,13 +218,8 @@ impl WatchTask {
 
     /// The datastore lacks what was read from it. A node without pods takes it as it is. With pods, what they hold is
     /// written back into an older copy of the same datastore; into another one only when the operator accepts it.
-    async fn diverged(
-        &self,
-        error: &StoreError,
-        own: &Own,
-        identity: Option<&Arc<str>>,
-        accept: &watch::Sender<u64>,
-    ) {
+    async fn diverged(&self, error: &StoreError, read: &Read, accept: &watch::Sender<u64>) {
+        let own = &read.own;
         if let Some(ipam) = &self.ipam {
             ipam.reserve(own.ranges_of_others());
         }
@@ -218,7 +233,7 @@ impl WatchTask {
         )));
         warn!(socket = self.socket, %error, pods = own.pods(), "datastore unknown; going on with what is known");
         let now = self.store.identity().await.ok();
-        if now.is_some() && now.as_ref() == identity {
+        if now.is_some() && now == read.identity {
             self.write_back(own).await;
         }
     }
@@ -253,11 +268,23 @@ impl WatchTask {
         }
     }
 
-    fn note_read(&self, identity: Option<&Arc<str>>, cursor: Option<&Cursor>) {
-        if let (Some(path), Some(identity), Some(cursor)) = (&self.read_file, identity, cursor)
-            && let Err(error) = files::write_read(path, identity, cursor)
+    /// Writes what is new into the files for the next agent, once everything was listed. What this node has comes first: who
+    /// finds how far the datastore was read takes it as known.
+    fn note(&self, read: &mut Read) {
+        let Some(notes) = self.notes.as_ref().filter(|_| read.unlisted.is_empty()) else {
+            return;
+        };
+        if let Err(error) = read.own.save(&notes.own) {
+            warn!(error = chain(&error), "what this node has in the datastore");
+            return;
+        }
+        if let (Some(identity), Some(to)) = (&read.identity, &read.to)
+            && read.noted != read.to
         {
-            warn!(error = chain(&error), "how far the datastore was read");
+            if let Err(error) = files::write_read(&notes.read, identity, to) {
+                warn!(error = chain(&error), "how far the datastore was read");
+            }
+            read.noted.clone_from(&read.to);
         }
     }
 

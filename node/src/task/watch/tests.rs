@@ -107,7 +107,7 @@ impl World {
             socket: String::new(),
             node: "n1".to_owned(),
             health: health.clone(),
-            read_file: None,
+            notes: None,
             cancel: cancel.clone(),
         };
         tokio::spawn(task.run());

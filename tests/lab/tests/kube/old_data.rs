@@ -27,6 +27,17 @@ fn apply_pool(lab: &Lab) {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// etcd loses everything. The operator applies the kinds and the pool again; kubelets register their nodes and their static
+/// pods by themselves.
+fn empty(watched: &mut Watched) {
+    watched.lab.kube().server.empty().unwrap();
+    let sites = watched.lab.topology.sites.clone();
+    watched.lab.kube().install().unwrap();
+    apply_pool(&watched.lab);
+    watched.lab.kube().register_nodes(&sites).unwrap();
+    watched.place(2);
+}
+
 /// Every pod's address stands in a block in the API server again, and in one place only.
 fn every_address_is_known(watched: &mut Watched) {
     let path = "--output=jsonpath={range .items[*]}{.spec.cidr} {.spec.allocations}{\"\\n\"}{end}";
@@ -79,16 +90,63 @@ fn an_emptied_etcd_deletes_nothing_and_gives_no_address_twice() {
     with_programs(name, |programs| {
         let mut watched = Watched::start(options(), programs, 2);
         watched.watch();
-        watched.lab.kube().server.empty().unwrap();
-        // The operator applies the kinds and the pool again; kubelets register their nodes and their static pods by themselves.
-        let sites = watched.lab.topology.sites.clone();
-        watched.lab.kube().install().unwrap();
-        apply_pool(&watched.lab);
-        watched.lab.kube().register_nodes(&sites).unwrap();
-        watched.place(2);
+        empty(&mut watched);
         accept(&watched.lab);
         watched.grow();
         every_address_is_known(&mut watched);
         watched.ends_well();
     });
+}
+
+#[test]
+fn an_etcd_that_was_emptied_while_no_agent_ran_deletes_nothing_and_gives_no_address_twice() {
+    let name = "old_data::an_etcd_that_was_emptied_while_no_agent_ran_deletes_nothing_and_gives_no_address_twice";
+    with_programs(name, |programs| {
+        let mut watched = Watched::start(options(), programs, 2);
+        watched.watch();
+        // One is told to end, the other dies.
+        let status = watched.lab.terminate_agent(0).unwrap();
+        assert!(status.success(), "{status}");
+        watched.lab.kill_agent(1).unwrap();
+        empty(&mut watched);
+        for node in 0..2 {
+            watched.lab.start_agent(node).unwrap();
+            waits(&watched.lab, node);
+        }
+        // The second node's blocks are unknown while the first gives addresses out.
+        let taken: Vec<_> = watched.lab.pods.iter().map(|pod| pod.address).collect();
+        accept_at_start(&mut watched.lab, 0);
+        watched.add_pod(0);
+        watched.add_pod(0);
+        for pod in &watched.lab.pods[taken.len()..] {
+            assert!(
+                !taken.contains(&pod.address),
+                "{} was given twice",
+                pod.address
+            );
+        }
+        accept_at_start(&mut watched.lab, 1);
+        watched.grow();
+        every_address_is_known(&mut watched);
+        watched.ends_well();
+    });
+}
+
+/// Waits until the agent of a node says in its log that it waits for the operator.
+fn waits(lab: &Lab, node: usize) {
+    let name = lab.topology.sites[node].name.clone();
+    let said = lab::wait_until(std::time::Instant::now() + lab.options.patience, || {
+        lab::log_end(&name)
+            .contains("until `tortiectl datastore accept`")
+            .then_some(())
+    });
+    assert!(said.is_some(), "{}", lab::log_end(&name));
+}
+
+/// The operator has looked, and says so on a node whose agent starts.
+fn accept_at_start(lab: &mut Lab, node: usize) {
+    let output = ctl(lab, node, &["datastore", "accept"]);
+    assert!(output.status.success(), "{output:?}");
+    lab.wait_ready(node)
+        .unwrap_or_else(|error| panic!("{error}"));
 }

@@ -1,8 +1,13 @@
 //! What this node has in the datastore, kept so that it can be written back: of an older copy of the datastore, or of
-//! another one, only the nodes know what their living pods hold.
+//! another one, only the nodes know what their living pods hold. A file has it too, for an agent that starts over such a
+//! datastore.
+
+mod file;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use api::endpoint::WorkloadEndpoint;
 use api::ipam::{IPAMBlock, IPAMHandle, IPAMHandleSpec};
 use api::key::{Key, Kind};
 use api::metadata::Resource;
@@ -10,7 +15,7 @@ use api::object::Object;
 use bytes::Bytes;
 use datastore::store::{Expect, KeyValue, Op, Store, StoreError};
 use ipam::block;
-use ipam::view::handle_key;
+use ipam::view::{block_key, handle_key};
 use ipnet::IpNet;
 
 /// How often a write is tried anew when somebody else was quicker.
@@ -18,24 +23,26 @@ const ATTEMPTS: usize = 10;
 
 /// Objects of this node as the datastore last had them, and whose the ranges of others were.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(crate) struct Own {
     node: String,
     objects: BTreeMap<Key, Bytes>,
     others: BTreeMap<Key, IpNet>,
+    /// Since it was last written to a file.
+    changed: bool,
 }
 
 impl Own {
-    pub(super) const fn new(node: String) -> Self {
+    pub(crate) const fn new(node: String) -> Self {
         Self {
             node,
             objects: BTreeMap::new(),
             others: BTreeMap::new(),
+            changed: true,
         }
     }
 
     /// An object was written.
-    pub(super) fn put(&mut self, item: &KeyValue) {
-        self.remove(&item.key);
+    pub(crate) fn put(&mut self, item: &KeyValue) {
         let (is_own, others) = match Object::decode(&item.key, &item.value) {
             Ok(Object::Node(node)) => (node.metadata.name == self.node, None),
             Ok(Object::WorkloadEndpoint(endpoint)) => (endpoint.spec.node == self.node, None),
@@ -47,28 +54,46 @@ impl Own {
             }
             _ => (false, None),
         };
-        if is_own {
-            self.objects.insert(item.key.clone(), item.value.clone());
-        }
-        if let Some(range) = others {
-            self.others.insert(item.key.clone(), range);
-        }
+        let own = is_own.then(|| item.value.clone());
+        self.changed |= replace(&mut self.objects, &item.key, own);
+        self.changed |= replace(&mut self.others, &item.key, others);
     }
 
     /// An object is gone.
-    pub(super) fn remove(&mut self, key: &Key) {
-        self.objects.remove(key);
-        self.others.remove(key);
+    pub(crate) fn remove(&mut self, key: &Key) {
+        self.changed |= replace(&mut self.objects, key, None);
+        self.changed |= replace(&mut self.others, key, None);
     }
 
     /// Pods of this node.
-    pub(super) fn pods(&self) -> usize {
+    pub(crate) fn pods(&self) -> usize {
         let kinds = self.objects.keys().map(|key| key.kind);
         kinds.filter(|kind| *kind == Kind::WorkloadEndpoint).count()
     }
 
+    /// Leaves out endpoints that `lives` does not know: their pods are gone, and who takes pods away takes their addresses
+    /// back.
+    pub(crate) fn keep_living(&mut self, lives: impl Fn(&WorkloadEndpoint) -> bool) {
+        self.objects
+            .retain(|key, value| match Object::decode(key, value) {
+                Ok(Object::WorkloadEndpoint(endpoint)) => lives(&endpoint),
+                _ => true,
+            });
+    }
+
+    /// Whether this node holds an address.
+    pub(crate) fn holds(&self, address: IpAddr) -> bool {
+        self.of_kind(Kind::IPAMBlock).any(|(key, value)| {
+            let Ok(Object::IPAMBlock(found)) = Object::decode(key, value) else {
+                return false;
+            };
+            let slot = block::ordinal(found.spec.cidr, address);
+            slot.is_some_and(|slot| self.held(&found).contains(&slot))
+        })
+    }
+
     /// Blocks that were others'.
-    pub(super) fn ranges_of_others(&self) -> Vec<IpNet> {
+    pub(crate) fn ranges_of_others(&self) -> Vec<IpNet> {
         self.others.values().copied().collect()
     }
 
@@ -84,7 +109,7 @@ impl Own {
 
     /// Writes what the datastore lacks of it. Answers what cannot be written because somebody else has it now, or because the
     /// datastore lets others make it: over an API server, the Node that kubelet registers, and the Pod that holds an endpoint.
-    pub(super) async fn write_back(&self, store: &dyn Store) -> Result<Vec<String>, StoreError> {
+    pub(crate) async fn write_back(&self, store: &dyn Store) -> Result<Vec<String>, StoreError> {
         let mut conflicts = Vec::new();
         // Handles before blocks, blocks before endpoints: as when they were given.
         self.write_back_handles(store).await?;
@@ -252,6 +277,15 @@ impl Own {
         }
         Ok(())
     }
+}
+
+/// Puts `value` in a key's place, or takes away what is there; whether that is a change.
+fn replace<T: PartialEq + Clone>(map: &mut BTreeMap<Key, T>, key: &Key, value: Option<T>) -> bool {
+    let before = match value.clone() {
+        Some(value) => map.insert(key.clone(), value),
+        None => map.remove(key),
+    };
+    before != value
 }
 
 /// Whether an agent has written a node's object.
