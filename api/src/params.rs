@@ -4,7 +4,9 @@
 //! else, the typed fields of [`Params`] included, comes from there.
 
 mod file;
+mod notices;
 mod table;
+mod unused;
 mod value;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::felix::{Given, NEXT_START};
 use crate::pool::EncapMode;
 pub use table::{TABLE, Values};
+pub use unused::{UNUSED, Unused};
 pub use value::{
     AddressSource, Backend, DatastoreType, LogSeverity, NatOutgoingExclusions, PoolCidr,
     ProgramClusterRoutes, RouterIdSource,
@@ -73,6 +76,10 @@ pub enum Invalid {
     Stops,
     /// The default is taken and the error logged: what Felix does with its own variables.
     TakesDefault,
+    /// It counts as `true`, which is logged.
+    MeansTrue,
+    /// It counts as `false`, which is logged.
+    MeansFalse,
 }
 
 /// One setting as it is shown to an operator.
@@ -170,7 +177,7 @@ impl Params {
     ) -> Result<Self, Vec<ParamError>> {
         let environment: Vec<_> = variables
             .into_iter()
-            .filter(|(name, _)| is_ours(name))
+            .filter(|(name, _)| notices::is_calicos(&known_as(name)))
             .collect();
         Self::from_all(environment, Vec::new(), given.to_vec())
     }
@@ -274,49 +281,14 @@ impl Params {
     }
 }
 
-/// Variables of calico/node that change nothing here, the values that ask for what is done anyway, and why.
-const WITHOUT_EFFECT: [(&str, &[&str], &str); 8] = [
-    (
-        "CALICO_DISABLE_FILE_LOGGING",
-        &["true"],
-        "the log goes to standard error only",
-    ),
-    ("CALICO_DISABLE_FELIX", &[], "the agent is one process"),
-    (
-        "FELIX_REPORTINGINTERVALSECS",
-        &["0"],
-        "status is asked of the agent (tortiectl node status), not written into the datastore",
-    ),
-    ("NODE_USER_ID", &[], "the agent runs as root"),
-    (
-        "CALICO_ADVERTISE_CLUSTER_IPS",
-        &[],
-        "addresses of services are not announced yet",
-    ),
-    (
-        "BGP_LOGSEVERITYSCREEN",
-        &[],
-        "FELIX_LOGSEVERITYSCREEN is for the whole agent",
-    ),
-    (
-        "KUBERNETES_SERVICE_IPS_PORTS",
-        &[],
-        "there is no eBPF dataplane",
-    ),
-    (
-        "KUBERNETES_APISERVER_ENDPOINTS",
-        &[],
-        "there is no eBPF dataplane",
-    ),
-];
-
-/// Whether a variable is in the table, or known otherwise, or Felix's.
-fn is_ours(name: &str) -> bool {
-    let felix = name
-        .get(..6)
-        .is_some_and(|start| start.eq_ignore_ascii_case("FELIX_"));
-    let known = WITHOUT_EFFECT.iter().any(|(known, ..)| *known == name);
-    felix || known || TABLE.iter().any(|row| row.names.contains(&name))
+/// A variable's name as the table has it: `FELIX_` and what follows in upper case.
+fn known_as(name: &str) -> String {
+    let upper = name.to_ascii_uppercase();
+    if upper.starts_with("FELIX_") {
+        upper
+    } else {
+        name.to_owned()
+    }
 }
 
 /// The router id made from a node's name: the first four bytes of its SHA-256, kept out of the multicast range.
@@ -349,14 +321,6 @@ struct Variable {
 
 impl Reader {
     fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let known_as = |name: &str| {
-            let upper = name.to_ascii_uppercase();
-            if upper.starts_with("FELIX_") {
-                upper
-            } else {
-                name.to_owned()
-            }
-        };
         Self {
             variables: variables
                 .into_iter()
@@ -414,11 +378,28 @@ impl Reader {
                         reason,
                         allowed: row.allowed.to_owned(),
                     };
-                    match row.invalid {
-                        Invalid::Stops => self.errors.push(error),
-                        Invalid::TakesDefault => self.rejected.push(error),
+                    let word = match row.invalid {
+                        Invalid::Stops => {
+                            self.errors.push(error);
+                            row.default
+                        }
+                        Invalid::TakesDefault => {
+                            self.rejected.push(error);
+                            row.default
+                        }
+                        Invalid::MeansTrue => "true",
+                        Invalid::MeansFalse => "false",
+                    };
+                    if matches!(row.invalid, Invalid::MeansTrue | Invalid::MeansFalse) {
+                        word.clone_into(&mut setting.text);
+                        setting.origin = (variable.origin)(variable.name.clone());
+                        self.notices.push(Notice {
+                            variable: variable.name.clone(),
+                            value: variable.text.clone(),
+                            message: format!("means `{word}`; allowed: {}", row.allowed),
+                        });
                     }
-                    default()
+                    read(word).expect("the table's own words are allowed: tested")
                 }
             },
         };
@@ -485,6 +466,19 @@ impl Reader {
                 );
             }
         }
+        match (&values.k8s_cert_file, &values.k8s_key_file) {
+            (Some(_), None) => self.refuse(
+                "k8s_cert_file",
+                "a certificate is of no use without its key".to_owned(),
+                "K8S_CERT_FILE and K8S_KEY_FILE together",
+            ),
+            (None, Some(_)) => self.refuse(
+                "k8s_key_file",
+                "a key is of no use without its certificate".to_owned(),
+                "K8S_CERT_FILE and K8S_KEY_FILE together",
+            ),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
         if values.datastore_type == DatastoreType::Local && values.store.is_none() {
             self.refuse(
                 "datastore_type",
@@ -515,67 +509,6 @@ impl Reader {
             },
             None => (field.to_owned(), String::new()),
         }
-    }
-
-    fn notice_unused(&mut self, values: &Values) {
-        if !matches!(values.ip6, AddressSource::Keep | AddressSource::None) {
-            self.notice(
-                "ip6",
-                "written into the Node, but nodes have no sessions or tunnels over IPv6 yet"
-                    .to_owned(),
-            );
-        }
-        for (cidr, field) in [
-            (values.pool_cidr, "pool_cidr"),
-            (values.pool6_cidr, "pool6_cidr"),
-        ] {
-            if let PoolCidr::Cidr(cidr) = cidr
-                && self
-                    .setting(field)
-                    .is_some_and(|set| set.text != cidr.to_string())
-            {
-                self.notice(field, format!("the range used is {cidr}"));
-            }
-        }
-        self.notice_without_effect();
-        let without_effect = |name: &str| WITHOUT_EFFECT.iter().any(|(known, ..)| *known == name);
-        let known = |name: &String| {
-            without_effect(name) || TABLE.iter().any(|row| row.names.contains(&name.as_str()))
-        };
-        for (name, variable) in &self.variables {
-            if name.starts_with("FELIX_") && !known(name) {
-                self.notices.push(Notice {
-                    variable: variable.name.clone(),
-                    value: variable.text.clone(),
-                    message: "ignored: this release has no such setting".to_owned(),
-                });
-            }
-        }
-    }
-
-    /// Variables of calico/node that change nothing here.
-    fn notice_without_effect(&mut self) {
-        for (name, means_the_same, reason) in WITHOUT_EFFECT {
-            if let Some(variable) = self.variables.get(name)
-                && !variable.text.trim().is_empty()
-                && !means_the_same.contains(&variable.text.trim())
-            {
-                self.notices.push(Notice {
-                    variable: variable.name.clone(),
-                    value: variable.text.clone(),
-                    message: format!("ignored: {reason}"),
-                });
-            }
-        }
-    }
-
-    fn notice(&mut self, field: &str, message: String) {
-        let (variable, value) = self.as_given(field);
-        self.notices.push(Notice {
-            variable,
-            value,
-            message,
-        });
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use api::felix::FIELDS;
-use api::params::{EmptyText, Invalid, TABLE};
+use api::params::{EmptyText, Invalid, TABLE, UNUSED};
 
 #[test]
 fn the_page_about_parameters_is_current() {
@@ -30,7 +30,7 @@ fn page() -> String {
          the node, then of `default`.\nNames that begin with `FELIX_` are read in any case. Where several names stand, \
          the first\none that is set counts. The empty text means the same as leaving a variable out, except where marked \
          with ¹, where it is a\nvalue. A wrong value stops the node, which names all wrong variables at once; where marked \
-         with ², the default is taken and\nthe error is logged.\n\n\
+         with ², the default is taken and\nthe error is logged; where marked with ³, it means what stands there, which is logged, too.\n\n\
          | Variable | Default | Allowed | What it does |\n|---|---|---|---|\n",
     );
     for row in TABLE {
@@ -41,12 +41,17 @@ fn page() -> String {
             .map(|name| format!("`{name}`"))
             .chain(fields.map(|(field, _)| format!("`spec.{field}`")))
             .collect();
-        let marks = match (row.empty, row.invalid) {
-            (EmptyText::IsValue, Invalid::Stops) => "¹",
-            (EmptyText::IsUnset, Invalid::TakesDefault) => "²",
-            (EmptyText::IsValue, Invalid::TakesDefault) => "¹ ²",
-            (EmptyText::IsUnset, Invalid::Stops) => "",
+        let of_empty = match row.empty {
+            EmptyText::IsValue => "¹",
+            EmptyText::IsUnset => "",
         };
+        let of_invalid = match row.invalid {
+            Invalid::Stops => "",
+            Invalid::TakesDefault => "²",
+            Invalid::MeansTrue | Invalid::MeansFalse => "³",
+        };
+        let both = !of_empty.is_empty() && !of_invalid.is_empty();
+        let marks = format!("{of_empty}{}{of_invalid}", if both { " " } else { "" });
         let default = if row.default.is_empty() {
             String::new()
         } else {
@@ -65,6 +70,21 @@ fn page() -> String {
             row.doc.trim()
         )
         .expect("writing to a String never fails");
+    }
+    page.push_str(
+        "\n## Calico's variables without effect\n\n\
+         Known, and of no effect in this release: one that is set is named in the log, unless its value asks for what is \
+         done anyway.\n`*` stands for anything.\n\n\
+         | Variable | Done anyway | Why |\n|---|---|---|\n",
+    );
+    let quoted = |texts: &[&str]| {
+        let texts: Vec<String> = texts.iter().map(|text| format!("`{text}`")).collect();
+        texts.join(", ")
+    };
+    for unused in UNUSED {
+        let (names, values) = (quoted(unused.names), quoted(unused.done_anyway));
+        writeln!(page, "| {names} | {values} | {} |", unused.reason)
+            .expect("writing to a String never fails");
     }
     page
 }

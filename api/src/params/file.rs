@@ -1,5 +1,6 @@
 //! The configuration file of Felix: `Name = value` lines, sections and comments left out.
 
+use super::notices::without_effect;
 use super::{Notice, TABLE};
 use crate::felix::Given;
 
@@ -36,11 +37,11 @@ pub(super) fn read(path: &str, text: &str) -> (Vec<Given>, Vec<Notice>) {
                     text: value.to_owned(),
                 });
             }
-            None => notices.push(Notice {
+            None => notices.extend(without_effect(&variable, value).map(|message| Notice {
                 variable: place(name),
                 value: value.to_owned(),
-                message: "ignored: this release has no such setting".to_owned(),
-            }),
+                message,
+            })),
         }
     }
     (settings, notices)

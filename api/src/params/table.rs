@@ -77,12 +77,12 @@ parameters! {
     /// How the IPv6 address is detected.
     ip6_autodetection_method: String = value::method, ["IP6_AUTODETECTION_METHOD"], "first-found", "",
         IsUnset, Stops, "`first-found`, `interface=REGEX,…`, `skip-interface=REGEX,…`, `cidr=CIDR,…`, `can-reach=HOST` or `kubernetes-internal-ip`";
-    /// How often the addresses are detected anew.
+    /// How often the addresses are detected anew, once a second at most.
     autodetect_poll_interval: Duration = value::go_duration, ["AUTODETECT_POLL_INTERVAL"], "60s", "",
         IsUnset, Stops, "a duration such as `60s` or `1m30s`";
     /// Skip the check that no other node has our address.
-    disable_node_ip_check: bool = value::only_true, ["DISABLE_NODE_IP_CHECK"], "false", "",
-        IsUnset, Stops, "`true`; everything else means false";
+    disable_node_ip_check: bool = value::true_or_false, ["DISABLE_NODE_IP_CHECK"], "false", "",
+        IsUnset, MeansFalse, "`true`; everything else means false";
     /// The node's AS, written to its Node object.
     as_number: Option<u32> = value::as_number, ["AS"], "", "",
         IsUnset, Stops, "1 to 4294967295 but not 23456, or two numbers up to 65535 joined by a dot";
@@ -93,8 +93,8 @@ parameters! {
     backend: Backend = value::backend, ["CALICO_NETWORKING_BACKEND"], "bird", "",
         IsUnset, Stops, "`bird` (BGP), `vxlan` or `none`";
     /// `false` is an old word for the backend `none`.
-    networking: bool = value::not_false, ["CALICO_NETWORKING"], "true", "",
-        IsUnset, Stops, "`false`; everything else leaves the choice to CALICO_NETWORKING_BACKEND";
+    networking: bool = value::true_or_false, ["CALICO_NETWORKING"], "true", "",
+        IsUnset, MeansTrue, "`false`; everything else leaves the choice to CALICO_NETWORKING_BACKEND";
     /// Which datastore; `local` without being named when `TORTIE_STORE` is set.
     datastore_type: DatastoreType = value::datastore_type, ["DATASTORE_TYPE", "CALICO_DATASTORE_TYPE"], "etcdv3", "",
         IsUnset, Stops, "`kubernetes`, `etcdv3` or `local`";
@@ -108,7 +108,7 @@ parameters! {
     k8s_current_context: Option<String> = value::optional_text, ["K8S_CURRENT_CONTEXT", "CALICO_K8S_CURRENT_CONTEXT"], "", "",
         IsUnset, Stops, "the name of a context";
     /// The API server; counts before the file's.
-    k8s_api_endpoint: Option<String> = value::optional_text, ["K8S_API_ENDPOINT", "CALICO_K8S_API_ENDPOINT"], "", "",
+    k8s_api_endpoint: Option<String> = value::url, ["K8S_API_ENDPOINT", "CALICO_K8S_API_ENDPOINT"], "", "",
         IsUnset, Stops, "a URL such as https://10.0.0.1:6443";
     /// Who signs the API server's certificate; counts before the file's.
     k8s_ca_file: Option<String> = value::optional_text, ["K8S_CA_FILE", "CALICO_K8S_CA_FILE"], "", "",
@@ -120,32 +120,32 @@ parameters! {
     k8s_key_file: Option<String> = value::optional_text, ["K8S_KEY_FILE", "CALICO_K8S_KEY_FILE"], "", "",
         IsUnset, Stops, "the path of a PEM file";
     /// Take any certificate of the API server's.
-    k8s_insecure_skip_tls_verify: bool = value::only_true, ["K8S_INSECURE_SKIP_TLS_VERIFY", "CALICO_K8S_INSECURE_SKIP_TLS_VERIFY"], "false", "",
-        IsUnset, Stops, "`true`; everything else means false";
+    k8s_insecure_skip_tls_verify: bool = value::yes_or_no, ["K8S_INSECURE_SKIP_TLS_VERIFY", "CALICO_K8S_INSECURE_SKIP_TLS_VERIFY"], "false", "",
+        IsUnset, Stops, "`true` or `false`";
     /// Where a pod finds the API server, given by kubelet.
     kubernetes_service_host: Option<String> = value::optional_text, ["KUBERNETES_SERVICE_HOST"], "", "",
         IsUnset, Stops, "an address or a name";
     /// Its port.
-    kubernetes_service_port: Option<String> = value::optional_text, ["KUBERNETES_SERVICE_PORT"], "", "",
+    kubernetes_service_port: Option<String> = value::optional_port, ["KUBERNETES_SERVICE_PORT"], "", "",
         IsUnset, Stops, "1 to 65535";
     /// Group and version of Calico's objects; without it the one of the cluster that has `ipamblocks`, the first before the second.
     api_group: Option<String> = value::api_group, ["CALICO_API_GROUP"], "", "",
         IsUnset, Stops, "`crd.projectcalico.org/v1` or `projectcalico.org/v3`";
     /// Where Secrets with BGP passwords are.
-    namespace: String = value::text, ["NAMESPACE"], "kube-system", "",
-        IsUnset, Stops, "the name of a namespace";
+    namespace: String = value::namespace, ["NAMESPACE"], "kube-system", "",
+        IsUnset, Stops, "the name of a namespace: lower-case letters, digits and `-`, 63 at most";
     /// Directory of BGP passwords, a file `SECRET/KEY` for each; `TORTIE_BGP_PASSWORD_SECRET_KEY` counts before it.
-    bgp_password_directory: String = value::text, ["TORTIE_BGP_PASSWORD_DIR"], "/etc/tortie/bgp-passwords", "",
+    bgp_password_directory: String = value::path, ["TORTIE_BGP_PASSWORD_DIR"], "/etc/tortie/bgp-passwords", "",
         IsUnset, Stops, "an absolute path";
     /// Wait until the datastore answers, instead of failing at once.
-    wait_for_datastore: bool = value::only_true, ["WAIT_FOR_DATASTORE"], "false", "",
-        IsUnset, Stops, "`true`; everything else means false";
+    wait_for_datastore: bool = value::true_or_false, ["WAIT_FOR_DATASTORE"], "false", "",
+        IsUnset, MeansFalse, "`true`; everything else means false";
     /// Where the cluster runs, words joined by commas: added to ClusterInformation's clusterType.
     cluster_type: String = value::text, ["CLUSTER_TYPE"], "", "",
         IsUnset, Stops, "words joined by commas";
     /// Make no pool at the first start.
-    no_default_pools: bool = value::only_true, ["NO_DEFAULT_POOLS"], "false", "",
-        IsUnset, Stops, "`true`; everything else means false";
+    no_default_pools: bool = value::true_or_false, ["NO_DEFAULT_POOLS"], "false", "",
+        IsUnset, MeansFalse, "`true`; everything else means false";
     /// Range of the pool made when no IPv4 pool exists.
     pool_cidr: PoolCidr = value::pool_cidr, ["CALICO_IPV4POOL_CIDR"], "", "",
         IsUnset, Stops, "an IPv4 range such as 10.244.0.0/16, `none`, or nothing (192.168.0.0/16, or a free range of 172.16.0.0/12)";
@@ -159,14 +159,14 @@ parameters! {
     pool_vxlan: EncapMode = value::encap, ["CALICO_IPV4POOL_VXLAN"], "Never", "",
         IsUnset, Stops, "`Always`, `CrossSubnet`, `Never` or `off`";
     /// Masquerade what leaves the pools.
-    pool_nat_outgoing: bool = value::pool_bool, ["CALICO_IPV4POOL_NAT_OUTGOING"], "true", "",
-        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    pool_nat_outgoing: bool = value::yes_or_no, ["CALICO_IPV4POOL_NAT_OUTGOING"], "true", "",
+        IsValue, MeansTrue, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
     /// Nodes that may use that pool.
     pool_node_selector: Selector = value::selector, ["CALICO_IPV4POOL_NODE_SELECTOR"], "all()", "",
         IsUnset, Stops, "a selector such as rack == 'r1'";
     /// Do not announce that pool.
-    pool_disable_bgp_export: bool = value::pool_bool, ["CALICO_IPV4POOL_DISABLE_BGP_EXPORT"], "false", "",
-        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    pool_disable_bgp_export: bool = value::yes_or_no, ["CALICO_IPV4POOL_DISABLE_BGP_EXPORT"], "false", "",
+        IsValue, MeansTrue, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
     /// Range of the pool made when no IPv6 pool exists.
     pool6_cidr: PoolCidr = value::pool6_cidr, ["CALICO_IPV6POOL_CIDR"], "", "",
         IsUnset, Stops, "an IPv6 range such as fd00:10:244::/56, `none`, or nothing (a random /48 of fd00::/8)";
@@ -177,19 +177,19 @@ parameters! {
     pool6_vxlan: EncapMode = value::encap, ["CALICO_IPV6POOL_VXLAN"], "Never", "",
         IsUnset, Stops, "`Always`, `CrossSubnet`, `Never` or `off`";
     /// Masquerade what leaves the IPv6 pools.
-    pool6_nat_outgoing: bool = value::pool_bool, ["CALICO_IPV6POOL_NAT_OUTGOING"], "false", "",
-        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    pool6_nat_outgoing: bool = value::yes_or_no, ["CALICO_IPV6POOL_NAT_OUTGOING"], "false", "",
+        IsValue, MeansTrue, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
     /// Nodes that may use that pool.
     pool6_node_selector: Selector = value::selector, ["CALICO_IPV6POOL_NODE_SELECTOR"], "all()", "",
         IsUnset, Stops, "a selector such as rack == 'r1'";
     /// Do not announce that pool.
-    pool6_disable_bgp_export: bool = value::pool_bool, ["CALICO_IPV6POOL_DISABLE_BGP_EXPORT"], "false", "",
-        IsValue, Stops, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
+    pool6_disable_bgp_export: bool = value::yes_or_no, ["CALICO_IPV6POOL_DISABLE_BGP_EXPORT"], "false", "",
+        IsValue, MeansTrue, "`false`, `0`, `no`, `n` or `f` for false; everything else means true";
     /// Whether the kubeconfig of CNI plugins, with a token that is refreshed, is written.
-    manage_cni: bool = value::not_false, ["CALICO_MANAGE_CNI"], "true", "",
-        IsUnset, Stops, "`false`; everything else means true";
+    manage_cni: bool = value::true_or_false, ["CALICO_MANAGE_CNI"], "true", "",
+        IsUnset, MeansTrue, "`false`; everything else means true";
     /// Service account of that token.
-    cni_service_account: String = value::text, ["CALICO_CNI_SERVICE_ACCOUNT"], "calico-cni-plugin", "",
+    cni_service_account: String = value::object_name, ["CALICO_CNI_SERVICE_ACCOUNT"], "calico-cni-plugin", "",
         IsUnset, Stops, "the name of a service account in the agent's namespace";
     /// How often that token is refreshed; by default when a quarter of its life is over.
     cni_token_refresh_interval: Option<Duration> = value::optional_go_duration, ["CNI_TOKEN_REFRESH_INTERVAL"], "", "",
@@ -222,7 +222,7 @@ parameters! {
     ipip_enabled: Option<bool> = value::optional_felix_bool, ["FELIX_IPINIPENABLED"], "", "",
         IsUnset, TakesDefault, "`true` or `false`";
     /// Interfaces whose MTU counts as the host's.
-    mtu_iface_pattern: String = value::text, ["FELIX_MTUIFACEPATTERN"],
+    mtu_iface_pattern: String = value::expression, ["FELIX_MTUIFACEPATTERN"],
         "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)", "",
         IsUnset, TakesDefault, "a regular expression over interface names";
     /// Beginnings of the names of workload interfaces.
@@ -276,7 +276,7 @@ parameters! {
     health_enabled: bool = value::felix_bool, ["FELIX_HEALTHENABLED"], "false", "",
         IsUnset, TakesDefault, "`true` or `false`";
     /// Address health is served at.
-    health_host: String = value::text, ["FELIX_HEALTHHOST"], "localhost", "",
+    health_host: String = value::listen_host, ["FELIX_HEALTHHOST"], "localhost", "",
         IsUnset, TakesDefault, "an address or a name";
     /// TCP port health is served at.
     health_port: u16 = value::port, ["FELIX_HEALTHPORT"], "9099", "",
@@ -285,7 +285,7 @@ parameters! {
     metrics_enabled: bool = value::felix_bool, ["FELIX_PROMETHEUSMETRICSENABLED"], "false", "",
         IsUnset, TakesDefault, "`true` or `false`";
     /// Address metrics are served at; all when not given.
-    metrics_host: Option<String> = value::optional_text, ["FELIX_PROMETHEUSMETRICSHOST"], "", "",
+    metrics_host: Option<String> = value::optional_listen_host, ["FELIX_PROMETHEUSMETRICSHOST"], "", "",
         IsUnset, TakesDefault, "an address or a name";
     /// TCP port metrics are served at.
     metrics_port: u16 = value::port, ["FELIX_PROMETHEUSMETRICSPORT"], "9091", "",

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod rows;
+
 fn read(variables: &[(&str, &str)]) -> Result<Params, Vec<ParamError>> {
     Params::from_env(
         variables
@@ -117,6 +119,8 @@ fn rules_between_variables_are_checked() {
             "CALICO_IPV6POOL_BLOCK_SIZE",
         ),
         (vec![("DATASTORE_TYPE", "local")], "DATASTORE_TYPE"),
+        (vec![("K8S_CERT_FILE", "/a.pem")], "K8S_CERT_FILE"),
+        (vec![("K8S_KEY_FILE", "/a.pem")], "K8S_KEY_FILE"),
     ] {
         let errors = read(&variables).expect_err(named);
         assert_eq!(errors.len(), 1, "{errors:?}");
@@ -187,8 +191,8 @@ fn what_is_ignored_is_reported() {
         [
             "IP6",
             "CALICO_IPV4POOL_CIDR",
-            "NODE_USER_ID",
-            "FELIX_BPFENABLED"
+            "FELIX_BPFENABLED",
+            "NODE_USER_ID"
         ]
     );
     assert_eq!(

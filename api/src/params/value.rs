@@ -13,6 +13,13 @@ use crate::duration;
 use crate::pool::EncapMode;
 use crate::selector::Selector;
 
+mod names;
+
+pub(super) use names::{
+    api_group, expression, listen_host, namespace, node_name, object_name, optional_listen_host,
+    optional_path, optional_port, optional_text, path, socket, text, url,
+};
+
 /// A value, or what is wrong with the text.
 pub(super) type Read<T> = Result<T, String>;
 
@@ -119,58 +126,21 @@ fn ok_or_no<T>(value: Option<T>) -> Read<T> {
     value.ok_or_else(String::new)
 }
 
-/// `text`, or `None` when it is empty.
-pub(super) fn optional_text(text: &str) -> Read<Option<String>> {
-    Ok((!text.is_empty()).then(|| text.to_owned()))
-}
-
-pub(super) fn text(text: &str) -> Read<String> {
-    Ok(text.to_owned())
-}
-
-pub(super) fn node_name(text: &str) -> Read<Option<String>> {
-    if text.is_empty() || crate::validate::check_object_name(text).is_ok() {
-        optional_text(text)
+/// A word for yes or no.
+pub(super) fn yes_or_no(text: &str) -> Read<bool> {
+    if is_word_for_yes(text) {
+        Ok(true)
+    } else if is_word_for_no(text) {
+        Ok(false)
     } else {
         no()
     }
 }
 
-pub(super) fn path(text: &str) -> Read<String> {
-    if text.starts_with('/') {
-        Ok(text.to_owned())
-    } else {
-        no()
-    }
-}
-
-/// A path, or `none`.
-pub(super) fn optional_path(text: &str) -> Read<Option<String>> {
-    if is_none(text) {
-        return Ok(None);
-    }
-    path(text).map(Some)
-}
-
-/// One of the groups that Calico keeps its objects in.
-pub(super) fn api_group(text: &str) -> Read<Option<String>> {
-    match text {
-        "" | "crd.projectcalico.org/v1" | "projectcalico.org/v3" => optional_text(text),
-        _ => no(),
-    }
-}
-
-/// The path of a Unix socket, given as `unix:/path` or `/path`.
-pub(super) fn socket(text: &str) -> Read<Option<String>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    path(text.strip_prefix("unix:").unwrap_or(text)).map(Some)
-}
-
-/// Calico's start-up takes whatever is not a word for "no" as "yes", the empty text included.
-pub(super) fn pool_bool(text: &str) -> Read<bool> {
-    Ok(!is_word_for_no(text))
+fn is_word_for_yes(text: &str) -> bool {
+    ["true", "1", "yes", "y", "t"]
+        .iter()
+        .any(|word| text.eq_ignore_ascii_case(word))
 }
 
 fn is_word_for_no(text: &str) -> bool {
@@ -179,19 +149,19 @@ fn is_word_for_no(text: &str) -> bool {
         .any(|word| text.eq_ignore_ascii_case(word))
 }
 
-/// Only the word `true`, in any case, switches it on.
-pub(super) fn only_true(text: &str) -> Read<bool> {
-    Ok(text.eq_ignore_ascii_case("true"))
-}
-
-/// Only the word `false` switches it off.
-pub(super) fn not_false(text: &str) -> Read<bool> {
-    Ok(!text.eq_ignore_ascii_case("false"))
+/// `true` or `false`, in any case.
+pub(super) fn true_or_false(text: &str) -> Read<bool> {
+    if text.eq_ignore_ascii_case("true") {
+        Ok(true)
+    } else if text.eq_ignore_ascii_case("false") {
+        Ok(false)
+    } else {
+        no()
+    }
 }
 
 pub(super) fn felix_bool(text: &str) -> Read<bool> {
-    let yes = ["true", "1", "yes", "y", "t"];
-    if yes.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+    if is_word_for_yes(text) {
         Ok(true)
     } else if is_word_for_no(text) || is_none(text) {
         Ok(false)
