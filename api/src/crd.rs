@@ -181,6 +181,14 @@ fn schema(shape: &Shape, need: Need, path: &str, limits: Limits, used: &mut Used
             }
             number
         }
+        Shape::PortRange => {
+            let rule = r"type(self) == int ? self >= 1 && self <= 65535 : self.matches('^([0-9]{1,5}(:[0-9]{1,5})?)?$')";
+            json!({
+                "x-kubernetes-int-or-string": true,
+                "maxLength": 11,
+                "x-kubernetes-validations": [{"rule": rule, "message": shape.rule()}],
+            })
+        }
         Shape::Cidr if path.contains("[]") => json!({"type": "string", "format": "cidr"}),
         Shape::Cidr => checked_text("isCIDR", shape, need),
         Shape::AddressWithLen => json!({"type": "string"}),

@@ -30,9 +30,13 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 29] = [
+pub const FIELDS: [(&str, &str); 30] = [
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
     ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
+    (
+        "deviceRouteSourceAddressIPv6",
+        "FELIX_DEVICEROUTESOURCEADDRESSIPV6",
+    ),
     ("endpointStatusPathPrefix", "FELIX_ENDPOINTSTATUSPATHPREFIX"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
     ("healthHost", "FELIX_HEALTHHOST"),

@@ -27,6 +27,8 @@ pub(crate) enum Shape {
     /// A whole number from 0 to this one.
     Number(u64),
     AsNumber,
+    /// A port, or a text of two joined by a colon.
+    PortRange,
     Cidr,
     /// An address, with or without a prefix length.
     AddressWithLen,
@@ -401,6 +403,12 @@ impl Shape {
             Self::BoolText => value.is_boolean() || matches!(text, Some("true" | "false")),
             Self::Number(max) => value.as_u64().is_some_and(|number| number <= *max),
             Self::AsNumber => crate::bgp::as_number_of(value).is_some(),
+            Self::PortRange => {
+                let port = |number: u64| (1..=65535).contains(&number);
+                let is_port = |text: &str| text.parse().is_ok_and(port);
+                value.as_u64().is_some_and(port)
+                    || text.is_some_and(|text| text.is_empty() || text.split(':').all(is_port))
+            }
             Self::Cidr => text.is_some_and(|text| text.parse::<IpNet>().is_ok()),
             Self::AddressWithLen => {
                 text.is_some_and(|text| crate::node::address_with_len(text).is_some())
@@ -437,6 +445,10 @@ impl Shape {
             Self::Number(max) => format!("must be a whole number from 0 to {max}"),
             Self::AsNumber => {
                 "must be an AS number: 0 to 4294967295, or two numbers up to 65535 joined by a dot"
+                    .to_owned()
+            }
+            Self::PortRange => {
+                "must be a port from 1 to 65535, or two joined by a colon such as \"32768:65535\""
                     .to_owned()
             }
             Self::Cidr => "must be a range such as 10.244.0.0/16 or fd00:10::/64".to_owned(),

@@ -56,7 +56,7 @@ pub use peers::{Secret, SecretRef};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
-pub use settings::{ClusterRoutes, LearnedRoutes, Listen, NatExclusions, Settings};
+pub use settings::{ClusterRoutes, KernelFacts, LearnedRoutes, Listen, NatExclusions, Settings};
 use tunnel::Tunnels;
 use underlay::{Change, Underlay};
 use workload::Workloads;

@@ -9,7 +9,7 @@ use api::admin::Status;
 use api::key::Kind;
 use api::params::{Backend, Params};
 use datastore::scope::Scope;
-use felix::calc::{Graph, Settings};
+use felix::calc::{Graph, KernelFacts, Settings};
 use felix::desired::SysctlKey;
 use felix::reconcile::Reconciler;
 use felix_io::Kernel;
@@ -27,6 +27,7 @@ use crate::mailbox::{self, mailbox};
 use crate::passwords::PasswordTask;
 use crate::serve::{Serve, finish};
 use crate::socket::Socket;
+use crate::startup::address::Host as _;
 use crate::startup::host::{LiveHost, kernel_hostname};
 use crate::startup::{Identity, Started, Startup, StartupError, files};
 use crate::store::Opened;
@@ -100,6 +101,7 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         opened,
         kubernetes,
         last_mtu_bytes: files::read_mtu().or(host_mtu_bytes),
+        has_ipv6: host.has_ipv6(),
         cancel,
     };
     agent.run().await
@@ -118,6 +120,7 @@ struct Agent {
     kubernetes: Option<Arc<dyn Kubernetes>>,
     /// MTU for pods while the graph knows none: the last one known, else the host's.
     last_mtu_bytes: Option<u32>,
+    has_ipv6: bool,
     cancel: CancellationToken,
 }
 
@@ -343,7 +346,11 @@ impl Agent {
             warn!(%error, "taking rp_filter=1 for pods' devices");
             "1".to_owned()
         });
-        Settings::from_params(self.identity.name.clone(), &self.params, &rp_filter)
+        let kernel = KernelFacts {
+            rp_filter: rp_filter.into(),
+            has_ipv6: self.has_ipv6,
+        };
+        Settings::from_params(self.identity.name.clone(), &self.params, &kernel)
     }
 
     /// The speaker, once it is known whether routes of a former process still forward.

@@ -10,7 +10,7 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use api::params::Params;
 use datastore::scope::Scope;
-use felix::calc::{Graph, LearnedRoutes, Listen, Settings};
+use felix::calc::{Graph, KernelFacts, LearnedRoutes, Listen, Settings};
 use node::agent::seed;
 use node::health::{Health, Loop, REPORT_EVERY};
 use node::instance::{self, HostLock};
@@ -133,7 +133,7 @@ fn identity_of(resources: &Resources, named: Option<String>) -> anyhow::Result<I
 
 fn graph_settings(params: &Params, name: &str, source: &Source) -> Settings {
     // The kernel is not this process's: whether pods' devices filter does not matter.
-    let mut settings = Settings::from_params(name, params, "1");
+    let mut settings = Settings::from_params(name, params, &KernelFacts::default());
     settings.vxlan_enabled = Some(false);
     settings.ipip_enabled = Some(false);
     // No packet passes, and peers hear of the best path only.

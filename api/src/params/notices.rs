@@ -23,7 +23,7 @@ pub(super) fn without_effect(name: &str, text: &str) -> Option<String> {
         return Some("ignored: this release has no such setting, and Calico has none".to_owned());
     };
     let same = |value: &&str| text.eq_ignore_ascii_case(value);
-    (!text.is_empty() && !unused.done_anyway.iter().any(|value| same(&value)))
+    (!text.is_empty() && !unused.done_anyway.iter().any(same))
         .then(|| format!("ignored: {}", unused.reason))
 }
 

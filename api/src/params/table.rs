@@ -1,6 +1,6 @@
 //! The table itself: one row a parameter.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -200,7 +200,8 @@ parameters! {
     /// The least severe line on the terminal until the node has started.
     startup_log_level: LogSeverity = value::log_severity, ["CALICO_STARTUP_LOGLEVEL"], "Info", "",
         IsUnset, Stops, "`Trace`, `Debug`, `Info`, `Warning`, `Error` or `Fatal`";
-    /// Whether an IPv6 pool is made when there is none.
+    /// Whether an IPv6 pool is made when there is none, and IPv6 is set up in the kernel: forwarding, pods' devices, packet rules.
+    /// Where the kernel has no IPv6 it is as `false`.
     ipv6_support: bool = value::felix_bool, ["FELIX_IPV6SUPPORT"], "true", "",
         IsUnset, TakesDefault, "`true` or `false`";
     /// UDP port of VXLAN.
@@ -234,9 +235,12 @@ parameters! {
     /// Metric of workload routes.
     normal_route_priority: u32 = value::number(1..=2_147_483_646), ["FELIX_IPV4NORMALROUTEPRIORITY"], "1024", "",
         IsUnset, TakesDefault, "1 to 2147483646";
-    /// `src` of workload routes: the address the host's own packets to pods have.
+    /// `src` of IPv4 workload routes: the address the host's own packets to pods have.
     device_route_source: Option<Ipv4Addr> = value::optional_ipv4, ["FELIX_DEVICEROUTESOURCEADDRESS"], "", "",
         IsUnset, TakesDefault, "an IPv4 address";
+    /// `src` of IPv6 workload routes.
+    device_route_source6: Option<Ipv6Addr> = value::optional_ipv6, ["FELIX_DEVICEROUTESOURCEADDRESSIPV6"], "", "",
+        IsUnset, TakesDefault, "an IPv6 address";
     /// Which pools' blocks on other nodes are routed from IPAM's blocks; the others are routed from BGP.
     program_cluster_routes: ProgramClusterRoutes = value::program_cluster_routes, ["FELIX_PROGRAMCLUSTERROUTES"],
         "EnabledIPIPOnly", "",

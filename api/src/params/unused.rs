@@ -118,11 +118,6 @@ pub static UNUSED: &[Unused] = &[
         "FELIX_IPV4NORMALROUTEPRIORITY is for both families",
     ),
     unused(
-        &["FELIX_DEVICEROUTESOURCEADDRESSIPV6"],
-        &["none"],
-        "IPv6 routes to pods have no source yet",
-    ),
-    unused(
         &["FELIX_ROUTESYNCDISABLED"],
         OFF,
         "the agent writes all routes",
@@ -416,7 +411,5 @@ pub(super) fn unused_named(name: &str) -> Option<&'static Unused> {
         Some(beginning) => name.starts_with(beginning),
         None => *known == name,
     };
-    UNUSED
-        .iter()
-        .find(|unused| unused.names.iter().any(|known| is(&known)))
+    UNUSED.iter().find(|unused| unused.names.iter().any(&is))
 }

@@ -3,7 +3,7 @@
 //! A reader's error says what is wrong when that is more than "not one of the allowed values", which the table's row
 //! says anyway; then it is empty.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -379,6 +379,13 @@ pub(super) fn enabled(text: &str) -> Read<bool> {
 }
 
 pub(super) fn optional_ipv4(text: &str) -> Read<Option<Ipv4Addr>> {
+    if text.is_empty() || is_none(text) {
+        return Ok(None);
+    }
+    ok_or_no(text.parse().ok().map(Some))
+}
+
+pub(super) fn optional_ipv6(text: &str) -> Read<Option<Ipv6Addr>> {
     if text.is_empty() || is_none(text) {
         return Ok(None);
     }

@@ -36,13 +36,13 @@ pub(super) fn device_settings(settings: &Settings, ifname: &IfName) -> Vec<Row> 
         v4("forwarding", "1"),
         v4("rp_filter", &settings.rp_filter),
     ];
+    let v6 = |name: &str, value: &str| sysctl(format!("net/ipv6/conf/{ifname}/{name}"), value);
+    if settings.has_ipv6 {
+        // Whatever else: a pod is no router that the host believes.
+        rows.push(v6("accept_ra", "0"));
+    }
     if settings.ipv6_support {
-        let v6 = |name: &str, value: &str| sysctl(format!("net/ipv6/conf/{ifname}/{name}"), value);
-        rows.extend([
-            v6("accept_ra", "0"),
-            v6("proxy_ndp", "1"),
-            v6("forwarding", "1"),
-        ]);
+        rows.extend([v6("proxy_ndp", "1"), v6("forwarding", "1")]);
     }
     rows
 }

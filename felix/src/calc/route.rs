@@ -125,7 +125,10 @@ impl Facts<'_> {
                 SCOPE_LINK,
                 self.settings.device_route_source.map(IpAddr::V4),
             ),
-            IpNet::V6(_) => (SCOPE_UNIVERSE, None),
+            IpNet::V6(_) => (
+                SCOPE_UNIVERSE,
+                self.settings.device_route_source6.map(IpAddr::V6),
+            ),
         };
         let spec = RouteSpec {
             scope,

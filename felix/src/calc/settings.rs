@@ -1,6 +1,6 @@
 //! What the graph must know besides the objects of the cluster.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +62,25 @@ pub enum NatExclusions {
     PoolsAndHosts,
 }
 
+/// What settings follow from besides parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// `net/ipv4/conf/default/rp_filter`.
+    pub rp_filter: Arc<str>,
+    /// Whether it has IPv6 at all.
+    pub has_ipv6: bool,
+}
+
+impl Default for KernelFacts {
+    /// Of a kernel that cannot be asked.
+    fn default() -> Self {
+        Self {
+            rp_filter: Arc::from("1"),
+            has_ipv6: false,
+        }
+    }
+}
+
 /// Settings of one node.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -93,9 +112,13 @@ pub struct Settings {
     pub normal_route_metric: u32,
     /// `src` of IPv4 workload routes.
     pub device_route_source: Option<Ipv4Addr>,
+    /// `src` of IPv6 workload routes.
+    pub device_route_source6: Option<Ipv6Addr>,
     /// Turn on forwarding between interfaces.
     pub ip_forwarding: bool,
-    /// Write IPv6 sysctls and routes.
+    /// Whether the kernel has IPv6, wanted or not.
+    pub has_ipv6: bool,
+    /// Write IPv6 sysctls and packet rules.
     pub ipv6_support: bool,
     /// What pods' devices get as `rp_filter`: what `conf.default.rp_filter` was when the agent started, else `1`.
     pub rp_filter: Arc<str>,
@@ -137,7 +160,9 @@ impl Settings {
             cluster_routes: ClusterRoutes::default(),
             normal_route_metric: 1024,
             device_route_source: None,
+            device_route_source6: None,
             ip_forwarding: true,
+            has_ipv6: false,
             ipv6_support: false,
             rp_filter: Arc::from("1"),
             nat_exclusions: NatExclusions::default(),
@@ -152,8 +177,12 @@ impl Settings {
         }
     }
 
-    /// From the environment. `rp_filter` is what `net/ipv4/conf/default/rp_filter` says, `1` when it cannot be read.
-    pub fn from_params(node_name: impl Into<String>, values: &Values, rp_filter: &str) -> Self {
+    /// From the environment.
+    pub fn from_params(
+        node_name: impl Into<String>,
+        values: &Values,
+        kernel: &KernelFacts,
+    ) -> Self {
         let some = |bytes: u32| (bytes != 0).then_some(bytes);
         Self {
             backend: values.backend,
@@ -177,7 +206,10 @@ impl Settings {
                 ProgramClusterRoutes::EnabledNoEncapOnly => ClusterRoutes::EnabledNoEncapOnly,
             },
             device_route_source: values.device_route_source,
+            device_route_source6: values.device_route_source6,
             ip_forwarding: values.ip_forwarding,
+            has_ipv6: kernel.has_ipv6,
+            ipv6_support: values.ipv6_support && kernel.has_ipv6,
             nat_exclusions: match values.nat_outgoing_exclusions {
                 NatOutgoingExclusions::IpPoolsOnly => NatExclusions::PoolsOnly,
                 NatOutgoingExclusions::IpPoolsAndHostIps => NatExclusions::PoolsAndHosts,
@@ -186,7 +218,7 @@ impl Settings {
             nat_ports: values.nat_ports.clone(),
             nat_interface: values.nat_interface_filter.as_deref().map(Arc::from),
             normal_route_metric: values.normal_route_priority,
-            rp_filter: Arc::from(rp_filter),
+            rp_filter: Arc::clone(&kernel.rp_filter),
             router_id: values.router_id,
             ..Self::new(node_name)
         }
@@ -196,12 +228,15 @@ impl Settings {
     #[must_use]
     pub fn with_live(&self, values: &Values) -> Self {
         Self {
-            ipv6_support: self.ipv6_support,
             deferral_time: self.deferral_time,
             multipath: self.multipath,
             learned_routes: self.learned_routes,
             listen: self.listen,
-            ..Self::from_params(self.node_name.clone(), values, &self.rp_filter)
+            // The same kernel, and whether IPv6 is used was decided at the start.
+            has_ipv6: self.has_ipv6,
+            ipv6_support: self.ipv6_support,
+            rp_filter: Arc::clone(&self.rp_filter),
+            ..Self::from_params(self.node_name.clone(), values, &KernelFacts::default())
         }
     }
 

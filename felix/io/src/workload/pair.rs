@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -271,7 +272,11 @@ fn host_sysctls(spec: &PairSpec) -> Result<(), WorkloadError> {
         ] {
             wanted.push((format!("net/ipv6/conf/{name}/{key}"), value));
         }
-        optional.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
+    }
+    // Also of a pod without an IPv6 address, which may send what it likes.
+    let accept_ra = format!("net/ipv6/conf/{name}/accept_ra");
+    if Path::new("/proc/sys").join(&accept_ra).exists() {
+        optional.push((accept_ra, "0"));
     }
     if let Err(error) = write_all(name, &optional) {
         tracing::warn!(ifname = %name, %error, "an optional setting of a pod's interface is refused");

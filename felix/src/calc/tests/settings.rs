@@ -196,12 +196,17 @@ fn each_setting_comes_from_its_parameter() {
         ("FELIX_NATOUTGOINGEXCLUSIONS", "IPPoolsAndHostIPs"),
         ("FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER", "eth+"),
         ("FELIX_IPV4NORMALROUTEPRIORITY", "99"),
+        ("FELIX_DEVICEROUTESOURCEADDRESSIPV6", "fd00::9"),
         ("CALICO_ROUTER_ID", "hash"),
     ];
     let given = given.map(|(name, text)| (name.to_owned(), text.to_owned()));
     let params = api::params::Params::from_env(given).expect("all are allowed");
     assert!(params.rejected().is_empty(), "{:?}", params.rejected());
-    let settings = Settings::from_params("n1", &params, "2");
+    let kernel = |has_ipv6| KernelFacts {
+        rp_filter: "2".into(),
+        has_ipv6,
+    };
+    let settings = Settings::from_params("n1", &params, &kernel(true));
     assert_eq!(settings.node_name, "n1");
     assert_eq!(settings.backend, api::params::Backend::Vxlan);
     assert_eq!(settings.device_route_protocol, 80);
@@ -231,13 +236,63 @@ fn each_setting_comes_from_its_parameter() {
     assert_eq!(settings.normal_route_metric, 99);
     assert_eq!(settings.router_id, api::params::RouterIdSource::Hash);
     assert_eq!(&*settings.rp_filter, "2");
+    let source6 = Some("fd00::9".parse().unwrap());
+    assert_eq!(settings.device_route_source6, source6);
+    assert!(settings.ipv6_support);
+    assert!(!Settings::from_params("n1", &params, &kernel(false)).ipv6_support);
+    let off = [("FELIX_IPV6SUPPORT".to_owned(), "false".to_owned())];
+    let off = api::params::Params::from_env(off).expect("it is allowed");
+    let off = Settings::from_params("n1", &off, &kernel(true));
+    assert!(!off.ipv6_support);
+    // What was decided at the start stays.
+    assert!(!off.with_live(&params).ipv6_support);
+    let live = settings.with_live(&params);
+    assert!(live.ipv6_support && *live.rp_filter == *"2");
+}
+
+#[test]
+fn with_ipv6_the_host_forwards_it_pods_devices_serve_it_and_their_routes_have_a_source() {
+    let forwarding = |of: &str| {
+        let path = format!("net/ipv6/conf/{of}/forwarding");
+        RowKey::Sysctl(crate::desired::SysctlKey(path.into()))
+    };
+    let with_pod = |settings: Settings| {
+        let mut world = cluster_with(settings, json!({"cidr": "fd00:1::/48"}));
+        world.put(endpoint("a", "n1", "cali1", &["fd00:1::5/128"]));
+        world.flush();
+        world
+    };
+    let mut settings = Settings::new("n1");
+    settings.has_ipv6 = true;
+    let world = with_pod(settings.clone());
+    let believes = crate::desired::SysctlKey("net/ipv6/conf/cali1/accept_ra".into());
+    let row = &world.rows[&RowKey::Sysctl(believes)];
+    assert!(matches!(row, Row::Sysctl(_, value) if **value == *"0"));
+    for of in ["all", "cali1"] {
+        assert!(!world.rows.contains_key(&forwarding(of)), "{of}");
+    }
+    settings.ipv6_support = true;
+    settings.device_route_source6 = Some("fd00::9".parse().unwrap());
+    let world = with_pod(settings.clone());
+    for of in ["all", "cali1"] {
+        let row = &world.rows[&forwarding(of)];
+        assert!(
+            matches!(row, Row::Sysctl(_, value) if **value == *"1"),
+            "{of}"
+        );
+    }
+    let key = settings.workload_route_key("fd00:1::5".parse().unwrap());
+    match &world.rows[&key] {
+        Row::Route(_, spec) => assert_eq!(spec.prefsrc, Some("fd00::9".parse().unwrap())),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn settings_that_change_later_give_what_they_would_have_given_from_the_start() {
     let base = || Settings::new("n1");
     type Variant = (&'static str, fn(&mut Settings));
-    let variants: [Variant; 11] = [
+    let variants: [Variant; 12] = [
         ("nat address", |settings| {
             settings.nat_address = Some("10.0.0.1".parse().unwrap());
         }),
@@ -254,13 +309,17 @@ fn settings_that_change_later_give_what_they_would_have_given_from_the_start() {
         ("source", |settings| {
             settings.device_route_source = Some("10.0.0.1".parse().unwrap());
         }),
+        ("source of IPv6", |settings| {
+            settings.device_route_source6 = Some("fd00::9".parse().unwrap());
+        }),
         ("routes", |settings| {
             settings.cluster_routes = ClusterRoutes::Enabled;
         }),
     ];
     let with_pod = |settings: Settings, spec: serde_json::Value| {
         let mut world = cluster_with(settings, spec);
-        world.put(endpoint("a", "n1", "cali1", &["10.1.0.5/32"]));
+        let addresses = ["10.1.0.5/32", "fd00::5/128"];
+        world.put(endpoint("a", "n1", "cali1", &addresses));
         world.bgp("10.1.1.0/26", &["10.0.0.2"]);
         world.flush();
         world

@@ -83,3 +83,45 @@ fn what_pods_need_stands_and_comes_back_when_somebody_changes_it() {
         },
     );
 }
+
+#[test]
+fn ipv6_is_set_up_unless_its_setting_says_not_to() {
+    let name = "sysctls::ipv6_is_set_up_unless_its_setting_says_not_to";
+    with_programs(name, |programs| {
+        if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+            harness::skip("ipv6", "the kernel has no IPv6");
+        }
+        let some = Options {
+            nodes: 1,
+            environment: vec![("FELIX_IPV6SUPPORT".to_owned(), "false".to_owned())],
+            ..options()
+        };
+        let mut lab = Lab::start(some, programs).unwrap_or_else(|error| panic!("{error}"));
+        // The pod has no IPv6 address.
+        lab.add_pod(0).unwrap_or_else(|error| panic!("{error}"));
+        let device = pods_device(&lab.topology.sites[0]);
+        let of_pod = |name: &str| format!("net/ipv6/conf/{device}/{name}");
+        for (support, wanted) in [("false", "0"), ("true", "1")] {
+            let site = &lab.topology.sites[0];
+            let host = "net/ipv6/conf/all/forwarding".to_owned();
+            for (key, value) in [
+                (host, wanted),
+                (of_pod("forwarding"), wanted),
+                (of_pod("proxy_ndp"), wanted),
+                (of_pod("accept_ra"), "0"),
+            ] {
+                let deadline = Instant::now() + options().patience;
+                let stands = || (sysctl(site, &key).as_deref() == Some(value)).then_some(());
+                assert!(
+                    wait_until(deadline, stands).is_some(),
+                    "FELIX_IPV6SUPPORT={support}: {key} is {:?}",
+                    sysctl(site, &key)
+                );
+            }
+            lab.options.environment[0].1 = "true".to_owned();
+            lab.kill_agent(0).unwrap();
+            lab.restart_agent(0)
+                .unwrap_or_else(|error| panic!("{error}"));
+        }
+    });
+}
