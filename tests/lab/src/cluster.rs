@@ -75,6 +75,14 @@ pub enum LabError {
     /// Kubernetes' programs are missing, or one of them failed.
     #[error(transparent)]
     Kubernetes(#[from] kube_lab::Error),
+    /// manifests/overlays has nothing for the mode.
+    #[error(
+        "manifests/overlays has no overlay for mode {mode}; with --kubelet the modes are bgp, ipip, vxlan and vxlan-crosssubnet"
+    )]
+    NoOverlay {
+        /// The mode's name.
+        mode: &'static str,
+    },
     /// The kernel lacks something that the mode needs.
     #[error(
         "mode {mode} needs the kernel module `{module}`, which this kernel does not have loaded: {advice}"

@@ -18,7 +18,7 @@ use crate::options::{Options, Store};
 use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::proof::claim::describe;
-use crate::report::{PacketCounts, Report};
+use crate::report::{PacketCounts, Quantiles, Report};
 use crate::run;
 use crate::{kubelet, sys, wait};
 
@@ -68,6 +68,7 @@ fn outside(options: &Options, output: &Output) -> Result<ExitCode, AnyError> {
         Kept::check_none()?;
     }
     if options.kubelets {
+        kubelet::run::overlay(options.mode)?;
         kubelet::available()?;
         kubelet::sweep()?;
         Progress::new().stage("build the image", || {
@@ -186,13 +187,18 @@ fn summary(report: &Report, output: &Output) -> String {
         told("a top-of-rack router killed and cut off", report.tor_killed),
     ]
     .concat();
-    // A cluster of kubelets has no such measurement.
+    // A cluster of kubelets has no such measurements.
     let measured = report.converged_ms.map_or_else(String::new, |converged| {
+        let claims = match report.add_to_fib_ms {
+            Quantiles { n: 0, .. } => "not measured (no pod needed a new block)".to_owned(),
+            Quantiles { p50, p99, n, .. } => format!(
+                "p50 {}, p99 {} (n = {n})",
+                milliseconds(p50),
+                milliseconds(p99)
+            ),
+        };
         format!(
-            "CNI ADD with a new block to the farthest FIB: p50 {}, p99 {} (n = {}); converged after {}\n",
-            milliseconds(report.add_to_fib_ms.p50),
-            milliseconds(report.add_to_fib_ms.p99),
-            report.add_to_fib_ms.n,
+            "CNI ADD with a new block to the farthest FIB: {claims}; converged after {}\n",
             milliseconds(Some(converged)),
         )
     });

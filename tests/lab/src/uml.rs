@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 const GUEST: &str = "TORTIE_LAB_UML";
 /// Names the kernel's executable.
 const KERNEL: &str = "TORTIE_UML_KERNEL";
+/// The guest's name.
+const HOST_NAME: &[u8] = b"uml";
 /// First argument of the `lab` program as process 1 of a guest.
 pub const INIT: &str = "uml-init";
 
@@ -187,6 +189,8 @@ fn carry_out(folder: &Path) -> io::Result<()> {
             }
         }
     }
+    // What has no name is no machine for Kubernetes: it makes labels of it.
+    rustix::system::sethostname(HOST_NAME)?;
     crate::Netlink::open()?
         .set_up("lo")
         .map_err(io::Error::other)?;

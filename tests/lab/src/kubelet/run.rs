@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::NetNs;
-use crate::cluster::LabError;
+use crate::cluster::{Lab, LabError};
 use crate::kept::KeptNode;
 use crate::kubelet::{KubeletCluster, busybox, image, profile};
 use crate::options::{Mode, Options};
@@ -36,6 +36,7 @@ pub(crate) fn run(
     progress: Progress,
 ) -> Result<(KubeletCluster, Report), LabError> {
     let overlay = overlay(options.mode)?;
+    Lab::check_kernel(options.mode)?;
     let nodes = options.nodes;
     let mut cluster = progress.stage(&format!("Kubernetes with {nodes} kubelets"), || {
         KubeletCluster::start(nodes, &[&image(profile())], options.patience)
@@ -71,13 +72,13 @@ pub(crate) fn run(
 }
 
 /// The overlay of manifests/ for a mode.
-fn overlay(mode: Mode) -> Result<&'static str, LabError> {
+///
+/// # Errors
+/// Which modes have one.
+pub(crate) fn overlay(mode: Mode) -> Result<&'static str, LabError> {
     match mode {
         Mode::Bgp | Mode::Ipip | Mode::Vxlan | Mode::VxlanCrosssubnet => Ok(mode.name()),
-        Mode::IpipCrosssubnet => {
-            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-            Err(LabError::system("find manifests/overlays/ipip-crosssubnet")(missing))
-        }
+        Mode::IpipCrosssubnet => Err(LabError::NoOverlay { mode: mode.name() }),
     }
 }
 

@@ -26,10 +26,17 @@ fn main() -> std::process::ExitCode {
 /// Runs `body` in a private world, with the product's programs built before. `name` is the test's full name.
 fn with_programs(name: &str, body: impl FnOnce(Programs)) {
     if !lab::is_inside() {
-        let _ = kube_lab::required(&[]);
-        Programs::build(Store::Kube).unwrap_or_else(|error| panic!("{error}"));
+        build();
     }
     lab::in_namespaces(name, || body(Programs::find().expect("built a moment ago")));
+}
+
+/// The product's programs, beside Kubernetes' own; without those the test is skipped.
+fn build() {
+    let _ = kube_lab::required(&[]);
+    if !lab::uml::is_guest() {
+        Programs::build(Store::Kube).unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 /// What tests start from: patient, because machines are shared and programs unoptimised.

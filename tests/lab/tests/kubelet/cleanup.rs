@@ -104,3 +104,18 @@ fn no_container_shim_mount_or_group_outlives_a_killed_launcher() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains("tortie-lab"), "{mounts}");
 }
+
+#[test]
+fn a_mode_without_an_overlay_is_refused_before_anything_is_built() {
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["--kubelet", "--mode", "ipip-crosssubnet"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&output.stderr);
+    let wanted = "the modes are bgp, ipip, vxlan and vxlan-crosssubnet";
+    assert!(
+        words.lines().count() == 1 && words.contains(wanted),
+        "{words}"
+    );
+}
