@@ -241,6 +241,17 @@ impl Lab {
         (0..self.options.nodes).try_for_each(|node| self.wait_ready(node))
     }
 
+    /// Starts the agent of the first node that has none, after [`Lab::without_agents`], and waits until it is ready.
+    ///
+    /// # Errors
+    /// See [`LabError`].
+    pub fn start_next_agent(&mut self) -> Result<(), LabError> {
+        let node = self.agents.len();
+        let agent = self.spawn_agent(node)?;
+        self.agents.push(agent);
+        self.wait_ready(node)
+    }
+
     /// Runs `tortie-node` with these arguments on a node, with the settings of its agent.
     ///
     /// # Errors

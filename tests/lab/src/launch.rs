@@ -63,10 +63,8 @@ pub fn launch(options: &Options, output: &Output) -> ExitCode {
 
 type AnyError = Box<dyn std::error::Error>;
 
-fn outside(options: &Options, output: &Output) -> Result<ExitCode, AnyError> {
-    if output.keep {
-        Kept::check_none()?;
-    }
+/// What runs inside is built outside, where cargo finds its caches.
+fn build(options: &Options) -> Result<(), AnyError> {
     if options.kubelets {
         kubelet::run::overlay(options.mode)?;
         kubelet::available()?;
@@ -80,6 +78,14 @@ fn outside(options: &Options, output: &Output) -> Result<ExitCode, AnyError> {
         }
         Progress::new().stage("build the programs", || Programs::build(options.store))?;
     }
+    Ok(())
+}
+
+fn outside(options: &Options, output: &Output) -> Result<ExitCode, AnyError> {
+    if output.keep {
+        Kept::check_none()?;
+    }
+    build(options)?;
     let before = Snapshot::take()?;
     let (told, status) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // Process 1 inherits this end, and only it: its own children get none.

@@ -82,14 +82,8 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
     let Ok(proof) = progress.stage("pings and TCP exchanges", || {
         Ok::<_, Infallible>(lab.prove())
     });
-    let filling_is_cheap =
-        lab.options.store == Store::Local || lab.options.block_size >= KUBE_BLOCK_MAX;
-    if proof.faults.is_empty() && pods > 0 && nodes > 1 && !lab.goes_by_tors() && filling_is_cheap {
-        let proved = lab.pods.len();
-        progress.stage("more pods, until enough blocks were claimed", || {
-            claims.fill(&mut lab)?;
-            lab.delete_pods_after(proved).map_err(pod_errors)
-        })?;
+    if proof.faults.is_empty() && pods > 0 && nodes > 1 {
+        claims.measure_more(&mut lab, progress)?;
     }
     let outside = if lab.tors.is_empty() {
         Vec::new()
@@ -179,6 +173,21 @@ impl Claims {
             Err(error) => return Err(RunError::Pods(vec![error])),
         }
         Ok(())
+    }
+
+    /// Makes pods until enough claims were measured, and takes them away again. Where routes to blocks go nowhere, or a block is dear to
+    /// fill, there is nothing to be done.
+    fn measure_more(&mut self, lab: &mut Lab, progress: Progress) -> Result<(), RunError> {
+        let filling_is_cheap =
+            lab.options.store == Store::Local || lab.options.block_size >= KUBE_BLOCK_MAX;
+        if lab.goes_by_tors() || !filling_is_cheap {
+            return Ok(());
+        }
+        let proved = lab.pods.len();
+        progress.stage("more pods, until enough blocks were claimed", || {
+            self.fill(lab)?;
+            lab.delete_pods_after(proved).map_err(pod_errors)
+        })
     }
 
     /// Fills blocks on one node after the other until enough claims were measured.

@@ -46,6 +46,32 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// A pod that something else than this network's plugin has connected: what [`make_sandbox`] made of `name`, and its address.
+    #[must_use]
+    pub fn connected(
+        site: &Site,
+        name: &str,
+        sandbox: Sandbox,
+        namespace: NetNs,
+        address: Ipv4Addr,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            node: site.name.clone(),
+            address,
+            namespace,
+            took: Duration::ZERO,
+            started: Instant::now(),
+            sandbox,
+        }
+    }
+
+    /// What its runtime keeps of it.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
     /// `n1/p0`.
     #[must_use]
     pub fn label(&self) -> String {

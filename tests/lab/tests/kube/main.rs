@@ -7,12 +7,14 @@
 #[macro_use]
 extern crate harness;
 
+mod former;
 mod modes;
 mod node_status;
 mod objects;
 mod old_data;
 mod outages;
 mod startup;
+mod takeover;
 mod traffic;
 
 use std::time::Duration;
