@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conformance;
+pub mod delegate;
 pub mod history;
 pub mod memory;
 pub mod plan;

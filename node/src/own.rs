@@ -304,30 +304,19 @@ fn now_holder(stored: &IPAMBlock, slot: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use datastore::delegate::{Delegate, Delegating};
     use datastore::memory::MemoryStore;
-    use datastore::scope::Scope;
-    use datastore::store::{Change, Listing, WatchEvent};
-    use datastore::version::Cursor;
+    use datastore::store::Change;
     use futures_util::future::BoxFuture;
-    use futures_util::stream::BoxStream;
-    use std::sync::Arc;
 
     use super::*;
 
     /// A store that lets others make Nodes and endpoints, as one over an API server.
     struct OthersMake(MemoryStore);
 
-    impl Store for OthersMake {
-        fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
-            self.0.get(key)
-        }
-
-        fn list<'a>(
-            &'a self,
-            kind: Kind,
-            scope: &'a Scope,
-        ) -> BoxFuture<'a, Result<Listing, StoreError>> {
-            self.0.list(kind, scope)
+    impl Delegate for OthersMake {
+        fn inner(&self) -> &dyn Store {
+            &self.0
         }
 
         fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
@@ -338,23 +327,6 @@ mod tests {
                 }
                 self.0.write(op).await
             })
-        }
-
-        fn watch(
-            &self,
-            kind: Kind,
-            scope: Scope,
-            after: Cursor,
-        ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-            self.0.watch(kind, scope, after)
-        }
-
-        fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
-            self.0.identity()
-        }
-
-        fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
-            self.0.contains(cursor)
         }
     }
 
@@ -390,7 +362,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_others_make_is_named_and_does_not_keep_the_rest_from_being_written() {
-        let store = OthersMake(MemoryStore::new());
+        let store = Delegating(OthersMake(MemoryStore::new()));
         let own = own();
         assert_eq!(own.objects.len(), 3);
         let refused = own.write_back(&store).await.unwrap();
@@ -402,7 +374,13 @@ mod tests {
             refused.iter().any(|why| why.contains("n1-k8s-p")),
             "{refused:?}"
         );
-        let written: Vec<Kind> = store.0.objects().iter().map(|item| item.key.kind).collect();
+        let written: Vec<Kind> = store
+            .0
+            .0
+            .objects()
+            .iter()
+            .map(|item| item.key.kind)
+            .collect();
         assert_eq!(written, [Kind::BlockAffinity]);
     }
 
@@ -417,13 +395,13 @@ mod tests {
                 "10.10.1.99/24",
             ),
         ] {
-            let store = OthersMake(MemoryStore::new());
+            let store = Delegating(OthersMake(MemoryStore::new()));
             let put = Op::Put {
                 key: key.clone(),
                 value: item(key.clone(), stored).value,
                 expect: Expect::Any,
             };
-            store.0.write(put).await.unwrap();
+            store.0.0.write(put).await.unwrap();
             own().write_back(&store).await.unwrap();
             let now = store.get(&key).await.unwrap().unwrap();
             let text = String::from_utf8_lossy(&now.value).into_owned();

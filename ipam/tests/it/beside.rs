@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use api::ipam::{AffinityState, affinity_name};
 use api::key::Kind;
+use datastore::delegate::Delegating;
 use datastore::memory::MemoryStore;
 use ipam::{AssignError, Ipam};
 use ipnet::IpNet;
@@ -102,7 +103,7 @@ impl Scene {
     fn agent_with(&self, node: &str, mishaps: &[Mishap]) -> Ipam {
         let store = Stepped::new(self.store(), &self.choices, mishaps);
         let store = store.folding(self.way.folds).sabotaged(self.way.sabotage);
-        Ipam::new(Arc::new(store), node)
+        Ipam::new(Arc::new(Delegating(store)), node)
     }
 
     fn calico(&self, node: &str) -> Calico {

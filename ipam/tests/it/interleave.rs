@@ -2,17 +2,15 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use api::key::{Key, Kind};
+use datastore::delegate::{Delegate, Delegating};
 use datastore::memory::MemoryStore;
 use datastore::plan::{Failed, Plan, step_by_step};
 use datastore::scope::Scope;
-use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
-use datastore::version::Cursor;
+use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError};
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 
 /// xorshift64*, for orders.
 pub(crate) struct Order(u64);
@@ -46,11 +44,11 @@ pub(crate) struct Slow {
 }
 
 impl Slow {
-    pub(crate) fn new(inner: &MemoryStore, comparing: Comparing) -> Self {
-        Self {
+    pub(crate) fn new(inner: &MemoryStore, comparing: Comparing) -> Delegating<Self> {
+        Delegating(Self {
             inner: inner.clone(),
             comparing,
-        }
+        })
     }
 
     fn sabotaged(&self, op: Op) -> Op {
@@ -75,7 +73,11 @@ pub(crate) async fn once() {
     .await;
 }
 
-impl Store for Slow {
+impl Delegate for Slow {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
         Box::pin(async move {
             once().await;
@@ -93,6 +95,15 @@ impl Store for Slow {
         Box::pin(async move {
             once().await;
             let answer = self.inner.list(kind, scope).await;
+            once().await;
+            answer
+        })
+    }
+
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            once().await;
+            let answer = self.inner.names(kind).await;
             once().await;
             answer
         })
@@ -122,27 +133,6 @@ impl Store for Slow {
             once().await;
             answer
         })
-    }
-
-    fn folds(&self) -> bool {
-        self.inner.folds()
-    }
-
-    fn watch(
-        &self,
-        kind: Kind,
-        scope: Scope,
-        after: Cursor,
-    ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        self.inner.watch(kind, scope, after)
-    }
-
-    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
-        self.inner.identity()
-    }
-
-    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
-        self.inner.contains(cursor)
     }
 }
 

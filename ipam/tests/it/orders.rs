@@ -13,13 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use api::key::{Key, Kind};
+use datastore::delegate::Delegate;
 use datastore::memory::{Fault, MemoryStore};
 use datastore::plan::{Failed, Plan, step_by_step};
 use datastore::scope::Scope;
-use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
-use datastore::version::Cursor;
+use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError};
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 
 use crate::interleave::{Order, once};
 
@@ -234,7 +233,11 @@ async fn gone<T>() -> T {
     poll_fn(|_| Poll::<T>::Pending).await
 }
 
-impl Store for Stepped {
+impl Delegate for Stepped {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
         Box::pin(async move {
             once().await;
@@ -253,6 +256,13 @@ impl Store for Stepped {
         })
     }
 
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            once().await;
+            self.inner.names(kind).await
+        })
+    }
+
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
         Box::pin(async move {
             if matches!(op, Op::Check { .. }) {
@@ -266,33 +276,12 @@ impl Store for Stepped {
     fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
         let plan = self.sabotaged_plan(plan);
         Box::pin(async move {
-            if self.folds() {
+            if self.inner.folds() {
                 self.mishappened(self.inner.commit(plan)).await
             } else {
                 step_by_step(|op| self.write(op), plan).await
             }
         })
-    }
-
-    fn folds(&self) -> bool {
-        self.inner.folds()
-    }
-
-    fn watch(
-        &self,
-        kind: Kind,
-        scope: Scope,
-        after: Cursor,
-    ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        self.inner.watch(kind, scope, after)
-    }
-
-    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
-        self.inner.identity()
-    }
-
-    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
-        self.inner.contains(cursor)
     }
 }
 

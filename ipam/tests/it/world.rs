@@ -9,14 +9,13 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use api::pool::AllowedUse;
 use bytes::Bytes;
+use datastore::delegate::{Delegate, Delegating};
 use datastore::memory::MemoryStore;
 use datastore::plan::{Failed, Plan};
 use datastore::scope::Scope;
-use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
-use datastore::version::Cursor;
+use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use ipam::{AssignError, AssignRequest, Assignment, Ipam, Timestamp, Wanted};
 use serde_json::{Value, json};
 
@@ -186,11 +185,11 @@ pub(crate) struct Counting {
 }
 
 impl Counting {
-    pub(crate) fn new(inner: &MemoryStore) -> Self {
-        Self {
+    pub(crate) fn new(inner: &MemoryStore) -> Delegating<Self> {
+        Delegating(Self {
             inner: inner.clone(),
             calls: Arc::default(),
-        }
+        })
     }
 
     /// The requests since the last time.
@@ -203,7 +202,11 @@ impl Counting {
     }
 }
 
-impl Store for Counting {
+impl Delegate for Counting {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
         self.note("get");
         self.inner.get(key)
@@ -231,22 +234,5 @@ impl Store for Counting {
     fn commit(&self, plan: Plan) -> BoxFuture<'_, Result<Vec<Change>, Failed>> {
         self.note("commit");
         self.inner.commit(plan)
-    }
-
-    fn watch(
-        &self,
-        kind: Kind,
-        scope: Scope,
-        after: Cursor,
-    ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        self.inner.watch(kind, scope, after)
-    }
-
-    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
-        self.inner.identity()
-    }
-
-    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
-        self.inner.contains(cursor)
     }
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use api::key::{Key, Kind};
+use datastore::delegate::Delegate;
 use datastore::plan::{Failed, Plan, step_by_step};
 use datastore::scope::Scope;
-use datastore::store::{Change, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
-use datastore::version::Cursor;
+use datastore::store::{Change, KeyValue, Listing, Op, Store, StoreError};
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use futures_util::task::noop_waker_ref;
 
 use crate::rng::Rng;
@@ -51,7 +50,11 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 /// A store whose requests let others go first.
 pub struct Yielding(pub Arc<dyn Store>);
 
-impl Store for Yielding {
+impl Delegate for Yielding {
+    fn inner(&self) -> &dyn Store {
+        &*self.0
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
         Box::pin(async move {
             YieldNow::default().await;
@@ -67,6 +70,13 @@ impl Store for Yielding {
         Box::pin(async move {
             YieldNow::default().await;
             self.0.list(kind, scope).await
+        })
+    }
+
+    fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            YieldNow::default().await;
+            self.0.names(kind).await
         })
     }
 
@@ -86,27 +96,6 @@ impl Store for Yielding {
                 step_by_step(|op| self.write(op), plan).await
             }
         })
-    }
-
-    fn folds(&self) -> bool {
-        self.0.folds()
-    }
-
-    fn watch(
-        &self,
-        kind: Kind,
-        scope: Scope,
-        after: Cursor,
-    ) -> BoxStream<'static, Result<WatchEvent, StoreError>> {
-        self.0.watch(kind, scope, after)
-    }
-
-    fn identity(&self) -> BoxFuture<'_, Result<Arc<str>, StoreError>> {
-        self.0.identity()
-    }
-
-    fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
-        self.0.contains(cursor)
     }
 }
 

@@ -193,12 +193,7 @@ async fn an_endpoint_is_annotations_of_its_pod_and_a_file_of_its_node() {
     let key = endpoint_of("default", "web-0", "pods-1", "eth0");
     assert_eq!(store.get(&key).await, Ok(None), "it has no address yet");
     let scope = Scope::Node("pods-1".to_owned());
-    let cursor = store
-        .list(Kind::WorkloadEndpoint, &scope)
-        .await
-        .unwrap()
-        .cursor;
-    let mut told = store.watch(Kind::WorkloadEndpoint, scope.clone(), cursor);
+    let mut told = setup::watch(&store, Kind::WorkloadEndpoint, scope.clone()).await;
 
     let written = endpoint(&key, "c1", "10.65.0.7/32");
     let change = store
@@ -373,12 +368,7 @@ async fn a_further_interface_is_a_file_of_its_node_alone() {
     let store = setup::store(client.clone(), folder.clone());
     let key = endpoint_of("default", "files-0", "files-1", "net1");
     let scope = Scope::Node("files-1".to_owned());
-    let cursor = store
-        .list(Kind::WorkloadEndpoint, &scope)
-        .await
-        .unwrap()
-        .cursor;
-    let mut told = store.watch(Kind::WorkloadEndpoint, scope.clone(), cursor);
+    let mut told = setup::watch(&store, Kind::WorkloadEndpoint, scope.clone()).await;
     let written = endpoint(&key, "c1", "10.65.0.7/32");
     let change = store
         .write(put(&key, &written, Expect::Absent))

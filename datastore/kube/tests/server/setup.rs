@@ -4,9 +4,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use api::key::Kind;
+use datastore::scope::Scope;
+use datastore::store::{Store, StoreError, WatchEvent};
 use datastore_kube::{Client, KubeStore, Options, Settings};
+use futures_core::stream::BoxStream;
 use kube_lab::ApiServer;
 use serde_json::{Value, json};
+
+pub(crate) type Events = BoxStream<'static, Result<WatchEvent, StoreError>>;
 
 /// Kinds, plurals, short forms of custom resource definitions that keep whatever they are given.
 const KINDS: [(&str, &str); 11] = [
@@ -127,4 +133,10 @@ pub(crate) fn store(client: Client, kept: PathBuf) -> KubeStore {
         ..Options::default()
     };
     KubeStore::new(client, options)
+}
+
+/// Every change from now on.
+pub(crate) async fn watch(store: &KubeStore, kind: Kind, scope: Scope) -> Events {
+    let listing = store.list(kind, &scope).await.unwrap();
+    store.watch(kind, scope, listing.cursor)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::pool::EncapMode;
+use datastore::delegate::Delegating;
 use ipam::Ipam;
 use sim::executor::{Yielding, interleave};
 use sim::world::request;
@@ -23,7 +24,7 @@ fn race(seed: u64) -> Vec<String> {
         .iter()
         .map(|node| {
             // As each node's own client carries plans out.
-            let store = Arc::new(Yielding(Arc::new(node.store.clone())));
+            let store = Arc::new(Delegating(Yielding(Arc::new(node.store.clone()))));
             Ipam::new(store, node.name.clone())
         })
         .collect();
