@@ -124,6 +124,26 @@ impl Ipam {
             .await
     }
 
+    /// The addresses of some handles as they stand now, to be released by [`Ipam::release_held`] later; one result a handle, in
+    /// order.
+    pub async fn held(
+        &self,
+        handle_ids: &[String],
+    ) -> Result<Vec<Vec<ReleaseAddress>>, AssignError> {
+        let looked = self.commit(|draft| release::held_by_handles(draft, handle_ids));
+        Ok(looked.await?.outcome)
+    }
+
+    /// Frees what each handle held when it was looked at, in one plan; one result a handle, in order. What was given out anew
+    /// in the meantime is refused.
+    pub async fn release_held(
+        &self,
+        looks: &[(String, Vec<ReleaseAddress>)],
+    ) -> Result<Committed<Vec<Released>>, AssignError> {
+        self.commit(|draft| release::release_held(draft, looks))
+            .await
+    }
+
     /// Frees single addresses, each only if handle and sequence number are those that were looked at.
     pub async fn release_ips(
         &self,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::block::{self, host_affinity};
 use crate::draft::Draft;
-use crate::plan::{self, Halt, Stop, need};
+use crate::plan::{Halt, Stop, need};
 use crate::request::{ReleaseAddress, ReleaseRefused, Released};
 use crate::view::{Extent, Known, block_key, handle_key};
 
@@ -17,62 +17,123 @@ pub(crate) fn release_handles(
     draft: &mut Draft<'_>,
     handle_ids: &[String],
 ) -> Result<Vec<Vec<IpAddr>>, Stop> {
-    handle_ids
-        .iter()
-        .map(|handle_id| release_handle(draft, handle_id))
-        .collect()
+    let free_all = |handle_id: &String| {
+        let all = held(draft, handle_id)?;
+        Ok(release_handle(draft, handle_id, &all)?.released)
+    };
+    handle_ids.iter().map(free_all).collect()
 }
 
-pub(crate) fn release_handle(draft: &mut Draft<'_>, handle_id: &str) -> Result<Vec<IpAddr>, Stop> {
-    let blocks: Vec<String> = match draft.handle(handle_id) {
-        Known::Present(handle) => handle.spec.block.keys().cloned().collect(),
-        Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
-        Known::Absent if draft.view().is_tombstone(&handle_key(handle_id)) => {
-            // Whoever marked it as deleted has not come to it.
-            draft.set_handle(handle_id, BTreeMap::new());
-            return Ok(Vec::new());
-        }
-        Known::Absent | Known::Unreadable(_) => return Ok(Vec::new()),
-    };
-    let mut released = Vec::new();
-    let mut kept = BTreeMap::new();
-    for name in blocks {
-        let Ok(cidr) = name.parse::<IpNet>() else {
-            continue;
-        };
-        let ordinals = match draft.block(cidr) {
-            Known::Present(found) => block::held_by(&found.spec, handle_id),
-            Known::Absent => Vec::new(),
-            Known::Unknown => return Err(Stop::Halt(Halt::Read(block_key(cidr)))),
-            // What the block says of the handle cannot be read: the handle still says that something is there.
-            Known::Unreadable(_) => {
-                kept.insert(name, 1);
-                continue;
-            }
-        };
-        released.extend(addresses(cidr, &ordinals));
-        free(draft, cidr, &ordinals);
-    }
-    draft.set_handle(handle_id, kept);
-    Ok(released)
+/// The addresses of each handle as they stand now; one result a handle. A handle that does not exist has none.
+pub(crate) fn held_by_handles(
+    draft: &Draft<'_>,
+    handle_ids: &[String],
+) -> Result<Vec<Vec<ReleaseAddress>>, Stop> {
+    handle_ids.iter().map(|id| held(draft, id)).collect()
+}
+
+/// Frees what was held by each handle when it was looked at; one result a handle.
+pub(crate) fn release_held(
+    draft: &mut Draft<'_>,
+    looks: &[(String, Vec<ReleaseAddress>)],
+) -> Result<Vec<Released>, Stop> {
+    looks
+        .iter()
+        .map(|(handle_id, looked_at)| release_handle(draft, handle_id, looked_at))
+        .collect()
 }
 
 /// The addresses that a handle has, each as it stands now.
 pub(crate) fn held(draft: &Draft<'_>, handle_id: &str) -> Result<Vec<ReleaseAddress>, Stop> {
-    let held = plan::held(draft, handle_id)?.into_iter();
-    let of_block = |address: IpAddr| -> Option<u64> {
-        let (cidr, found) = draft.block_with(address).ok()??;
-        let ordinal = block::ordinal(cidr, address)?;
-        let numbers = &found.spec.sequence_number_for_allocation;
-        numbers.get(&ordinal.to_string()).copied()
+    let blocks: Vec<IpNet> = match draft.handle(handle_id) {
+        Known::Present(handle) => blocks_of(handle.spec.block.keys()),
+        Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
+        Known::Absent | Known::Unreadable(_) => return Ok(Vec::new()),
     };
-    Ok(held
-        .map(|net| ReleaseAddress {
-            address: net.addr(),
+    let mut held = Vec::new();
+    for cidr in blocks {
+        match draft.block(cidr) {
+            Known::Present(found) => held.extend(held_in(&found.spec, handle_id)),
+            Known::Unknown => return Err(Stop::Halt(Halt::Read(block_key(cidr)))),
+            Known::Absent | Known::Unreadable(_) => {}
+        }
+    }
+    Ok(held)
+}
+
+fn held_in(found: &IPAMBlockSpec, handle_id: &str) -> impl Iterator<Item = ReleaseAddress> {
+    let ordinals = block::held_by(found, handle_id).into_iter();
+    ordinals.filter_map(move |ordinal| {
+        Some(ReleaseAddress {
+            address: block::address(found.cidr, ordinal)?.addr(),
             handle_id: Some(handle_id.to_owned()),
-            sequence_number: of_block(net.addr()),
+            sequence_number: sequence_number(found, ordinal),
         })
-        .collect())
+    })
+}
+
+fn blocks_of<'a>(names: impl Iterator<Item = &'a String>) -> Vec<IpNet> {
+    names.filter_map(|name| name.parse().ok()).collect()
+}
+
+/// Frees addresses of a handle that are still as they were looked at. What it has besides stays, and is refused where it was
+/// looked at: it was given out anew in the meantime.
+fn release_handle(
+    draft: &mut Draft<'_>,
+    handle_id: &str,
+    looked_at: &[ReleaseAddress],
+) -> Result<Released, Stop> {
+    let mut done = Released::default();
+    let blocks: Vec<IpNet> = match draft.handle(handle_id) {
+        Known::Present(handle) => blocks_of(handle.spec.block.keys()),
+        Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
+        Known::Absent if draft.view().is_tombstone(&handle_key(handle_id)) => {
+            // Whoever marked it as deleted has not come to it.
+            draft.set_handle(handle_id, BTreeMap::new());
+            return Ok(done);
+        }
+        Known::Absent | Known::Unreadable(_) => return Ok(done),
+    };
+    let mut kept = BTreeMap::new();
+    for cidr in blocks {
+        let now: Vec<ReleaseAddress> = match draft.block(cidr) {
+            Known::Present(found) => held_in(&found.spec, handle_id).collect(),
+            Known::Absent => Vec::new(),
+            Known::Unknown => return Err(Stop::Halt(Halt::Read(block_key(cidr)))),
+            // What the block says of the handle cannot be read: the handle still says that something is there.
+            Known::Unreadable(_) => {
+                kept.insert(cidr.to_string(), 1);
+                continue;
+            }
+        };
+        let mut ordinals = Vec::new();
+        let mut stays = 0;
+        for held in now {
+            let look = looked_at.iter().find(|look| look.address == held.address);
+            match look {
+                Some(look) if look.sequence_number == held.sequence_number => {
+                    ordinals.extend(block::ordinal(cidr, held.address));
+                    done.released.push(held.address);
+                    continue;
+                }
+                Some(look) => done.refused.push((
+                    held.address,
+                    ReleaseRefused::SequenceNumber {
+                        found: held.sequence_number,
+                        expected: look.sequence_number.unwrap_or_default(),
+                    },
+                )),
+                None => {}
+            }
+            stays += 1;
+        }
+        if stays > 0 {
+            kept.insert(cidr.to_string(), stays);
+        }
+        free(draft, cidr, &ordinals);
+    }
+    draft.set_handle(handle_id, kept);
+    Ok(done)
 }
 
 /// Frees single addresses if they are still what the caller looked at. Needs a full view.
@@ -130,8 +191,7 @@ fn check_holder(
             expected: expected.clone(),
         });
     }
-    let numbers = &found.sequence_number_for_allocation;
-    let number = numbers.get(&ordinal.to_string()).copied();
+    let number = sequence_number(found, ordinal);
     match wanted.sequence_number {
         Some(expected) if number != Some(expected) => Err(ReleaseRefused::SequenceNumber {
             found: number,
@@ -139,6 +199,12 @@ fn check_holder(
         }),
         _ => Ok(holder.handle_id.clone()),
     }
+}
+
+/// The sequence number of its block when an address was given out.
+fn sequence_number(found: &IPAMBlockSpec, ordinal: usize) -> Option<u64> {
+    let numbers = &found.sequence_number_for_allocation;
+    numbers.get(&ordinal.to_string()).copied()
 }
 
 /// Sets what a handle counts in a block to what it has there.
@@ -169,13 +235,6 @@ fn free(draft: &mut Draft<'_>, cidr: IpNet, ordinals: &[usize]) {
             draft.delete_block(cidr);
         }
     }
-}
-
-fn addresses(cidr: IpNet, ordinals: &[usize]) -> impl Iterator<Item = IpAddr> {
-    ordinals
-        .iter()
-        .filter_map(move |ordinal| block::address(cidr, *ordinal))
-        .map(|net| net.addr())
 }
 
 /// What becomes of a node's blocks when it leaves.

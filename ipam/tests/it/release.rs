@@ -218,3 +218,38 @@ fn a_handle_counts_what_the_block_says_after_a_release() {
     }
     world.assert_sound();
 }
+
+#[test]
+fn a_release_frees_what_was_looked_at_and_nothing_that_was_given_out_since() {
+    let world = World::new(&[("pool", "10.0.0.0/24", 26)]);
+    let ipam = world.ipam("n1");
+    let handle = "net.a".to_owned();
+    let given = assign(&ipam, request("net.a")).unwrap();
+    let looked = now(ipam.held(&[handle.clone(), "net.none".to_owned()])).unwrap();
+    assert_eq!((looked[0].len(), looked[1].len()), (1, 0));
+    assert_eq!(looked[0][0].address, given.addresses[0].addr());
+    assert!(looked[0][0].sequence_number.is_some());
+
+    // Another agent of the node frees it and gives the same address under the same handle.
+    let other = world.ipam("n1");
+    now(other.release_by_handle("net.a")).unwrap();
+    let again = wanting("net.a", Wanted::Address(looked[0][0].address));
+    assign(&other, again).unwrap();
+    let look = (handle.clone(), looked[0].clone());
+    let refused = now(ipam.release_held(std::slice::from_ref(&look))).unwrap();
+    assert!(refused.outcome[0].released.is_empty());
+    assert_eq!(refused.outcome[0].refused.len(), 1, "{refused:?}");
+    assert_eq!((world.taken().len(), world.handles().len()), (1, 1));
+    world.assert_sound();
+
+    // What it has besides stays, too.
+    let looked = now(ipam.held(std::slice::from_ref(&handle)))
+        .unwrap()
+        .remove(0);
+    let second = wanting("net.a", Wanted::Address("10.0.0.9".parse().unwrap()));
+    assign(&other, second).unwrap();
+    let freed = now(ipam.release_held(&[(handle, looked)])).unwrap().outcome;
+    assert_eq!((freed[0].released.len(), freed[0].refused.len()), (1, 0));
+    assert_eq!(world.taken(), [("10.0.0.9".to_owned(), "net.a".to_owned())]);
+    world.assert_sound();
+}
