@@ -192,6 +192,9 @@ pub trait Store: Send + Sync {
 
     /// Whether the store still holds all that was read from it at `cursor`: no when it is another one or an older copy.
     fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// From now on the store counts as it is, whatever was read from it or written before.
+    fn accept(&self) {}
 }
 
 impl Op {

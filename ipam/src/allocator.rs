@@ -9,8 +9,8 @@ use api::object::Object;
 use bytes::Bytes;
 use datastore::plan::{Failed, Plan};
 use datastore::scope::Scope;
-use datastore::store::{Change, Expect, Op, Store, StoreError};
-use datastore::version::Version;
+use datastore::store::{Change, Expect, KeyValue, Op, Store, StoreError};
+use datastore::version::{Order, Version};
 use ipnet::IpNet;
 
 use crate::block;
@@ -37,6 +37,8 @@ pub struct Ipam {
     remembered: Mutex<Option<Arc<View>>>,
     unsettled: Mutex<BTreeMap<Key, Unsettled>>,
     reserved: Mutex<Arc<[IpNet]>>,
+    /// The store has lost a write, and nobody has accepted that.
+    diverged: Mutex<Option<StoreError>>,
 }
 
 /// A block that may still be written.
@@ -57,6 +59,7 @@ impl Ipam {
             remembered: Mutex::new(None),
             unsettled: Mutex::default(),
             reserved: Mutex::new(Arc::default()),
+            diverged: Mutex::new(None),
         }
     }
 
@@ -204,6 +207,17 @@ impl Ipam {
         *self.remembered() = None;
     }
 
+    /// From now on the store counts as it is, though it lost what was written before.
+    pub fn accept(&self) {
+        *self.diverged() = None;
+        self.forget();
+    }
+
+    fn diverged(&self) -> MutexGuard<'_, Option<StoreError>> {
+        // Nothing panics while it is held.
+        self.diverged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn remembered(&self) -> MutexGuard<'_, Option<Arc<View>>> {
         // Nothing panics while it is held; what is remembered may be wrong anyway.
         self.remembered
@@ -216,6 +230,10 @@ impl Ipam {
         &self,
         decide: impl Fn(&mut Draft<'_>) -> Result<T, Stop>,
     ) -> Result<Committed<T>, AssignError> {
+        let diverged = self.diverged().clone();
+        if let Some(error) = diverged {
+            return Err(AssignError::Store(error));
+        }
         self.settle().await?;
         let remembered = self.remembered().clone();
         let mut view = match remembered {
@@ -259,6 +277,10 @@ impl Ipam {
                         return Err(AssignError::Store(error));
                     };
                     written.extend(done);
+                    if let Some(error) = lost_write(&plan, &key, current.as_deref()) {
+                        *self.diverged() = Some(error.clone());
+                        return Err(AssignError::Store(error));
+                    }
                     Arc::make_mut(&mut view).learn(&key, current.as_deref());
                 }
             }
@@ -411,6 +433,21 @@ impl Ipam {
         drop(remembered);
         committed
     }
+}
+
+/// Whether an object stands as it was before what was read of it: the store is an older copy, though it may have counted
+/// further since. From then on nothing is decided over it.
+fn lost_write(plan: &Plan, key: &Key, current: Option<&KeyValue>) -> Option<StoreError> {
+    let mut ops = plan.ops().filter(|op| op.key() == key);
+    let known = ops.find_map(|op| match op.expect() {
+        Expect::Version(known) => Some(known),
+        Expect::Any | Expect::Absent | Expect::Own => None,
+    })?;
+    if current?.version.order(known) != Order::Older {
+        return None;
+    }
+    let wanted = known.number()?.into();
+    Some(StoreError::Diverged { wanted })
 }
 
 fn follow(view: &mut Arc<View>, changes: &[Change]) {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::admin::{Peer, Problem};
+use datastore::store::StoreError;
 use tokio::sync::Notify;
 
 /// A loop that has not reported for this long counts as dead (DataplaneWatchdogTimeout).
@@ -42,6 +43,8 @@ struct Shared {
     datastore_unknown: Mutex<Option<String>>,
     without_effect: Mutex<Vec<Problem>>,
     accepted: Notify,
+    diverged: Mutex<Option<StoreError>>,
+    reported: Notify,
 }
 
 impl Health {
@@ -58,6 +61,8 @@ impl Health {
             datastore_unknown: Mutex::new(None),
             without_effect: Mutex::new(Vec::new()),
             accepted: Notify::new(),
+            diverged: Mutex::new(None),
+            reported: Notify::new(),
         }))
     }
 
@@ -145,6 +150,27 @@ impl Health {
     /// Waits for [`accept_datastore`](Self::accept_datastore).
     pub async fn datastore_accepted(&self) {
         self.0.accepted.notified().await;
+    }
+
+    /// A write showed that the datastore has lost an earlier one ([`StoreError::Diverged`]).
+    pub fn report_diverged(&self, error: StoreError) {
+        *self.diverged() = Some(error);
+        self.0.reported.notify_one();
+    }
+
+    /// Waits for [`report_diverged`](Self::report_diverged).
+    pub async fn datastore_diverged(&self) -> StoreError {
+        loop {
+            if let Some(error) = self.diverged().take() {
+                return error;
+            }
+            self.0.reported.notified().await;
+        }
+    }
+
+    fn diverged(&self) -> MutexGuard<'_, Option<StoreError>> {
+        let diverged = self.0.diverged.lock();
+        diverged.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The speaker has made its first choice of routes.

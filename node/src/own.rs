@@ -31,6 +31,15 @@ pub(crate) struct Own {
     changed: bool,
 }
 
+/// What a store lacks.
+#[derive(Debug, Default)]
+pub(crate) struct Lacking {
+    /// A block stands there with a lower sequence number than it had: it is an older copy, whatever it has counted since.
+    pub(crate) writes: bool,
+    /// Addresses whose blocks are not there: given up, or lost.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
 impl Own {
     pub(crate) const fn new(node: String) -> Self {
         Self {
@@ -90,6 +99,31 @@ impl Own {
             let slot = block::ordinal(found.spec.cidr, address);
             slot.is_some_and(|slot| self.held(&found).contains(&slot))
         })
+    }
+
+    /// What a store lacks of this node's blocks.
+    pub(crate) async fn lacking_in(&self, store: &dyn Store) -> Result<Lacking, StoreError> {
+        let mut lacking = Lacking::default();
+        for (key, value) in self.of_kind(Kind::IPAMBlock) {
+            let Ok(Object::IPAMBlock(known)) = Object::decode(key, value) else {
+                continue;
+            };
+            let stored = store.get(key).await?;
+            match stored.map(|item| Object::decode(&item.key, &item.value)) {
+                Some(Ok(Object::IPAMBlock(stored))) => {
+                    let (stored, known) = (stored.spec, known.spec);
+                    lacking.writes |= stored.affinity == known.affinity
+                        && stored.sequence_number < known.sequence_number;
+                }
+                Some(_) => {}
+                None => {
+                    let held = self.held(&known).into_iter();
+                    let addresses = held.filter_map(|slot| block::address(known.spec.cidr, slot));
+                    lacking.addresses.extend(addresses.map(|net| net.addr()));
+                }
+            }
+        }
+        Ok(lacking)
     }
 
     /// Blocks that were others'.

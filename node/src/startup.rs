@@ -157,7 +157,7 @@ impl Startup<'_> {
         node_object::check_methods(self.params)?;
         self.wait_for_store().await?;
         let notes = files::notes();
-        let datastore = self.wait_for_known_store(&notes).await?;
+        let datastore = self.wait_for_known_store(&name, &notes).await?;
         self.wait_for_unlock().await?;
 
         let cluster = self.cluster_facts().await?;

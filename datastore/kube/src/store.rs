@@ -5,6 +5,7 @@ mod listing;
 mod looked_at;
 mod nodes;
 mod objects;
+mod witness;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,7 @@ use crate::node::KubeNode;
 use crate::pod::{KubePod, PodName};
 use crate::watch;
 use looked_at::LookedAt;
+use witness::Witness;
 
 /// How often a write of an object that others keep changing is begun anew.
 const ATTEMPTS: usize = 10;
@@ -50,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) kept: Option<Kept>,
     interface_prefix: String,
     looked_at: LookedAt,
+    witness: Witness,
     /// UID of the namespace `kube-system`, as it was last seen.
     cluster: Mutex<Option<Arc<str>>>,
 }
@@ -79,6 +82,7 @@ impl KubeStore {
                 kept: options.kept.map(Kept::open),
                 interface_prefix,
                 looked_at: LookedAt::default(),
+                witness: Witness::default(),
                 cluster: Mutex::new(None),
             }),
         }
@@ -148,6 +152,10 @@ impl Store for KubeStore {
 
     fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(self.shared.contains(cursor))
+    }
+
+    fn accept(&self) {
+        self.shared.witness.forget();
     }
 }
 
@@ -244,11 +252,12 @@ impl Shared {
         Ok((uid, number))
     }
 
-    /// Whether the cluster is the cursor's, and has come as far.
+    /// Whether the cluster is the cursor's, has come as far, and has not lost what was written.
     pub(crate) async fn contains(&self, cursor: &Cursor) -> Result<bool, StoreError> {
         let (cluster, number) = self.standing().await?;
-        Ok(cursor.store().is_none_or(|store| *store == *cluster)
-            && cursor.number().is_some_and(|wanted| wanted <= number))
+        let is_known = cursor.store().is_none_or(|store| *store == *cluster)
+            && cursor.number().is_some_and(|wanted| wanted <= number);
+        Ok(is_known && !self.lost_a_write().await?)
     }
 }
 

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use datastore::memory::Fault;
+use datastore::store::StoreError;
 use ipam::{AssignError, Ipam, Wanted};
 use proptest::prelude::*;
 use serde_json::json;
@@ -220,4 +221,26 @@ fn an_answer_that_got_lost_is_found_again_under_the_handle() {
     assert_eq!(world.taken().len(), 1);
     assign(&ipam, wanting("c", Wanted::one_ipv4())).unwrap();
     world.assert_sound();
+}
+
+#[test]
+fn over_an_older_copy_that_lost_a_write_nothing_is_given_until_it_is_accepted() {
+    let world = World::new(&[("default", "10.0.0.0/24", 26)]);
+    let ipam = world.ipam("n1");
+    assign(&ipam, request("a")).unwrap();
+    let copy = world.store.copy();
+    let lost = assign(&ipam, request("lost")).unwrap();
+    world.store.restore(&copy);
+    for _ in 0..2 {
+        let error = assign(&ipam, request("b")).unwrap_err();
+        assert!(
+            matches!(error, AssignError::Store(StoreError::Diverged { .. })),
+            "{error}"
+        );
+    }
+    assert_eq!(world.taken().len(), 1, "nothing was taken");
+    // What is meant to be there is written back before this.
+    ipam.accept();
+    let given = assign(&ipam, request("b")).unwrap();
+    assert_eq!(given.addresses, lost.addresses);
 }

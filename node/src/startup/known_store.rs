@@ -10,10 +10,11 @@
 use std::time::Duration;
 
 use datastore::version::Cursor;
-use felix_io::workload;
 use tracing::{info, warn};
 
-use super::{Startup, StartupError, files};
+use super::write_back::Living;
+use super::{Startup, StartupError, chain, files};
+use crate::own::Own;
 use crate::task::watch::Notes;
 
 /// How often an unknown datastore is looked at again.
@@ -35,28 +36,32 @@ impl Startup<'_> {
     /// older copy, and what it lacks is unknown. Without pods it is taken as it is.
     pub(super) async fn wait_for_known_store(
         &self,
+        name: &str,
         notes: &Notes,
     ) -> Result<Datastore, StartupError> {
-        self.wait_while_unknown(notes, async || self.living_pods().await)
+        self.wait_while_unknown(name, notes, async || self.living_or_unknown().await)
             .await
     }
 
     async fn wait_while_unknown(
         &self,
+        name: &str,
         notes: &Notes,
-        living_pods: impl AsyncFn() -> usize,
+        living: impl AsyncFn() -> Option<Living>,
     ) -> Result<Datastore, StartupError> {
         let note = notes.read.as_path();
         let mut looked = 0_u32;
         while let Some((identity, cursor)) = files::note_of_read(note) {
-            if self.holds(&identity, &cursor).await? {
+            let own = Own::load(name.to_owned(), &notes.own);
+            if self.holds(&identity, &cursor).await? && !self.has_lost(&own, &living).await? {
                 return Ok(Datastore::Known);
             }
             // An agent that ends before all is written back finds it again.
             if !notes.own.exists() {
                 files::write(&notes.own, "")?;
             }
-            let pods = living_pods().await;
+            // Unknown is not none.
+            let pods = living().await.map_or(1, |living| living.pods.len());
             if pods == 0 {
                 info!(
                     "the datastore is another one than before, or an older copy; no pod lives here, so it is taken"
@@ -91,20 +96,31 @@ impl Startup<'_> {
         self.store.contains(cursor).await.map_err(failed())
     }
 
-    /// Pods whose devices this node has.
-    async fn living_pods(&self) -> usize {
-        let mut pods = 0;
-        for prefix in &self.params.interface_prefixes {
-            match workload::host_ends(prefix.clone()).await {
-                Ok(ends) => pods += ends.len(),
-                // Unknown is not none.
-                Err(error) => {
-                    warn!(%error, "reading the pods' devices");
-                    pods += 1;
-                }
-            }
+    /// Whether the datastore lacks what this node wrote last, though it has counted further since: a write of a block, or the
+    /// block of a living pod.
+    async fn has_lost(
+        &self,
+        own: &Own,
+        living: impl AsyncFn() -> Option<Living>,
+    ) -> Result<bool, StartupError> {
+        let lacking = own.lacking_in(&*self.store).await;
+        let doing = "comparing this node's blocks with those of before";
+        let lacking = lacking.map_err(self.failed(doing))?;
+        if lacking.writes || lacking.addresses.is_empty() {
+            return Ok(lacking.writes);
         }
-        pods
+        let living = living().await;
+        let mut addresses = lacking.addresses.into_iter();
+        // Unknown is not none.
+        Ok(addresses.any(|address| living.as_ref().is_none_or(|living| living.holds(address))))
+    }
+
+    /// What the kernel shows; `None` when it does not answer.
+    async fn living_or_unknown(&self) -> Option<Living> {
+        let living = self.living().await;
+        living
+            .inspect_err(|error| warn!(error = chain(error), "start-up"))
+            .ok()
     }
 }
 
@@ -179,9 +195,9 @@ mod tests {
         let looked = AtomicUsize::new(0);
         let count = async || {
             looked.fetch_add(1, Ordering::Relaxed);
-            pods
+            Some(Living::of_pods(pods))
         };
-        let waiting = startup.wait_while_unknown(&noted.notes, count);
+        let waiting = startup.wait_while_unknown("n1", &noted.notes, count);
         tokio::pin!(waiting);
         for look in 0..looks {
             tokio::select! {
@@ -242,5 +258,50 @@ mod tests {
         // Also for the next agent, should this one end before it has read everything.
         let again = waited(&store, &noted, 1, 1, |_| ()).await;
         assert_eq!(again, Some((0, Datastore::Accepted)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_copy_that_has_counted_further_since_lacks_writes_of_own_blocks() {
+        let store = MemoryStore::new();
+        let block = |sequence_number: u64, slot: Option<u8>| {
+            let attributes = serde_json::json!([{"handle_id": "h", "secondary": {"node": "n1"}}]);
+            let spec = serde_json::json!({"cidr": "10.0.0.0/32", "affinity": "host:n1",
+                "allocations": [slot], "unallocated": [], "attributes": attributes,
+                "sequenceNumber": sequence_number});
+            serde_json::json!({"metadata": {"name": "10-0-0-0-32"}, "spec": spec}).to_string()
+        };
+        let key = Key::new(Kind::IPAMBlock, "10-0-0-0-32");
+        let write = async |value: Option<String>| {
+            let (key, expect) = (key.clone(), Expect::Any);
+            let op = match value {
+                Some(value) => Op::Put {
+                    key,
+                    value: value.into(),
+                    expect,
+                },
+                None => Op::Delete { key, expect },
+            };
+            store.write(op).await.unwrap();
+        };
+        write(Some(block(7, Some(0)))).await;
+        let identity = store.identity().await.unwrap();
+        let noted = Noted::of(&identity, &cursor(&store).await);
+        let mut own = Own::new("n1".to_owned());
+        store.objects().iter().for_each(|object| own.put(object));
+        own.save(&noted.notes.own).unwrap();
+        // The pods that live in the tests' kernel hold 10.0.0.0 and what follows.
+        for (now, pods, is_known) in [
+            (Some(block(7, Some(0))), 1, true),
+            (Some(block(8, None)), 1, true),
+            (Some(block(6, None)), 1, false),
+            (None, 1, false),
+        ] {
+            write(now.clone()).await;
+            let waited = waited(&store, &noted, pods, 1, |_| ()).await;
+            assert_eq!(waited.is_some(), is_known, "{now:?}");
+        }
+        // Without a pod the block may have been given up.
+        let taken = waited(&store, &noted, 0, 1, |_| ()).await;
+        assert_eq!(taken, Some((1, Datastore::Known)));
     }
 }

@@ -65,6 +65,30 @@ impl Living {
         }
     }
 
+    /// Whether a living pod has the address.
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
+        let mut addresses = self.pods.iter().flat_map(|(_, addresses)| addresses);
+        addresses.any(|held| *held == address)
+    }
+
+    /// So many pods, with addresses from 10.0.0.0 on.
+    #[cfg(test)]
+    pub(super) fn of_pods(pods: usize) -> Self {
+        let pod = |number: usize| {
+            let end = HostEnd {
+                ifname: IfName::from(format!("cali{number}").as_str()),
+                alias: String::new(),
+                admin_up: true,
+            };
+            let address = IpAddr::from([10, 0, 0, u8::try_from(number).unwrap()]);
+            (end, vec![address])
+        };
+        Self {
+            pods: (0..pods).map(pod).collect(),
+            ranges_of_others: Vec::new(),
+        }
+    }
+
     /// Whether a device is a living pod's.
     fn has(&self, ifname: &str) -> bool {
         self.pods.iter().any(|(end, _)| *end.ifname.0 == *ifname)
@@ -129,7 +153,7 @@ impl Startup<'_> {
         let pods = living.pods.len();
         info!(
             pods,
-            "what pods here hold is written back; ranges of other nodes are left to them"
+            "what pods here hold is written back; ranges of other nodes, and what leads there, are left alone until the agent starts anew"
         );
         ipam.reserve(ranges);
         Ok(())

@@ -159,6 +159,12 @@ impl WatchTask {
                     self.note(read);
                     continue;
                 }
+                error = self.health.datastore_diverged() => {
+                    if self.health.datastore_unknown().is_none() {
+                        self.diverged(&error, read, &accept).await;
+                    }
+                    continue;
+                }
                 () = self.health.datastore_accepted() => {
                     if self.health.datastore_unknown().is_some() && self.write_back(&read.own).await {
                         unlisted.extend(OF_OTHERS);
@@ -240,8 +246,9 @@ impl WatchTask {
 
     fn accept(&self, accept: &watch::Sender<u64>, why: &str) {
         info!(socket = self.socket, why, "the datastore counts as it is");
+        self.store.accept();
         if let Some(ipam) = &self.ipam {
-            ipam.forget();
+            ipam.accept();
         }
         self.health.set_datastore_unknown(None);
         accept.send_modify(|times| *times += 1);

@@ -1,6 +1,6 @@
 //! Writes of custom resources.
 
-use api::key::Key;
+use api::key::{Key, Kind};
 use bytes::Bytes;
 use datastore::store::{Change, Expect, KeyValue, Op, StoreError};
 use datastore::version::Version;
@@ -89,7 +89,17 @@ impl Shared {
         answer: Result<Bytes, Error>,
     ) -> Result<Attempt, StoreError> {
         match answer {
-            Ok(body) => Ok(Attempt::Done(changed(self, key, &body).await?)),
+            Ok(body) => {
+                let change = changed(self, key, &body).await?;
+                // Blocks: nobody else writes this node's, as a rule.
+                if key.kind == Kind::IPAMBlock
+                    && let Some(change) = &change
+                {
+                    let path = self.group(key.kind).await?.one(key);
+                    self.witness.note(&path, change.version());
+                }
+                Ok(Attempt::Done(change))
+            }
             Err(error) if error.is_conflict() => Ok(Attempt::Lost),
             Err(error) if is_absent(&error) && over_another => Ok(Attempt::Lost),
             Err(error) => Err(failed(key, error)),

@@ -6,14 +6,11 @@ use api::key::{Key, Kind};
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, Op, Store, StoreError, WatchEvent};
 use datastore_kube::{Client, KubeStore, Settings};
-use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use kube_lab::{ApiServer, Options, Part, Proxy, User, Weather};
 use serde_json::json;
 
-use crate::setup;
-
-type Events = BoxStream<'static, Result<WatchEvent, StoreError>>;
+use crate::setup::{self, Events};
 
 /// How long anything may take to be noticed, and more.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -143,8 +140,7 @@ async fn an_answer_that_is_lost_leaves_open_what_was_done_and_a_silent_peer_is_g
     };
     let client = Client::new(settings).await.unwrap();
     let store = setup::store(client, setup::folder(&server));
-    let cursor = store.list(Kind::IPPool, &Scope::All).await.unwrap().cursor;
-    let mut events = store.watch(Kind::IPPool, Scope::All, cursor);
+    let mut events = setup::watch(&store, Kind::IPPool, Scope::All).await;
     put(&store, "lost-0").await.unwrap();
     assert_eq!(
         in_time("a watch", next(&mut events)).await,
@@ -215,4 +211,59 @@ async fn a_token_that_was_replaced_in_its_file_is_read_again() {
         while put(&store, "b").await.is_err() {}
     })
     .await;
+}
+
+/// Does it again and again until the server, which was just started, does it.
+async fn done<T, F: Future<Output = Result<T, StoreError>>>(mut work: impl FnMut() -> F) -> T {
+    in_time("the server is back", async {
+        loop {
+            match work().await {
+                Ok(done) => return done,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    })
+    .await
+}
+
+#[test]
+async fn an_older_copy_that_has_counted_further_is_known_by_the_write_that_it_lost() {
+    let mut server = own();
+    let store = setup::store(setup::client(&server).await, setup::folder(&server));
+    let key = Key::new(Kind::IPAMBlock, "10-65-0-0-30");
+    let write = async |sequence_number: u64, expect: Expect| {
+        let spec = json!({"cidr": "10.65.0.0/30", "sequenceNumber": sequence_number});
+        let op = Op::Put {
+            key: key.clone(),
+            value: json!({"spec": spec}).to_string().into(),
+            expect,
+        };
+        store.write(op).await.unwrap().unwrap().version().clone()
+    };
+    let first = write(1, Expect::Absent).await;
+    let copy = server.copy_data().unwrap();
+    done(|| store.get(&key)).await;
+    write(2, Expect::Version(first)).await;
+    let read_to = store
+        .list(Kind::IPAMBlock, &Scope::All)
+        .await
+        .unwrap()
+        .cursor;
+    assert_eq!(store.contains(&read_to).await, Ok(true));
+
+    server.restore(&copy).unwrap();
+    let number = read_to.number().unwrap();
+    for name in 0.. {
+        let _ = put(&store, &format!("after-{name}")).await;
+        let now = done(|| store.list(Kind::IPPool, &Scope::All)).await.cursor;
+        if now.number() > Some(number) {
+            break;
+        }
+    }
+    assert!(!done(|| store.contains(&read_to)).await);
+    let mut watch = store.watch(Kind::IPPool, Scope::All, read_to.clone());
+    let told = next(&mut watch).await;
+    assert!(matches!(told, Err(StoreError::Diverged { .. })), "{told:?}");
+    store.accept();
+    assert_eq!(store.contains(&read_to).await, Ok(true));
 }

@@ -1,9 +1,9 @@
 //! The address task: it owns IPAM, and serves all requests that have piled up in one transaction.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipam::{AssignError, AssignRequest, Assignment, Ipam};
+use ipam::request::ReleaseAddress;
+use ipam::{AssignError, AssignRequest, Assignment, Ipam, Released};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +17,12 @@ const TOGETHER: usize = 64;
 
 enum Ask {
     Assign(Box<AssignRequest>, Answer<Assignment>),
-    Release(String, Answer<Vec<IpAddr>>),
+    Held(String, Answer<Vec<ReleaseAddress>>),
+    Release(Look, Answer<Released>),
 }
+
+/// What a handle held when it was looked at.
+type Look = (String, Vec<ReleaseAddress>);
 
 type Answer<T> = oneshot::Sender<Result<T, AssignError>>;
 
@@ -54,10 +58,25 @@ impl Addresses {
         asked.await.ok()
     }
 
-    /// Frees a handle's addresses; `None` when the agent is stopping.
-    pub async fn release(&self, handle_id: String) -> Option<Result<Vec<IpAddr>, AssignError>> {
+    /// A handle's addresses as they stand now; `None` when the agent is stopping.
+    pub async fn held(
+        &self,
+        handle_id: String,
+    ) -> Option<Result<Vec<ReleaseAddress>, AssignError>> {
         let (answer, asked) = oneshot::channel();
-        self.0.send(Ask::Release(handle_id, answer)).await.ok()?;
+        self.0.send(Ask::Held(handle_id, answer)).await.ok()?;
+        asked.await.ok()
+    }
+
+    /// Frees those of a handle's addresses that are still as they were looked at; `None` when the agent is stopping.
+    pub async fn release(
+        &self,
+        handle_id: String,
+        looked_at: Vec<ReleaseAddress>,
+    ) -> Option<Result<Released, AssignError>> {
+        let (answer, asked) = oneshot::channel();
+        let look = (handle_id, looked_at);
+        self.0.send(Ask::Release(look, answer)).await.ok()?;
         asked.await.ok()
     }
 }
@@ -67,24 +86,48 @@ async fn serve(ipam: &Ipam, calc: &Inbox, mut queue: mpsc::Receiver<Ask>) {
     while queue.recv_many(&mut asks, TOGETHER).await > 0 {
         let mut assigns = Vec::new();
         let mut releases = Vec::new();
+        let mut looks = Vec::new();
         for ask in asks.drain(..) {
             match ask {
                 Ask::Assign(request, answer) => assigns.push((*request, answer)),
-                Ask::Release(handle, answer) => releases.push((handle, answer)),
+                Ask::Held(handle, answer) => looks.push((handle, answer)),
+                Ask::Release(look, answer) => releases.push((look, answer)),
             }
         }
+        look(ipam, looks).await;
         // Releases first: what they free may be what an assignment needs.
         release(ipam, calc, releases).await;
         assign(ipam, calc, assigns).await;
     }
 }
 
-async fn release(ipam: &Ipam, calc: &Inbox, releases: Vec<(String, Answer<Vec<IpAddr>>)>) {
+async fn look(ipam: &Ipam, looks: Vec<(String, Answer<Vec<ReleaseAddress>>)>) {
+    if looks.is_empty() {
+        return;
+    }
+    let (handles, answers): (Vec<String>, Vec<_>) = looks.into_iter().unzip();
+    match ipam.held(&handles).await {
+        Ok(held) => {
+            for (held, answer) in held.into_iter().zip(answers) {
+                // Whoever asked may be gone.
+                let _ = answer.send(Ok(held));
+            }
+        }
+        Err(error) => {
+            for answer in answers {
+                // As above.
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+async fn release(ipam: &Ipam, calc: &Inbox, releases: Vec<(Look, Answer<Released>)>) {
     if releases.is_empty() {
         return;
     }
-    let (handles, answers): (Vec<String>, Vec<_>) = releases.into_iter().unzip();
-    match ipam.release_by_handles(&handles).await {
+    let (looks, answers): (Vec<Look>, Vec<_>) = releases.into_iter().unzip();
+    match ipam.release_held(&looks).await {
         Ok(committed) => {
             echo(calc, &committed.written);
             for (freed, answer) in committed.outcome.into_iter().zip(answers) {

@@ -17,9 +17,11 @@ use std::time::Duration;
 use api::attachment::AttachmentId;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
-use datastore::store::Store;
+use datastore::store::{Store, StoreError};
 use felix::desired::{IfName, Mac};
 use felix_io::workload::{self, WorkloadError};
+use ipam::AssignError;
+use ipam::request::ReleaseAddress;
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tracing::warn;
 
@@ -98,35 +100,74 @@ impl Pods {
         found: Found,
     ) -> Result<(), CniError> {
         let mut handles = BTreeSet::from([attachment.handle_id()]);
-        match &found {
+        if let Found::Own(record) = &found {
+            handles.insert(record.handle_id(&attachment.network));
+        }
+        let looked = self.look(handles);
+        let looks = match &found {
             Found::Own(record) => {
-                handles.insert(record.handle_id(&attachment.network));
-                let (detached, deleted) =
-                    tokio::join!(detach(attachment, device), self.delete_record(record));
+                let (detached, deleted, looks) = tokio::join!(
+                    detach(attachment, device),
+                    self.delete_record(record),
+                    looked
+                );
                 self.detached.notify_one();
                 detached.map_err(|error| kernel_error(&error))?;
                 deleted.map_err(|error| store_error(&error))?;
+                looks?
             }
             Found::Nothing => {
-                detach(attachment, device)
-                    .await
-                    .map_err(|error| kernel_error(&error))?;
+                let (detached, looks) = tokio::join!(detach(attachment, device), looked);
+                detached.map_err(|error| kernel_error(&error))?;
                 self.detached.notify_one();
+                looks?
             }
-            Found::Others(_) => {}
-        }
+            Found::Others(_) => looked.await?,
+        };
         // After the route is gone: the address may be another pod's from here on.
-        for handle in handles {
-            self.release(handle).await?;
+        for (handle, held) in looks {
+            self.release(handle, held).await?;
         }
         Ok(())
     }
 
-    async fn release(&self, handle: String) -> Result<(), CniError> {
-        match self.addresses.release(handle).await {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(assign_error(&error)),
-            None => Err(stopping()),
+    /// IPAM's error for the runtime. That the datastore has lost a write concerns more than this pod.
+    fn ipam_error(&self, error: &AssignError) -> CniError {
+        if let AssignError::Store(diverged @ StoreError::Diverged { .. }) = error {
+            self.health.report_diverged(diverged.clone());
+        }
+        assign_error(error)
+    }
+
+    /// What each handle holds now.
+    async fn look(
+        &self,
+        handles: BTreeSet<String>,
+    ) -> Result<Vec<(String, Vec<ReleaseAddress>)>, CniError> {
+        let mut looks = Vec::new();
+        for handle in handles {
+            match self.addresses.held(handle.clone()).await {
+                Some(Ok(held)) => looks.push((handle, held)),
+                Some(Err(error)) => return Err(self.ipam_error(&error)),
+                None => return Err(stopping()),
+            }
+        }
+        Ok(looks)
+    }
+
+    /// Releases what a handle held when it was looked at.
+    async fn release(&self, handle: String, held: Vec<ReleaseAddress>) -> Result<(), CniError> {
+        let released = match self.addresses.release(handle.clone(), held).await {
+            Some(Ok(released)) => released,
+            Some(Err(error)) => return Err(self.ipam_error(&error)),
+            None => return Err(stopping()),
+        };
+        match released.refused.first() {
+            None => Ok(()),
+            Some((address, why)) => Err(CniError::new(
+                Code::TRY_AGAIN_LATER,
+                format!("address {address} of {handle} was not released: {why}"),
+            )),
         }
     }
 

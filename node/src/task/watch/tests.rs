@@ -276,3 +276,32 @@ async fn a_node_without_pods_takes_another_datastore_as_it_is() {
     assert!(absent.iter().any(|key| key.contains("other")), "{absent:?}");
     assert_eq!(world.health.datastore_unknown(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_the_datastore_has_lost_makes_it_unknown_until_it_is_accepted() {
+    let mut world = World::new().await;
+    world.add("n1", "pod").await;
+    world
+        .until(|_, key| format!("{key:?}").contains("n1-k8s-pod"))
+        .await;
+    let copy = world.store.copy();
+    let ipam = Arc::clone(&world.ipam);
+    ipam.assign(request("lost")).await.unwrap();
+    world.store.restore(&copy);
+    // No watch has noticed it.
+    let error = match ipam.assign(request("late")).await {
+        Err(AssignError::Store(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(world.health.datastore_unknown(), None);
+    world.health.report_diverged(error);
+    world
+        .wait_for(|world| world.health.datastore_unknown().is_some())
+        .await;
+    ipam.assign(request("late")).await.unwrap_err();
+    world.health.accept_datastore();
+    world
+        .wait_for(|world| world.health.datastore_unknown().is_none())
+        .await;
+    ipam.assign(request("late")).await.unwrap();
+}

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use tracing::{debug, warn};
 
 use super::endpoint::Identity;
-use super::error::{assign_error, kernel_error, stopping, store_error};
+use super::error::{kernel_error, stopping, store_error};
 use super::record::Found;
 use super::{Pods, detach};
 use crate::task::timestamp;
@@ -225,14 +225,20 @@ impl Pods {
             now: timestamp(SystemTime::now()),
         };
         match self.addresses.assign(asked).await {
-            Some(outcome) => outcome.map_err(|error| assign_error(&error)),
+            Some(outcome) => outcome.map_err(|error| self.ipam_error(&error)),
             None => Err(stopping()),
         }
     }
 
     async fn undo_address(&self, pod: &Identity) {
         let handle = pod.attachment.handle_id();
-        if let Err(error) = self.release(handle.clone()).await {
+        let looks = self.look([handle.clone()].into()).await;
+        let released = match looks.map(|mut looks| looks.pop()) {
+            Ok(Some((handle, held))) => self.release(handle, held).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = released {
             let error = error.msg;
             warn!(
                 error,

@@ -12,6 +12,7 @@ use cni::spec::error::{CniError, Code};
 use datastore::scope::Scope;
 use felix::desired::IfName;
 use felix_io::workload::{self, HostEnd};
+use ipam::request::ReleaseAddress;
 use tracing::info;
 
 use super::Pods;
@@ -31,10 +32,11 @@ impl Pods {
         let blocks = self.store.list(Kind::IPAMBlock, &Scope::All).await;
         let blocks = blocks.map_err(|error| store_error(&error))?;
         let records = self.records().await?;
-        let mut held = Vec::new();
+        let (mut held, mut looked_at) = (Vec::new(), Vec::new());
         for item in blocks.items {
             if let Ok(Object::IPAMBlock(block)) = Object::decode(&item.key, &item.value) {
                 held.extend(allocations(&block.spec, &self.node));
+                looked_at.extend(looks(&block.spec, &self.node));
             }
         }
         let handles: BTreeMap<IpAddr, String> = held
@@ -56,7 +58,14 @@ impl Pods {
             .filter_map(|(_, held)| valid.stale(network, &held))
             .collect();
         for (container, handle) in stale {
-            if let Err(error) = self.release_stale(&container, network, &handle).await {
+            let of_handle = looked_at
+                .iter()
+                .filter(|look| look.handle_id.as_ref() == Some(&handle));
+            let looks = of_handle.cloned().collect();
+            if let Err(error) = self
+                .release_stale(&container, network, (&handle, looks))
+                .await
+            {
                 failed.push(format!("{handle}: {}", error.msg));
             }
         }
@@ -127,12 +136,12 @@ impl Pods {
         Ok(records.iter().map(Record::host_ifname).collect())
     }
 
-    /// Frees the addresses of a handle that no endpoint has.
+    /// Frees the addresses that a handle had when it was listed and no endpoint has.
     async fn release_stale(
         &self,
         container: &str,
         network: &str,
-        handle: &str,
+        (handle, looks): (&str, Vec<ReleaseAddress>),
     ) -> Result<(), CniError> {
         let _turn = self.container_turn(container).await;
         // An ADD that the runtime did not know of yet may have been at it: the address is in use now.
@@ -144,7 +153,7 @@ impl Pods {
             return Ok(());
         }
         info!(handle, "GC: address released");
-        self.release(handle.to_owned()).await
+        self.release(handle.to_owned(), looks).await
     }
 }
 
@@ -199,6 +208,21 @@ fn is_in(record: &Record, network: &str, handles: &BTreeMap<IpAddr, String>) -> 
             addresses.any(|addr| handles.get(&addr) == Some(&handle))
         }
     }
+}
+
+/// The addresses of a block that this node has, as they are to be released.
+fn looks(block: &IPAMBlockSpec, node: &str) -> Vec<ReleaseAddress> {
+    let held = allocations(block, node).into_iter();
+    let look = |(address, held): (IpAddr, AllocationAttribute)| {
+        let ordinal = ipam::block::ordinal(block.cidr, address)?;
+        let numbers = &block.sequence_number_for_allocation;
+        Some(ReleaseAddress {
+            address,
+            handle_id: held.handle_id,
+            sequence_number: numbers.get(&ordinal.to_string()).copied(),
+        })
+    };
+    held.filter_map(look).collect()
 }
 
 /// The addresses of a block that this node has, and what is noted about each.

@@ -173,3 +173,48 @@ async fn a_record_that_was_written_since_the_add_began_is_not_overwritten() {
         assert!(stands.contains(r#""uid":"7-a""#), "{stands}");
     }
 }
+
+#[tokio::test]
+async fn a_release_that_comes_late_leaves_an_address_that_was_given_anew() {
+    let (pods, _view, store) = starting();
+    let pool = serde_json::json!({"metadata": {"name": "pool"}, "spec": {"cidr": "10.0.0.1/32", "blockSize": 32}});
+    let put = datastore::store::Op::Put {
+        key: Key::new(api::key::Kind::IPPool, "pool"),
+        value: pool.to_string().into(),
+        expect: datastore::store::Expect::Absent,
+    };
+    store.write(put).await.unwrap();
+    let request = request("ADD");
+    let pod = pods.identify(&request).unwrap();
+    let given = pods.assign(&request, &pod).await.unwrap();
+    let handle = pod.attachment.handle_id();
+    let look = async || {
+        pods.look([handle.clone()].into())
+            .await
+            .unwrap()
+            .remove(0)
+            .1
+    };
+    let late = look().await;
+    assert_eq!(late.len(), 1);
+
+    let other = Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1");
+    other.release_by_handle(&handle).await.unwrap();
+    let again = ipam::AssignRequest {
+        node_labels: std::collections::BTreeMap::new(),
+        namespace_labels: None,
+        handle_id: handle.clone(),
+        attributes: pod.attributes("n1"),
+        allowed_use: api::pool::AllowedUse::Workload,
+        wanted: ipam::Wanted::one_ipv4(),
+        now: crate::task::timestamp(std::time::SystemTime::now()),
+    };
+    let again = other.assign(again).await.unwrap().outcome;
+    assert_eq!(again.addresses, given.addresses, "the pool's only one");
+    let error = pods.release(handle.clone(), late).await.unwrap_err();
+    assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+    assert!(error.msg.contains("sequence number"), "{}", error.msg);
+    assert_eq!(look().await[0].address, again.addresses[0].addr());
+    pods.release(handle.clone(), look().await).await.unwrap();
+    assert_eq!(look().await, []);
+}
