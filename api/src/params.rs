@@ -193,9 +193,11 @@ impl Params {
         let mut values = reader.read_table();
         if reader.origin("datastore_type") == Some(&Origin::Default) && values.store.is_some() {
             values.datastore_type = DatastoreType::Local;
+            reader.show("datastore_type", "local", "store");
         }
         if !values.networking {
             values.backend = Backend::None;
+            reader.show("backend", "none", "networking");
         }
         reader.check_together(&values);
         reader.notice_unused(&values);
@@ -411,6 +413,18 @@ impl Reader {
         self.settings
             .iter()
             .find(|setting| setting.row.field == field)
+    }
+
+    /// Shows a field with the text that follows from another field, and with that one's origin.
+    fn show(&mut self, field: &str, text: &str, because_of: &str) {
+        let origin = self.origin(because_of).cloned();
+        let mut settings = self.settings.iter_mut();
+        if let (Some(origin), Some(setting)) =
+            (origin, settings.find(|setting| setting.row.field == field))
+        {
+            text.clone_into(&mut setting.text);
+            setting.origin = origin;
+        }
     }
 
     fn origin(&self, field: &str) -> Option<&Origin> {

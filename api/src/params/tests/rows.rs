@@ -243,3 +243,62 @@ fn the_file_in_calicos_image_says_nothing_that_is_not_done() {
     assert_eq!(params.notices(), []);
     assert_eq!(params.rejected(), []);
 }
+
+#[test]
+fn what_is_shown_is_what_is_in_force_with_where_it_comes_from() {
+    let shown = |variables: &[(&str, &str)], field: &str| {
+        let params = accepted(variables);
+        let mut settings = params.settings().iter();
+        let setting = settings.find(|setting| setting.row.field == field);
+        let setting = setting.expect("each row is shown");
+        format!("{} ({})", setting.text, setting.origin)
+    };
+    for (variable, value, field, expected) in [
+        (
+            "IP",
+            " autodetect ",
+            "ip",
+            "autodetect (environment variable IP)",
+        ),
+        ("IP", "", "ip", " (default)"),
+        (
+            "CALICO_KUBECONFIG",
+            "/k",
+            "kubeconfig",
+            "/k (environment variable CALICO_KUBECONFIG)",
+        ),
+        (
+            "Felix_VxlanPort",
+            "8472",
+            "vxlan_port",
+            "8472 (environment variable Felix_VxlanPort)",
+        ),
+        // What is not allowed is not in force.
+        ("FELIX_VXLANPORT", "0", "vxlan_port", "4789 (default)"),
+        (
+            "CALICO_MANAGE_CNI",
+            "off",
+            "manage_cni",
+            "true (environment variable CALICO_MANAGE_CNI)",
+        ),
+        // What follows from another variable.
+        (
+            "CALICO_NETWORKING",
+            "false",
+            "backend",
+            "none (environment variable CALICO_NETWORKING)",
+        ),
+        (
+            "TORTIE_STORE",
+            "unix:/s",
+            "datastore_type",
+            "local (environment variable TORTIE_STORE)",
+        ),
+    ] {
+        assert_eq!(
+            shown(&[(variable, value)], field),
+            expected,
+            "{variable}={value:?}"
+        );
+    }
+}
