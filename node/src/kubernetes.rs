@@ -18,6 +18,10 @@ pub trait Kubernetes: Send + Sync {
     /// `spec.podCIDRs` of all Kubernetes Nodes.
     fn pod_cidrs(&self) -> Answer<'_, Vec<IpNet>>;
 
+    /// Words of the command lines of kube-controller-manager, where it runs as a Pod of the cluster; none when Pods may not be
+    /// read.
+    fn controller_managers(&self) -> Answer<'_, Vec<Vec<String>>>;
+
     /// `data` of a ConfigMap; `None` when there is none, and when it may not be read.
     fn config_map<'a>(
         &'a self,
@@ -119,7 +123,28 @@ pub fn pod_subnets(cluster_configuration: &str) -> Vec<IpNet> {
     };
     let value = value.split(" #").next().unwrap_or_default().trim();
     let value = value.trim_matches(|quote| quote == '"' || quote == '\'');
-    let ranges: Vec<IpNet> = value
+    ranges_in(value)
+}
+
+/// The first ranges of pods that kube-controller-manager was started with, one of each family: `--cluster-cidr`.
+pub fn cluster_cidrs(command_line: &[String]) -> Vec<IpNet> {
+    let mut words = command_line.iter();
+    while let Some(word) = words.next() {
+        if let Some(value) = word.strip_prefix("--cluster-cidr") {
+            let value = match value.strip_prefix('=') {
+                Some(value) => value,
+                None if value.is_empty() => words.next().map_or("", String::as_str),
+                None => continue,
+            };
+            return ranges_in(value.trim_matches(|quote| quote == '"' || quote == '\''));
+        }
+    }
+    Vec::new()
+}
+
+/// The first of each family of ranges joined by commas.
+fn ranges_in(text: &str) -> Vec<IpNet> {
+    let ranges: Vec<IpNet> = text
         .split(',')
         .filter_map(|range| range.trim().parse::<IpNet>().ok())
         .map(|range| range.trunc())
@@ -128,30 +153,10 @@ pub fn pod_subnets(cluster_configuration: &str) -> Vec<IpNet> {
 }
 
 /// The first range of IPv4 and the first of IPv6.
-pub fn first_of_each_family(ranges: &[IpNet]) -> Vec<IpNet> {
+fn first_of_each_family(ranges: &[IpNet]) -> Vec<IpNet> {
     let four = ranges.iter().find(|range| matches!(range, IpNet::V4(_)));
     let six = ranges.iter().find(|range| matches!(range, IpNet::V6(_)));
     four.into_iter().chain(six).copied().collect()
-}
-
-/// The smallest range of each family that holds all these; none where it would be more than a network of its own
-/// (shorter than /8, or than /16 of IPv6).
-pub fn covering(ranges: &[IpNet]) -> Vec<IpNet> {
-    let cover = |mut family: Vec<IpNet>, shortest: u8| {
-        let first = family.pop()?.trunc();
-        family.iter().try_fold(first, |cover, range| {
-            let mut cover = cover;
-            while !cover.contains(range) {
-                cover = cover.supernet()?;
-            }
-            (cover.prefix_len() >= shortest).then_some(cover)
-        })
-    };
-    let (four, six): (Vec<IpNet>, Vec<IpNet>) = ranges
-        .iter()
-        .copied()
-        .partition(|range| matches!(range, IpNet::V4(_)));
-    cover(four, 8).into_iter().chain(cover(six, 16)).collect()
 }
 
 #[cfg(feature = "kube")]
@@ -188,22 +193,24 @@ mod tests {
     }
 
     #[test]
-    fn the_ranges_of_nodes_are_covered_by_the_smallest_range_of_each_family() {
-        let cover = |ranges: &[&str]| {
-            let ranges: Vec<IpNet> = ranges.iter().map(|range| range.parse().unwrap()).collect();
-            shown(&covering(&ranges))
+    fn the_cluster_cidr_of_the_controller_manager_is_read_in_each_form() {
+        let read = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            shown(&cluster_cidrs(&words))
         };
-        assert_eq!(cover(&["10.244.1.0/24"]), ["10.244.1.0/24"]);
+        let one = ["10.42.0.0/16"];
+        assert_eq!(read(&["--a=b", "--cluster-cidr=10.42.0.0/16"]), one);
+        assert_eq!(read(&["--cluster-cidr", "10.42.0.0/16", "--a=b"]), one);
         assert_eq!(
-            cover(&[
-                "10.244.0.0/24",
-                "fd00:1::/64",
-                "10.244.5.0/24",
-                "fd00:1:0:1::/64"
-            ]),
-            ["10.244.0.0/21", "fd00:1::/63"]
+            read(&["--cluster-cidr=\"fd42::/56,10.42.0.0/16\""]),
+            ["10.42.0.0/16", "fd42::/56"]
         );
-        assert!(cover(&["10.0.0.0/24", "192.168.0.0/24"]).is_empty());
-        assert!(cover(&[]).is_empty());
+        let others = [
+            "--cluster-cidrs=10.42.0.0/16",
+            "--service-cluster-ip-range=10.43.0.0/16",
+        ];
+        assert!(read(&others).is_empty());
+        assert!(read(&["--cluster-cidr"]).is_empty());
+        assert!(read(&[]).is_empty());
     }
 }

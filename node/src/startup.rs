@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use api::key::{Key, Kind};
 use api::params::{Backend, Params};
+use api::pool::IPPool;
 use datastore::store::{Store, StoreError};
 use ipam::Ipam;
 use ipnet::IpNet;
@@ -93,6 +94,15 @@ pub enum StartupError {
         #[source]
         source: StoreError,
     },
+    /// Kubernetes does not know the node.
+    #[error(
+        "there is no Kubernetes Node {name:?}: set NODENAME to the name under which kubelet registered this node \
+         (in a Pod: fieldRef spec.nodeName), and CALICO_K8S_NODE_REF, if it is set, to that of a Node"
+    )]
+    NoKubernetesNode {
+        /// As looked for.
+        name: String,
+    },
     /// Kubernetes did not answer.
     #[error("Kubernetes: {doing}")]
     Kubernetes {
@@ -105,6 +115,9 @@ pub enum StartupError {
     /// The range for the default pool holds addresses that are not pods'.
     #[error(transparent)]
     Pool(#[from] pool::OverlapError),
+    /// The range for the default pool is not known.
+    #[error(transparent)]
+    PoolRange(#[from] pool::UnknownRangeError),
     /// An object in the store that start-up needs is not readable.
     #[error("object in the datastore is not valid")]
     Object(#[from] api::object::DecodeError),
@@ -160,16 +173,13 @@ impl Startup<'_> {
         let datastore = self.wait_for_known_store(&name, &notes).await?;
         self.wait_for_unlock().await?;
 
+        self.check_kubernetes_node(&name).await?;
         let cluster = self.cluster_facts().await?;
         let identity = self.facts_in_the_end(&name, ADDRESS_WAIT).await?;
         let pools = self.missing_pools(&cluster).await?;
         files::make_directories(self.params)?;
 
-        for pool in pools {
-            self.create_pool(pool).await?;
-        }
-        self.create_defaults().await?;
-        self.write_cluster_information(&cluster.types).await?;
+        self.write_shared(pools, &cluster.types).await?;
         let mut may_lack_others = false;
         if datastore == Datastore::Accepted {
             let living = self.living().await?;
@@ -177,15 +187,29 @@ impl Startup<'_> {
             self.write_back(ipam, own, &living).await?;
             may_lack_others = !living.pods.is_empty();
         }
-        if self.params.backend != Backend::None {
-            self.write_node(&identity).await?;
-            tunnel::allocate(&*self.store, ipam, &name).await?;
-        }
-        files::write_nodename(self.params, &name)?;
+        self.join(&identity, ipam).await?;
         Ok(Started {
             identity,
             may_lack_others,
         })
+    }
+
+    /// Makes what is for all nodes.
+    async fn write_shared(&self, pools: Vec<IPPool>, types: &[&str]) -> Result<(), StartupError> {
+        for pool in pools {
+            self.create_pool(pool).await?;
+        }
+        self.create_defaults().await?;
+        self.write_cluster_information(types).await
+    }
+
+    /// Makes this node one of the cluster's: its object, its tunnels' addresses, and last the nodename file.
+    async fn join(&self, identity: &Identity, ipam: &Ipam) -> Result<(), StartupError> {
+        if self.params.backend != Backend::None {
+            self.write_node(identity).await?;
+            tunnel::allocate(&*self.store, ipam, &identity.name).await?;
+        }
+        files::write_nodename(self.params, &identity.name)
     }
 
     /// Makes a node without pods known, a route reflector: its Node gets its address, nothing else is made.

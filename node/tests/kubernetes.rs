@@ -120,6 +120,28 @@ async fn facts_of_nodes_and_of_the_cluster_are_read() {
 }
 
 #[test]
+async fn the_controller_managers_command_line_is_read_from_its_pod() {
+    let server = server();
+    let kubernetes = kubernetes(&server).await;
+    assert_eq!(kubernetes.controller_managers().await, Ok(Vec::new()));
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "kube-controller-manager-facts", "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-controller-manager"}},
+        "spec": {"nodeName": "facts", "containers": [{"name": "main", "image": "none",
+            "command": ["/bin/sh", "-c"], "args": ["exec kube-controller-manager --cluster-cidr=10.42.0.0/16"]}]}});
+    let create = [
+        "create",
+        "--raw=/api/v1/namespaces/kube-system/pods",
+        "--filename=-",
+    ];
+    server.kubectl_reading(&create, &pod.to_string()).unwrap();
+    let lines = kubernetes.controller_managers().await.unwrap();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let ranges = node::kubernetes::cluster_cidrs(&lines[0]);
+    assert_eq!(ranges, ["10.42.0.0/16".parse().unwrap()]);
+}
+
+#[test]
 async fn the_condition_of_a_node_is_set_and_the_others_stay() {
     let server = server();
     make_node(&server, "condition", &["10.244.8.0/24"], "10.0.0.8");

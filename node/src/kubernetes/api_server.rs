@@ -65,6 +65,24 @@ impl ApiServer {
     }
 }
 
+/// Labels that Pods of kube-controller-manager have: those of kubeadm, those of older installers.
+const CONTROLLER_MANAGERS: [&str; 2] = ["component", "k8s-app"];
+
+/// The words that a Pod's containers are started with.
+fn command_line(pod: &Value) -> Vec<String> {
+    let containers = pod["spec"]["containers"].as_array();
+    let arguments = containers.into_iter().flatten().flat_map(|container| {
+        let lists = [&container["command"], &container["args"]];
+        lists.into_iter().filter_map(Value::as_array).flatten()
+    });
+    arguments
+        .filter_map(Value::as_str)
+        // A shell may have them all in one.
+        .flat_map(str::split_whitespace)
+        .map(str::to_owned)
+        .collect()
+}
+
 impl From<Error> for KubernetesError {
     fn from(error: Error) -> Self {
         match error {
@@ -121,6 +139,25 @@ impl Kubernetes for ApiServer {
 
     fn pod_cidrs(&self) -> Answer<'_, Vec<IpNet>> {
         answer(self.ranges_of_nodes())
+    }
+
+    fn controller_managers(&self) -> Answer<'_, Vec<Vec<String>>> {
+        answer(async {
+            let mut found = Vec::new();
+            for label in CONTROLLER_MANAGERS {
+                let path = format!(
+                    "/api/v1/namespaces/kube-system/pods?labelSelector={label}%3Dkube-controller-manager"
+                );
+                let list = match self.client.get(&path).await {
+                    Err(Error::Refused(status)) if status.code == 403 => None,
+                    list => list?,
+                };
+                let list = list.unwrap_or_default();
+                let pods = list["items"].as_array().into_iter().flatten();
+                found.extend(pods.map(command_line));
+            }
+            Ok(found)
+        })
     }
 
     fn config_map<'a>(

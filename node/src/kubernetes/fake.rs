@@ -17,6 +17,8 @@ pub(crate) struct Fake(Mutex<Content>);
 pub(crate) struct Content {
     pub(crate) nodes: BTreeMap<String, NodeFacts>,
     pub(crate) config_maps: BTreeMap<(String, String), BTreeMap<String, String>>,
+    /// Command lines of kube-controller-manager.
+    pub(crate) controller_managers: Vec<Vec<String>>,
     /// Counts by group, version and plural.
     pub(crate) counts: BTreeMap<(String, String), u64>,
     /// Resources that may not be listed.
@@ -76,6 +78,10 @@ impl Kubernetes for Fake {
             let nodes = content.nodes.values();
             nodes.flat_map(|node| node.pod_cidrs.clone()).collect()
         })
+    }
+
+    fn controller_managers(&self) -> Answer<'_, Vec<Vec<String>>> {
+        self.answer(|content| content.controller_managers.clone())
     }
 
     fn config_map<'a>(

@@ -3,24 +3,41 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use tracing::warn;
 
 use super::address::{Family, Host, HostInterface};
 use super::cluster::random_octets;
 use super::{Startup, StartupError};
-use crate::kubernetes::{KubernetesError, NodeFacts, covering, pod_subnets};
+use crate::kubernetes::{KubernetesError, NodeFacts, cluster_cidrs, pod_subnets};
 
 /// What start-up needs of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClusterFacts {
-    /// Ranges that the cluster gives its pods, at most one of a family.
-    pub(super) pod_cidrs: Vec<IpNet>,
-    /// Where they come from.
-    pub(super) source: &'static str,
+    /// Ranges of pods, as far as they are known without asking for Nodes.
+    pub(super) ranges: PodRanges,
     /// Words for ClusterInformation's clusterType.
     pub(super) types: Vec<&'static str>,
     /// For an IPv6 range that no other cluster has.
     pub(super) random: [u8; 5],
+}
+
+/// Ranges that the cluster gives its pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PodRanges {
+    /// At most one of a family.
+    pub(super) cluster: Vec<IpNet>,
+    /// Where they come from.
+    pub(super) source: &'static str,
+    /// Those of single Nodes, where the cluster's are not known. What they are parts of may grow with the next Node.
+    pub(super) nodes: Vec<IpNet>,
+}
+
+impl PodRanges {
+    /// The cluster's range of a family.
+    pub(super) fn of(&self, family: Family) -> Option<IpNet> {
+        let mut ranges = self.cluster.iter();
+        let found = ranges.find(|range| Family::of(range.addr()) == family);
+        found.copied()
+    }
 }
 
 /// The ConfigMap that kubeadm keeps its ClusterConfiguration in.
@@ -53,7 +70,7 @@ impl Host for KnownHost<'_> {
 }
 
 impl Startup<'_> {
-    /// Asks Kubernetes for the pods' ranges: kubeadm's, else what holds the ranges of the Nodes.
+    /// Asks Kubernetes who made the cluster, and for the ranges of pods that it was made with.
     pub(super) async fn cluster_facts(&self) -> Result<ClusterFacts, StartupError> {
         let mut facts = ClusterFacts {
             random: random_octets(),
@@ -69,23 +86,61 @@ impl Startup<'_> {
         if let Some(data) = config_map(KUBEADM).await? {
             facts.types.push("kubeadm");
             let text = data.get("ClusterConfiguration");
-            facts.pod_cidrs = text.map(|text| pod_subnets(text)).unwrap_or_default();
-            facts.source = "podSubnet in ConfigMap kube-system/kubeadm-config";
+            facts.ranges.cluster = text.map(|text| pod_subnets(text)).unwrap_or_default();
+            facts.ranges.source = "podSubnet in ConfigMap kube-system/kubeadm-config";
         }
         if config_map(RANCHER).await?.is_some() {
             facts.types.push("rancher");
         }
-        if facts.pod_cidrs.is_empty() {
-            match kubernetes.pod_cidrs().await {
-                Ok(ranges) => {
-                    facts.pod_cidrs = covering(&ranges);
-                    facts.source = "spec.podCIDRs of the Kubernetes Nodes that exist now";
-                }
-                // Nothing depends on it that the variable does not decide better.
-                Err(error) => warn!(%error, "reading spec.podCIDRs of the Kubernetes Nodes"),
+        Ok(facts)
+    }
+
+    /// The ranges of pods for a pool that is to be made: those that are known, else what kube-controller-manager was started with,
+    /// else those of the Nodes that exist.
+    pub(super) async fn pod_ranges(&self, known: &PodRanges) -> Result<PodRanges, StartupError> {
+        let Some(kubernetes) = self
+            .kubernetes
+            .as_ref()
+            .filter(|_| known.cluster.is_empty())
+        else {
+            return Ok(known.clone());
+        };
+        let lines = kubernetes.controller_managers().await;
+        let lines = lines.map_err(asking("reading Pods of kube-controller-manager".to_owned()))?;
+        let mut found: Vec<Vec<IpNet>> = lines.iter().map(|words| cluster_cidrs(words)).collect();
+        found.retain(|ranges| !ranges.is_empty());
+        found.dedup();
+        if let [cluster] = found.as_slice() {
+            return Ok(PodRanges {
+                cluster: cluster.clone(),
+                source: "--cluster-cidr of kube-controller-manager",
+                nodes: Vec::new(),
+            });
+        }
+        let nodes = kubernetes.pod_cidrs().await;
+        let nodes = nodes.map_err(asking("reading spec.podCIDRs of the Nodes".to_owned()))?;
+        Ok(PodRanges {
+            nodes,
+            ..PodRanges::default()
+        })
+    }
+
+    /// Refuses names that Kubernetes has no Node of: kubelet makes them.
+    pub(super) async fn check_kubernetes_node(&self, name: &str) -> Result<(), StartupError> {
+        let Some(kubernetes) = &self.kubernetes else {
+            return Ok(());
+        };
+        for name in [Some(name), self.params.kubernetes_node.as_deref()] {
+            let Some(name) = name else { continue };
+            let node = kubernetes.node(name).await;
+            let node = node.map_err(asking(format!("reading Node {name}")))?;
+            if node.is_none() {
+                return Err(StartupError::NoKubernetesNode {
+                    name: name.to_owned(),
+                });
             }
         }
-        Ok(facts)
+        Ok(())
     }
 
     /// The Kubernetes Node that this node is; `None` outside of Kubernetes.

@@ -5,11 +5,10 @@ use api::object::Object;
 use api::params::PoolCidr;
 use api::pool::IPPool;
 use datastore::scope::Scope;
-use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::address::Family;
-use super::cluster_facts::ClusterFacts;
+use super::cluster_facts::{ClusterFacts, PodRanges};
 use super::{Startup, StartupError, objects, pool};
 
 impl Startup<'_> {
@@ -23,9 +22,21 @@ impl Startup<'_> {
             // A pool that cannot be read is a pool all the same: none must be made beside it.
             return Ok(Vec::new());
         }
+        let lacks = |family| {
+            !pools
+                .iter()
+                .any(|pool| Family::of(pool.spec.cidr.addr()) == family)
+        };
+        let chooses = (lacks(Family::V4) && self.params.pool_cidr == PoolCidr::Choose)
+            || (lacks(Family::V6) && self.params.pool6_cidr == PoolCidr::Choose);
+        let ranges = if chooses && !self.params.no_default_pools {
+            self.pod_ranges(&cluster.ranges).await?
+        } else {
+            cluster.ranges.clone()
+        };
         let mut missing = Vec::new();
         for family in [Family::V4, Family::V6] {
-            missing.extend(self.wanted_pool(family, &pools, cluster)?);
+            missing.extend(self.wanted_pool(family, &pools, &ranges, cluster.random)?);
         }
         Ok(missing)
     }
@@ -57,21 +68,23 @@ impl Startup<'_> {
         &self,
         family: Family,
         pools: &[IPPool],
-        cluster: &ClusterFacts,
+        ranges: &PodRanges,
+        random: [u8; 5],
     ) -> Result<Option<IPPool>, StartupError> {
         let known = pool::Known {
             values: self.params,
             host: self.host,
-            pod_cidrs: &cluster.pod_cidrs,
-            random: cluster.random,
+            cluster: &ranges.cluster,
+            random,
         };
         let Some(wanted) = pool::default_pool(&known, family) else {
             return Ok(None);
         };
-        let (given, variable) = match family {
-            Family::V4 => (self.params.pool_cidr, "CALICO_IPV4POOL_CIDR"),
-            Family::V6 => (self.params.pool6_cidr, "CALICO_IPV6POOL_CIDR"),
+        let given = match family {
+            Family::V4 => self.params.pool_cidr,
+            Family::V6 => self.params.pool6_cidr,
         };
+        let variable = pool::variable(family);
         let asked = matches!(given, PoolCidr::Cidr(_));
         let existing: Vec<String> = pools
             .iter()
@@ -82,7 +95,11 @@ impl Startup<'_> {
             if asked {
                 pool::check_host_addresses(wanted.spec.cidr, self.host)?;
             } else {
-                self.tell_source(wanted.spec.cidr, cluster);
+                let cluster = ranges.of(family);
+                pool::check_known(family, cluster, &ranges.nodes)?;
+                if let Some(cidr) = cluster {
+                    info!(%cidr, source = ranges.source, "the default pool has the cluster's pod range");
+                }
             }
             return Ok(Some(wanted));
         }
@@ -95,13 +112,6 @@ impl Startup<'_> {
             );
         }
         Ok(None)
-    }
-
-    /// Where a range comes from that no variable named.
-    fn tell_source(&self, cidr: IpNet, cluster: &ClusterFacts) {
-        if cluster.pod_cidrs.contains(&cidr) {
-            info!(%cidr, source = cluster.source, "the default pool has the cluster's pod range");
-        }
     }
 
     pub(super) async fn create_pool(&self, pool: IPPool) -> Result<(), StartupError> {

@@ -17,7 +17,7 @@ pub struct Known<'a> {
     /// The host.
     pub host: &'a dyn Host,
     /// Ranges that the cluster gives its pods, one of a family.
-    pub pod_cidrs: &'a [IpNet],
+    pub cluster: &'a [IpNet],
     /// For a range of IPv6 that no other cluster has.
     pub random: [u8; 5],
 }
@@ -39,7 +39,7 @@ pub fn default_pool(known: &Known<'_>, family: Family) -> Option<IPPool> {
         Family::V6 => return None,
     };
     let of_cluster = || {
-        let mut ranges = known.pod_cidrs.iter();
+        let mut ranges = known.cluster.iter();
         let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
         ranges.find(of_family).copied()
     };
@@ -125,6 +125,48 @@ pub struct OverlapError {
     pub interface: String,
 }
 
+/// Which range the pods have is not known, and it may grow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{variable}=\"\": the range of the cluster's pods cannot be told: its Nodes have {nodes} in spec.podCIDRs, such as {example}, \
+     which are parts of it, and a pool's range cannot be changed later; allowed: the range that kube-controller-manager has \
+     as --cluster-cidr, another one for pods only, or `none` for no pool"
+)]
+pub struct UnknownRangeError {
+    /// CALICO_IPV4POOL_CIDR, or the variable of IPv6.
+    pub variable: &'static str,
+    /// How many ranges the Nodes have.
+    pub nodes: usize,
+    /// One of them.
+    pub example: IpNet,
+}
+
+/// Refuses to guess a range where Nodes have parts of one.
+pub fn check_known(
+    family: Family,
+    cluster: Option<IpNet>,
+    nodes: &[IpNet],
+) -> Result<(), UnknownRangeError> {
+    let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
+    let mut parts = nodes.iter().filter(of_family);
+    match (cluster, parts.next()) {
+        (None, Some(example)) => Err(UnknownRangeError {
+            variable: variable(family),
+            nodes: 1 + parts.count(),
+            example: *example,
+        }),
+        (Some(_), _) | (None, None) => Ok(()),
+    }
+}
+
+/// The variable that names the range of a family's pool.
+pub const fn variable(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "CALICO_IPV4POOL_CIDR",
+        Family::V6 => "CALICO_IPV6POOL_CIDR",
+    }
+}
+
 /// Refuses a range that holds one of the host's addresses: traffic to the host would be taken for a pod's. Interfaces
 /// that address detection leaves out do not count. A range inside a host's wide network may well be meant.
 pub fn check_host_addresses(cidr: IpNet, host: &dyn Host) -> Result<(), OverlapError> {
@@ -136,10 +178,7 @@ pub fn check_host_addresses(cidr: IpNet, host: &dyn Host) -> Result<(), OverlapE
         for address in &interface.addresses {
             if cidr.contains(&address.addr()) {
                 return Err(OverlapError {
-                    variable: match cidr {
-                        IpNet::V4(_) => "CALICO_IPV4POOL_CIDR",
-                        IpNet::V6(_) => "CALICO_IPV6POOL_CIDR",
-                    },
+                    variable: variable(Family::of(cidr.addr())),
                     cidr,
                     address: *address,
                     interface: interface.name.clone(),
@@ -186,7 +225,7 @@ mod tests {
         let known = Known {
             values,
             host: &host(&[]),
-            pod_cidrs,
+            cluster: pod_cidrs,
             random: [1, 2, 3, 4, 5],
         };
         default_pool(&known, family)
@@ -279,6 +318,27 @@ mod tests {
         assert_eq!(range(&given, Family::V6, &ranges), "fd09::/48");
         assert_eq!(range(&[], Family::V4, &ranges[1..]), "192.168.0.0/16");
         assert_eq!(range(&[], Family::V6, &ranges[..1]), "fd01:203:405::/48");
+    }
+
+    #[test]
+    fn parts_of_a_range_are_not_taken_for_it() {
+        let range = |text: &str| text.parse::<IpNet>().unwrap();
+        let parts = ["10.42.0.0/24", "fd42::/64", "10.42.1.0/24"].map(range);
+        let check = |family, cluster| check_known(family, cluster, &parts);
+        let said = check(Family::V4, None).unwrap_err().to_string();
+        for word in [
+            "CALICO_IPV4POOL_CIDR=\"\"",
+            "have 2",
+            "10.42.0.0/24",
+            "--cluster-cidr",
+            "`none`",
+        ] {
+            assert!(said.contains(word), "no {word:?} in: {said}");
+        }
+        let said = check(Family::V6, None).unwrap_err().to_string();
+        assert!(said.starts_with("CALICO_IPV6POOL_CIDR") && said.contains("fd42::/64"));
+        assert_eq!(check(Family::V4, Some(range("10.42.0.0/16"))), Ok(()));
+        assert_eq!(check_known(Family::V4, None, &parts[1..2]), Ok(()));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use super::address::{Family, HostInterface};
 use super::node_object::Addresses;
 use super::*;
 
+mod publish;
+
 /// A host with these interfaces.
 pub(super) struct Fake(pub(super) Vec<HostInterface>);
 
@@ -19,6 +21,14 @@ impl Host for Fake {
     fn source_towards(&self, _: &str, _: Family) -> Option<std::net::IpAddr> {
         None
     }
+}
+
+fn one_interface(address: &str) -> Fake {
+    Fake(vec![HostInterface {
+        name: "eth0".to_owned(),
+        ifindex: 2,
+        addresses: vec![address.parse().unwrap()],
+    }])
 }
 
 /// What start-up makes of these variables and of a pool in the store with this text.
@@ -57,13 +67,19 @@ async fn started(
     name: &str,
     address: &str,
 ) -> Result<Identity, StartupError> {
-    let host = Fake(vec![HostInterface {
-        name: "eth0".to_owned(),
-        ifindex: 2,
-        addresses: vec![address.parse().unwrap()],
-    }]);
-    let variables = [("IP".to_owned(), "autodetect".to_owned())];
-    let params = Params::from_env(variables).unwrap();
+    started_with(&[("IP", "autodetect")], store, name, address).await
+}
+
+/// Start-up of `name` on a host that has `address`, with these variables.
+async fn started_with(
+    variables: &[(&str, &str)],
+    store: &Arc<MemoryStore>,
+    name: &str,
+    address: &str,
+) -> Result<Identity, StartupError> {
+    let host = one_interface(address);
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let params = Params::from_env(variables.iter().map(owned)).unwrap();
     let startup = Startup {
         params: &params,
         host: &host,
@@ -145,4 +161,35 @@ async fn no_pool_is_made_beside_another_whether_they_overlap_or_it_cannot_be_rea
     }
     let ipv6 = r#"{"metadata":{"name":"mine"},"spec":{"cidr":"fd00:10::/64"}}"#;
     assert_eq!(pool_made(&asked, Some(ipv6)).await, expected);
+}
+
+#[tokio::test]
+async fn another_nodes_address_is_taken_only_where_nobody_checks() {
+    let store = Arc::new(MemoryStore::new());
+    started(&store, "n1", "10.0.0.1/24").await.unwrap();
+    for (word, taken) in [("false", false), ("true", true)] {
+        let variables = [("IP", "autodetect"), ("DISABLE_NODE_IP_CHECK", word)];
+        let outcome = started_with(&variables, &store, "n2", "10.0.0.1/24").await;
+        assert_eq!(outcome.is_ok(), taken, "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_an_address_starts_with_no_backend_only() {
+    for (backend, starts) in [("bird", false), ("vxlan", false), ("none", true)] {
+        let store = Arc::new(MemoryStore::new());
+        let variables = [("IP", "none"), ("CALICO_NETWORKING_BACKEND", backend)];
+        let outcome = started_with(&variables, &store, "n1", "10.0.0.1/24").await;
+        let said = outcome.as_ref().map_err(ToString::to_string);
+        match said {
+            Ok(_) => assert!(starts, "{backend}"),
+            Err(said) => {
+                assert!(!starts && said.contains("IP=\"none\""), "{said}");
+                assert!(
+                    said.contains(backend) && said.contains("autodetect"),
+                    "{said}"
+                );
+            }
+        }
+    }
 }
