@@ -124,6 +124,12 @@ fn while_the_datastore_is_locked_no_pod_comes_or_goes_and_no_route_changes() {
         });
         assert!(locked.is_some(), "{}", problems(&lab));
 
+        // A lock takes no node out of service: probes go on to succeed.
+        succeeds(
+            &lab.node_program(0, &["health", "-felix-live", "-felix-ready"])
+                .unwrap(),
+        );
+
         let (sandbox, _namespace) = make_sandbox(site, "new").unwrap();
         for command in ["ADD", "DEL"] {
             let output = call_plugin(site, &sandbox, command, None).unwrap();
