@@ -192,7 +192,7 @@ fn schema(shape: &Shape, need: Need, path: &str, limits: Limits, used: &mut Used
         Shape::Cidr if path.contains("[]") => json!({"type": "string", "format": "cidr"}),
         Shape::Cidr => checked_text("isCIDR", shape, need),
         Shape::AddressWithLen => json!({"type": "string"}),
-        Shape::Ipv4 | Shape::Ip => checked_text("isIP", shape, need),
+        Shape::Ipv4 | Shape::Ipv6 | Shape::Ip => checked_text("isIP", shape, need),
         Shape::Word(words) => {
             // The empty text means the same as leaving the field out.
             let empty = (need != Need::Required).then_some(&"");

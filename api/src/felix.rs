@@ -30,7 +30,7 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 30] = [
+pub const FIELDS: [(&str, &str); 31] = [
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
     ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
     (
@@ -65,6 +65,7 @@ pub const FIELDS: [(&str, &str); 30] = [
     ("routeRefreshInterval", "FELIX_ROUTEREFRESHINTERVAL"),
     ("vxlanEnabled", "FELIX_VXLANENABLED"),
     ("vxlanMTU", "FELIX_VXLANMTU"),
+    ("vxlanMTUV6", "FELIX_VXLANMTUV6"),
     ("vxlanPort", "FELIX_VXLANPORT"),
     ("vxlanVNI", "FELIX_VXLANVNI"),
 ];

@@ -1,6 +1,6 @@
 //! `Node`: a host that runs the agent.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -28,6 +28,18 @@ pub struct NodeSpec {
     /// MAC of `vxlan.calico` when it is not the derived one.
     #[serde(rename = "vxlanTunnelMACAddr", skip_serializing_if = "Option::is_none")]
     pub vxlan_tunnel_mac_addr: Option<String>,
+    /// Address of `vxlan-v6.calico`.
+    #[serde(
+        rename = "ipv6VXLANTunnelAddr",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv6_vxlan_tunnel_addr: Option<Ipv6Addr>,
+    /// MAC of `vxlan-v6.calico` when it is not the derived one.
+    #[serde(
+        rename = "vxlanTunnelMACAddrV6",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub vxlan_tunnel_mac_addr_v6: Option<String>,
     /// Host interfaces and their addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<NodeInterface>,
@@ -85,10 +97,19 @@ pub struct NodeInterface {
     pub addresses: Vec<IpAddr>,
 }
 
-/// MAC of a node's `vxlan.calico` unless [`NodeSpec::vxlan_tunnel_mac_addr`] says otherwise: 0x66, then the first five
+/// MAC of a node's VXLAN device unless its object says otherwise: 0x66, then the first five
 /// bytes of the SHA-1 of the node's name, as Calico derives it.
 pub fn vxlan_mac(node: &str) -> [u8; 6] {
-    let digest = Sha1::digest(node.as_bytes());
+    mac_of(node)
+}
+
+/// As [`vxlan_mac`], for the device of IPv6: from the name followed by `-v6`.
+pub fn vxlan_mac_v6(node: &str) -> [u8; 6] {
+    mac_of(&format!("{node}-v6"))
+}
+
+fn mac_of(text: &str) -> [u8; 6] {
+    let digest = Sha1::digest(text.as_bytes());
     let mut mac = [0x66; 6];
     for (byte, from) in mac.iter_mut().skip(1).zip(digest.iter()) {
         *byte = *from;
@@ -138,6 +159,7 @@ mod tests {
     #[test]
     fn vxlan_mac_is_0x66_and_the_start_of_the_names_sha1() {
         assert_eq!(vxlan_mac("node1"), [0x66, 0xf9, 0x37, 0xc3, 0x7e, 0x94]);
+        assert_eq!(vxlan_mac_v6("node1"), vxlan_mac("node1-v6"));
     }
 
     #[test]

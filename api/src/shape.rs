@@ -5,7 +5,7 @@
 
 use ipnet::IpNet;
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::key::Kind;
 use crate::node_status::UPDATE_PERIOD_SECONDS_MAX;
@@ -33,6 +33,8 @@ pub(crate) enum Shape {
     /// An address, with or without a prefix length.
     AddressWithLen,
     Ipv4,
+    /// An IPv6 address.
+    Ipv6,
     Ip,
     /// One of these words.
     Word(&'static [&'static str]),
@@ -137,6 +139,8 @@ pub(crate) static NODE: Shape = Shape::Record(&[
     ),
     optional("ipv4VXLANTunnelAddr", Shape::Ipv4),
     optional("vxlanTunnelMACAddr", Shape::Text),
+    optional("ipv6VXLANTunnelAddr", Shape::Ipv6),
+    optional("vxlanTunnelMACAddrV6", Shape::Text),
     optional(
         "interfaces",
         Shape::List(&Shape::Record(&[
@@ -145,9 +149,7 @@ pub(crate) static NODE: Shape = Shape::Record(&[
         ])),
     ),
     without_effect("addresses"),
-    without_effect("ipv6VXLANTunnelAddr"),
     without_effect("orchRefs"),
-    without_effect("vxlanTunnelMACAddrV6"),
     without_effect("wireguard"),
 ]);
 
@@ -414,6 +416,7 @@ impl Shape {
                 text.is_some_and(|text| crate::node::address_with_len(text).is_some())
             }
             Self::Ipv4 => text.is_some_and(|text| text.parse::<Ipv4Addr>().is_ok()),
+            Self::Ipv6 => text.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok()),
             Self::Ip => text.is_some_and(|text| text.parse::<IpAddr>().is_ok()),
             Self::Word(words) => text.is_some_and(|text| words.contains(&text) || text.is_empty()),
             Self::List(_) | Self::Slots | Self::Map(_) | Self::Record(_) => false,
@@ -457,6 +460,7 @@ impl Shape {
                     .to_owned()
             }
             Self::Ipv4 => "must be an IPv4 address".to_owned(),
+            Self::Ipv6 => "must be an IPv6 address".to_owned(),
             Self::Ip => "must be an address".to_owned(),
             Self::Word(words) => format!("must be one of {}", words.join(", ")),
             Self::List(_) | Self::Slots => "must be a list".to_owned(),

@@ -9,6 +9,7 @@ mod block;
 mod changes;
 mod device;
 mod dirty;
+mod family;
 mod host;
 mod local;
 mod next_hop;
@@ -520,13 +521,13 @@ impl Graph {
         if !dirty.local {
             return;
         }
-        let local = Local::derive(
-            &self.settings,
-            &self.hosts,
-            &self.pools,
-            &self.blocks,
-            &self.underlay,
-        );
+        let local = Local::derive(&local::Inputs {
+            settings: &self.settings,
+            hosts: &self.hosts,
+            pools: &self.pools,
+            blocks: &self.blocks,
+            underlay: &self.underlay,
+        });
         if local != self.local {
             self.local = local;
             dirty.all_prefixes = true;

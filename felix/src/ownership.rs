@@ -3,9 +3,12 @@
 use ipnet::IpNet;
 
 use crate::desired::{AddrKey, IfName, Mac, RouteKey, RouteSpec, Row};
+use crate::rules::Family;
 
 /// Name of the IPv4 VXLAN device.
 pub const VXLAN_DEVICE: &str = "vxlan.calico";
+/// Name of the IPv6 VXLAN device.
+pub const VXLAN_V6_DEVICE: &str = "vxlan-v6.calico";
 /// Name of the IPIP device, the kernel's fallback one.
 pub const IPIP_DEVICE: &str = "tunl0";
 /// MAC of every pod's host end, as Calico sets it: a pod keeps it in its neighbour table.
@@ -76,10 +79,9 @@ impl Ownership {
             Row::Mac(name, _) => self.is_workload(name),
             Row::Addr(AddrKey { ifname, addr }) => is_tunnel(ifname) && !is_link_local(addr),
             Row::Neigh(key, _) => {
-                *key.ifname.0 == *VXLAN_DEVICE
-                    || (key.addr.is_ipv4() && self.is_workload(&key.ifname))
+                is_vxlan(&key.ifname) || (key.addr.is_ipv4() && self.is_workload(&key.ifname))
             }
-            Row::Fdb(key, _) => *key.ifname.0 == *VXLAN_DEVICE,
+            Row::Fdb(key, _) => is_vxlan(&key.ifname),
             Row::Route(key, spec) => self.owns_route(key, spec),
             // Calico's own table has this name, too: it is replaced as a whole.
             Row::Rules(..) | Row::Sysctl(..) => true,
@@ -100,7 +102,7 @@ impl Ownership {
             .iter()
             .filter_map(|hop| hop.ifname.as_ref())
             .any(|ifname| {
-                *ifname.0 == *VXLAN_DEVICE
+                is_vxlan(ifname)
                     || (self.is_workload(ifname)
                         && (self.external_routes == ExternalRoutes::Remove
                             || spec.protocol == self.device_route_protocol))
@@ -108,9 +110,23 @@ impl Ownership {
     }
 }
 
+/// Name of the VXLAN device of a family.
+pub const fn vxlan_device(family: Family) -> &'static str {
+    match family {
+        Family::V4 => VXLAN_DEVICE,
+        Family::V6 => VXLAN_V6_DEVICE,
+    }
+}
+
 /// Whether a device is one of the agent's tunnels.
 pub fn is_tunnel(ifname: &IfName) -> bool {
-    *ifname.0 == *VXLAN_DEVICE || *ifname.0 == *IPIP_DEVICE
+    is_vxlan(ifname) || *ifname.0 == *IPIP_DEVICE
+}
+
+fn is_vxlan(ifname: &IfName) -> bool {
+    Family::ALL
+        .iter()
+        .any(|family| *ifname.0 == *vxlan_device(*family))
 }
 
 fn is_link_local(net: &IpNet) -> bool {

@@ -1,7 +1,7 @@
 //! What an operator should know of variables that are no errors.
 
 use super::unused::unused_named;
-use super::{AddressSource, Notice, PoolCidr, Reader, TABLE, Values};
+use super::{Notice, PoolCidr, Reader, TABLE, Values};
 
 /// Beginnings of names that are Calico's alone: one that is not known is a slip of the pen.
 const CALICOS: [&str; 3] = ["FELIX_", "CALICO_IPV4POOL_", "CALICO_IPV6POOL_"];
@@ -29,13 +29,6 @@ pub(super) fn without_effect(name: &str, text: &str) -> Option<String> {
 
 impl Reader {
     pub(super) fn notice_unused(&mut self, values: &Values) {
-        if !matches!(values.ip6, AddressSource::Keep | AddressSource::None) {
-            self.notice(
-                "ip6",
-                "written into the Node, but nodes have no sessions or tunnels over IPv6 yet"
-                    .to_owned(),
-            );
-        }
         for (cidr, field) in [
             (values.pool_cidr, "pool_cidr"),
             (values.pool6_cidr, "pool6_cidr"),

@@ -213,6 +213,9 @@ parameters! {
     /// MTU of `vxlan.calico`; 0 is found out.
     vxlan_mtu_bytes: u32 = value::number(0..=65535), ["FELIX_VXLANMTU"], "0", "bytes",
         IsUnset, TakesDefault, "0 (found out) to 65535";
+    /// MTU of `vxlan-v6.calico`; 0 is found out.
+    vxlan_mtu_v6_bytes: u32 = value::number(0..=65535), ["FELIX_VXLANMTUV6"], "0", "bytes",
+        IsUnset, TakesDefault, "0 (found out) to 65535";
     /// Whether VXLAN is on; by default when a pool asks for it.
     vxlan_enabled: Option<bool> = value::optional_felix_bool, ["FELIX_VXLANENABLED"], "", "",
         IsUnset, TakesDefault, "`true` or `false`";

@@ -175,7 +175,6 @@ fn pool_booleans_are_true_unless_a_word_for_no_is_given() {
 #[test]
 fn what_is_ignored_is_reported() {
     let params = accepted(&[
-        ("IP6", "autodetect"),
         ("CALICO_DISABLE_FILE_LOGGING", "true"),
         ("NODE_USER_ID", "1000"),
         ("FELIX_BPFENABLED", "true"),
@@ -188,12 +187,7 @@ fn what_is_ignored_is_reported() {
         .collect();
     assert_eq!(
         named,
-        [
-            "IP6",
-            "CALICO_IPV4POOL_CIDR",
-            "FELIX_BPFENABLED",
-            "NODE_USER_ID"
-        ]
+        ["CALICO_IPV4POOL_CIDR", "FELIX_BPFENABLED", "NODE_USER_ID"]
     );
     assert_eq!(
         params.pool_cidr,

@@ -177,11 +177,6 @@ pub static UNUSED: &[Unused] = &[
         "the MTU file is written again until it stands",
     ),
     unused(
-        &["FELIX_VXLANMTUV6"],
-        &["0", "none"],
-        "there is no VXLAN over IPv6 yet",
-    ),
-    unused(
         &["FELIX_WORKLOADSOURCESPOOFING"],
         DISABLED,
         "pods' annotations are not read yet",

@@ -12,8 +12,14 @@ pub(crate) fn check_node(node: &Node, faults: &mut Vec<Fault>) {
     if let Some(bgp) = &node.bgp {
         check_bgp(bgp, faults);
     }
-    if let Some(mac) = &node.vxlan_tunnel_mac_addr {
-        check_mac("spec.vxlanTunnelMACAddr", mac, faults);
+    let macs = [
+        ("spec.vxlanTunnelMACAddr", &node.vxlan_tunnel_mac_addr),
+        ("spec.vxlanTunnelMACAddrV6", &node.vxlan_tunnel_mac_addr_v6),
+    ];
+    for (field, mac) in macs {
+        if let Some(mac) = mac {
+            check_mac(field, mac, faults);
+        }
     }
 }
 

@@ -391,6 +391,10 @@ fn each_rule_of_nodes_and_endpoints_names_its_field() {
                 json!({"vxlanTunnelMACAddr": "66:00"}),
                 &["spec.vxlanTunnelMACAddr"],
             ),
+            (
+                json!({"vxlanTunnelMACAddrV6": "66:00"}),
+                &["spec.vxlanTunnelMACAddrV6"],
+            ),
         ],
     );
     assert_eq!(faults(Kind::Node, "Node_1", &json!({})), ["metadata.name"]);

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
+use crate::rules::Family;
 
 /// What the graph uses of an IPAMBlock object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,11 +238,11 @@ impl Blocks {
             .collect()
     }
 
-    /// Whether there is a block that no pool covers.
-    pub(super) fn any_without_pool(&self, pools: &Pools) -> bool {
-        self.by_range
-            .keys()
-            .any(|range| pools.covering(range).is_none())
+    /// Whether there is a block of a family that no pool covers.
+    pub(super) fn any_without_pool(&self, family: Family, pools: &Pools) -> bool {
+        let ranges = self.by_range.keys();
+        let mut ranges = ranges.filter(|range| Family::of(range.addr()) == family);
+        ranges.any(|range| pools.covering(range).is_none())
     }
 
     /// Blocks with an affinity to this node that no pool covers.

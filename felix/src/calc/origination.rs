@@ -8,6 +8,9 @@ use bgp::route::Origination;
 
 impl Facts<'_> {
     pub(super) fn originate(&self, prefix: IpNet) -> Option<Origination> {
+        if !self.is_supported(&prefix) {
+            return None;
+        }
         let announced = if prefix.prefix_len() == prefix.max_prefix_len() {
             self.announces_address(&prefix)
         } else {

@@ -26,6 +26,7 @@ use super::host::Host;
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
 use super::settings::{Listen, Settings};
+use crate::rules::Family;
 pub(super) use password::wanted as wanted_passwords;
 pub use password::{Secret, SecretRef};
 use shared::Holders;
@@ -104,7 +105,10 @@ impl Peers {
         builder.reverse();
         builder.mesh();
         builder.share_addresses();
-        let v4 = own.v4.map(|net| net.addr());
+        let v4 = match own.address(Family::V4) {
+            Some(IpAddr::V4(addr)) => Some(addr),
+            Some(IpAddr::V6(_)) | None => None,
+        };
         let config = Config {
             asn: builder.asn,
             router_id: RouterId(inputs.settings.router_id(v4)),

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
 use super::problem::{Problem, Reason, Subject};
+use crate::rules::Family;
 
 /// How packets to another node's part of a pool travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,9 +110,10 @@ impl Pools {
         self.trie.get_lpm(prefix).map(|(_, pool)| *pool)
     }
 
-    pub(super) fn vxlan_v4(&self) -> bool {
+    /// Whether a pool of a family uses VXLAN.
+    pub(super) fn vxlan(&self, family: Family) -> bool {
         self.by_key.values().any(|(range, pool)| {
-            matches!(range, IpNet::V4(_)) && matches!(pool.encap, Encap::Vxlan(_))
+            Family::of(range.addr()) == family && matches!(pool.encap, Encap::Vxlan(_))
         })
     }
 

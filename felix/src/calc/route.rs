@@ -21,15 +21,16 @@ use ipnet::IpNet;
 
 use super::bgp_route::BgpRoutes;
 use super::block::Blocks;
-use super::host::Host;
-use super::local::{Local, Uplink};
+use super::host::{Host, HostFamily};
+use super::local::{Local, LocalFamily, Uplink};
 use super::pool::{Encap, Pool, Pools, Reach};
 use super::problem::Reason;
 use super::settings::{ClusterRoutes, Settings};
 use super::underlay::Underlay;
 use super::workload::{Workload, Workloads};
 use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec};
-use crate::ownership::{IPIP_DEVICE, PROTOCOL_BGP, VXLAN_DEVICE};
+use crate::ownership::{IPIP_DEVICE, PROTOCOL_BGP, vxlan_device};
+use crate::rules::Family;
 
 /// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK` of rtnetlink(7).
 const SCOPE_UNIVERSE: u8 = 0;
@@ -57,7 +58,15 @@ pub(super) enum Plan {
 }
 
 impl Facts<'_> {
+    /// Whether the agent has to do with a destination's family.
+    pub(super) fn is_supported(&self, dst: &IpNet) -> bool {
+        self.settings.ipv6_support || family_of(dst) == Family::V4
+    }
+
     pub(super) fn plan(&self, dst: IpNet) -> Plan {
+        if !self.is_supported(&dst) {
+            return Plan::Nothing;
+        }
         let node = self.settings.node_name.as_str();
         let is_address = dst.prefix_len() == dst.max_prefix_len();
         if is_address {
@@ -107,7 +116,7 @@ impl Facts<'_> {
             Some(Encap::Vxlan(_)) => true,
             Some(Encap::Ipip(_)) => matches!(owned, Enabled | EnabledIpipOnly),
             Some(Encap::Plain) => matches!(owned, Enabled | EnabledNoEncapOnly),
-            None => self.local.vxlan.is_some() && self.has_vxlan_owner(dst),
+            None => self.local_of(dst).vxlan.is_some() && self.has_vxlan_owner(dst),
         }
     }
 
@@ -116,7 +125,12 @@ impl Facts<'_> {
         let blocks = self.blocks;
         let owner = blocks.borrower(dst).or_else(|| blocks.owner(dst));
         let host = owner.and_then(|owner| self.hosts.get(owner));
-        host.is_some_and(|host| host.vxlan.is_some())
+        host.is_some_and(|host| host.families[family_of(dst)].vxlan.is_some())
+    }
+
+    /// What this node has of a destination's family.
+    fn local_of(&self, dst: &IpNet) -> &LocalFamily {
+        &self.local.families[family_of(dst)]
     }
 
     fn to_workload(&self, dst: IpNet, workload: &Workload) -> Plan {
@@ -170,7 +184,8 @@ impl Facts<'_> {
 
     fn to_node(&self, dst: IpNet, pool: Option<Pool>, node: &str) -> Plan {
         let host = self.hosts.get(node);
-        let Some((host, addr)) = host.and_then(|host| Some((host, host.address(&dst)?))) else {
+        let family = family_of(&dst);
+        let Some((host, addr)) = host.and_then(|host| Some((host, host.address(family)?))) else {
             return Plan::Skipped(Reason::OwnerUnknown {
                 node: node.to_owned(),
             });
@@ -178,16 +193,18 @@ impl Facts<'_> {
         match pool.map(|pool| pool.encap) {
             Some(Encap::Vxlan(reach)) => match self.direct(dst, addr, reach) {
                 Some(plan) => plan,
-                None => self.over_vxlan(dst, node, host),
+                None => self.over_vxlan(dst, node, &host.families[family]),
             },
             Some(Encap::Ipip(reach)) => match self.direct(dst, addr, reach) {
                 Some(plan) => plan,
                 None => self.over_ipip(dst, addr),
             },
-            None if host.vxlan.is_some() && self.local.vxlan.is_some() => {
-                self.over_vxlan(dst, node, host)
+            None if host.families[family].vxlan.is_some()
+                && self.local_of(&dst).vxlan.is_some() =>
+            {
+                self.over_vxlan(dst, node, &host.families[family])
             }
-            Some(Encap::Plain) | None => match self.local.uplink(&dst) {
+            Some(Encap::Plain) | None => match &self.local_of(&dst).uplink {
                 Uplink::Device(uplink) => self.on_link(dst, addr, uplink),
                 Uplink::Routed => match self.underlay.look_up(addr) {
                     Ok((hops, _)) => {
@@ -202,12 +219,10 @@ impl Facts<'_> {
     }
 
     fn no_uplink(&self, dst: &IpNet) -> Reason {
-        let address = match dst {
-            IpNet::V4(_) => self.local.v4.map(|net| IpAddr::V4(net.addr())),
-            IpNet::V6(_) => self.local.v6.map(|net| IpAddr::V6(net.addr())),
-        };
-        match address {
-            Some(address) => Reason::NoParent { address },
+        match self.local_of(dst).net {
+            Some(net) => Reason::NoParent {
+                address: net.addr(),
+            },
             None => Reason::OwnNodeLacks {
                 field: "address of this family",
             },
@@ -217,7 +232,7 @@ impl Facts<'_> {
     /// A route without tunnel, when the pool and the subnets allow it. While the device of this node's address is not
     /// known the tunnel is taken: it works either way.
     fn direct(&self, dst: IpNet, addr: IpAddr, reach: Reach) -> Option<Plan> {
-        let Uplink::Device(uplink) = self.local.uplink(&dst) else {
+        let Uplink::Device(uplink) = &self.local_of(&dst).uplink else {
             return None;
         };
         (reach == Reach::CrossSubnet && self.local.shares_subnet(addr))
@@ -229,14 +244,13 @@ impl Facts<'_> {
         Plan::Route(self.settings.route_key(dst, 0), spec)
     }
 
-    fn over_vxlan(&self, dst: IpNet, node: &str, host: &Host) -> Plan {
-        let (IpNet::V4(_), Some(tunnel)) = (dst, host.vxlan) else {
+    fn over_vxlan(&self, dst: IpNet, node: &str, host: &HostFamily) -> Plan {
+        let Some(tunnel) = host.vxlan else {
             return Plan::Skipped(Reason::OwnerHasNoTunnelAddress {
                 node: node.to_owned(),
             });
         };
-        let tunnel = IpAddr::V4(tunnel);
-        let device_name = IfName::from(VXLAN_DEVICE);
+        let device_name = IfName::from(vxlan_device(family_of(&dst)));
         let protocol = self.settings.device_route_protocol;
         let spec = if dst == IpNet::from(tunnel) {
             RouteSpec {
@@ -245,7 +259,7 @@ impl Facts<'_> {
             }
         } else {
             RouteSpec {
-                mtu_bytes: self.local.vxlan.and_then(|vxlan| vxlan.mtu_bytes),
+                mtu_bytes: self.local_of(&dst).vxlan.and_then(|vxlan| vxlan.mtu_bytes),
                 ..unicast(protocol, vec![onlink(tunnel, device_name)])
             }
         };
@@ -286,6 +300,10 @@ impl Facts<'_> {
             unicast(PROTOCOL_BGP, next_hops),
         )
     }
+}
+
+fn family_of(dst: &IpNet) -> Family {
+    Family::of(dst.addr())
 }
 
 const fn unicast(protocol: u8, next_hops: Vec<NextHop>) -> RouteSpec {

@@ -8,10 +8,10 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::host::Host;
-use super::local::Local;
+use super::local::{Local, Tunnel};
 use super::pool::Pools;
 use super::settings::{NatExclusions, Settings};
-use crate::ownership::{IPIP_DEVICE, VXLAN_DEVICE};
+use crate::ownership::{IPIP_DEVICE, vxlan_device};
 use crate::rules::{
     Action, Chain, Family, Hook, Match, OUTPUT, POSTROUTING, PREROUTING, Rule, Ruleset,
 };
@@ -108,7 +108,7 @@ impl Facts<'_> {
         }
         let to = self.settings.nat_address.map(IpAddr::V4);
         let to = to.filter(|addr| Family::of(*addr) == family);
-        let rules = self.translations(matches, |ports| match to {
+        let rules = self.translations(family, matches, |ports| match to {
             Some(addr) => Action::SourceNat(addr, ports),
             None => Action::Masquerade(ports),
         });
@@ -125,25 +125,24 @@ impl Facts<'_> {
 
     /// What the host sends into a tunnel under another of its addresses is answered past the tunnel otherwise.
     fn tunnel_masquerade(&self, family: Family, postrouting: &mut Vec<Rule>) {
-        if family == Family::V6 {
-            return;
-        }
+        let ipip = self.local.ipip.filter(|_| family == Family::V4);
         let devices = [
-            self.local.ipip.map(|_| IPIP_DEVICE),
-            self.local.vxlan.map(|_| VXLAN_DEVICE),
+            ipip.map(|_| IPIP_DEVICE),
+            self.vxlan(family).map(|_| vxlan_device(family)),
         ];
         for device in devices.into_iter().flatten() {
             let matches = vec![
                 Match::OutputDevice(device.into()),
                 Match::SourceOfAnotherDevice,
             ];
-            postrouting.extend(self.translations(matches, Action::Masquerade));
+            postrouting.extend(self.translations(family, matches, Action::Masquerade));
         }
     }
 
     /// The same translation with the ports that each transport protocol may use.
     fn translations(
         &self,
+        family: Family,
         matches: Vec<Match>,
         action: impl Fn(Option<RangeInclusive<u16>>) -> Action,
     ) -> Vec<Rule> {
@@ -153,7 +152,7 @@ impl Facts<'_> {
             action: action(Some(ports)),
         };
         let tcp = asked.clone().map(|ports| of_protocol(TCP, ports));
-        let udp = asked.or_else(|| self.beside_vxlan());
+        let udp = asked.or_else(|| self.beside_vxlan(family));
         let udp = udp.map(|ports| of_protocol(UDP, ports));
         let rest = Rule {
             matches: matches.clone(),
@@ -162,9 +161,13 @@ impl Facts<'_> {
         tcp.into_iter().chain(udp).chain([rest]).collect()
     }
 
+    fn vxlan(&self, family: Family) -> Option<Tunnel> {
+        self.local.families[family].vxlan
+    }
+
     /// Ports without that of VXLAN: an answer to it would be taken for a tunnel's packet.
-    fn beside_vxlan(&self) -> Option<RangeInclusive<u16>> {
-        self.local.vxlan?;
+    fn beside_vxlan(&self, family: Family) -> Option<RangeInclusive<u16>> {
+        self.vxlan(family)?;
         Some(match self.settings.vxlan_port.checked_add(1) {
             Some(first) => first.max(1024)..=u16::MAX,
             None => 1024..=u16::MAX - 1,
@@ -173,7 +176,7 @@ impl Facts<'_> {
 
     /// The two directions between two VXLAN devices have unrelated ports: tracked, they would only fill the table.
     fn untracked(&self, family: Family, ruleset: &mut Ruleset) {
-        if family == Family::V6 || self.local.vxlan.is_none() {
+        if self.vxlan(family).is_none() {
             return;
         }
         for (name, number) in [("raw-PREROUTING", PREROUTING), ("raw-OUTPUT", OUTPUT)] {

@@ -102,6 +102,8 @@ pub struct Settings {
     pub vxlan_enabled: Option<bool>,
     /// MTU of the VXLAN device; from the parent's when absent.
     pub vxlan_mtu_bytes: Option<u32>,
+    /// MTU of the VXLAN device of IPv6; from the parent's when absent.
+    pub vxlan_mtu_v6_bytes: Option<u32>,
     /// Overrides what the pools say.
     pub ipip_enabled: Option<bool>,
     /// MTU of the IPIP device; from the parent's when absent.
@@ -118,7 +120,7 @@ pub struct Settings {
     pub ip_forwarding: bool,
     /// Whether the kernel has IPv6, wanted or not.
     pub has_ipv6: bool,
-    /// Write IPv6 sysctls and packet rules.
+    /// Whether anything of IPv6 is written into the kernel or announced.
     pub ipv6_support: bool,
     /// What pods' devices get as `rp_filter`: what `conf.default.rp_filter` was when the agent started, else `1`.
     pub rp_filter: Arc<str>,
@@ -155,6 +157,7 @@ impl Settings {
             vxlan_port: 4789,
             vxlan_enabled: None,
             vxlan_mtu_bytes: None,
+            vxlan_mtu_v6_bytes: None,
             ipip_enabled: None,
             ipip_mtu_bytes: None,
             cluster_routes: ClusterRoutes::default(),
@@ -162,8 +165,8 @@ impl Settings {
             device_route_source: None,
             device_route_source6: None,
             ip_forwarding: true,
-            has_ipv6: false,
-            ipv6_support: false,
+            has_ipv6: true,
+            ipv6_support: true,
             rp_filter: Arc::from("1"),
             nat_exclusions: NatExclusions::default(),
             nat_address: None,
@@ -197,6 +200,7 @@ impl Settings {
             vxlan_port: values.vxlan_port,
             vxlan_enabled: values.vxlan_enabled,
             vxlan_mtu_bytes: some(values.vxlan_mtu_bytes),
+            vxlan_mtu_v6_bytes: some(values.vxlan_mtu_v6_bytes),
             ipip_enabled: values.ipip_enabled,
             ipip_mtu_bytes: some(values.ipip_mtu_bytes),
             cluster_routes: match values.program_cluster_routes {

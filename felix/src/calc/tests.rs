@@ -1,5 +1,6 @@
 //! The graph as its users see it: facts in, rows, configuration and originations out.
 
+mod dual_stack;
 mod filters;
 mod identity;
 mod next_hops;
@@ -163,6 +164,9 @@ fn a_local_pod_gets_its_route_neighbour_and_sysctls_and_loses_them() {
             "net/ipv4/conf/cali1/route_localnet=1",
             "net/ipv4/conf/cali1/rp_filter=1",
             "net/ipv4/neigh/cali1/proxy_delay=0",
+            "net/ipv6/conf/cali1/accept_ra=0",
+            "net/ipv6/conf/cali1/forwarding=1",
+            "net/ipv6/conf/cali1/proxy_ndp=1",
         ]
     );
     world.remove(&endpoint("a", "n1", "cali1", &[]).0);

@@ -7,17 +7,46 @@ use api::key::{Key, Kind};
 use ipnet::IpNet;
 
 use super::host::Host;
-use super::local::{Local, Tunnel, Uplink};
+use super::local::{Local, LocalFamily, Tunnel, Uplink};
 use super::problem::{Problem, Reason, Subject};
 use super::settings::Settings;
 use crate::desired::{AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, Parent, Row, RowKey};
-use crate::ownership::{IPIP_DEVICE, VXLAN_DEVICE};
+use crate::ownership::{IPIP_DEVICE, vxlan_device};
+use crate::rules::Family;
 
 /// Rows and problems of the tunnel devices.
 #[derive(Debug, Default)]
 pub(super) struct Tunnels {
     pub(super) rows: BTreeMap<RowKey, Row>,
     pub(super) problems: Vec<Problem>,
+}
+
+/// What a family's VXLAN device and the fields that it is made of are called.
+struct Names {
+    mtu_setting: &'static str,
+    node_address: &'static str,
+    tunnel_address: &'static str,
+    mac: &'static str,
+    usable_mac: &'static str,
+}
+
+const fn names(family: Family) -> Names {
+    match family {
+        Family::V4 => Names {
+            mtu_setting: "FELIX_VXLANMTU",
+            node_address: "spec.bgp.ipv4Address",
+            tunnel_address: "spec.ipv4VXLANTunnelAddr",
+            mac: "spec.vxlanTunnelMACAddr",
+            usable_mac: "usable spec.vxlanTunnelMACAddr",
+        },
+        Family::V6 => Names {
+            mtu_setting: "FELIX_VXLANMTUV6",
+            node_address: "spec.bgp.ipv6Address",
+            tunnel_address: "spec.ipv6VXLANTunnelAddr",
+            mac: "spec.vxlanTunnelMACAddrV6",
+            usable_mac: "usable spec.vxlanTunnelMACAddrV6",
+        },
+    }
 }
 
 impl Tunnels {
@@ -27,33 +56,9 @@ impl Tunnels {
         hosts: &BTreeMap<String, Host>,
     ) -> Self {
         let mut tunnels = Self::default();
-        if let Some(vxlan) = local.vxlan {
-            tunnels.limited(VXLAN_DEVICE, "FELIX_VXLANMTU", &vxlan);
-            match (local.v4, local.vxlan_addr, local.vxlan_mac) {
-                (None, _, _) => tunnels.lacks(VXLAN_DEVICE, "spec.bgp.ipv4Address"),
-                (_, None, _) => tunnels.lacks(VXLAN_DEVICE, "spec.ipv4VXLANTunnelAddr"),
-                (_, _, None) => tunnels.lacks(VXLAN_DEVICE, "usable spec.vxlanTunnelMACAddr"),
-                (Some(net), Some(addr), Some(mac)) => {
-                    let local_addr = IpAddr::V4(net.addr());
-                    if local.uplink_v4 == Uplink::Unknown {
-                        let address = local_addr;
-                        tunnels.problem(VXLAN_DEVICE, Reason::NoParent { address });
-                    }
-                    let spec = LinkSpec::Vxlan {
-                        vni: settings.vxlan_vni,
-                        port: settings.vxlan_port,
-                        local: local_addr,
-                        parent: match &local.uplink_v4 {
-                            Uplink::Unknown => Parent::Unknown,
-                            Uplink::Routed => Parent::Routed,
-                            Uplink::Device(name) => Parent::Device(name.clone()),
-                        },
-                        mac,
-                        mtu_bytes: vxlan.mtu_bytes,
-                    };
-                    tunnels.device(VXLAN_DEVICE, spec, IpAddr::V4(addr));
-                    tunnels.remotes(&settings.node_name, addr.into(), hosts);
-                }
+        for family in Family::ALL {
+            if let Some(vxlan) = local.families[family].vxlan {
+                tunnels.vxlan(family, settings, &local.families[family], &vxlan, hosts);
             }
         }
         if let Some(ipip) = local.ipip {
@@ -67,6 +72,43 @@ impl Tunnels {
             }
         }
         tunnels
+    }
+
+    fn vxlan(
+        &mut self,
+        family: Family,
+        settings: &Settings,
+        local: &LocalFamily,
+        vxlan: &Tunnel,
+        hosts: &BTreeMap<String, Host>,
+    ) {
+        let device = vxlan_device(family);
+        let names = names(family);
+        self.limited(device, names.mtu_setting, vxlan);
+        let (net, addr, mac) = match (local.net, local.vxlan_addr, local.vxlan_mac) {
+            (None, _, _) => return self.lacks(device, names.node_address),
+            (_, None, _) => return self.lacks(device, names.tunnel_address),
+            (_, _, None) => return self.lacks(device, names.usable_mac),
+            (Some(net), Some(addr), Some(mac)) => (net, addr, mac),
+        };
+        let address = net.addr();
+        if local.uplink == Uplink::Unknown {
+            self.problem(device, Reason::NoParent { address });
+        }
+        let spec = LinkSpec::Vxlan {
+            vni: settings.vxlan_vni,
+            port: settings.vxlan_port,
+            local: address,
+            parent: match &local.uplink {
+                Uplink::Unknown => Parent::Unknown,
+                Uplink::Routed => Parent::Routed,
+                Uplink::Device(name) => Parent::Device(name.clone()),
+            },
+            mac,
+            mtu_bytes: vxlan.mtu_bytes,
+        };
+        self.device(device, spec, addr);
+        self.remotes(family, (&settings.node_name, addr), hosts);
     }
 
     fn lacks(&mut self, device: &'static str, field: &'static str) {
@@ -109,29 +151,35 @@ impl Tunnels {
     }
 
     /// Of two nodes with the same tunnel address or MAC the first by name counts.
-    fn remotes(&mut self, own: &str, own_addr: IpAddr, hosts: &BTreeMap<String, Host>) {
-        let ifname = IfName::from(VXLAN_DEVICE);
+    fn remotes(
+        &mut self,
+        family: Family,
+        (own, own_addr): (&str, IpAddr),
+        hosts: &BTreeMap<String, Host>,
+    ) {
+        let ifname = IfName::from(vxlan_device(family));
+        let names = names(family);
         let mut by_addr: BTreeMap<IpAddr, &str> = BTreeMap::from([(own_addr, own)]);
         let mut by_mac: BTreeMap<Mac, &str> = BTreeMap::new();
         for (name, host) in hosts.iter().filter(|(name, _)| *name != own) {
-            let (Some(net), Some(tunnel)) = (host.v4, host.vxlan) else {
+            let host = &host.families[family];
+            let (Some(net), Some(tunnel)) = (host.net, host.vxlan) else {
                 continue;
             };
-            let tunnel = IpAddr::V4(tunnel);
             let mac = match &host.vxlan_mac {
                 Ok(mac) => *mac,
                 Err(text) => {
                     let why = format!("{text:?} is no MAC address");
-                    self.node_problem(name, "spec.vxlanTunnelMACAddr", Reason::Invalid(why.into()));
+                    self.node_problem(name, names.mac, Reason::Invalid(why.into()));
                     continue;
                 }
             };
             let taken = by_addr
                 .get(&tunnel)
-                .map(|of| ("spec.ipv4VXLANTunnelAddr", tunnel.to_string(), *of))
+                .map(|of| (names.tunnel_address, tunnel.to_string(), *of))
                 .or_else(|| {
                     let of = by_mac.get(&mac)?;
-                    Some(("spec.vxlanTunnelMACAddr", mac.to_string(), *of))
+                    Some((names.mac, mac.to_string(), *of))
                 });
             if let Some((field, value, of)) = taken {
                 let of = Key::new(Kind::Node, of);
@@ -140,20 +188,14 @@ impl Tunnels {
             }
             by_addr.insert(tunnel, name);
             by_mac.insert(mac, name);
-            self.put(Row::Fdb(
-                FdbKey {
-                    ifname: ifname.clone(),
-                    mac,
-                },
-                IpAddr::V4(net.addr()),
-            ));
-            self.put(Row::Neigh(
-                NeighKey {
-                    ifname: ifname.clone(),
-                    addr: tunnel,
-                },
+            let ifname = ifname.clone();
+            let fdb = FdbKey {
+                ifname: ifname.clone(),
                 mac,
-            ));
+            };
+            self.put(Row::Fdb(fdb, net.addr()));
+            let addr = tunnel;
+            self.put(Row::Neigh(NeighKey { ifname, addr }, mac));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Addresses of the node's own tunnel devices, from the pools that use them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use api::ipam::IPAMBlockSpec;
@@ -17,10 +17,10 @@ use tracing::{info, warn};
 
 use super::{StartupError, objects as stored_objects};
 
-/// The tunnels of IPv4 pools.
-const KINDS: [(TunnelKind, &str); 2] = [
+const KINDS: [(TunnelKind, &str); 3] = [
     (TunnelKind::Ipip, "tunl0"),
     (TunnelKind::VxlanV4, "vxlan.calico"),
+    (TunnelKind::VxlanV6, "vxlan-v6.calico"),
 ];
 
 /// Makes the Node's tunnel addresses what the pools ask for: assigned, kept, or given back.
@@ -58,7 +58,7 @@ async fn allocate_one(
     let request = TunnelRequest {
         kind,
         node_labels: node.metadata.labels.clone(),
-        current: before.map(IpAddr::V4),
+        current: before,
         now: crate::task::timestamp(SystemTime::now()),
     };
     let ensured = ipam
@@ -66,13 +66,9 @@ async fn allocate_one(
         .await
         .map_err(|error| chain(&error))?
         .outcome;
-    let wanted = match ensured.wanted {
-        Some(IpAddr::V4(addr)) => Some(addr),
-        Some(IpAddr::V6(_)) | None => None,
-    };
-    let all_but = |kept: Option<Ipv4Addr>| ensured.all_but(kept.map(IpAddr::V4));
+    let wanted = ensured.wanted;
     if wanted == before {
-        return give_back(ipam, all_but(wanted)).await;
+        return give_back(ipam, ensured.all_but(wanted)).await;
     }
     let written = stored_objects::update(store, &key, |stored| match stored {
         Some(Object::Node(mut node)) => {
@@ -86,7 +82,7 @@ async fn allocate_one(
         // What was just assigned would stay nobody's. Without an answer the Node may name it, now or later: it stays held
         // under the tunnel's handle, and the next attempt finds it there.
         if !matches!(error, StoreError::Unavailable(_))
-            && let Err(error) = give_back(ipam, all_but(before)).await
+            && let Err(error) = give_back(ipam, ensured.all_but(before)).await
         {
             warn!(%error, handle = kind.handle_id(name), "tunnel address not given back");
         }
@@ -97,7 +93,7 @@ async fn allocate_one(
         None => info!(device, "tunnel address released: no pool uses it"),
     }
     // Nobody sends to the former one any more.
-    give_back(ipam, all_but(wanted)).await
+    give_back(ipam, ensured.all_but(wanted)).await
 }
 
 async fn give_back(ipam: &Ipam, addresses: Vec<ReleaseAddress>) -> Result<(), String> {
@@ -114,7 +110,7 @@ async fn give_back(ipam: &Ipam, addresses: Vec<ReleaseAddress>) -> Result<(), St
 
 /// Whether the present address stays although no address is assigned from its pool any more: pods of it live on. Its pool is
 /// disabled; or, for VXLAN, it was deleted while addresses outside every pool are in use.
-async fn stays(store: &dyn Store, kind: TunnelKind, address: Ipv4Addr) -> Result<bool, StoreError> {
+async fn stays(store: &dyn Store, kind: TunnelKind, address: IpAddr) -> Result<bool, StoreError> {
     let pools = objects(store, Kind::IPPool).await?;
     let pools: Vec<&IPPoolSpec> = pools
         .iter()
@@ -125,21 +121,23 @@ async fn stays(store: &dyn Store, kind: TunnelKind, address: Ipv4Addr) -> Result
         .collect();
     let covering = pools
         .iter()
-        .filter(|pool| pool.cidr.contains(&IpAddr::V4(address)))
+        .filter(|pool| pool.cidr.contains(&address))
         .max_by_key(|pool| pool.cidr.prefix_len());
     match (covering, kind) {
         (Some(pool), _) => Ok(pool.disabled && uses(kind, pool)),
-        (None, TunnelKind::VxlanV4) => {
+        (None, TunnelKind::VxlanV4 | TunnelKind::VxlanV6) => {
             let blocks = objects(store, Kind::IPAMBlock).await?;
             Ok(blocks.iter().any(|block| match block {
                 Object::IPAMBlock(block) => {
                     let block = &block.spec;
-                    !pools.iter().any(|pool| pool.cidr.contains(&block.cidr)) && has_pods(block)
+                    block.cidr.addr().is_ipv4() == address.is_ipv4()
+                        && !pools.iter().any(|pool| pool.cidr.contains(&block.cidr))
+                        && has_pods(block)
                 }
                 _ => false,
             }))
         }
-        (None, TunnelKind::Ipip | TunnelKind::VxlanV6) => Ok(false),
+        (None, TunnelKind::Ipip) => Ok(false),
     }
 }
 
@@ -179,22 +177,28 @@ async fn read(store: &dyn Store, key: &Key) -> Result<Option<Node>, StoreError> 
     )
 }
 
-fn address(node: &Node, kind: TunnelKind) -> Option<Ipv4Addr> {
+fn address(node: &Node, kind: TunnelKind) -> Option<IpAddr> {
     match kind {
-        TunnelKind::Ipip => node.spec.bgp.as_ref()?.ipv4_ipip_tunnel_addr,
-        TunnelKind::VxlanV4 => node.spec.ipv4_vxlan_tunnel_addr,
-        TunnelKind::VxlanV6 => None,
+        TunnelKind::Ipip => (node.spec.bgp.as_ref()?.ipv4_ipip_tunnel_addr).map(IpAddr::V4),
+        TunnelKind::VxlanV4 => node.spec.ipv4_vxlan_tunnel_addr.map(IpAddr::V4),
+        TunnelKind::VxlanV6 => node.spec.ipv6_vxlan_tunnel_addr.map(IpAddr::V6),
     }
 }
 
-fn set_address(node: &mut Node, kind: TunnelKind, address: Option<Ipv4Addr>) {
+/// An address of the other family than the tunnel's counts as none.
+fn set_address(node: &mut Node, kind: TunnelKind, address: Option<IpAddr>) {
+    let (v4, v6) = match address {
+        Some(IpAddr::V4(v4)) => (Some(v4), None),
+        Some(IpAddr::V6(v6)) => (None, Some(v6)),
+        None => (None, None),
+    };
     match kind {
         TunnelKind::Ipip => {
             let bgp = node.spec.bgp.get_or_insert_with(NodeBGPSpec::default);
-            bgp.ipv4_ipip_tunnel_addr = address;
+            bgp.ipv4_ipip_tunnel_addr = v4;
         }
-        TunnelKind::VxlanV4 => node.spec.ipv4_vxlan_tunnel_addr = address,
-        TunnelKind::VxlanV6 => {}
+        TunnelKind::VxlanV4 => node.spec.ipv4_vxlan_tunnel_addr = v4,
+        TunnelKind::VxlanV6 => node.spec.ipv6_vxlan_tunnel_addr = v6,
     }
 }
 
@@ -245,7 +249,7 @@ mod tests {
     }
 
     async fn stays_at(store: &MemoryStore, kind: TunnelKind) -> bool {
-        let address = Ipv4Addr::new(10, 1, 0, 0);
+        let address = IpAddr::from([10, 1, 0, 0]);
         stays(store, kind, address).await.unwrap()
     }
 

@@ -51,6 +51,7 @@ const WRONG: &[(&str, &str)] = &[
     ("vxlan_port", "65536"),
     ("vxlan_vni", "16777216"),
     ("vxlan_mtu_bytes", "-1"),
+    ("vxlan_mtu_v6_bytes", "65536"),
     ("vxlan_enabled", "maybe"),
     ("ipip_mtu_bytes", "65536"),
     ("ipip_enabled", "maybe"),

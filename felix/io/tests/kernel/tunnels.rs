@@ -231,6 +231,80 @@ kernel_test!(a_whole_peer_is_set_in_one_list_with_its_device, async {
     assert!(!node.rows(Table::Routes).await.contains_key(&rows[4].key()));
 });
 
+kernel_test!(
+    vxlan_over_ipv6_stands_beside_that_over_ipv4_with_rows_of_its_own,
+    async {
+        let node = Node::new().await;
+        const V6: &str = "vxlan-v6.calico";
+        let device = Row::Link(
+            V6.into(),
+            LinkSpec::Vxlan {
+                vni: 4096,
+                port: 4789,
+                local: ip("fd00::1"),
+                parent: Parent::Device(UNDERLAY.into()),
+                mac: mac(0x67),
+                mtu_bytes: Some(1380),
+            },
+        );
+        let mut hops = via("fd10:0:0:1::", V6);
+        hops[0].onlink = true;
+        let mut block = route("fd10:0:0:1::/122", hops);
+        if let Row::Route(key, spec) = &mut block {
+            key.metric = 1024;
+            spec.mtu_bytes = Some(1380);
+        }
+        let peer = [
+            Row::Addr(AddrKey {
+                ifname: V6.into(),
+                addr: net("fd10::/128"),
+            }),
+            Row::Fdb(
+                FdbKey {
+                    ifname: V6.into(),
+                    mac: mac(7),
+                },
+                ip("fd00::7"),
+            ),
+            Row::Neigh(
+                felix::desired::NeighKey {
+                    ifname: V6.into(),
+                    addr: ip("fd10:0:0:1::"),
+                },
+                mac(7),
+            ),
+            block,
+        ];
+        let wanted = [vec![vxlan(4096, None), device.clone()], peer.to_vec()].concat();
+        // Twice: what is there is adopted.
+        for _ in 0..2 {
+            let ops = wanted.iter().cloned().map(Op::Set).collect();
+            for (key, result) in node.kernel.apply(ops).await {
+                assert_eq!(result, Ok(()), "{key:?}");
+            }
+        }
+        let tables = [
+            Table::Links,
+            Table::Addrs,
+            Table::Fdb,
+            Table::Neighbours,
+            Table::Routes,
+        ];
+        let mut seen = std::collections::BTreeMap::new();
+        for table in tables {
+            seen.extend(node.rows(table).await);
+        }
+        for row in [vec![device], peer.to_vec()].concat() {
+            assert_eq!(seen.get(&row.key()), Some(&row));
+        }
+        if let Some(seen) = ip_json(&format!("-d link show {V6}")) {
+            let data = &seen[0]["linkinfo"]["info_data"];
+            assert_eq!(data["local6"], "fd00::1", "{data}");
+            assert_eq!(data["link"], UNDERLAY);
+        }
+    }
+);
+
 kernel_test!(tunl0_is_raised_or_its_module_is_named, async {
     let node = Node::new().await;
     let row = Row::Link(

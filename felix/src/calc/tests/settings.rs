@@ -263,7 +263,7 @@ fn with_ipv6_the_host_forwards_it_pods_devices_serve_it_and_their_routes_have_a_
         world
     };
     let mut settings = Settings::new("n1");
-    settings.has_ipv6 = true;
+    settings.ipv6_support = false;
     let world = with_pod(settings.clone());
     let believes = crate::desired::SysctlKey("net/ipv6/conf/cali1/accept_ra".into());
     let row = &world.rows[&RowKey::Sysctl(believes)];

@@ -108,7 +108,7 @@ impl World {
     }
 }
 
-fn object(key: Key, spec: &Value) -> (Key, Object) {
+pub(super) fn object(key: Key, spec: &Value) -> (Key, Object) {
     let json = json!({
         "metadata": {"name": key.name, "namespace": key.namespace, "labels": {"name": key.name}},
         "spec": spec,
