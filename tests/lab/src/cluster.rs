@@ -2,14 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rustix::process::{Pid, Signal};
 
 use crate::enter::BASE;
@@ -19,7 +19,7 @@ use crate::reflectors::Reflector;
 use crate::runtime::{self, Pod, RuntimeError};
 use crate::store::Datastore;
 use crate::sys::Mounts;
-use crate::topology::{Site, Topology};
+use crate::topology::{Families, Site, Topology};
 use crate::tors::Tor;
 use crate::{NetNs, wait};
 
@@ -174,10 +174,15 @@ impl Lab {
         Self::check_kernel(options.mode)?;
         runtime::install_plugin(&programs.cni()).map_err(LabError::system("install the plugin"))?;
         fs::create_dir_all(log_directory()).map_err(LabError::system("make the log directory"))?;
-        let topology = Topology::build(options.nodes, options.racks)
+        let families = if options.dual_stack {
+            Families::Both
+        } else {
+            Families::V4
+        };
+        let topology = Topology::build(options.nodes, options.racks, families)
             .map_err(LabError::system("build racks and nodes"))?;
         for site in &topology.sites {
-            runtime::install_conflist(site, options.store)
+            runtime::install_conflist(site, &options)
                 .map_err(LabError::system("write the conflist"))?;
         }
         let store = Datastore::start(&programs, &options, &topology)?;
@@ -280,10 +285,7 @@ impl Lab {
         command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .envs(
-                self.options
-                    .environment_of(&site.name, &site.address.to_string()),
-            )
+            .envs(self.options.environment_of(site))
             .stdin(Stdio::null());
         command
     }
@@ -476,10 +478,12 @@ impl Lab {
 
     /// Plain routes between racks: the fabric has to know the way to every block, as its operator would see to.
     fn teach_router(&self) -> Result<(), RuntimeError> {
-        if self.topology.racks.len() < 2 || self.options.mode != Mode::Bgp {
+        if self.topology.racks.len() < 2 {
             return Ok(());
         }
-        for (block, owner) in self.blocks() {
+        let plain = |block: &IpNet| self.options.mode_of(block.addr()) == Mode::Bgp;
+        let blocks = self.blocks().into_iter();
+        for (block, owner) in blocks.filter(|(block, _)| plain(block)) {
             self.topology
                 .route_on_router(block, owner)
                 .map_err(|error| RuntimeError::System {
@@ -529,29 +533,31 @@ impl Lab {
 
     /// The blocks in use: each with the machine whose pods live in it.
     #[must_use]
-    pub fn blocks(&self) -> Vec<(Ipv4Net, &Site)> {
-        let mut blocks: Vec<(Ipv4Net, &Site)> = Vec::new();
+    pub fn blocks(&self) -> Vec<(IpNet, &Site)> {
+        let mut blocks: Vec<(IpNet, &Site)> = Vec::new();
         for pod in &self.pods {
-            let block = self.options.block_of(pod.address);
             let site = self.site(&pod.node);
-            if !blocks
-                .iter()
-                .any(|(known, owner)| *known == block && owner.name == site.name)
-            {
-                blocks.push((block, site));
+            for address in pod.addresses() {
+                let block = self.options.block_of(address);
+                if !blocks
+                    .iter()
+                    .any(|(known, owner)| *known == block && owner.name == site.name)
+                {
+                    blocks.push((block, site));
+                }
             }
         }
         blocks.sort_by_key(|(block, _)| *block);
         blocks
     }
 
-    /// The next hop by which a machine reaches another without a tunnel.
+    /// The next hop by which a machine reaches another's block without a tunnel.
     #[must_use]
-    pub fn plain_next_hop(&self, from: &Site, to: &Site) -> Ipv4Addr {
+    pub fn plain_next_hop(&self, from: &Site, to: &Site, block: IpNet) -> IpAddr {
         if from.rack == to.rack {
-            to.address
+            to.address_like(block.addr())
         } else {
-            self.topology.racks[usize::from(from.rack) - 1].gateway()
+            self.topology.racks[usize::from(from.rack) - 1].gateway_like(block.addr())
         }
     }
 

@@ -78,9 +78,7 @@ impl KeptNode {
 
 /// The agent's own, with what makes an operator of the user.
 fn environment(lab: &Lab, site: &Site) -> Vec<(String, String)> {
-    let mut all = lab
-        .options
-        .environment_of(&site.name, &site.address.to_string());
+    let mut all = lab.options.environment_of(site);
     for (name, value) in lab.options.store.operators_environment() {
         all.retain(|(known, _)| known != name);
         all.push((name.to_owned(), value));

@@ -29,7 +29,7 @@ use crate::cluster::LabError;
 use crate::enter::BASE;
 use crate::netns::NetNs;
 use crate::proof::sessions::established_peers;
-use crate::topology::{Site, Topology};
+use crate::topology::{Families, Site, Topology};
 use crate::wait;
 
 /// Name of the machine that runs the API server.
@@ -169,7 +169,7 @@ impl KubeletCluster {
     /// See [`LabError`].
     pub fn start(nodes: usize, images: &[&Path], patience: Duration) -> Result<Self, LabError> {
         cgroups::enter().map_err(LabError::system("enter control groups of its own"))?;
-        let topology = Topology::build(nodes, 1)
+        let topology = Topology::build(nodes, 1, Families::V4)
             .map_err(LabError::system("build the rack and its machines"))?;
         let servers = topology
             .attach(SERVERS, SERVERS_HOST, 1)
@@ -334,7 +334,7 @@ impl KubeletCluster {
                 let peers = established_peers(&site.namespace).unwrap_or_default();
                 sites
                     .clone()
-                    .all(|other| other.name == site.name || peers.contains(&other.address))
+                    .all(|other| other.name == site.name || peers.contains(&other.address.into()))
             });
             Ok(meshed.then_some(()))
         })

@@ -23,6 +23,9 @@ struct Arguments {
     /// How packets between nodes travel.
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
+    /// Nodes and pods have IPv6 addresses, too, and everything holds for both families.
+    #[arg(long, conflicts_with_all = ["kubelet", "reflectors", "tors"])]
+    dual_stack: bool,
     /// A real Kubernetes: API server, controllers, scheduler, and on each node a kubelet with containerd, which run the DaemonSet
     /// of manifests/ and the pods. Needs root and what `.ci/setup` installs and builds.
     #[arg(long, conflicts_with_all = ["store", "racks", "reflectors", "tors", "environment", "block_size", "sabotage"])]
@@ -150,6 +153,7 @@ fn options(arguments: &Arguments) -> Options {
         kubelets: arguments.kubelet,
         pods: arguments.pods.into(),
         mode: arguments.mode,
+        dual_stack: arguments.dual_stack,
         store: arguments.store,
         racks: arguments.racks,
         reflectors: arguments.reflectors,

@@ -1,14 +1,14 @@
 //! A small blocking rtnetlink client with an encoder of its own.
 //!
 //! The lab checks what the product did to the kernel, so it shares no netlink code with it: a mistake in one encoder or parser must not
-//! be hidden by the same mistake in the other. Only IPv4, and only what the lab and its tests need. Layouts: rtnetlink(7).
+//! be hidden by the same mistake in the other. Only what the lab and its tests need. Layouts: rtnetlink(7).
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 mod diag;
@@ -205,11 +205,12 @@ impl Netlink {
     /// The kernel's refusal.
     pub fn add_route(
         &mut self,
-        destination: Ipv4Net,
-        gateway: Ipv4Addr,
+        destination: impl Into<IpNet>,
+        gateway: impl Into<IpAddr>,
     ) -> Result<(), NetlinkError> {
+        let (destination, gateway) = (destination.into(), gateway.into());
         let request =
-            Request::route(message::RTM_NEWROUTE, destination).ipv4(message::RTA_GATEWAY, gateway);
+            Request::route(message::RTM_NEWROUTE, destination).ip(message::RTA_GATEWAY, gateway);
         self.change(request, NLM_F_CREATE | NLM_F_REPLACE, || {
             format!("add route {destination} via {gateway}")
         })
@@ -221,12 +222,13 @@ impl Netlink {
     /// The kernel's refusal.
     pub fn add_route_of_metric(
         &mut self,
-        destination: Ipv4Net,
-        gateway: Ipv4Addr,
+        destination: impl Into<IpNet>,
+        gateway: impl Into<IpAddr>,
         metric: u32,
     ) -> Result<(), NetlinkError> {
+        let (destination, gateway) = (destination.into(), gateway.into());
         let request = Request::route(message::RTM_NEWROUTE, destination)
-            .ipv4(message::RTA_GATEWAY, gateway)
+            .ip(message::RTA_GATEWAY, gateway)
             .u32(message::RTA_PRIORITY, metric);
         self.change(request, NLM_F_CREATE | NLM_F_REPLACE, || {
             format!("add route {destination} via {gateway} metric {metric}")
@@ -237,7 +239,8 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's refusal; ESRCH when there is none.
-    pub fn delete_route(&mut self, destination: Ipv4Net) -> Result<(), NetlinkError> {
+    pub fn delete_route(&mut self, destination: impl Into<IpNet>) -> Result<(), NetlinkError> {
+        let destination = destination.into();
         let request = Request::delete_route(destination);
         self.change(request, 0, || format!("delete route {destination}"))
     }
@@ -302,11 +305,11 @@ impl Netlink {
         Ok(links)
     }
 
-    /// All IPv4 addresses of the namespace.
+    /// All addresses of the namespace.
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn addresses(&mut self) -> Result<Vec<Ipv4Addr>, NetlinkError> {
+    pub fn addresses(&mut self) -> Result<Vec<IpAddr>, NetlinkError> {
         let mut addresses = Vec::new();
         self.dump(
             Request::list_addresses(),
@@ -320,7 +323,7 @@ impl Netlink {
         Ok(addresses)
     }
 
-    /// All IPv4 routes of the main table.
+    /// All routes of the main table.
     ///
     /// # Errors
     /// The kernel's refusal.

@@ -1,9 +1,12 @@
 //! What a lab is asked to be.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+
+use crate::topology::Site;
 
 /// How packets between nodes travel. The lab only translates it to the agents' environment and knows what to expect in the FIB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -143,6 +146,10 @@ pub enum Sabotage {
     Session,
 }
 
+/// The IPv6 pool, and the prefix length of its blocks: what CALICO_IPV6POOL_BLOCK_SIZE is by default.
+const POOL_V6: &str = "fd00:192:168::/48";
+const POOL_V6_BLOCK_SIZE: u8 = 122;
+
 /// What to build.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -152,6 +159,8 @@ pub struct Options {
     pub pods: usize,
     /// Encapsulation.
     pub mode: Mode,
+    /// IPv6 beside IPv4, for nodes and pods.
+    pub dual_stack: bool,
     /// Where objects are kept.
     pub store: Store,
     /// Real kubelets run the pods, and the DaemonSet of manifests/ the agents.
@@ -182,6 +191,7 @@ impl Default for Options {
             nodes: 3,
             pods: 2,
             mode: Mode::Bgp,
+            dual_stack: false,
             store: Store::Local,
             kubelets: false,
             racks: 1,
@@ -200,28 +210,49 @@ impl Default for Options {
 impl Options {
     /// The block that a pod's address belongs to.
     #[must_use]
-    pub fn block_of(&self, address: std::net::Ipv4Addr) -> Ipv4Net {
-        Ipv4Net::new(address, self.block_size)
-            .unwrap_or_default()
-            .trunc()
+    pub fn block_of(&self, address: IpAddr) -> IpNet {
+        let length = if address.is_ipv4() {
+            self.block_size
+        } else {
+            POOL_V6_BLOCK_SIZE
+        };
+        IpNet::new(address, length).unwrap_or_default().trunc()
     }
 
-    /// The agents' whole environment for one node, besides PATH.
+    /// How packets to addresses of this family travel: there is no IPIP for IPv6.
     #[must_use]
-    pub fn environment_of(&self, node: &str, address: &str) -> Vec<(String, String)> {
+    pub fn mode_of(&self, address: IpAddr) -> Mode {
+        match self.mode {
+            Mode::Ipip | Mode::IpipCrosssubnet if address.is_ipv6() => Mode::Bgp,
+            mode => mode,
+        }
+    }
+
+    /// The whole environment of a machine's agent, besides PATH.
+    #[must_use]
+    pub fn environment_of(&self, site: &Site) -> Vec<(String, String)> {
+        let address6 = site.net6().map(|net| net.to_string());
         let mut all: Vec<(String, String)> = [
-            ("NODENAME", node),
-            ("IP", address),
+            ("NODENAME", site.name.as_str()),
+            ("IP", &site.address.to_string()),
             ("AS", &self.asn.to_string()),
             ("CALICO_IPV4POOL_CIDR", &self.pool),
             ("CALICO_IPV4POOL_BLOCK_SIZE", &self.block_size.to_string()),
             ("CALICO_IPV4POOL_IPIP", self.mode.ipip()),
             ("CALICO_IPV4POOL_VXLAN", self.mode.vxlan()),
             ("CALICO_NETWORKING_BACKEND", "bird"),
-            // As Calico's manifests have it: nodes speak IPv4.
-            ("FELIX_IPV6SUPPORT", "false"),
         ]
         .into_iter()
+        .chain(match address6.as_deref() {
+            Some(address6) => vec![
+                ("IP6", address6),
+                ("FELIX_IPV6SUPPORT", "true"),
+                ("CALICO_IPV6POOL_CIDR", POOL_V6),
+                ("CALICO_IPV6POOL_VXLAN", self.mode.vxlan()),
+            ],
+            // As Calico's manifests have it: nodes speak IPv4.
+            None => vec![("FELIX_IPV6SUPPORT", "false")],
+        })
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         let store = self.store.environment();

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -129,7 +129,8 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
 impl Run {
     /// Has the plugin disconnect every pod, and looks whether anything of them stays in the nodes' kernels.
     pub fn tear_down(&mut self, progress: Progress) {
-        let addresses: Vec<Ipv4Addr> = self.lab.pods.iter().map(|pod| pod.address).collect();
+        let pods = self.lab.pods.iter();
+        let addresses: Vec<IpAddr> = pods.flat_map(crate::Pod::addresses).collect();
         if self.lab.options.sabotage.is_some() {
             // A frozen agent answers no DEL; the namespaces end with this process.
             return;

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::enter::doing;
 use crate::kube::Kube;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::netns::{NetNs, on_fresh_thread};
-use crate::options::Store;
+use crate::options::Options;
 use crate::sys;
 use crate::topology::Site;
 
@@ -34,8 +34,10 @@ pub struct Pod {
     pub name: String,
     /// Name of its node.
     pub node: String,
-    /// The address that the plugin reported.
+    /// The IPv4 address that the plugin reported.
     pub address: Ipv4Addr,
+    /// The IPv6 address, where it reported one.
+    pub address6: Option<Ipv6Addr>,
     /// Its network namespace.
     pub namespace: NetNs,
     /// How long the plugin ran.
@@ -59,6 +61,7 @@ impl Pod {
             name: name.to_owned(),
             node: site.name.clone(),
             address,
+            address6: None,
             namespace,
             took: Duration::ZERO,
             started: Instant::now(),
@@ -70,6 +73,12 @@ impl Pod {
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
+    }
+
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v6 = self.address6.map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(self.address)).chain(v6)
     }
 
     /// `n1/p0`.
@@ -146,15 +155,20 @@ pub enum RuntimeError {
 }
 
 /// The default network configuration list, with the keys that Calico's installer writes.
-fn conflist(store: Store) -> Value {
+fn conflist(options: &Options) -> Value {
+    let mut ipam = json!({ "type": "calico-ipam" });
+    if options.dual_stack {
+        ipam["assign_ipv4"] = "true".into();
+        ipam["assign_ipv6"] = "true".into();
+    }
     json!({
         "name": "k8s-pod-network",
         "cniVersion": CNI_VERSION,
         "plugins": [{
             "type": "calico",
             "log_level": "info",
-            "datastore_type": store.datastore_type(),
-            "ipam": { "type": "calico-ipam" },
+            "datastore_type": options.store.datastore_type(),
+            "ipam": ipam,
             "policy": { "type": "k8s" },
         }],
     })
@@ -164,8 +178,8 @@ fn conflist(store: Store) -> Value {
 ///
 /// # Errors
 /// What the file system answers.
-pub(crate) fn install_conflist(site: &Site, store: Store) -> io::Result<()> {
-    let text = conflist(store).to_string();
+pub(crate) fn install_conflist(site: &Site, options: &Options) -> io::Result<()> {
+    let text = conflist(options).to_string();
     site.namespace.run(|| fs::write(CONFLIST_PATH, text))
 }
 
@@ -186,7 +200,7 @@ pub(crate) fn add_pod(site: &Site, name: &str, kube: Option<&Kube>) -> Result<Po
     let result =
         plugin_answer("ADD", &label, &output).and_then(|answer| check_result(&label, &answer));
     match result {
-        Ok(address) => {
+        Ok((address, address6)) => {
             if let Some(kube) = kube {
                 kube.pod_runs(&sandbox.pod_name, address)?;
             }
@@ -194,6 +208,7 @@ pub(crate) fn add_pod(site: &Site, name: &str, kube: Option<&Kube>) -> Result<Po
                 name: name.to_owned(),
                 node: site.name.clone(),
                 address,
+                address6,
                 namespace,
                 took,
                 started,
@@ -358,16 +373,19 @@ fn plugin_answer(
     })
 }
 
-/// Checks the shape of an ADD result (specification 1.0.0 and 1.1.0, "Success") and returns the pod's IPv4 address.
-fn check_result(pod: &str, answer: &str) -> Result<Ipv4Addr, RuntimeError> {
-    find_address(answer).map_err(|fault| RuntimeError::Result {
+/// Checks the shape of an ADD result (specification 1.0.0 and 1.1.0, "Success") and returns the pod's addresses.
+fn check_result(pod: &str, answer: &str) -> Result<Addresses, RuntimeError> {
+    find_addresses(answer).map_err(|fault| RuntimeError::Result {
         pod: pod.to_owned(),
         fault,
         result: answer.trim().to_owned(),
     })
 }
 
-fn find_address(answer: &str) -> Result<Ipv4Addr, String> {
+/// Of IPv4, and of IPv6 where there is one.
+type Addresses = (Ipv4Addr, Option<Ipv6Addr>);
+
+fn find_addresses(answer: &str) -> Result<Addresses, String> {
     let result: Value =
         serde_json::from_str(answer).map_err(|error| format!("no JSON: {error}"))?;
     if result["cniVersion"] != CNI_VERSION {
@@ -388,7 +406,7 @@ fn find_address(answer: &str) -> Result<Ipv4Addr, String> {
             .parse::<ipnet::IpNet>()
             .map_err(|_| format!("routes: dst \"{destination}\" is no prefix"))?;
     }
-    let mut found = None;
+    let (mut found, mut found6) = (None, None);
     for ip in list(&result, "ips")? {
         let text = ip["address"].as_str().unwrap_or_default();
         let address: ipnet::IpNet = text
@@ -403,11 +421,13 @@ fn find_address(answer: &str) -> Result<Ipv4Addr, String> {
                 "ips: interface {index} is not an index into interfaces"
             ));
         }
-        if let ipnet::IpNet::V4(address) = address {
-            found = Some(address.addr());
+        match address.addr() {
+            IpAddr::V4(address) => found = Some(address),
+            IpAddr::V6(address) => found6 = Some(address),
         }
     }
-    found.ok_or_else(|| "ips holds no IPv4 address".to_owned())
+    let found = found.ok_or_else(|| "ips holds no IPv4 address".to_owned())?;
+    Ok((found, found6))
 }
 
 /// An optional list of the result; empty when absent.

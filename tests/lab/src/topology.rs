@@ -6,12 +6,12 @@
 //! ```
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::enter::{doing, mount_new};
 use crate::netlink::{Netlink, NetlinkError};
@@ -49,6 +49,15 @@ impl Rack {
     pub fn gateway(&self) -> Ipv4Addr {
         gateway(self.number)
     }
+
+    /// As [`Rack::gateway`], of the family of `like`.
+    #[must_use]
+    pub fn gateway_like(&self, like: IpAddr) -> IpAddr {
+        match like {
+            IpAddr::V4(_) => self.gateway().into(),
+            IpAddr::V6(_) => address6(self.gateway()).into(),
+        }
+    }
 }
 
 /// A machine of the cluster: a network and a mount namespace.
@@ -60,8 +69,44 @@ pub struct Site {
     pub rack: u8,
     /// Its own address, on eth0.
     pub address: Ipv4Addr,
+    /// And that of IPv6, where machines have both.
+    pub address6: Option<Ipv6Addr>,
     /// Where commands of this machine run.
     pub namespace: NetNs,
+}
+
+impl Site {
+    /// Its own addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v6 = self.address6.map(IpAddr::V6);
+        std::iter::once(IpAddr::V4(self.address)).chain(v6)
+    }
+
+    /// Its address of the family of `like`.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn address_like(&self, like: IpAddr) -> IpAddr {
+        self.addresses()
+            .find(|own| own.is_ipv4() == like.is_ipv4())
+            .expect("machines have addresses of the pods' families")
+    }
+
+    /// Its IPv6 address with the length of its rack's subnet.
+    #[must_use]
+    pub fn net6(&self) -> Option<Ipv6Net> {
+        self.address6.map(subnet6)
+    }
+}
+
+/// Which families machines have addresses of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4.
+    V4,
+    /// Both.
+    Both,
 }
 
 /// Everything between the pods and the products: racks, router, machines.
@@ -73,6 +118,7 @@ pub struct Topology {
     pub router: NetNs,
     /// The machines, by number.
     pub sites: Vec<Site>,
+    families: Families,
 }
 
 impl Topology {
@@ -80,23 +126,27 @@ impl Topology {
     ///
     /// # Errors
     /// What the kernel answers, with what was being built.
-    pub fn build(nodes: usize, racks: u8) -> io::Result<Self> {
+    pub fn build(nodes: usize, racks: u8, families: Families) -> io::Result<Self> {
         assert!(
             nodes <= NODES_MAX,
             "the address plan ends at {NODES_MAX} nodes"
         );
         let router = NetNs::new("router")?;
         router.set_sysctl("net/ipv4/ip_forward", "1")?;
+        if families == Families::Both {
+            router.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        }
         let racks = (1..=racks)
-            .map(|number| build_rack(number, &router))
+            .map(|number| build_rack(number, &router, families))
             .collect::<io::Result<Vec<_>>>()?;
         let sites = (1..=nodes)
-            .map(|index| build_site(index, &racks[(index - 1) % racks.len()]))
+            .map(|index| build_site(index, &racks[(index - 1) % racks.len()], families))
             .collect::<io::Result<Vec<_>>>()?;
         let topology = Self {
             racks,
             router,
             sites,
+            families,
         };
         topology
             .install_neighbours()
@@ -113,7 +163,12 @@ impl Topology {
     /// # Panics
     /// When there is no such rack.
     pub fn attach(&self, name: &str, host: u8, rack: u8) -> io::Result<Site> {
-        attach(name, host, &self.racks[usize::from(rack) - 1])
+        attach(
+            name,
+            host,
+            &self.racks[usize::from(rack) - 1],
+            self.families,
+        )
     }
 
     /// Gives a machine an interface on one more rack's switch. Returns its address there.
@@ -132,7 +187,14 @@ impl Topology {
     ) -> io::Result<Ipv4Addr> {
         let rack = &self.racks[usize::from(rack) - 1];
         let address = Ipv4Addr::new(10, 10, rack.number, host);
-        plug(&site.name, ifname, &site.namespace, address, rack).map_err(NetlinkError::into_io)?;
+        plug(
+            &site.name,
+            ifname,
+            &site.namespace,
+            (address, Families::V4),
+            rack,
+        )
+        .map_err(NetlinkError::into_io)?;
         site.namespace.wait_link_up(ifname, LINK_PATIENCE)?;
         Ok(address)
     }
@@ -161,12 +223,13 @@ impl Topology {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn route_on_router(&self, block: Ipv4Net, owner: &Site) -> Result<(), NetlinkError> {
-        open(&self.router)?.add_route(block, owner.address)
+    pub fn route_on_router(&self, block: IpNet, owner: &Site) -> Result<(), NetlinkError> {
+        let gateway = owner.address_like(block.addr());
+        open(&self.router)?.add_route(block, gateway)
     }
 }
 
-fn build_rack(number: u8, router: &NetNs) -> io::Result<Rack> {
+fn build_rack(number: u8, router: &NetNs, families: Families) -> io::Result<Rack> {
     let switch = NetNs::new(&format!("rack{number}"))?;
     let port = uplink(number);
     let address = gateway(number);
@@ -177,26 +240,34 @@ fn build_rack(number: u8, router: &NetNs) -> io::Result<Rack> {
         netlink.set_master("uplink", BRIDGE)?;
         let mut netlink = open(router)?;
         netlink.add_address(&port, subnet(address))?;
+        if families == Families::Both {
+            netlink.add_address6(&port, subnet6(address6(address)))?;
+        }
         netlink.set_up(&port)
     };
     build().map_err(NetlinkError::into_io)?;
     Ok(Rack { number, switch })
 }
 
-fn build_site(index: usize, rack: &Rack) -> io::Result<Site> {
+fn build_site(index: usize, rack: &Rack, families: Families) -> io::Result<Site> {
     let host = u8::try_from(10 + index).expect("NODES_MAX keeps addresses below 255");
-    attach(&format!("n{index}"), host, rack)
+    attach(&format!("n{index}"), host, rack, families)
 }
 
 /// A new machine on a rack's switch.
-fn attach(name: &str, host: u8, rack: &Rack) -> io::Result<Site> {
+fn attach(name: &str, host: u8, rack: &Rack, families: Families) -> io::Result<Site> {
     let address = Ipv4Addr::new(10, 10, rack.number, host);
     let namespace = NetNs::new(name)?;
     let build = || -> Result<(), NetlinkError> {
-        plug(name, "eth0", &namespace, address, rack)?;
+        plug(name, "eth0", &namespace, (address, families), rack)?;
         let mut netlink = open(&namespace)?;
         // Proxy ARP for the pods' gateway 169.254.1.1 answers only where a route to it exists.
-        netlink.add_route_of_metric(Ipv4Net::default(), rack.gateway(), DEFAULT_METRIC)
+        netlink.add_route_of_metric(Ipv4Net::default(), rack.gateway(), DEFAULT_METRIC)?;
+        if families == Families::Both {
+            let gateway = address6(rack.gateway());
+            netlink.add_route_of_metric(Ipv6Net::default(), gateway, DEFAULT_METRIC)?;
+        }
+        Ok(())
     };
     build().map_err(NetlinkError::into_io)?;
     let namespace = namespace.with_mounts(mount_node_directories)?;
@@ -205,6 +276,7 @@ fn attach(name: &str, host: u8, rack: &Rack) -> io::Result<Site> {
         name: name.to_owned(),
         rack: rack.number,
         address,
+        address6: (families == Families::Both).then(|| address6(address)),
         namespace,
     })
 }
@@ -214,7 +286,7 @@ fn plug(
     name: &str,
     ifname: &str,
     namespace: &NetNs,
-    address: Ipv4Addr,
+    (address, families): (Ipv4Addr, Families),
     rack: &Rack,
 ) -> Result<(), NetlinkError> {
     let mut netlink = open(&rack.switch)?;
@@ -222,6 +294,9 @@ fn plug(
     netlink.set_master(name, BRIDGE)?;
     let mut netlink = open(namespace)?;
     netlink.add_address(ifname, subnet(address))?;
+    if families == Families::Both {
+        netlink.add_address6(ifname, subnet6(address6(address)))?;
+    }
     netlink.set_up(ifname)
 }
 
@@ -262,6 +337,17 @@ fn gateway(rack: u8) -> Ipv4Addr {
 
 fn subnet(address: Ipv4Addr) -> Ipv4Net {
     Ipv4Net::new(address, 24).expect("24 is a prefix length")
+}
+
+/// 10.10.R.H → fd00:10:10:R::H, the last two in decimal digits.
+fn address6(address: Ipv4Addr) -> Ipv6Addr {
+    let [_, _, rack, host] = address.octets();
+    let digits = |octet: u8| u16::from_str_radix(&octet.to_string(), 16).unwrap_or_default();
+    Ipv6Addr::new(0xfd00, 0x10, 0x10, digits(rack), 0, 0, 0, digits(host))
+}
+
+fn subnet6(address: Ipv6Addr) -> Ipv6Net {
+    Ipv6Net::new(address, 64).expect("64 is a prefix length")
 }
 
 /// A locally administered address made from the IPv4 address, so that everybody can know everybody's.

@@ -7,10 +7,10 @@
 #[macro_use]
 extern crate harness;
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use lab::{
     Capture, Content, NetNs, Netlink, Packet, Pinger, RouteChange, RouteMonitor, SourceReporter,
     Stream, ask_source,
@@ -162,7 +162,7 @@ fn a_monitor_hears_a_route_come_and_go() {
         let (a, _b) = pair();
         let mut monitor = RouteMonitor::open(&a).unwrap();
         let mut netlink = a.netlink().unwrap();
-        let block: Ipv4Net = "192.168.64.0/26".parse().unwrap();
+        let block: IpNet = "192.168.64.0/26".parse().unwrap();
         let started = Instant::now();
         netlink.add_route(block, B).unwrap();
         let event = monitor
@@ -171,7 +171,7 @@ fn a_monitor_hears_a_route_come_and_go() {
             .expect("a notification");
         assert_eq!(
             (event.change, event.route.hops[0].gateway),
-            (RouteChange::Added, Some(B))
+            (RouteChange::Added, Some(B.into()))
         );
         assert!(event.at >= started);
         netlink.delete_route(block).unwrap();
@@ -242,8 +242,8 @@ fn hundreds_of_pings_at_once_lose_no_reply_in_the_pingers_own_buffer() {
     lab::in_namespaces(name, || {
         let a = NetNs::new("a").unwrap();
         // All of 127.0.0.0/8 answers, and each socket gets a copy of what the other sends and gets.
-        let targets: Vec<Ipv4Addr> = (1..=500_u32)
-            .map(|number| Ipv4Addr::from(0x7f00_0000 + number))
+        let targets: Vec<IpAddr> = (1..=500_u32)
+            .map(|number| Ipv4Addr::from(0x7f00_0000 + number).into())
             .collect();
         let mut first = Pinger::open(&a, 1).unwrap();
         let mut second = Pinger::open(&a, 2).unwrap();
@@ -272,7 +272,7 @@ fn an_established_connection_of_port_179_is_a_session_at_both_ends_and_a_listene
         assert!(peers(&a).is_empty() && peers(&b).is_empty());
         let connected = a.run(|| TcpStream::connect((B, 179))).unwrap();
         let accepted = listener.accept().unwrap();
-        assert_eq!((peers(&a), peers(&b)), (vec![B], vec![A]));
+        assert_eq!((peers(&a), peers(&b)), (vec![B.into()], vec![A.into()]));
         drop((connected, accepted));
         assert!(peers(&a).is_empty() && peers(&b).is_empty());
     });
@@ -284,7 +284,7 @@ fn a_deleted_route_is_reported_until_the_deadline_and_none_when_none_was() {
     lab::in_namespaces(name, || {
         let (a, _b) = pair();
         let mut netlink = a.netlink().unwrap();
-        let block: Ipv4Net = "192.168.64.0/26".parse().unwrap();
+        let block: IpNet = "192.168.64.0/26".parse().unwrap();
         let mut monitor = RouteMonitor::open(&a).unwrap();
         let soon = || Instant::now() + Duration::from_millis(100);
         netlink.add_route(block, B).unwrap();
@@ -294,8 +294,7 @@ fn a_deleted_route_is_reported_until_the_deadline_and_none_when_none_was() {
             let listening = scope.spawn(|| monitor.deleted_until(Instant::now() + 5 * SECOND));
             netlink.delete_route(block).unwrap();
             let deleted = listening.join().unwrap().unwrap();
-            let destinations: Vec<Ipv4Net> =
-                deleted.iter().map(|route| route.destination).collect();
+            let destinations: Vec<IpNet> = deleted.iter().map(|route| route.destination).collect();
             assert_eq!(destinations, [block]);
         });
     });

@@ -9,7 +9,7 @@ extern crate harness;
 
 use std::time::Duration;
 
-use lab::{Pinger, Topology};
+use lab::{Families, Pinger, Topology};
 
 fn main() -> std::process::ExitCode {
     harness::run()
@@ -18,7 +18,7 @@ fn main() -> std::process::ExitCode {
 #[test]
 fn machines_reach_each_other_within_and_between_racks() {
     lab::in_namespaces("machines_reach_each_other_within_and_between_racks", || {
-        let topology = Topology::build(4, 2).unwrap();
+        let topology = Topology::build(4, 2, Families::V4).unwrap();
         for (index, from) in topology.sites.iter().enumerate() {
             let mut pinger = Pinger::open(&from.namespace, u16::try_from(index).unwrap()).unwrap();
             for to in topology.sites.iter().filter(|to| to.name != from.name) {
@@ -34,7 +34,7 @@ fn machines_have_directories_of_their_own_at_the_products_paths() {
     lab::in_namespaces(
         "machines_have_directories_of_their_own_at_the_products_paths",
         || {
-            let topology = Topology::build(2, 1).unwrap();
+            let topology = Topology::build(2, 1, Families::V4).unwrap();
             let paths = [
                 "/var/lib/calico/nodename",
                 "/var/run/calico/x",
@@ -73,7 +73,7 @@ fn machines_have_directories_of_their_own_at_the_products_paths() {
 #[test]
 fn a_machine_shows_its_own_links_in_sysfs() {
     lab::in_namespaces("a_machine_shows_its_own_links_in_sysfs", || {
-        let topology = Topology::build(1, 1).unwrap();
+        let topology = Topology::build(1, 1, Families::V4).unwrap();
         let site = &topology.sites[0];
         let output = site
             .namespace

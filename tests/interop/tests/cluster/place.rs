@@ -1,13 +1,13 @@
 //! A cluster and, on its rack, the machine of a top-of-rack router.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use interop::bird::{self, BgpProtocol, Bird};
 use interop::eventually;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use lab::{Lab, Options, Pod, Programs, Route, Site};
 
 /// The cluster's AS.
@@ -44,7 +44,7 @@ impl Place {
         tor.namespace
             .netlink()
             .unwrap()
-            .add_address("lo", Ipv4Net::from(HOST))
+            .add_address("lo", ipnet::Ipv4Net::from(HOST))
             .unwrap();
         lab.fill_pods(1)
             .unwrap_or_else(|errors| panic!("{errors:?}"));
@@ -87,13 +87,7 @@ impl Place {
 
     /// `tortiectl` with the environment of an operator's shell.
     pub(crate) fn ctl(&self, arguments: &[&str], stdin: &str) -> Output {
-        let store: Vec<(String, String)> = self
-            .lab
-            .options
-            .environment_of("operator", "")
-            .into_iter()
-            .filter(|(name, _)| ["DATASTORE_TYPE", "TORTIE_STORE"].contains(&name.as_str()))
-            .collect();
+        let store = self.lab.options.store.operators_environment();
         let mut child = std::process::Command::new(self.lab.programs().ctl())
             .args(arguments)
             .env_clear()
@@ -137,7 +131,7 @@ impl Place {
     pub(crate) fn block(&self, site: &Site) -> String {
         self.lab
             .options
-            .block_of(self.pod(site).address)
+            .block_of(self.pod(site).address.into())
             .to_string()
     }
 
@@ -163,10 +157,10 @@ impl Place {
     #[track_caller]
     pub(crate) fn wait_fib(&self, site: &Site, prefix: &str, gateway: Option<Ipv4Addr>) {
         let what = format!("{} has {prefix} by BGP via {gateway:?}", site.name);
-        let wanted: Vec<Ipv4Addr> = gateway.into_iter().collect();
+        let wanted: Vec<IpAddr> = gateway.into_iter().map(IpAddr::V4).collect();
         eventually(&what, || {
             let routes = learned(site, prefix);
-            let gateways: Vec<Ipv4Addr> = routes.iter().flat_map(Route::gateways).collect();
+            let gateways: Vec<IpAddr> = routes.iter().flat_map(Route::gateways).collect();
             if gateways == wanted && routes.len() == wanted.len() {
                 Ok(())
             } else {
@@ -178,7 +172,7 @@ impl Place {
 
 /// The kernel's BGP routes to a prefix on a node.
 fn learned(site: &Site, prefix: &str) -> Vec<Route> {
-    let prefix: Ipv4Net = prefix.parse().unwrap();
+    let prefix: IpNet = prefix.parse().unwrap();
     let mut routes = site.namespace.netlink().unwrap().routes().unwrap();
     routes.retain(|route| route.destination == prefix && route.protocol == PROTO_BIRD);
     routes

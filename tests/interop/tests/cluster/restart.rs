@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use interop::bird::Start;
 use interop::eventually;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use lab::{RouteChange, RouteMonitor, Stream};
 
 use crate::place::{HOST, OUTSIDE, Place, TOR};
@@ -14,7 +14,7 @@ const PER_SECOND: u32 = 100;
 const GRACEFUL: &str = "graceful restart on; graceful restart time 60;";
 
 /// Deletions that were told so far, of one prefix or of all.
-fn deletions(monitor: &mut RouteMonitor, of: Option<Ipv4Net>) -> Vec<String> {
+fn deletions(monitor: &mut RouteMonitor, of: Option<IpNet>) -> Vec<String> {
     let deleted = monitor.deleted_until(Instant::now()).unwrap();
     deleted
         .iter()
@@ -35,7 +35,7 @@ fn the_router_forwards_to_a_node_whose_agent_was_killed_and_comes_back() {
             place.wait_outside_in_fibs();
             let site = place.sites()[0].clone();
             let (block, pod) = (place.block(&site), place.pod(&site).clone());
-            let net: Ipv4Net = block.parse().unwrap();
+            let net: IpNet = block.parse().unwrap();
             eventually("the router's kernel has the block", || {
                 let routes = place.tor.namespace.netlink().unwrap().routes().unwrap();
                 match routes.iter().any(|route| route.destination == net) {
@@ -122,7 +122,7 @@ fn the_fibs_keep_a_restarting_routers_routes() {
                     "the session ends on our side, too",
                     || match lab::established_peers(&site.namespace)
                         .unwrap()
-                        .contains(&place.tor.address)
+                        .contains(&place.tor.address.into())
                     {
                         true => Err(site.name.clone()),
                         false => Ok(()),
@@ -241,7 +241,7 @@ fn a_router_without_graceful_restart_drops_a_dead_agents_block_and_packets_are_m
             place.wait_blocks(&bird);
             let site = place.sites()[0].clone();
             let (block, pod) = (place.block(&site), place.pod(&site).clone());
-            let net: Ipv4Net = block.parse().unwrap();
+            let net: IpNet = block.parse().unwrap();
             let mut router = RouteMonitor::open(&place.tor.namespace).unwrap();
             let tor = &place.tor.namespace;
             let inward = Stream::start("in", tor, &pod.namespace, pod.address, PER_SECOND).unwrap();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use interop::{NEAR, eventually};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use lab::{RouteChange, RouteMonitor};
 
 use crate::place::{BLOCK, Place, SECOND, external, with_external};
@@ -32,7 +32,7 @@ fn a_refresh_is_answered_and_nothing_is_lost(place: &Place) {
     let after = [BLOCK, SECOND].map(|prefix| daemon.wait_seen(prefix, |_| true));
     assert_eq!(after, before);
     daemon.established(near).unwrap();
-    let ours_only: [Ipv4Net; 2] = [BLOCK, SECOND].map(|text| text.parse().unwrap());
+    let ours_only: [IpNet; 2] = [BLOCK, SECOND].map(|text| text.parse().unwrap());
     let lost = kernel
         .wait(Duration::ZERO)
         .unwrap()

@@ -9,7 +9,7 @@ use bgp::event::Event;
 use bgp_io::{Command, Output};
 use interop::plan::{Graceful, Plan};
 use interop::{Begin, Daemon, FAR, Kind, NEAR, OurSpeaker, Unseen, eventually};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use lab::{RouteChange, RouteMonitor};
 
 use crate::place::{
@@ -28,7 +28,7 @@ fn has_kernel(kind: Kind) -> bool {
 
 #[track_caller]
 fn wait_in_kernel(place: &Place, wanted: &str) {
-    let net: Ipv4Net = wanted.parse().unwrap();
+    let net: IpNet = wanted.parse().unwrap();
     eventually(&format!("its kernel has {wanted}"), || {
         let routes = place.far.netlink().unwrap().routes().unwrap();
         match routes.iter().any(|route| route.destination == net) {
@@ -95,7 +95,7 @@ fn it_keeps_our_routes_over_our_death(place: &Place) {
     daemon.wait_gone(SECOND);
     daemon.wait_seen(BLOCK, |seen| !seen.stale);
     if let Some(mut kernel) = kernel {
-        let of = |prefix: &str| prefix.parse::<Ipv4Net>().unwrap();
+        let of = |prefix: &str| prefix.parse::<IpNet>().unwrap();
         let events = kernel.wait(Duration::ZERO).unwrap();
         let mut deleted = events
             .into_iter()

@@ -2,7 +2,7 @@
 //! whole machine's table for each namespace.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Connection {
     pub(crate) local_port: u16,
-    pub(crate) remote: Ipv4Addr,
+    pub(crate) remote: IpAddr,
     pub(crate) remote_port: u16,
 }
 
@@ -40,7 +40,7 @@ impl SockDiag {
         })
     }
 
-    /// All established TCP connections over IPv4. An IPv6 socket that listens for both families carries such, too.
+    /// All established TCP connections. One over IPv4 may be an IPv6 socket that listens for both families.
     pub(crate) fn established(&mut self) -> io::Result<Vec<Connection>> {
         let mut connections = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
@@ -83,8 +83,8 @@ fn parse(payload: &[u8]) -> Option<Connection> {
     };
     let remote: [u8; 16] = payload.get(24..40)?.try_into().ok()?;
     let remote = match i32::from(*payload.first()?) {
-        libc::AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(&remote[..4]).ok()?),
-        libc::AF_INET6 => std::net::Ipv6Addr::from(remote).to_ipv4_mapped()?,
+        libc::AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(&remote[..4]).ok()?).into(),
+        libc::AF_INET6 => Ipv6Addr::from(remote).to_canonical(),
         _ => return None,
     };
     Some(Connection {

@@ -1,8 +1,8 @@
 //! Encoding of requests and reading of answers: struct headers of rtnetlink(7), then attributes of length, type, value, padded to 4.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_GETLINK: u16 = 18;
@@ -119,9 +119,9 @@ impl Request {
     }
 
     /// `struct rtmsg`: family, destination length, source length, TOS, table, protocol, scope, type, flags (4).
-    pub(crate) fn route(kind: u16, destination: Ipv4Net) -> Self {
+    pub(crate) fn route(kind: u16, destination: IpNet) -> Self {
         let header = [
-            libc::AF_INET as u8,
+            family_of(destination.addr()),
             destination.prefix_len(),
             0,
             0,
@@ -134,13 +134,13 @@ impl Request {
             0,
             0,
         ];
-        Self::new(kind, &header).ipv4(RTA_DST, destination.network())
+        Self::new(kind, &header).ip(RTA_DST, destination.network())
     }
 
     /// A deletion that matches any protocol, scope and type.
-    pub(crate) fn delete_route(destination: Ipv4Net) -> Self {
+    pub(crate) fn delete_route(destination: IpNet) -> Self {
         let header = [
-            libc::AF_INET as u8,
+            family_of(destination.addr()),
             destination.prefix_len(),
             0,
             0,
@@ -153,7 +153,7 @@ impl Request {
             0,
             0,
         ];
-        Self::new(RTM_DELROUTE, &header).ipv4(RTA_DST, destination.network())
+        Self::new(RTM_DELROUTE, &header).ip(RTA_DST, destination.network())
     }
 
     /// `struct ndmsg`: family, pad (3), index (4), state (2), flags, type.
@@ -189,15 +189,16 @@ impl Request {
             .bytes(port_attribute, &range)
     }
 
+    /// Of both families.
     pub(crate) fn list_routes() -> Self {
         Self::new(
             RTM_GETROUTE,
-            &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[libc::AF_UNSPEC as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         )
     }
 
     pub(crate) fn list_addresses() -> Self {
-        Self::new(RTM_GETADDR, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0])
+        Self::new(RTM_GETADDR, &[libc::AF_UNSPEC as u8, 0, 0, 0, 0, 0, 0, 0])
     }
 
     pub(crate) fn list_neighbours(family: i32) -> Self {
@@ -246,7 +247,14 @@ impl Request {
     }
 
     pub(crate) fn ipv4(self, kind: u16, value: Ipv4Addr) -> Self {
-        self.bytes(kind, &value.octets())
+        self.ip(kind, value.into())
+    }
+
+    pub(crate) fn ip(self, kind: u16, value: IpAddr) -> Self {
+        match value {
+            IpAddr::V4(value) => self.bytes(kind, &value.octets()),
+            IpAddr::V6(value) => self.bytes(kind, &value.octets()),
+        }
     }
 
     /// Appends an attribute whose value is built by `inner`.
@@ -319,8 +327,18 @@ pub(crate) fn i32_at_start(bytes: &[u8]) -> i32 {
     u32_at(bytes, 0).map_or(-libc::EIO, u32::cast_signed)
 }
 
-fn ipv4_of(value: &[u8]) -> Option<Ipv4Addr> {
-    Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?))
+fn family_of(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+/// An address of the family that its length says.
+fn ip_of(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
+        .ok()
 }
 
 /// A network device.
@@ -375,10 +393,14 @@ impl Link {
     }
 }
 
-pub(crate) fn parse_local_address(payload: &[u8]) -> Option<Ipv4Addr> {
-    attributes(payload, 8)
-        .find(|(kind, _)| *kind == IFA_LOCAL)
-        .and_then(|(_, value)| ipv4_of(value))
+/// The address of an interface: for IPv6 the kernel has only `IFA_ADDRESS`.
+pub(crate) fn parse_local_address(payload: &[u8]) -> Option<IpAddr> {
+    let find = |wanted: u16| {
+        let mut all = attributes(payload, 8);
+        all.find(|(kind, _)| *kind == wanted)
+            .and_then(|(_, value)| ip_of(value))
+    };
+    find(IFA_LOCAL).or_else(|| find(IFA_ADDRESS))
 }
 
 /// What the kernel does with a packet that meets the route.
@@ -392,11 +414,11 @@ pub enum RouteKind {
     Other(u8),
 }
 
-/// An IPv4 route.
+/// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination prefix.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// Where packets go, as the kernel lists them: none of a blackhole, several of a multipath route.
     pub hops: Vec<Hop>,
     /// Unicast, blackhole, ...
@@ -417,7 +439,7 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     /// The next machine, when it is not the destination itself.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Output interface's index.
     pub oif: Option<u32>,
     /// The gateway counts as a neighbour on the interface, whatever its subnet.
@@ -427,10 +449,14 @@ pub struct Hop {
 impl Route {
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let &[family, length, _, _, table, protocol, scope, kind] = payload.first_chunk::<8>()?;
-        if i32::from(family) != libc::AF_INET || u32_at(payload, 8)? & RTM_F_CLONED != 0 {
+        let mut address = match i32::from(family) {
+            libc::AF_INET => IpAddr::from([0; 4]),
+            libc::AF_INET6 => IpAddr::from([0_u8; 16]),
+            _ => return None,
+        };
+        if u32_at(payload, 8)? & RTM_F_CLONED != 0 {
             return None;
         }
-        let mut address = Ipv4Addr::UNSPECIFIED;
         let flags = u32_at(payload, 8)?;
         let mut single = Hop {
             onlink: flags & RTNH_F_ONLINK != 0,
@@ -440,8 +466,8 @@ impl Route {
         let (mut hops, mut mtu_bytes) = (Vec::new(), None);
         for (attribute, value) in attributes(payload, 12) {
             match attribute {
-                RTA_DST => address = ipv4_of(value)?,
-                RTA_GATEWAY => single.gateway = ipv4_of(value),
+                RTA_DST => address = ip_of(value)?,
+                RTA_GATEWAY => single.gateway = ip_of(value),
                 RTA_MULTIPATH => hops = multipath(value)?,
                 RTA_OIF => single.oif = u32_at(value, 0),
                 RTA_METRICS => {
@@ -461,7 +487,7 @@ impl Route {
         if single.gateway.is_some() || single.oif.is_some() {
             hops.push(single);
         }
-        let destination = Ipv4Net::new(address, length).ok()?;
+        let destination = IpNet::new(address, length).ok()?;
         Some(Self {
             destination,
             hops,
@@ -476,7 +502,7 @@ impl Route {
 
     /// The gateways of all hops that have one.
     #[must_use]
-    pub fn gateways(&self) -> Vec<Ipv4Addr> {
+    pub fn gateways(&self) -> Vec<IpAddr> {
         self.hops.iter().filter_map(|hop| hop.gateway).collect()
     }
 }
@@ -489,7 +515,7 @@ fn multipath(mut list: &[u8]) -> Option<Vec<Hop>> {
         let hop = list.get(..length).filter(|hop| hop.len() >= 8)?;
         let gateway = attributes(hop, 8).find(|(attribute, _)| *attribute == RTA_GATEWAY);
         hops.push(Hop {
-            gateway: gateway.and_then(|(_, value)| ipv4_of(value)),
+            gateway: gateway.and_then(|(_, value)| ip_of(value)),
             oif: u32_at(hop, 4),
             onlink: u32::from(hop[2]) & RTNH_F_ONLINK != 0,
         });
@@ -504,7 +530,7 @@ pub struct Neighbour {
     /// Interface it belongs to.
     pub ifindex: u32,
     /// The neighbour's address; for a VXLAN forwarding entry, the remote tunnel end.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Hardware address.
     pub mac: Option<[u8; 6]>,
 }
@@ -518,7 +544,7 @@ impl Neighbour {
         };
         for (kind, value) in attributes(payload, 12) {
             match kind {
-                NDA_DST => entry.address = ipv4_of(value),
+                NDA_DST => entry.address = ip_of(value),
                 NDA_LLADDR => entry.mac = value.try_into().ok(),
                 _ => {}
             }

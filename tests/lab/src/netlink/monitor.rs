@@ -10,6 +10,7 @@ use super::message::{self, Route};
 use crate::netns::NetNs;
 
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 
 /// What happened to a route.
@@ -32,7 +33,7 @@ pub struct RouteEvent {
     pub route: Route,
 }
 
-/// A listener on one namespace's IPv4 route notifications; it hears everything from its opening on.
+/// A listener on one namespace's route notifications; it hears everything from its opening on.
 #[derive(Debug)]
 pub struct RouteMonitor {
     socket: Socket,
@@ -49,6 +50,7 @@ impl RouteMonitor {
             socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
             socket.bind(&SocketAddr::new(0, 0))?;
             socket.add_membership(RTNLGRP_IPV4_ROUTE)?;
+            socket.add_membership(RTNLGRP_IPV6_ROUTE)?;
             Ok(Self { socket })
         })
     }

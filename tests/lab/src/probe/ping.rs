@@ -1,8 +1,8 @@
-//! ICMP echo (RFC 792) over a raw socket; no `ping` program needed.
+//! ICMP echo (RFC 792, RFC 4443 §4) over a raw socket; no `ping` program needed.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -10,21 +10,26 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::netns::NetNs;
 
+/// Types of messages.
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
+const V6_ECHO_REQUEST: u8 = 128;
+const V6_ECHO_REPLY: u8 = 129;
 /// So many answers fit into a receive buffer of the size that every machine allows (rmem_max, 208 KiB), by far.
 const OUTSTANDING_MAX: usize = 100;
 
-/// A raw ICMP socket inside one namespace.
+/// A raw ICMP or ICMPv6 socket inside one namespace.
 #[derive(Debug)]
 pub struct Pinger {
-    socket: Socket,
+    /// No UDP: the type has `recv_from`, which tells the sender.
+    socket: UdpSocket,
+    is_v6: bool,
     identifier: u16,
     sequence: u16,
 }
 
 impl Pinger {
-    /// Opens the socket in `namespace`. Pingers of one namespace must not share an `identifier`.
+    /// Opens a socket for IPv4 in `namespace`. Pingers of one namespace must not share an `identifier`.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -34,7 +39,25 @@ impl Pinger {
         socket.attach_filter(&only_replies_to(identifier))?;
         socket.set_nonblocking(true)?;
         Ok(Self {
-            socket,
+            socket: socket.into(),
+            is_v6: false,
+            identifier,
+            sequence: 0,
+        })
+    }
+
+    /// As [`Pinger::open`], for IPv6.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn open_v6(namespace: &NetNs, identifier: u16) -> io::Result<Self> {
+        let socket =
+            namespace.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)))?;
+        socket.attach_filter(&only_v6_replies_to(identifier))?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: socket.into(),
+            is_v6: true,
             identifier,
             sequence: 0,
         })
@@ -44,7 +67,12 @@ impl Pinger {
     ///
     /// # Errors
     /// What the kernel answers to sending, e.g. ENETUNREACH.
-    pub fn ping(&mut self, target: Ipv4Addr, timeout: Duration) -> io::Result<Option<Duration>> {
+    pub fn ping(
+        &mut self,
+        target: impl Into<IpAddr>,
+        timeout: Duration,
+    ) -> io::Result<Option<Duration>> {
+        let target = target.into();
         Ok(self
             .ping_all(&[target], timeout)
             .remove(&target)
@@ -56,11 +84,11 @@ impl Pinger {
     /// sending, or `TimedOut` when no answer came.
     pub fn ping_all(
         &mut self,
-        targets: &[Ipv4Addr],
+        targets: &[IpAddr],
         timeout: Duration,
-    ) -> BTreeMap<Ipv4Addr, io::Result<Duration>> {
+    ) -> BTreeMap<IpAddr, io::Result<Duration>> {
         let mut results = BTreeMap::new();
-        let mut waiting: BTreeMap<u16, (Ipv4Addr, Instant)> = BTreeMap::new();
+        let mut waiting: BTreeMap<u16, (IpAddr, Instant)> = BTreeMap::new();
         let mut to_send = targets.iter().copied();
         loop {
             while waiting.len() < OUTSTANDING_MAX
@@ -104,29 +132,37 @@ impl Pinger {
     }
 
     /// Sends one echo request. Its sequence number.
-    fn send_request(&mut self, target: Ipv4Addr) -> io::Result<u16> {
+    fn send_request(&mut self, target: IpAddr) -> io::Result<u16> {
         self.sequence = self.sequence.wrapping_add(1);
-        let packet = echo_request(self.identifier, self.sequence);
-        self.socket
-            .send_to(&packet, &SocketAddrV4::new(target, 0).into())?;
+        let kind = if self.is_v6 {
+            V6_ECHO_REQUEST
+        } else {
+            ECHO_REQUEST
+        };
+        let packet = echo_request(kind, self.identifier, self.sequence);
+        self.socket.send_to(&packet, SocketAddr::new(target, 0))?;
         Ok(self.sequence)
     }
 
     /// The sender and sequence number of the next echo reply to this pinger, if one is queued.
-    fn read_reply(&mut self) -> Option<(Ipv4Addr, u16)> {
+    fn read_reply(&mut self) -> Option<(IpAddr, u16)> {
         let mut buffer = [0; 2048];
         loop {
-            let length = self.socket.read(&mut buffer).ok()?;
+            let (length, from) = self.socket.recv_from(&mut buffer).ok()?;
             let packet = buffer.get(..length)?;
-            let header = usize::from(packet.first()? & 0x0f) * 4;
-            let from = Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?);
-            let Some(&[ECHO_REPLY, _, _, _, i1, i2, s1, s2]) =
+            // IPv4's header comes with the message, IPv6's does not.
+            let header = if self.is_v6 {
+                0
+            } else {
+                usize::from(packet.first()? & 0x0f) * 4
+            };
+            let Some(&[ECHO_REPLY | V6_ECHO_REPLY, _, _, _, i1, i2, s1, s2]) =
                 packet.get(header..).and_then(<[u8]>::first_chunk)
             else {
                 continue;
             };
             if u16::from_be_bytes([i1, i2]) == self.identifier {
-                return Some((from, u16::from_be_bytes([s1, s2])));
+                return Some((from.ip(), u16::from_be_bytes([s1, s2])));
             }
         }
     }
@@ -154,9 +190,27 @@ fn only_replies_to(identifier: u16) -> [SockFilter; 7] {
     ]
 }
 
-/// Type, code, checksum (2), identifier (2), sequence number (2), then data.
-fn echo_request(identifier: u16, sequence: u16) -> Vec<u8> {
-    let mut packet = vec![ECHO_REQUEST, 0, 0, 0];
+/// As [`only_replies_to`], where the message comes without the IP header.
+fn only_v6_replies_to(identifier: u16) -> [SockFilter; 6] {
+    const DROP: u32 = 0;
+    const ACCEPT: u32 = u32::MAX;
+    let jump = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    let octet = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    let two = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+    [
+        SockFilter::new(octet, 0, 0, 0),
+        SockFilter::new(jump, 0, 3, u32::from(V6_ECHO_REPLY)),
+        SockFilter::new(two, 0, 0, 4),
+        SockFilter::new(jump, 0, 1, u32::from(identifier)),
+        SockFilter::new(answer, 0, 0, ACCEPT),
+        SockFilter::new(answer, 0, 0, DROP),
+    ]
+}
+
+/// Type, code, checksum (2), identifier (2), sequence number (2), then data. The kernel sets the checksum of ICMPv6.
+fn echo_request(kind: u8, identifier: u16, sequence: u16) -> Vec<u8> {
+    let mut packet = vec![kind, 0, 0, 0];
     packet.extend(identifier.to_be_bytes());
     packet.extend(sequence.to_be_bytes());
     packet.extend([0x54; 24]);

@@ -1,7 +1,7 @@
 //! A TCP exchange in which the receiver tells the source address it saw, which shows any address translation on the way.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use crate::netns::NetNs;
 /// A listener in a namespace that answers each connection with the peer's address in text, and closes.
 #[derive(Debug)]
 pub struct SourceReporter {
-    address: SocketAddrV4,
+    address: SocketAddr,
     namespace: NetNs,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -25,16 +25,15 @@ impl SourceReporter {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn open(namespace: &NetNs, address: Ipv4Addr) -> io::Result<Self> {
+    pub fn open(namespace: &NetNs, address: impl Into<IpAddr>) -> io::Result<Self> {
+        let address = SocketAddr::new(address.into(), 0);
         let listener = namespace.run(|| -> io::Result<TcpListener> {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind(&SocketAddrV4::new(address, 0).into())?;
+            let socket = socket_for(address)?;
+            socket.bind(&address.into())?;
             socket.listen(1024)?;
             Ok(socket.into())
         })?;
-        let SocketAddr::V4(address) = listener.local_addr()? else {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        };
+        let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || serve(&listener, &stopped));
@@ -48,7 +47,7 @@ impl SourceReporter {
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddrV4 {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -83,7 +82,7 @@ impl Drop for SourceReporter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The source address as the receiver saw it.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Time from connect to the answer's end.
     pub took: Duration,
 }
@@ -92,8 +91,8 @@ pub struct Seen {
 ///
 /// # Errors
 /// What the kernel answers; `TimedOut` when nothing came; `InvalidData` when the answer is no address.
-pub fn ask_source(namespace: &NetNs, target: SocketAddrV4, timeout: Duration) -> io::Result<Seen> {
-    let socket = namespace.run(|| Socket::new(Domain::IPV4, Type::STREAM, None))?;
+pub fn ask_source(namespace: &NetNs, target: SocketAddr, timeout: Duration) -> io::Result<Seen> {
+    let socket = namespace.run(|| socket_for(target))?;
     ask_source_over(socket, target, timeout)
 }
 
@@ -101,19 +100,15 @@ pub fn ask_source(namespace: &NetNs, target: SocketAddrV4, timeout: Duration) ->
 ///
 /// # Errors
 /// As [`ask_source`].
-pub fn ask_source_here(target: SocketAddrV4, timeout: Duration) -> io::Result<Seen> {
-    ask_source_over(
-        Socket::new(Domain::IPV4, Type::STREAM, None)?,
-        target,
-        timeout,
-    )
+pub fn ask_source_here(target: SocketAddr, timeout: Duration) -> io::Result<Seen> {
+    ask_source_over(socket_for(target)?, target, timeout)
 }
 
-fn ask_source_over(
-    mut socket: Socket,
-    target: SocketAddrV4,
-    timeout: Duration,
-) -> io::Result<Seen> {
+fn socket_for(address: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(address), Type::STREAM, None)
+}
+
+fn ask_source_over(mut socket: Socket, target: SocketAddr, timeout: Duration) -> io::Result<Seen> {
     let started = Instant::now();
     socket.connect_timeout(&target.into(), timeout)?;
     socket.set_read_timeout(Some(timeout))?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::cluster::Lab;
 use crate::netlink::{RouteChange, RouteEvent, RouteMonitor};
@@ -32,7 +32,7 @@ impl Lab {
             .transpose()
             .map_err(|error| format!("listen for routes: {error}"))?;
         // A tunnel address may have claimed the node's first block long before its first pod.
-        let mut known: Vec<Ipv4Net> = self.blocks().into_iter().map(|(block, _)| block).collect();
+        let mut known: Vec<IpNet> = self.blocks().into_iter().map(|(block, _)| block).collect();
         if let Some(far) = &far {
             known.extend(routed(far)?);
         }
@@ -40,7 +40,7 @@ impl Lab {
             .add_pod(node)
             .map_err(|error| describe(&error))?
             .clone();
-        let block = self.options.block_of(pod.address);
+        let block = self.options.block_of(pod.address.into());
         if self.goes_by_tors() {
             return Ok(None);
         }
@@ -77,7 +77,7 @@ impl Lab {
 }
 
 /// The prefixes that a machine has routes to.
-fn routed(site: &Site) -> Result<Vec<Ipv4Net>, String> {
+fn routed(site: &Site) -> Result<Vec<IpNet>, String> {
     let unreadable = |error: &dyn std::error::Error| {
         format!(
             "the routes of {} cannot be read: {}",
@@ -110,7 +110,7 @@ impl Listener {
         Ok(Self { events, stop })
     }
 
-    fn wait_for(&self, block: Ipv4Net, deadline: Instant) -> Option<Instant> {
+    fn wait_for(&self, block: IpNet, deadline: Instant) -> Option<Instant> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {

@@ -5,9 +5,9 @@ mod wanted;
 #[cfg(test)]
 mod tests;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use self::wanted::{POD_DEVICE_PREFIX, Wanted};
 use super::tables::Tables;
@@ -21,8 +21,8 @@ use crate::tors::OUTSIDE;
 pub struct FibRow {
     /// Node whose FIB it is.
     pub node: String,
-    /// A pod's /32 or a block.
-    pub destination: Ipv4Net,
+    /// A pod's address or a block.
+    pub destination: IpNet,
     /// Pod or node behind it.
     pub owner: String,
     /// The route in words, as found.
@@ -34,7 +34,7 @@ pub struct FibRow {
 /// A destination of a node, what is behind it, and the route that it must have.
 struct Demand {
     what: &'static str,
-    destination: Ipv4Net,
+    destination: IpNet,
     owner: String,
     /// Whether other routes of a higher metric may stand behind it.
     alone: bool,
@@ -73,7 +73,7 @@ fn read_site(lab: &Lab, site: &Site) -> Vec<FibRow> {
         }
         Err(error) => vec![FibRow {
             node: site.name.clone(),
-            destination: Ipv4Net::default(),
+            destination: IpNet::default(),
             owner: String::new(),
             found: String::new(),
             fault: Some(format!(
@@ -86,21 +86,22 @@ fn read_site(lab: &Lab, site: &Site) -> Vec<FibRow> {
 
 /// What a node's FIB must hold.
 fn demands(lab: &Lab, site: &Site) -> Vec<Demand> {
-    let mode = lab.options.mode;
     let mut demands = Vec::new();
     for pod in lab.pods.iter().filter(|pod| pod.node == site.name) {
-        demands.push(Demand {
-            what: "pod",
-            destination: Ipv4Net::from(pod.address),
-            owner: pod.label(),
-            alone: true,
-            wanted: Wanted::pod(mode),
-        });
+        for address in pod.addresses() {
+            demands.push(Demand {
+                what: "pod",
+                destination: IpNet::from(address),
+                owner: pod.label(),
+                alone: true,
+                wanted: Wanted::pod(&lab.options, address),
+            });
+        }
     }
     if !lab.tors.is_empty() {
         let living = lab.tors.iter().filter(|tor| tor.is_alive());
-        let gateways: Vec<Ipv4Addr> = living.map(|tor| tor.address_in(site.rack)).collect();
-        for destination in [Ipv4Net::default(), OUTSIDE] {
+        let gateways: Vec<IpAddr> = living.map(|tor| tor.address_in(site.rack).into()).collect();
+        for destination in [IpNet::default(), OUTSIDE.into()] {
             demands.push(Demand {
                 what: "outside",
                 destination,
@@ -112,17 +113,19 @@ fn demands(lab: &Lab, site: &Site) -> Vec<Demand> {
         }
     }
     for (block, owner) in lab.blocks() {
+        let mode = lab.options.mode_of(block.addr());
         let wanted = if owner.name == site.name {
-            if block.prefix_len() == 32 {
+            if block.prefix_len() == block.max_prefix_len() {
                 continue;
             }
-            Wanted::own_block(mode)
+            Wanted::own_block(mode, block)
         } else if lab.goes_by_tors() {
             // The default routes carry it.
             continue;
         } else {
-            let next_hop = lab.plain_next_hop(site, owner);
-            Wanted::remote_block(mode, site.rack == owner.rack, owner.address, next_hop)
+            let next_hop = lab.plain_next_hop(site, owner, block);
+            let owner_address = owner.address_like(block.addr());
+            Wanted::remote_block(mode, site.rack == owner.rack, owner_address, next_hop)
         };
         demands.push(Demand {
             what: "block",
@@ -164,7 +167,7 @@ fn row(node: &str, tables: &Tables, demand: &Demand) -> FibRow {
 }
 
 /// What is still in the kernels after all pods have gone: rows that should have gone with them.
-pub(crate) fn leftovers(lab: &Lab, former_pods: &[Ipv4Addr]) -> Vec<String> {
+pub(crate) fn leftovers(lab: &Lab, former_pods: &[IpAddr]) -> Vec<String> {
     let mut faults = Vec::new();
     for site in &lab.topology.sites {
         match Tables::read(site) {
@@ -179,26 +182,26 @@ pub(crate) fn leftovers(lab: &Lab, former_pods: &[Ipv4Addr]) -> Vec<String> {
     faults
 }
 
-fn leftovers_of(node: &str, tables: &Tables, former_pods: &[Ipv4Addr]) -> Vec<String> {
+fn leftovers_of(node: &str, tables: &Tables, former_pods: &[IpAddr]) -> Vec<String> {
     let still = |what: String| format!("after DEL of all pods {node} still has {what}");
     let devices = tables
         .links
         .iter()
         .filter(|link| link.name.starts_with(POD_DEVICE_PREFIX))
         .map(|link| still(format!("the device {}", link.name)));
-    let is_former = |address: &Ipv4Addr| former_pods.contains(address);
+    let is_former = |address: &IpAddr| former_pods.contains(address);
     let routes = tables
         .routes
         .iter()
         .filter(|route| {
             let destination = route.destination;
-            destination.prefix_len() == 32
+            destination.prefix_len() == destination.max_prefix_len()
                 && route.kind == RouteKind::Unicast
                 && is_former(&destination.addr())
         })
         .map(|route| still(format!("the route {}", route.destination)));
     let neighbours = tables
-        .arp
+        .neighbours
         .iter()
         .filter_map(|entry| entry.address.filter(is_former))
         .map(|address| still(format!("the neighbour {address}")));

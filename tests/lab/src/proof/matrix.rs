@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::cluster::Lab;
@@ -20,10 +20,12 @@ pub struct Cell {
     pub from: String,
     /// `n2/p1`.
     pub to: String,
+    /// The receiver's address.
+    pub address: IpAddr,
     /// Round-trip time, or why there is none.
     pub ping: Result<Duration, String>,
     /// The source address that the receiver of a TCP exchange saw, or why there is none.
-    pub source: Result<Ipv4Addr, String>,
+    pub source: Result<IpAddr, String>,
     /// What is wrong with that source address: it is not the sender's own.
     pub translated: Option<String>,
 }
@@ -33,10 +35,15 @@ impl Cell {
         let Self {
             from,
             to,
+            address,
             ping,
             source,
             translated,
         } = self;
+        let to = match address {
+            IpAddr::V4(_) => to.clone(),
+            IpAddr::V6(_) => format!("{to} over IPv6"),
+        };
         let mut faults = Vec::new();
         if let Err(error) = ping {
             faults.push(format!("ping {from} -> {to}: {error}"));
@@ -56,8 +63,8 @@ impl Cell {
 struct Sender {
     name: String,
     namespace: NetNs,
-    own: Vec<Ipv4Addr>,
-    targets: Vec<(String, SocketAddrV4)>,
+    own: Vec<IpAddr>,
+    targets: Vec<(String, SocketAddr)>,
 }
 
 /// Every ordered pair of pods, and every node to each pod of other nodes.
@@ -65,16 +72,18 @@ pub(crate) fn measure(lab: &Lab) -> Vec<Cell> {
     let mut reporters = Vec::new();
     let mut cells = Vec::new();
     for pod in &lab.pods {
-        match SourceReporter::open(&pod.namespace, pod.address) {
-            Ok(reporter) => reporters.push((pod, reporter)),
-            Err(error) => cells.push(unreachable_pod(&pod.label(), pod.address, &error)),
+        for address in pod.addresses() {
+            match SourceReporter::open(&pod.namespace, address) {
+                Ok(reporter) => reporters.push((pod, reporter)),
+                Err(error) => cells.push(unreachable_pod(&pod.label(), address, &error)),
+            }
         }
     }
     let target = |to: &(&crate::Pod, SourceReporter)| (to.0.label(), to.1.address());
     let pods = lab.pods.iter().map(|pod| Sender {
         name: pod.label(),
         namespace: pod.namespace.clone(),
-        own: vec![pod.address],
+        own: pod.addresses().collect(),
         targets: reporters
             .iter()
             .filter(|to| to.0.label() != pod.label())
@@ -109,11 +118,12 @@ pub(crate) fn measure(lab: &Lab) -> Vec<Cell> {
     cells
 }
 
-fn unreachable_pod(pod: &str, address: Ipv4Addr, error: &io::Error) -> Cell {
+fn unreachable_pod(pod: &str, address: IpAddr, error: &io::Error) -> Cell {
     let fault = format!("the pod cannot listen on its address {address}: {error}");
     Cell {
         from: pod.to_owned(),
         to: pod.to_owned(),
+        address,
         ping: Err(fault.clone()),
         source: Err(fault),
         translated: None,
@@ -121,7 +131,7 @@ fn unreachable_pod(pod: &str, address: Ipv4Addr, error: &io::Error) -> Cell {
 }
 
 /// A node's own addresses: any of them is a proper source. The tunnel's is used for what leaves through the tunnel.
-fn node_addresses(namespace: &NetNs) -> Vec<Ipv4Addr> {
+fn node_addresses(namespace: &NetNs) -> Vec<IpAddr> {
     namespace
         .netlink()
         .ok()
@@ -129,7 +139,7 @@ fn node_addresses(namespace: &NetNs) -> Vec<Ipv4Addr> {
         .unwrap_or_default()
 }
 
-fn owners_of(senders: &[Sender]) -> BTreeMap<Ipv4Addr, String> {
+fn owners_of(senders: &[Sender]) -> BTreeMap<IpAddr, String> {
     let pairs = senders.iter().flat_map(|sender| {
         sender
             .own
@@ -140,19 +150,21 @@ fn owners_of(senders: &[Sender]) -> BTreeMap<Ipv4Addr, String> {
 }
 
 /// Runs on a thread in the sender's namespace.
-fn send(sender: &Sender, index: usize, owners: &BTreeMap<Ipv4Addr, String>) -> Vec<Cell> {
-    let addresses: Vec<Ipv4Addr> = sender
-        .targets
-        .iter()
-        .map(|(_, target)| *target.ip())
-        .collect();
+fn send(sender: &Sender, index: usize, owners: &BTreeMap<IpAddr, String>) -> Vec<Cell> {
+    let addresses = sender.targets.iter().map(|(_, target)| target.ip());
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.partition(IpAddr::is_ipv4);
     let identifier = u16::try_from(index).unwrap_or(u16::MAX);
     let mut pings = Pinger::open(&sender.namespace, identifier)
-        .map(|mut pinger| pinger.ping_all(&addresses, PATIENCE))
+        .map(|mut pinger| pinger.ping_all(&v4, PATIENCE))
         .unwrap_or_default();
+    if !v6.is_empty()
+        && let Ok(mut pinger) = Pinger::open_v6(&sender.namespace, identifier)
+    {
+        pings.extend(pinger.ping_all(&v6, PATIENCE));
+    }
     let mut cells = Vec::new();
     for (to, target) in &sender.targets {
-        let ping = match pings.remove(target.ip()) {
+        let ping = match pings.remove(&target.ip()) {
             Some(Ok(took)) => Ok(took),
             Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Err("no answer".to_owned())
@@ -172,12 +184,13 @@ fn send(sender: &Sender, index: usize, owners: &BTreeMap<Ipv4Addr, String>) -> V
                     .get(seen)
                     .map(|owner| format!(" ({owner}'s)"))
                     .unwrap_or_default();
-                let own: Vec<String> = sender.own.iter().map(Ipv4Addr::to_string).collect();
+                let own: Vec<String> = sender.own.iter().map(IpAddr::to_string).collect();
                 format!("receiver saw {seen}{whose}, expected {}", own.join(" or "))
             });
         cells.push(Cell {
             from: sender.name.clone(),
             to: to.clone(),
+            address: target.ip(),
             ping,
             source,
             translated,
@@ -195,14 +208,17 @@ mod tests {
         let right = Cell {
             from: "n1/p0".to_owned(),
             to: "n2/p1".to_owned(),
+            address: IpAddr::from([192, 168, 0, 66]),
             ping: Ok(Duration::from_millis(1)),
-            source: Ok(Ipv4Addr::new(192, 168, 0, 2)),
+            source: Ok(IpAddr::from([192, 168, 0, 2])),
             translated: None,
         };
         assert_eq!(right.faults(), Vec::<String>::new());
         let mut cell = right.clone();
         cell.ping = Err("no answer".to_owned());
         assert_eq!(cell.faults(), ["ping n1/p0 -> n2/p1: no answer"]);
+        cell.address = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(cell.faults(), ["ping n1/p0 -> n2/p1 over IPv6: no answer"]);
         let mut cell = right.clone();
         cell.source = Err("refused".to_owned());
         assert_eq!(cell.faults(), ["TCP exchange n1/p0 -> n2/p1: refused"]);

@@ -1,7 +1,7 @@
 //! BGP sessions as the kernel sees them: established TCP connections on port 179 (RFC 4271 §8.2.1), each end counted.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::cluster::Lab;
 use crate::netlink::Connection;
@@ -19,7 +19,7 @@ pub struct SessionEnd {
     /// The other node.
     pub peer: String,
     /// Address of the other node.
-    pub peer_address: Ipv4Addr,
+    pub peer_address: IpAddr,
     /// Whether a connection is established.
     pub established: bool,
     /// Why that is not known, when the kernel did not answer.
@@ -68,7 +68,7 @@ pub(crate) fn all_established(lab: &Lab, first: &mut usize) -> bool {
 /// A machine and whom it should have sessions with, by name and address.
 struct Place<'a> {
     site: &'a Site,
-    peers: Vec<(String, Ipv4Addr)>,
+    peers: Vec<(String, IpAddr)>,
 }
 
 fn places(lab: &Lab) -> Vec<Place<'_>> {
@@ -79,10 +79,10 @@ fn places(lab: &Lab) -> Vec<Place<'_>> {
     let reflectors: Vec<&Site> = living.map(|reflector| &reflector.site).collect();
     let nodes: Vec<&Site> = lab.topology.sites.iter().collect();
     let everybody = [nodes.as_slice(), reflectors.as_slice()].concat();
-    let peers_of = |site: &Site, peers: &[&Site]| -> Vec<(String, Ipv4Addr)> {
+    let peers_of = |site: &Site, peers: &[&Site]| -> Vec<(String, IpAddr)> {
         let others = peers.iter().filter(|peer| peer.name != site.name);
         others
-            .map(|peer| (peer.name.clone(), peer.address))
+            .flat_map(|peer| peer.addresses().map(|address| (peer.name.clone(), address)))
             .collect()
     };
     let of_node = |site: &'_ Site| {
@@ -94,7 +94,7 @@ fn places(lab: &Lab) -> Vec<Place<'_>> {
             Vec::new()
         };
         let living = lab.tors.iter().filter(|tor| tor.is_alive());
-        peers.extend(living.map(|tor| (tor.site.name.clone(), tor.address_in(site.rack))));
+        peers.extend(living.map(|tor| (tor.site.name.clone(), tor.address_in(site.rack).into())));
         peers
     };
     let of_nodes = nodes.iter().map(|site| Place {
@@ -119,7 +119,7 @@ impl Place<'_> {
     }
 }
 
-fn end(node: &str, peer: &str, address: Ipv4Addr, found: &io::Result<Vec<Ipv4Addr>>) -> SessionEnd {
+fn end(node: &str, peer: &str, address: IpAddr, found: &io::Result<Vec<IpAddr>>) -> SessionEnd {
     SessionEnd {
         node: node.to_owned(),
         peer: peer.to_owned(),
@@ -133,13 +133,13 @@ fn end(node: &str, peer: &str, address: Ipv4Addr, found: &io::Result<Vec<Ipv4Add
 ///
 /// # Errors
 /// What the kernel answers.
-pub fn established_peers(namespace: &NetNs) -> io::Result<Vec<Ipv4Addr>> {
+pub fn established_peers(namespace: &NetNs) -> io::Result<Vec<IpAddr>> {
     let mut peers = bgp_peers(&namespace.established()?);
     peers.sort_unstable();
     Ok(peers)
 }
 
-fn bgp_peers(connections: &[Connection]) -> Vec<Ipv4Addr> {
+fn bgp_peers(connections: &[Connection]) -> Vec<IpAddr> {
     connections
         .iter()
         .filter(|connection| [connection.local_port, connection.remote_port].contains(&BGP_PORT))
@@ -149,9 +149,11 @@ fn bgp_peers(connections: &[Connection]) -> Vec<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const PEER: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 12);
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 10, 1, 12));
 
     #[test]
     fn a_connection_of_another_port_or_from_another_peer_is_no_session() {
@@ -163,11 +165,11 @@ mod tests {
         let found = [connection(179, 4711), connection(4712, 179)];
         assert_eq!(bgp_peers(&found), [PEER, PEER]);
         assert!(bgp_peers(&[connection(80, 1790)]).is_empty());
-        let end_with = |peers: Vec<Ipv4Addr>| end("n1", "n2", PEER, &Ok(peers)).fault();
+        let end_with = |peers: Vec<IpAddr>| end("n1", "n2", PEER, &Ok(peers)).fault();
         assert_eq!(end_with(vec![PEER]), None);
         let missing = "session n1 -> n2 (10.10.1.12) not established";
         assert_eq!(end_with(vec![]).as_deref(), Some(missing));
-        let other = Ipv4Addr::new(10, 10, 1, 13);
+        let other = IpAddr::from([10, 10, 1, 13]);
         assert_eq!(end_with(vec![other]).as_deref(), Some(missing));
     }
 

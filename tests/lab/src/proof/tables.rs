@@ -1,6 +1,6 @@
 //! What one node's kernel holds of routes, links and neighbours, and how a route is put into words.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::netlink::{Link, Neighbour, NetlinkError, Route, RouteKind};
 use crate::topology::Site;
@@ -10,7 +10,8 @@ use crate::topology::Site;
 pub(crate) struct Tables {
     pub(crate) routes: Vec<Route>,
     pub(crate) links: Vec<Link>,
-    pub(crate) arp: Vec<Neighbour>,
+    /// Of both families.
+    pub(crate) neighbours: Vec<Neighbour>,
     pub(crate) fdb: Vec<Neighbour>,
 }
 
@@ -23,7 +24,11 @@ impl Tables {
         Ok(Self {
             routes: netlink.routes()?,
             links: netlink.links()?,
-            arp: netlink.neighbours(libc::AF_INET)?,
+            neighbours: [
+                netlink.neighbours(libc::AF_INET)?,
+                netlink.neighbours(libc::AF_INET6)?,
+            ]
+            .concat(),
             fdb: netlink.neighbours(libc::AF_BRIDGE)?,
         })
     }
@@ -33,9 +38,9 @@ impl Tables {
     }
 
     /// The other end of the tunnel that a VXLAN next hop stands for: next hop → ARP entry → forwarding entry.
-    pub(crate) fn vxlan_remote(&self, device: &Link, next_hop: Ipv4Addr) -> Option<Ipv4Addr> {
+    pub(crate) fn vxlan_remote(&self, device: &Link, next_hop: IpAddr) -> Option<IpAddr> {
         let mac = self
-            .arp
+            .neighbours
             .iter()
             .find(|entry| entry.ifindex == device.index && entry.address == Some(next_hop))?
             .mac?;

@@ -42,6 +42,28 @@ fn a_removed_route_is_named_with_the_pings_that_it_costs() {
 }
 
 #[test]
+fn a_removed_route_of_ipv6_is_named_with_the_pings_that_it_costs() {
+    with_programs(
+        "checks::a_removed_route_of_ipv6_is_named_with_the_pings_that_it_costs",
+        |_| {
+            let run = run(Options {
+                sabotage: Some(Sabotage::Route),
+                dual_stack: true,
+                ..options()
+            });
+            let faults = run.report.faults;
+            for (start, part) in [
+                ("FIB of n1: block fd00:", "(n3) has no route"),
+                ("ping n1/p0 -> n3/p1 over IPv6: no answer", ""),
+            ] {
+                assert!(has(&faults, start, &[part]), "{faults:#?}");
+            }
+            assert!(!has(&faults, "ping n1/p0 -> n2/", &[]), "{faults:#?}");
+        },
+    );
+}
+
+#[test]
 fn a_masquerade_rule_is_named_with_the_address_that_the_receiver_saw() {
     if !lab::has_nft() {
         harness::skip(

@@ -72,10 +72,7 @@ fn ctl(lab: &Lab, arguments: &[&str]) -> Output {
     let site = &lab.topology.sites[0];
     site.namespace
         .command(lab.programs().ctl())
-        .envs(
-            lab.options
-                .environment_of(&site.name, &site.address.to_string()),
-        )
+        .envs(lab.options.environment_of(site))
         .args(arguments)
         .output()
         .unwrap()

@@ -61,6 +61,44 @@ fn vxlan_between_racks_and_plain_routes_within() {
     });
 }
 
+/// Both families between two racks: sessions, every FIB, pings and source addresses.
+fn dual_stack_holds(mode: Mode) {
+    let run = run(Options {
+        nodes: 4,
+        racks: 2,
+        mode,
+        dual_stack: true,
+        ..options()
+    });
+    assert!(run.report.faults.is_empty(), "{:#?}", run.report.faults);
+    let v6 = |pod: &lab::Pod| pod.address6.is_some();
+    assert!(run.lab.pods.iter().all(v6), "{:?}", run.lab.pods);
+}
+
+#[test]
+fn both_families_are_routed_by_bgp() {
+    with_programs("modes::both_families_are_routed_by_bgp", |_| {
+        dual_stack_holds(Mode::Bgp);
+    });
+}
+
+#[test]
+fn both_families_travel_in_vxlan_of_their_own() {
+    with_programs("modes::both_families_travel_in_vxlan_of_their_own", |_| {
+        dual_stack_holds(Mode::Vxlan);
+    });
+}
+
+#[test]
+fn both_families_travel_in_vxlan_between_racks_only() {
+    with_programs(
+        "modes::both_families_travel_in_vxlan_between_racks_only",
+        |_| {
+            dual_stack_holds(Mode::VxlanCrosssubnet);
+        },
+    );
+}
+
 /// Builds a cluster with a pod on each node and waits until it is complete.
 fn complete(options: Options, programs: lab::Programs) -> Lab {
     let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));

@@ -1,7 +1,7 @@
 //! The host's own routes decide which BGP next hops are used.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
@@ -40,12 +40,12 @@ fn part(topology: &Topology) -> io::Result<()> {
 }
 
 /// Where n1's kernel sends packets for the outside.
-fn gateways(namespace: &NetNs) -> Vec<Ipv4Addr> {
+fn gateways(namespace: &NetNs) -> Vec<IpAddr> {
     let routes = namespace.netlink().unwrap().routes().unwrap();
     let outside = routes
         .into_iter()
-        .filter(|route| route.destination == OUTSIDE);
-    let mut found: Vec<Ipv4Addr> = outside.flat_map(|route| route.gateways()).collect();
+        .filter(|route| route.destination == OUTSIDE.into());
+    let mut found: Vec<IpAddr> = outside.flat_map(|route| route.gateways()).collect();
     found.sort_unstable();
     found
 }
@@ -53,7 +53,9 @@ fn gateways(namespace: &NetNs) -> Vec<Ipv4Addr> {
 fn wait_for_gateways(lab: &Lab, expected: &[Ipv4Addr]) {
     let namespace = &lab.topology.sites[0].namespace;
     let deadline = Instant::now() + lab.options.patience;
-    let there = lab::wait_until(deadline, || (gateways(namespace) == expected).then_some(()));
+    let there = lab::wait_until(deadline, || {
+        (gateways(namespace) == *expected).then_some(())
+    });
     let found = gateways(namespace);
     let said = lab::log_end("n1");
     assert!(there.is_some(), "{found:?}, expected {expected:?}\n{said}");
@@ -94,7 +96,11 @@ fn a_next_hop_without_a_route_leaves_the_fib_at_once_and_comes_back_with_it() {
             netlink.delete_route(host(first)).unwrap();
             wait_for_gateways(&lab, &[by_second]);
             // The hold time is 240 s: nothing but the route has told of the loss.
-            assert!(established_peers(namespace).unwrap().contains(&first));
+            assert!(
+                established_peers(namespace)
+                    .unwrap()
+                    .contains(&first.into())
+            );
             let said = standing(&lab, first);
             assert!(
                 said.contains(&format!("next hop {first} unreachable: no route")),

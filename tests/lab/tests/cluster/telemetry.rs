@@ -101,9 +101,7 @@ fn metrics_and_status_count_what_is_there() {
 /// What `tortie-node health` says on the first machine: whether it is well, and what is printed.
 fn health(lab: &Lab, checks: &[&str]) -> (bool, String) {
     let site = &lab.topology.sites[0];
-    let environment = lab
-        .options
-        .environment_of(&site.name, &site.address.to_string());
+    let environment = lab.options.environment_of(site);
     let output = site
         .namespace
         .command(lab.programs().node())

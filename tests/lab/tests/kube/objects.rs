@@ -23,10 +23,7 @@ fn nodes_are_registered_and_reach_the_api_server_from_both_racks() {
             let path = "--output=jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
             command
                 .env_clear()
-                .envs(
-                    lab.options
-                        .environment_of(&site.name, &site.address.to_string()),
-                )
+                .envs(lab.options.environment_of(&site))
                 .args([
                     "--cache-dir=/run/tortie-lab/kubectl",
                     "get",

@@ -47,7 +47,9 @@ fn every_address_is_known(watched: &mut Watched) {
         .kubectl(&["get", "ipamblocks.crd.projectcalico.org", path])
         .unwrap();
     for pod in &watched.lab.pods {
-        let block = watched.lab.options.block_of(pod.address);
+        let ipnet::IpNet::V4(block) = watched.lab.options.block_of(pod.address.into()) else {
+            panic!("an IPv4 address has an IPv4 block");
+        };
         let slot = u32::from(pod.address) - u32::from(block.network());
         let of_block = blocks.lines().filter_map(|line| line.split_once(' '));
         let allocations: Vec<&str> = of_block

@@ -129,9 +129,7 @@ fn converged(lab: &mut Lab) {
 /// Runs `tortiectl` on a node, as an operator.
 pub(crate) fn ctl(lab: &Lab, node: usize, arguments: &[&str]) -> Output {
     let site = &lab.topology.sites[node];
-    let environment = lab
-        .options
-        .environment_of(&site.name, &site.address.to_string());
+    let environment = lab.options.environment_of(site);
     let mut command = site.namespace.command(lab.programs().ctl());
     let operators = lab.options.store.operators_environment();
     command.envs(environment).envs(operators);

@@ -1,27 +1,27 @@
 //! Each thing that the rows guard, broken: the check must fail and name the cell.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::wanted::Wanted;
 use super::{Demand, leftovers_of, row};
 use crate::netlink::{Hop, Link, Neighbour, Route, RouteKind};
-use crate::options::Mode;
+use crate::options::{Mode, Options};
 use crate::proof::tables::Tables;
 
-const POD: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
-const OWNER: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 12);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 1);
-const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 65);
+const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
+const OWNER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 10, 1, 12));
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 10, 1, 1));
+const TUNNEL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 65));
 const ETH0: u32 = 2;
 const TUNL0: u32 = 3;
 const VXLAN: u32 = 4;
 const CALI: u32 = 5;
 const TUNNEL_MAC: [u8; 6] = [0x66, 0, 0, 0, 0, 1];
 
-fn block() -> Ipv4Net {
-    Ipv4Net::new(Ipv4Addr::new(192, 168, 0, 64), 26).unwrap()
+fn block() -> IpNet {
+    IpNet::new(IpAddr::from([192, 168, 0, 64]), 26).unwrap()
 }
 
 fn link(index: u32, name: &str, mtu_bytes: u32) -> Link {
@@ -34,7 +34,7 @@ fn link(index: u32, name: &str, mtu_bytes: u32) -> Link {
     }
 }
 
-fn hop(gateway: Option<Ipv4Addr>, oif: u32, onlink: bool) -> Hop {
+fn hop(gateway: Option<IpAddr>, oif: u32, onlink: bool) -> Hop {
     Hop {
         gateway,
         oif: Some(oif),
@@ -42,7 +42,7 @@ fn hop(gateway: Option<Ipv4Addr>, oif: u32, onlink: bool) -> Hop {
     }
 }
 
-fn route(destination: Ipv4Net, protocol: u8, metric: u32, hops: &[Hop]) -> Route {
+fn route(destination: IpNet, protocol: u8, metric: u32, hops: &[Hop]) -> Route {
     Route {
         destination,
         hops: hops.to_vec(),
@@ -65,7 +65,7 @@ fn tables(pod_mtu: u32, routes: Vec<Route>) -> Tables {
             link(VXLAN, "vxlan.calico", 1450),
             link(CALI, "cali0", pod_mtu),
         ],
-        arp: vec![Neighbour {
+        neighbours: vec![Neighbour {
             ifindex: VXLAN,
             address: Some(TUNNEL),
             mac: Some(TUNNEL_MAC),
@@ -117,9 +117,13 @@ impl Case {
 fn pod() -> Case {
     let route = Route {
         scope_link: true,
-        ..route(Ipv4Net::from(POD), 3, 1024, &[hop(None, CALI, false)])
+        ..route(IpNet::from(POD), 3, 1024, &[hop(None, CALI, false)])
     };
-    Case::new("pod", Wanted::pod(Mode::Vxlan), tables(1450, vec![route]))
+    let options = Options {
+        mode: Mode::Vxlan,
+        ..Options::default()
+    };
+    Case::new("pod", Wanted::pod(&options, POD), tables(1450, vec![route]))
 }
 
 fn remote(mode: Mode, same_rack: bool, route: Route) -> Case {
@@ -163,10 +167,10 @@ fn a_pods_route_without_device_on_another_device_or_with_other_attributes_is_wro
     pod.breaks("leads to cali0, which is not operationally up", |tables| {
         tables.links[3].up = false;
     });
-    pod.breaks("is not a plain route of scope link", |tables| {
+    pod.breaks("is not a plain route", |tables| {
         tables.routes[0].scope_link = false;
     });
-    pod.breaks("is not a plain route of scope link", |tables| {
+    pod.breaks("is not a plain route", |tables| {
         tables.routes[0].hops[0].gateway = Some(OWNER);
     });
     pod.breaks("is of type Blackhole, expected Unicast", |tables| {
@@ -224,7 +228,7 @@ fn a_vxlan_route_to_another_end_or_with_other_attributes_is_wrong() {
     let end = "goes via 192.168.0.65 on vxlan.calico to tunnel end 10.10.1.1, expected vxlan.calico to 10.10.1.12";
     vxlan.breaks(end, |tables| tables.fdb[0].address = Some(GATEWAY));
     let nowhere = "goes via 192.168.0.65 on vxlan.calico to tunnel end nowhere, expected vxlan.calico to 10.10.1.12";
-    vxlan.breaks(nowhere, |tables| tables.arp.clear());
+    vxlan.breaks(nowhere, |tables| tables.neighbours.clear());
     vxlan.breaks(nowhere, |tables| tables.fdb[0].mac = Some([0; 6]));
     let direct =
         "goes via 10.10.1.12 on eth0 to tunnel end nowhere, expected vxlan.calico to 10.10.1.12";
@@ -282,7 +286,7 @@ fn an_own_block_that_is_not_dropped_is_wrong() {
     dropped.kind = RouteKind::Blackhole;
     let own = Case::new(
         "block",
-        Wanted::own_block(Mode::Vxlan),
+        Wanted::own_block(Mode::Vxlan, block()),
         tables(1450, vec![dropped]),
     );
     own.breaks("has no route", |tables| tables.routes.clear());
@@ -295,14 +299,59 @@ fn an_own_block_that_is_not_dropped_is_wrong() {
 }
 
 #[test]
+fn routes_of_ipv6_have_metrics_devices_and_mtus_of_their_own() {
+    let pod = IpAddr::from([0xfd00, 0x192, 0, 0, 0, 0, 0, 2]);
+    let block = IpNet::new(IpAddr::from([0xfd00, 0x192, 0, 0, 0, 0, 0, 0x40]), 122).unwrap();
+    let (end, tunnel) = (IpAddr::from([0xfd00, 0x10, 0, 0, 0, 0, 0, 2]), block.addr());
+    let options = Options {
+        mode: Mode::Vxlan,
+        dual_stack: true,
+        ..Options::default()
+    };
+    let of_pod = route(IpNet::from(pod), 3, 1024, &[hop(None, CALI, false)]);
+    let case = Case::new(
+        "pod",
+        Wanted::pod(&options, pod),
+        tables(1430, vec![of_pod]),
+    );
+    case.breaks("leads to cali0 of MTU 1450, expected 1430", |tables| {
+        tables.links[3].mtu_bytes = 1450;
+    });
+
+    let through = Route {
+        mtu_bytes: Some(1430),
+        ..route(block, 3, 1024, &[hop(Some(tunnel), VXLAN, true)])
+    };
+    let mut with_device = tables(1430, vec![through]);
+    with_device.links[2] = link(VXLAN, "vxlan-v6.calico", 1430);
+    with_device.neighbours[0].address = Some(tunnel);
+    with_device.fdb[0].address = Some(end);
+    let wanted = Wanted::remote_block(Mode::Vxlan, false, end, end);
+    let case = Case::new("block", wanted, with_device);
+    case.breaks("has the metric 0, expected 1024", |tables| {
+        tables.routes[0].metric = 0;
+    });
+    let nowhere = "goes via fd00:192::40 on vxlan-v6.calico to tunnel end nowhere, expected vxlan-v6.calico to fd00:10::2";
+    case.breaks(nowhere, |tables| tables.neighbours.clear());
+
+    let mut dropped = route(block, 80, 1024, &[hop(None, 1, false)]);
+    dropped.kind = RouteKind::Blackhole;
+    let wanted = Wanted::own_block(Mode::Vxlan, block);
+    let case = Case::new("block", wanted, tables(1430, vec![dropped]));
+    case.breaks("leads somewhere", |tables| {
+        tables.routes[0].hops[0].gateway = Some(end);
+    });
+}
+
+#[test]
 fn the_routers_routes_must_use_all_that_live_and_none_else_before_all_others() {
     let hops = [
         hop(Some(OWNER), ETH0, false),
         hop(Some(GATEWAY), ETH0, false),
     ];
-    let both = route(Ipv4Net::default(), 12, 1024, &hops);
+    let both = route(IpNet::default(), 12, 1024, &hops);
     let last_resort = route(
-        Ipv4Net::default(),
+        IpNet::default(),
         4,
         4096,
         &[hop(Some(GATEWAY), ETH0, false)],
@@ -320,7 +369,7 @@ fn the_routers_routes_must_use_all_that_live_and_none_else_before_all_others() {
 
 #[test]
 fn a_device_a_route_or_a_neighbour_of_a_former_pod_is_left_behind() {
-    let mut dropped = route(Ipv4Net::from(POD), 12, 0, &[]);
+    let mut dropped = route(IpNet::from(POD), 12, 0, &[]);
     dropped.kind = RouteKind::Blackhole;
     let mut clean = tables(1500, vec![dropped]);
     clean.links.pop();
@@ -335,13 +384,13 @@ fn a_device_a_route_or_a_neighbour_of_a_former_pod_is_left_behind() {
         left(&|tables| tables.links.push(link(CALI, "cali0", 1500))),
         [format!("{after} the device cali0")]
     );
-    let again = route(Ipv4Net::from(POD), 3, 1024, &[hop(None, CALI, false)]);
+    let again = route(IpNet::from(POD), 3, 1024, &[hop(None, CALI, false)]);
     assert_eq!(
         left(&|tables| tables.routes.push(again.clone())),
         [format!("{after} the route {POD}/32")]
     );
     assert_eq!(
-        left(&|tables| tables.arp[0].address = Some(POD)),
+        left(&|tables| tables.neighbours[0].address = Some(POD)),
         [format!("{after} the neighbour {POD}")]
     );
 }

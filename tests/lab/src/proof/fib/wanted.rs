@@ -2,16 +2,19 @@
 //! comes from BGP, 80 for other routes between nodes (of pools with a tunnel, as FELIX_PROGRAMCLUSTERROUTES has it by default); metric
 //! 1024, but 0 for routes between nodes that do not come from BGP.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::netlink::{Hop, Link, Route, RouteKind};
-use crate::options::{Mode, Path};
+use crate::options::{Mode, Options, Path};
 use crate::proof::tables::Tables;
 
 /// How the host's ends of pods' veth pairs begin.
 pub(super) const POD_DEVICE_PREFIX: &str = "cali";
-/// Name of Calico's VXLAN device.
+/// Names of Calico's VXLAN devices.
 const VXLAN_DEVICE: &str = "vxlan.calico";
+const VXLAN_V6_DEVICE: &str = "vxlan-v6.calico";
 /// Name of the kernel's IP in IP device.
 const IPIP_DEVICE: &str = "tunl0";
 /// A machine's device towards its rack.
@@ -24,6 +27,7 @@ const METRIC_NORMAL: u32 = 1024;
 
 /// Octets that an encapsulation adds to a packet.
 const VXLAN_OVERHEAD: u32 = 50;
+const VXLAN_V6_OVERHEAD: u32 = 70;
 const IPIP_OVERHEAD: u32 = 20;
 
 /// What a route must be.
@@ -39,37 +43,42 @@ enum Ways {
     /// Packets are dropped.
     Nowhere,
     /// A pod's device; it and the pod have the underlay's MTU less this.
-    Pod { overhead: u32 },
+    Pod { overhead: u32, scope_link: bool },
     /// These gateways, in any order, on a device with the underlay's MTU less `overhead`.
     Gateways {
-        gateways: Vec<Ipv4Addr>,
+        gateways: Vec<IpAddr>,
         device: &'static str,
         onlink: bool,
         overhead: u32,
         mtu_on_route: bool,
     },
     /// The VXLAN tunnel that ends there, with its MTU on the route.
-    Tunnel { end: Ipv4Addr },
+    Tunnel { end: IpAddr },
 }
 
 impl Wanted {
     /// A pod of this node.
-    pub(super) fn pod(mode: Mode) -> Self {
+    pub(super) fn pod(options: &Options, address: IpAddr) -> Self {
         // A pod may be reached through the tunnel even where that is for other subnets only.
-        let overhead = match mode {
+        let overhead = match options.mode {
             Mode::Bgp => 0,
+            Mode::Vxlan | Mode::VxlanCrosssubnet if options.dual_stack => VXLAN_V6_OVERHEAD,
             Mode::Vxlan | Mode::VxlanCrosssubnet => VXLAN_OVERHEAD,
             Mode::Ipip | Mode::IpipCrosssubnet => IPIP_OVERHEAD,
         };
         Self {
             protocol: PROTO_BOOT,
             metric: METRIC_NORMAL,
-            ways: Ways::Pod { overhead },
+            ways: Ways::Pod {
+                overhead,
+                // IPv6 has no scopes of routes.
+                scope_link: address.is_ipv4(),
+            },
         }
     }
 
     /// What routers announce.
-    pub(super) const fn by_bgp(gateways: Vec<Ipv4Addr>) -> Self {
+    pub(super) const fn by_bgp(gateways: Vec<IpAddr>) -> Self {
         Self {
             protocol: PROTO_BIRD,
             metric: METRIC_NORMAL,
@@ -84,7 +93,7 @@ impl Wanted {
     }
 
     /// A block of this node: what no pod has is dropped, lest it goes round between a default route and the announcement.
-    pub(super) const fn own_block(mode: Mode) -> Self {
+    pub(super) fn own_block(mode: Mode, block: IpNet) -> Self {
         let protocol = match mode {
             Mode::Vxlan | Mode::VxlanCrosssubnet | Mode::Ipip | Mode::IpipCrosssubnet => {
                 PROTO_FELIX
@@ -93,7 +102,7 @@ impl Wanted {
         };
         Self {
             protocol,
-            metric: 0,
+            metric: metric_0(block.addr()),
             ways: Ways::Nowhere,
         }
     }
@@ -102,14 +111,14 @@ impl Wanted {
     pub(super) fn remote_block(
         mode: Mode,
         same_rack: bool,
-        owner: Ipv4Addr,
-        next_hop: Ipv4Addr,
+        owner: IpAddr,
+        next_hop: IpAddr,
     ) -> Self {
         match mode.path(same_rack) {
             // A pool with a tunnel is not routed by BGP, its direct routes neither.
             Path::Plain if mode != Mode::Bgp => Self {
                 protocol: PROTO_FELIX,
-                metric: 0,
+                metric: metric_0(owner),
                 ways: Ways::Gateways {
                     gateways: vec![owner],
                     device: UNDERLAY,
@@ -121,7 +130,7 @@ impl Wanted {
             Path::Plain => Self::by_bgp(vec![next_hop]),
             Path::Ipip => Self {
                 protocol: PROTO_FELIX,
-                metric: 0,
+                metric: metric_0(owner),
                 ways: Ways::Gateways {
                     gateways: vec![owner],
                     device: IPIP_DEVICE,
@@ -132,7 +141,7 @@ impl Wanted {
             },
             Path::Vxlan => Self {
                 protocol: PROTO_BOOT,
-                metric: 0,
+                metric: metric_0(owner),
                 ways: Ways::Tunnel { end: owner },
             },
         }
@@ -144,6 +153,14 @@ impl Wanted {
             .fault(tables, route)
             .or_else(|| differs("is made by protocol", route.protocol, self.protocol))
             .or_else(|| differs("has the metric", route.metric, self.metric))
+    }
+}
+
+/// How the kernel shows the metric of a route that was written without one.
+const fn metric_0(like: IpAddr) -> u32 {
+    match like {
+        IpAddr::V4(_) => 0,
+        IpAddr::V6(_) => 1024,
     }
 }
 
@@ -159,10 +176,15 @@ impl Ways {
         let underlay = tables.links.iter().find(|link| link.name == UNDERLAY);
         let mtu_less = |overhead: u32| underlay.map_or(0, |link| link.mtu_bytes) - overhead;
         match self {
-            Self::Nowhere => (!route.hops.is_empty()).then(|| "leads somewhere".to_owned()),
-            Self::Pod { overhead } => {
-                pod_fault(tables, route, mtu_less(*overhead)).or_else(|| mtu_fault(route, None))
-            }
+            // IPv6's blackholes are shown on the loopback device.
+            Self::Nowhere => (route.hops.iter())
+                .any(|hop| hop.gateway.is_some() || route.destination.addr().is_ipv4())
+                .then(|| "leads somewhere".to_owned()),
+            Self::Pod {
+                overhead,
+                scope_link,
+            } => pod_fault(tables, route, mtu_less(*overhead), *scope_link)
+                .or_else(|| mtu_fault(route, None)),
             Self::Gateways {
                 gateways,
                 device,
@@ -182,8 +204,13 @@ impl Ways {
                     .or_else(|| mtu_fault(route, mtu_on_route.then_some(mtu_bytes)))
             }
             Self::Tunnel { end } => {
-                let mtu_bytes = mtu_less(VXLAN_OVERHEAD);
-                tunnel_fault(tables, route, *end, mtu_bytes)
+                let (device, overhead) = if end.is_ipv4() {
+                    (VXLAN_DEVICE, VXLAN_OVERHEAD)
+                } else {
+                    (VXLAN_V6_DEVICE, VXLAN_V6_OVERHEAD)
+                };
+                let mtu_bytes = mtu_less(overhead);
+                tunnel_fault(tables, route, (device, *end), mtu_bytes)
                     .or_else(|| mtu_fault(route, Some(mtu_bytes)))
             }
         }
@@ -228,7 +255,7 @@ fn only_hop(route: &Route) -> Result<&Hop, String> {
     }
 }
 
-fn pod_fault(tables: &Tables, route: &Route, mtu_bytes: u32) -> Option<String> {
+fn pod_fault(tables: &Tables, route: &Route, mtu_bytes: u32, scope_link: bool) -> Option<String> {
     let found = only_hop(route).and_then(|hop| Ok((hop, device(tables, hop)?)));
     let (hop, link) = match found {
         Ok(found) => found,
@@ -240,14 +267,14 @@ fn pod_fault(tables: &Tables, route: &Route, mtu_bytes: u32) -> Option<String> {
             link.name
         ));
     }
-    if !route.scope_link || hop.gateway.is_some() {
-        return Some("is not a plain route of scope link".to_owned());
+    if route.scope_link != scope_link || hop.gateway.is_some() {
+        return Some("is not a plain route".to_owned());
     }
     device_mtu_fault(link, mtu_bytes)
 }
 
 struct Gateways<'a> {
-    gateways: &'a [Ipv4Addr],
+    gateways: &'a [IpAddr],
     device: &'a str,
     onlink: bool,
     mtu_bytes: u32,
@@ -262,7 +289,7 @@ impl Gateways<'_> {
                 Err(fault) => return Some(fault),
             }
         }
-        let sorted = |mut gateways: Vec<Ipv4Addr>| {
+        let sorted = |mut gateways: Vec<IpAddr>| {
             gateways.sort_unstable();
             gateways
         };
@@ -289,7 +316,12 @@ impl Gateways<'_> {
     }
 }
 
-fn tunnel_fault(tables: &Tables, route: &Route, end: Ipv4Addr, mtu_bytes: u32) -> Option<String> {
+fn tunnel_fault(
+    tables: &Tables,
+    route: &Route,
+    (device_name, end): (&str, IpAddr),
+    mtu_bytes: u32,
+) -> Option<String> {
     let found = only_hop(route).and_then(|hop| Ok((hop, device(tables, hop)?)));
     let (hop, link) = match found {
         Ok(found) => found,
@@ -299,10 +331,10 @@ fn tunnel_fault(tables: &Tables, route: &Route, end: Ipv4Addr, mtu_bytes: u32) -
         return Some("has no next hop".to_owned());
     };
     let remote = tables.vxlan_remote(link, gateway);
-    if link.name != VXLAN_DEVICE || remote != Some(end) {
+    if link.name != device_name || remote != Some(end) {
         let remote = remote.map_or("nowhere".to_owned(), |remote| remote.to_string());
         return Some(format!(
-            "goes via {gateway} on {} to tunnel end {remote}, expected {VXLAN_DEVICE} to {end}",
+            "goes via {gateway} on {} to tunnel end {remote}, expected {device_name} to {end}",
             link.name
         ));
     }
