@@ -196,7 +196,7 @@ fn summary(report: &Report, output: &Output) -> String {
     // A cluster of kubelets has no such measurements.
     let measured = report.converged_ms.map_or_else(String::new, |converged| {
         let claims = match report.add_to_fib_ms {
-            Quantiles { n: 0, .. } => "not measured (no pod needed a new block)".to_owned(),
+            Quantiles { n: 0, .. } => "not measured".to_owned(),
             Quantiles { p50, p99, n, .. } => format!(
                 "p50 {}, p99 {} (n = {n})",
                 milliseconds(p50),

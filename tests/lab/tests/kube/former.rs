@@ -71,13 +71,21 @@ pub(crate) enum Version {
     V3_31,
 }
 
-/// The cluster of a former Calico. Its BIRDs end with it.
+/// The cluster of a former Calico. Its processes end with it.
 pub(crate) struct Former {
     pub(crate) lab: Lab,
-    birds: Vec<Option<Child>>,
+    pub(crate) agents: Vec<Option<Child>>,
 }
 
 impl Former {
+    /// Of a lab on which nothing runs yet.
+    pub(crate) fn of(lab: Lab) -> Self {
+        Self {
+            lab,
+            agents: Vec::new(),
+        }
+    }
+
     /// Two pods on each node, connected and known to everybody; no agent of ours.
     pub(crate) fn start(options: Options, programs: Programs, version: Version) -> Self {
         let options = Options {
@@ -86,10 +94,7 @@ impl Former {
             ..options
         };
         let lab = Lab::without_agents(options, programs).unwrap_or_else(|error| panic!("{error}"));
-        let mut former = Self {
-            lab,
-            birds: Vec::new(),
-        };
+        let mut former = Self::of(lab);
         let sites = former.lab.topology.sites.clone();
         let mtu = match former.lab.options.mode {
             Mode::Vxlan => VXLAN_MTU,
@@ -111,7 +116,7 @@ impl Former {
         } else {
             for here in [0, 1] {
                 let bird = spawn_bird(&sites, here, version);
-                former.birds.push(Some(bird));
+                former.agents.push(Some(bird));
             }
         }
         former
@@ -119,10 +124,17 @@ impl Former {
 
     /// The former agent's processes on a node end, as a container's do in which BIRD is to restart gracefully: killed.
     pub(crate) fn stop(&mut self, node: usize) {
-        if let Some(mut bird) = self.birds.get_mut(node).and_then(Option::take) {
+        if let Some(mut bird) = self.agents.get_mut(node).and_then(Option::take) {
             bird.kill().unwrap();
             bird.wait().unwrap();
         }
+    }
+
+    /// The first pod's node forgets the way to it.
+    pub(crate) fn lose_a_route(&self) {
+        let site = &self.lab.topology.sites[0];
+        let words = format!("ip route del {}", self.lab.pods[0].address);
+        run(&site.namespace, &words);
     }
 
     /// What Calico's start-up, tunnel allocator and CNI plugin write.
@@ -225,7 +237,7 @@ impl Former {
 
 impl Drop for Former {
     fn drop(&mut self) {
-        for node in 0..self.birds.len() {
+        for node in 0..self.agents.len() {
             self.stop(node);
         }
     }
