@@ -13,8 +13,8 @@ pub(super) const PROGRAM: &str = "/bin/busybox";
 /// As pods name it.
 pub(super) const NAME: &str = "docker.io/library/busybox:lab";
 /// Names under which it is called in pods.
-const APPLETS: [&str; 8] = [
-    "sh", "sleep", "cat", "echo", "hostname", "httpd", "ip", "mkdir",
+const APPLETS: [&str; 9] = [
+    "sh", "sleep", "cat", "echo", "hostname", "httpd", "ip", "mkdir", "ping",
 ];
 
 /// Writes the archive. Without a command a container of it sleeps.

@@ -9,6 +9,7 @@ extern crate harness;
 
 mod cleanup;
 mod daemonset;
+mod install;
 mod skeleton;
 
 use std::path::Path;
