@@ -181,7 +181,8 @@ impl Ipam {
             .await
     }
 
-    /// Takes in a change the caller's watch delivered, so that the next decision does not meet a conflict. Optional.
+    /// Takes in a change the caller's watch delivered: the next decision does not meet a conflict, and heeds what became of
+    /// a pool. Who does not watch pools calls [`Ipam::forget`] before a decision that must.
     pub fn observe(&self, change: &Change) {
         let mut remembered = self.remembered();
         if let Some(view) = remembered.as_mut()
@@ -245,7 +246,7 @@ impl Ipam {
         for _ in 0..ATTEMPTS_MAX {
             let decided = {
                 let mut draft = Draft::new(&view, &reserved);
-                decide(&mut draft).map(|outcome| (outcome, draft.into_plan()))
+                decide(&mut draft).map(|outcome| (outcome, draft.into_plan(self.store.folds())))
             };
             let (outcome, plan) = match decided {
                 Ok(decided) => decided,

@@ -29,6 +29,17 @@ pub(crate) struct Draft<'v> {
     handles: BTreeMap<String, Option<IPAMHandle>>,
     /// What else the decision rests on: it must not have changed when the changes are written.
     relied_on: BTreeSet<Key>,
+    /// Whether that is looked at again in any case.
+    look: Look,
+}
+
+/// Whether pool and rules are looked at again before an address is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Look {
+    /// Where the plan is one transaction, in which a look costs nothing.
+    IfFree,
+    /// In every store: otherwise blocks could come to lie over each other.
+    Always,
 }
 
 impl<'v> Draft<'v> {
@@ -41,6 +52,7 @@ impl<'v> Draft<'v> {
             affinities: BTreeMap::new(),
             handles: BTreeMap::new(),
             relied_on: BTreeSet::new(),
+            look: Look::IfFree,
         }
     }
 
@@ -48,7 +60,8 @@ impl<'v> Draft<'v> {
         self.view
     }
 
-    pub(crate) fn rely_on_pool(&mut self, name: &str) {
+    pub(crate) fn rely_on_pool(&mut self, name: &str, look: Look) {
+        self.look = self.look.max(look);
         self.relied_on.insert(Key::new(Kind::IPPool, name));
         self.relied_on.insert(config_key());
     }
@@ -165,6 +178,15 @@ impl<'v> Draft<'v> {
             .collect();
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         found
+    }
+
+    /// Whether `node`'s claim on a block was finished before this draft.
+    pub(crate) fn is_confirmed(&self, node: &str, cidr: IpNet) -> bool {
+        let mut claims = self.view.affinities_of(node);
+        claims.any(|(name, affinity)| {
+            let is_finished = affinity.spec.state == AffinityState::Confirmed;
+            affinity.spec.cidr == cidr && is_finished && !self.affinities.contains_key(name)
+        })
     }
 
     /// Changes a block that is there.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::Map;
 
 use crate::block::{self, host_affinity};
-use crate::draft::Draft;
+use crate::draft::{Draft, Look};
 use crate::error::{AssignError, Family, PoolRefused};
 use crate::pools::{self, Asker};
 use crate::request::{AssignRequest, Assignment, Wanted};
@@ -341,7 +341,17 @@ fn take(
             source,
             slots,
         } = pick;
-        draft.rely_on_pool(&pool);
+        // One that is the node's was made for its pool, and no other lies over it: what became of the pool since, the
+        // caller's watch says.
+        let is_settled = source == Source::Own && draft.is_confirmed(node, cidr);
+        draft.rely_on_pool(
+            &pool,
+            if is_settled {
+                Look::IfFree
+            } else {
+                Look::Always
+            },
+        );
         own(draft, node, cidr, source, request.now);
         if matches!(source, Source::Claim | Source::Reclaim) {
             result.claimed.push(cidr);

@@ -5,7 +5,7 @@
 //! 2  affinities pending, or pending deletion
 //! 3  blocks given up
 //! 4  blocks made, taken over: one may lie over another that is given up
-//! 5  pools and rules looked at once more; handles that gain
+//! 5  pools and rules looked at once more (of blocks that are the node's, where that costs nothing); handles that gain
 //! 6  affinities confirmed, or deleted; addresses taken and freed in blocks
 //! 7  handles that lose
 //! ```
@@ -24,7 +24,7 @@ use datastore::plan::Plan;
 use datastore::store::{Expect, Op};
 use ipnet::IpNet;
 
-use super::Draft;
+use super::{Draft, Look};
 use crate::view::{Known, View, block_key};
 
 /// The stages that are being filled, by their numbers above.
@@ -78,8 +78,8 @@ impl Stages<'_> {
 }
 
 impl Draft<'_> {
-    /// The plan; empty when nothing changes.
-    pub(crate) fn into_plan(self) -> Plan {
+    /// The plan, for a store that folds plans or does them step by step; empty when nothing changes.
+    pub(crate) fn into_plan(self, folds: bool) -> Plan {
         let mut stages = Stages {
             view: self.view,
             ops: Default::default(),
@@ -93,7 +93,8 @@ impl Draft<'_> {
         for (name, after) in &self.handles {
             plan_handle(&mut stages, name, after.as_ref());
         }
-        if stages.ops.iter().any(|ops| !ops.is_empty()) {
+        let looks = folds || self.look == Look::Always;
+        if looks && stages.ops.iter().any(|ops| !ops.is_empty()) {
             for key in self.relied_on {
                 let expect = self.view.expect(&key);
                 stages.push(Stage::Preconditions, Op::Check { key, expect });

@@ -84,7 +84,7 @@ fn a_new_block_decodes_none_of_the_other_nodes_blocks_and_affinities() {
     let given = assign_all(&mut draft, "n1", &[one]).expect("the view is full");
     let given = given[0].as_ref().expect("the pool has room");
     assert_eq!(given.claimed.len(), 1);
-    assert!(!draft.into_plan().is_empty());
+    assert!(!draft.into_plan(true).is_empty());
     assert_eq!(view.decoded(), 0);
     view.narrow("n1");
     assert_eq!(view.blocks().count(), 0);

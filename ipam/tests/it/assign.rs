@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::ipam::AffinityState;
 use api::key::Kind;
 use api::pool::AllowedUse;
-use datastore::store::Change;
+use datastore::memory::Request;
+use datastore::scope::Scope;
+use datastore::store::{Change, Op, Store};
 use ipam::{AssignError, Ipam, Wanted};
 use serde_json::json;
 
@@ -300,6 +303,31 @@ fn a_disabled_pool_gives_no_address_even_to_who_remembers_it_enabled() {
     let error = assign(&ipam, request("b")).unwrap_err();
     assert!(matches!(error, AssignError::NoPools { .. }), "{error}");
     assert_eq!(world.taken().len(), 1);
+}
+
+#[test]
+fn step_by_step_a_pool_is_looked_at_again_for_a_claim_only_and_heeded_as_it_was_observed() {
+    let world = World::that_folds(false, &[("default", "10.0.0.0/24", 26)]);
+    let ipam = world.ipam("n1");
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    world.store.set_fault_plan(move |asked| {
+        if matches!(asked, Request::Write(Op::Check { .. })) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        None
+    });
+    for handle in ["a", "b", "c"] {
+        assign(&ipam, request(handle)).unwrap();
+        assert_eq!(looks.load(Ordering::Relaxed), 2, "{handle}: pool and rules");
+    }
+    world.pool("default", json!({"cidr": "10.0.0.0/24", "disabled": true}));
+    let pools = now(world.store.list(Kind::IPPool, &Scope::All)).unwrap();
+    for pool in pools.items {
+        ipam.observe(&Change::Put(pool));
+    }
+    let error = assign(&ipam, request("d")).unwrap_err();
+    assert!(matches!(error, AssignError::NoPools { .. }), "{error}");
 }
 
 #[test]
