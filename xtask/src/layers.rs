@@ -55,7 +55,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["api", "datastore", "felix", "harness", "node"],
     ),
     ("sim", &["api", "bgp", "cni", "datastore", "felix", "ipam"]),
-    ("bench", &["bgp", "bgp-io"]),
+    (
+        "bench",
+        &["bgp", "bgp-io", "datastore-kube", "harness", "lab"],
+    ),
     ("harness", &["harness-macros"]),
     ("harness-macros", &[]),
     ("kube-lab", &["harness"]),

@@ -1,4 +1,4 @@
-//! Measures BGP daemons: one process plays all peers of a daemon, times each phase until the last receiver holds exactly what it
+//! Measures what it costs to connect pods ([`cni`]), and BGP daemons: one process plays all peers of a daemon, times each phase until the last receiver holds exactly what it
 //! must, and reads from /proc what the daemon spent on it.
 //!
 //! ```text
@@ -12,6 +12,7 @@
 //! Standards: RFC 4271, 2918 (refresh), 4456 (in most scenarios every peer is a reflector's client), 4760, 6793.
 
 pub mod client;
+pub mod cni;
 pub mod daemon;
 pub mod facts;
 pub mod load;

@@ -1,4 +1,4 @@
-//! `bench bgp` measures, `bench table` writes docs/performance.md's tables from what was measured.
+//! `bench bgp` and `bench cni` measure, `bench table` writes docs/performance.md's tables from what was measured.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use bench::plan::{Family, PLANS, Phase, Plan};
 use bench::report::Report;
 use bench::scenario::Outcome;
 use bench::world::World;
-use bench::{scenario, world};
+use bench::{cni, scenario, world};
 use clap::{Parser, Subcommand};
 
 /// Measures the project's parts beside others.
@@ -28,6 +28,10 @@ enum What {
     /// One run of tortie, bird1, bird, frr, rustybgp and openbgpd takes 5 to 9 minutes on two cores, the first the longest; gobgp and bird3
     /// add 1 to 3. A phase that reaches its limit is reported as that, and neither it nor what follows from it is tried again with that daemon.
     Bgp(Bgp),
+    /// Pods: what CNI ADD and DEL take with this project's programs, over a real API server and over the embedded store.
+    ///
+    /// One run takes about 3 minutes on two cores. Nothing of Calico runs: its figures in the table are from an earlier measurement.
+    Cni(cni::Arguments),
     /// The tables of a result, in Markdown.
     Table(Tables),
 }
@@ -56,7 +60,7 @@ struct Bgp {
 
 #[derive(clap::Args)]
 struct Tables {
-    /// What `bench bgp --json` wrote.
+    /// What `bench bgp --json` or `bench cni --json` wrote.
     result: PathBuf,
     /// Write them into this document, between their marks.
     #[arg(long)]
@@ -66,14 +70,26 @@ struct Tables {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().what {
         What::Bgp(arguments) => bgp(&arguments),
-        What::Table(arguments) => Report::read(&arguments.result)
-            .and_then(|report| show(&report, arguments.into.as_deref()))
-            .map(|()| ExitCode::SUCCESS),
+        What::Cni(arguments) => cni::run(&arguments),
+        What::Table(arguments) => table(&arguments).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("bench: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn table(arguments: &Tables) -> anyhow::Result<()> {
+    let into = arguments.into.as_deref();
+    let text = std::fs::read_to_string(&arguments.result)?;
+    match (cni::Report::parse(&text), into) {
+        (Ok(pods), Some(document)) => pods.write_into(document),
+        (Ok(pods), None) => {
+            println!("{}", pods.markdown());
+            Ok(())
+        }
+        (Err(_), into) => show(&Report::read(&arguments.result)?, into),
+    }
 }
 
 fn show(report: &Report, into: Option<&Path>) -> anyhow::Result<()> {

@@ -75,7 +75,8 @@ impl Report {
     /// When the file is missing or something else.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no result", path.display()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is no result of `bench bgp`", path.display()))
     }
 
     /// As JSON.
@@ -137,19 +138,28 @@ impl Report {
     /// # Errors
     /// When the document lacks the marks, or cannot be read or written.
     pub fn write_into(&self, path: &Path) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let parts = text
-            .split_once(BEGIN)
-            .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-        ensure!(
-            parts.is_some(),
-            "{} lacks the lines {BEGIN:?} and {END:?}",
-            path.display()
-        );
-        let (before, after) = parts.unwrap_or_default();
-        let new = format!("{before}{BEGIN}\n{}\n{END}{after}", self.markdown());
-        std::fs::write(path, new).with_context(|| path.display().to_string())
+        write_between(path, (BEGIN, END), &self.markdown())
     }
+}
+
+/// Puts a text into a document, between two marks.
+pub(crate) fn write_between(
+    path: &Path,
+    (begin, end): (&str, &str),
+    written: &str,
+) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let parts = text
+        .split_once(begin)
+        .and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    ensure!(
+        parts.is_some(),
+        "{} lacks the lines {begin:?} and {end:?}",
+        path.display()
+    );
+    let (before, after) = parts.unwrap_or_default();
+    let new = format!("{before}{begin}\n{written}\n{end}{after}");
+    std::fs::write(path, new).with_context(|| path.display().to_string())
 }
 
 fn times(runs: &[Measured]) -> String {

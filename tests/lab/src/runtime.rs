@@ -218,7 +218,7 @@ pub(crate) fn add_pod(site: &Site, name: &str, kube: Option<&Kube>) -> Result<Po
         Err(error) => {
             // Specification, "ADD": after a failure the runtime calls DEL. Its own failure must not hide the first error.
             let _ = call_plugin(site, &sandbox, "DEL", None);
-            remove_namespace(site, &sandbox)?;
+            remove_sandbox(site, &sandbox)?;
             if let Some(kube) = kube {
                 kube.forget_pod(&sandbox.pod_name)?;
             }
@@ -237,7 +237,7 @@ pub(crate) fn delete_pod(site: &Site, pod: &Pod, kube: Option<&Kube>) -> Result<
     }
     let output = call_plugin(site, &pod.sandbox, "DEL", None)?;
     plugin_answer("DEL", &pod.label(), &output)?;
-    remove_namespace(site, &pod.sandbox)?;
+    remove_sandbox(site, &pod.sandbox)?;
     if let Some(kube) = kube {
         kube.forget_pod(&pod.sandbox.pod_name)?;
     }
@@ -286,7 +286,11 @@ fn bind_new_namespace(name: &str, path: &Path) -> io::Result<NetNs> {
     NetNs::current(name)
 }
 
-fn remove_namespace(site: &Site, sandbox: &Sandbox) -> Result<(), RuntimeError> {
+/// Unbinds what [`make_sandbox`] made: the namespace goes, unless it is held elsewhere.
+///
+/// # Errors
+/// See [`RuntimeError`].
+pub fn remove_sandbox(site: &Site, sandbox: &Sandbox) -> Result<(), RuntimeError> {
     let remove = || -> io::Result<()> {
         rustix::mount::unmount(&sandbox.netns_path, rustix::mount::UnmountFlags::DETACH)?;
         fs::remove_file(&sandbox.netns_path)

@@ -1,0 +1,281 @@
+//! Two nodes with their agents, and pods that are made and ended as a runtime, a kubelet and users do.
+
+use std::net::Ipv4Addr;
+use std::process::Output;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use lab::{
+    Lab, Options, Programs, Sandbox, Site, Store, call_plugin, make_sandbox, remove_sandbox,
+};
+use serde_json::{Value, json};
+
+use crate::random::Random;
+
+/// How long agents may take to come up with objects of a hundred nodes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A pod's sandbox on the first node, and the address that it got.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    sandbox: Sandbox,
+    /// Unspecified before ADD.
+    pub(super) address: Ipv4Addr,
+}
+
+impl Container {
+    /// The pod's name.
+    pub(super) fn name(&self) -> &str {
+        &self.sandbox.pod_name
+    }
+}
+
+#[cfg(test)]
+impl Container {
+    pub(super) fn with_address(address: [u8; 4]) -> Self {
+        let sandbox = Sandbox {
+            container_id: String::new(),
+            netns_path: std::path::PathBuf::new(),
+            pod_name: String::new(),
+            ifname: String::new(),
+        };
+        let address = address.into();
+        Self { sandbox, address }
+    }
+}
+
+/// The cluster of one world.
+pub(super) struct Cluster {
+    /// Machines, store and agents.
+    pub(super) lab: Lab,
+    store: Store,
+    random: Random,
+    made: u32,
+}
+
+impl Cluster {
+    /// Store, objects that are there before, agents, and their BGP session.
+    ///
+    /// # Errors
+    /// When one of the programs does not come up.
+    pub(super) fn start(
+        store: Store,
+        block_size: u8,
+        seed: u64,
+        before: impl FnOnce(&mut Lab) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let options = Options {
+            nodes: 2,
+            store,
+            block_size,
+            patience: PATIENCE,
+            ..Options::default()
+        };
+        let mut lab = Lab::without_agents(options, Programs::find()?)?;
+        before(&mut lab)?;
+        lab.start_agents()?;
+        let cluster = Self {
+            lab,
+            store,
+            random: Random(seed),
+            made: 0,
+        };
+        Ok(cluster)
+    }
+
+    /// The machine on which pods are made.
+    #[must_use]
+    pub(super) fn site(&self) -> &Site {
+        &self.lab.topology.sites[0]
+    }
+
+    /// A number below `end`, by the seed.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        self.random.below(end) as usize
+    }
+
+    /// Makes pods' objects, which are placed on the node, and their sandboxes, without addresses yet.
+    ///
+    /// # Errors
+    /// The API server's words, or the kernel's.
+    pub(super) fn prepare(&mut self, count: usize) -> anyhow::Result<Vec<Container>> {
+        let mut containers = Vec::with_capacity(count);
+        for _ in 0..count {
+            self.made += 1;
+            let name = format!("p{}-{:08x}", self.made, self.random.bits() >> 32);
+            let (sandbox, _) = make_sandbox(self.site(), &name)?;
+            containers.push(Container {
+                sandbox,
+                address: Ipv4Addr::UNSPECIFIED,
+            });
+        }
+        let node = self.site().name.clone();
+        let pods = containers
+            .iter()
+            .map(|pod| pod_object(&pod.sandbox.pod_name, &node));
+        self.create(pods.collect())?;
+        Ok(containers)
+    }
+
+    /// Makes objects, all with one call of kubectl; without Kubernetes there are none.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub(super) fn create(&mut self, objects: Vec<Value>) -> anyhow::Result<()> {
+        self.kubectl(&["create", "--filename=-"], objects)
+    }
+
+    /// ADD of one container: how long the plugin ran.
+    ///
+    /// # Errors
+    /// The plugin's words.
+    pub(super) fn add(&self, container: &mut Container) -> anyhow::Result<Duration> {
+        let (output, took) = self.call(container, "ADD")?;
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        let text = answer["ips"][0]["address"].as_str().unwrap_or_default();
+        let address = text.split('/').next().unwrap_or_default();
+        container.address = address.parse().with_context(|| format!("ADD: {answer}"))?;
+        Ok(took)
+    }
+
+    /// DEL of one container: how long the plugin ran.
+    ///
+    /// # Errors
+    /// The plugin's words.
+    pub(super) fn del(&self, container: &Container) -> anyhow::Result<Duration> {
+        Ok(self.call(container, "DEL")?.1)
+    }
+
+    fn call(&self, container: &Container, command: &str) -> anyhow::Result<(Output, Duration)> {
+        let started = Instant::now();
+        let output = call_plugin(self.site(), &container.sandbox, command, None)?;
+        let took = started.elapsed();
+        ensure!(
+            output.status.success(),
+            "{command} of {}: {} {}",
+            container.sandbox.pod_name,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok((output, took))
+    }
+
+    /// Calls the plugin for all, some at a time: how long it took until the last answered, and each one's time.
+    ///
+    /// # Errors
+    /// The plugin's words.
+    ///
+    /// # Panics
+    /// When a thread of it does.
+    pub(super) fn call_all(
+        &self,
+        containers: &mut [Container],
+        command: &str,
+        together: usize,
+    ) -> anyhow::Result<(Duration, Vec<Duration>)> {
+        let next = AtomicUsize::new(0);
+        let slots: Vec<Mutex<&mut Container>> = containers.iter_mut().map(Mutex::new).collect();
+        let started = Instant::now();
+        let work = || -> anyhow::Result<Vec<Duration>> {
+            let mut times = Vec::new();
+            while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut container = slot.lock().expect("one thread has it");
+                times.push(match command {
+                    "ADD" => self.add(&mut container)?,
+                    _ => self.del(&container)?,
+                });
+            }
+            Ok(times)
+        };
+        let times = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..together).map(|_| scope.spawn(work)).collect();
+            let times = threads.into_iter().map(|thread| match thread.join() {
+                Ok(times) => times,
+                Err(_) => bail!("a thread panicked"),
+            });
+            times.collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        let took = started.elapsed();
+        Ok((took, times.into_iter().flatten().collect()))
+    }
+
+    /// Says of pods what their kubelet says once their containers run: this comes after ADD, and changes their version.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub(super) fn say_running(&mut self, containers: &[Container]) -> anyhow::Result<()> {
+        let pods = containers.iter().map(|pod| {
+            let address = pod.address;
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": pod.sandbox.pod_name, "namespace": "default"},
+                "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+            })
+        });
+        let apply = [
+            "apply",
+            "--server-side",
+            "--subresource=status",
+            "--filename=-",
+        ];
+        self.kubectl(&apply, pods.collect())
+    }
+
+    /// Asks for the end of pods, as `kubectl delete pod` does; their objects stay until their kubelet is done.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub(super) fn ask_to_end(&mut self, containers: &[Container]) -> anyhow::Result<()> {
+        self.delete(containers, &["--wait=false"])
+    }
+
+    /// Removes the sandboxes and the objects of pods that were disconnected.
+    ///
+    /// # Errors
+    /// The kernel's or the API server's words.
+    pub(super) fn forget(&mut self, containers: &[Container]) -> anyhow::Result<()> {
+        for container in containers {
+            remove_sandbox(self.site(), &container.sandbox)?;
+        }
+        self.delete(containers, &["--wait=false", "--grace-period=0", "--force"])
+    }
+
+    fn delete(&mut self, containers: &[Container], options: &[&str]) -> anyhow::Result<()> {
+        if self.store == Store::Local || containers.is_empty() {
+            return Ok(());
+        }
+        let mut words = vec!["delete", "pods"];
+        words.extend(options);
+        words.extend(containers.iter().map(|pod| pod.sandbox.pod_name.as_str()));
+        self.lab.kube().server.kubectl(&words)?;
+        Ok(())
+    }
+
+    fn kubectl(&mut self, arguments: &[&str], objects: Vec<Value>) -> anyhow::Result<()> {
+        if self.store == Store::Local || objects.is_empty() {
+            return Ok(());
+        }
+        let server = &self.lab.kube().server;
+        server.kubectl_reading(arguments, &documents(&objects))?;
+        Ok(())
+    }
+}
+
+/// Objects as kubectl reads them.
+pub(super) fn documents(objects: &[Value]) -> String {
+    let texts: Vec<String> = objects.iter().map(Value::to_string).collect();
+    texts.join("\n---\n")
+}
+
+/// A pod that is placed on a node.
+pub(super) fn pod_object(name: &str, node: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": "bench", "pod-template-hash": "5d4f8c7b9"}},
+        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "registry.k8s.io/pause:3.10"}]},
+    })
+}
