@@ -2,7 +2,7 @@
 //! `install-cni`, and takes them away again.
 //!
 //! ```text
-//! environment ─► Settings ─► plugins (rename over) ─► kubeconfig ─► network configuration (rename over) ─► stay, or end
+//! environment ─► Settings ─► plugins (rename over) ─► kubeconfig ─► network configuration (rename over) ─► stay and renew, or end
 //! ```
 //!
 //! The configuration comes last: a runtime that finds it calls the plugin at once. Every file appears under its name
@@ -16,6 +16,7 @@ mod configuration;
 mod files;
 mod kubeconfig;
 mod settings;
+mod stay;
 mod template;
 mod uninstall;
 
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 pub use binaries::PluginError;
 pub use configuration::ConfigurationError;
 pub use settings::{SettingError, Settings};
+pub use stay::Stay;
 pub use uninstall::uninstall;
 
 use crate::install::files::Change;
@@ -100,6 +102,55 @@ fn list(errors: &[SettingError]) -> String {
     lines.join("\n")
 }
 
+/// What the environment and the pod's service account make of the template.
+struct Planned {
+    configuration: String,
+    /// Types of the plugins that it names.
+    types: Vec<String>,
+    /// For a configuration that names one.
+    kubeconfig: Option<String>,
+}
+
+impl Planned {
+    fn read(
+        places: &Places,
+        settings: &Settings,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self, InstallError> {
+        let secrets = kubeconfig::Secrets::read(&places.service_account)?;
+        let template = settings.template(places)?;
+        let configuration = template::fill(&template, &settings.values(places, &secrets), say);
+        let types = configuration::check(&configuration, &settings.conf_name)?;
+        let kubeconfig = if template.contains(template::KUBECONFIG) {
+            Some(kubeconfig::make(settings, &secrets)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            configuration,
+            types,
+            kubeconfig,
+        })
+    }
+
+    /// TLS assets, kubeconfig, network configuration.
+    fn write(
+        &self,
+        places: &Places,
+        settings: &Settings,
+        say: &mut dyn FnMut(&str, Change),
+    ) -> Result<(), InstallError> {
+        copy_tls_assets(places, settings, say)?;
+        if let Some(text) = &self.kubeconfig {
+            let path = places.net.join(&settings.kubeconfig_name);
+            write(&path, text.as_bytes(), 0o600, say)?;
+        }
+        let path = places.net.join(&settings.conf_name);
+        let text = self.configuration.as_bytes();
+        write(&path, text, settings.conf_mode, say)
+    }
+}
+
 /// Puts plugins, kubeconfig and network configuration in place. `say` gets one line for each thing done, and each
 /// thing that an operator should look at.
 ///
@@ -110,18 +161,9 @@ pub fn install(
     settings: &Settings,
     say: &mut dyn FnMut(&str),
 ) -> Result<(), InstallError> {
-    let secrets = kubeconfig::Secrets::read(&places.service_account)?;
-    let template = settings.template(places)?;
-    let text = template::fill(&template, &settings.values(places, &secrets), say);
-    let types = configuration::check(&text, &settings.conf_name)?;
-    let kubeconfig = if template.contains(template::KUBECONFIG) {
-        Some(kubeconfig::make(settings, &secrets)?)
-    } else {
-        None
-    };
-
+    let planned = Planned::read(places, settings, say)?;
     let directories = binaries::install(places, settings, say)?;
-    for missing in types.iter().filter(|name| {
+    for missing in planned.types.iter().filter(|name| {
         !directories
             .iter()
             .any(|directory| directory.join(name).exists())
@@ -131,13 +173,7 @@ pub fn install(
             directories[0].display()
         ));
     }
-    copy_tls_assets(places, settings, say)?;
-    if let Some(text) = kubeconfig {
-        let path = places.net.join(&settings.kubeconfig_name);
-        write(&path, text.as_bytes(), 0o600, say)?;
-    }
-    let path = places.net.join(&settings.conf_name);
-    write(&path, text.as_bytes(), settings.conf_mode, say)?;
+    planned.write(places, settings, &mut |line, _| say(line))?;
     remove_old(places, settings, say)?;
     for first in configuration::before(&places.net, &settings.conf_name) {
         say(&format!(
@@ -149,28 +185,48 @@ pub fn install(
     Ok(())
 }
 
+/// Writes again what the pod's service account and the TLS assets are in. `say` gets one line for each file that was
+/// not as it should be.
+///
+/// # Errors
+/// See [`InstallError`]. What was installed before stays.
+pub fn renew(
+    places: &Places,
+    settings: &Settings,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), InstallError> {
+    // What is to be said of the template was said when it was installed.
+    let planned = Planned::read(places, settings, &mut |_| ())?;
+    planned.write(places, settings, &mut |line, change| {
+        if change == Change::Written {
+            say(line);
+        }
+    })
+}
+
 fn write(
     path: &Path,
     content: &[u8],
     mode: u32,
-    say: &mut dyn FnMut(&str),
+    say: &mut dyn FnMut(&str, Change),
 ) -> Result<(), InstallError> {
     let change = files::put(path, content, mode).map_err(|source| InstallError::File {
         what: "write",
         path: path.to_path_buf(),
         source,
     })?;
-    say(&match change {
+    let line = match change {
         Change::Written => format!("wrote {}", path.display()),
         Change::Unchanged => format!("{} is as it should be", path.display()),
-    });
+    };
+    say(&line, change);
     Ok(())
 }
 
 fn copy_tls_assets(
     places: &Places,
     settings: &Settings,
-    say: &mut dyn FnMut(&str),
+    say: &mut dyn FnMut(&str, Change),
 ) -> Result<(), InstallError> {
     let from = places.at(&settings.tls_assets_dir);
     let Ok(entries) = fs::read_dir(&from) else {

@@ -8,8 +8,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cni::{install, plugin};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 const USAGE: &str = "usage: tortie-cni install|uninstall [--root DIRECTORY]
 Puts the plugin and its network configuration on the host, or takes them away. The host's directories are
@@ -101,9 +99,9 @@ impl Chore {
             .map_err(|errors| plugin::chain(&install::InstallError::Settings(errors)))?;
         let mut say = |line: &str| eprintln!("tortie-cni: {line}");
         let stays = matches!(self, Self::Install) && settings.sleep;
-        // From now on a signal that comes early is not lost.
-        let signals = stays
-            .then(|| Signals::new([SIGINT, SIGTERM]))
+        // A container's first process is ended by no signal that it does not ask for; one that comes early is not lost.
+        let stay = stays
+            .then(|| install::Stay::begin(&places, &settings))
             .transpose()
             .map_err(|error| format!("catching signals: {error}"))?;
         match self {
@@ -112,10 +110,12 @@ impl Chore {
             Self::Uninstall => install::uninstall(&places, &settings, &mut say)
                 .map_err(|error| plugin::chain(&error))?,
         }
-        // A container's first process is ended by no signal that it does not ask for.
-        if let Some(mut signals) = signals {
-            say("SLEEP is true: staying until SIGTERM or SIGINT");
-            signals.forever().next();
+        if let Some(stay) = stay {
+            say(
+                "SLEEP is true: staying until SIGTERM or SIGINT, and following the service account and the TLS assets",
+            );
+            stay.until_signal(&places, &settings, &mut say)
+                .map_err(|error| format!("waiting for signals: {error}"))?;
         }
         Ok(())
     }

@@ -464,24 +464,122 @@ fn uninstall_takes_away_what_is_ours_and_leaves_what_is_not() {
     assert!(said(&host.run("uninstall", &[])).contains("calico-ipam: it is another plugin"));
 }
 
+/// An installer that stays, and its lines as they come.
+struct Staying {
+    child: std::process::Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Staying {
+    fn start(host: &Host, variables: &[(&str, &str)]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_tortie-cni"));
+        let mut child = host
+            .command(program, "install", &[variables, &[("SLEEP", "")]].concat())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stderr = child.stderr.take().expect("piped");
+        let lines = BufReader::new(stderr).lines();
+        let mut staying = Self { child, lines };
+        staying.says("staying until SIGTERM");
+        staying
+    }
+
+    /// Reads its lines up to one that has these words.
+    #[track_caller]
+    fn says(&mut self, words: &str) {
+        let mut lines = self.lines.by_ref().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains(words)), "{words}");
+    }
+
+    /// Ends it; what it said since.
+    fn end(mut self) -> Vec<String> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("it runs");
+        assert!(self.child.wait().expect("it ends").success());
+        self.lines.map_while(Result::ok).collect()
+    }
+}
+
 #[test]
 fn it_stays_until_it_is_told_to_end() {
+    let said = Staying::start(&Host::new(), &[]).end();
+    assert!(said.is_empty(), "{said:?}");
+}
+
+/// Files of a mounted Secret: links through a link that is replaced whenever they change, as kubelet does it.
+fn mount(directory: &Path, generation: u32, files: &[(&str, &str)]) {
+    let data = directory.join(format!("..{generation}"));
+    fs::create_dir_all(&data).expect("a directory can be made");
+    for (name, text) in files {
+        fs::write(data.join(name), text).expect("writable");
+        // There since the first time.
+        let _ = symlink(Path::new("..data").join(name), directory.join(name));
+    }
+    let fresh = directory.join("..data_tmp");
+    symlink(data.file_name().expect("given"), &fresh).expect("a link can be made");
+    fs::rename(fresh, directory.join("..data")).expect("it can be renamed");
+}
+
+#[test]
+fn while_it_stays_new_tokens_authorities_and_tls_assets_go_to_the_host() {
     let host = Host::new();
-    let program = Path::new(env!("CARGO_BIN_EXE_tortie-cni"));
-    let mut child = host
-        .command(program, "install", &[("SLEEP", "")])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let stderr = child.stderr.take().expect("piped");
-    let told = BufReader::new(stderr)
-        .lines()
-        .map_while(Result::ok)
-        .any(|line| line.contains("staying until SIGTERM"));
-    assert!(told);
-    let pid = Pid::from_child(&child);
-    kill_process(pid, Signal::TERM).expect("it runs");
-    assert!(child.wait().expect("it ends").success());
+    let account = host
+        .scratch
+        .path("var/run/secrets/kubernetes.io/serviceaccount");
+    let assets = host.scratch.path("calico-secrets");
+    mount(&account, 1, &[("token", "first"), ("ca.crt", "authority")]);
+    mount(
+        &assets,
+        1,
+        &[("etcd-key", "key 1"), ("etcd-cert", "certificate 1")],
+    );
+    let template = "{\"name\":\"n\",\"cniVersion\":\"1.0.0\",\"plugins\":[{\"type\":\"calico\",
+        \"ipam\":{\"type\":\"calico-ipam\"},\"kubernetes\":{\"kubeconfig\":\"__KUBECONFIG_FILEPATH__\"},
+        \"policy\":{\"k8s_auth_token\":\"__SERVICEACCOUNT_TOKEN__\"}}]}";
+    let variables = [
+        ("CNI_NETWORK_CONFIG", template),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("KUBERNETES_SERVICE_PORT", "443"),
+    ];
+    let mut staying = Staying::start(&host, &variables);
+    let kubeconfig = || -> Value {
+        let text = fs::read(host.net("calico-kubeconfig")).expect("it was written");
+        serde_json::from_slice(&text).expect("YAML, and JSON too")
+    };
+    let token = || kubeconfig()["users"][0]["user"]["token"].clone();
+    let key = || fs::read_to_string(host.net("calico-tls/etcd-key")).expect("readable");
+    assert_eq!((token(), key()), (json!("first"), "key 1".to_owned()));
+
+    mount(&account, 2, &[("token", "second"), ("ca.crt", "another")]);
+    staying.says("wrote ");
+    staying.says("10-calico.conflist");
+    assert_eq!(token(), "second");
+    // base64 of "another", by the coreutils.
+    let authority = &kubeconfig()["clusters"][0]["cluster"]["certificate-authority-data"];
+    assert_eq!(authority, "YW5vdGhlcg==");
+    let list = host.list();
+    assert_eq!(list["plugins"][0]["policy"]["k8s_auth_token"], "second");
+    assert_eq!(mode(&host.net("calico-kubeconfig")), 0o600);
+
+    mount(
+        &assets,
+        2,
+        &[("etcd-key", "key 2"), ("etcd-cert", "certificate 1")],
+    );
+    staying.says("calico-tls/etcd-key");
+    assert_eq!(key(), "key 2");
+
+    // A token that is away is no reason to take the last one from the host.
+    fs::remove_file(account.join("token")).expect("it is there");
+    staying.says("the pod has no service account token");
+    assert_eq!(token(), "second");
+    symlink("..data/token", account.join("token")).expect("a link can be made");
+    mount(&account, 3, &[("token", "third"), ("ca.crt", "another")]);
+    staying.says("10-calico.conflist");
+    assert_eq!(token(), "third");
+    let said = staying.end();
+    assert!(said.is_empty(), "{said:?}");
 }
 
 /// Two releases take turns while a runtime reads the configuration and starts the plugin again and again, and a call of
