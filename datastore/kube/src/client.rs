@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use crate::connection;
+use crate::credentials::Credentials;
 use crate::group::Group;
 use crate::settings::{Settings, SettingsError};
 
@@ -42,6 +43,7 @@ struct Inner {
 
 struct Open {
     client: kube::Client,
+    credentials: Credentials,
     since: Instant,
     /// Counts how often it was opened.
     times: u64,
@@ -109,12 +111,13 @@ impl Client {
             Some(name) => Some(Group::read(name)?),
             None => None,
         };
-        let client = connection::open(&settings).await?;
+        let (client, credentials) = connection::open(&settings).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 settings,
                 open: Mutex::new(Open {
                     client,
+                    credentials,
                     since: Instant::now(),
                     times: 1,
                 }),
@@ -255,7 +258,7 @@ impl Client {
             if busy(&parts, attempt, path).await {
                 continue;
             }
-            return Err(refusal(parts.status, &body, path));
+            return Err(self.refusal(parts.status, &body, path).await);
         }
     }
 
@@ -276,7 +279,21 @@ impl Client {
             }
             let body = tokio::time::timeout(ANSWER, body.collect()).await;
             let body = body.map_err(|_| silent())?.map_err(|error| lost(&error))?;
-            return Err(refusal(parts.status, &body.to_bytes(), path));
+            return Err(self.refusal(parts.status, &body.to_bytes(), path).await);
+        }
+    }
+
+    /// What an answer that is no success says; why we are not known, the server does not say.
+    async fn refusal(&self, status: StatusCode, body: &[u8], path: &str) -> Error {
+        let refused = refusal(status, body, path);
+        if status != StatusCode::UNAUTHORIZED {
+            return refused;
+        }
+        let open = self.inner.open.lock().await;
+        let why = open.credentials.refused(SystemTime::now());
+        match refused {
+            Error::Unavailable(text) => Error::Unavailable(format!("{text}: {why}")),
+            refused @ Error::Refused(_) => refused,
         }
     }
 
@@ -319,9 +336,10 @@ impl Client {
             return false;
         }
         match connection::open(&self.inner.settings).await {
-            Ok(client) => {
+            Ok((client, credentials)) => {
                 *open = Open {
                     client,
+                    credentials,
                     since: Instant::now(),
                     times: times + 1,
                 };
@@ -398,7 +416,10 @@ fn refusal(status: StatusCode, body: &[u8], path: &str) -> Error {
 }
 
 pub(crate) fn lost(error: &dyn std::error::Error) -> Error {
-    Error::Unavailable(chain(error))
+    let text = chain(error);
+    // What follows counts the seconds: who tries again says the same thing once.
+    let constant = text.split(": verification time").next();
+    Error::Unavailable(constant.unwrap_or(&text).to_owned())
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

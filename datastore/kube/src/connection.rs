@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
 use tower::{BoxError, ServiceBuilder};
 
+use crate::credentials::Credentials;
 use crate::settings::{Settings, SettingsError};
 
 /// How long the server may take to be reached.
@@ -20,9 +21,12 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// Idle connections that are kept where one does not do.
 const IDLE_MAX: usize = 4;
 
-/// A client that connects at its first request.
-pub(crate) async fn open(settings: &Settings) -> Result<kube::Client, SettingsError> {
+/// A client that connects at its first request, and who it says it is.
+pub(crate) async fn open(
+    settings: &Settings,
+) -> Result<(kube::Client, Credentials), SettingsError> {
     let config = settings.load().await?;
+    let credentials = Credentials::of(&config.auth_info);
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -51,5 +55,6 @@ pub(crate) async fn open(settings: &Settings) -> Result<kube::Client, SettingsEr
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(client);
-    Ok(kube::Client::new(service, config.default_namespace.clone()))
+    let client = kube::Client::new(service, config.default_namespace.clone());
+    Ok((client, credentials))
 }

@@ -20,6 +20,7 @@
 pub mod client;
 mod cluster;
 mod connection;
+mod credentials;
 mod custom;
 mod group;
 mod kept;

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
 
 use crate::certificates::{
-    Authority, Credentials, Subject, random_token, signing_key, write_secret,
+    Authority, Credentials, Subject, Validity, random_token, signing_key, write_secret,
 };
 use crate::directory::Directory;
 use crate::error::Error;
@@ -18,6 +19,7 @@ use crate::faults::Part;
 use crate::options::{Options, Place, Ports, User};
 use crate::process::{Keeper, Process};
 use crate::programs::{Programs, available};
+use crate::tokens;
 
 /// How often free ports are drawn anew when somebody else took one meanwhile.
 const ATTEMPTS: u32 = 5;
@@ -27,7 +29,6 @@ pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
 const SERVICE: &str = "10.96.0.1";
 
 /// A running API server with its etcd. Both end when it is dropped, and their files go.
-#[derive(Debug)]
 pub struct ApiServer {
     pub(crate) programs: Programs,
     pub(crate) options: Options,
@@ -39,6 +40,8 @@ pub struct ApiServer {
     /// Another authority: who may ask the API server must not ask etcd.
     etcd_credentials: (PathBuf, Credentials),
     tokens: Vec<(User, String)>,
+    /// Signs service accounts' tokens.
+    accounts_key: KeyPair,
     // Last: it goes when nobody writes to it any more.
     directory: Directory,
 }
@@ -81,7 +84,7 @@ impl ApiServer {
         };
         let folder = directory.path();
         let authority = Authority::new(folder, "ca")?;
-        signing_key(folder)?;
+        let accounts_key = signing_key(folder)?;
         // With it the API server asks kubelets for logs, and runs commands in pods.
         let client = Subject::user("kube-apiserver-kubelet-client", "system:masters");
         authority.sign("kubelet-client", &client, crate::Validity::Now)?;
@@ -97,18 +100,19 @@ impl ApiServer {
             authority,
             etcd_credentials: (etcd_authority.file(), credentials),
             tokens: Vec::new(),
+            accounts_key,
             directory,
             options,
         };
-        server.sign_certificate()?;
+        server.sign_certificate(&server.authority)?;
         server.draw_tokens()?;
         let kubeconfig = server.kubeconfig_with(&server.url(), server.admin_token());
         write_secret(&server.kubeconfig(), &kubeconfig)?;
         Ok(server)
     }
 
-    /// Signs the API server's certificate anew, with the validity of the options.
-    pub(crate) fn sign_certificate(&self) -> Result<(), Error> {
+    /// Has an authority sign the API server's certificate anew, with the validity of the options.
+    pub(crate) fn sign_certificate(&self, authority: &Authority) -> Result<(), Error> {
         let address = self.options.address.to_string();
         let mut hosts = vec![
             "localhost",
@@ -122,9 +126,17 @@ impl ApiServer {
         hosts.extend(self.options.hosts.iter().map(String::as_str));
         let subject = Subject::server("kube-apiserver", &hosts);
         let validity = self.options.validity;
-        self.authority
-            .sign("apiserver", &subject, validity)
-            .map(drop)
+        let signed = authority.sign("apiserver", &subject, validity)?;
+        let folder = self.folder();
+        for (from, name) in [
+            (signed.certificate, "apiserver.crt"),
+            (signed.key, "apiserver.key"),
+        ] {
+            let text = fs::read_to_string(&from)
+                .map_err(Error::system(format!("read {}", from.display())))?;
+            write_secret(&folder.join(name), &text)?;
+        }
+        Ok(())
     }
 
     /// Gives every user a new token. The API server reads them when it starts.
@@ -213,7 +225,7 @@ impl ApiServer {
                 "--service-account-signing-key-file={}",
                 file("service-account.key")
             ),
-            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-issuer={}", tokens::ISSUER),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
@@ -313,14 +325,36 @@ impl ApiServer {
         self.folder().join("kubeconfig")
     }
 
+    /// A token of a service account's object, good at other times than now, or now.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub fn service_account_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        validity: Validity,
+    ) -> Result<String, Error> {
+        let namespace_option = format!("--namespace={namespace}");
+        let path = "--output=jsonpath={.metadata.uid}";
+        let uid = self.kubectl(&["get", "serviceaccount", account, &namespace_option, path])?;
+        tokens::sign(&self.accounts_key, (namespace, account, &uid), validity)
+    }
+
     /// The text of a kubeconfig file for another token, or another way to the server (a [`crate::Proxy`]'s URL).
     #[must_use]
     pub fn kubeconfig_with(&self, url: &str, token: &str) -> String {
+        self.kubeconfig_of(url, &json!({"token": token}))
+    }
+
+    /// The same for any `user` (`{"tokenFile": …}`, `{"client-certificate": …, "client-key": …}`).
+    #[must_use]
+    pub fn kubeconfig_of(&self, url: &str, user: &Value) -> String {
         json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "tests", "cluster": {"server": url, "certificate-authority": self.ca_file()}}],
-            "users": [{"name": "tests", "user": {"token": token}}],
+            "users": [{"name": "tests", "user": user}],
             "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
             "current-context": "tests",
         })
@@ -368,6 +402,15 @@ impl ApiServer {
         };
         let text = fs::read(self.folder().join(format!("{name}.log"))).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer")
+            .field("folder", &self.folder())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Validity {
 }
 
 impl Validity {
-    fn bounds(self) -> (SystemTime, SystemTime) {
+    pub(crate) fn bounds(self) -> (SystemTime, SystemTime) {
         const HOUR: Duration = Duration::from_secs(3600);
         let now = SystemTime::now();
         match self {
@@ -160,19 +160,15 @@ impl Authority {
     }
 }
 
-/// A key with which the API server signs service accounts' tokens: private and public part.
-pub(crate) fn signing_key(folder: &Path) -> Result<(PathBuf, PathBuf), Error> {
+/// A key with which the API server signs service accounts' tokens. Its parts are `service-account.key` and `service-account.pub`.
+pub(crate) fn signing_key(folder: &Path) -> Result<KeyPair, Error> {
     let key = KeyPair::generate().map_err(|source| Error::Certificate {
         name: "service accounts".to_owned(),
         source,
     })?;
-    let (private, public) = (
-        folder.join("service-account.key"),
-        folder.join("service-account.pub"),
-    );
-    write_secret(&private, &key.serialize_pem())?;
-    write_secret(&public, &key.public_key_pem())?;
-    Ok((private, public))
+    write_secret(&folder.join("service-account.key"), &key.serialize_pem())?;
+    write_secret(&folder.join("service-account.pub"), &key.public_key_pem())?;
+    Ok(key)
 }
 
 fn distinguished(name: &str, group: Option<&str>) -> DistinguishedName {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use crate::api_server::ApiServer;
-use crate::certificates::Validity;
+use crate::certificates::{Authority, Validity};
 use crate::error::Error;
 use crate::process::Process;
 
@@ -166,10 +166,23 @@ impl ApiServer {
     pub fn renew_certificate(&mut self, validity: Validity) -> Result<(), Error> {
         self.kill(Part::ApiServer)?;
         self.options.validity = validity;
-        self.sign_certificate()?;
+        self.sign_certificate(self.authority())?;
         if validity == Validity::Now {
             return self.start_part(Part::ApiServer);
         }
+        self.api = Some(self.spawn(Part::ApiServer)?);
+        Ok(())
+    }
+
+    /// Gives the API server a certificate of another authority, until [`ApiServer::renew_certificate`]. It is not waited for either.
+    /// Clients' certificates are those of the cluster's authority all the same.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn take_certificate_of(&mut self, authority: &Authority) -> Result<(), Error> {
+        self.kill(Part::ApiServer)?;
+        self.options.validity = Validity::Now;
+        self.sign_certificate(authority)?;
         self.api = Some(self.spawn(Part::ApiServer)?);
         Ok(())
     }

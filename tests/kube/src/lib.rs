@@ -32,6 +32,7 @@ mod programs;
 mod proxy;
 mod shared;
 mod sys;
+mod tokens;
 
 pub use api_server::ApiServer;
 pub use certificates::{Authority, Credentials, Subject, Validity};

@@ -1,10 +1,10 @@
 //! The way to a server, with weather: what passes may be late, be held back, or be cut off.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What happens to octets on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Weather {
     Fair,
     /// They pass, each chunk so much later, in both directions.
     Slow(Duration),
+    /// Answers pass so many octets at a time, with so much time in between.
+    Trickle(usize, Duration),
     /// Requests pass and answers are held back: what was asked is done, and nobody hears of it.
     AnswersHeld,
     /// Nothing passes, nothing is closed: as behind a firewall that forgot the connection.
@@ -21,10 +23,11 @@ pub enum Weather {
     Cut,
 }
 
-/// A TCP proxy on loopback in front of a server. It ends with the last connection after it was dropped.
+/// A TCP proxy in front of a server. It ends with the last connection after it was dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    listener: TcpListener,
     shared: Arc<Shared>,
 }
 
@@ -50,13 +53,22 @@ enum Direction {
 }
 
 impl Proxy {
-    /// Listens in the calling thread's network namespace, and connects from there.
+    /// Listens on loopback of the calling thread's network namespace, and connects from there.
     ///
     /// # Errors
     /// When it cannot listen.
     pub fn start(server: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), server)
+    }
+
+    /// The same, listening on another address.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn start_at(address: IpAddr, server: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr()?;
+        let accepting = listener.try_clone()?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 weather: Weather::Fair,
@@ -67,15 +79,20 @@ impl Proxy {
         });
         let given = shared.clone();
         thread::spawn(move || {
-            for client in listener.incoming() {
-                // A client that is gone already is no client.
-                let Ok(client) = client else { continue };
-                if !given.take(client, server) {
+            for client in accepting.incoming() {
+                // A client that is gone already is no client; after the end nobody is.
+                let taken =
+                    client.map_or_else(|_| given.stands(), |client| given.take(client, server));
+                if !taken {
                     return;
                 }
             }
         });
-        Ok(Self { address, shared })
+        Ok(Self {
+            address,
+            listener,
+            shared,
+        })
     }
 
     /// Where it listens.
@@ -111,8 +128,8 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         close(self.shared.lock().open.take().into_iter().flatten());
         self.shared.changed.notify_all();
-        // Wakes the accepting thread, which then sees that it is over.
-        let _ = TcpStream::connect(self.address);
+        // Wakes the accepting thread, in whatever namespace it is; without one there is nothing to wake.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
 }
 
@@ -164,40 +181,101 @@ impl Shared {
         true
     }
 
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
-        let mut chunk = [0; 16 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut chunk) {
-            if !self.wait(direction) || to.write_all(&chunk[..length]).is_err() {
-                break;
+    fn stands(&self) -> bool {
+        self.lock().open.is_some()
+    }
+
+    /// Two threads, so that what is late does not delay what comes after it any more.
+    fn carry(&self, mut from: TcpStream, to: TcpStream, direction: Direction) {
+        let (later, due) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                self.deliver(due, &to, direction);
+                // Gone already is as good.
+                let _ = to.shutdown(Shutdown::Both);
+            });
+            let mut chunk = [0; 16 * 1024];
+            while let Ok(length @ 1..) = from.read(&mut chunk) {
+                let read = (Instant::now(), chunk[..length].to_vec());
+                if later.send(read).is_err() {
+                    break;
+                }
             }
-        }
-        // Gone already is as good.
-        let _ = to.shutdown(Shutdown::Both);
+            drop(later);
+        });
         let _ = from.shutdown(Shutdown::Both);
     }
 
-    /// Waits for what the weather demands of a chunk; whether it may pass then.
-    fn wait(&self, direction: Direction) -> bool {
+    fn deliver(
+        &self,
+        due: mpsc::Receiver<(Instant, Vec<u8>)>,
+        mut to: &TcpStream,
+        direction: Direction,
+    ) {
+        for (read, chunk) in due {
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let Some(octets) = self.wait(direction, read) else {
+                    return;
+                };
+                let (now, later) = rest.split_at(octets.min(rest.len()));
+                if to.write_all(now).is_err() {
+                    return;
+                }
+                rest = later;
+            }
+        }
+    }
+
+    /// Waits for what the weather demands of a chunk that was read at a time; how many of its octets may pass then, at least one.
+    fn wait(&self, direction: Direction, read: Instant) -> Option<usize> {
         let mut state = self.lock();
         loop {
             match state.weather {
-                _ if state.open.is_none() => return false,
-                Weather::Cut => return false,
-                Weather::Fair => return true,
-                Weather::AnswersHeld if direction == Direction::Request => return true,
+                _ if state.open.is_none() => return None,
+                Weather::Cut => return None,
+                Weather::Fair => return Some(usize::MAX),
+                Weather::AnswersHeld if direction == Direction::Request => return Some(usize::MAX),
                 Weather::Slow(late) => {
-                    drop(state);
-                    thread::sleep(late);
-                    return true;
+                    let left = (read + late).saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Some(usize::MAX);
+                    }
+                    state = self.changes(state, left);
+                }
+                Weather::Trickle(..) if direction == Direction::Request => {
+                    return Some(usize::MAX);
+                }
+                Weather::Trickle(octets, pause) => {
+                    let until = Instant::now() + pause;
+                    let before = state.weather;
+                    loop {
+                        let left = until.saturating_duration_since(Instant::now());
+                        if left.is_zero() || state.weather != before {
+                            break;
+                        }
+                        state = self.changes(state, left);
+                    }
+                    if state.weather == before && state.open.is_some() {
+                        return Some(octets.max(1));
+                    }
                 }
                 Weather::AnswersHeld | Weather::Silent => {
-                    state = self
-                        .changed
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    let waited = self.changed.wait(state);
+                    state = waited.unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
+    }
+
+    /// Waits for other weather, at most so long.
+    fn changes<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        at_most: Duration,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout(state, at_most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -238,6 +316,8 @@ mod tests {
         assert_eq!(ask(&mut stream, 1).expect("fair"), 2);
         proxy.set(Weather::Slow(Duration::from_millis(1)));
         assert_eq!(ask(&mut stream, 2).expect("slow"), 3);
+        proxy.set(Weather::Trickle(1, Duration::from_millis(1)));
+        assert_eq!(ask(&mut stream, 2).expect("a trickle"), 3);
         proxy.set(Weather::AnswersHeld);
         stream.write_all(&[3]).expect("passes");
         let patience = Some(Duration::from_millis(50));

@@ -1,13 +1,13 @@
 //! What befalls servers, connections and credentials.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::key::{Key, Kind};
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, Op, Store, StoreError, WatchEvent};
 use datastore_kube::{Client, KubeStore, Settings};
 use futures_util::StreamExt;
-use kube_lab::{ApiServer, Options, Part, Proxy, User, Weather};
+use kube_lab::{ApiServer, Authority, Options, Part, Proxy, Subject, User, Validity, Weather};
 use serde_json::json;
 
 use crate::setup::{self, Events};
@@ -266,4 +266,152 @@ async fn an_older_copy_that_has_counted_further_is_known_by_the_write_that_it_lo
     assert!(matches!(told, Err(StoreError::Diverged { .. })), "{told:?}");
     store.accept();
     assert_eq!(store.contains(&read_to).await, Ok(true));
+}
+
+/// Whom the API server takes for an administrator, by his certificate or by his account's token.
+const ADMINISTRATORS: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: agent, namespace: kube-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: agent}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{kind: ServiceAccount, name: agent, namespace: kube-system}]
+";
+
+/// Longer than credentials stay that a connection was opened with and that did not help.
+const REOPENED: Duration = Duration::from_secs(3);
+
+/// Starts the API server anew, long enough away that a client reads its credentials again.
+async fn restarted(server: &mut ApiServer, store: &KubeStore) {
+    server.kill(Part::ApiServer).unwrap();
+    let killed = Instant::now();
+    in_time("the server is away", async {
+        while put(store, "never").await.is_ok() || killed.elapsed() < REOPENED {}
+    })
+    .await;
+    server.start_part(Part::ApiServer).unwrap();
+}
+
+/// What a write says that the API server does not take, or cannot be asked for; it passes over what is said of a server that starts.
+async fn refused(store: &KubeStore, words: &str) {
+    let mut last = String::new();
+    in_time(words, async {
+        while !last.contains(words) {
+            match put(store, "never").await {
+                Err(StoreError::Unavailable(text)) => last = text.to_string(),
+                // A role that was made a moment ago.
+                Err(StoreError::Refused(text)) if text.contains("(403)") => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+    // The same words at each attempt: who tries again says them once.
+    assert!(!last.contains("verification time"), "{last}");
+}
+
+/// Writes until it is done.
+async fn taken(store: &KubeStore, name: &str) {
+    in_time(name, async {
+        while !matches!(
+            put(store, name).await,
+            Ok(_) | Err(StoreError::Conflict { .. })
+        ) {}
+    })
+    .await;
+}
+
+#[test]
+async fn credentials_that_are_out_of_their_time_are_named_and_their_successors_found() {
+    let mut server = own();
+    server.apply(ADMINISTRATORS).unwrap();
+    let (token, kubeconfig) = (
+        server.folder().join("token"),
+        server.folder().join("agents"),
+    );
+    let write_token = |server: &ApiServer, validity| {
+        let text = server.service_account_token("kube-system", "agent", validity);
+        std::fs::write(&token, text.unwrap()).unwrap();
+    };
+    write_token(&server, Validity::Now);
+    let by_token = server.kubeconfig_of(&server.url(), &json!({"tokenFile": token}));
+    std::fs::write(&kubeconfig, by_token).unwrap();
+    let settings = Settings {
+        kubeconfig: Some(kubeconfig.clone()),
+        ..Settings::default()
+    };
+    let store = setup::store(Client::new(settings).await.unwrap(), setup::folder(&server));
+    taken(&store, "a").await;
+    for (name, validity, words) in [
+        ("b", Validity::Expired, "the token has expired at 2"),
+        (
+            "c",
+            Validity::NotYet,
+            "the token is not valid yet, but from 2",
+        ),
+    ] {
+        write_token(&server, validity);
+        restarted(&mut server, &store).await;
+        refused(&store, words).await;
+        write_token(&server, Validity::Now);
+        taken(&store, name).await;
+    }
+
+    let sign = |server: &ApiServer, validity| {
+        let subject = Subject::user("agent", "system:masters");
+        server
+            .authority()
+            .sign("agent", &subject, validity)
+            .unwrap()
+    };
+    let signed = sign(&server, Validity::Now);
+    let user = json!({"client-certificate": signed.certificate, "client-key": signed.key});
+    std::fs::write(&kubeconfig, server.kubeconfig_of(&server.url(), &user)).unwrap();
+    for (name, validity) in [("d", Validity::Expired), ("e", Validity::NotYet)] {
+        sign(&server, validity);
+        restarted(&mut server, &store).await;
+        refused(&store, "the client certificate in ").await;
+        sign(&server, Validity::Now);
+        taken(&store, name).await;
+    }
+}
+
+#[test]
+async fn a_servers_certificate_that_cannot_be_trusted_is_refused_until_it_can() {
+    let mut server = own();
+    let ca = server.folder().join("agents-ca");
+    std::fs::copy(server.ca_file(), &ca).unwrap();
+    let kubeconfig = server.folder().join("agents");
+    let token = server.token_of("agent");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&server.kubeconfig_with(&server.url(), token)).unwrap();
+    config["clusters"][0]["cluster"]["certificate-authority"] = json!(ca);
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let settings = Settings {
+        kubeconfig: Some(kubeconfig),
+        ..Settings::default()
+    };
+    let store = setup::store(Client::new(settings).await.unwrap(), setup::folder(&server));
+    taken(&store, "a").await;
+    for (name, validity, words) in [
+        ("b", Validity::Expired, "certificate expired"),
+        ("c", Validity::NotYet, "certificate not valid yet"),
+    ] {
+        server.renew_certificate(validity).unwrap();
+        refused(&store, words).await;
+        server.renew_certificate(Validity::Now).unwrap();
+        taken(&store, name).await;
+    }
+    let other = Authority::new(server.folder(), "another-ca").unwrap();
+    server.take_certificate_of(&other).unwrap();
+    refused(&store, "UnknownIssuer").await;
+    // Who rotates authorities replaces the file.
+    std::fs::copy(other.file(), &ca).unwrap();
+    taken(&store, "d").await;
+    std::fs::copy(server.ca_file(), &ca).unwrap();
+    server.renew_certificate(Validity::Now).unwrap();
+    taken(&store, "e").await;
 }
