@@ -41,6 +41,7 @@ struct Shared {
     selection_complete: AtomicBool,
     namesake: Mutex<Option<String>>,
     datastore_unknown: Mutex<Option<String>>,
+    datastore_lost: Mutex<Option<String>>,
     without_effect: Mutex<Vec<Problem>>,
     accepted: Notify,
     diverged: Mutex<Option<StoreError>>,
@@ -59,6 +60,7 @@ impl Health {
             selection_complete: AtomicBool::new(false),
             namesake: Mutex::new(None),
             datastore_unknown: Mutex::new(None),
+            datastore_lost: Mutex::new(None),
             without_effect: Mutex::new(Vec::new()),
             accepted: Notify::new(),
             diverged: Mutex::new(None),
@@ -140,6 +142,19 @@ impl Health {
     fn unknown(&self) -> MutexGuard<'_, Option<String>> {
         let unknown = self.0.datastore_unknown.lock();
         unknown.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of the datastore cannot be read now, and why, in words for the operator. No probe fails of it: what is known
+    /// goes on to lead packets.
+    pub fn set_datastore_lost(&self, reason: Option<String>) {
+        let lost = self.0.datastore_lost.lock();
+        *lost.unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What [`set_datastore_lost`](Self::set_datastore_lost) was told last.
+    pub fn datastore_lost(&self) -> Option<String> {
+        let lost = self.0.datastore_lost.lock();
+        lost.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The operator says that the datastore counts as it is.
@@ -305,6 +320,8 @@ mod tests {
         assert_eq!(health.ready(start), Err("another".to_owned()));
         assert!(health.set_namesake(None));
         assert_eq!(health.ready(start), Ok(()));
+        health.set_datastore_lost(Some("it cannot be read".to_owned()));
+        assert_eq!(health.ready(start), Ok(()), "what is known leads packets");
         let late = start + Duration::from_secs(91);
         assert!(health.live(late).unwrap_err().contains("91 s"));
         health.report(Loop::Calc, late);

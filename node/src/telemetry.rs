@@ -138,6 +138,8 @@ pub struct Metrics {
     pub resync_state: Gauge,
     /// 1 while the datastore does not hold what was read from it.
     pub datastore_unknown: Gauge,
+    /// 1 while some of the datastore cannot be read.
+    pub datastore_lost: Gauge,
     /// Objects that ask for what this version does not do, by kind.
     pub without_effect: Family<KindLabel, Gauge>,
     /// Reads of the whole kernel state.
@@ -175,6 +177,7 @@ impl Metrics {
             output_events: Count::default(),
             resync_state: Gauge::default(),
             datastore_unknown: Gauge::default(),
+            datastore_lost: Gauge::default(),
             without_effect: Family::default(),
             resyncs_started: Count::default(),
             routes: Gauge::default(),
@@ -258,6 +261,11 @@ impl Metrics {
             "tortie_datastore_unknown",
             "1 while the datastore does not hold what was read from it",
             m.datastore_unknown,
+        );
+        registry.register(
+            "tortie_datastore_lost",
+            "1 while some of the datastore cannot be read",
+            m.datastore_lost,
         );
         registry.register(
             "tortie_objects_without_effect",

@@ -131,7 +131,11 @@ impl Admin {
             subject: format!("Node({})", self.status.node),
             reason,
         }));
-        problems.extend(self.health.datastore_unknown().map(|reason| Problem {
+        let datastore = [
+            self.health.datastore_unknown(),
+            self.health.datastore_lost(),
+        ];
+        problems.extend(datastore.into_iter().flatten().map(|reason| Problem {
             subject: "datastore".to_owned(),
             reason,
         }));

@@ -95,7 +95,6 @@ impl CalcTask {
         let mut echoes = Echoes::default();
         let mut census = Census::new(self.graph.settings().node_name.clone());
         let mut tick = tokio::time::interval(REPORT_EVERY);
-        self.metrics.resync_state.set(1);
         loop {
             tokio::select! {
                 batch = self.inbox.take(BATCH) => {
@@ -295,7 +294,6 @@ impl CalcTask {
         if self.graph.in_sync() && !progress.deletes_allowed {
             progress.deletes_allowed = true;
             info!("datastore in sync");
-            self.metrics.resync_state.set(2);
             self.health.set_datastore_in_sync();
             self.dataplane.put(DesiredKey::AllowDeletes, Desired::Allow);
         }
@@ -328,6 +326,15 @@ impl CalcTask {
         self.metrics.cluster_hosts.set(count(&census.hosts));
         let unknown = self.health.datastore_unknown().is_some();
         self.metrics.datastore_unknown.set(i64::from(unknown));
+        let lost = self.health.datastore_lost().is_some();
+        self.metrics.datastore_lost.set(i64::from(lost));
+        self.metrics
+            .resync_state
+            .set(match (lost, self.graph.in_sync()) {
+                (true, _) => 0,
+                (false, false) => 1,
+                (false, true) => 2,
+            });
         let endpoints = census.pods.values().sum::<usize>();
         let endpoints = i64::try_from(endpoints).unwrap_or(i64::MAX);
         self.metrics.cluster_endpoints.set(endpoints);

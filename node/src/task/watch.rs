@@ -3,11 +3,13 @@
 //! Until the first listing nothing is in sync; after it the calculation goes on with what it knows while the store is
 //! away.
 
+mod lost;
+
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use api::key::{Key, Kind};
 use api::object::Object;
@@ -28,6 +30,7 @@ use crate::health::Health;
 use crate::own::Own;
 use crate::startup::{chain, files};
 use crate::task::calc::{Inbox, Seen, Since, State};
+use lost::{Line, Lost};
 
 /// First and longest wait before another attempt.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -143,16 +146,16 @@ impl WatchTask {
             updates.extend(self.updates(|_| true, &accepted));
         }
         let mut note = tokio::time::interval(NOTE_EVERY);
-        let mut lost: BTreeSet<Kind> = BTreeSet::new();
+        let mut lost = Lost::default();
         // Kinds whose first listing after an acceptance is still to come.
         let mut unlisted: BTreeSet<Kind> = BTreeSet::new();
         loop {
             let next = tokio::select! {
                 next = updates.next() => next,
                 // A watch that goes on says nothing before the next change.
-                () = answered(&*self.store), if !lost.is_empty() => {
-                    lost.clear();
-                    info!(socket = self.socket, "datastore is back");
+                () = answered(&*self.store), if lost.is_any() => {
+                    let line = lost.answers(Instant::now());
+                    self.tell(&lost, line, None);
                     continue;
                 }
                 _ = note.tick() => {
@@ -179,13 +182,13 @@ impl WatchTask {
             };
             match &update {
                 Update::Lost(error) => {
-                    if lost.is_empty() {
-                        warn!(socket = self.socket, %error, "datastore lost; going on with what is known");
-                    }
-                    lost.insert(kind);
+                    let (now, wall) = (Instant::now(), SystemTime::now());
+                    let line = lost.lose(kind, error.clone(), now, wall);
+                    self.tell(&lost, line, Some(error));
                     continue;
                 }
                 Update::Diverged(error) => {
+                    self.found(&mut lost, kind);
                     if self.health.datastore_unknown().is_none() {
                         self.diverged(error, read, &accept).await;
                         if self.health.datastore_unknown().is_none() {
@@ -211,14 +214,44 @@ impl WatchTask {
             if let Some(reached) = reached {
                 read.to = later(read.to.take(), reached);
             }
-            if lost.remove(&kind) && lost.is_empty() {
-                info!(socket = self.socket, "datastore is back");
-            }
+            self.found(&mut lost, kind);
             if rest && matches!(update, Update::InSync(_)) {
                 rest = false;
                 updates.extend(self.updates(|kind| !is_first(kind), &accepted));
             }
             self.update(kind, update);
+        }
+    }
+
+    /// A kind is read again.
+    fn found(&self, lost: &mut Lost, kind: Kind) {
+        if lost.is_any() {
+            let line = lost.found(kind, Instant::now());
+            self.tell(lost, line, None);
+        }
+    }
+
+    /// Says what cannot be read: in the status, and where there is a line, in the log.
+    fn tell(&self, lost: &Lost, line: Option<Line>, error: Option<&StoreError>) {
+        let socket = &self.socket;
+        self.health
+            .set_datastore_lost(lost.reason(self.kinds.len()));
+        let error = error.map(ToString::to_string).unwrap_or_default();
+        match line {
+            Some(Line::Lost { before: 0 }) => {
+                warn!(socket, error, "datastore lost; going on with what is known");
+            }
+            Some(Line::Lost { before }) => warn!(
+                socket,
+                error,
+                times_before = before,
+                "datastore lost; going on with what is known"
+            ),
+            Some(Line::Changed) => warn!(socket, error, "datastore still lost"),
+            Some(Line::Back(took)) => {
+                info!(socket, after_seconds = took.as_secs(), "datastore is back");
+            }
+            None => {}
         }
     }
 
