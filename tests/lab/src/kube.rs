@@ -6,7 +6,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use kube_lab::{ApiServer, Error, Part, Place, Ports, User};
+use kube_lab::{ApiServer, Error, Part, Place, Ports, Proxy, User};
 use serde_json::{Value, json};
 
 use crate::cluster::LabError;
@@ -81,6 +81,32 @@ impl Kube {
             fs::write(path, self.server.kubeconfig_with(&self.server.url(), token))?;
         }
         Ok(())
+    }
+
+    /// From now on agents have another kubeconfig file: another way to the API server (a [`Proxy`]'s URL), or other credentials, as a
+    /// kubeconfig's `user`. Agents read it when they start, and when those that they have no longer do.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub fn give_agents(&self, url: &str, user: &Value) -> io::Result<()> {
+        write_whole(KUBECONFIG, &self.server.kubeconfig_of(url, user))
+    }
+
+    /// What agents have from the start, as a kubeconfig's `user`.
+    #[must_use]
+    pub fn agents_user(&self) -> Value {
+        let user = format!("system:serviceaccount:kube-system:{}", ACCOUNTS[0].0);
+        json!({"token": self.server.token_of(&user)})
+    }
+
+    /// A proxy on the API server's machine before it.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn proxy(&self) -> io::Result<Proxy> {
+        let address = self.site.address.into();
+        let server = self.server.socket_address();
+        self.site.namespace.run(|| Proxy::start_at(address, server))
     }
 
     /// Applies Calico's kinds and the accounts' roles, and waits until the kinds are served.
@@ -217,6 +243,13 @@ impl Kube {
     pub(crate) fn programs(&self) -> &Path {
         self.server.programs().folder()
     }
+}
+
+/// Puts a file in its place whole: a program that reads it meanwhile sees the former one.
+fn write_whole(path: &str, text: &str) -> io::Result<()> {
+    let fresh = format!("{path}.new");
+    fs::write(&fresh, text)?;
+    fs::rename(&fresh, path)
 }
 
 /// A node as its kubelet describes it.

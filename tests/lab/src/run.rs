@@ -78,7 +78,9 @@ pub fn run(options: Options, progress: Progress) -> Result<Run, RunError> {
         })?;
     }
     let converged = progress.stage("routes in every FIB", || lab.wait_converged())?;
-    sabotage_running(&lab, sabotage).map_err(RunError::Sabotage)?;
+    if let Some(sabotage) = sabotage {
+        lab.sabotage(sabotage).map_err(RunError::Sabotage)?;
+    }
     let Ok(proof) = progress.stage("pings and TCP exchanges", || {
         Ok::<_, Infallible>(lab.prove())
     });
@@ -225,41 +227,41 @@ fn block_session(topology: &Topology) -> io::Result<()> {
         .map_err(crate::NetlinkError::into_io)
 }
 
-fn sabotage_running(lab: &Lab, sabotage: Option<Sabotage>) -> io::Result<()> {
-    let first = &lab.topology.sites[0].namespace;
-    match sabotage {
-        Some(Sabotage::Route) => {
-            // Frozen, or it would repair the route before anybody looks.
-            lab.freeze_agent(0)?;
-            let last = lab
-                .topology
-                .sites
-                .last()
-                .map(|site| site.name.clone())
-                .unwrap_or_default();
-            for (block, owner) in lab.blocks() {
-                if owner.name == last {
-                    first
-                        .netlink()?
-                        .delete_route(block)
-                        .map_err(crate::NetlinkError::into_io)?;
+impl Lab {
+    /// Brings a fault into the running cluster. Whose agent would mend it is frozen.
+    ///
+    /// # Errors
+    /// What the kernel or `nft` answers. [`Sabotage::Session`] can only be brought in before the start, and is nothing here.
+    pub fn sabotage(&self, sabotage: Sabotage) -> io::Result<()> {
+        let first = &self.topology.sites[0].namespace;
+        match sabotage {
+            Sabotage::Route => {
+                self.freeze_agent(0)?;
+                let last = self.topology.sites.last().map(|site| site.name.clone());
+                for (block, owner) in self.blocks() {
+                    if Some(&owner.name) == last.as_ref() {
+                        first
+                            .netlink()?
+                            .delete_route(block)
+                            .map_err(crate::NetlinkError::into_io)?;
+                    }
+                }
+                Ok(())
+            }
+            Sabotage::Masquerade => {
+                self.freeze_agent(0)?;
+                let rules = "add table ip sabotage; \
+                     add chain ip sabotage post { type nat hook postrouting priority 200; }; \
+                     add rule ip sabotage post oifname != \"cali*\" masquerade";
+                let status = first.command("nft").arg(rules).status()?;
+                if status.success() {
+                    Ok(())
+                } else {
+                    Err(io::Error::other(format!("nft: {status}")))
                 }
             }
-            Ok(())
+            Sabotage::Session => Ok(()),
         }
-        Some(Sabotage::Masquerade) => {
-            lab.freeze_agent(0)?;
-            let rules = "add table ip sabotage; \
-                 add chain ip sabotage post { type nat hook postrouting priority 200; }; \
-                 add rule ip sabotage post oifname != \"cali*\" masquerade";
-            let status = first.command("nft").arg(rules).status()?;
-            if status.success() {
-                Ok(())
-            } else {
-                Err(io::Error::other(format!("nft: {status}")))
-            }
-        }
-        Some(Sabotage::Session) | None => Ok(()),
     }
 }
 

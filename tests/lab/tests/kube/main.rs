@@ -7,14 +7,19 @@
 #[macro_use]
 extern crate harness;
 
+mod addresses;
+mod checks;
+mod credentials;
 mod former;
 mod modes;
 mod node_status;
 mod objects;
 mod old_data;
 mod outages;
+mod slow;
 mod startup;
 mod takeover;
+mod told;
 mod traffic;
 
 use std::time::Duration;

@@ -1,9 +1,10 @@
 //! What must not be noticed on the nodes, whatever happens to the API server.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::process::Output;
 use std::time::Instant;
 
+use crate::addresses;
 use lab::{Lab, Options, Pod, RouteChange, RouteMonitor, Stream, wait_until};
 
 /// Numbered packets each way between two pods.
@@ -19,13 +20,29 @@ pub(crate) struct Watched {
 impl Watched {
     /// Two nodes with `pods` pods each. Routes to the other node's blocks come from the store, and every second pod needs a new block.
     pub(crate) fn start(options: Options, programs: lab::Programs, pods: usize) -> Self {
+        Self::start_with(options, programs, pods, |_| ())
+    }
+
+    /// The same; `prepare` sees the API server before the first agent does.
+    pub(crate) fn start_with(
+        options: Options,
+        programs: lab::Programs,
+        pods: usize,
+        prepare: impl FnOnce(&mut Lab),
+    ) -> Self {
         let options = Options {
             nodes: 2,
             mode: lab::Mode::Vxlan,
             block_size: 31,
+            environment: ["FELIX_HEALTHENABLED", "FELIX_PROMETHEUSMETRICSENABLED"]
+                .map(|name| (name.to_owned(), "true".to_owned()))
+                .into(),
             ..options
         };
-        let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
+        let lab = Lab::without_agents(options, programs);
+        let mut lab = lab.unwrap_or_else(|error| panic!("{error}"));
+        prepare(&mut lab);
+        lab.start_agents().unwrap_or_else(|error| panic!("{error}"));
         lab.fill_pods(pods)
             .unwrap_or_else(|errors| panic!("{errors:?}"));
         converged(&mut lab);
@@ -88,34 +105,62 @@ impl Watched {
         for node in [0, 0, 1, 1] {
             self.add_pod(node);
         }
+        self.converges();
+    }
+
+    /// Waits until every session, route and pod is there.
+    pub(crate) fn converges(&mut self) {
         converged(&mut self.lab);
     }
 
-    /// Nothing of it was noticed, no address was given twice, and everybody reaches everybody.
+    /// Nothing of it was noticed, no address was given twice or is kept by nobody, and everybody reaches everybody.
     pub(crate) fn ends_well(mut self) {
-        for (site, monitor) in self.lab.topology.sites.iter().zip(&mut self.monitors) {
-            let deleted = monitor
-                .wait_for(Instant::now(), |event| event.change == RouteChange::Deleted)
-                .unwrap();
-            assert!(deleted.is_none(), "{}: {deleted:?}", site.name);
-        }
-        for stream in self.streams {
-            let outcome = stream.finish().unwrap();
-            assert!(outcome.sent > 0 && outcome.lost.is_empty(), "{outcome:?}");
-        }
-        let addresses: BTreeSet<_> = self.lab.pods.iter().map(|pod| pod.address).collect();
-        assert_eq!(
-            addresses.len(),
-            self.lab.pods.len(),
-            "an address was given twice"
-        );
+        let faults = self.faults();
+        assert!(faults.is_empty(), "{faults:#?}");
+        assert!(self.streams.is_empty());
         // No agent was started anew.
         self.lab
             .check_programs()
             .unwrap_or_else(|error| panic!("{error}"));
-        let faults = self.lab.prove().faults;
-        assert!(faults.is_empty(), "{faults:#?}");
     }
+
+    /// What was noticed, each with where. The streams end here.
+    pub(crate) fn faults(&mut self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (site, monitor) in self.lab.topology.sites.iter().zip(&mut self.monitors) {
+            let deleted = monitor
+                .wait_for(Instant::now(), |event| event.change == RouteChange::Deleted)
+                .unwrap();
+            faults
+                .extend(deleted.map(|deleted| format!("{} lost a route: {deleted:?}", site.name)));
+        }
+        for stream in self.streams.drain(..) {
+            let outcome = stream.finish().unwrap();
+            let (name, sent, lost) = (&outcome.name, outcome.sent, outcome.lost.len());
+            if sent == 0 || lost > 0 {
+                faults.push(format!("{name}: {lost} of {sent} packets lost"));
+            }
+        }
+        faults.extend(twice(&self.lab.pods));
+        faults.extend(addresses::faults(&mut self.lab));
+        faults.extend(self.lab.prove().faults);
+        faults
+    }
+}
+
+/// Pods that share an address.
+fn twice(pods: &[Pod]) -> Vec<String> {
+    let mut holders: BTreeMap<_, &Pod> = BTreeMap::new();
+    let shared = pods.iter().filter_map(|pod| {
+        let other = holders.insert(pod.address, pod)?;
+        Some(format!(
+            "{} was given twice: to {} and {}",
+            pod.address,
+            other.label(),
+            pod.label()
+        ))
+    });
+    shared.collect()
 }
 
 /// Waits until every session, route and pod is there.
@@ -134,15 +179,4 @@ pub(crate) fn ctl(lab: &Lab, node: usize, arguments: &[&str]) -> Output {
     let operators = lab.options.store.operators_environment();
     command.envs(environment).envs(operators);
     command.args(arguments).output().unwrap()
-}
-
-/// Waits until the agent of a node says a word in its status.
-pub(crate) fn says(lab: &Lab, node: usize, word: &str) {
-    let mut last = String::new();
-    let said = wait_until(Instant::now() + lab.options.patience, || {
-        let output = ctl(lab, node, &["node", "status"]);
-        last = format!("{output:?}");
-        last.contains(word).then_some(())
-    });
-    assert!(said.is_some(), "{word}: {last}");
 }
