@@ -36,7 +36,26 @@ fn pods_are_addressed_by_the_plugin_and_reach_each_other_and_an_upgrade_loses_no
         logs_and_exec(&cluster);
         reach(&mut cluster);
         host_port_and_service(&mut cluster);
-        upgrade(&mut cluster);
+        upgrade(&mut cluster, |cluster| cluster.wait_bgp());
+    });
+}
+
+#[test]
+fn an_upgrade_loses_no_packet_in_vxlan_either() {
+    let name = "daemonset::an_upgrade_loses_no_packet_in_vxlan_either";
+    with_product(name, |mut cluster| {
+        cluster
+            .install("vxlan")
+            .and_then(|()| cluster.wait_nodes_ready())
+            .unwrap_or_else(|error| panic!("{error}"));
+        cluster.server.apply(&pods()).unwrap();
+        for pod in ["a", "b"] {
+            cluster
+                .wait_pod(pod)
+                .unwrap_or_else(|error| panic!("{error}"));
+        }
+        reach(&mut cluster);
+        upgrade(&mut cluster, |_| Ok(()));
     });
 }
 
@@ -142,7 +161,11 @@ fn host_port_and_service(cluster: &mut KubeletCluster) {
 }
 
 /// 100 numbered packets a second in both directions, while every node's agent is replaced in its turn.
-fn upgrade(cluster: &mut KubeletCluster) {
+/// `settled` waits for what the new agents take up after they are ready.
+fn upgrade(
+    cluster: &mut KubeletCluster,
+    settled: impl FnOnce(&mut KubeletCluster) -> Result<(), lab::LabError>,
+) {
     let namespaces = ["a", "b"].map(|pod| cluster.pod_namespace(pod).unwrap());
     let addresses = ["a", "b"].map(|pod| address(cluster, pod));
     let streams = [(0, 1), (1, 0)].map(|(from, to)| {
@@ -178,7 +201,7 @@ fn upgrade(cluster: &mut KubeletCluster) {
         .unwrap_or_else(|error| panic!("{error}\n{}", cluster.state()));
     println!("upgraded after {:?}", started.elapsed());
     // BGP peers of a new agent have its routes anew, and what the old one announced is swept: nothing may go then either.
-    cluster.wait_bgp().unwrap_or_else(|error| panic!("{error}"));
+    settled(cluster).unwrap_or_else(|error| panic!("{error}"));
     std::thread::park_timeout(Duration::from_secs(2));
     let after = agents(cluster);
     assert!(
