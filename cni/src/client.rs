@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::protocol::{FrameError, FrameReader, Reply, Request, encode_frame};
 use crate::socket;
@@ -41,19 +41,31 @@ pub enum CallError {
     },
 }
 
-/// Sends `request`, with the namespace's descriptor if there is one, and waits for the reply, each piece of it for at
-/// most `patience`.
+/// How long is waited.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For somebody to listen: an agent that starts, or is replaced.
+    pub connect: Duration,
+    /// For each piece of the reply.
+    pub reply: Duration,
+}
+
+/// How often it is tried to connect.
+const CONNECT_EVERY: Duration = Duration::from_millis(50);
+
+/// Sends `request`, with the namespace's descriptor if there is one, and waits for the reply.
 pub fn call(
     path: &Path,
     request: &Request,
     netns: Option<BorrowedFd<'_>>,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<Reply, CallError> {
     let frame = encode_frame(request).map_err(|source| CallError::Frame {
         path: path.to_owned(),
         source,
     })?;
-    let stream = UnixStream::connect(path).map_err(|source| CallError::Connect {
+    let connected = connect(path, patience.connect);
+    let stream = connected.map_err(|source| CallError::Connect {
         path: path.to_owned(),
         source,
     })?;
@@ -61,10 +73,9 @@ pub fn call(
         path: path.to_owned(),
         source,
     };
-    stream.set_read_timeout(Some(patience)).map_err(no_answer)?;
-    stream
-        .set_write_timeout(Some(patience))
-        .map_err(no_answer)?;
+    let reply = Some(patience.reply);
+    stream.set_read_timeout(reply).map_err(no_answer)?;
+    stream.set_write_timeout(reply).map_err(no_answer)?;
     send_all(&stream, &frame, netns).map_err(no_answer)?;
 
     let mut reader = FrameReader::default();
@@ -84,6 +95,24 @@ pub fn call(
             source,
         })? {
             return Ok(reply);
+        }
+    }
+}
+
+/// Connects as soon as somebody listens. What is wrong for another reason is not waited out.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match UnixStream::connect(path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) && Instant::now() < deadline =>
+            {
+                std::thread::sleep(CONNECT_EVERY);
+            }
+            other => return other,
         }
     }
 }

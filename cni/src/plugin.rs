@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::{self, CallError};
+use crate::client::{self, CallError, Patience};
 use crate::netns::{NetnsError, open_netns};
 use crate::protocol::{Command, Reply, Request};
 use crate::spec::environment::{Args, Environment, Operation};
 use crate::spec::error::{CniError, Code};
 use crate::spec::netconf::{NetConf, read_object};
 use crate::spec::version::Version;
+
+/// How long the plugin waits until the agent listens. The network configuration is there before the agent, and a pod that
+/// is refused is tried again by its kubelet much later. STATUS does not wait: it is asked whether there is an agent.
+pub const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the agent may stay silent: below the 2 minutes of the kubelet's runtime requests, so that the plugin's own
 /// message arrives.
@@ -118,7 +122,14 @@ fn serve(
         prev_result: conf.prev_result,
         valid_attachments: conf.valid_attachments,
     };
-    let reply = client::call(&socket, &request, netns.as_ref().map(AsFd::as_fd), PATIENCE)
+    let patience = Patience {
+        connect: match command {
+            Command::Status => Duration::ZERO,
+            Command::Add | Command::Del | Command::Check | Command::Gc => CONNECT_PATIENCE,
+        },
+        reply: PATIENCE,
+    };
+    let reply = client::call(&socket, &request, netns.as_ref().map(AsFd::as_fd), patience)
         .map_err(|error| unreachable_agent(command, &error, &conf.nodename_file))?;
     match (command, reply) {
         (_, Reply::Failed(error)) => Err(error),

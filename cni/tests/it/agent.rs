@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -171,6 +171,11 @@ impl Call {
     }
 
     pub(crate) fn run(&self) -> Outcome {
+        outcome(self.start())
+    }
+
+    /// The plugin with its input, not waited for.
+    pub(crate) fn start(&self) -> Child {
         let mut child = Command::new(&self.program)
             .env_clear()
             .envs(&self.environment)
@@ -183,12 +188,17 @@ impl Call {
         // A plugin that refuses the environment does not read its input.
         let _ = stdin.write_all(self.stdin.as_bytes());
         drop(stdin);
-        let output = child.wait_with_output().expect("the plugin ends");
-        Outcome {
-            exit_code: output.status.code().expect("not killed"),
-            stdout: String::from_utf8(output.stdout).expect("text"),
-            stderr: String::from_utf8(output.stderr).expect("text"),
-        }
+        child
+    }
+}
+
+/// What the runtime gets once the plugin has ended.
+pub(crate) fn outcome(child: Child) -> Outcome {
+    let output = child.wait_with_output().expect("the plugin ends");
+    Outcome {
+        exit_code: output.status.code().expect("not killed"),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
     }
 }
 

@@ -7,7 +7,7 @@ use cni::spec::result::{AddResult, Interface, IpConfig, Route};
 use cni::spec::version::Version;
 use serde_json::{Value, json};
 
-use crate::agent::{Call, OTHER_NAMESPACE, Scratch, Script, configuration, serve_one};
+use crate::agent::{Call, OTHER_NAMESPACE, Scratch, Script, configuration, outcome, serve_one};
 
 fn net<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("valid")
@@ -279,4 +279,43 @@ fn a_person_is_told_what_it_is() {
         "{}",
         outcome.stderr
     );
+}
+
+/// Whether the process sleeps for a while, as the kernel says: clock_nanosleep or nanosleep.
+fn sleeps(pid: u32) -> bool {
+    let asleep = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    asleep("wchan").is_ok_and(|text| text.contains("nanosleep"))
+        || asleep("syscall").is_ok_and(|text| text.starts_with("230 ") || text.starts_with("35 "))
+}
+
+#[test]
+fn a_pod_that_comes_before_the_agent_waits_for_it() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("agent.sock");
+    let mut plugin = Call::new("ADD", &socket).start();
+    // It has looked for the agent once, and found none.
+    while !sleeps(plugin.id()) {
+        let ended = plugin.try_wait().expect("the kernel answers");
+        assert!(ended.is_none(), "it did not wait");
+        std::thread::yield_now();
+    }
+    let agent = serve_one(&socket, Script::reply(&Reply::Added(added())));
+    let outcome = outcome(plugin);
+    // As soon as it listens; a machine so busy that this takes five seconds is out of patience.
+    assert_eq!(outcome.exit_code, 0, "{}", outcome.stdout);
+    agent.join().expect("the agent saw a request");
+}
+
+#[test]
+fn status_does_not_wait_for_an_agent() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("agent.sock");
+    let mut plugin = Call::new("STATUS", &socket)
+        .stdin(configuration("1.1.0", &socket))
+        .start();
+    while plugin.try_wait().expect("the kernel answers").is_none() {
+        assert!(!sleeps(plugin.id()), "it waits");
+        std::thread::yield_now();
+    }
+    outcome(plugin).error(50);
 }

@@ -34,8 +34,9 @@ use endpoint::Identity;
 use error::{assign_error, kernel_error, stopping, store_error};
 use record::Found;
 
-/// How long a request waits for an agent that has just started.
-const SYNC_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a request waits for an agent that has just started: a pod that is refused is tried again by its kubelet much
+/// later.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 /// How long after a DEL detached devices are deleted.
 const SWEEP_AFTER: Duration = Duration::from_millis(100);
 /// How soon a failed sweep is tried again.
