@@ -11,6 +11,7 @@ mod addresses;
 mod checks;
 mod credentials;
 mod former;
+mod in_cluster;
 mod modes;
 mod node_status;
 mod objects;
