@@ -110,6 +110,39 @@ pub struct BlockAffinitySpec {
     pub extra: Map<String, Value>,
 }
 
+impl IPAMBlockSpec {
+    /// A block that says nothing but its range: nobody owns it, and no address of it is given out.
+    pub fn of_nobody(cidr: IpNet) -> Self {
+        Self {
+            cidr,
+            affinity: None,
+            affinity_claim_time: None,
+            allocations: Vec::new(),
+            unallocated: Vec::new(),
+            attributes: Vec::new(),
+            sequence_number: 0,
+            sequence_number_for_allocation: BTreeMap::new(),
+            deleted: false,
+            strict_affinity: false,
+            extra: Map::new(),
+        }
+    }
+}
+
+impl BlockAffinitySpec {
+    /// A node's settled claim to a block.
+    pub fn confirmed(node: &str, cidr: IpNet) -> Self {
+        Self {
+            state: AffinityState::Confirmed,
+            node: node.to_owned(),
+            cidr,
+            affinity_type: host(),
+            deleted: text_false(),
+            extra: Map::new(),
+        }
+    }
+}
+
 fn host() -> String {
     "host".to_owned()
 }

@@ -97,6 +97,15 @@ pub struct NodeInterface {
     pub addresses: Vec<IpAddr>,
 }
 
+/// The node's ranges of pods, as Kubernetes gives them out: `status.podCIDRs`. What is no range is left out.
+pub fn pod_cidrs(node: &Node) -> Vec<IpNet> {
+    let status = node.extra.get("status");
+    let ranges = status.and_then(|status| status.get("podCIDRs")?.as_array());
+    let texts = ranges.into_iter().flatten().filter_map(Value::as_str);
+    let ranges = texts.filter_map(|text| text.parse::<IpNet>().ok());
+    ranges.map(|range| range.trunc()).collect()
+}
+
 /// MAC of a node's VXLAN device unless its object says otherwise: 0x66, then the first five
 /// bytes of the SHA-1 of the node's name, as Calico derives it.
 pub fn vxlan_mac(node: &str) -> [u8; 6] {

@@ -14,6 +14,7 @@
 //! Source: CNI specification 1.1.0, <https://github.com/containernetworking/cni/blob/main/SPEC.md>.
 
 pub mod client;
+mod delegate;
 pub mod install;
 pub mod netns;
 pub mod plugin;

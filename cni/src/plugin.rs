@@ -5,9 +5,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::client::{self, CallError, Patience};
+use crate::delegate::Delegate;
 use crate::netns::{NetnsError, open_netns};
 use crate::protocol::{Command, Reply, Request};
 use crate::spec::environment::{Args, Environment, Operation};
@@ -76,8 +77,9 @@ pub fn run(
         Ok(read) => read,
         Err(error) => return failed(&error, Version::NEWEST),
     };
+    let path = variable("CNI_PATH").unwrap_or_default();
     let served = NetConf::check(&object, version, command)
-        .and_then(|conf| serve(command, &environment, conf));
+        .and_then(|conf| serve(command, &environment, conf, (&object, &path)));
     match served {
         Ok(None) => Output::default(),
         Ok(Some(result)) => Output {
@@ -92,12 +94,13 @@ fn serve(
     command: Command,
     environment: &Environment,
     conf: NetConf,
+    (object, path): (&Map<String, Value>, &str),
 ) -> Result<Option<Value>, CniError> {
     let args = match (command, Args::parse(&environment.args)) {
         (_, Ok(args)) => args,
         // The container id is enough to undo things.
         (Command::Del | Command::Gc, Err(_)) => Args::default(),
-        (Command::Add | Command::Check | Command::Status, Err(error)) => return Err(error),
+        (_, Err(error)) => return Err(error),
     };
     let netns = match environment.netns.as_deref() {
         Some(path) if !matches!(command, Command::Status | Command::Gc) => {
@@ -119,23 +122,41 @@ fn serve(
         mtu_bytes: conf.mtu_bytes,
         allow_ip_forwarding: conf.allow_ip_forwarding,
         ipam: conf.ipam,
+        given: Vec::new(),
         prev_result: conf.prev_result,
         valid_attachments: conf.valid_attachments,
     };
     let patience = Patience {
         connect: match command {
             Command::Status => Duration::ZERO,
-            Command::Add | Command::Del | Command::Check | Command::Gc => CONNECT_PATIENCE,
+            _ => CONNECT_PATIENCE,
         },
         reply: PATIENCE,
     };
-    let reply = client::call(&socket, &request, netns.as_ref().map(AsFd::as_fd), patience)
-        .map_err(|error| unreachable_agent(command, &error, &conf.nodename_file))?;
+    let ask = |request: &Request| {
+        let netns = netns.as_ref().map(AsFd::as_fd);
+        match client::call(&socket, request, netns, patience) {
+            Ok(Reply::Failed(error)) => Err(error),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(unreachable_agent(command, &error, &conf.nodename_file)),
+        }
+    };
+    let reply = match &conf.ipam_plugin {
+        None => ask(&request)?,
+        Some(name) => {
+            let delegate = Delegate {
+                name,
+                path,
+                object,
+                version,
+            };
+            delegate.serve(request, &ask)?
+        }
+    };
     match (command, reply) {
-        (_, Reply::Failed(error)) => Err(error),
         (Command::Add, Reply::Added(result)) => Ok(Some(result.to_json(version))),
         (Command::Del | Command::Check | Command::Status | Command::Gc, Reply::Done) => Ok(None),
-        (_, Reply::Added(_) | Reply::Done) => Err(CniError::new(
+        _ => Err(CniError::new(
             Code::PROTOCOL,
             format!(
                 "the agent at {} answered another command than it was asked: are plugin and agent of the same release?",

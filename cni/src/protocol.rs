@@ -15,6 +15,7 @@
 use std::net::IpAddr;
 
 use api::attachment::AttachmentId;
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,8 @@ pub enum Command {
     Status,
     /// Undo every ADD of this network that is not in `valid_attachments`.
     Gc,
+    /// Say which ranges Kubernetes gave this node. Asked by the plugin itself, for an IPAM plugin that gives out from them.
+    PodCidrs,
 }
 
 /// A runtime's call, checked by the plugin.
@@ -80,6 +83,9 @@ pub struct Request {
     /// Address management.
     #[serde(default)]
     pub ipam: IpamSettings,
+    /// Addresses that another IPAM plugin gave; empty: the agent is to give one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<IpNet>,
     /// Result of ADD, for CHECK.
     #[serde(default)]
     pub prev_result: Option<AddResult>,
@@ -142,6 +148,8 @@ pub struct Attachment {
 pub enum Reply {
     /// ADD is done: the route is in the FIB and both ends of the pair are up.
     Added(AddResult),
+    /// This node's ranges.
+    PodCidrs(Vec<IpNet>),
     /// Any other command is done.
     Done,
     /// It was not done; the plugin prints this.

@@ -57,7 +57,9 @@ pub use peers::{Secret, SecretRef};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
-pub use settings::{ClusterRoutes, KernelFacts, LearnedRoutes, Listen, NatExclusions, Settings};
+pub use settings::{
+    BlocksFrom, ClusterRoutes, KernelFacts, LearnedRoutes, Listen, NatExclusions, Settings,
+};
 use tunnel::Tunnels;
 use underlay::{Change, Underlay};
 use workload::Workloads;
@@ -172,11 +174,17 @@ impl Graph {
         }
         match key.kind {
             Kind::IPPool => self.update_pool(key, spec!(IPPool)),
-            Kind::Node => self.update_node(key, spec!(Node)),
+            Kind::Node => {
+                let node = spec!(Node);
+                self.update_pod_cidrs(key, node);
+                self.update_node(key, node);
+            }
             Kind::BGPConfiguration => self.update_bgp_config(key, spec!(BGPConfiguration)),
             Kind::BGPPeer => self.update_bgp_peer(key, spec!(BGPPeer)),
             Kind::BGPFilter => self.update_bgp_filter(key, spec!(BGPFilter)),
             Kind::WorkloadEndpoint => self.update_workload(key, spec!(WorkloadEndpoint)),
+            Kind::IPAMBlock | Kind::BlockAffinity
+                if self.settings.blocks_from == BlocksFrom::PodCidrs => {}
             Kind::IPAMBlock => self.update_block(key, spec!(IPAMBlock)),
             Kind::BlockAffinity => {
                 let ours = spec!(BlockAffinity)
@@ -472,6 +480,17 @@ impl Graph {
             self.dirty.prefixes.insert(IpNet::from(addr));
             self.dirty.neighbours.insert(addr);
         }
+    }
+
+    /// A node's ranges of Kubernetes, in the place of IPAM's blocks and of confirmed affinities to them.
+    fn update_pod_cidrs(&mut self, key: &Key, node: Option<&api::node::Node>) {
+        if self.settings.blocks_from != BlocksFrom::PodCidrs {
+            return;
+        }
+        let ranges = node.map(api::node::pod_cidrs).unwrap_or_default();
+        let is_own = key.name == self.settings.node_name;
+        let touched = self.blocks.update_pod_cidrs(key, &ranges, is_own);
+        self.touch_ranges(touched);
     }
 
     fn update_block(&mut self, key: &Key, block: Option<&api::ipam::IPAMBlock>) {

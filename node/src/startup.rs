@@ -207,7 +207,7 @@ impl Startup<'_> {
     async fn join(&self, identity: &Identity, ipam: &Ipam) -> Result<(), StartupError> {
         if self.params.backend != Backend::None {
             self.write_node(identity).await?;
-            tunnel::allocate(&*self.store, ipam, &identity.name).await?;
+            self.tunnels(ipam, &identity.name).await?;
         }
         files::write_nodename(self.params, &identity.name)
     }
@@ -251,6 +251,13 @@ impl Startup<'_> {
     pub async fn refresh_tunnels(&self, name: &str, ipam: &Ipam) -> Result<(), StartupError> {
         if self.params.backend == Backend::None {
             return Ok(());
+        }
+        self.tunnels(ipam, name).await
+    }
+
+    async fn tunnels(&self, ipam: &Ipam, name: &str) -> Result<(), StartupError> {
+        if self.params.use_pod_cidr {
+            return tunnel::first_of_pod_cidr(&*self.store, name).await;
         }
         tunnel::allocate(&*self.store, ipam, name).await
     }

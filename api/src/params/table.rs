@@ -140,6 +140,10 @@ parameters! {
     /// Wait until the datastore answers, instead of failing at once.
     wait_for_datastore: bool = value::true_or_false, ["WAIT_FOR_DATASTORE"], "false", "",
         IsUnset, MeansFalse, "`true`; everything else means false";
+    /// Pods have addresses of their node's `spec.podCIDRs`, given out by another IPAM plugin such as host-local: these ranges, and
+    /// no IPAM blocks, are the nodes'.
+    use_pod_cidr: bool = value::felix_bool, ["USE_POD_CIDR"], "false", "",
+        IsUnset, Stops, "`true` or `false`";
     /// Where the cluster runs, words joined by commas: added to ClusterInformation's clusterType.
     cluster_type: String = value::text, ["CLUSTER_TYPE"], "", "",
         IsUnset, Stops, "words joined by commas";

@@ -14,6 +14,9 @@ use crate::spec::version::Version;
 /// Where Calico's agent writes the node's name once it is ready.
 pub const NODENAME_FILE: &str = "/var/lib/calico/nodename";
 
+/// The IPAM that is the agent's own.
+const CALICO_IPAM: &str = "calico-ipam";
+
 /// A checked configuration. Keys that are not here are accepted and not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetConf {
@@ -33,6 +36,8 @@ pub struct NetConf {
     pub allow_ip_forwarding: bool,
     /// `ipam`.
     pub ipam: IpamSettings,
+    /// `ipam.type`, where it is another plugin than Calico's.
+    pub ipam_plugin: Option<String>,
     /// `prevResult`.
     pub prev_result: Option<AddResult>,
     /// `cni.dev/valid-attachments`.
@@ -69,7 +74,7 @@ impl NetConf {
         command: Command,
     ) -> Result<Self, CniError> {
         let needed = match command {
-            Command::Add | Command::Del => Version::V0_1_0,
+            Command::Add | Command::Del | Command::PodCidrs => Version::V0_1_0,
             Command::Check => Version::V0_4_0,
             Command::Status | Command::Gc => Version::V1_1_0,
         };
@@ -99,6 +104,7 @@ impl NetConf {
             mtu_bytes: 0,
             allow_ip_forwarding: false,
             ipam: IpamSettings::default(),
+            ipam_plugin: ipam_plugin(object),
             prev_result: None,
             valid_attachments: Vec::new(),
         };
@@ -131,7 +137,9 @@ fn prev_result(
     match (command, value) {
         (Command::Check, None) => Err(wrong("prevResult: required for CHECK".to_owned())),
         (Command::Check, Some(value)) => AddResult::from_json(value, version).map(Some),
-        (Command::Add | Command::Del | Command::Status | Command::Gc, _) => Ok(None),
+        (Command::Add | Command::Del | Command::Status | Command::Gc | Command::PodCidrs, _) => {
+            Ok(None)
+        }
     }
 }
 
@@ -177,13 +185,17 @@ fn ipam(fields: Fields<'_>) -> Result<IpamSettings, CniError> {
         ));
     };
     match ipam.text("type")? {
-        Some(text) if text == "calico-ipam" => {}
+        Some(text) if text == CALICO_IPAM => {}
+        // What the keys below it are the other plugin knows.
+        Some(other) if is_identifier(&other) => return Ok(IpamSettings::default()),
         Some(other) if !other.is_empty() => {
-            return Err(unsupported("ipam.type", &other, "calico-ipam"));
+            let allowed = "calico-ipam, or the name of an IPAM plugin in CNI_PATH";
+            return Err(unsupported("ipam.type", &other, allowed));
         }
         _ => {
             return Err(wrong(
-                "ipam.type: required; allowed: calico-ipam".to_owned(),
+                "ipam.type: required; allowed: calico-ipam, or the name of an IPAM plugin in CNI_PATH"
+                    .to_owned(),
             ));
         }
     }
@@ -200,6 +212,12 @@ fn ipam(fields: Fields<'_>) -> Result<IpamSettings, CniError> {
         ));
     }
     Ok(settings)
+}
+
+/// For DEL, too, which must work with what is left of a configuration.
+fn ipam_plugin(object: &Map<String, Value>) -> Option<String> {
+    let name = object.get("ipam")?.get("type")?.as_str()?;
+    (name != CALICO_IPAM && is_identifier(name)).then(|| name.to_owned())
 }
 
 fn supported_devices(fields: Fields<'_>) -> Result<(), CniError> {

@@ -57,8 +57,17 @@ impl Script {
 
 /// Listens at `path` and serves one call.
 pub(crate) fn serve_one(path: &Path, script: Script) -> JoinHandle<Seen> {
-    let listener = UnixListener::bind(path).expect("the path is free");
+    let serving = serve_all(path, vec![script]);
     thread::spawn(move || {
+        let mut seen = serving.join().expect("it serves");
+        seen.pop().expect("one script, one call")
+    })
+}
+
+/// Listens at `path` and serves as many calls as there are scripts, one after the other.
+pub(crate) fn serve_all(path: &Path, scripts: Vec<Script>) -> JoinHandle<Vec<Seen>> {
+    let listener = UnixListener::bind(path).expect("the path is free");
+    let serve = move |script| {
         let (stream, _) = listener.accept().expect("the plugin connects");
         let seen = receive(&stream);
         if let Script::Answer(octets) = script {
@@ -66,7 +75,8 @@ pub(crate) fn serve_one(path: &Path, script: Script) -> JoinHandle<Seen> {
             let _ = (&stream).write_all(&octets);
         }
         seen
-    })
+    };
+    thread::spawn(move || scripts.into_iter().map(serve).collect())
 }
 
 fn receive(stream: &UnixStream) -> Seen {

@@ -44,9 +44,9 @@ fn malformed_configurations_are_refused_by_field() {
             ["mtu: \"big\"", "68 to 65535"],
         ),
         (
-            conf("ipam", json!({"type": "host-local"})),
+            conf("ipam", json!({"type": "a/b"})),
             2,
-            ["\"host-local\"", "calico-ipam"],
+            ["\"a/b\"", "calico-ipam"],
         ),
         (
             conf("ipam", json!(null)),

@@ -300,8 +300,8 @@ fn a_configuration_that_would_not_work_is_refused_before_anything_is_written() {
             "plugins[0]",
         ),
         (
-            "{\"name\":\"n\",\"cniVersion\":\"1.0.0\",\"plugins\":[{\"type\":\"x\"},{\"type\":\"calico\",\"ipam\":{\"type\":\"dhcp\"}}]}",
-            "plugins[1] of type \"calico\": ipam.type: \"dhcp\"",
+            "{\"name\":\"n\",\"cniVersion\":\"1.0.0\",\"plugins\":[{\"type\":\"x\"},{\"type\":\"calico\",\"ipam\":{\"type\":\"a/b\"}}]}",
+            "plugins[1] of type \"calico\": ipam.type: \"a/b\"",
         ),
         (
             "{\"name\":\"n\",\"cniVersion\":\"1.0.0\",\"plugins\":[{\"type\":\"x\",\"kubeconfig\":\"__KUBECONFIG_FILEPATH__\"}]}",

@@ -4,5 +4,6 @@ mod agent;
 mod bad_input;
 mod calls;
 mod corpus;
+mod delegate;
 mod install;
 mod protocol;

@@ -65,6 +65,7 @@ fn request() -> impl Strategy<Value = Request> {
         Command::Check,
         Command::Status,
         Command::Gc,
+        Command::PodCidrs,
     ]);
     let pod = (".*", ".*", option::of(".*")).prop_map(|(namespace, name, uid)| Pod {
         namespace,
@@ -92,6 +93,11 @@ fn request() -> impl Strategy<Value = Request> {
                 ipv4_pools,
                 ..IpamSettings::default()
             },
+            given: prev_result
+                .iter()
+                .flat_map(|result: &AddResult| &result.ips)
+                .map(|ip| ip.address)
+                .collect(),
             prev_result,
             valid_attachments: valid
                 .into_iter()

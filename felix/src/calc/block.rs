@@ -67,6 +67,39 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
+    /// All ranges that Kubernetes gave a node, in the place of IPAM's blocks; `is_own`: this node. Returns the prefixes for
+    /// which something changed.
+    pub(super) fn update_pod_cidrs(
+        &mut self,
+        node: &Key,
+        ranges: &[IpNet],
+        is_own: bool,
+    ) -> BTreeSet<IpNet> {
+        let key = |range: &IpNet| Key::new(node.kind, format!("{}: podCIDR {range}", node.name));
+        let before = self.by_node.get(&node.name).into_iter().flatten();
+        let before: Vec<Key> = before.cloned().collect();
+        let gone = before
+            .into_iter()
+            .filter(|old| ranges.iter().all(|range| key(range) != *old));
+        let mut touched = BTreeSet::new();
+        for old in gone.collect::<Vec<Key>>() {
+            touched.extend(self.update(&old, None));
+            touched.extend(self.update_affinity(&old, None));
+        }
+        for range in ranges {
+            let block = IPAMBlockSpec {
+                affinity: Some(format!("host:{}", node.name)),
+                ..IPAMBlockSpec::of_nobody(*range)
+            };
+            touched.extend(self.update(&key(range), Some(&block)));
+            if is_own {
+                let affinity = BlockAffinitySpec::confirmed(&node.name, *range);
+                touched.extend(self.update_affinity(&key(range), Some(&affinity)));
+            }
+        }
+        touched
+    }
+
     /// Returns the prefixes for which something changed.
     pub(super) fn update(&mut self, key: &Key, spec: Option<&IPAMBlockSpec>) -> BTreeSet<IpNet> {
         let new = spec.filter(|spec| !spec.deleted).map(Block::of);

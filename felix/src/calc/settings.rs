@@ -52,6 +52,16 @@ pub enum Listen {
     NodeAddresses,
 }
 
+/// Which parts of the pools are each node's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlocksFrom {
+    /// IPAM's blocks.
+    #[default]
+    Ipam,
+    /// The ranges that Kubernetes gives to nodes; IPAM's objects are not looked at.
+    PodCidrs,
+}
+
 /// Destinations outside all pools that pods reach under their own addresses all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NatExclusions {
@@ -142,6 +152,8 @@ pub struct Settings {
     pub learned_routes: LearnedRoutes,
     /// Which own addresses the speaker listens on when BGPConfiguration does not say it.
     pub listen: Listen,
+    /// Where nodes' blocks come from.
+    pub blocks_from: BlocksFrom,
 }
 
 impl Settings {
@@ -177,6 +189,7 @@ impl Settings {
             multipath: MULTIPATH,
             learned_routes: LearnedRoutes::default(),
             listen: Listen::default(),
+            blocks_from: BlocksFrom::default(),
         }
     }
 
@@ -224,6 +237,11 @@ impl Settings {
             normal_route_metric: values.normal_route_priority,
             rp_filter: Arc::clone(&kernel.rp_filter),
             router_id: values.router_id,
+            blocks_from: if values.use_pod_cidr {
+                BlocksFrom::PodCidrs
+            } else {
+                BlocksFrom::Ipam
+            },
             ..Self::new(node_name)
         }
     }
@@ -236,6 +254,7 @@ impl Settings {
             multipath: self.multipath,
             learned_routes: self.learned_routes,
             listen: self.listen,
+            blocks_from: self.blocks_from,
             // The same kernel, and whether IPv6 is used was decided at the start.
             has_ipv6: self.has_ipv6,
             ipv6_support: self.ipv6_support,

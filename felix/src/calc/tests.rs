@@ -5,6 +5,7 @@ mod filters;
 mod identity;
 mod next_hops;
 mod peering;
+mod pod_cidrs;
 mod property;
 mod reference;
 mod routed;

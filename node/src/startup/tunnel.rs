@@ -13,6 +13,7 @@ use datastore::store::{Store, StoreError};
 use ipam::Ipam;
 use ipam::request::ReleaseAddress;
 use ipam::tunnel::{TunnelKind, TunnelRequest};
+use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::{StartupError, objects as stored_objects};
@@ -22,6 +23,55 @@ const KINDS: [(TunnelKind, &str); 3] = [
     (TunnelKind::VxlanV4, "vxlan.calico"),
     (TunnelKind::VxlanV6, "vxlan-v6.calico"),
 ];
+
+/// Makes the Node's tunnel addresses the first of its range of Kubernetes (host-local gives that to no pod), where a pool
+/// uses the tunnel. Without a range none is known, and what stands there stays.
+pub(super) async fn first_of_pod_cidr(store: &dyn Store, name: &str) -> Result<(), StartupError> {
+    for (kind, device) in KINDS {
+        let set = set_first_of_pod_cidr(store, name, kind).await;
+        set.map_err(|error| StartupError::Tunnel {
+            device,
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+async fn set_first_of_pod_cidr(
+    store: &dyn Store,
+    name: &str,
+    kind: TunnelKind,
+) -> Result<(), StoreError> {
+    let pools = objects(store, Kind::IPPool).await?;
+    let is_v4 = kind != TunnelKind::VxlanV6;
+    let used = pools.iter().any(|object| match object {
+        Object::IPPool(pool) => pool.spec.cidr.addr().is_ipv4() == is_v4 && uses(kind, &pool.spec),
+        _ => false,
+    });
+    let key = Key::new(Kind::Node, name);
+    stored_objects::change(store, &key, |stored| {
+        let Object::Node(mut node) = stored else {
+            return None;
+        };
+        let ranges = api::node::pod_cidrs(&node);
+        let range = ranges
+            .into_iter()
+            .find(|range| range.addr().is_ipv4() == is_v4)?;
+        let first = first_address(range)?;
+        set_address(&mut node, kind, used.then_some(first));
+        Some(Object::Node(node))
+    })
+    .await
+    .map(drop)
+}
+
+/// The first address behind a range's own.
+fn first_address(range: IpNet) -> Option<IpAddr> {
+    match range {
+        IpNet::V4(range) => range.hosts().next().map(IpAddr::V4),
+        IpNet::V6(range) => range.hosts().nth(1).map(IpAddr::V6),
+    }
+}
 
 /// Makes the Node's tunnel addresses what the pools ask for: assigned, kept, or given back.
 pub(super) async fn allocate(
@@ -251,6 +301,43 @@ mod tests {
     async fn stays_at(store: &MemoryStore, kind: TunnelKind) -> bool {
         let address = IpAddr::from([10, 1, 0, 0]);
         stays(store, kind, address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn with_pod_cidrs_the_first_address_is_the_tunnels_while_a_pool_uses_it() {
+        let store = MemoryStore::new();
+        let put_node = async |ranges: Value| {
+            let key = Key::new(Kind::Node, "n1");
+            let mut text = json!({"metadata": {"name": "n1"}, "spec": {}});
+            text["status"] = json!({"podCIDRs": ranges});
+            let put = Op::Put {
+                key,
+                value: text.to_string().into(),
+                expect: Expect::Any,
+            };
+            store.write(put).await.unwrap();
+        };
+        let client = store.client();
+        let shared: &dyn Store = &client;
+        let addresses = async || {
+            first_of_pod_cidr(shared, "n1").await.unwrap();
+            let key = Key::new(Kind::Node, "n1");
+            let node = read(shared, &key).await.unwrap().unwrap();
+            let shown = [TunnelKind::Ipip, TunnelKind::VxlanV4].map(|kind| address(&node, kind));
+            shown.map(|address| address.map(|address| address.to_string()))
+        };
+        let pool = |mode: &str| json!({"cidr": "10.1.0.0/16", "vxlanMode": mode});
+        put(&store, Kind::IPPool, "p", pool("Always")).await;
+        put_node(json!([])).await;
+        assert_eq!(addresses().await, [None, None], "not known yet");
+        put_node(json!(["fd00::/64", "10.1.3.0/24"])).await;
+        let first = Some("10.1.3.1".to_owned());
+        assert_eq!(addresses().await, [None, first.clone()]);
+        assert_eq!(addresses().await, [None, first], "it stays");
+        put(&store, Kind::IPPool, "p", pool("Never")).await;
+        assert_eq!(addresses().await, [None, None]);
+        let blocks = objects(shared, Kind::IPAMBlock).await.unwrap();
+        assert!(blocks.is_empty(), "IPAM has no part in it");
     }
 
     #[tokio::test]

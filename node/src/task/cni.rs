@@ -109,6 +109,7 @@ async fn answer(
         Command::Check => pods.check(&request, netns).await.map(|()| Reply::Done),
         Command::Status => pods.status().await.map(|()| Reply::Done),
         Command::Gc => pods.gc(&request).await.map(|()| Reply::Done),
+        Command::PodCidrs => pods.pod_cidrs().await.map(Reply::PodCidrs),
     };
     let took = started.elapsed();
     match outcome {

@@ -72,9 +72,9 @@ fn each_wrong_key_is_named_with_its_value_and_what_is_allowed() {
         (json!({"ipam": {}}), 7, "ipam.type: required", "calico-ipam"),
         (json!({"ipam": "x"}), 7, "ipam: \"x\"", "an object"),
         (
-            json!({"ipam": {"type": "host-local"}}),
+            json!({"ipam": {"type": "../host-local"}}),
             2,
-            "ipam.type: \"host-local\"",
+            "ipam.type: \"../host-local\"",
             "calico-ipam",
         ),
         (

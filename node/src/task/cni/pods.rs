@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::attachment::AttachmentId;
+use api::key::{Key, Kind};
+use api::object::Object;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use datastore::store::{Store, StoreError};
@@ -22,6 +24,7 @@ use felix::desired::{IfName, Mac};
 use felix_io::workload::{self, WorkloadError};
 use ipam::AssignError;
 use ipam::request::ReleaseAddress;
+use ipnet::IpNet;
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tracing::warn;
 
@@ -170,6 +173,18 @@ impl Pods {
                 format!("address {address} of {handle} was not released: {why}"),
             )),
         }
+    }
+
+    /// The ranges that Kubernetes gave this node.
+    pub async fn pod_cidrs(&self) -> Result<Vec<IpNet>, CniError> {
+        let key = Key::new(Kind::Node, self.node.as_str());
+        let found = self.store.get(&key).await;
+        let found = found.map_err(|error| store_error(&error))?;
+        let decoded = found.and_then(|found| Object::decode(&key, &found.value).ok());
+        Ok(match decoded {
+            Some(Object::Node(node)) => api::node::pod_cidrs(&node),
+            _ => Vec::new(),
+        })
     }
 
     /// Waits until the calculation knows every fact of the start. Before that nobody can tell a pod's MTU, which pools

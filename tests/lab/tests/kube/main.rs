@@ -17,6 +17,7 @@ mod node_status;
 mod objects;
 mod old_data;
 mod outages;
+mod pod_cidr;
 mod slow;
 mod startup;
 mod takeover;

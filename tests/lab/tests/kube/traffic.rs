@@ -164,7 +164,7 @@ fn twice(pods: &[Pod]) -> Vec<String> {
 }
 
 /// Waits until every session, route and pod is there.
-fn converged(lab: &mut Lab) {
+pub(crate) fn converged(lab: &mut Lab) {
     let converged = lab
         .wait_converged()
         .unwrap_or_else(|error| panic!("{error}"));

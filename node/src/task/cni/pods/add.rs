@@ -10,6 +10,7 @@ use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig};
 use datastore::store::Expect;
+use felix::calc::BlocksFrom;
 use felix::desired::{IfName, Mac};
 use felix_io::workload::{
     ALIAS_MAX, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec,
@@ -207,6 +208,22 @@ impl Pods {
         request: &Request,
         pod: &Identity,
     ) -> Result<Assignment, CniError> {
+        if !request.given.is_empty() {
+            return Ok(Assignment {
+                addresses: request.given.clone(),
+                pools: Vec::new(),
+                claimed: Vec::new(),
+                // Whoever gave them takes them back.
+                existing: true,
+            });
+        }
+        if self.settings.blocks_from == BlocksFrom::PodCidrs {
+            return Err(CniError::new(
+                Code::INVALID_CONFIG,
+                "ipam.type: \"calico-ipam\" gives out no addresses where USE_POD_CIDR is set; allowed: host-local with \
+                 the subnet \"usePodCidr\"",
+            ));
+        }
         let wanted = match request.ip {
             Some(address) => Wanted::Address(address),
             None => Wanted::Any {

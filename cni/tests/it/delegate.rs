@@ -1,0 +1,199 @@
+//! Addresses of another IPAM plugin: a script stands for host-local.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use cni::protocol::{Command, Reply};
+use cni::spec::error::{CniError, Code};
+use cni::spec::result::{AddResult, IpConfig};
+use serde_json::{Value, json};
+
+use crate::agent::{Call, Scratch, Script, configuration, serve_all};
+
+/// An IPAM plugin that notes how it was called, and what it gives for ADD.
+const PLUGIN: &str = r#"#!/bin/sh
+read -r line
+echo "$CNI_COMMAND $CNI_CONTAINERID $line" >> "$(dirname "$0")/calls"
+[ "$CNI_COMMAND" = ADD ] || exit 0
+cat "$(dirname "$0")/answer"
+grep -q '"code"' "$(dirname "$0")/answer" && exit 1
+exit 0
+"#;
+
+/// A folder of plugins with one that answers this.
+fn plugins(answer: &Value) -> Scratch {
+    let scratch = Scratch::new();
+    let program = scratch.path("host-local");
+    fs::write(&program, PLUGIN).expect("writable");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
+    fs::write(scratch.path("answer"), answer.to_string()).expect("writable");
+    scratch
+}
+
+/// What the IPAM plugin was asked: the command, and the configuration it was given.
+fn calls(scratch: &Scratch) -> Vec<(String, Value)> {
+    let text = fs::read_to_string(scratch.path("calls")).unwrap_or_default();
+    let call = |line: &str| {
+        let mut words = line.splitn(3, ' ');
+        let command = words.next().unwrap_or_default().to_owned();
+        assert_eq!(words.next(), Some("4f1c0de"), "{line}");
+        let json = words.next().unwrap_or_default();
+        (command, serde_json::from_str(json).expect("JSON"))
+    };
+    text.lines().map(call).collect()
+}
+
+fn call(command: &str, scratch: &Scratch) -> Call {
+    let socket = scratch.path("agent.sock");
+    let mut conf = configuration("1.0.0", &socket);
+    conf["ipam"] = json!({
+        "type": "host-local",
+        "ranges": [[{"subnet": "usepodcidr"}], [{"subnet": "usePodCidrIPv6"}], [{"subnet": "10.9.0.0/24"}]],
+    });
+    if command == "CHECK" {
+        conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": [{"address": "10.77.1.5/32"}]});
+    }
+    Call::new(command, &socket)
+        .set("CNI_PATH", &scratch.path("").display().to_string())
+        .stdin(conf)
+}
+
+fn given() -> Value {
+    json!({"cniVersion": "1.0.0", "ips": [{"address": "10.77.1.5/24", "gateway": "10.77.1.1"}],
+           "routes": [{"dst": "0.0.0.0/0"}], "dns": {}})
+}
+
+fn ranges() -> Script {
+    let ranges = ["10.77.1.0/24", "fd77:1::/64"].map(|range| range.parse().expect("valid"));
+    Script::reply(&Reply::PodCidrs(ranges.to_vec()))
+}
+
+fn added(address: &str) -> Script {
+    Script::reply(&Reply::Added(AddResult {
+        ips: vec![IpConfig {
+            address: address.parse().expect("valid"),
+            gateway: None,
+            interface: None,
+        }],
+        ..AddResult::default()
+    }))
+}
+
+fn subnets(configuration: &Value) -> Vec<&str> {
+    let sets = configuration["ipam"]["ranges"].as_array().expect("a list");
+    sets.iter()
+        .map(|set| set[0]["subnet"].as_str().expect("text"))
+        .collect()
+}
+
+#[test]
+fn the_other_plugin_gives_an_address_from_the_nodes_ranges_and_the_agent_connects_with_it() {
+    let scratch = plugins(&given());
+    let agent = serve_all(
+        &scratch.path("agent.sock"),
+        vec![ranges(), added("10.77.1.5/32")],
+    );
+    let outcome = call("ADD", &scratch).run();
+    assert_eq!(outcome.exit_code, 0, "{}", outcome.stdout);
+    let seen = agent.join().expect("the agent saw both");
+    assert_eq!(seen[0].0.command, Command::PodCidrs);
+    let request = &seen[1].0;
+    assert_eq!(request.command, Command::Add);
+    let addresses: Vec<String> = request.given.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.77.1.5/32"]);
+    assert!(request.ipam.assign_ipv4 && !request.ipam.assign_ipv6);
+    let calls = calls(&scratch);
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].0, "ADD");
+    assert_eq!(
+        subnets(&calls[0].1),
+        ["10.77.1.0/24", "fd77:1::/64", "10.9.0.0/24"]
+    );
+    assert_eq!(calls[0].1["name"], "k8s-pod-network");
+}
+
+#[test]
+fn del_disconnects_first_and_gives_back_without_asking_which_ranges_there_are() {
+    let scratch = plugins(&given());
+    let agent = serve_all(
+        &scratch.path("agent.sock"),
+        vec![Script::reply(&Reply::Done)],
+    );
+    let outcome = call("DEL", &scratch).run();
+    assert_eq!(outcome.exit_code, 0, "{}", outcome.stdout);
+    agent.join().expect("the agent saw it");
+    let calls = calls(&scratch);
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].0, "DEL");
+    assert_eq!(subnets(&calls[0].1), ["0.0.0.0/0", "::/0", "10.9.0.0/24"]);
+    // Not given back while the pod may still be connected.
+    let busy = Reply::Failed(CniError::new(Code::TRY_AGAIN_LATER, "locked"));
+    fs::remove_file(scratch.path("agent.sock")).expect("the former agent's");
+    let agent = serve_all(&scratch.path("agent.sock"), vec![Script::reply(&busy)]);
+    call("DEL", &scratch).run().error(11);
+    agent.join().expect("the agent saw it");
+    assert_eq!(self::calls(&scratch).len(), 1);
+}
+
+#[test]
+fn what_the_agent_refuses_is_given_back_and_what_is_unknown_waits_for_del() {
+    let refused = |code| Script::reply(&Reply::Failed(CniError::new(code, "no")));
+    for (script, code, commands) in [
+        (refused(Code::KERNEL), 101, &["ADD", "DEL"][..]),
+        (added("10.77.1.6/32"), 104, &["ADD", "DEL"]),
+        (refused(Code::TRY_AGAIN_LATER), 11, &["ADD"]),
+    ] {
+        let scratch = plugins(&given());
+        let agent = serve_all(&scratch.path("agent.sock"), vec![ranges(), script]);
+        call("ADD", &scratch).run().error(code);
+        agent.join().expect("the agent saw both");
+        let calls = calls(&scratch);
+        let called: Vec<&str> = calls.iter().map(|(command, _)| command.as_str()).collect();
+        assert_eq!(called, commands, "{code}");
+    }
+}
+
+#[test]
+fn the_other_plugins_error_is_the_plugins_error_and_bad_configurations_are_named() {
+    let full = json!({"cniVersion": "1.0.0", "code": 999, "msg": "no IP addresses available"});
+    let scratch = plugins(&full);
+    let agent = serve_all(&scratch.path("agent.sock"), vec![ranges()]);
+    let msg = call("ADD", &scratch).run().error(999);
+    assert!(
+        msg.contains("host-local") && msg.contains("no IP addresses available"),
+        "{msg}"
+    );
+    agent.join().expect("the agent was asked for ranges");
+
+    let scratch = plugins(&given());
+    let none = Script::reply(&Reply::PodCidrs(Vec::new()));
+    let agent = serve_all(&scratch.path("agent.sock"), vec![none]);
+    let msg = call("ADD", &scratch).run().error(11);
+    assert!(
+        msg.contains("usePodCidr") && msg.contains("spec.podCIDRs"),
+        "{msg}"
+    );
+    agent.join().expect("the agent was asked for ranges");
+
+    fs::remove_file(scratch.path("agent.sock")).expect("the former agent's");
+    fs::remove_file(scratch.path("host-local")).expect("there");
+    let agent = serve_all(&scratch.path("agent.sock"), vec![ranges()]);
+    let msg = call("ADD", &scratch).run().error(7);
+    assert!(
+        msg.contains("host-local") && msg.contains("CNI_PATH"),
+        "{msg}"
+    );
+    agent.join().expect("the agent was asked for ranges");
+
+    let mut routed = given();
+    routed["routes"] = json!([{"dst": "10.0.0.0/8"}]);
+    let scratch = plugins(&routed);
+    let agent = serve_all(&scratch.path("agent.sock"), vec![ranges()]);
+    let msg = call("ADD", &scratch).run().error(2);
+    assert!(
+        msg.contains("ipam.routes") && msg.contains("10.0.0.0/8"),
+        "{msg}"
+    );
+    agent.join().expect("the agent was asked for ranges");
+    assert_eq!(calls(&scratch).len(), 2, "it is given back");
+}
