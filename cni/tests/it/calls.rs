@@ -61,7 +61,7 @@ fn add_hands_over_the_pod_and_prints_the_result() {
         Some(Pod {
             namespace: "default".to_owned(),
             name: "web-0".to_owned(),
-            uid: None,
+            uid: Some("u1".to_owned()),
         })
     );
     assert_eq!(request.ifname, "eth0");
