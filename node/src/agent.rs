@@ -25,11 +25,11 @@ use crate::instance::{self, HostLock, Instance};
 use crate::kubernetes::Kubernetes;
 use crate::mailbox::{self, mailbox};
 use crate::passwords::PasswordTask;
-use crate::serve::{Serve, finish};
+use crate::serve::{Serve, Starting, finish};
 use crate::socket::Socket;
 use crate::startup::address::Host as _;
 use crate::startup::host::{LiveHost, kernel_hostname};
-use crate::startup::{Identity, Started, Startup, StartupError, files};
+use crate::startup::{Identity, Started, Startup, StartupError, Waits, files};
 use crate::store::Opened;
 use crate::task::admin::Admin;
 use crate::task::bgp::{Asker, BgpTask, DownKey};
@@ -66,17 +66,24 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
     let _lock = HostLock::take(Path::new(api::admin::SOCKET_PATH), &holder)?;
     let name = name.ok_or(StartupError::NoName)?;
     let startup = Startup {
+        waits: Waits::default(),
         params: &params,
         host: &host,
         store: Arc::clone(&opened.store),
         kubernetes: kubernetes.clone(),
     };
     let ipam = Arc::new(Ipam::new(Arc::clone(&opened.store), name.clone()));
+    let starting = Starting {
+        params: &params,
+        admin_socket: Path::new(api::admin::SOCKET_PATH),
+        note: files::notes().read,
+        waits: startup.waits.clone(),
+    };
     let Started {
         identity,
         may_lack_others,
     } = tokio::select! {
-        started = startup.run(name, &ipam) => started?,
+        started = starting.beside(startup.run(name, &ipam)) => started?,
         () = cancel.cancelled() => return Ok(()),
     };
     let settings = startup.settings(&identity.name).await?;

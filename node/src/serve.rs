@@ -1,5 +1,7 @@
 //! The sockets that a process opens for people and probes, and how a process ends.
 
+mod starting;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tracing::{info, warn};
 use crate::socket::Socket;
 use crate::task::admin::{Admin, admin_routes, health_routes, metrics_routes};
 use crate::task::calc::cluster::Live;
+pub use starting::Starting;
 
 /// After a failure a port is opened again this soon.
 const REOPEN: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ pub mod objects;
 mod own_node;
 pub mod pool;
 mod tunnel;
+mod waits;
 mod write_back;
 
 pub(crate) use tunnel::chain;
@@ -36,6 +37,7 @@ use tracing::warn;
 use address::Host;
 use known_store::Datastore;
 use node_object::NodeError;
+pub use waits::Waits;
 
 use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::own::Own;
@@ -152,6 +154,8 @@ pub struct Startup<'a> {
     pub store: Arc<dyn Store>,
     /// Kubernetes, when the node is one of its nodes.
     pub kubernetes: Option<Arc<dyn Kubernetes>>,
+    /// What it waits for.
+    pub waits: Waits,
 }
 
 /// First and longest wait before an unreachable datastore is tried again.
@@ -172,6 +176,7 @@ impl Startup<'_> {
         let notes = files::notes();
         let datastore = self.wait_for_known_store(&name, &notes).await?;
         self.wait_for_unlock().await?;
+        self.waits.over();
 
         self.check_kubernetes_node(&name).await?;
         let cluster = self.cluster_facts().await?;
@@ -279,6 +284,8 @@ impl Startup<'_> {
                     if attempt.is_multiple_of(TELL_EVERY) {
                         warn!(socket = self.socket(), %error, "waiting for the datastore");
                     }
+                    self.waits
+                        .on(format!("waiting for the datastore: {}", chain(&error)));
                     attempt += 1;
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY.1);

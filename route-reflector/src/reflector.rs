@@ -18,7 +18,7 @@ use node::mailbox::{self, mailbox};
 use node::passwords::PasswordTask;
 use node::serve::{Serve, finish};
 use node::startup::host::{LiveHost, kernel_hostname};
-use node::startup::{Identity, Startup, StartupError};
+use node::startup::{Identity, Startup, StartupError, Waits};
 use node::store::Opened;
 use node::task::admin::Admin;
 use node::task::bgp::BgpTask;
@@ -80,6 +80,7 @@ pub(crate) async fn run(
                 .await
                 .context("reading the host's interfaces")?;
             let startup = Startup {
+                waits: Waits::default(),
                 params: &params,
                 host: &host,
                 store: Arc::clone(&opened.store),

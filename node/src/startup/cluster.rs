@@ -22,6 +22,9 @@ fn key() -> Key {
     Key::new(Kind::ClusterInformation, "default")
 }
 
+const LOCKED: &str = "the datastore is locked (ClusterInformation(default): spec.datastoreReady is false); waiting for \
+                      `tortiectl datastore migrate unlock`";
+
 impl Startup<'_> {
     /// Waits until the datastore is not locked (`datastoreReady`): nothing is written before.
     pub(super) async fn wait_for_unlock(&self) -> Result<(), StartupError> {
@@ -38,10 +41,9 @@ impl Startup<'_> {
                 _ => return Ok(()),
             }
             if looked.is_multiple_of(LOG_EVERY) {
-                warn!(
-                    "the datastore is locked (ClusterInformation(default): spec.datastoreReady is false); waiting for `tortiectl datastore migrate unlock`"
-                );
+                warn!("{LOCKED}");
             }
+            self.waits.on(LOCKED);
             looked += 1;
             tokio::time::sleep(LOCKED_RETRY).await;
         }

@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A log line for every so many looks.
 const LOG_EVERY: u32 = 30;
 
+const UNKNOWN: &str = "the datastore lacks what was read from it before: it is another one, or an older copy; nothing is \
+                       done until it is back, or until `tortiectl datastore accept`";
+
 /// What the datastore is to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Datastore {
@@ -72,11 +75,11 @@ impl Startup<'_> {
                 warn!(
                     pods,
                     note = %note.display(),
-                    "the datastore lacks what was read from it before: it is another one, or an older copy; nothing is \
-                     done until it is back, or until `tortiectl datastore accept`"
+                    "{UNKNOWN}"
                 );
             }
             looked += 1;
+            self.waits.on(UNKNOWN);
             tokio::time::sleep(RETRY).await;
         }
         // Both are written together, and the operator takes away the one.
@@ -187,6 +190,7 @@ mod tests {
     ) -> Option<(usize, Datastore)> {
         let (params, host) = (Params::from_env([]).unwrap(), Fake(Vec::new()));
         let startup = Startup {
+            waits: crate::startup::Waits::default(),
             params: &params,
             host: &host,
             store: Arc::new(store.clone()),

@@ -52,6 +52,9 @@ impl Startup<'_> {
                 warn!(%error, "waiting for the other node to leave the address");
             }
             attempts += 1;
+            self.waits.on(format!(
+                "waiting for the other node to leave the address: {error}"
+            ));
             tokio::time::sleep(wait).await;
         }
     }

@@ -50,6 +50,7 @@ async fn pool_made(variables: &[(&str, &str)], stored: Option<&str>) -> Option<I
         store.write(put).await.unwrap();
     }
     let startup = Startup {
+        waits: crate::startup::Waits::default(),
         params: &params,
         host: &host,
         store,
@@ -81,6 +82,7 @@ async fn started_with(
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let params = Params::from_env(variables.iter().map(owned)).unwrap();
     let startup = Startup {
+        waits: crate::startup::Waits::default(),
         params: &params,
         host: &host,
         store: Arc::clone(store) as Arc<dyn Store>,

@@ -116,6 +116,7 @@ impl Keeper {
         let host = LiveHost::read(&self.params).await;
         let host = host.map_err(|error| format!("reading the host's interfaces: {error}"))?;
         let startup = Startup {
+            waits: crate::startup::Waits::default(),
             params: &self.params,
             host: &host,
             store: Arc::clone(&self.store),

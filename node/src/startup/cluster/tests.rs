@@ -34,6 +34,7 @@ impl World {
 
     fn startup(&self) -> Startup<'_> {
         Startup {
+            waits: crate::startup::Waits::default(),
             params: &self.params,
             host: &self.host,
             store: Arc::clone(&self.store) as _,

@@ -12,6 +12,7 @@ async fn found(kubernetes: &Arc<Fake>) -> Result<(ClusterFacts, PodRanges), Star
     let params = Params::from_env([]).unwrap();
     let host = FakeHost(Vec::new());
     let startup = Startup {
+        waits: crate::startup::Waits::default(),
         params: &params,
         host: &host,
         store: Arc::new(MemoryStore::new()),
@@ -82,6 +83,7 @@ async fn pools(variables: &[(&str, &str)], fake: &Arc<Fake>) -> Result<Vec<Strin
     let params = Params::from_env(variables.iter().map(owned)).unwrap();
     let host = FakeHost(Vec::new());
     let startup = Startup {
+        waits: crate::startup::Waits::default(),
         params: &params,
         host: &host,
         store: Arc::new(MemoryStore::new()),
@@ -145,6 +147,7 @@ async fn the_internal_ip_is_of_the_kubernetes_node_that_the_reference_names() {
         let params = Params::from_env(owned).unwrap();
         let host = FakeHost(Vec::new());
         let startup = Startup {
+            waits: crate::startup::Waits::default(),
             params: &params,
             host: &host,
             store: Arc::new(MemoryStore::new()),
@@ -170,6 +173,7 @@ async fn a_name_that_kubernetes_has_no_node_of_is_refused() {
         let params = Params::from_env(reference).unwrap();
         let host = FakeHost(Vec::new());
         let startup = Startup {
+            waits: crate::startup::Waits::default(),
             params: &params,
             host: &host,
             store: Arc::new(MemoryStore::new()),

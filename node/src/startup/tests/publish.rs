@@ -92,6 +92,7 @@ async fn publish(store: &Arc<Noting>, backend: &str) {
     let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let params = Params::from_env(owned).unwrap();
     let startup = Startup {
+        waits: crate::startup::Waits::default(),
         params: &params,
         host: &host,
         store: Arc::clone(store) as Arc<dyn Store>,

@@ -145,6 +145,7 @@ async fn what_living_pods_hold_stands_in_an_emptied_datastore_before_an_address_
     let emptied = with_pool().await;
     let (params, host) = (Params::from_env([]).unwrap(), Fake(Vec::new()));
     let startup = Startup {
+        waits: crate::startup::Waits::default(),
         params: &params,
         host: &host,
         store: Arc::new(emptied.clone()),
@@ -198,6 +199,7 @@ async fn a_node_without_pods_writes_nothing_back_and_leaves_ranges_of_others_alo
     let emptied = with_pool().await;
     let (params, host) = (Params::from_env([]).unwrap(), Fake(Vec::new()));
     let startup = Startup {
+        waits: crate::startup::Waits::default(),
         params: &params,
         host: &host,
         store: Arc::new(emptied.clone()),

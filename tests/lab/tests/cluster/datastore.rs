@@ -168,3 +168,39 @@ fn while_the_datastore_is_locked_no_pod_comes_or_goes_and_no_route_changes() {
         assert!(output.status.success(), "{output:?}");
     });
 }
+
+#[test]
+fn an_agent_that_starts_over_a_locked_datastore_is_alive_and_says_what_it_waits_for() {
+    let name = "datastore::an_agent_that_starts_over_a_locked_datastore_is_alive_and_says_what_it_waits_for";
+    with_programs(name, |programs| {
+        let mut lab = one_pod(programs);
+        let options = lab.options.clone();
+        lab.options.environment = vec![("FELIX_HEALTHENABLED".to_owned(), "true".to_owned())];
+        succeeds(&ctl(&lab, &["datastore", "migrate", "lock"]));
+        succeeds_to_end(&mut lab);
+        lab.start_agent(0).unwrap_or_else(|error| panic!("{error}"));
+        // A kubelet's liveness probe.
+        let alive = wait_until(Instant::now() + options.patience, || {
+            let live = ["health", "-felix-live", "-bird-live"];
+            let output = lab.node_program(0, &live).unwrap();
+            output.status.success().then_some(())
+        });
+        assert!(alive.is_some(), "{}", lab::log_end("n1"));
+        let why = "the node is starting: the datastore is locked";
+        let ready = lab.node_program(0, &["health", "-felix-ready"]).unwrap();
+        let status = ctl(&lab, &["node", "status"]);
+        for output in [ready, status] {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(why), "{output:?}");
+        }
+        assert_eq!(metrics(&lab, &lab.pods[0]), [1024]);
+
+        succeeds(&ctl(&lab, &["datastore", "migrate", "unlock"]));
+        lab.wait_ready(0).unwrap_or_else(|error| panic!("{error}"));
+        let ready = wait_until(Instant::now() + options.patience, || {
+            let output = lab.node_program(0, &["health", "-felix-ready"]).unwrap();
+            output.status.success().then_some(())
+        });
+        assert!(ready.is_some(), "{}", lab::log_end("n1"));
+    });
+}
