@@ -215,6 +215,10 @@ impl WatchTask {
                 read.to = later(read.to.take(), reached);
             }
             self.found(&mut lost, kind);
+            if read.noted.is_none() && matches!(update, Update::InSync(_)) {
+                // At once: an agent that is killed soon after its start must not look like one that never read.
+                self.note(read);
+            }
             if rest && matches!(update, Update::InSync(_)) {
                 rest = false;
                 updates.extend(self.updates(|kind| !is_first(kind), &accepted));
