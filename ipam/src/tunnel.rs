@@ -111,7 +111,6 @@ fn choose(
     node: &str,
     request: &TunnelRequest,
 ) -> Result<Option<IpAddr>, Stop> {
-    plan::need(draft, Extent::All)?;
     let handle_id = &request.kind.handle_id(node);
     if matches!(draft.handle(handle_id), Known::Unknown) {
         return Err(Stop::Halt(Halt::Read(handle_key(handle_id))));
@@ -133,6 +132,7 @@ fn choose(
     if let Some(kept) = kept {
         return Ok(Some(kept));
     }
+    plan::need(draft, Extent::All)?;
     // One more than it has.
     let more = held.len() + 1;
     let (ipv4, ipv6) = match request.kind {

@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::key::Kind;
+use datastore::memory::Request;
 use ipam::tunnel::{TunnelKind, TunnelRequest};
 use ipam::{AssignError, Wanted};
 use serde_json::json;
@@ -50,6 +53,41 @@ fn a_pool_with_a_tunnel_gives_the_node_an_address_under_the_tunnels_handle() {
     // No pool uses the other tunnels.
     assert_eq!(ensure(&world, TunnelKind::Ipip, None), Ok(None));
     assert_eq!(ensure(&world, TunnelKind::VxlanV6, None), Ok(None));
+}
+
+#[test]
+fn to_keep_an_address_the_blocks_of_the_cluster_are_not_read() {
+    let world = World::new(&[]);
+    vxlan(&world, "overlay", "10.0.0.0/24");
+    let current = ensure(&world, TunnelKind::VxlanV4, None).unwrap();
+    let ipam = world.ipam("n1");
+    let ask = |kind, current| {
+        let request = TunnelRequest {
+            kind,
+            node_labels: BTreeMap::new(),
+            current,
+            now: seconds(1),
+        };
+        now(ipam.ensure_tunnel_address(&request))
+            .unwrap()
+            .outcome
+            .wanted
+    };
+    // The first question of an agent reads what is its own.
+    assert_eq!(ask(TunnelKind::VxlanV4, current), current);
+    let lists = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lists);
+    world.store.set_fault_plan(move |asked| {
+        if matches!(asked, Request::List(_)) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        None
+    });
+    assert_eq!(ask(TunnelKind::VxlanV4, current), current);
+    for unused in [TunnelKind::Ipip, TunnelKind::VxlanV6] {
+        assert_eq!(ask(unused, None), None);
+    }
+    assert_eq!(lists.load(Ordering::Relaxed), 0);
 }
 
 #[test]
