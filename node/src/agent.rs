@@ -423,6 +423,7 @@ impl Agent {
             waits: serving.waits,
             health: serving.health,
             locks: Locks::default(),
+            written: std::sync::Mutex::default(),
             detached: Notify::new(),
         };
         let task = CniTask {

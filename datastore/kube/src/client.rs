@@ -85,6 +85,8 @@ pub enum Patch {
     Merge,
     /// As `Merge`, lists by their elements' keys. Not for custom resources.
     Strategic,
+    /// RFC 6902: operations, all of them or none; one whose `test` fails is refused with 422.
+    Json,
     /// Server-side apply, as this field manager.
     Apply(&'static str),
 }
@@ -93,6 +95,11 @@ impl Error {
     /// Whether the server says that there is no such object.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused(status) if status.code == 404)
+    }
+
+    /// Whether a test of a JSON patch did not hold.
+    pub fn is_failed_test(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code == 422)
     }
 
     /// Whether somebody else was quicker, or the name is taken.
@@ -206,6 +213,7 @@ impl Client {
         let (kind, path) = match patch {
             Patch::Merge => ("application/merge-patch+json", path.to_owned()),
             Patch::Strategic => ("application/strategic-merge-patch+json", path.to_owned()),
+            Patch::Json => ("application/json-patch+json", path.to_owned()),
             Patch::Apply(manager) => (
                 "application/apply-patch+yaml",
                 format!("{path}?fieldManager={manager}&force=true"),

@@ -299,6 +299,22 @@ pub(crate) fn gone(resource_version: &str) -> Value {
     patch(resource_version, json!({POD_IP: "", POD_IPS: ""}))
 }
 
+/// The same as a JSON patch, for a Pod of this life (see [`KubePod::version`]) only, whatever its kubelet wrote since.
+/// `None`: nothing on the Pod says which container's it is.
+pub(crate) fn gone_of(life: &str) -> Option<Value> {
+    let (uid, container) = life.split_once('.')?;
+    if uid.is_empty() || container.is_empty() {
+        return None;
+    }
+    let annotation = |name: &str| format!("/metadata/annotations/{}", name.replace('/', "~1"));
+    Some(json!([
+        {"op": "test", "path": "/metadata/uid", "value": uid},
+        {"op": "test", "path": annotation(CONTAINER), "value": container},
+        {"op": "add", "path": annotation(POD_IP), "value": ""},
+        {"op": "add", "path": annotation(POD_IPS), "value": ""},
+    ]))
+}
+
 fn patch(resource_version: &str, annotations: Value) -> Value {
     json!({"metadata": {"resourceVersion": resource_version, "annotations": annotations}})
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::client::{Error, Patch};
 use crate::kept::Kept;
-use crate::pod::{KubePod, PodName, Written, gone};
+use crate::pod::{KubePod, PodName, Written, gone, gone_of};
 
 impl Shared {
     pub(super) fn read_pod(&self, pod: &KubePod) -> Result<Seen, String> {
@@ -71,7 +71,7 @@ impl Shared {
             // The file first: what the Pod then says must find it.
             let before = self.keep(&key, &value)?;
             let patch = written.patch(standing.resource_version());
-            match self.patch_pod(pod, patch).await {
+            match self.patch_pod(pod, Patch::Merge, patch).await {
                 Ok(body) => return self.endpoint_changed(&key, &body),
                 Err(error) if error.is_conflict() || is_absent(&error) => {
                     self.keep_again(&key, before);
@@ -116,30 +116,33 @@ impl Shared {
         key: Key,
         expect: Expect,
     ) -> Result<Option<Change>, StoreError> {
-        // As it was read: kubelet may have written the Pod since, then it is looked at again.
-        let mut number = match &expect {
-            Expect::Version(version) => version.number().map(|number| number.to_string()),
-            Expect::Any | Expect::Absent | Expect::Own => None,
-        };
-        for _ in 0..ATTEMPTS {
-            let number = match number.take() {
-                Some(number) => number,
-                None => {
-                    let (standing, current) = self.kube_pod(pod, &key).await?;
-                    if !fits(&expect, current.as_ref()) {
-                        if standing.is_none() {
-                            self.forget(&key);
-                        }
-                        return Err(conflict(key, current));
-                    }
-                    let (Some(standing), Some(_)) = (standing, current) else {
-                        self.forget(&key);
-                        return Ok(None);
-                    };
-                    standing.resource_version().to_owned()
+        // One request, where the Pod says itself whose endpoint it is.
+        if let Expect::Version(version) = &expect
+            && let Some(patch) = version.life().and_then(gone_of)
+        {
+            match self.patch_pod(pod, Patch::Json, patch).await {
+                Ok(body) => {
+                    self.forget(&key);
+                    return self.endpoint_changed(&key, &body);
                 }
+                Err(error) if error.is_failed_test() || is_absent(&error) => {}
+                Err(error) => return Err(failed(&key, error)),
+            }
+        }
+        for _ in 0..ATTEMPTS {
+            let (standing, current) = self.kube_pod(pod, &key).await?;
+            if !fits(&expect, current.as_ref()) {
+                if standing.is_none() {
+                    self.forget(&key);
+                }
+                return Err(conflict(key, current));
+            }
+            let (Some(standing), Some(_)) = (standing, current) else {
+                self.forget(&key);
+                return Ok(None);
             };
-            match self.patch_pod(pod, gone(&number)).await {
+            let patch = gone(standing.resource_version());
+            match self.patch_pod(pod, Patch::Merge, patch).await {
                 Ok(body) => {
                     self.forget(&key);
                     return self.endpoint_changed(&key, &body);
@@ -182,10 +185,10 @@ impl Shared {
         Ok((Some(standing), current))
     }
 
-    async fn patch_pod(&self, pod: &PodName, patch: Value) -> Result<Bytes, Error> {
+    async fn patch_pod(&self, pod: &PodName, kind: Patch, patch: Value) -> Result<Bytes, Error> {
         let patch = patch.to_string().into_bytes();
         let path = pod.status_path();
-        self.client.patch_bytes(&path, Patch::Merge, patch).await
+        self.client.patch_bytes(&path, kind, patch).await
     }
 
     fn endpoint_changed(&self, key: &Key, body: &Bytes) -> Result<Option<Change>, StoreError> {

@@ -9,9 +9,9 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::attachment::AttachmentId;
@@ -19,7 +19,7 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
-use datastore::store::{Store, StoreError};
+use datastore::store::{KeyValue, Store, StoreError};
 use felix::desired::{IfName, Mac};
 use felix_io::workload::{self, WorkloadError};
 use ipam::AssignError;
@@ -72,6 +72,8 @@ pub struct Pods {
     pub health: Health,
     /// One request at a time for each container and for each device.
     pub locks: Locks,
+    /// Endpoints as ADDs of this process wrote them, by name, until they are deleted.
+    pub written: Mutex<BTreeMap<Key, KeyValue>>,
     /// Notified when a device waits for its deletion.
     pub detached: Notify,
 }
@@ -84,7 +86,10 @@ impl Pods {
         let mut device = pod.host_ifname.clone();
         loop {
             let _turn = self.turn(&pod.attachment.container_id, &device).await;
-            let found = self.find(&pod).await?;
+            let found = match self.written(&pod) {
+                Some(record) => Found::Own(record),
+                None => self.find(&pod).await?,
+            };
             match &found {
                 // Written by Calico, which names devices in other ways.
                 Found::Own(record) if record.host_ifname() != device => {

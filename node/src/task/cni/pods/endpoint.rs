@@ -190,6 +190,19 @@ impl Record {
         spec.container_id == attachment.container_id && spec.endpoint == attachment.ifname
     }
 
+    /// Whether it is of the attachment that `other` is of.
+    pub(super) fn is_same_attachment(&self, other: &Self) -> bool {
+        let of = |record: &Self| {
+            let spec = &record.endpoint.spec;
+            (
+                record.network().map(str::to_owned),
+                spec.container_id.clone(),
+                spec.endpoint.clone(),
+            )
+        };
+        of(self) == of(other)
+    }
+
     /// Name of its network; `None` when Calico wrote it.
     pub(super) fn network(&self) -> Option<&str> {
         self.endpoint.network()

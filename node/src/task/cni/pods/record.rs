@@ -1,15 +1,21 @@
 //! A pod's endpoint in the store: found, written and deleted, each passed to the calculation at once.
 
-use api::key::Kind;
+use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
+
+use api::key::{Key, Kind};
 use api::object::Object;
 use cni::spec::error::CniError;
 use datastore::scope::Scope;
-use datastore::store::{Expect, Op, StoreError};
+use datastore::store::{Change, Expect, KeyValue, Op, StoreError};
 
 use super::Pods;
 use super::endpoint::{Identity, Record};
 use super::error::store_error;
 use crate::task::watch::echo;
+
+/// How often the deletion of an endpoint that others keep writing is tried anew.
+const ATTEMPTS: usize = 10;
 
 /// Whose endpoint there is.
 #[derive(Debug)]
@@ -57,6 +63,18 @@ impl Pods {
         Ok(records.filter(|record| record.is_on(&self.node)).collect())
     }
 
+    /// The endpoint of an attachment, as an ADD of this process wrote it: good enough to be deleted, since a deletion is
+    /// refused where something else stands there now.
+    pub(super) fn written(&self, pod: &Identity) -> Option<Record> {
+        let stored = self.last_written().get(&pod.key).cloned()?;
+        Record::read(stored).filter(|record| record.is_of(&pod.attachment))
+    }
+
+    fn last_written(&self) -> MutexGuard<'_, BTreeMap<Key, KeyValue>> {
+        // Nothing panics while it is held.
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a write of the endpoint is to find: what stands there now, of the pod's former container or of an earlier ADD.
     pub(super) async fn standing(&self, pod: &Identity) -> Result<Expect, CniError> {
         let stored = self.store.get(&pod.key).await;
@@ -79,23 +97,39 @@ impl Pods {
         let written = self.store.write(put).await;
         let written = written.map_err(|error| store_error(&error))?;
         echo(&self.calc, &written);
+        if let Some(Change::Put(stored)) = written {
+            self.last_written().insert(stored.key.clone(), stored);
+        }
         Ok(())
     }
 
-    /// Deletes an endpoint that was read.
+    /// Deletes an endpoint that was read or written; what was written there since is deleted as long as it is the same
+    /// attachment's.
     pub(super) async fn delete_record(&self, record: &Record) -> Result<(), StoreError> {
-        let delete = Op::Delete {
-            key: record.key().clone(),
-            expect: Expect::Version(record.stored.version.clone()),
-        };
-        match self.store.write(delete).await {
-            Ok(deleted) => {
-                echo(&self.calc, &deleted);
-                Ok(())
+        self.last_written().remove(record.key());
+        let mut version = record.stored.version.clone();
+        for _ in 0..ATTEMPTS {
+            let delete = Op::Delete {
+                key: record.key().clone(),
+                expect: Expect::Version(version),
+            };
+            match self.store.write(delete).await {
+                Ok(deleted) => {
+                    echo(&self.calc, &deleted);
+                    return Ok(());
+                }
+                Err(StoreError::Conflict { current, .. }) => {
+                    let current = current.and_then(|current| Record::read(*current));
+                    match current.filter(|current| current.is_same_attachment(record)) {
+                        Some(current) => version = current.stored.version,
+                        // Somebody else deleted it or wrote another's: either way it is no longer ours.
+                        None => return Ok(()),
+                    }
+                }
+                Err(error) => return Err(error),
             }
-            // Somebody else deleted it or wrote a newer one: either way it is no longer ours.
-            Err(StoreError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error),
         }
+        let text = format!("{}: others keep changing it", record.key());
+        Err(StoreError::Unavailable(text.into()))
     }
 }

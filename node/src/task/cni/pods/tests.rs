@@ -3,9 +3,12 @@
 mod model;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::key::Key;
-use datastore::memory::MemoryStore;
+use api::object::Object;
+use datastore::memory::{MemoryStore, Request as Asked};
+use datastore::store::{Expect, Op};
 use ipam::Ipam;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +35,7 @@ fn starting() -> (Pods, watch::Sender<CalcView>, Arc<MemoryStore>) {
         waits,
         health: Health::new(std::time::Instant::now(), std::time::SystemTime::now()),
         locks: Locks::default(),
+        written: std::sync::Mutex::default(),
         detached: Notify::new(),
     };
     (pods, view_in, store)
@@ -217,4 +221,63 @@ async fn a_release_that_comes_late_leaves_an_address_that_was_given_anew() {
     assert_eq!(look().await[0].address, again.addresses[0].addr());
     pods.release(handle.clone(), look().await).await.unwrap();
     assert_eq!(look().await, []);
+}
+
+#[tokio::test]
+async fn a_written_endpoint_is_deleted_without_being_read_unless_another_container_has_it_now() {
+    let (pods, _view, store) = starting();
+    let pod = pods.identify(&request("ADD")).unwrap();
+    let endpoint = |pod: &Identity| {
+        let addresses = ["10.0.0.1/26".parse().unwrap()];
+        pod.endpoint("n1", &addresses, Mac([2; 6]))
+    };
+    let rewrite = async |object: Object| {
+        let put = Op::Put {
+            key: object.key(),
+            value: object.encode().into(),
+            expect: Expect::Any,
+        };
+        store.write(put).await.unwrap();
+    };
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reads);
+    store.set_fault_plan(move |asked| {
+        if matches!(asked, Asked::Get(_)) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        None
+    });
+    for is_rewritten in [false, true] {
+        pods.write_endpoint(endpoint(&pod), Expect::Absent)
+            .await
+            .unwrap();
+        if is_rewritten {
+            // As the task does that writes back what pods hold.
+            rewrite(endpoint(&pod)).await;
+        }
+        let record = pods.written(&pod).unwrap();
+        pods.delete_record(&record).await.unwrap();
+        assert_eq!(reads.load(Ordering::Relaxed), 0, "{is_rewritten}");
+        assert_eq!(store.get(&pod.key).await, Ok(None), "{is_rewritten}");
+        assert!(pods.written(&pod).is_none(), "{is_rewritten}");
+        reads.store(0, Ordering::Relaxed);
+    }
+    pods.write_endpoint(endpoint(&pod), Expect::Absent)
+        .await
+        .unwrap();
+    let mut later = request("ADD");
+    later.container_id = "5e1f".to_owned();
+    let later = pods.identify(&later).unwrap();
+    let mut object = endpoint(&later);
+    if let Object::WorkloadEndpoint(endpoint) = &mut object {
+        endpoint.metadata.name.clone_from(&pod.key.name);
+    }
+    rewrite(object).await;
+    let record = pods.written(&pod).unwrap();
+    pods.delete_record(&record).await.unwrap();
+    assert!(store.get(&pod.key).await.unwrap().is_some());
+    assert!(
+        pods.written(&later).is_none(),
+        "one container's is not another's"
+    );
 }
