@@ -23,6 +23,12 @@ const NATIVE_FIELDS: [&str; 2] = ["finalizers", "ownerReferences"];
 /// What stands in Kubernetes' metadata and nowhere else.
 const KUBERNETES: [&str; 5] = ["name", "namespace", "labels", "annotations", "uid"];
 
+const MANAGED_FIELDS: &str = "managedFields";
+/// Kinds of which the API server need not keep who wrote which field: only programs write them, as a whole, and to keep it for
+/// each address of a block costs it time. An empty entry says so (Kubernetes: Server-Side Apply, "Clearing managedFields"); of an
+/// object that is made it does not count, so that the second write ends it.
+const UNTRACKED: [Kind; 2] = [Kind::IPAMBlock, Kind::BlockAffinity];
+
 /// Raw parts of an object, by name.
 type Parts = BTreeMap<String, Box<RawValue>>;
 
@@ -82,6 +88,9 @@ pub(crate) fn write(
             metadata.remove("uid");
         }
     }
+    if UNTRACKED.contains(&key.kind) {
+        metadata.insert(MANAGED_FIELDS.to_owned(), serde_json::json!([{}]));
+    }
     if key.kind == Kind::BlockAffinity
         && let Some(spec) = parts.get_mut("spec")
     {
@@ -129,7 +138,7 @@ fn whole(api_version: &str, kind: &str, metadata: &Map<String, Value>, parts: Pa
 
 /// Without what the API server keeps for itself.
 fn own(mut metadata: Map<String, Value>) -> Map<String, Value> {
-    for field in ["resourceVersion", "managedFields", "selfLink"] {
+    for field in ["resourceVersion", MANAGED_FIELDS, "selfLink"] {
         metadata.remove(field);
     }
     metadata
@@ -243,6 +252,19 @@ mod tests {
             let text = std::str::from_utf8(text).unwrap();
             assert!(text.ends_with(&format!("{parts}}}")), "{text}");
             assert!(!text.contains("managedFields"), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_wrote_which_field_of_a_block_is_not_to_be_kept() {
+        let object = r#"{"metadata":{"name":"a","uid":"u","resourceVersion":"7"},"spec":{}}"#;
+        for (kind, wanted) in [
+            (Kind::IPAMBlock, json!([{}])),
+            (Kind::BlockAffinity, json!([{}])),
+            (Kind::IPPool, json!(null)),
+        ] {
+            let (_, written) = read_and_written(Group::Crd, kind, object);
+            assert_eq!(written["metadata"]["managedFields"], wanted, "{kind:?}");
         }
     }
 
