@@ -45,7 +45,7 @@ fn address(namespace: &NetNs) -> String {
     let addresses = namespace.netlink().unwrap().addresses().unwrap();
     let own: Vec<String> = addresses
         .iter()
-        .filter(|address| !address.is_loopback())
+        .filter(|address| address.is_ipv4() && !address.is_loopback())
         .map(ToString::to_string)
         .collect();
     assert_eq!(own.len(), 1, "{own:?}");
