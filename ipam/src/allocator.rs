@@ -28,12 +28,13 @@ pub const ATTEMPTS_MAX: u32 = 100;
 /// Gives out and takes back addresses on behalf of one node.
 ///
 /// It remembers the node's own blocks, so that a request they can serve is one plan and nothing else. What it remembers
-/// may be out of date: every write compares versions. Calls may overlap, but overlapping calls of one node compete for the
-/// same block, so one task should own it and hand what has piled up to [`Ipam::assign_many`]. Dropping a future is safe:
-/// whatever part of the plan was done is sound, and the next call goes on from it.
+/// may be out of date: every write compares versions. Calls that overlap take turns: what one found out must not be
+/// forgotten for what another remembers. So what has piled up is better handed to [`Ipam::assign_many`]. Dropping a future is
+/// safe: whatever part of the plan was done is sound, and the next call goes on from it.
 pub struct Ipam {
     store: Arc<dyn Store>,
     node: String,
+    turn: futures_util::lock::Mutex<()>,
     remembered: Mutex<Option<Arc<View>>>,
     unsettled: Mutex<BTreeMap<Key, Unsettled>>,
     reserved: Mutex<Arc<[IpNet]>>,
@@ -56,6 +57,7 @@ impl Ipam {
         Self {
             store,
             node: node.into(),
+            turn: futures_util::lock::Mutex::new(()),
             remembered: Mutex::new(None),
             unsettled: Mutex::default(),
             reserved: Mutex::new(Arc::default()),
@@ -235,6 +237,7 @@ impl Ipam {
         if let Some(error) = diverged {
             return Err(AssignError::Store(error));
         }
+        let _turn = self.turn.lock().await;
         self.settle().await?;
         let remembered = self.remembered().clone();
         let mut view = match remembered {

@@ -10,4 +10,5 @@ mod races;
 mod release;
 mod steps;
 mod tunnel;
+mod turns;
 mod world;
