@@ -68,10 +68,12 @@ fn an_expired_or_early_token_keeps_new_pods_waiting_until_its_file_is_replaced()
         let expired = Fault {
             name: "token-expired",
             words: &["token has expired"],
+            ends_watches: true,
         };
         let early = Fault {
             name: "token-early",
             words: &["token is not valid yet"],
+            ends_watches: true,
         };
         for (fault, validity) in [(expired, Validity::Expired), (early, Validity::NotYet)] {
             goes_unnoticed(
@@ -103,7 +105,11 @@ fn an_agents_expired_or_early_certificate_keeps_new_pods_waiting_until_its_file_
             let words = &["client certificate"];
             goes_unnoticed(
                 &mut watched,
-                &Fault { name, words },
+                &Fault {
+                    name,
+                    words,
+                    ends_watches: true,
+                },
                 |lab| {
                     give_certificate(lab, validity);
                     server_restarts(lab);
@@ -126,10 +132,12 @@ fn a_servers_certificate_that_cannot_be_trusted_keeps_new_pods_waiting_until_it_
         let expired = Fault {
             name: "server-expired",
             words: &["certificate expired"],
+            ends_watches: true,
         };
         let early = Fault {
             name: "server-early",
             words: &["certificate not valid yet"],
+            ends_watches: true,
         };
         for (fault, validity) in [(expired, Validity::Expired), (early, Validity::NotYet)] {
             goes_unnoticed(&mut watched, &fault, renew(validity), renew(Validity::Now));
@@ -137,6 +145,7 @@ fn a_servers_certificate_that_cannot_be_trusted_keeps_new_pods_waiting_until_it_
         let other = Fault {
             name: "server-of-others",
             words: &["UnknownIssuer"],
+            ends_watches: true,
         };
         goes_unnoticed(
             &mut watched,

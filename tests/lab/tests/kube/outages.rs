@@ -20,6 +20,8 @@ pub(crate) struct Fault {
     pub(crate) name: &'static str,
     /// One of these words stands in the status, and in what the runtime is told.
     pub(crate) words: &'static [&'static str],
+    /// Whether the server ends the agents' watches, or they notice by themselves: then they say that the datastore is lost.
+    pub(crate) ends_watches: bool,
 }
 
 /// A pod that was placed before the API server was lost cannot be served: its kubelet is told to try again, and why.
@@ -64,7 +66,9 @@ pub(crate) fn goes_unnoticed(
     strike(&mut watched.lab);
     let mut sandboxes = Vec::new();
     for node in 0..sites.len() {
-        told::lost(&watched.lab, node, fault.words);
+        if fault.ends_watches {
+            told::lost(&watched.lab, node, fault.words);
+        }
         sandboxes.push(is_told_to_try_again(&watched.lab, node, fault));
     }
     relieve(&mut watched.lab);
@@ -95,30 +99,43 @@ const SILENT: &[&str] = &[
     "Timeout",
 ];
 
+/// Without etcd a server answers late or not at all, and its watches stand.
+const WITHOUT_ETCD: &[&str] = &["etcd", "no answer", "timed out", "time out", "Timeout"];
+
 #[test]
 fn servers_that_die_or_fall_silent_and_come_back_cost_no_route_and_no_packet() {
     let name = "outages::servers_that_die_or_fall_silent_and_come_back_cost_no_route_and_no_packet";
     with_programs(name, |programs| {
         let mut watched = Watched::start(options(), programs, 1);
         watched.watch();
-        for (name, part) in [("etcd-dies", Part::Etcd), ("server-dies", Part::ApiServer)] {
+        for (name, part, words) in [
+            ("etcd-dies", Part::Etcd, WITHOUT_ETCD),
+            ("server-dies", Part::ApiServer, DEAD),
+        ] {
+            let fault = Fault {
+                name,
+                words,
+                ends_watches: part == Part::ApiServer,
+            };
             goes_unnoticed(
                 &mut watched,
-                &Fault { name, words: DEAD },
+                &fault,
                 |lab| lab.kube().server.kill(part).unwrap(),
                 |lab| lab.kube().server.start_part(part).unwrap(),
             );
         }
-        for (name, part) in [
-            ("etcd-silent", Part::Etcd),
-            ("server-silent", Part::ApiServer),
+        for (name, part, words) in [
+            ("etcd-silent", Part::Etcd, WITHOUT_ETCD),
+            ("server-silent", Part::ApiServer, SILENT),
         ] {
+            let fault = Fault {
+                name,
+                words,
+                ends_watches: part == Part::ApiServer,
+            };
             goes_unnoticed(
                 &mut watched,
-                &Fault {
-                    name,
-                    words: SILENT,
-                },
+                &fault,
                 |lab| lab.kube().server.freeze(part).unwrap(),
                 |lab| lab.kube().server.thaw(part).unwrap(),
             );
@@ -136,6 +153,7 @@ fn an_api_server_that_is_away_for_minutes_costs_nothing_and_floods_no_log() {
         let fault = Fault {
             name: "minutes",
             words: DEAD,
+            ends_watches: true,
         };
         let lines = |node: &str| std::fs::read_to_string(lab::log_path(node)).unwrap();
         let before = ["n1", "n2"].map(|node| lines(node).lines().count());

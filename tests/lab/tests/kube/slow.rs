@@ -42,6 +42,7 @@ fn a_slow_api_server_makes_pods_wait_and_loses_nothing() {
         for (fault, weather) in [
             (
                 Fault {
+                    ends_watches: true,
                     name: "too-slow",
                     words: &["no answer after 15 s", "keep-alive", "timed out"],
                 },
@@ -49,6 +50,7 @@ fn a_slow_api_server_makes_pods_wait_and_loses_nothing() {
             ),
             (
                 Fault {
+                    ends_watches: true,
                     name: "silent",
                     words: &["no answer after 15 s", "keep-alive", "timed out"],
                 },
