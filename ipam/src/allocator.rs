@@ -233,11 +233,12 @@ impl Ipam {
         &self,
         decide: impl Fn(&mut Draft<'_>) -> Result<T, Stop>,
     ) -> Result<Committed<T>, AssignError> {
+        let _turn = self.turn.lock().await;
+        // Asked once it is this call's turn: the one before may have found it out.
         let diverged = self.diverged().clone();
         if let Some(error) = diverged {
             return Err(AssignError::Store(error));
         }
-        let _turn = self.turn.lock().await;
         self.settle().await?;
         let remembered = self.remembered().clone();
         let mut view = match remembered {
