@@ -31,6 +31,21 @@ fn one_interface(address: &str) -> Fake {
     }])
 }
 
+/// A start over a store, without Kubernetes.
+pub(super) fn over<'a>(
+    params: &'a Params,
+    host: &'a Fake,
+    store: impl Store + 'static,
+) -> Startup<'a> {
+    Startup {
+        waits: Waits::default(),
+        params,
+        host,
+        store: Arc::new(store),
+        kubernetes: None,
+    }
+}
+
 /// What start-up makes of these variables and of a pool in the store with this text.
 async fn pool_made(variables: &[(&str, &str)], stored: Option<&str>) -> Option<IpNet> {
     let host = Fake(vec![HostInterface {

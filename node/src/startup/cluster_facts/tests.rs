@@ -3,7 +3,7 @@ use std::sync::Arc;
 use api::params::Params;
 use datastore::memory::MemoryStore;
 
-use super::super::tests::Fake as FakeHost;
+use super::super::tests::{Fake as FakeHost, over};
 use super::*;
 use crate::kubernetes::fake::Fake;
 
@@ -12,11 +12,8 @@ async fn found(kubernetes: &Arc<Fake>) -> Result<(ClusterFacts, PodRanges), Star
     let params = Params::from_env([]).unwrap();
     let host = FakeHost(Vec::new());
     let startup = Startup {
-        waits: crate::startup::Waits::default(),
-        params: &params,
-        host: &host,
-        store: Arc::new(MemoryStore::new()),
         kubernetes: Some(Arc::clone(kubernetes) as _),
+        ..over(&params, &host, MemoryStore::new())
     };
     let facts = startup.cluster_facts().await?;
     let ranges = startup.pod_ranges(&facts.ranges).await?;
@@ -83,11 +80,8 @@ async fn pools(variables: &[(&str, &str)], fake: &Arc<Fake>) -> Result<Vec<Strin
     let params = Params::from_env(variables.iter().map(owned)).unwrap();
     let host = FakeHost(Vec::new());
     let startup = Startup {
-        waits: crate::startup::Waits::default(),
-        params: &params,
-        host: &host,
-        store: Arc::new(MemoryStore::new()),
         kubernetes: Some(Arc::clone(fake) as _),
+        ..over(&params, &host, MemoryStore::new())
     };
     let facts = startup.cluster_facts().await?;
     let pools = startup.missing_pools(&facts).await?;
@@ -147,11 +141,8 @@ async fn the_internal_ip_is_of_the_kubernetes_node_that_the_reference_names() {
         let params = Params::from_env(owned).unwrap();
         let host = FakeHost(Vec::new());
         let startup = Startup {
-            waits: crate::startup::Waits::default(),
-            params: &params,
-            host: &host,
-            store: Arc::new(MemoryStore::new()),
             kubernetes: Some(with_nodes()),
+            ..over(&params, &host, MemoryStore::new())
         };
         let known = startup.known_host(node).await.unwrap();
         let known = known.internal_ips().unwrap();
@@ -173,11 +164,8 @@ async fn a_name_that_kubernetes_has_no_node_of_is_refused() {
         let params = Params::from_env(reference).unwrap();
         let host = FakeHost(Vec::new());
         let startup = Startup {
-            waits: crate::startup::Waits::default(),
-            params: &params,
-            host: &host,
-            store: Arc::new(MemoryStore::new()),
             kubernetes: Some(with_nodes()),
+            ..over(&params, &host, MemoryStore::new())
         };
         let said = startup
             .check_kubernetes_node(name)

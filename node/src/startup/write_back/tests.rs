@@ -10,7 +10,7 @@ use felix::desired::{NextHop, RouteKey, RouteSpec};
 use serde_json::json;
 
 use super::*;
-use crate::startup::tests::Fake;
+use crate::startup::tests::{Fake, over};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -144,13 +144,7 @@ async fn what_living_pods_hold_stands_in_an_emptied_datastore_before_an_address_
 
     let emptied = with_pool().await;
     let (params, host) = (Params::from_env([]).unwrap(), Fake(Vec::new()));
-    let startup = Startup {
-        waits: crate::startup::Waits::default(),
-        params: &params,
-        host: &host,
-        store: Arc::new(emptied.clone()),
-        kubernetes: None,
-    };
+    let startup = over(&params, &host, emptied.clone());
     let ipam = Ipam::new(Arc::new(emptied.clone()), "n1");
     let living = Living {
         pods: vec![
@@ -198,13 +192,7 @@ async fn what_living_pods_hold_stands_in_an_emptied_datastore_before_an_address_
 async fn a_node_without_pods_writes_nothing_back_and_leaves_ranges_of_others_alone() {
     let emptied = with_pool().await;
     let (params, host) = (Params::from_env([]).unwrap(), Fake(Vec::new()));
-    let startup = Startup {
-        waits: crate::startup::Waits::default(),
-        params: &params,
-        host: &host,
-        store: Arc::new(emptied.clone()),
-        kubernetes: None,
-    };
+    let startup = over(&params, &host, emptied.clone());
     let mut own = Own::new("n1".to_owned());
     let earlier = with_pool().await;
     given(&Ipam::new(Arc::new(earlier.clone()), "n1"), "k.c1").await;
