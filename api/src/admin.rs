@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Where the agent listens.
 pub const SOCKET_PATH: &str = "/var/run/calico/tortie-admin.sock";
 
+/// [`Peer::peer_type`] of another node of the mesh.
+pub const MESH: &str = "node-to-node mesh";
+
 /// `GET /status`: the agent at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -388,6 +388,15 @@ impl Graph {
         self.local.pod_mtu_bytes()
     }
 
+    /// Whether routes to other nodes' pods come from blocks in every pool, so that no session of BGP is needed to reach
+    /// them; false until that is known, and while there is no pool.
+    pub fn blocks_lead_to_pods(&self) -> bool {
+        self.in_sync()
+            && self
+                .pools
+                .all_routed_by_blocks(self.settings.cluster_routes)
+    }
+
     /// Its settings.
     pub const fn settings(&self) -> &Settings {
         &self.settings

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use api::admin::{Peer, Problem};
+use api::admin::{MESH, Peer, Problem};
 use datastore::store::StoreError;
 use tokio::sync::Notify;
 
@@ -24,6 +24,16 @@ pub enum Loop {
     Calc,
     Dataplane,
     Bgp,
+}
+
+/// What the node-to-node mesh is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mesh {
+    /// Other nodes' pods are reached by the routes of its sessions.
+    LeadsToPods,
+    /// Blocks lead there, whether its sessions stand or not. Nobody waits for them: in a rolling update the first node that
+    /// speaks BGP is alone with it until the last one does.
+    Beside,
 }
 
 /// Facts the probes read. Cheap to clone: clones share.
@@ -259,9 +269,23 @@ impl Health {
         self.going_round(Loop::Bgp, "BGP speaker", now)
     }
 
-    /// Readiness of BGP: within `window` after the start all sessions, later at least one; ready without peers.
-    pub fn bgp_ready(&self, peers: &[Peer], window: Duration, now: Instant) -> Result<(), String> {
-        let down: Vec<String> = peers
+    /// Readiness of BGP: within `window` after the start all sessions that are waited for, later at least one; ready without
+    /// peers.
+    pub fn bgp_ready(
+        &self,
+        peers: &[Peer],
+        mesh: Mesh,
+        window: Duration,
+        now: Instant,
+    ) -> Result<(), String> {
+        let awaited: Vec<&Peer> = peers
+            .iter()
+            .filter(|peer| mesh == Mesh::LeadsToPods || peer.peer_type != MESH)
+            .collect();
+        if awaited.is_empty() && !peers.is_empty() {
+            return Ok(());
+        }
+        let down: Vec<String> = awaited
             .iter()
             .filter(|peer| peer.state != "Established")
             .map(|peer| peer.address.to_string())
@@ -270,7 +294,7 @@ impl Health {
         let refused = if starting {
             !down.is_empty() || !self.selection_complete()
         } else {
-            !peers.is_empty() && down.len() == peers.len()
+            !awaited.is_empty() && down.len() == awaited.len()
         };
         match (refused, down.is_empty()) {
             (false, _) => Ok(()),
@@ -294,7 +318,7 @@ mod tests {
             name: "Mesh".to_owned(),
             address: address.parse().unwrap(),
             asn: 64512,
-            peer_type: "node-to-node mesh".to_owned(),
+            peer_type: MESH.to_owned(),
             state: state.to_owned(),
             since: String::new(),
             router_id: None,
@@ -334,20 +358,32 @@ mod tests {
         let start = Instant::now();
         let health = Health::new(start, SystemTime::UNIX_EPOCH);
         health.set_selection_complete();
-        assert_eq!(health.bgp_ready(&[], BGP_START_WINDOW, start), Ok(()));
+        let ready =
+            |peers: &[Peer], window, now| health.bgp_ready(peers, Mesh::LeadsToPods, window, now);
+        assert_eq!(ready(&[], BGP_START_WINDOW, start), Ok(()));
         let half = [peer("10.0.0.1", "Established"), peer("10.0.0.2", "Active")];
-        let why = health
-            .bgp_ready(&half, BGP_START_WINDOW, start)
-            .unwrap_err();
+        let why = ready(&half, BGP_START_WINDOW, start).unwrap_err();
         assert!(why.ends_with("not established with 10.0.0.2"), "{why}");
         let later = start + BGP_START_WINDOW;
-        assert_eq!(health.bgp_ready(&half, BGP_START_WINDOW, later), Ok(()));
+        assert_eq!(ready(&half, BGP_START_WINDOW, later), Ok(()));
         let hour = Duration::from_secs(3600);
-        assert!(health.bgp_ready(&half, hour, later).is_err());
-        assert!(
-            health
-                .bgp_ready(&half[1..], BGP_START_WINDOW, later)
-                .is_err()
-        );
+        assert!(ready(&half, hour, later).is_err());
+        assert!(ready(&half[1..], BGP_START_WINDOW, later).is_err());
+    }
+
+    #[test]
+    fn sessions_of_the_mesh_are_not_waited_for_where_blocks_lead_to_pods() {
+        let start = Instant::now();
+        let health = Health::new(start, SystemTime::UNIX_EPOCH);
+        let ready = |peers: &[Peer], mesh| health.bgp_ready(peers, mesh, BGP_START_WINDOW, start);
+        let mesh = peer("10.0.0.2", "Active");
+        assert_eq!(ready(std::slice::from_ref(&mesh), Mesh::Beside), Ok(()));
+        assert!(ready(std::slice::from_ref(&mesh), Mesh::LeadsToPods).is_err());
+        let router = Peer {
+            peer_type: "global".to_owned(),
+            ..peer("10.0.0.254", "Connect")
+        };
+        let why = ready(&[mesh, router], Mesh::Beside).unwrap_err();
+        assert!(why.ends_with("not established with 10.0.0.254"), "{why}");
     }
 }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
 use super::problem::{Problem, Reason, Subject};
+use super::settings::ClusterRoutes;
 use crate::rules::Family;
 
 /// How packets to another node's part of a pool travel.
@@ -37,6 +38,16 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Whether routes to other nodes' parts of it come from blocks; otherwise they come from BGP.
+    pub(super) const fn is_routed_by_blocks(self, owned: ClusterRoutes) -> bool {
+        use ClusterRoutes::{Enabled, EnabledIpipOnly, EnabledNoEncapOnly};
+        match self.encap {
+            Encap::Vxlan(_) => true,
+            Encap::Ipip(_) => matches!(owned, Enabled | EnabledIpipOnly),
+            Encap::Plain => matches!(owned, Enabled | EnabledNoEncapOnly),
+        }
+    }
+
     fn of(spec: &IPPoolSpec) -> Self {
         let encap = match (reach(spec.vxlan_mode), reach(spec.ipip_mode)) {
             (Some(reach), _) => Encap::Vxlan(reach),
@@ -140,6 +151,17 @@ impl Pools {
         pools
             .filter(|range| self.first(range).is_some_and(|pool| pool.nat_outgoing))
             .copied()
+    }
+
+    /// Whether there are pools of pods and each is routed by blocks.
+    pub(super) fn all_routed_by_blocks(&self, owned: ClusterRoutes) -> bool {
+        let mut of_workloads = self
+            .by_range
+            .keys()
+            .filter_map(|range| self.first(range))
+            .filter(|pool| !pool.services_only)
+            .peekable();
+        of_workloads.peek().is_some() && of_workloads.all(|pool| pool.is_routed_by_blocks(owned))
     }
 
     /// Ranges of pods and tunnels.

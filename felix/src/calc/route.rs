@@ -25,7 +25,7 @@ use super::host::{Host, HostFamily};
 use super::local::{Local, LocalFamily, Uplink};
 use super::pool::{Encap, Pool, Pools, Reach};
 use super::problem::Reason;
-use super::settings::{ClusterRoutes, Settings};
+use super::settings::Settings;
 use super::underlay::Underlay;
 use super::workload::{Workload, Workloads};
 use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec};
@@ -110,12 +110,8 @@ impl Facts<'_> {
     /// Whether the route comes from blocks: by the encapsulation of the pool. Otherwise it comes from BGP. Blocks that no
     /// pool covers any more are reached through VXLAN where the nodes have it: the underlay may not know their addresses.
     fn routed_by_blocks(&self, dst: &IpNet, pool: Option<Pool>) -> bool {
-        use ClusterRoutes::{Enabled, EnabledIpipOnly, EnabledNoEncapOnly};
-        let owned = self.settings.cluster_routes;
-        match pool.map(|pool| pool.encap) {
-            Some(Encap::Vxlan(_)) => true,
-            Some(Encap::Ipip(_)) => matches!(owned, Enabled | EnabledIpipOnly),
-            Some(Encap::Plain) => matches!(owned, Enabled | EnabledNoEncapOnly),
+        match pool {
+            Some(pool) => pool.is_routed_by_blocks(self.settings.cluster_routes),
             None => self.local_of(dst).vxlan.is_some() && self.has_vxlan_owner(dst),
         }
     }

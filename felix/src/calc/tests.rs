@@ -265,6 +265,7 @@ fn a_next_hop_that_is_not_reachable_keeps_the_route_out_and_says_why() {
 #[test]
 fn vxlan_pools_follow_the_blocks_and_ignore_bgp() {
     let mut world = cluster(vxlan("Always"));
+    assert!(world.graph.blocks_lead_to_pods());
     world.bgp("10.1.1.0/26", &["10.0.0.2"]);
     world.flush();
     assert_eq!(fib(&world, "10.1.0.0/26").unwrap(), "blackhole proto 80");

@@ -1,6 +1,7 @@
 //! Directories and files on the host.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use api::params::Params;
@@ -98,12 +99,42 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), StartupError> {
     };
     let fresh = path.with_extension("new");
     fs::write(&fresh, text).map_err(failed)?;
+    // Whatever the process' mask is: plugins and probes of other users read them.
+    fs::set_permissions(&fresh, Permissions::from_mode(0o644)).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::FileTimes;
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn the_nodename_file_is_as_old_as_the_start() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("nodename");
+        let file = path.display().to_string();
+        let variables = [("CALICO_NODENAME_FILE".to_owned(), file)];
+        let params = Params::from_env(variables).unwrap();
+        write_nodename(&params, "n1").unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let times = FileTimes::new().set_modified(long_ago);
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_times(times))
+            .unwrap();
+        write_nodename(&params, "n1").unwrap();
+        assert_ne!(
+            fs::metadata(&path).unwrap().modified().unwrap(),
+            long_ago,
+            "a name that was there is written anew"
+        );
+        assert_eq!(read_nodename(&params).as_deref(), Some("n1"));
+    }
 
     #[test]
     fn the_mtu_file_is_written_again_after_a_failure_and_after_its_loss() {
@@ -115,8 +146,16 @@ mod tests {
             "{error}"
         );
         fs::create_dir(&directory).unwrap();
+        // What a write that was cut off left, as under another mask.
+        fs::write(directory.join("mtu.new"), "").unwrap();
+        fs::set_permissions(directory.join("mtu.new"), Permissions::from_mode(0o600)).unwrap();
         keep_mtu(&directory, 1450).unwrap();
         assert_eq!(written().as_deref(), Some("1450"));
+        let mode = fs::metadata(directory.join("mtu"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o644, "plugins of other users read it");
         fs::remove_file(directory.join("mtu")).unwrap();
         keep_mtu(&directory, 1450).unwrap();
         keep_mtu(&directory, 1400).unwrap();

@@ -323,19 +323,31 @@ mod tests {
             first_of_pod_cidr(shared, "n1").await.unwrap();
             let key = Key::new(Kind::Node, "n1");
             let node = read(shared, &key).await.unwrap().unwrap();
-            let shown = [TunnelKind::Ipip, TunnelKind::VxlanV4].map(|kind| address(&node, kind));
+            let shown = KINDS.map(|(kind, _)| address(&node, kind));
             shown.map(|address| address.map(|address| address.to_string()))
         };
         let pool = |mode: &str| json!({"cidr": "10.1.0.0/16", "vxlanMode": mode});
         put(&store, Kind::IPPool, "p", pool("Always")).await;
         put_node(json!([])).await;
-        assert_eq!(addresses().await, [None, None], "not known yet");
+        put(
+            &store,
+            Kind::IPPool,
+            "p6",
+            json!({"cidr": "fd00::/48", "vxlanMode": "Always"}),
+        )
+        .await;
+        assert_eq!(addresses().await, [None, None, None], "not known yet");
         put_node(json!(["fd00::/64", "10.1.3.0/24"])).await;
         let first = Some("10.1.3.1".to_owned());
-        assert_eq!(addresses().await, [None, first.clone()]);
-        assert_eq!(addresses().await, [None, first], "it stays");
+        let first6 = Some("fd00::1".to_owned());
+        assert_eq!(addresses().await, [None, first.clone(), first6.clone()]);
+        assert_eq!(
+            addresses().await,
+            [None, first, first6.clone()],
+            "they stay"
+        );
         put(&store, Kind::IPPool, "p", pool("Never")).await;
-        assert_eq!(addresses().await, [None, None]);
+        assert_eq!(addresses().await, [None, None, first6]);
         let blocks = objects(shared, Kind::IPAMBlock).await.unwrap();
         assert!(blocks.is_empty(), "IPAM has no part in it");
     }

@@ -137,7 +137,12 @@ impl Startup<'_> {
         for conflict in own.write_back(&*self.store).await.map_err(failed())? {
             warn!(reason = conflict, "not written back");
         }
-        for (end, addresses) in &living.pods {
+        // With USE_POD_CIDR addresses are another plugin's, which keeps its own files of them: a block would hold them for ever.
+        let given_by_ipam = match self.params.use_pod_cidr {
+            true => &[][..],
+            false => &living.pods[..],
+        };
+        for (end, addresses) in given_by_ipam {
             for address in addresses.iter().filter(|address| !own.holds(**address)) {
                 match ipam.assign(held(ipam.node(), end, *address)).await {
                     Ok(_) => {

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::health::{BGP_START_WINDOW, Health, THRESHOLD_MS};
+use crate::health::{BGP_START_WINDOW, Health, Mesh, THRESHOLD_MS};
 use crate::task::bgp::{Asker, status};
 use crate::task::calc::CalcView;
 use crate::task::calc::cluster::Live;
@@ -97,7 +97,7 @@ impl Admin {
             .collect()
     }
 
-    /// Whether the sessions with the peers of a family stand; within `window` after the start, all of them.
+    /// Whether the sessions with the peers of a family stand that are waited for; within `window` after the start, all of them.
     pub async fn bgp_ready(
         &self,
         window: Duration,
@@ -112,7 +112,12 @@ impl Admin {
         }
         let mut peers = self.peers().await;
         peers.retain(|peer| of_family(&peer.address));
-        self.health.bgp_ready(&peers, window, Instant::now())
+        let mesh = if self.calc.borrow().blocks_lead_to_pods {
+            Mesh::Beside
+        } else {
+            Mesh::LeadsToPods
+        };
+        self.health.bgp_ready(&peers, mesh, window, Instant::now())
     }
 
     /// Whether the node's network is there: all that the probes ask, and every session.

@@ -58,6 +58,8 @@ pub struct CalcView {
     pub node_ipv4: Option<IpNet>,
     /// Who signed this node's object.
     pub agent: Option<Instance>,
+    /// Routes to other nodes' pods come from blocks, whatever BGP says. Not so until it is known.
+    pub blocks_lead_to_pods: bool,
     /// Grows with every change of a pool or of this node's object: what the Keeper compares with what should be there.
     pub own_generation: u64,
 }
@@ -350,6 +352,7 @@ impl CalcTask {
             datastore_locked: lock.is_locked(),
             node_ipv4: census.node_ipv4,
             agent: census.agent.clone(),
+            blocks_lead_to_pods: self.graph.blocks_lead_to_pods(),
             own_generation: census.own_generation,
         };
         self.view.send_if_modified(|before| {

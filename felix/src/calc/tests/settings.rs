@@ -350,3 +350,37 @@ fn settings_that_change_later_give_what_they_would_have_given_from_the_start() {
     let wanted = with_pod(base(), plain()).rows;
     assert_eq!(world.rows, wanted);
 }
+
+#[test]
+fn blocks_lead_to_pods_unless_a_pool_is_left_to_bgp() {
+    let ipip = || json!({"cidr": "10.1.0.0/16", "ipipMode": "Always"});
+    for (spec, owned, expected) in [
+        (plain(), ClusterRoutes::EnabledIpipOnly, false),
+        (plain(), ClusterRoutes::EnabledNoEncapOnly, true),
+        (ipip(), ClusterRoutes::EnabledIpipOnly, true),
+        (ipip(), ClusterRoutes::Disabled, false),
+        (vxlan("CrossSubnet"), ClusterRoutes::Disabled, true),
+    ] {
+        let mut world = cluster(spec.clone());
+        let mut settings = Settings::new("n1");
+        settings.cluster_routes = owned;
+        world.graph.handle_settings(settings);
+        world.flush();
+        assert_eq!(
+            world.graph.blocks_lead_to_pods(),
+            expected,
+            "{spec} {owned:?}"
+        );
+        let beside = json!({"cidr": "10.2.0.0/16", "allowedUses": ["LoadBalancer"]});
+        world.put(pool("services", beside));
+        assert_eq!(
+            world.graph.blocks_lead_to_pods(),
+            expected,
+            "Services are no pods"
+        );
+    }
+    assert!(!World::started().graph.blocks_lead_to_pods(), "no pool");
+    let mut world = cluster(vxlan("Always"));
+    world.put(pool("q", json!({"cidr": "10.2.0.0/16"})));
+    assert!(!world.graph.blocks_lead_to_pods(), "one of two by BGP");
+}

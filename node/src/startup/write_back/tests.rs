@@ -189,6 +189,31 @@ async fn what_living_pods_hold_stands_in_an_emptied_datastore_before_an_address_
 }
 
 #[tokio::test]
+async fn addresses_of_another_ipam_plugin_are_not_held_in_blocks() {
+    let before = MemoryStore::new();
+    endpoint(&before, "p1", "cali1").await;
+    let mut own = Own::new("n1".to_owned());
+    before.objects().iter().for_each(|object| own.put(object));
+    let emptied = with_pool().await;
+    let variables = [("USE_POD_CIDR".to_owned(), "true".to_owned())];
+    let (params, host) = (Params::from_env(variables).unwrap(), Fake(Vec::new()));
+    let startup = over(&params, &host, emptied.clone());
+    let ipam = Ipam::new(Arc::new(emptied.clone()), "n1");
+    let address = |text: &str| vec![text.parse().unwrap()];
+    let living = Living {
+        pods: vec![
+            (end("cali1", "k/c1/eth0"), address("10.0.0.1")),
+            (end("cali2", "k/c2/eth0"), address("10.0.0.2")),
+        ],
+        ranges_of_others: Vec::new(),
+    };
+    startup.write_back(&ipam, own, &living).await.unwrap();
+    let objects = emptied.objects();
+    let kinds: Vec<Kind> = objects.iter().map(|object| object.key.kind).collect();
+    assert_eq!(kinds, [Kind::IPPool, Kind::WorkloadEndpoint]);
+}
+
+#[tokio::test]
 async fn a_node_without_pods_writes_nothing_back_and_leaves_ranges_of_others_alone() {
     let emptied = with_pool().await;
     let (params, host) = (Params::from_env([]).unwrap(), Fake(Vec::new()));

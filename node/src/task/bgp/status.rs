@@ -97,7 +97,7 @@ pub fn problems(peers: &[PeerStatus]) -> Vec<Problem> {
 /// What calicoctl calls a session, by the beginning of its name.
 fn peer_type(name: &str) -> &'static str {
     match name.split_once('_').map(|(class, _)| class) {
-        Some("Mesh") => "node-to-node mesh",
+        Some("Mesh") => api::admin::MESH,
         Some("Global") => "global",
         _ => "node specific",
     }
