@@ -123,11 +123,14 @@ pub(crate) fn status(agent: &Agent) -> anyhow::Result<()> {
     let status = &all.status;
     let yes = |it: bool| if it { "yes" } else { "not yet" };
     outln!("Node {}, started {}", status.node, status.started);
+    let chosen = match status.backend.as_str() {
+        "vxlan" | "none" => format!("no BGP (CALICO_NETWORKING_BACKEND={})", status.backend),
+        _ => format!("BGP routes chosen: {}", yes(status.bgp_selection_complete)),
+    };
     outln!(
-        "Datastore read: {}. Kernel written: {}. BGP routes chosen: {}. Pods: {}. Rows not in the kernel: {}.",
+        "Datastore read: {}. Kernel written: {}. {chosen}. Pods: {}. Rows not in the kernel: {}.",
         yes(status.datastore_in_sync),
         yes(status.dataplane_in_sync),
-        yes(status.bgp_selection_complete),
         status.local_endpoints,
         status.rows_pending
     );

@@ -110,6 +110,8 @@ pub struct Counts {
     pub pending: usize,
     /// Wanted routes that the kernel has.
     pub routes: usize,
+    /// Own rows that nobody has wanted and that stay all the same ([`Reconciler::keep_unasked`]).
+    pub kept: usize,
 }
 
 /// Counters since the start.
@@ -406,6 +408,8 @@ impl Reconciler {
                 counts.wanted += 1;
                 counts.pending += usize::from(!entry.programmed);
                 counts.routes += usize::from(entry.programmed && key.kind() == RowKind::Route);
+            } else if self.keeps_unasked && self.deletes.any {
+                counts.kept += usize::from(self.is_kept(entry));
             }
         }
         counts

@@ -14,6 +14,7 @@ use felix::desired::SysctlKey;
 use felix::reconcile::Reconciler;
 use felix_io::Kernel;
 use ipam::Ipam;
+use prometheus_client::registry::Registry;
 use regex::Regex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -73,11 +74,15 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         kubernetes: kubernetes.clone(),
     };
     let ipam = Arc::new(Ipam::new(Arc::clone(&opened.store), name.clone()));
+    let (metrics, registry) = Metrics::new(&name);
+    let registry = Arc::new(registry);
     let starting = Starting {
         params: &params,
         admin_socket: Path::new(api::admin::SOCKET_PATH),
         note: files::notes().read,
         waits: startup.waits.clone(),
+        metrics: metrics.clone(),
+        registry: Arc::clone(&registry),
     };
     let Started {
         identity,
@@ -103,6 +108,8 @@ pub async fn run(params: Params, cancel: CancellationToken) -> anyhow::Result<()
         identity,
         may_lack_others,
         ipam,
+        metrics,
+        registry,
         instance,
         started,
         opened,
@@ -121,6 +128,8 @@ struct Agent {
     /// What other nodes have may not stand in the datastore yet: what leads to them in the kernel stays.
     may_lack_others: bool,
     ipam: Arc<Ipam>,
+    metrics: Metrics,
+    registry: Arc<Registry>,
     instance: Instance,
     started: SystemTime,
     opened: Opened,
@@ -135,7 +144,7 @@ impl Agent {
     /// Starts every task, waits for the end and for each of them.
     async fn run(self) -> anyhow::Result<()> {
         let health = Health::new(Instant::now(), self.started);
-        let (metrics, registry) = Metrics::new(&self.identity.name);
+        let metrics = self.metrics.clone();
         let settings = self.graph_settings();
         let mut tasks = JoinSet::new();
 
@@ -279,7 +288,9 @@ impl Agent {
             admin_socket: Path::new(api::admin::SOCKET_PATH),
             cancel: &self.cancel,
         };
-        serve.start(&mut tasks, admin, registry).await?;
+        serve
+            .start(&mut tasks, admin, Arc::clone(&self.registry))
+            .await?;
         finish(tasks, &self.cancel).await
     }
 

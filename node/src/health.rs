@@ -1,6 +1,6 @@
 //! Whether the agent lives and is ready, as Felix's and BIRD's probes ask it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -53,6 +53,7 @@ struct Shared {
     datastore_unknown: Mutex<Option<String>>,
     datastore_lost: Mutex<Option<String>>,
     without_effect: Mutex<Vec<Problem>>,
+    kept: AtomicUsize,
     accepted: Notify,
     diverged: Mutex<Option<StoreError>>,
     reported: Notify,
@@ -72,6 +73,7 @@ impl Health {
             datastore_unknown: Mutex::new(None),
             datastore_lost: Mutex::new(None),
             without_effect: Mutex::new(Vec::new()),
+            kept: AtomicUsize::new(0),
             accepted: Notify::new(),
             diverged: Mutex::new(None),
             reported: Notify::new(),
@@ -165,6 +167,16 @@ impl Health {
     pub fn datastore_lost(&self) -> Option<String> {
         let lost = self.0.datastore_lost.lock();
         lost.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// So many objects of other nodes count though the datastore that was accepted lacks them.
+    pub fn set_objects_kept(&self, objects: usize) {
+        self.0.kept.store(objects, Ordering::Relaxed);
+    }
+
+    /// What [`set_objects_kept`](Self::set_objects_kept) was told last.
+    pub fn objects_kept(&self) -> usize {
+        self.0.kept.load(Ordering::Relaxed)
     }
 
     /// The operator says that the datastore counts as it is.

@@ -42,7 +42,7 @@ impl Serve<'_> {
         &self,
         tasks: &mut JoinSet<()>,
         admin: Arc<Admin>,
-        registry: Registry,
+        registry: Arc<Registry>,
     ) -> anyhow::Result<()> {
         let path = self.admin_socket;
         let socket =
@@ -66,7 +66,7 @@ impl Serve<'_> {
             .await
             .context("FELIX_HEALTHHOST, FELIX_HEALTHPORT")?;
         tasks.spawn(health);
-        let metrics = port(metrics_place, metrics_routes(Arc::new(registry)))
+        let metrics = port(metrics_place, metrics_routes(registry))
             .open()
             .await
             .context("FELIX_PROMETHEUSMETRICSHOST, FELIX_PROMETHEUSMETRICSPORT")?;
@@ -211,14 +211,14 @@ mod tests {
     use super::*;
     use crate::http;
 
-    fn settings(variables: &[(&str, String)]) -> Arc<Params> {
+    pub(super) fn settings(variables: &[(&str, String)]) -> Arc<Params> {
         let owned = variables.iter().cloned();
         let owned = owned.map(|(name, text)| (name.to_owned(), text));
         Arc::new(Params::from_env(owned).unwrap())
     }
 
     /// A port that nobody listens on.
-    fn free_port() -> u16 {
+    pub(super) fn free_port() -> u16 {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     }

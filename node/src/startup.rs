@@ -38,6 +38,7 @@ use address::Host;
 use known_store::Datastore;
 use node_object::NodeError;
 pub use waits::Waits;
+pub(crate) use waits::What;
 
 use crate::kubernetes::{Kubernetes, KubernetesError};
 use crate::own::Own;
@@ -284,8 +285,8 @@ impl Startup<'_> {
                     if attempt.is_multiple_of(TELL_EVERY) {
                         warn!(socket = self.socket(), %error, "waiting for the datastore");
                     }
-                    self.waits
-                        .on(format!("waiting for the datastore: {}", chain(&error)));
+                    let why = format!("waiting for the datastore: {}", chain(&error));
+                    self.waits.on(What::Answer, why);
                     attempt += 1;
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY.1);

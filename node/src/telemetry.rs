@@ -136,6 +136,8 @@ pub struct Metrics {
     pub output_events: Count,
     /// 0 waiting for the datastore, 1 reading it, 2 in sync.
     pub resync_state: Gauge,
+    /// 1 while the agent starts, or waits to.
+    pub starting: Gauge,
     /// 1 while the datastore does not hold what was read from it.
     pub datastore_unknown: Gauge,
     /// 1 while some of the datastore cannot be read.
@@ -176,6 +178,7 @@ impl Metrics {
             updates_processed: Count::default(),
             output_events: Count::default(),
             resync_state: Gauge::default(),
+            starting: Gauge::default(),
             datastore_unknown: Gauge::default(),
             datastore_lost: Gauge::default(),
             without_effect: Family::default(),
@@ -256,6 +259,11 @@ impl Metrics {
             "felix_resync_state",
             "0 waiting for the datastore, 1 reading it, 2 in sync",
             m.resync_state,
+        );
+        registry.register(
+            "tortie_starting",
+            "1 while the agent starts, or waits to",
+            m.starting,
         );
         registry.register(
             "tortie_datastore_unknown",

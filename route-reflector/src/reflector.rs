@@ -256,7 +256,7 @@ async fn start(
         admin_socket,
         cancel: &cancel,
     };
-    serve.start(&mut tasks, admin, registry).await?;
+    serve.start(&mut tasks, admin, Arc::new(registry)).await?;
     finish(tasks, &cancel).await
 }
 

@@ -113,6 +113,37 @@ fn bgp_peers_are_those_the_agent_reports() {
 }
 
 #[test]
+fn without_bgp_the_status_waits_for_no_routes_of_it() {
+    let directory = Directory::new("nobgp");
+    let socket = directory.file("admin.sock");
+    for (backend, expected) in [
+        ("vxlan", "no BGP (CALICO_NETWORKING_BACKEND=vxlan)."),
+        ("bird", "BGP routes chosen: not yet."),
+    ] {
+        let listener = UnixListener::bind(&socket).unwrap();
+        let status = format!(r#"{{"node":"n1","backend":"{backend}"}}"#);
+        let answers = [status.as_str(), "[]", "[]"].map(str::to_owned);
+        let agent = std::thread::spawn(move || {
+            for answer in answers {
+                let another = listener.try_clone().unwrap();
+                answering(another, format!("HTTP/1.0 200 OK\r\n\r\n{answer}"), 1)
+                    .join()
+                    .unwrap();
+            }
+        });
+        let output = Command::new(env!("CARGO_BIN_EXE_tortiectl"))
+            .env_clear()
+            .args(["node", "status", "--socket"])
+            .arg(&socket)
+            .output()
+            .unwrap();
+        agent.join().unwrap();
+        std::fs::remove_file(&socket).unwrap();
+        assert!(out(&output).contains(expected), "{}", out(&output));
+    }
+}
+
+#[test]
 fn agent_that_does_not_answer_is_named() {
     let directory = Directory::new("noagent");
     let output = Command::new(env!("CARGO_BIN_EXE_tortiectl"))

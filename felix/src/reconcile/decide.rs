@@ -180,6 +180,21 @@ impl Reconciler {
         Decision::Execute(Stage::of_remove(key))
     }
 
+    /// Whether it would go but for [`Reconciler::keep_unasked`](super::Reconciler::keep_unasked).
+    pub(super) fn is_kept(&self, entry: &Entry) -> bool {
+        let stays_anyway = |row: &Row| {
+            matches!(
+                row,
+                Row::Link(_, LinkSpec::Ipip { .. }) | Row::Mac(..) | Row::Sysctl(..)
+            )
+        };
+        !entry.asked_for
+            && entry
+                .held
+                .row()
+                .is_some_and(|held| self.ownership.owns(held) && !stays_anyway(held))
+    }
+
     pub(super) fn is_held_back(&self, key: &RowKey, entry: &Entry) -> bool {
         entry
             .failure

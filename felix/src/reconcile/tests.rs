@@ -300,12 +300,14 @@ fn of_a_datastore_that_may_lack_something_only_rows_that_were_wanted_go() {
     bench.reconciler.allow_deletes();
     bench.reconciler.allow_bgp_deletes();
     assert_eq!(bench.run(), Vec::new());
+    assert_eq!(bench.reconciler.counts().kept, 3);
     // Its node has written it back, and takes it away later.
     bench.reconciler.set(of_blocks.clone());
     assert_eq!(bench.run(), Vec::new());
     bench.reconciler.remove(&of_blocks.key());
     assert_eq!(removes(&bench.run()), [of_blocks.key()]);
     assert!(bench.kernel.has(&of_bgp) && bench.kernel.has(&pod(1)));
+    assert_eq!(bench.reconciler.counts().kept, 2);
 }
 
 #[test]

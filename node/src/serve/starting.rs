@@ -8,14 +8,18 @@ use std::sync::Arc;
 
 use api::params::Params;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::routing::{get, post};
+use prometheus_client::registry::Registry;
 use tracing::{info, warn};
 
-use super::{health_place, listen, serve_one, tell};
+use super::{Place, health_place, listen, metrics_place, serve_one, tell};
 use crate::socket::Socket;
-use crate::startup::Waits;
+use crate::startup::{Waits, What};
+use crate::task::admin::metrics_routes;
+use crate::telemetry::Metrics;
 
 /// The sockets of a start.
 #[derive(Debug)]
@@ -28,24 +32,29 @@ pub struct Starting<'a> {
     pub note: PathBuf,
     /// What the start waits for.
     pub waits: Waits,
+    /// Say so, too.
+    pub metrics: Metrics,
+    /// All of them.
+    pub registry: Arc<Registry>,
 }
 
 impl Starting<'_> {
     /// Does `work` and answers meanwhile. The sockets are closed afterwards.
     pub async fn beside<T>(&self, work: impl Future<Output = T>) -> T {
+        self.metrics.starting.set(1);
         let admin = self.admin_routes();
-        let health = self.health_routes();
+        let health = serve_port(health_place(self.params), self.health_routes());
+        let metrics = serve_port(metrics_place(self.params), self.metrics_routes());
         let serving = async {
-            tokio::join!(
-                serve_admin(self.admin_socket, admin),
-                self.serve_health(health)
-            );
+            tokio::join!(serve_admin(self.admin_socket, admin), health, metrics);
             std::future::pending::<Infallible>().await
         };
-        tokio::select! {
+        let done = tokio::select! {
             done = work => done,
             never = serving => match never {},
-        }
+        };
+        self.metrics.starting.set(0);
+        done
     }
 
     fn admin_routes(&self) -> Router {
@@ -68,18 +77,33 @@ impl Starting<'_> {
             .with_state(self.waits.clone())
     }
 
-    async fn serve_health(&self, routes: Router) {
-        let Some((host, port)) = health_place(self.params) else {
-            return;
+    fn metrics_routes(&self) -> Router {
+        let (metrics, waits) = (self.metrics.clone(), self.waits.clone());
+        let look = move || {
+            let lost = waits.are_on(What::Answer);
+            metrics.datastore_lost.set(i64::from(lost));
+            let unknown = waits.are_on(What::Acceptance);
+            metrics.datastore_unknown.set(i64::from(unknown));
         };
-        match listen(&host, port).await {
-            Ok(listener) => serve_one(Some(listener), routes).await,
-            // The node's own tasks open it again, and end the process when they cannot.
-            Err(error) => warn!(
-                error = format!("{error:#}"),
-                "not served while the node starts"
-            ),
-        }
+        let looking = move |request: Request, next: Next| {
+            look();
+            next.run(request)
+        };
+        metrics_routes(Arc::clone(&self.registry)).layer(middleware::from_fn(looking))
+    }
+}
+
+async fn serve_port(place: Option<Place>, routes: Router) {
+    let Some((host, port)) = place else {
+        return;
+    };
+    match listen(&host, port).await {
+        Ok(listener) => serve_one(Some(listener), routes).await,
+        // The node's own tasks open it again, and end the process when they cannot.
+        Err(error) => warn!(
+            error = format!("{error:#}"),
+            "not served while the node starts"
+        ),
     }
 }
 
@@ -121,6 +145,7 @@ mod tests {
     use super::*;
     use crate::http;
     use crate::scratch::Scratch;
+    use crate::serve::tests::{free_port, settings};
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -130,14 +155,34 @@ mod tests {
         let socket = scratch.path().join("admin");
         let note = scratch.path().join("note");
         std::fs::write(&note, "read").unwrap();
-        let off = [("FELIX_HEALTHENABLED".to_owned(), "false".to_owned())];
-        let params = Params::from_env(off).unwrap();
+        let port = free_port();
+        let variables = [
+            ("FELIX_HEALTHENABLED", "false".to_owned()),
+            ("FELIX_PROMETHEUSMETRICSENABLED", "true".to_owned()),
+            ("FELIX_PROMETHEUSMETRICSHOST", "127.0.0.1".to_owned()),
+            ("FELIX_PROMETHEUSMETRICSPORT", port.to_string()),
+        ];
+        let params = settings(&variables);
         let waits = Waits::default();
+        let (metrics, registry) = Metrics::new("n1");
         let starting = Starting {
             params: &params,
             admin_socket: &socket,
             note: note.clone(),
             waits: waits.clone(),
+            metrics,
+            registry: Arc::new(registry),
+        };
+        let scrape = async || {
+            let place = format!("127.0.0.1:{port}");
+            let asked = tokio::task::spawn_blocking(move || {
+                loop {
+                    if let Ok(answer) = http::get_tcp(&place, "/metrics", PATIENCE) {
+                        return answer.body;
+                    }
+                }
+            });
+            asked.await.unwrap()
         };
         let ask = async |path: &'static str| {
             let socket = socket.clone();
@@ -155,7 +200,7 @@ mod tests {
             for path in ["/health/felix-live", "/health/bird-live"] {
                 assert_eq!(ask(path).await.status, 200, "{path}");
             }
-            waits.on("the datastore is locked");
+            waits.on(What::Else, "the datastore is locked");
             for path in ["/health/felix-ready", "/health/bird-ready", "/status"] {
                 let answer = ask(path).await;
                 assert_eq!(answer.status, 503, "{path}");
@@ -164,12 +209,31 @@ mod tests {
                     "the node is starting: the datastore is locked"
                 );
             }
+            for (what, lost, unknown) in [
+                (What::Else, 0, 0),
+                (What::Answer, 1, 0),
+                (What::Acceptance, 0, 1),
+            ] {
+                waits.on(what, "it waits");
+                let text = scrape().await;
+                for line in [
+                    "tortie_starting 1".to_owned(),
+                    format!("tortie_datastore_lost {lost}"),
+                    format!("tortie_datastore_unknown {unknown}"),
+                ] {
+                    assert!(
+                        text.contains(&line),
+                        "{what:?}: {line} is missing in\n{text}"
+                    );
+                }
+            }
             // Only a POST accepts anything.
             assert_eq!(ask("/datastore/accept").await.status, 405);
             assert!(note.exists());
             "started"
         };
         assert_eq!(starting.beside(work).await, "started");
+        assert_eq!(starting.metrics.starting.get(), 0);
         assert!(std::os::unix::net::UnixStream::connect(&socket).is_err());
 
         let accepted = accept(State(Arc::new(note.clone()))).await;

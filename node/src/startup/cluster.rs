@@ -11,7 +11,7 @@ use api::validate::validate;
 use datastore::scope::Scope;
 use tracing::warn;
 
-use super::{Startup, StartupError, objects};
+use super::{Startup, StartupError, What, objects};
 
 /// How often a locked datastore is looked at again.
 const LOCKED_RETRY: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Startup<'_> {
             if looked.is_multiple_of(LOG_EVERY) {
                 warn!("{LOCKED}");
             }
-            self.waits.on(LOCKED);
+            self.waits.on(What::Else, LOCKED);
             looked += 1;
             tokio::time::sleep(LOCKED_RETRY).await;
         }

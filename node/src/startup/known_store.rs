@@ -13,7 +13,7 @@ use datastore::version::Cursor;
 use tracing::{info, warn};
 
 use super::write_back::Living;
-use super::{Startup, StartupError, chain, files};
+use super::{Startup, StartupError, What, chain, files};
 use crate::own::Own;
 use crate::task::watch::Notes;
 
@@ -79,7 +79,7 @@ impl Startup<'_> {
                 );
             }
             looked += 1;
-            self.waits.on(UNKNOWN);
+            self.waits.on(What::Acceptance, UNKNOWN);
             tokio::time::sleep(RETRY).await;
         }
         // Both are written together, and the operator takes away the one.

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::address::{self, Family};
 use super::node_object::{self, Addresses, NodeError};
-use super::{ADDRESS_ATTEMPTS, Identity, Startup, StartupError, objects};
+use super::{ADDRESS_ATTEMPTS, Identity, Startup, StartupError, What, objects};
 
 impl Startup<'_> {
     pub(super) async fn stored_node(&self, name: &str) -> Result<Option<Node>, StartupError> {
@@ -52,9 +52,8 @@ impl Startup<'_> {
                 warn!(%error, "waiting for the other node to leave the address");
             }
             attempts += 1;
-            self.waits.on(format!(
-                "waiting for the other node to leave the address: {error}"
-            ));
+            let why = format!("waiting for the other node to leave the address: {error}");
+            self.waits.on(What::Else, why);
             tokio::time::sleep(wait).await;
         }
     }

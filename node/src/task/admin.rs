@@ -144,12 +144,24 @@ impl Admin {
             subject: "datastore".to_owned(),
             reason,
         }));
+        problems.extend(kept(self.health.objects_kept()));
         problems.extend(self.health.without_effect());
         if let Some(bgp) = &self.bgp {
             problems.extend(bgp.problems().await);
         }
         problems
     }
+}
+
+/// Objects that count though they are not in the datastore, as a problem.
+fn kept(objects: usize) -> Option<Problem> {
+    (objects > 0).then(|| Problem {
+        subject: "datastore".to_owned(),
+        reason: format!(
+            "it was accepted without {objects} objects of other nodes (Nodes, blocks, affinities), which count until this agent \
+             starts anew: start it again once every node with pods has written back"
+        ),
+    })
 }
 
 async fn get_status(State(admin): State<Shared>) -> Json<Status> {

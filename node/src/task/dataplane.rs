@@ -94,6 +94,17 @@ pub struct DataplaneView {
     pub problems: Vec<Problem>,
 }
 
+/// Rows that stay though nobody asks for them, as a problem.
+fn kept(rows: usize) -> Option<Problem> {
+    (rows > 0).then(|| Problem {
+        subject: "kernel".to_owned(),
+        reason: format!(
+            "{rows} rows (routes, neighbours, forwarding entries) are not explained by the datastore that was accepted and \
+             stay until this agent starts anew: start it again once every node with pods has written back"
+        ),
+    })
+}
+
 /// What was in the kernel at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
@@ -402,7 +413,7 @@ impl DataplaneTask {
         self.metrics
             .routes
             .set(i64::try_from(counts.routes).unwrap_or(i64::MAX));
-        let problems: Vec<Problem> = self
+        let mut problems: Vec<Problem> = self
             .reconciler
             .problems()
             .iter()
@@ -415,6 +426,7 @@ impl DataplaneTask {
                 },
             })
             .collect();
+        problems.extend(kept(counts.kept));
         let view = DataplaneView {
             rows_wanted: counts.wanted,
             rows_pending: counts.pending,

@@ -149,6 +149,8 @@ impl WatchTask {
         let mut lost = Lost::default();
         // Kinds whose first listing after an acceptance is still to come.
         let mut unlisted: BTreeSet<Kind> = BTreeSet::new();
+        // What counts though the accepted datastore lacks it.
+        let mut kept: BTreeSet<Key> = BTreeSet::new();
         loop {
             let next = tokio::select! {
                 next = updates.next() => next,
@@ -204,13 +206,22 @@ impl WatchTask {
                         read.identity = self.store.identity().await.ok();
                     }
                 }
-                Update::Put(item) => read.own.put(item),
+                Update::Put(item) => {
+                    kept.remove(&item.key);
+                    read.own.put(item);
+                }
                 Update::Missing { key, .. } if unlisted.contains(&kind) => {
                     warn!(socket = self.socket, %key, "not in the accepted datastore; it counts until the agent starts anew");
+                    kept.insert(key.clone());
+                    self.health.set_objects_kept(kept.len());
                     continue;
                 }
-                Update::Delete { key, .. } | Update::Missing { key, .. } => read.own.remove(key),
+                Update::Delete { key, .. } | Update::Missing { key, .. } => {
+                    kept.remove(key);
+                    read.own.remove(key);
+                }
             }
+            self.health.set_objects_kept(kept.len());
             if let Some(reached) = reached {
                 read.to = later(read.to.take(), reached);
             }

@@ -231,7 +231,8 @@ async fn of_an_older_copy_nothing_is_taken_and_what_pods_hold_is_written_back() 
         })
         .await;
     assert_eq!(world.health.datastore_unknown(), None);
-    // Packets go on to the other node, which may not have written back yet.
+    // Packets go on to the other node, which may not have written back yet, and the status says why.
+    assert_eq!(world.health.objects_kept(), 2, "its block and affinity");
     assert!(
         !absent.iter().any(|key| key.contains("IPAMBlock")),
         "{absent:?}"
