@@ -58,25 +58,49 @@ pub(crate) struct Delegate<'a> {
 }
 
 impl Delegate<'_> {
-    /// Serves a call that is about a pod.
+    /// Serves a call.
     pub(crate) fn serve(&self, request: Request, ask: &Ask<'_>) -> Result<Reply, CniError> {
         match request.command {
             Command::Add => self.add(request, ask),
-            // Last: until the route is gone the address is the pod's.
-            Command::Del => {
-                let done = ask(&request)?;
-                let configuration =
-                    self.configuration(|family| Ok(family.everything().to_owned()))?;
-                self.run("DEL", &configuration)?;
-                Ok(done)
-            }
+            Command::Del => self.give_back("DEL", &request, ask),
+            // What no valid attachment has, of which the configuration has the list.
+            Command::Gc => self.give_back("GC", &request, ask),
+            Command::Status => self.status(&request, ask),
             Command::Check => {
                 let configuration = self.with_pod_cidrs(&request, ask)?;
                 self.run("CHECK", &configuration)?;
                 ask(&request)
             }
-            Command::Status | Command::Gc | Command::PodCidrs => ask(&request),
+            Command::PodCidrs => ask(&request),
         }
+    }
+
+    /// The other plugin comes last: until the route is gone the address is the pod's.
+    fn give_back(
+        &self,
+        command: &str,
+        request: &Request,
+        ask: &Ask<'_>,
+    ) -> Result<Reply, CniError> {
+        let done = ask(request)?;
+        let configuration = self.configuration(|family| Ok(family.everything().to_owned()))?;
+        self.run(command, &configuration)?;
+        Ok(done)
+    }
+
+    /// Pods can be connected when both can do their part. A range that the node lacks is no reason to try again at once here.
+    fn status(&self, request: &Request, ask: &Ask<'_>) -> Result<Reply, CniError> {
+        let done = ask(request)?;
+        let configuration = self.with_pod_cidrs(request, ask);
+        let configuration = configuration.map_err(|error| match error.code {
+            Code::TRY_AGAIN_LATER => CniError {
+                code: Code::NOT_AVAILABLE,
+                ..error
+            },
+            _ => error,
+        })?;
+        self.run("STATUS", &configuration)?;
+        Ok(done)
     }
 
     fn add(&self, mut request: Request, ask: &Ask<'_>) -> Result<Reply, CniError> {

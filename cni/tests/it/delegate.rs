@@ -13,8 +13,8 @@ use crate::agent::{Call, Scratch, Script, configuration, serve_all};
 /// An IPAM plugin that notes how it was called, and what it gives for ADD.
 const PLUGIN: &str = r#"#!/bin/sh
 read -r line
-echo "$CNI_COMMAND $CNI_CONTAINERID $line" >> "$(dirname "$0")/calls"
-[ "$CNI_COMMAND" = ADD ] || exit 0
+echo "$CNI_COMMAND ${CNI_CONTAINERID:-none} $line" >> "$(dirname "$0")/calls"
+[ "$CNI_COMMAND" = ADD ] || [ "$CNI_COMMAND" = STATUS ] || exit 0
 cat "$(dirname "$0")/answer"
 grep -q '"code"' "$(dirname "$0")/answer" && exit 1
 exit 0
@@ -36,7 +36,11 @@ fn calls(scratch: &Scratch) -> Vec<(String, Value)> {
     let call = |line: &str| {
         let mut words = line.splitn(3, ' ');
         let command = words.next().unwrap_or_default().to_owned();
-        assert_eq!(words.next(), Some("4f1c0de"), "{line}");
+        let container = match command.as_str() {
+            "GC" | "STATUS" => "none",
+            _ => "4f1c0de",
+        };
+        assert_eq!(words.next(), Some(container), "{line}");
         let json = words.next().unwrap_or_default();
         (command, serde_json::from_str(json).expect("JSON"))
     };
@@ -45,7 +49,9 @@ fn calls(scratch: &Scratch) -> Vec<(String, Value)> {
 
 fn call(command: &str, scratch: &Scratch) -> Call {
     let socket = scratch.path("agent.sock");
-    let mut conf = configuration("1.0.0", &socket);
+    let about_no_pod = matches!(command, "GC" | "STATUS");
+    let version = if about_no_pod { "1.1.0" } else { "1.0.0" };
+    let mut conf = configuration(version, &socket);
     conf["ipam"] = json!({
         "type": "host-local",
         "ranges": [[{"subnet": "usepodcidr"}], [{"subnet": "usePodCidrIPv6"}], [{"subnet": "10.9.0.0/24"}]],
@@ -53,9 +59,21 @@ fn call(command: &str, scratch: &Scratch) -> Call {
     if command == "CHECK" {
         conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": [{"address": "10.77.1.5/32"}]});
     }
-    Call::new(command, &socket)
+    if command == "GC" {
+        conf["cni.dev/valid-attachments"] = valid_attachments();
+    }
+    let call = Call::new(command, &socket)
         .set("CNI_PATH", &scratch.path("").display().to_string())
-        .stdin(conf)
+        .stdin(conf);
+    let of_pods = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
+    match about_no_pod {
+        true => of_pods.into_iter().fold(call, Call::unset),
+        false => call,
+    }
+}
+
+fn valid_attachments() -> Value {
+    json!([{"containerID": "4f1c0de", "ifname": "eth0"}])
 }
 
 fn given() -> Value {
@@ -196,4 +214,67 @@ fn the_other_plugins_error_is_the_plugins_error_and_bad_configurations_are_named
     );
     agent.join().expect("the agent was asked for ranges");
     assert_eq!(calls(&scratch).len(), 2, "it is given back");
+}
+
+#[test]
+fn gc_and_status_reach_the_other_plugin_once_the_agent_has_done_its_part() {
+    let scratch = plugins(&json!({}));
+    let socket = scratch.path("agent.sock");
+    let done = || Script::reply(&Reply::Done);
+    let agent = serve_all(&socket, vec![done()]);
+    let outcome = call("GC", &scratch).run();
+    assert_eq!(outcome.exit_code, 0, "{}", outcome.stdout);
+    let seen = agent.join().expect("the agent saw it");
+    assert_eq!(seen[0].0.valid_attachments.len(), 1);
+    fs::remove_file(&socket).expect("the former agent's");
+    let agent = serve_all(&socket, vec![done(), ranges()]);
+    let outcome = call("STATUS", &scratch).run();
+    assert_eq!(outcome.exit_code, 0, "{}", outcome.stdout);
+    agent.join().expect("the agent saw both");
+    let called = calls(&scratch);
+    let commands: Vec<&str> = called.iter().map(|(command, _)| command.as_str()).collect();
+    assert_eq!(commands, ["GC", "STATUS"]);
+    assert_eq!(
+        called[0].1["cni.dev/valid-attachments"],
+        valid_attachments()
+    );
+    assert_eq!(subnets(&called[0].1), ["0.0.0.0/0", "::/0", "10.9.0.0/24"]);
+    assert_eq!(
+        subnets(&called[1].1),
+        ["10.77.1.0/24", "fd77:1::/64", "10.9.0.0/24"]
+    );
+}
+
+#[test]
+fn status_is_what_is_wrong_with_the_agent_its_ranges_or_the_other_plugin() {
+    let full = json!({"cniVersion": "1.1.0", "code": 50, "msg": "no range has an address left"});
+    let failed = |code| Script::reply(&Reply::Failed(CniError::new(code, "not now")));
+    let done = || Script::reply(&Reply::Done);
+    let none = || Script::reply(&Reply::PodCidrs(Vec::new()));
+    for (command, script, code, word, asked) in [
+        (
+            "STATUS",
+            vec![failed(Code::NOT_AVAILABLE)],
+            50,
+            "not now",
+            0,
+        ),
+        ("STATUS", vec![done(), none()], 50, "usePodCidr", 0),
+        (
+            "STATUS",
+            vec![done(), ranges()],
+            50,
+            "host-local: no range",
+            1,
+        ),
+        // What the agent still has is not given back.
+        ("GC", vec![failed(Code::TRY_AGAIN_LATER)], 11, "not now", 0),
+    ] {
+        let scratch = plugins(&full);
+        let agent = serve_all(&scratch.path("agent.sock"), script);
+        let msg = call(command, &scratch).run().error(code);
+        assert!(msg.contains(word), "{msg}");
+        agent.join().expect("the agent was asked");
+        assert_eq!(calls(&scratch).len(), asked, "{word}");
+    }
 }

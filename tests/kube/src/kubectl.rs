@@ -79,14 +79,22 @@ fn run(mut command: Command, name: &str, arguments: &[&str], input: &str) -> Res
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            match stdin.write_all(input.as_bytes()) {
+        let stdin = child.stdin.take();
+        // Beside reading: one that writes much before it has read all would wait for us, and we for it.
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || match stdin {
+                Some(mut stdin) => stdin.write_all(input.as_bytes()),
+                None => Ok(()),
+            });
+            let output = child.wait_with_output();
+            match writing.join() {
                 // It did not want to read all of it; its own words say why.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                written => written?,
+                Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                Ok(written) => written?,
+                Err(panic) => std::panic::resume_unwind(panic),
             }
-        }
-        child.wait_with_output()
+            output
+        })
     };
     let output = talk().map_err(Error::system(format!("run {named}")))?;
     if output.status.success() {
@@ -96,4 +104,29 @@ fn run(mut command: Command, name: &str, arguments: &[&str], input: &str) -> Res
         command: named,
         said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_is_read_while_much_is_written() {
+        // Far more than a pipe holds, both ways at once.
+        let input = "line\n".repeat(1 << 18);
+        let said = run(Command::new("cat"), "cat", &[], &input).unwrap();
+        assert_eq!(said.len(), input.len());
+    }
+
+    #[test]
+    fn one_that_reads_nothing_says_why_it_failed() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no >&2; exit 1"]);
+        let input = "line\n".repeat(1 << 18);
+        let error = run(command, "sh", &[], &input).unwrap_err();
+        assert!(
+            matches!(&error, Error::Command { said, .. } if said == "no"),
+            "{error}"
+        );
+    }
 }
