@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod affinity;
 pub mod attachment;
 pub mod bgp;
 pub mod bgp_filter;

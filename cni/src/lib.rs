@@ -21,3 +21,4 @@ pub mod plugin;
 pub mod protocol;
 pub mod socket;
 pub mod spec;
+pub mod upgrade;

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use cni::{install, plugin};
+use cni::{install, plugin, upgrade};
 
 const USAGE: &str = "usage: tortie-cni install|uninstall [--root DIRECTORY]
 Puts the plugin and its network configuration on the host, or takes them away. The host's directories are
@@ -56,6 +56,7 @@ fn main() -> ExitCode {
 enum Chore {
     Install,
     Uninstall,
+    UpgradeIpam,
 }
 
 impl Chore {
@@ -71,6 +72,12 @@ impl Chore {
         match words.split_first() {
             Some((word, options)) if word == "install" => Some((Self::Install, options)),
             Some((word, options)) if word == "uninstall" => Some((Self::Uninstall, options)),
+            Some((word, options))
+                if program == "calico-ipam"
+                    && matches!(word.as_str(), "-upgrade" | "--upgrade") =>
+            {
+                Some((Self::UpgradeIpam, options))
+            }
             _ if program == "install" => Some((Self::Install, words)),
             _ => None,
         }
@@ -90,6 +97,11 @@ impl Chore {
             }
             _ => return Err(format!("{}: unknown\n{USAGE}", options.join(" "))),
         };
+        if self == Self::UpgradeIpam {
+            let done = upgrade::upgrade(root)?;
+            eprintln!("tortie-cni: {done}");
+            return Ok(());
+        }
         let program = std::env::current_exe()
             .map_err(|error| format!("where this program is cannot be found out: {error}"))?;
         let places = install::Places::below(root, program);
@@ -109,6 +121,7 @@ impl Chore {
                 .map_err(|error| plugin::chain(&error))?,
             Self::Uninstall => install::uninstall(&places, &settings, &mut say)
                 .map_err(|error| plugin::chain(&error))?,
+            Self::UpgradeIpam => {}
         }
         if let Some(stay) = stay {
             say(
@@ -142,8 +155,11 @@ mod tests {
             chore("calico uninstall --root /x"),
             Some((Chore::Uninstall, "--root /x".to_owned()))
         );
+        let upgrade = Some((Chore::UpgradeIpam, String::new()));
+        assert_eq!(chore("calico-ipam -upgrade"), upgrade);
         for call in [
             "calico",
+            "calico -upgrade",
             "calico-ipam",
             "tortie-cni",
             "calico -v",

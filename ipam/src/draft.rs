@@ -228,7 +228,9 @@ impl<'v> Draft<'v> {
             deleted: "false".to_owned(),
             extra: Map::new(),
         };
-        Resource::new(&affinity_key(node, cidr), spec)
+        let mut affinity = Resource::new(&affinity_key(node, cidr), spec);
+        api::affinity::label(&mut affinity);
+        affinity
     }
 
     /// Makes `node`'s claim on a block a confirmed one.

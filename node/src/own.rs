@@ -126,6 +126,19 @@ impl Own {
         Ok(lacking)
     }
 
+    /// Affinities without the labels that Calico lists them by: an older Calico's, or an earlier agent's.
+    pub(crate) fn unlabelled_affinities(&self) -> Vec<Key> {
+        let unlabelled = |(key, value): (&Key, &Bytes)| match Object::decode(key, value) {
+            Ok(Object::BlockAffinity(mut affinity)) => {
+                api::affinity::label(&mut affinity).then(|| key.clone())
+            }
+            _ => None,
+        };
+        self.of_kind(Kind::BlockAffinity)
+            .filter_map(unlabelled)
+            .collect()
+    }
+
     /// Blocks that were others'.
     pub(crate) fn ranges_of_others(&self) -> Vec<IpNet> {
         self.others.values().copied().collect()

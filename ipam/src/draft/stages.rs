@@ -218,11 +218,12 @@ impl Draft<'_> {
 fn in_state(affinity: &BlockAffinity, state: AffinityState) -> Object {
     let mut affinity = affinity.clone();
     affinity.spec.state = state;
+    api::affinity::label(&mut affinity);
     Object::BlockAffinity(affinity)
 }
 
 fn confirmed(affinity: &BlockAffinity) -> Object {
-    Object::BlockAffinity(affinity.clone())
+    in_state(affinity, affinity.spec.state)
 }
 
 fn plan_handle(stages: &mut Stages<'_>, name: &str, after: Option<&IPAMHandle>) {

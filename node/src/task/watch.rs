@@ -15,7 +15,7 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use api::validate::validate;
 use datastore::scope::Scope;
-use datastore::store::{Change, KeyValue, Store, StoreError};
+use datastore::store::{Change, Expect, KeyValue, Op, Store, StoreError};
 use datastore::version::{Cursor, Order};
 use datastore::watcher::{Update, Watcher};
 use felix::calc::Graph;
@@ -37,6 +37,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// How often a lost store is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the labelling of this node's affinities may take.
+const LABELLING_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is noted how far the datastore was read.
 const NOTE_EVERY: Duration = Duration::from_secs(2);
@@ -202,6 +205,9 @@ impl WatchTask {
                 Update::InSync(_) => {
                     unlisted.remove(&kind);
                     read.unlisted.remove(&kind);
+                    if kind == Kind::BlockAffinity && self.ipam.is_some() {
+                        label_affinities(&*self.store, &read.own).await;
+                    }
                     if read.identity.is_none() {
                         read.identity = self.store.identity().await.ok();
                     }
@@ -395,6 +401,39 @@ pub fn backoff(attempt: u32) -> BoxFuture<'static, ()> {
     // Up to half more: those who lost a datastore together do not come back together.
     let chance = u32::try_from(RandomState::new().hash_one(attempt) % 1000).unwrap_or_default();
     Box::pin(tokio::time::sleep(wait + wait * chance / 2000))
+}
+
+/// Gives this node's affinities the labels that they lack. What fails is done when they are listed again.
+async fn label_affinities(store: &dyn Store, own: &Own) {
+    let all = async {
+        for key in own.unlabelled_affinities() {
+            if let Err(error) = label_affinity(store, &key).await {
+                warn!(%key, %error, "it lacks the labels that Calico lists affinities by");
+            }
+        }
+    };
+    // Nothing that an older release left undone is worth waiting for.
+    if tokio::time::timeout(LABELLING_MAX, all).await.is_err() {
+        warn!("affinities without the labels that Calico lists them by are left so");
+    }
+}
+
+async fn label_affinity(store: &dyn Store, key: &Key) -> Result<(), StoreError> {
+    let Some(stored) = store.get(key).await? else {
+        return Ok(());
+    };
+    let Ok(Object::BlockAffinity(mut affinity)) = Object::decode(key, &stored.value) else {
+        return Ok(());
+    };
+    if api::affinity::label(&mut affinity) {
+        let put = Op::Put {
+            key: key.clone(),
+            value: Object::BlockAffinity(affinity).encode().into(),
+            expect: Expect::Version(stored.version),
+        };
+        store.write(put).await?;
+    }
+    Ok(())
 }
 
 /// Asks until the store answers.

@@ -114,6 +114,15 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
         "--output=jsonpath={.items[*].metadata.managedFields}",
     ]);
     assert_eq!(kept.unwrap().trim(), "");
+    // As Calico lists those of a node.
+    let listed = server.kubectl(&[
+        "get",
+        "blockaffinities.crd.projectcalico.org",
+        "--selector=projectcalico.org/hostname-hash=DM7EHBDU4L3ELKRER4A46T6QMKAGARQI4CVWBO26S4I2IDAAW6CA,\
+         projectcalico.org/affinity-type=host,projectcalico.org/ip-version=4",
+        "--output=jsonpath={.items[*].spec.node}",
+    ]);
+    assert_eq!(listed.unwrap(), "n1");
 
     // Its kubelet says that the pod runs.
     let running = ["patch", "pod", "a", "--subresource=status", "--type=merge"];

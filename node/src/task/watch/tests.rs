@@ -82,7 +82,11 @@ fn request(handle: &str) -> AssignRequest {
 impl World {
     /// A store with a pool of four blocks of four addresses.
     async fn new() -> Self {
-        let store = MemoryStore::new();
+        Self::over(MemoryStore::new()).await
+    }
+
+    /// As [`World::new`], with what already stands in the store.
+    async fn over(store: MemoryStore) -> Self {
         let pool = serde_json::json!({"cidr": "10.0.0.0/28", "blockSize": 30});
         store
             .write(object(Kind::IPPool, "pool", pool))
@@ -305,4 +309,34 @@ async fn a_write_that_the_datastore_has_lost_makes_it_unknown_until_it_is_accept
         .wait_for(|world| world.health.datastore_unknown().is_none())
         .await;
     ipam.assign(request("late")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_affinities_get_the_labels_that_calico_lists_by_and_others_are_left_to_their_nodes() {
+    let store = MemoryStore::new();
+    for node in ["n1", "n2"] {
+        let spec = serde_json::json!({"node": node, "cidr": "10.0.0.0/30", "state": "confirmed"});
+        let op = object(Kind::BlockAffinity, node, spec);
+        store.write(op).await.unwrap();
+    }
+    let labels = |node: &str| {
+        let objects = store.objects();
+        let of_node = |item: &&KeyValue| item.key == Key::new(Kind::BlockAffinity, node);
+        let item = objects.iter().find(of_node).unwrap();
+        let Ok(Object::BlockAffinity(affinity)) = Object::decode(&item.key, &item.value) else {
+            panic!("{item:?}")
+        };
+        affinity.metadata.labels
+    };
+    let world = World::over(store.clone()).await;
+    world.wait_for(|_| !labels("n1").is_empty()).await;
+    assert_eq!(labels("n1")[api::affinity::AFFINITY_TYPE], "host");
+    assert!(labels("n2").is_empty());
+    // What is labelled is written no more.
+    let before = store.revision();
+    let mut again = World::over(store.clone()).await;
+    again
+        .until(|_, key| *key == InputKey::InSync(Kind::BlockAffinity))
+        .await;
+    assert_eq!(store.revision(), before + 1, "the pool alone");
 }
