@@ -30,7 +30,19 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 31] = [
+pub const FIELDS: [(&str, &str); 35] = [
+    (
+        "allowIPIPPacketsFromWorkloads",
+        "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS",
+    ),
+    (
+        "allowVXLANPacketsFromWorkloads",
+        "FELIX_ALLOWVXLANPACKETSFROMWORKLOADS",
+    ),
+    (
+        "defaultEndpointToHostAction",
+        "FELIX_DEFAULTENDPOINTTOHOSTACTION",
+    ),
     ("deviceRouteProtocol", "FELIX_DEVICEROUTEPROTOCOL"),
     ("deviceRouteSourceAddress", "FELIX_DEVICEROUTESOURCEADDRESS"),
     (
@@ -38,6 +50,7 @@ pub const FIELDS: [(&str, &str); 31] = [
         "FELIX_DEVICEROUTESOURCEADDRESSIPV6",
     ),
     ("endpointStatusPathPrefix", "FELIX_ENDPOINTSTATUSPATHPREFIX"),
+    ("externalNodesList", "FELIX_EXTERNALNODESCIDRLIST"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
     ("healthHost", "FELIX_HEALTHHOST"),
     ("healthPort", "FELIX_HEALTHPORT"),
@@ -136,7 +149,7 @@ fn settings(object: &FelixConfiguration) -> impl Iterator<Item = Given> {
     })
 }
 
-/// The value of a field in the form of its variable: durations become seconds. `None` for `null`.
+/// The value of a field in the form of its variable: durations become seconds, lists words joined by commas. `None` for `null`.
 pub(crate) fn as_variable(variable: &str, value: &Value) -> Option<String> {
     let in_seconds = || {
         TABLE
@@ -150,6 +163,13 @@ pub(crate) fn as_variable(variable: &str, value: &Value) -> Option<String> {
             None => Some(text.clone()),
         },
         Value::String(text) => Some(text.clone()),
+        Value::Array(items) => {
+            let items = items.iter().map(|item| match item {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
+            Some(items.collect::<Vec<_>>().join(","))
+        }
         other => Some(other.to_string()),
     }
 }

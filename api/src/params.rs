@@ -20,8 +20,8 @@ use crate::pool::EncapMode;
 pub use table::{TABLE, Values};
 pub use unused::{UNUSED, Unused};
 pub use value::{
-    AddressSource, Backend, DatastoreType, LogSeverity, NatOutgoingExclusions, PoolCidr,
-    ProgramClusterRoutes, RouterIdSource,
+    AddressSource, Backend, DatastoreType, EndpointToHostAction, LogSeverity,
+    NatOutgoingExclusions, PoolCidr, ProgramClusterRoutes, RouterIdSource,
 };
 
 /// All settings, with where they come from. The fields are those of [`Values`].

@@ -39,7 +39,7 @@ use bgp::config::Config;
 use bgp::route::{Origination, Reachability, RouteChange};
 use ipnet::IpNet;
 
-use crate::desired::{Row, RowKey};
+use crate::desired::{ElementKey, Row, RowKey};
 use crate::kernel::KernelEvent;
 use crate::ownership::Ownership;
 use crate::rules::Family;
@@ -94,6 +94,7 @@ pub struct Graph {
     skipped: BTreeMap<IpNet, Reason>,
     neighbours: BTreeMap<IpAddr, RowKey>,
     tunnels: Tunnels,
+    elements: BTreeSet<ElementKey>,
     peers: Peers,
     next_hops: NextHops,
     // Outputs.
@@ -150,6 +151,7 @@ impl Graph {
             skipped: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             tunnels: Tunnels::default(),
+            elements: BTreeSet::new(),
             peers: Peers::default(),
             next_hops: NextHops::default(),
             rows: Changes::default(),
@@ -434,7 +436,7 @@ impl Graph {
         };
         self.dirty.prefixes.extend(self.blocks.of_node(&key.name));
         self.dirty.local = true;
-        self.dirty.rules |= self.settings.nat_exclusions == NatExclusions::PoolsAndHosts;
+        self.dirty.elements = true;
         self.dirty.tunnels = true;
         self.dirty.peers = true;
     }
@@ -620,7 +622,7 @@ impl Graph {
     }
 
     fn flush_rules(&mut self, dirty: &Dirty) {
-        if !dirty.rules {
+        if !dirty.rules && !dirty.elements {
             return;
         }
         let facts = rules::Facts {
@@ -629,11 +631,23 @@ impl Graph {
             pools: &self.pools,
             hosts: &self.hosts,
         };
+        let mut elements = BTreeSet::new();
         for family in Family::ALL {
             let table = facts.table(family);
-            let row = table.map(|ruleset| Row::Rules(family, ruleset.into()));
-            self.rows.put(RowKey::Rules(family), row);
+            elements.extend(facts.elements(family, table.as_ref()));
+            if dirty.rules {
+                let row = table.map(|ruleset| Row::Rules(family, ruleset.into()));
+                self.rows.put(RowKey::Rules(family), row);
+            }
         }
+        for gone in self.elements.difference(&elements) {
+            self.rows.put(RowKey::Element(gone.clone()), None);
+        }
+        for new in elements.difference(&self.elements) {
+            let row = Row::Element(new.clone());
+            self.rows.put(row.key(), Some(row));
+        }
+        self.elements = elements;
     }
 
     /// Settings and neighbours of pods' devices.

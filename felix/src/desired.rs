@@ -54,6 +54,8 @@ pub enum Row {
     Route(RouteKey, RouteSpec),
     /// The agent's nftables table of a family.
     Rules(Family, Rules),
+    /// An address in one of that table's sets of addresses.
+    Element(ElementKey),
     /// A file under `/proc/sys`.
     Sysctl(SysctlKey, Arc<str>),
 }
@@ -69,6 +71,7 @@ pub enum RowKey {
     Fdb(FdbKey),
     Route(RouteKey),
     Rules(Family),
+    Element(ElementKey),
     Sysctl(SysctlKey),
 }
 
@@ -83,6 +86,7 @@ impl Row {
             Self::Fdb(key, _) => RowKey::Fdb(key.clone()),
             Self::Route(key, _) => RowKey::Route(key.clone()),
             Self::Rules(family, _) => RowKey::Rules(*family),
+            Self::Element(key) => RowKey::Element(key.clone()),
             Self::Sysctl(key, _) => RowKey::Sysctl(key.clone()),
         }
     }
@@ -99,6 +103,7 @@ pub enum RowKind {
     Fdb,
     Route,
     Rules,
+    Element,
     Sysctl,
 }
 
@@ -113,6 +118,7 @@ impl RowKey {
             Self::Fdb(_) => RowKind::Fdb,
             Self::Route(_) => RowKind::Route,
             Self::Rules(_) => RowKind::Rules,
+            Self::Element(_) => RowKind::Element,
             Self::Sysctl(_) => RowKind::Sysctl,
         }
     }
@@ -233,6 +239,17 @@ pub struct NextHop {
     pub ifname: Option<IfName>,
     /// The gateway is taken to be on the device's link.
     pub onlink: bool,
+}
+
+/// Key of an address in a set of the agent's nftables table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ElementKey {
+    /// Family of the table.
+    pub family: Family,
+    /// The set's name.
+    pub set: Arc<str>,
+    /// The address.
+    pub addr: IpAddr,
 }
 
 /// A sysctl: path below `/proc/sys`, parts joined by `/` (`net/ipv4/conf/cali0/proxy_arp`).

@@ -6,6 +6,8 @@
 //! - Nothing is deleted that is not [`Ownership::owns`]d, and nothing before it is allowed: routes of BGP need
 //!   [`Reconciler::allow_bgp_deletes`] besides [`Reconciler::allow_deletes`]. A foreign row under a wanted key stays.
 //! - While what the inputs lack may still come ([`Reconciler::keep_unasked`]), rows that nobody has wanted yet stay.
+//! - Elements of a table's address sets are written and deleted one by one while the table stands; a table is written with all of
+//!   its elements at the same moment.
 //! - A route is not deleted while another one for the same destination is about to be written.
 //! - A row on a device that does not exist, or is down, waits for it. The kernel does not notify what goes with a device
 //!   that goes down, nor the IPv4 routes that go with a device's last address, so these rows are stale then: they are
@@ -13,6 +15,7 @@
 //! - What the kernel refuses is tried again after 100 ms, then twice as long each time, at most 30 s.
 
 mod decide;
+mod elements;
 mod entry;
 mod observed;
 mod result;
@@ -284,6 +287,7 @@ impl Reconciler {
                 | Stage::SetSysctl
                 | Stage::SetNeigh
                 | Stage::SetRules
+                | Stage::SetElement
                 | Stage::SetRoute,
             ) => Op::Set(row.clone()),
             (Some(_) | None, _) => {
@@ -291,6 +295,8 @@ impl Reconciler {
                 Op::Remove(held.expect("what is not there is not to be removed"))
             }
         };
+        let op = self.with_elements(op);
+        let entry = (self.entries.get_mut(&key)).expect("it was there some lines above");
         entry.flight = Some(Flight {
             op: op.clone(),
             observed: false,
@@ -313,7 +319,10 @@ impl Reconciler {
             resync.known.insert(key.clone());
         }
         match (op, result) {
-            (Op::Set(row), Ok(())) => self.was_set(now, key, row, observed),
+            (Op::Set(row), Ok(())) => {
+                let row = self.elements_were_set(row);
+                self.was_set(now, key, row, observed);
+            }
             (Op::Remove(_), Ok(())) => self.was_removed(key),
             (Op::Remove(_), Err(error)) if error.says_absent() => self.was_removed(key),
             (Op::Set(_) | Op::Remove(_), Err(error)) => self.failed(now, key, error),

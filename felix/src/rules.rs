@@ -5,13 +5,15 @@
 //! (`cali:…`, as Calico does it). So a rule that somebody removed, changed or added is seen without reading its
 //! expressions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+
+use crate::desired::ElementKey;
 
 /// Name of the agent's tables: Calico's.
 pub const TABLE: &str = "calico";
@@ -54,6 +56,9 @@ impl fmt::Display for Family {
 pub struct Ruleset {
     /// Sets of prefixes, by name. Prefixes of one set do not overlap.
     pub sets: BTreeMap<&'static str, Vec<IpNet>>,
+    /// Names of sets of single addresses. Each of their elements is a [`Row::Element`](crate::desired::Row::Element), so
+    /// that one changes without the others and without the rules.
+    pub address_sets: BTreeSet<&'static str>,
     /// Chains, those that others jump to first.
     pub chains: Vec<Chain>,
 }
@@ -74,7 +79,7 @@ pub struct Chain {
 pub struct Hook {
     /// `filter` or `nat`.
     pub kind: &'static str,
-    /// Number of the hook: [`PREROUTING`], [`OUTPUT`], [`POSTROUTING`].
+    /// Number of the hook: [`PREROUTING`], [`INPUT`], [`FORWARD`], [`OUTPUT`], [`POSTROUTING`].
     pub number: u32,
     /// Priority: lower ones first.
     pub priority: i32,
@@ -82,6 +87,10 @@ pub struct Hook {
 
 /// `NF_INET_PRE_ROUTING`.
 pub const PREROUTING: u32 = 0;
+/// `NF_INET_LOCAL_IN`.
+pub const INPUT: u32 = 1;
+/// `NF_INET_FORWARD`.
+pub const FORWARD: u32 = 2;
 /// `NF_INET_LOCAL_OUT`.
 pub const OUTPUT: u32 = 3;
 /// `NF_INET_POST_ROUTING`.
@@ -101,8 +110,12 @@ pub struct Rule {
 pub enum Match {
     /// Its source is in the set of this name.
     Source(&'static str),
+    /// Its source is not in the set of this name.
+    NotSource(&'static str),
     /// Its destination is not in the set of this name.
     NotDestination(&'static str),
+    /// It came in by a device of this name; a `+` at the end stands for anything.
+    InputDevice(Arc<str>),
     /// It leaves by a device of this name; a `+` at the end stands for anything.
     OutputDevice(Arc<str>),
     /// Its transport protocol has this number.
@@ -111,6 +124,14 @@ pub enum Match {
     DestinationPort(u16),
     /// Its source is an address of the host, but not one of the device by which it leaves.
     SourceOfAnotherDevice,
+    /// Its destination is an address of the host.
+    ToHost,
+    /// The host's route to its source does not lead out of the device by which it came.
+    NoReversePath,
+    /// It belongs to a connection of which packets went the other way, or tells of an error of one.
+    Established,
+    /// Its ICMP type; after [`Match::Protocol`].
+    IcmpType(RangeInclusive<u8>),
 }
 
 /// What happens to a packet.
@@ -127,19 +148,27 @@ pub enum Action {
     Jump(&'static str),
     /// It leaves this chain.
     Return,
+    /// It goes no further; such packets are counted.
+    Drop,
 }
 
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source(set) => write!(f, "saddr @{set}"),
+            Self::NotSource(set) => write!(f, "saddr != @{set}"),
             Self::NotDestination(set) => write!(f, "daddr != @{set}"),
+            Self::InputDevice(name) => write!(f, "iifname {name}"),
             Self::OutputDevice(name) => write!(f, "oifname {name}"),
             Self::Protocol(number) => write!(f, "meta l4proto {number}"),
             Self::DestinationPort(port) => write!(f, "th dport {port}"),
             Self::SourceOfAnotherDevice => {
                 f.write_str("fib saddr type local fib saddr . oif type != local")
             }
+            Self::ToHost => f.write_str("fib daddr type local"),
+            Self::NoReversePath => f.write_str("fib saddr . iif oif missing"),
+            Self::Established => f.write_str("ct state established,related"),
+            Self::IcmpType(types) => write!(f, "icmp type {}-{}", types.start(), types.end()),
         }
     }
 }
@@ -166,6 +195,7 @@ impl fmt::Display for Action {
             Self::NoTrack => f.write_str("notrack"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Return => f.write_str("return"),
+            Self::Drop => f.write_str("counter drop"),
         }
     }
 }
@@ -240,6 +270,9 @@ impl Shown {
                 shown.element(name, element);
             }
         }
+        for name in &ruleset.address_sets {
+            shown.address_set(name);
+        }
         for chain in &ruleset.chains {
             shown.chain(
                 chain.name,
@@ -258,6 +291,11 @@ impl Shown {
     /// A set.
     pub fn set(&mut self, name: &str) {
         self.lines.push(format!("set {name}"));
+    }
+
+    /// A set of single addresses, whose elements are rows of their own.
+    pub fn address_set(&mut self, name: &str) {
+        self.lines.push(format!("set {name} of addresses"));
     }
 
     /// An element of a set.
@@ -298,13 +336,16 @@ impl Shown {
     }
 }
 
-/// A table's value: what the kernel shows of it, and what to write. What was read has nothing to write.
+/// A table's value: what the kernel shows of it, and what to write. What was read has nothing to write, and what is wanted
+/// has no elements: they are wanted one by one, and the reconciler adds them to what is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// As the kernel shows it.
     pub shown: Shown,
     /// To be written.
     pub ruleset: Option<Arc<Ruleset>>,
+    /// Elements of its address sets to be written with it, at the same moment.
+    pub elements: Vec<ElementKey>,
 }
 
 impl From<Ruleset> for Rules {
@@ -312,6 +353,7 @@ impl From<Ruleset> for Rules {
         Self {
             shown: Shown::of(&ruleset),
             ruleset: Some(Arc::new(ruleset)),
+            elements: Vec::new(),
         }
     }
 }
@@ -355,11 +397,12 @@ mod tests {
                 hook: Some(hook),
                 rules: vec![rule("a"), rule("b")],
             }],
+            ..Ruleset::default()
         };
         let shown = Shown::of(&base);
         assert_eq!(shown, Shown::of(&base.clone()));
         assert_eq!(shown.len(), 6);
-        let mut others = vec![base.clone(), base.clone(), base.clone(), base.clone()];
+        let mut others = vec![base.clone(); 5];
         others[0]
             .sets
             .insert("a", vec!["10.0.0.0/9".parse().unwrap()]);
@@ -369,6 +412,7 @@ mod tests {
             priority: 100,
             ..hook
         });
+        others[4].address_sets.insert("b");
         for other in others {
             assert_ne!(Shown::of(&other), shown, "{other:?}");
         }

@@ -5,9 +5,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::{
-    self, AddressSource, Backend, DatastoreType, LogSeverity, NatOutgoingExclusions, PoolCidr,
-    ProgramClusterRoutes, RouterIdSource,
+    self, AddressSource, Backend, DatastoreType, EndpointToHostAction, LogSeverity,
+    NatOutgoingExclusions, PoolCidr, ProgramClusterRoutes, RouterIdSource,
 };
+use ipnet::IpNet;
+
 use super::{EmptyText, Invalid, Params, Reader, Row};
 use crate::pool::EncapMode;
 use crate::selector::Selector;
@@ -267,6 +269,19 @@ parameters! {
     /// NAT-outgoing is for packets that leave by this interface; `+` at the end stands for anything.
     nat_interface_filter: Option<String> = value::interface_pattern, ["FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER"], "", "",
         IsUnset, TakesDefault, "an interface's name of at most 15 bytes, or the beginning of one and `+`";
+    /// Ranges and addresses outside the cluster that tunnel packets are taken from, besides those of its nodes.
+    external_nodes: Vec<IpNet> = value::ranges, ["FELIX_EXTERNALNODESCIDRLIST"], "", "",
+        IsUnset, TakesDefault, "ranges or addresses, joined by commas";
+    /// What happens to packets from pods to their own node: with `DROP` only answers get through, and what a pod needs to find its
+    /// IPv6 gateway.
+    endpoint_to_host: EndpointToHostAction = value::endpoint_to_host, ["FELIX_DEFAULTENDPOINTTOHOSTACTION"], "DROP", "",
+        IsUnset, TakesDefault, "`DROP`, `ACCEPT` or `RETURN`";
+    /// Whether pods may send packets to VXLAN's port.
+    allow_vxlan_from_workloads: bool = value::felix_bool, ["FELIX_ALLOWVXLANPACKETSFROMWORKLOADS"], "false", "",
+        IsUnset, TakesDefault, "`true` or `false`";
+    /// Whether pods may send packets in IPIP.
+    allow_ipip_from_workloads: bool = value::felix_bool, ["FELIX_ALLOWIPIPPACKETSFROMWORKLOADS"], "false", "",
+        IsUnset, TakesDefault, "`true` or `false`";
     /// Delete foreign routes on workload interfaces.
     remove_external_routes: bool = value::felix_bool, ["FELIX_REMOVEEXTERNALROUTES"], "true", "",
         IsUnset, TakesDefault, "`true` or `false`";

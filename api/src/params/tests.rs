@@ -374,7 +374,7 @@ fn variables_of_the_nodes_life_are_read() {
 }
 
 #[test]
-fn settings_of_nat_are_read_as_felix_words_them() {
+fn settings_of_packet_rules_are_read_as_felix_words_them() {
     let defaults = accepted(&[]);
     assert_eq!(defaults.nat_ports, None);
     assert_eq!(
@@ -397,6 +397,21 @@ fn settings_of_nat_are_read_as_felix_words_them() {
         accepted(&[("FELIX_NATPORTRANGE", "99")]).nat_ports,
         Some(99..=99)
     );
+    assert_eq!(defaults.endpoint_to_host, EndpointToHostAction::Drop);
+    let given = accepted(&[
+        ("FELIX_DEFAULTENDPOINTTOHOSTACTION", "Return"),
+        (
+            "FELIX_EXTERNALNODESCIDRLIST",
+            "10.9.1.2/16, 192.0.2.1,fd00::1",
+        ),
+    ]);
+    assert_eq!(given.endpoint_to_host, EndpointToHostAction::Return);
+    let external: Vec<String> = given
+        .external_nodes
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(external, ["10.9.0.0/16", "192.0.2.1/32", "fd00::1/128"]);
     for (name, text) in [
         ("FELIX_NATPORTRANGE", "5:4"),
         ("FELIX_NATPORTRANGE", "0:4"),

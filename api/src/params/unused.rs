@@ -156,11 +156,6 @@ pub static UNUSED: &[Unused] = &[
         "ARP and NDP are not answered for pods on the host's interfaces yet",
     ),
     unused(
-        &["FELIX_EXTERNALNODESCIDRLIST"],
-        &["none"],
-        "tunnel packets are taken from every source yet",
-    ),
-    unused(
         &["FELIX_NETLINKTIMEOUTSECS"],
         &["10"],
         "the kernel's answers have a deadline of the agent's own",
@@ -182,24 +177,11 @@ pub static UNUSED: &[Unused] = &[
         "pods' annotations are not read yet",
     ),
     unused(
-        &[
-            "FELIX_ALLOWVXLANPACKETSFROMWORKLOADS",
-            "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS",
-        ],
-        ON,
-        "what pods send is not filtered yet",
-    ),
-    unused(
         &["FELIX_AWSSRCDSTCHECK"],
         &["donothing"],
         "the cloud's settings are the operator's",
     ),
     // Packet rules.
-    unused(
-        &["FELIX_DEFAULTENDPOINTTOHOSTACTION"],
-        &["accept", "return"],
-        "what pods send to their node is not filtered yet",
-    ),
     unused(
         &["FELIX_SERVICELOOPPREVENTION"],
         DISABLED,

@@ -95,6 +95,18 @@ pub enum NatOutgoingExclusions {
     IpPoolsAndHostIps,
 }
 
+/// What happens to packets from pods to their own node: variable `FELIX_DEFAULTENDPOINTTOHOSTACTION`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointToHostAction {
+    /// Only answers get through, and what a pod needs to find its IPv6 gateway.
+    #[default]
+    Drop,
+    /// They get through, as far as other programs' rules let them.
+    Accept,
+    /// The same.
+    Return,
+}
+
 /// Which datastore: variable `DATASTORE_TYPE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatastoreType {
@@ -415,6 +427,30 @@ pub(super) fn nat_exclusions(text: &str) -> Read<NatOutgoingExclusions> {
     let mut words = words.into_iter();
     let found = words.find(|(word, _)| text.eq_ignore_ascii_case(word));
     ok_or_no(found.map(|(_, value)| value))
+}
+
+pub(super) fn endpoint_to_host(text: &str) -> Read<EndpointToHostAction> {
+    let words = [
+        ("DROP", EndpointToHostAction::Drop),
+        ("ACCEPT", EndpointToHostAction::Accept),
+        ("RETURN", EndpointToHostAction::Return),
+    ];
+    let mut words = words.into_iter();
+    let found = words.find(|(word, _)| text.eq_ignore_ascii_case(word));
+    ok_or_no(found.map(|(_, value)| value))
+}
+
+/// Ranges and addresses, joined by commas.
+pub(super) fn ranges(text: &str) -> Read<Vec<IpNet>> {
+    if text.is_empty() || is_none(text) {
+        return Ok(Vec::new());
+    }
+    let range = |item: &str| match (item.parse::<IpNet>(), item.parse::<IpAddr>()) {
+        (Ok(range), _) => Some(range.trunc()),
+        (_, Ok(address)) => Some(IpNet::from(address)),
+        _ => None,
+    };
+    ok_or_no(text.split(',').map(|item| range(item.trim())).collect())
 }
 
 pub(super) fn interface_pattern(text: &str) -> Read<Option<String>> {

@@ -1,23 +1,25 @@
 //! The kernel of one network namespace: operations in, results and objects out.
 
+mod rules;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
-use felix::desired::{IfName, Row, RowKey, SysctlKey};
+use felix::desired::{ElementKey, IfName, Row, RowKey, SysctlKey};
 use felix::kernel::{KernelEvent, Op, OpError, says_absent};
-use felix::rules::{Family, Rules, Ruleset};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::netlink::decode::{self, Names};
 use crate::netlink::monitor::{Monitor, RulesMonitor};
 use crate::netlink::nexthop::NextHops;
+use crate::netlink::nftables::Change;
 use crate::netlink::socket::{BATCH_BYTES, BATCH_MESSAGES, Failure, Requests};
 use crate::netlink::uapi::*;
 use crate::netlink::wire::{Batch, RouteHead};
-use crate::netlink::{encode, link, nftables};
+use crate::netlink::{encode, link};
 use crate::sysctl;
 
 /// Requests that wait for the thread; a caller beyond that waits in its `await`.
@@ -39,7 +41,7 @@ pub enum Table {
     Neighbours,
     /// Permanent forwarding entries of VXLAN devices.
     Fdb,
-    /// The agent's nftables tables.
+    /// The agent's nftables tables, and the elements of their address sets.
     Rules,
 }
 
@@ -208,6 +210,12 @@ impl Worker {
         for op in ops {
             let index = run.results.len();
             run.results.push((op.key(), Ok(())));
+            if let Some(change) = element_change(&op) {
+                run.flush(&mut self.requests);
+                run.elements.push((index, change));
+                continue;
+            }
+            self.change_elements(&mut run);
             match &op {
                 Op::Set(Row::Link(..) | Row::Rules(..) | Row::Sysctl(..))
                 | Op::Remove(Row::Link(..) | Row::Rules(..)) => {
@@ -225,6 +233,7 @@ impl Worker {
                 run.flush(&mut self.requests);
             }
         }
+        self.change_elements(&mut run);
         run.flush(&mut self.requests);
         run.results
     }
@@ -238,67 +247,12 @@ impl Worker {
             Op::Set(Row::Sysctl(key, value)) => {
                 sysctl::write(key, value).map_err(|error| sysctl::refused(&error))
             }
-            Op::Set(Row::Rules(family, rules)) => self.replace(*family, rules.ruleset.as_deref()),
-            Op::Remove(Row::Rules(family, _)) => self.replace(*family, None),
+            Op::Set(Row::Rules(family, rules)) => {
+                self.replace(*family, rules.ruleset.as_deref(), &rules.elements)
+            }
+            Op::Remove(Row::Rules(family, _)) => self.replace(*family, None, &[]),
             Op::Set(_) | Op::Remove(_) => Ok(()),
         }
-    }
-
-    fn replace(&mut self, family: Family, ruleset: Option<&Ruleset>) -> Result<(), OpError> {
-        let rules = self.rules()?;
-        nftables::replace(rules, family, ruleset).map_err(|failure| match failure.errno {
-            libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT => OpError::Unsupported(
-                format!(
-                    "the kernel lacks what the rules need, as nft_masq, nft_fib or nft_nat: load these modules, or set \
-                     natOutgoing of the pools to false ({})",
-                    failure.text
-                )
-                .into(),
-            ),
-            errno => OpError::Kernel {
-                errno,
-                text: Arc::from(failure.text),
-            },
-        })
-    }
-
-    fn rules(&mut self) -> Result<&mut Requests, OpError> {
-        if self.rules.is_none() {
-            let opened = Requests::open_netfilter();
-            self.rules = Some(opened.map_err(|error| {
-                OpError::Unsupported(
-                    format!("the kernel has no nftables: load nf_tables ({error})").into(),
-                )
-            })?);
-        }
-        Ok(self.rules.as_mut().expect("opened a moment ago"))
-    }
-
-    /// The agent's nftables tables; none where the kernel has no nftables.
-    fn dump_rules(&mut self) -> Result<Vec<KernelEvent>, Failure> {
-        let mut events = Vec::new();
-        let Ok(rules) = self.rules() else {
-            return Ok(events);
-        };
-        for family in Family::ALL {
-            let read = match nftables::read(rules, family) {
-                // A kernel that has nfnetlink without nf_tables, or without the family.
-                Err(failure)
-                    if matches!(
-                        failure.errno,
-                        libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT
-                    ) =>
-                {
-                    None
-                }
-                read => read?,
-            };
-            events.extend(read.map(|shown| {
-                let ruleset = None;
-                KernelEvent::RowSet(Row::Rules(family, Rules { shown, ruleset }))
-            }));
-        }
-        Ok(events)
     }
 
     fn dump(&mut self, table: Table) -> Result<Vec<KernelEvent>, Failure> {
@@ -373,6 +327,17 @@ struct Run {
     /// For each message of the batch: its result's place, its device, whether it removes.
     staged: Vec<(usize, Option<IfName>, bool)>,
     indexes: BTreeMap<IfName, u32>,
+    /// Elements to change next, each with its result's place.
+    elements: Vec<(usize, (ElementKey, Change))>,
+}
+
+/// What an operation does to an element, if it is about one.
+fn element_change(op: &Op) -> Option<(ElementKey, Change)> {
+    match op {
+        Op::Set(Row::Element(key)) => Some((key.clone(), Change::Add)),
+        Op::Remove(Row::Element(key)) => Some((key.clone(), Change::Remove)),
+        Op::Set(_) | Op::Remove(_) => None,
+    }
 }
 
 impl Run {
@@ -401,8 +366,12 @@ impl Run {
                 encode::remove_fdb(batch, key, *remote, index(&key.ifname)?);
             }
             // A setting has no absence: its last value stays.
-            Op::Remove(Row::Mac(..) | Row::Sysctl(..) | Row::Link(..) | Row::Rules(..))
-            | Op::Set(Row::Link(..) | Row::Sysctl(..) | Row::Rules(..)) => return Ok(false),
+            Op::Remove(
+                Row::Mac(..) | Row::Sysctl(..) | Row::Link(..) | Row::Rules(..) | Row::Element(_),
+            )
+            | Op::Set(Row::Link(..) | Row::Sysctl(..) | Row::Rules(..) | Row::Element(_)) => {
+                return Ok(false);
+            }
         }
         Ok(true)
     }
@@ -471,7 +440,7 @@ fn device(op: &Op) -> Option<IfName> {
         Row::Neigh(key, _) => Some(key.ifname.clone()),
         Row::Fdb(key, _) => Some(key.ifname.clone()),
         Row::Route(_, spec) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
-        Row::Rules(..) | Row::Sysctl(..) => None,
+        Row::Rules(..) | Row::Element(_) | Row::Sysctl(..) => None,
     }
 }
 

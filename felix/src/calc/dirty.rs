@@ -29,6 +29,8 @@ pub(super) struct Dirty {
     pub(super) host: bool,
     /// Packet rules.
     pub(super) rules: bool,
+    /// What is in the sets that packet rules ask.
+    pub(super) elements: bool,
     pub(super) tunnels: bool,
     pub(super) peers: bool,
 }

@@ -1,6 +1,6 @@
 //! Nodes: addresses, tunnel endpoints and BGP facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::metadata::Metadata;
@@ -21,6 +21,8 @@ pub(super) struct Host {
     pub(super) families: PerFamily<HostFamily>,
     /// Address of `tunl0`.
     pub(super) ipip: Option<Ipv4Addr>,
+    /// What is on its devices, as far as the object says.
+    pub(super) on_devices: BTreeSet<IpAddr>,
     pub(super) asn: Option<u32>,
     pub(super) cluster_id: Option<Ipv4Addr>,
     pub(super) labels: BTreeMap<String, String>,
@@ -73,6 +75,9 @@ impl Host {
             by_agent: !spec.interfaces.is_empty(),
             families: PerFamily::of(|family| HostFamily::of(family, name, spec)),
             ipip: bgp.and_then(|bgp| bgp.ipv4_ipip_tunnel_addr),
+            on_devices: (spec.interfaces.iter())
+                .flat_map(|interface| interface.addresses.iter().copied())
+                .collect(),
             asn: bgp.and_then(|bgp| bgp.as_number),
             cluster_id: bgp.and_then(|bgp| bgp.route_reflector_cluster_id),
             labels: metadata.labels.clone(),
@@ -82,6 +87,11 @@ impl Host {
     /// Its address of a family.
     pub(super) fn address(&self, family: Family) -> Option<IpAddr> {
         self.families[family].net.map(|net| net.addr())
+    }
+
+    /// Every address it is known to have: what it sends itself may have any of them as source.
+    pub(super) fn all_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses().chain(self.on_devices.iter().copied())
     }
 
     /// Its addresses, the IPv4 one first.

@@ -1,9 +1,12 @@
 //! Packet rules of this node: what pods send out of all pools gets an address of the node, and what the node itself sends
-//! into a tunnel gets the tunnel's.
+//! into a tunnel gets the tunnel's; packets of tunnels and of pods are only taken from where they may come.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod filter;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -11,18 +14,15 @@ use super::host::Host;
 use super::local::{Local, Tunnel};
 use super::pool::Pools;
 use super::settings::{NatExclusions, Settings};
+use crate::desired::ElementKey;
 use crate::ownership::{IPIP_DEVICE, vxlan_device};
-use crate::rules::{
-    Action, Chain, Family, Hook, Match, OUTPUT, POSTROUTING, PREROUTING, Rule, Ruleset,
-};
+use crate::rules::{Action, Chain, Family, Hook, Match, POSTROUTING, Rule, Ruleset};
 
 /// `IPPROTO_TCP`, `IPPROTO_UDP`.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Where Calico's chains stand: after the usual source NAT.
 const NAT_PRIORITY: i32 = 110;
-/// Before connections are tracked.
-const RAW_PRIORITY: i32 = -300;
 const NAT_OUTGOING: &str = "nat-cali-nat-outgoing";
 
 /// Names of sets, Calico's.
@@ -31,19 +31,30 @@ struct Sets {
     masqueraded: &'static str,
     /// All pools.
     pools: &'static str,
-    /// Nodes.
+    /// Addresses of nodes.
     hosts: &'static str,
+    /// Others that tunnel packets are taken from.
+    external: &'static str,
+}
+
+const fn sets(family: Family) -> &'static Sets {
+    match family {
+        Family::V4 => &SETS_V4,
+        Family::V6 => &SETS_V6,
+    }
 }
 
 const SETS_V4: Sets = Sets {
     masqueraded: "cali40masq-ipam-pools",
     pools: "cali40network-ip-pools",
     hosts: "cali40all-hosts-net",
+    external: "cali40external-nodes",
 };
 const SETS_V6: Sets = Sets {
     masqueraded: "cali60masq-ipam-pools",
     pools: "cali60network-ip-pools",
     hosts: "cali60all-hosts-net",
+    external: "cali60external-nodes",
 };
 
 /// What the rules follow from.
@@ -55,7 +66,7 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// The table of a family; none if no rule is needed.
+    /// The table of a family; none if the node has nothing of it.
     pub(super) fn table(&self, family: Family) -> Option<Ruleset> {
         if family == Family::V6 && !self.settings.ipv6_support {
             return None;
@@ -75,8 +86,40 @@ impl Facts<'_> {
                 rules: postrouting,
             });
         }
-        self.untracked(family, &mut ruleset);
-        (!ruleset.chains.is_empty()).then_some(ruleset)
+        self.filter(family, &mut ruleset);
+        Some(ruleset)
+    }
+
+    /// What is in the address sets of a family's table.
+    pub(super) fn elements(&self, family: Family, table: Option<&Ruleset>) -> Vec<ElementKey> {
+        let set = sets(family).hosts;
+        if !table.is_some_and(|table| table.address_sets.contains(set)) {
+            return Vec::new();
+        }
+        let set: Arc<str> = Arc::from(set);
+        let addresses = self.hosts.values().flat_map(Host::all_addresses);
+        addresses
+            .filter(|addr| Family::of(*addr) == family)
+            .map(|addr| ElementKey {
+                family,
+                set: Arc::clone(&set),
+                addr,
+            })
+            .collect()
+    }
+
+    /// The nodes, as sets that rules may ask.
+    fn nodes(&self, family: Family, ruleset: &mut Ruleset) -> Vec<&'static str> {
+        let sets = sets(family);
+        let of_family = |range: &&IpNet| Family::of(range.addr()) == family;
+        let external = self.settings.external_nodes.iter().filter(of_family);
+        let external: Vec<IpNet> = external.copied().collect();
+        ruleset.address_sets.insert(sets.hosts);
+        if external.is_empty() {
+            return vec![sets.hosts];
+        }
+        (ruleset.sets).insert(sets.external, IpNet::aggregate(&external));
+        vec![sets.hosts, sets.external]
     }
 
     fn nat_outgoing(&self, family: Family, ruleset: &mut Ruleset, postrouting: &mut Vec<Rule>) {
@@ -85,10 +128,7 @@ impl Facts<'_> {
         if masqueraded.is_empty() {
             return;
         }
-        let sets = match family {
-            Family::V4 => &SETS_V4,
-            Family::V6 => &SETS_V6,
-        };
+        let sets = sets(family);
         let pools: Vec<IpNet> = self.pools.of_workloads().filter(of_family).collect();
         let mut matches = vec![
             Match::Source(sets.masqueraded),
@@ -97,11 +137,7 @@ impl Facts<'_> {
         (ruleset.sets).insert(sets.masqueraded, IpNet::aggregate(&masqueraded));
         (ruleset.sets).insert(sets.pools, IpNet::aggregate(&pools));
         if self.settings.nat_exclusions == NatExclusions::PoolsAndHosts {
-            let hosts = self.hosts.values().flat_map(Host::addresses);
-            let hosts: BTreeSet<IpNet> = hosts.map(IpNet::from).filter(of_family).collect();
-            let hosts: Vec<IpNet> = hosts.into_iter().collect();
-            (ruleset.sets).insert(sets.hosts, IpNet::aggregate(&hosts));
-            matches.push(Match::NotDestination(sets.hosts));
+            matches.extend((self.nodes(family, ruleset).into_iter()).map(Match::NotDestination));
         }
         if let Some(pattern) = &self.settings.nat_interface {
             matches.push(Match::OutputDevice(pattern.clone()));
@@ -172,29 +208,5 @@ impl Facts<'_> {
             Some(first) => first.max(1024)..=u16::MAX,
             None => 1024..=u16::MAX - 1,
         })
-    }
-
-    /// The two directions between two VXLAN devices have unrelated ports: tracked, they would only fill the table.
-    fn untracked(&self, family: Family, ruleset: &mut Ruleset) {
-        if self.vxlan(family).is_none() {
-            return;
-        }
-        for (name, number) in [("raw-PREROUTING", PREROUTING), ("raw-OUTPUT", OUTPUT)] {
-            ruleset.chains.push(Chain {
-                name,
-                hook: Some(Hook {
-                    kind: "filter",
-                    number,
-                    priority: RAW_PRIORITY,
-                }),
-                rules: vec![Rule {
-                    matches: vec![
-                        Match::Protocol(UDP),
-                        Match::DestinationPort(self.settings.vxlan_port),
-                    ],
-                    action: Action::NoTrack,
-                }],
-            });
-        }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::params::{
-    self, Backend, NatOutgoingExclusions, ProgramClusterRoutes, RouterIdSource, Values,
+    self, Backend, EndpointToHostAction, NatOutgoingExclusions, ProgramClusterRoutes,
+    RouterIdSource, Values,
 };
 use ipnet::IpNet;
 
@@ -120,6 +121,14 @@ pub struct Settings {
     pub ipip_mtu_bytes: Option<u32>,
     /// Who routes to other nodes' blocks.
     pub cluster_routes: ClusterRoutes,
+    /// Ranges that tunnel packets are taken from besides the nodes' addresses.
+    pub external_nodes: Vec<IpNet>,
+    /// Whether pods may send to their own node.
+    pub pods_reach_host: bool,
+    /// Whether pods may send packets to VXLAN's port.
+    pub vxlan_from_pods: bool,
+    /// Whether pods may send packets in IPIP.
+    pub ipip_from_pods: bool,
     /// Metric of workload routes and of routes from BGP.
     pub normal_route_metric: u32,
     /// `src` of IPv4 workload routes.
@@ -184,6 +193,10 @@ impl Settings {
             nat_address: None,
             nat_ports: None,
             nat_interface: None,
+            external_nodes: Vec::new(),
+            pods_reach_host: false,
+            vxlan_from_pods: false,
+            ipip_from_pods: false,
             router_id: RouterIdSource::NodeAddress,
             deferral_time: Duration::from_secs(120),
             multipath: MULTIPATH,
@@ -234,6 +247,10 @@ impl Settings {
             nat_address: values.nat_outgoing_address,
             nat_ports: values.nat_ports.clone(),
             nat_interface: values.nat_interface_filter.as_deref().map(Arc::from),
+            external_nodes: values.external_nodes.clone(),
+            pods_reach_host: values.endpoint_to_host != EndpointToHostAction::Drop,
+            vxlan_from_pods: values.allow_vxlan_from_workloads,
+            ipip_from_pods: values.allow_ipip_from_workloads,
             normal_route_metric: values.normal_route_priority,
             rp_filter: Arc::clone(&kernel.rp_filter),
             router_id: values.router_id,

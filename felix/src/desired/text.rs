@@ -16,6 +16,13 @@ impl fmt::Display for RowKey {
             Self::Fdb(key) => write!(f, "forwarding entry {} on {}", key.mac, key.ifname),
             Self::Route(key) => write!(f, "route {}{}", key.dst, Qualifiers(key)),
             Self::Rules(family) => write!(f, "nftables table {family} {TABLE}"),
+            Self::Element(key) => {
+                write!(
+                    f,
+                    "element {} of set {} of nftables table {} {TABLE}",
+                    key.addr, key.set, key.family
+                )
+            }
             Self::Sysctl(key) => write!(f, "sysctl {key}"),
         }
     }
@@ -25,7 +32,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key();
         match self {
-            Self::Link(..) | Self::Addr(_) => key.fmt(f),
+            Self::Link(..) | Self::Addr(_) | Self::Element(_) => key.fmt(f),
             Self::Mac(_, mac) => write!(f, "{key}: {mac}"),
             Self::Neigh(_, mac) => write!(f, "{key}: {mac}"),
             Self::Fdb(_, remote) => write!(f, "{key}: {remote}"),

@@ -70,7 +70,8 @@ impl Reconciler {
                 self.ready.insert((new, key.clone()));
             }
         }
-        if entry.programmed != programmed {
+        let turned = entry.programmed != programmed;
+        if turned {
             entry.programmed = programmed;
             if programmed {
                 if !std::mem::take(&mut entry.written) {
@@ -84,6 +85,9 @@ impl Reconciler {
         if entry.is_void() {
             self.reset_backoff(key);
             self.entries.remove(key);
+        }
+        if let (RowKey::Rules(family), true) = (key, turned) {
+            self.review_elements(*family);
         }
     }
 
@@ -146,6 +150,12 @@ impl Reconciler {
         if self.is_held_back(key, entry) {
             return Decision::Wait;
         }
+        if let RowKey::Element(element) = key
+            && !self.table_stands(element.family)
+        {
+            // It is written with its table.
+            return Decision::Wait;
+        }
         match self.obstacle(wanted) {
             Some(stuck) => Decision::Stuck(stuck),
             None => Decision::Execute(Stage::of_set(key)),
@@ -175,6 +185,12 @@ impl Reconciler {
                 other.wanted.is_some() && (other.stage.is_some() || other.flight.is_some())
             })
         {
+            return Decision::Wait;
+        }
+        if let RowKey::Element(element) = key
+            && !self.table_stands(element.family)
+        {
+            // It goes with its table.
             return Decision::Wait;
         }
         Decision::Execute(Stage::of_remove(key))
@@ -212,7 +228,7 @@ impl Reconciler {
                 Parent::Routed => None,
                 Parent::Device(parent) => missing(parent).then(|| parent.clone()),
             },
-            Row::Link(_, LinkSpec::Ipip { .. }) | Row::Rules(..) => None,
+            Row::Link(_, LinkSpec::Ipip { .. }) | Row::Rules(..) | Row::Element(_) => None,
             Row::Mac(name, _) => missing(name).then(|| name.clone()),
             Row::Addr(key) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Fdb(key, _) => missing(&key.ifname).then(|| key.ifname.clone()),

@@ -55,8 +55,10 @@ pub(super) enum Stage {
     SetSysctl,
     SetNeigh,
     SetRules,
+    SetElement,
     SetRoute,
     RemoveRoute,
+    RemoveElement,
     RemoveRules,
     RemoveNeigh,
     RemoveAddr,
@@ -72,6 +74,7 @@ impl Stage {
             RowKey::Sysctl(_) => Self::SetSysctl,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::SetNeigh,
             RowKey::Rules(_) => Self::SetRules,
+            RowKey::Element(_) => Self::SetElement,
             RowKey::Route(_) => Self::SetRoute,
         }
     }
@@ -80,6 +83,7 @@ impl Stage {
         match key {
             RowKey::Route(_) => Self::RemoveRoute,
             RowKey::Rules(_) => Self::RemoveRules,
+            RowKey::Element(_) => Self::RemoveElement,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::RemoveNeigh,
             RowKey::Addr(_) => Self::RemoveAddr,
             RowKey::Link(_) | RowKey::Mac(_) | RowKey::Sysctl(_) => Self::RemoveLink,
@@ -144,7 +148,7 @@ pub(super) fn devices(row: &Row) -> Vec<IfName> {
             let hops = spec.next_hops.iter();
             hops.filter_map(|hop| hop.ifname.clone()).collect()
         }
-        Row::Rules(..) => Vec::new(),
+        Row::Rules(..) | Row::Element(_) => Vec::new(),
         Row::Sysctl(key, _) => sysctl_device(&key.0).into_iter().collect(),
     }
 }

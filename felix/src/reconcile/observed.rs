@@ -104,6 +104,7 @@ impl Reconciler {
                     | RowKind::Fdb
                     | RowKind::Route
                     | RowKind::Rules
+                    | RowKind::Element
                     | RowKind::Sysctl => {}
                 }
             });
@@ -154,6 +155,7 @@ impl Reconciler {
                 | RowKey::Addr(_)
                 | RowKey::Fdb(_)
                 | RowKey::Rules(_)
+                | RowKey::Element(_)
                 | RowKey::Sysctl(_) => false,
             };
             if lost {

@@ -61,6 +61,9 @@ impl Reconciler {
     pub(super) fn was_removed(&mut self, key: &RowKey) {
         self.stats.removes += 1;
         self.reset_backoff(key);
+        if let RowKey::Rules(family) = key {
+            self.elements_are(*family, &[]);
+        }
         self.edit(key, |entry| entry.held = Held::Absent);
     }
 

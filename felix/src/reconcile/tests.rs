@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::desired::{
-    AddrKey, FdbKey, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey, RouteKind, RouteSpec,
-    SysctlKey,
+    AddrKey, ElementKey, FdbKey, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey, RouteKind,
+    RouteSpec, SysctlKey,
 };
 use crate::ownership::{BgpRoutes, ExternalRoutes, VXLAN_DEVICE};
+use crate::rules::{Family, Ruleset};
 use model::Kernel;
 
 pub(super) fn ownership() -> Ownership {
@@ -94,6 +95,23 @@ pub(super) fn vxlan(mtu: Option<u32>) -> Row {
 
 pub(super) fn sysctl(path: &str) -> Row {
     Row::Sysctl(SysctlKey(path.into()), Arc::from("1"))
+}
+
+/// A table with address sets.
+pub(super) fn table(sets: &[&'static str]) -> Row {
+    let ruleset = Ruleset {
+        address_sets: sets.iter().copied().collect(),
+        ..Ruleset::default()
+    };
+    Row::Rules(Family::V4, ruleset.into())
+}
+
+pub(super) fn element(set: &str, addr: &str) -> Row {
+    Row::Element(ElementKey {
+        family: Family::V4,
+        set: set.into(),
+        addr: addr.parse().unwrap(),
+    })
 }
 
 pub(super) fn tunnel_rows() -> Vec<Row> {
@@ -617,4 +635,74 @@ fn counts_follow_what_is_wanted_and_what_the_kernel_has() {
     bench.reconciler.remove(&pod(1).key());
     bench.run();
     assert_eq!(counts(&bench), (1, 0, 1));
+}
+
+#[test]
+fn a_table_is_written_with_its_elements_and_they_change_one_by_one_while_it_stands() {
+    let mut bench = Bench::new(Kernel::with_links(&[]));
+    let [one, two, three] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|addr| element("nodes", addr));
+    bench.reconciler.set(one.clone());
+    assert_eq!(bench.run(), Vec::new(), "there is no set yet");
+    bench.reconciler.set(two.clone());
+    bench.reconciler.set(table(&["nodes"]));
+    let written_with = |op: &Op| match op {
+        Op::Set(Row::Rules(_, rules)) => {
+            let elements = rules.elements.iter().cloned();
+            elements.map(Row::Element).collect::<Vec<Row>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    let ops = bench.run();
+    assert_eq!(
+        ops.len(),
+        1,
+        "rules and elements at the same moment: {ops:?}"
+    );
+    assert_eq!(written_with(&ops[0]), [one.clone(), two.clone()]);
+    assert!(bench.reconciler.is_programmed(&two.key()));
+    // One by one.
+    bench.reconciler.set(three.clone());
+    assert_eq!(bench.run(), [Op::Set(three.clone())]);
+    bench.reconciler.remove(&one.key());
+    assert_eq!(bench.run(), Vec::new(), "not yet");
+    // Other rules keep what must not be deleted yet.
+    bench.reconciler.set(table(&["nodes", "more"]));
+    let ops = bench.run();
+    assert_eq!(
+        written_with(&ops[0]),
+        [one.clone(), two.clone(), three.clone()]
+    );
+    bench.reconciler.allow_deletes();
+    assert_eq!(bench.run(), [Op::Remove(one)]);
+    // Somebody deletes the table.
+    bench
+        .kernel
+        .execute(&Op::Remove(table(&["nodes", "more"])))
+        .unwrap();
+    bench.read_back();
+    let ops = bench.run();
+    assert_eq!(written_with(&ops[0]), [two.clone(), three.clone()]);
+    assert_eq!(ops.len(), 1);
+    // Its elements go with it.
+    bench.reconciler.remove(&two.key());
+    bench.reconciler.remove(&three.key());
+    let table = RowKey::Rules(Family::V4);
+    bench.reconciler.remove(&table);
+    let removed = removes(&bench.run());
+    assert_eq!(removed.last(), Some(&table));
+    bench.read_back();
+    assert_eq!(bench.run(), Vec::new());
+}
+
+#[test]
+fn elements_that_nobody_asked_for_stay_while_the_datastore_may_lack_them() {
+    let mut kernel = Kernel::with_links(&[]);
+    kernel.insert(table(&["nodes"]));
+    kernel.insert(element("nodes", "10.0.0.2"));
+    let mut bench = Bench::new(kernel);
+    bench.reconciler.keep_unasked();
+    bench.reconciler.allow_deletes();
+    bench.reconciler.set(table(&["nodes", "more"]));
+    bench.run();
+    assert!(bench.kernel.has(&element("nodes", "10.0.0.2")));
 }

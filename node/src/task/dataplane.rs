@@ -461,7 +461,9 @@ impl DataplaneTask {
     /// Reads the packet rules: what somebody else made of them is undone.
     async fn read_rules(&mut self, state: &mut State) {
         state.rules_due = None;
-        self.reconciler.resync_begin(RowKind::Rules);
+        for kind in RULES {
+            self.reconciler.resync_begin(*kind);
+        }
         match self.kernel.dump(Table::Rules).await {
             Ok(events) => {
                 for event in events {
@@ -469,7 +471,9 @@ impl DataplaneTask {
                         self.reconciler.resync_entry(row);
                     }
                 }
-                self.reconciler.resync_end(RowKind::Rules);
+                for kind in RULES {
+                    self.reconciler.resync_end(*kind);
+                }
                 state.changed();
             }
             Err(error) => {
@@ -502,8 +506,10 @@ impl DataplaneTask {
 
     async fn read_kernel(&mut self) -> Result<Vec<KernelEvent>, felix_io::kernel::DumpError> {
         let mut all = Vec::new();
-        for (table, kind) in TABLES {
-            self.reconciler.resync_begin(kind);
+        for (table, kinds) in TABLES {
+            for kind in kinds {
+                self.reconciler.resync_begin(*kind);
+            }
             let events = self.kernel.dump(table).await?;
             for event in &events {
                 match event {
@@ -511,7 +517,9 @@ impl DataplaneTask {
                     event => self.reconciler.kernel_event(event),
                 }
             }
-            self.reconciler.resync_end(kind);
+            for kind in kinds {
+                self.reconciler.resync_end(*kind);
+            }
             all.extend(events);
         }
         Ok(all)
@@ -519,14 +527,17 @@ impl DataplaneTask {
 }
 
 /// The tables of the kernel and what they hold, devices first.
-const TABLES: [(Table, RowKind); 6] = [
-    (Table::Links, RowKind::Link),
-    (Table::Addrs, RowKind::Addr),
-    (Table::Routes, RowKind::Route),
-    (Table::Neighbours, RowKind::Neigh),
-    (Table::Fdb, RowKind::Fdb),
-    (Table::Rules, RowKind::Rules),
+const TABLES: [(Table, &[RowKind]); 6] = [
+    (Table::Links, &[RowKind::Link]),
+    (Table::Addrs, &[RowKind::Addr]),
+    (Table::Routes, &[RowKind::Route]),
+    (Table::Neighbours, &[RowKind::Neigh]),
+    (Table::Fdb, &[RowKind::Fdb]),
+    (Table::Rules, RULES),
 ];
+
+/// What [`Table::Rules`] holds.
+const RULES: &[RowKind] = &[RowKind::Rules, RowKind::Element];
 
 /// Waits until `at`, for ever without one.
 async fn until(at: Option<Instant>) {
@@ -590,9 +601,9 @@ mod tests {
     #[test]
     fn a_pod_whose_device_was_made_anew_is_connected_once_its_own_mac_stands_there() {
         let mut reconciler = Reconciler::new(ownership());
-        for (_, kind) in TABLES {
-            reconciler.resync_begin(kind);
-            reconciler.resync_end(kind);
+        for kind in TABLES.iter().flat_map(|(_, kinds)| *kinds) {
+            reconciler.resync_begin(*kind);
+            reconciler.resync_end(*kind);
         }
         let route = pod_route().key();
         let pods = BTreeMap::from([(route.clone(), IfName::from("cali1"))]);

@@ -157,8 +157,14 @@ impl Kernel {
             | Row::Addr(_)
             | Row::Neigh(..)
             | Row::Fdb(..)
-            | Row::Rules(..)
+            | Row::Element(_)
             | Row::Sysctl(..) => {}
+            Row::Rules(family, rules) => {
+                self.rows
+                    .retain(|key, _| !matches!(key, RowKey::Element(key) if key.family == *family));
+                let elements = rules.elements.iter().cloned().map(Row::Element);
+                self.rows.extend(elements.map(|row| (row.key(), row)));
+            }
         }
         self.rows.insert(row.key(), row.clone());
         if !matches!(row, Row::Mac(..) | Row::Sysctl(..)) {
@@ -203,7 +209,7 @@ impl Kernel {
 
 fn devices(row: &Row) -> Vec<IfName> {
     match row {
-        Row::Link(..) | Row::Rules(..) | Row::Sysctl(..) => Vec::new(),
+        Row::Link(..) | Row::Rules(..) | Row::Element(_) | Row::Sysctl(..) => Vec::new(),
         Row::Mac(name, _) => vec![name.clone()],
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
@@ -223,6 +229,6 @@ fn on_device(row: &Row, ifname: &IfName) -> bool {
             devices(row).contains(ifname)
         }
         Row::Mac(name, _) => name == ifname,
-        Row::Rules(..) => false,
+        Row::Rules(..) | Row::Element(_) => false,
     }
 }

@@ -117,13 +117,14 @@ impl Agent {
     }
 
     fn read_back(&mut self, kernel: &Kernel) {
-        const KINDS: [RowKind; 7] = [
+        const KINDS: [RowKind; 8] = [
             RowKind::Link,
             RowKind::Addr,
             RowKind::Neigh,
             RowKind::Fdb,
             RowKind::Route,
             RowKind::Rules,
+            RowKind::Element,
             RowKind::Sysctl,
         ];
         self.graph.handle_kernel_resync();

@@ -8,7 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use felix::desired::ElementKey;
 use felix::rules::{Action, Chain, Element, Family, Match, Rule, Ruleset, Shown, TABLE, elements};
 
 use super::socket::{Failure, Requests};
@@ -21,11 +23,12 @@ const ATTEMPTS: usize = 4;
 /// Bytes of `struct nfgenmsg`.
 const HEAD_BYTES: usize = 4;
 
-/// Replaces the table of a family; `None` removes it.
+/// Replaces the table of a family, with these elements in its address sets; `None` removes it.
 pub(crate) fn replace(
     requests: &mut Requests,
     family: Family,
     ruleset: Option<&Ruleset>,
+    elements: &[ElementKey],
 ) -> Result<(), Failure> {
     for attempt in 1..=ATTEMPTS {
         let generation = if attempt < ATTEMPTS {
@@ -33,7 +36,7 @@ pub(crate) fn replace(
         } else {
             None
         };
-        let batch = transaction(family, ruleset, generation);
+        let batch = replacement(family, ruleset, elements, generation);
         match requests.transaction(&batch) {
             Err(failure) if failure.errno == libc::ERESTART && attempt < ATTEMPTS => {}
             answer => return answer,
@@ -54,15 +57,64 @@ fn generation(requests: &mut Requests) -> Result<Option<u32>, Failure> {
     )
 }
 
-fn transaction(family: Family, ruleset: Option<&Ruleset>, generation: Option<u32>) -> Batch {
+/// Adds elements to the sets of standing tables, or takes them away: all or none.
+pub(crate) fn change_elements(
+    requests: &mut Requests,
+    changes: &[(ElementKey, Change)],
+) -> Result<(), Failure> {
+    let batch = transaction(None, |batch| {
+        for (key, change) in changes {
+            let (kind, flags) = match change {
+                Change::Add => (NEWSETELEM, NLM_F_CREATE),
+                Change::Remove => (DELSETELEM, 0),
+            };
+            let element = Element {
+                addr: key.addr,
+                end: false,
+            };
+            let family = number(key.family);
+            set_elements(batch, (kind, flags), family, &key.set, &[element]);
+        }
+    });
+    requests.transaction(&batch)
+}
+
+/// What happens to an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Add,
+    Remove,
+}
+
+/// Messages that are carried out as a whole or not at all; not if another generation of the rules than the one that is
+/// named is in force.
+fn transaction(generation: Option<u32>, fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::default();
-    let family = number(family);
     batch.message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, |writer| {
         writer.nfgen(AF_UNSPEC_NF, NFNL_SUBSYS_NFTABLES);
         if let Some(generation) = generation {
             writer.attr(NFNL_BATCH_GENID, &generation.to_be_bytes());
         }
     });
+    fill(&mut batch);
+    batch.message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, |writer| {
+        writer.nfgen(AF_UNSPEC_NF, NFNL_SUBSYS_NFTABLES);
+    });
+    batch
+}
+
+fn replacement(
+    family: Family,
+    ruleset: Option<&Ruleset>,
+    elements: &[ElementKey],
+    generation: Option<u32>,
+) -> Batch {
+    transaction(generation, |batch| {
+        replace_table(batch, number(family), ruleset, elements);
+    })
+}
+
+fn replace_table(batch: &mut Batch, family: u8, ruleset: Option<&Ruleset>, members: &[ElementKey]) {
     let mut table = |kind, flags| {
         batch.request(message(kind), flags, |writer| {
             writer.nfgen(family, 0);
@@ -71,25 +123,33 @@ fn transaction(family: Family, ruleset: Option<&Ruleset>, generation: Option<u32
     };
     table(NEWTABLE, NLM_F_CREATE);
     table(DELTABLE, 0);
-    if let Some(ruleset) = ruleset {
-        table(NEWTABLE, NLM_F_CREATE);
-        for (id, (name, prefixes)) in (1..).zip(&ruleset.sets) {
-            set(&mut batch, family, name, id);
-            set_elements(&mut batch, family, name, &elements(prefixes));
-        }
-        for chain in &ruleset.chains {
-            new_chain(&mut batch, family, chain);
-        }
-        for chain in &ruleset.chains {
-            for rule in &chain.rules {
-                new_rule(&mut batch, family, chain.name, rule);
-            }
+    let Some(ruleset) = ruleset else {
+        return;
+    };
+    table(NEWTABLE, NLM_F_CREATE);
+    let mut ids = 1..;
+    let mut id = || ids.next().expect("numbers do not end");
+    for (name, prefixes) in &ruleset.sets {
+        set(batch, family, name, (NFT_SET_INTERVAL, id()));
+        set_elements(batch, ADD, family, name, &elements(prefixes));
+    }
+    for name in &ruleset.address_sets {
+        set(batch, family, name, (0, id()));
+        let of_set = members.iter().filter(|key| *key.set == **name);
+        let of_set = of_set.map(|key| Element {
+            addr: key.addr,
+            end: false,
+        });
+        set_elements(batch, ADD, family, name, &of_set.collect::<Vec<_>>());
+    }
+    for chain in &ruleset.chains {
+        new_chain(batch, family, chain);
+    }
+    for chain in &ruleset.chains {
+        for rule in &chain.rules {
+            new_rule(batch, family, chain.name, rule);
         }
     }
-    batch.message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, |writer| {
-        writer.nfgen(AF_UNSPEC_NF, NFNL_SUBSYS_NFTABLES);
-    });
-    batch
 }
 
 /// A message's type on the wire.
@@ -105,7 +165,7 @@ const fn number(family: Family) -> u8 {
 }
 
 /// `id` names the set within its transaction, where its handle is not known yet.
-fn set(batch: &mut Batch, family: u8, name: &str, id: u32) {
+fn set(batch: &mut Batch, family: u8, name: &str, (flags, id): (u32, u32)) {
     let (kind, bytes) = if family == AF_INET {
         (TYPE_IPV4_ADDR, 4)
     } else {
@@ -115,7 +175,7 @@ fn set(batch: &mut Batch, family: u8, name: &str, id: u32) {
         writer.nfgen(family, 0);
         writer.attr_str(NFTA_SET_TABLE, TABLE);
         writer.attr_str(NFTA_SET_NAME, name);
-        writer.attr_be32(NFTA_SET_FLAGS, NFT_SET_INTERVAL);
+        writer.attr_be32(NFTA_SET_FLAGS, flags);
         writer.attr_be32(NFTA_SET_KEY_TYPE, kind);
         writer.attr_be32(NFTA_SET_KEY_LEN, bytes);
         writer.attr_be32(NFTA_SET_ID, id);
@@ -125,9 +185,18 @@ fn set(batch: &mut Batch, family: u8, name: &str, id: u32) {
 /// Elements of a message at most: its list is an attribute, whose length has 16 bits.
 const ELEMENTS: usize = 1000;
 
-fn set_elements(batch: &mut Batch, family: u8, set: &str, all: &[Element]) {
+/// Kind and flags of the message that adds elements.
+const ADD: (u16, u16) = (NEWSETELEM, NLM_F_CREATE);
+
+fn set_elements(
+    batch: &mut Batch,
+    (kind, flags): (u16, u16),
+    family: u8,
+    set: &str,
+    all: &[Element],
+) {
     for some in all.chunks(ELEMENTS) {
-        batch.request(message(NEWSETELEM), NLM_F_CREATE, |writer| {
+        batch.request(message(kind), flags, |writer| {
             writer.nfgen(family, 0);
             writer.attr_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
             writer.attr_str(NFTA_SET_ELEM_LIST_SET, set);
@@ -205,8 +274,13 @@ impl Expressions<'_, '_> {
     fn matches(&mut self, wanted: &Match) {
         match wanted {
             Match::Source(set) => self.lookup(Address::Source, set, 0),
+            Match::NotSource(set) => self.lookup(Address::Source, set, NFT_LOOKUP_F_INV),
             Match::NotDestination(set) => self.lookup(Address::Destination, set, NFT_LOOKUP_F_INV),
-            Match::OutputDevice(name) if **name == *"+" => {}
+            Match::InputDevice(name) | Match::OutputDevice(name) if **name == *"+" => {}
+            Match::InputDevice(name) => {
+                self.meta(NFT_META_IIFNAME);
+                self.compare(NFT_CMP_EQ, &device_bytes(name));
+            }
             Match::OutputDevice(name) => {
                 self.meta(NFT_META_OIFNAME);
                 self.compare(NFT_CMP_EQ, &device_bytes(name));
@@ -225,6 +299,20 @@ impl Expressions<'_, '_> {
                 self.compare(NFT_CMP_EQ, &local);
                 self.address_type(NFTA_FIB_F_SADDR | NFTA_FIB_F_OIF);
                 self.compare(NFT_CMP_NEQ, &local);
+            }
+            Match::NoReversePath => {
+                self.fib(NFT_FIB_RESULT_OIF, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF);
+                self.compare(NFT_CMP_EQ, &[0; 4]);
+            }
+            Match::Established => self.established(),
+            Match::IcmpType(types) => {
+                self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
+                self.compare(NFT_CMP_GTE, &[*types.start()]);
+                self.compare(NFT_CMP_LTE, &[*types.end()]);
+            }
+            Match::ToHost => {
+                self.address_type(NFTA_FIB_F_DADDR);
+                self.compare(NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes());
             }
         }
     }
@@ -264,6 +352,10 @@ impl Expressions<'_, '_> {
             Action::NoTrack => self.expression("notrack", |_| ()),
             Action::Jump(chain) => self.verdict(NFT_JUMP, Some(chain)),
             Action::Return => self.verdict(NFT_RETURN, None),
+            Action::Drop => {
+                self.expression("counter", |_| ());
+                self.verdict(NF_DROP, None);
+            }
         }
     }
 
@@ -310,10 +402,31 @@ impl Expressions<'_, '_> {
         });
     }
 
+    fn established(&mut self) {
+        self.expression("ct", |writer| {
+            writer.attr_be32(NFTA_CT_DREG, NFT_REG_1);
+            writer.attr_be32(NFTA_CT_KEY, NFT_CT_STATE);
+        });
+        self.expression("bitwise", |writer| {
+            writer.attr_be32(NFTA_BITWISE_SREG, NFT_REG_1);
+            writer.attr_be32(NFTA_BITWISE_DREG, NFT_REG_1);
+            writer.attr_be32(NFTA_BITWISE_LEN, 4);
+            let wanted = ESTABLISHED_OR_RELATED.to_ne_bytes();
+            for (part, value) in [(NFTA_BITWISE_MASK, wanted), (NFTA_BITWISE_XOR, [0; 4])] {
+                writer.nest(part, |writer| writer.attr(NFTA_DATA_VALUE, &value));
+            }
+        });
+        self.compare(NFT_CMP_NEQ, &[0; 4]);
+    }
+
     fn address_type(&mut self, flags: u32) {
+        self.fib(NFT_FIB_RESULT_ADDRTYPE, flags);
+    }
+
+    fn fib(&mut self, result: u32, flags: u32) {
         self.expression("fib", |writer| {
             writer.attr_be32(NFTA_FIB_DREG, NFT_REG_1);
-            writer.attr_be32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+            writer.attr_be32(NFTA_FIB_RESULT, result);
             writer.attr_be32(NFTA_FIB_FLAGS, flags);
         });
     }
@@ -367,8 +480,15 @@ fn device_bytes(name: &str) -> Vec<u8> {
     bytes
 }
 
+/// A table as it is in the kernel.
+pub(crate) struct Table {
+    pub(crate) shown: Shown,
+    /// Of its address sets.
+    pub(crate) elements: Vec<ElementKey>,
+}
+
 /// Reads the table of a family; `None` if there is none.
-pub(crate) fn read(requests: &mut Requests, family: Family) -> Result<Option<Shown>, Failure> {
+pub(crate) fn read(requests: &mut Requests, family: Family) -> Result<Option<Table>, Failure> {
     let table = dump(requests, family, GETTABLE, NFTA_TABLE_NAME, |_, _| Some(()))?;
     if table.is_empty() {
         return Ok(None);
@@ -387,16 +507,32 @@ pub(crate) fn read(requests: &mut Requests, family: Family) -> Result<Option<Sho
         shown.rule(&chain, *place, &comment);
         *place += 1;
     }
-    for name in dump(requests, family, GETSET, NFTA_SET_TABLE, |attrs, _| {
-        attrs.find(NFTA_SET_NAME)?.text().map(str::to_owned)
+    let mut elements = Vec::new();
+    for (name, is_of_addresses) in dump(requests, family, GETSET, NFTA_SET_TABLE, |attrs, _| {
+        let name = attrs.find(NFTA_SET_NAME)?.text()?.to_owned();
+        let flags = attrs.find(NFTA_SET_FLAGS).and_then(Attr::u32_be);
+        Some((name, flags.unwrap_or(0) == 0))
     })? {
-        shown.set(&name);
-        for element in read_elements(requests, family, &name)? {
-            shown.element(&name, element);
+        let set: Arc<str> = Arc::from(name);
+        if is_of_addresses {
+            shown.address_set(&set);
+        } else {
+            shown.set(&set);
+        }
+        for element in read_elements(requests, family, &set)? {
+            if is_of_addresses {
+                elements.push(ElementKey {
+                    family,
+                    set: Arc::clone(&set),
+                    addr: element.addr,
+                });
+            } else {
+                shown.element(&set, element);
+            }
         }
     }
     shown.sort();
-    Ok(Some(shown))
+    Ok(Some(Table { shown, elements }))
 }
 
 /// One dump of a family: what `read` makes of the objects of the agent's table.

@@ -5,6 +5,7 @@
 #[macro_use]
 extern crate harness;
 
+mod filter;
 mod monitor;
 mod namespace;
 mod node;

@@ -85,6 +85,11 @@ pub(crate) fn new() -> OwnedFd {
     made.join().unwrap().into()
 }
 
+/// The namespace of the calling thread.
+pub(crate) fn own() -> OwnedFd {
+    File::open("/proc/thread-self/ns/net").unwrap().into()
+}
+
 fn may_be_forbidden(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -47,11 +47,7 @@ impl Node {
         .await;
         node.set(route("0.0.0.0/0", via("10.0.0.2", UNDERLAY)))
             .await;
-        node.set(Row::Sysctl(
-            SysctlKey("net/ipv4/ip_forward".into()),
-            "1".into(),
-        ))
-        .await;
+        node.set(sysctl("net/ipv4/ip_forward", "1")).await;
         node
     }
 
@@ -126,6 +122,10 @@ pub(crate) fn pair(host_ifname: &str, pod_ifname: &str) -> PairSpec {
         pod_mac: None,
         families: Families::V4,
     }
+}
+
+pub(crate) fn sysctl(path: &str, value: &str) -> Row {
+    Row::Sysctl(SysctlKey(path.into()), value.into())
 }
 
 pub(crate) fn net(text: &str) -> IpNet {

@@ -114,6 +114,7 @@ fn nat_outgoing(matches: Vec<Match>, action: Action) -> Ruleset {
             },
             base("nat-POSTROUTING", "nat", POSTROUTING, vec![jump]),
         ],
+        ..Ruleset::default()
     }
 }
 
@@ -261,6 +262,7 @@ kernel_test!(
                     action: Action::Masquerade(None),
                 }],
             )],
+            ..Ruleset::default()
         };
         place
             .node
@@ -313,7 +315,7 @@ kernel_test!(a_set_of_many_prefixes_is_written_and_read_back, async {
     let prefixes = (0..2500_u32).map(|n| net(&format!("10.{}.{}.0/24", n / 128, n % 128 * 2)));
     let ruleset = Ruleset {
         sets: BTreeMap::from([("many", prefixes.collect())]),
-        chains: Vec::new(),
+        ..Ruleset::default()
     };
     let wanted = Rules::from(ruleset.clone());
     node.set(row(ruleset)).await;
@@ -329,7 +331,7 @@ kernel_test!(a_set_of_many_prefixes_is_written_and_read_back, async {
 });
 
 /// Output of `nft`; `None` where it is not installed.
-fn nft(args: &[&str]) -> Option<String> {
+pub(crate) fn nft(args: &[&str]) -> Option<String> {
     let output = Command::new("nft").args(args).output().ok()?;
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "nft {args:?}: {error}");

@@ -23,8 +23,15 @@ fn table(world: &World, family: Family) -> Option<&Ruleset> {
     }
 }
 
-/// Rules as `chain: rule`, and sets as `set: prefixes`.
+/// Rules as `chain: rule`, and sets as `set: prefixes`; without those of every node, which
+/// [`a_pod_sends_under_its_own_address_and_no_tunnels_packets`] looks at.
 fn lines(ruleset: &Ruleset) -> Vec<String> {
+    let all = all_lines(ruleset).into_iter();
+    all.filter(|line| !line.contains("cali-from-workloads") && !line.contains("wl-to-host"))
+        .collect()
+}
+
+fn all_lines(ruleset: &Ruleset) -> Vec<String> {
     let sets = ruleset.sets.iter().map(|(name, prefixes)| {
         let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
         format!("{name}: {}", prefixes.join(" "))
@@ -58,7 +65,7 @@ fn what_a_pool_with_nat_outgoing_sends_out_of_all_pools_is_masqueraded() {
             "nat-POSTROUTING: jump nat-cali-nat-outgoing",
         ]
     );
-    assert_eq!(table(&world, Family::V6), None);
+    assert!(table(&world, Family::V6).unwrap().sets.is_empty());
     // Pools beside and inside each other are one range of the set.
     world.put(pool("q", json!({"cidr": "10.0.0.0/16"})));
     world.put(pool("s", json!({"cidr": "10.0.4.0/24"})));
@@ -68,18 +75,6 @@ fn what_a_pool_with_nat_outgoing_sends_out_of_all_pools_is_masqueraded() {
         sets["cali40network-ip-pools"],
         ["10.0.0.0/15".parse().unwrap()]
     );
-}
-
-#[test]
-fn a_node_without_nat_and_tunnels_has_no_table() {
-    let mut world = cluster(plain());
-    assert_eq!(table(&world, Family::V4), None);
-    world.put(pool("p", masquerading()));
-    world.flush();
-    assert!(table(&world, Family::V4).is_some());
-    world.put(pool("p", plain()));
-    world.flush();
-    assert!(!world.rows.contains_key(&RowKey::Rules(Family::V4)));
 }
 
 #[test]
@@ -121,6 +116,13 @@ fn settings_choose_addresses_ports_devices_and_exclusions() {
         rules(|settings| settings.nat_exclusions = NatExclusions::PoolsAndHosts),
         ["daddr != @cali40all-hosts-net masquerade fully-random"]
     );
+    assert_eq!(
+        rules(|settings| {
+            settings.nat_exclusions = NatExclusions::PoolsAndHosts;
+            settings.external_nodes = vec!["192.0.2.0/24".parse().unwrap()];
+        }),
+        ["daddr != @cali40all-hosts-net daddr != @cali40external-nodes masquerade fully-random"]
+    );
 }
 
 #[test]
@@ -135,6 +137,7 @@ fn a_nodes_own_packets_enter_the_tunnel_with_its_address_and_no_port_of_vxlan() 
              fully-random",
             "raw-PREROUTING: meta l4proto 17 th dport 4789 notrack",
             "raw-OUTPUT: meta l4proto 17 th dport 4789 notrack",
+            "filter-INPUT: meta l4proto 17 th dport 4789 saddr != @cali40all-hosts-net fib daddr type local counter drop",
         ]
     );
 }
@@ -153,4 +156,143 @@ fn ipv6_pools_have_a_table_of_their_own() {
     let lines = lines(table(&world, Family::V6).unwrap());
     assert_eq!(lines[0], "cali60masq-ipam-pools: fd00:1::/48");
     assert!(table(&world, Family::V4).unwrap().sets.is_empty());
+}
+
+/// Addresses that packets of tunnels are taken from.
+fn nodes(world: &World, family: Family) -> Vec<String> {
+    let keys = world.rows.keys();
+    keys.filter_map(|key| match key {
+        RowKey::Element(key) if key.family == family => {
+            assert_eq!(
+                &*key.set,
+                if family == Family::V4 {
+                    "cali40all-hosts-net"
+                } else {
+                    "cali60all-hosts-net"
+                }
+            );
+            Some(key.addr.to_string())
+        }
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn packets_of_tunnels_are_taken_from_nodes_that_are_known_and_from_no_others() {
+    let mut world = cluster(vxlan("Always"));
+    let before = nodes(&world, Family::V4);
+    assert_eq!(before, ["10.0.0.1", "10.0.0.2", "10.9.0.3"], "n1 to n3");
+    let written = table(&world, Family::V4).unwrap().clone();
+    // A node that joins: before it has a tunnel's address; the table is not written for it.
+    world.put(node("n9", "10.0.0.9/24", None));
+    world.flush();
+    assert!(nodes(&world, Family::V4).contains(&"10.0.0.9".to_owned()));
+    assert_eq!(table(&world, Family::V4), Some(&written));
+    // It sends from any address that it has.
+    let spec = json!({
+        "bgp": {"ipv4Address": "10.0.0.9/24"},
+        "interfaces": [{"name": "eth1", "addresses": ["10.7.0.9", "fd07::9"]}],
+    });
+    world.put(super::world::object(Key::new(Kind::Node, "n9"), &spec));
+    world.flush();
+    assert!(nodes(&world, Family::V4).contains(&"10.7.0.9".to_owned()));
+    assert!(nodes(&world, Family::V6).is_empty(), "no tunnel over IPv6");
+    world.remove(&Key::new(Kind::Node, "n9"));
+    world.flush();
+    assert_eq!(nodes(&world, Family::V4), before);
+    // Without tunnels nobody asks.
+    world.put(pool("p", plain()));
+    world.flush();
+    assert!(nodes(&world, Family::V4).is_empty());
+    let plain = table(&world, Family::V4).unwrap();
+    assert!(
+        plain.address_sets.is_empty() && !lines(plain).iter().any(|line| line.contains("drop"))
+    );
+}
+
+#[test]
+fn ipip_is_taken_from_nodes_and_from_outside_as_the_setting_says() {
+    let spec = json!({"cidr": "10.1.0.0/16", "ipipMode": "Always"});
+    let external = |settings: &mut Settings| {
+        let ranges = ["192.0.2.0/25", "192.0.2.128/25", "fd00::/64"];
+        settings.external_nodes = ranges.map(|range| range.parse().unwrap()).to_vec();
+    };
+    let world = cluster_with(external, spec);
+    let v4 = lines(table(&world, Family::V4).unwrap());
+    assert_eq!(v4[0], "cali40external-nodes: 192.0.2.0/24");
+    assert_eq!(
+        v4.last().unwrap(),
+        "filter-INPUT: meta l4proto 4 saddr != @cali40all-hosts-net saddr != @cali40external-nodes fib daddr type local \
+         counter drop"
+    );
+    let v6 = lines(table(&world, Family::V6).unwrap());
+    assert!(
+        !v6.iter().any(|line| line.contains("drop")),
+        "IPIP carries IPv4 over IPv4"
+    );
+}
+
+#[test]
+fn a_pod_sends_under_its_own_address_and_no_tunnels_packets() {
+    let world = cluster_with(|settings| settings.pods_reach_host = true, plain());
+    let chain = |world: &World, family, part: &str| -> Vec<String> {
+        let lines = all_lines(table(world, family).unwrap()).into_iter();
+        lines.filter(|line| line.contains(part)).collect()
+    };
+    let raw = |rule: &str| format!("raw-cali-from-workloads: {rule}");
+    let jump = "raw-PREROUTING: iifname cali+ jump raw-cali-from-workloads".to_owned();
+    let spoofed = raw("fib saddr . iif oif missing counter drop");
+    let ipip = raw("meta l4proto 4 counter drop");
+    let vxlan = raw("meta l4proto 17 th dport 4789 counter drop");
+    assert_eq!(
+        all_lines(table(&world, Family::V4).unwrap()),
+        [&spoofed, &ipip, &vxlan, &jump].map(String::clone)
+    );
+    assert_eq!(
+        all_lines(table(&world, Family::V6).unwrap()),
+        [&spoofed, &vxlan, &jump].map(String::clone)
+    );
+    let change = |settings: &mut Settings| {
+        settings.interface_prefixes = vec!["cali".to_owned(), "tap".to_owned()];
+        settings.ipip_from_pods = true;
+        settings.vxlan_from_pods = true;
+    };
+    let world = cluster_with(change, plain());
+    assert_eq!(
+        chain(&world, Family::V4, "raw-"),
+        [
+            spoofed,
+            jump,
+            "raw-PREROUTING: iifname tap+ jump raw-cali-from-workloads".to_owned()
+        ]
+    );
+}
+
+#[test]
+fn a_pod_reaches_its_own_node_as_the_setting_says() {
+    let of = |world: &World, family| -> Vec<String> {
+        let lines = all_lines(table(world, family).unwrap()).into_iter();
+        lines.filter(|line| line.starts_with("filter-")).collect()
+    };
+    let mut world = cluster(plain());
+    let jump = "filter-INPUT: iifname cali+ jump filter-cali-wl-to-host";
+    let answers = "filter-cali-wl-to-host: ct state established,related return";
+    let rest = "filter-cali-wl-to-host: counter drop";
+    assert_eq!(of(&world, Family::V4), [answers, rest, jump]);
+    assert_eq!(
+        of(&world, Family::V6),
+        [
+            answers,
+            "filter-cali-wl-to-host: meta l4proto 58 icmp type 130-133 return",
+            "filter-cali-wl-to-host: meta l4proto 58 icmp type 135-136 return",
+            rest,
+            jump
+        ]
+    );
+    let mut settings = world.graph.settings().clone();
+    settings.pods_reach_host = true;
+    world.graph.handle_settings(settings);
+    world.flush();
+    assert!(of(&world, Family::V4).is_empty() && of(&world, Family::V6).is_empty());
 }

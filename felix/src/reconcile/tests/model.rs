@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::entry::devices;
-use super::{NowForTests, blackhole, ownership, pod, route, sysctl, tunnel_rows, vxlan};
+use super::{
+    NowForTests, blackhole, element, ownership, pod, route, sysctl, table, tunnel_rows, vxlan,
+};
 use crate::desired::{IfName, LinkSpec, Mac, Parent, Row, RowKey, RowKind, SysctlKey};
 use crate::kernel::{KernelEvent, LinkState, Op, OpError};
 use crate::reconcile::Reconciler;
+use crate::rules::{Family, Rules};
 
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
@@ -151,6 +154,22 @@ impl Kernel {
                 self.insert_by_hand(Row::Link(name.clone(), spec.clone()));
                 Ok(())
             }
+            Op::Set(Row::Rules(family, rules)) => {
+                self.elements_go(*family);
+                for key in &rules.elements {
+                    self.insert(Row::Element(key.clone()));
+                }
+                let rules = Rules {
+                    elements: Vec::new(),
+                    ..rules.clone()
+                };
+                self.insert(Row::Rules(*family, rules));
+                Ok(())
+            }
+            Op::Set(Row::Element(key)) if !self.has_table(key.family) => Err(OpError::Kernel {
+                errno: 2,
+                text: "no such table".into(),
+            }),
             Op::Set(row) => {
                 for ifname in devices(row) {
                     let needs_up = matches!(row.key().kind(), RowKind::Route | RowKind::Neigh);
@@ -167,7 +186,7 @@ impl Kernel {
                     spec.mtu_bytes = Some(1);
                 }
                 match shown.key().kind() {
-                    RowKind::Mac | RowKind::Sysctl => self.insert(shown),
+                    RowKind::Mac | RowKind::Sysctl | RowKind::Element => self.insert(shown),
                     _ => self.insert_by_hand(shown),
                 }
                 Ok(())
@@ -179,6 +198,13 @@ impl Kernel {
                     if let RowKey::Link(name) = &key {
                         self.link_gone(&name.0);
                     }
+                    if let RowKey::Rules(family) = &key {
+                        self.elements_go(*family);
+                    }
+                    if matches!(key, RowKey::Rules(_) | RowKey::Element(_)) {
+                        // Notified without saying what.
+                        return Ok(());
+                    }
                     self.events.push_back(KernelEvent::RowGone(key));
                     Ok(())
                 } else {
@@ -189,6 +215,15 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    pub(super) fn has_table(&self, family: Family) -> bool {
+        self.rows.contains_key(&RowKey::Rules(family))
+    }
+
+    fn elements_go(&mut self, family: Family) {
+        self.rows
+            .retain(|key, _| !matches!(key, RowKey::Element(key) if key.family == family));
     }
 
     /// The row that the kernel takes `row` for: any metric does for a route without one, as long as all that is named of
@@ -228,12 +263,14 @@ impl Kernel {
     }
 }
 
-const KINDS: [RowKind; 5] = [
+const KINDS: [RowKind; 7] = [
     RowKind::Link,
     RowKind::Addr,
     RowKind::Neigh,
     RowKind::Fdb,
     RowKind::Route,
+    RowKind::Rules,
+    RowKind::Element,
 ];
 
 /// One thing that happens.
@@ -272,6 +309,10 @@ fn wanted_rows() -> Vec<Row> {
         sysctl("net/ipv4/conf/cali1/proxy_arp"),
         sysctl("net/ipv4/ip_forward"),
         Row::Mac(IfName::from("cali1"), Mac([0xee; 6])),
+        table(&["nodes"]),
+        table(&["nodes", "others"]),
+        element("nodes", "10.0.0.2"),
+        element("nodes", "10.0.0.3"),
     ]);
     rows
 }
@@ -291,7 +332,7 @@ const LINKS: [&str; 3] = ["eth0", "cali1", "cali2"];
 
 fn step() -> impl Strategy<Value = Step> {
     let row = 0..wanted_rows().len();
-    let foreign = 0..foreign_rows().len() + 4;
+    let foreign = 0..foreign_rows().len() + 5;
     let link = 0..LINKS.len();
     prop_oneof![
         6 => row.clone().prop_map(Step::Want),
@@ -322,6 +363,7 @@ fn hand_row(index: usize) -> Row {
     for path in ["net/ipv4/ip_forward", "net/ipv4/conf/cali1/proxy_arp"] {
         rows.push(Row::Sysctl(SysctlKey(path.into()), "0".into()));
     }
+    rows.push(element("nodes", "10.0.0.9"));
     rows.swap_remove(index)
 }
 
@@ -401,13 +443,20 @@ impl World {
                     let link = self.kernel.links.get(ifname);
                     link.is_some_and(|link| link.up)
                 };
-                if devices(&row).iter().all(exist) {
-                    self.kernel.insert_by_hand(row);
+                match &row {
+                    Row::Element(key) if self.kernel.has_table(key.family) => {
+                        self.kernel.insert(row);
+                    }
+                    Row::Element(_) => {}
+                    _ if devices(&row).iter().all(exist) => self.kernel.insert_by_hand(row),
+                    _ => {}
                 }
             }
             Step::HandRemove(index) => {
                 let key = hand_row(*index).key();
-                if key.kind() != RowKind::Sysctl {
+                if key.kind() == RowKind::Element {
+                    self.kernel.rows.remove(&key);
+                } else if key.kind() != RowKind::Sysctl {
                     self.kernel.remove_by_hand(&key);
                 }
             }
@@ -462,7 +511,9 @@ impl World {
             // Nothing but the wanted row itself makes a tunnel device.
             let exists = |ifname: &IfName| self.kernel.links.contains_key(ifname);
             let waits = row.key().kind() != RowKind::Link && !devices(row).iter().all(exists);
-            if !(foreign || waits || held == Some(row)) {
+            let without_table =
+                matches!(row, Row::Element(key) if !self.kernel.has_table(key.family));
+            if !(foreign || waits || without_table || held == Some(row)) {
                 let problems = self.reconciler.problems();
                 faults.push(format!("{row}: the kernel has {held:?}; {problems:?}"));
             }

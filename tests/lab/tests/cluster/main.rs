@@ -12,6 +12,7 @@ mod bad_input;
 mod checks;
 mod cleanup;
 mod datastore;
+mod filter;
 mod instances;
 mod modes;
 mod nat;

@@ -46,6 +46,10 @@ fn the_world_sees_a_pods_node_and_the_cluster_sees_the_pod() {
             let mut lab = Lab::start(
                 Options {
                     nodes: 2,
+                    environment: vec![(
+                        "FELIX_DEFAULTENDPOINTTOHOSTACTION".to_owned(),
+                        "ACCEPT".to_owned(),
+                    )],
                     ..options()
                 },
                 programs,

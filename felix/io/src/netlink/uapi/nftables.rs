@@ -10,6 +10,7 @@ pub(crate) const NFNLGRP_NFTABLES: u32 = 7;
 pub(crate) const AF_UNSPEC_NF: u8 = 0;
 
 // linux/netfilter.h, linux/netfilter/nf_nat.h
+pub(crate) const NF_DROP: u32 = 0;
 pub(crate) const NF_ACCEPT: u32 = 1;
 pub(crate) const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 1 << 1;
 pub(crate) const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
@@ -26,6 +27,7 @@ pub(crate) const NEWSET: u16 = 9;
 pub(crate) const GETSET: u16 = 10;
 pub(crate) const NEWSETELEM: u16 = 12;
 pub(crate) const GETSETELEM: u16 = 13;
+pub(crate) const DELSETELEM: u16 = 14;
 pub(crate) const GETGEN: u16 = 16;
 
 pub(crate) const NFTA_GEN_ID: u16 = 1;
@@ -81,6 +83,7 @@ pub(crate) const NFTA_EXPR_DATA: u16 = 2;
 
 pub(crate) const NFTA_META_DREG: u16 = 1;
 pub(crate) const NFTA_META_KEY: u16 = 2;
+pub(crate) const NFT_META_IIFNAME: u32 = 6;
 pub(crate) const NFT_META_OIFNAME: u32 = 7;
 pub(crate) const NFT_META_L4PROTO: u32 = 16;
 
@@ -89,6 +92,8 @@ pub(crate) const NFTA_CMP_OP: u16 = 2;
 pub(crate) const NFTA_CMP_DATA: u16 = 3;
 pub(crate) const NFT_CMP_EQ: u32 = 0;
 pub(crate) const NFT_CMP_NEQ: u32 = 1;
+pub(crate) const NFT_CMP_LTE: u32 = 3;
+pub(crate) const NFT_CMP_GTE: u32 = 5;
 
 pub(crate) const NFTA_PAYLOAD_DREG: u16 = 1;
 pub(crate) const NFTA_PAYLOAD_BASE: u16 = 2;
@@ -120,9 +125,24 @@ pub(crate) const NFT_NAT_SNAT: u32 = 0;
 pub(crate) const NFTA_FIB_DREG: u16 = 1;
 pub(crate) const NFTA_FIB_RESULT: u16 = 2;
 pub(crate) const NFTA_FIB_FLAGS: u16 = 3;
+pub(crate) const NFT_FIB_RESULT_OIF: u32 = 1;
 pub(crate) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub(crate) const NFTA_FIB_F_SADDR: u32 = 1 << 0;
+pub(crate) const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+pub(crate) const NFTA_FIB_F_IIF: u32 = 1 << 3;
 pub(crate) const NFTA_FIB_F_OIF: u32 = 1 << 4;
+
+pub(crate) const NFTA_CT_DREG: u16 = 1;
+pub(crate) const NFTA_CT_KEY: u16 = 2;
+pub(crate) const NFT_CT_STATE: u32 = 0;
+/// `NF_CT_STATE_BIT` of established and related connections.
+pub(crate) const ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
+
+pub(crate) const NFTA_BITWISE_SREG: u16 = 1;
+pub(crate) const NFTA_BITWISE_DREG: u16 = 2;
+pub(crate) const NFTA_BITWISE_LEN: u16 = 3;
+pub(crate) const NFTA_BITWISE_MASK: u16 = 4;
+pub(crate) const NFTA_BITWISE_XOR: u16 = 5;
 
 // linux/rtnetlink.h
 pub(crate) const RTN_LOCAL: u32 = 2;

@@ -1,0 +1,106 @@
+//! The agent's nftables tables.
+
+use std::sync::Arc;
+
+use felix::desired::{ElementKey, Row};
+use felix::kernel::{KernelEvent, OpError, says_absent};
+use felix::rules::{Family, Rules, Ruleset};
+
+use super::{Run, Worker};
+use crate::netlink::nftables::{self, Change};
+use crate::netlink::socket::{Failure, Requests};
+
+impl Worker {
+    pub(super) fn replace(
+        &mut self,
+        family: Family,
+        ruleset: Option<&Ruleset>,
+        elements: &[ElementKey],
+    ) -> Result<(), OpError> {
+        let rules = self.rules()?;
+        nftables::replace(rules, family, ruleset, elements).map_err(|failure| match failure.errno {
+            libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT => OpError::Unsupported(
+                format!(
+                    "the kernel lacks what the rules need, as nft_masq, nft_fib or nft_nat: load these modules, or set \
+                     natOutgoing of the pools to false ({})",
+                    failure.text
+                )
+                .into(),
+            ),
+            _ => refused(failure),
+        })
+    }
+
+    /// Changes the elements that wait for it, in one transaction; where the kernel refuses one of them, each by itself.
+    pub(super) fn change_elements(&mut self, run: &mut Run) {
+        let (places, changes): (Vec<usize>, Vec<_>) =
+            std::mem::take(&mut run.elements).into_iter().unzip();
+        if changes.is_empty() || self.try_change(&changes).is_ok() {
+            return;
+        }
+        for (place, change) in places.into_iter().zip(changes) {
+            run.results[place].1 = self.try_change(std::slice::from_ref(&change));
+        }
+    }
+
+    fn try_change(&mut self, changes: &[(ElementKey, Change)]) -> Result<(), OpError> {
+        let removes = matches!(changes, [(_, Change::Remove)]);
+        match nftables::change_elements(self.rules()?, changes) {
+            Err(failure) if removes && says_absent(failure.errno) => Ok(()),
+            answer => answer.map_err(refused),
+        }
+    }
+
+    fn rules(&mut self) -> Result<&mut Requests, OpError> {
+        if self.rules.is_none() {
+            let opened = Requests::open_netfilter();
+            self.rules = Some(opened.map_err(|error| {
+                OpError::Unsupported(
+                    format!("the kernel has no nftables: load nf_tables ({error})").into(),
+                )
+            })?);
+        }
+        Ok(self.rules.as_mut().expect("opened a moment ago"))
+    }
+
+    /// The agent's nftables tables; none where the kernel has no nftables.
+    pub(super) fn dump_rules(&mut self) -> Result<Vec<KernelEvent>, Failure> {
+        let mut events = Vec::new();
+        let Ok(rules) = self.rules() else {
+            return Ok(events);
+        };
+        for family in Family::ALL {
+            let read = match nftables::read(rules, family) {
+                // A kernel that has nfnetlink without nf_tables, or without the family.
+                Err(failure)
+                    if matches!(
+                        failure.errno,
+                        libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT
+                    ) =>
+                {
+                    None
+                }
+                read => read?,
+            };
+            let Some(table) = read else {
+                continue;
+            };
+            let rules = Rules {
+                shown: table.shown,
+                ruleset: None,
+                elements: Vec::new(),
+            };
+            let elements = table.elements.into_iter().map(Row::Element);
+            let rows = [Row::Rules(family, rules)].into_iter().chain(elements);
+            events.extend(rows.map(KernelEvent::RowSet));
+        }
+        Ok(events)
+    }
+}
+
+fn refused(failure: Failure) -> OpError {
+    OpError::Kernel {
+        errno: failure.errno,
+        text: Arc::from(failure.text),
+    }
+}

@@ -1,0 +1,206 @@
+//! Packets that a node does not take: tunnels' of strangers, pods' under foreign addresses, pods' to their own node.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Instant;
+
+use ipnet::Ipv4Net;
+use lab::{Lab, Mode, NetNs, Options, Site, wait_until};
+
+use crate::{converged, ctl, options, with_programs};
+
+const VXLAN_PORT: u16 = 4789;
+const VNI: u32 = 4096;
+
+fn socket(namespace: &NetNs, address: Ipv4Addr) -> UdpSocket {
+    let socket = namespace.run(|| UdpSocket::bind((address, 0)).unwrap());
+    socket.set_read_timeout(Some(options().patience)).unwrap();
+    socket
+}
+
+/// One UDP packet with an empty checksum in IPv4, Ethernet and VXLAN: what a VXLAN device would send.
+fn encapsulated(mac: [u8; 6], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: u8) -> Vec<u8> {
+    let udp = [
+        &from.1.to_be_bytes()[..],
+        &to.1.to_be_bytes(),
+        &9_u16.to_be_bytes(),
+        &[0, 0, payload],
+    ]
+    .concat();
+    let length = u16::try_from(20 + udp.len()).unwrap();
+    let mut ip = [
+        &[0x45, 0][..],
+        &length.to_be_bytes(),
+        &[0, 0, 0, 0, 64, 17, 0, 0],
+    ]
+    .concat();
+    ip.extend(from.0.octets());
+    ip.extend(to.0.octets());
+    let words = ip.chunks(2);
+    let sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let vni = (VNI << 8).to_be_bytes();
+    let ethernet = [&mac[..], &[2, 0, 0, 0, 0, 9], &[8, 0]].concat();
+    [&[8, 0, 0, 0][..], &vni, &ethernet, &ip, &udp].concat()
+}
+
+/// Which of the packets, sent in order, arrive: by their places. The last one must.
+fn arrivals(sends: &[&dyn Fn(u8)], at: &UdpSocket) -> Vec<u8> {
+    for (number, send) in (0_u8..).zip(sends) {
+        send(number);
+    }
+    let last = u8::try_from(sends.len() - 1).unwrap();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&last) {
+        let mut packet = [0; 1];
+        at.recv_from(&mut packet)
+            .unwrap_or_else(|error| panic!("after {seen:?}: {error}"));
+        seen.push(packet[0]);
+    }
+    seen
+}
+
+/// Waits until what arrives is this.
+fn comes_to(wanted: &[u8], when: &str, arrive: impl Fn() -> Vec<u8>) {
+    let deadline = Instant::now() + options().patience;
+    let mut last = Vec::new();
+    let reached = wait_until(deadline, || {
+        last = arrive();
+        (last == wanted).then_some(())
+    });
+    assert!(reached.is_some(), "{when}: {last:?} arrive, not {wanted:?}");
+}
+
+fn run_ctl(lab: &Lab, arguments: &[&str]) {
+    let output = ctl(lab, arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+fn set(lab: &Lab, setting: &str) {
+    let patch = format!("{{\"spec\": {setting}}}");
+    run_ctl(
+        lab,
+        &["patch", "felixconfiguration", "default", "-p", &patch],
+    );
+}
+
+fn mac_of(site: &Site, device: &str) -> [u8; 6] {
+    let links = site.namespace.netlink().unwrap().links().unwrap();
+    let link = links.into_iter().find(|link| link.name == device);
+    let mac = link.unwrap().mac;
+    let octets = mac
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16).unwrap());
+    octets.collect::<Vec<u8>>().try_into().unwrap()
+}
+
+#[test]
+fn a_node_takes_tunnel_packets_of_nodes_only() {
+    let name = "filter::a_node_takes_tunnel_packets_of_nodes_only";
+    with_programs(name, |programs| {
+        let some = Options {
+            nodes: 2,
+            mode: Mode::Vxlan,
+            ..options()
+        };
+        let mut lab = Lab::start(some, programs).unwrap_or_else(|error| panic!("{error}"));
+        for node in 0..2 {
+            lab.add_pod(node).unwrap_or_else(|error| panic!("{error}"));
+        }
+        converged(&mut lab);
+        let world = lab.topology.attach("world", 250, 1).unwrap();
+        let (here, there) = (&lab.topology.sites[0], &lab.topology.sites[1]);
+        let pod_of = |site: &Site| lab.pods.iter().find(|pod| pod.node == site.name).unwrap();
+        let (pod, far) = (pod_of(here), pod_of(there));
+        let at_pod = socket(&pod.namespace, pod.address);
+        let to = (pod.address, at_pod.local_addr().unwrap().port());
+        let mac = mac_of(here, "vxlan.calico");
+        let outer = (here.address, VXLAN_PORT);
+        let forge = |from: &UdpSocket, number| {
+            let packet = encapsulated(mac, (far.address, 99), to, number);
+            from.send_to(&packet, outer).unwrap();
+        };
+        let stranger = socket(&world.namespace, world.address);
+        let node = socket(&there.namespace, there.address);
+        let (of_stranger, of_node) = (|n| forge(&stranger, n), |n| forge(&node, n));
+        let arrive = || arrivals(&[&of_stranger, &of_node], &at_pod);
+        assert_eq!(arrive(), [1], "a stranger's packet is not taken");
+        // One that the operator names, live.
+        set(
+            &lab,
+            &format!("{{\"externalNodesList\": [\"{}/31\"]}}", world.address),
+        );
+        comes_to(&[0, 1], "named", arrive);
+        set(&lab, "{\"externalNodesList\": null}");
+        comes_to(&[1], "no longer named", arrive);
+        // One that joins.
+        let manifest = format!(
+            "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {{name: world}}\nspec: {{bgp: {{ipv4Address: {}/24}}}}\n",
+            world.address
+        );
+        let path = std::env::temp_dir().join(format!("world-{}.yaml", std::process::id()));
+        std::fs::write(&path, manifest).unwrap();
+        run_ctl(&lab, &["apply", "-f", path.to_str().unwrap()]);
+        comes_to(&[0, 1], "a node by now", arrive);
+        run_ctl(&lab, &["delete", "node", "world"]);
+        comes_to(&[1], "no node any more", arrive);
+    });
+}
+
+#[test]
+fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
+    let name = "filter::pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says";
+    with_programs(name, |programs| {
+        let some = Options {
+            nodes: 2,
+            ..options()
+        };
+        let mut lab = Lab::start(some, programs).unwrap_or_else(|error| panic!("{error}"));
+        for node in 0..2 {
+            lab.add_pod(node).unwrap_or_else(|error| panic!("{error}"));
+        }
+        converged(&mut lab);
+        let site = &lab.topology.sites[0];
+        let pod = lab.pods.iter().find(|pod| pod.node == site.name).unwrap();
+        let far = lab.pods.iter().find(|pod| pod.node != site.name).unwrap();
+        let foreign = Ipv4Addr::new(10, 99, 9, 9);
+        let mut netlink = pod.namespace.netlink().unwrap();
+        netlink.add_address("lo", Ipv4Net::from(foreign)).unwrap();
+        let (own, spoofing) = (
+            socket(&pod.namespace, pod.address),
+            socket(&pod.namespace, foreign),
+        );
+        let at_far = socket(&far.namespace, far.address);
+        let to_far = at_far.local_addr().unwrap();
+        let send = |from: &UdpSocket, to, number| {
+            from.send_to(&[number], to).unwrap();
+        };
+        let spoofed = |n| send(&spoofing, to_far, n);
+        let honest = |n| send(&own, to_far, n);
+        assert_eq!(arrivals(&[&spoofed, &honest], &at_far), [1]);
+
+        // To its node: answers only, which shows by a question of the node that comes last.
+        let at_node = socket(&site.namespace, site.address);
+        let to_node = at_node.local_addr().unwrap();
+        let asks = |_| {
+            at_node.send_to(&[0], own.local_addr().unwrap()).unwrap();
+            own.recv_from(&mut [0; 1]).unwrap();
+        };
+        let reaches = || {
+            let fresh = socket(&pod.namespace, pod.address);
+            let of_itself = |n| send(&fresh, to_node, n);
+            let answer = |n| {
+                asks(n);
+                send(&own, to_node, n);
+            };
+            arrivals(&[&of_itself, &answer], &at_node)
+        };
+        assert_eq!(reaches(), [1], "DROP");
+        set(&lab, "{\"defaultEndpointToHostAction\": \"Accept\"}");
+        comes_to(&[0, 1], "ACCEPT", reaches);
+        set(&lab, "{\"defaultEndpointToHostAction\": \"Drop\"}");
+        comes_to(&[1], "DROP again", reaches);
+    });
+}
