@@ -328,6 +328,7 @@ impl Agent {
             service_account: self.params.cni_service_account.clone(),
             refresh: self.params.cni_token_refresh_interval,
             directory: token::DIRECTORY.into(),
+            own_account: token::OWN_ACCOUNT.into(),
             cancel: self.cancel.clone(),
         })
     }

@@ -41,8 +41,8 @@ pub trait Kubernetes: Send + Sync {
     /// Tells whoever looks at a Kubernetes Node that something is not as it seems: an event of type Warning.
     fn warn<'a>(&'a self, node: &'a str, reason: &'a str, message: &'a str) -> Answer<'a, ()>;
 
-    /// Where the API server is and who signed its certificate, for a kubeconfig.
-    fn endpoint(&self) -> Endpoint;
+    /// Where the API server is and who signs its certificate, for a kubeconfig: as the files say it now.
+    fn endpoint(&self) -> Answer<'_, Endpoint>;
 }
 
 /// An answer that comes later.
@@ -57,6 +57,9 @@ pub enum KubernetesError {
     /// It refused; trying again does not help until somebody changes something.
     #[error("the API server refused: {0}")]
     Refused(String),
+    /// The files that say where it is and who signs its certificate cannot be read.
+    #[error("reading where the API server is: {0}")]
+    Files(String),
 }
 
 /// Facts of a Kubernetes Node.

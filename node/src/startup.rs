@@ -32,7 +32,7 @@ use api::pool::IPPool;
 use datastore::store::{Store, StoreError};
 use ipam::Ipam;
 use ipnet::IpNet;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use address::Host;
 use known_store::Datastore;
@@ -291,7 +291,11 @@ impl Startup<'_> {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY.1);
                 }
-                Err(error) => return Err(self.failed("asking it for a node")(error)),
+                // It answers. What is refused here may be allowed where it counts, and is told there.
+                Err(error) => {
+                    debug!(socket = self.socket(), %error, "asking for a node that is not there");
+                    return Ok(());
+                }
             }
         }
     }

@@ -37,7 +37,7 @@ impl Opened {
     pub async fn kubernetes(&self) -> anyhow::Result<Option<Arc<dyn Kubernetes>>> {
         #[cfg(feature = "kube")]
         if let Some(client) = &self.kubernetes {
-            let server = crate::kubernetes::api_server::ApiServer::new(client.clone()).await?;
+            let server = crate::kubernetes::api_server::ApiServer::new(client.clone());
             return Ok(Some(Arc::new(server)));
         }
         Ok(None)

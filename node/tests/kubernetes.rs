@@ -52,7 +52,7 @@ async fn kubernetes(server: &Server) -> ApiServer {
         ..Settings::default()
     };
     let client = Client::new(settings).await.unwrap();
-    ApiServer::new(client).await.unwrap()
+    ApiServer::new(client)
 }
 
 fn make_node(server: &Server, name: &str, ranges: &[&str], address: &str) {

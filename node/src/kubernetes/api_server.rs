@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use api::without_effect::Resource;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +13,8 @@ use datastore_kube::{Client, Error};
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use serde_json::Value;
+
+use crate::startup::chain;
 
 use super::{Answer, Condition, Endpoint, Kubernetes, KubernetesError, NodeFacts, Token};
 
@@ -26,26 +27,16 @@ const PAGE: usize = 500;
 pub struct ApiServer {
     client: Client,
     namespace: String,
-    endpoint: Endpoint,
 }
 
 impl ApiServer {
     /// The one behind this client.
-    ///
-    /// # Errors
-    /// When the files of the connection cannot be read.
-    pub async fn new(client: Client) -> anyhow::Result<Self> {
+    pub fn new(client: Client) -> Self {
         let namespace = std::fs::read_to_string(Path::new(SERVICE_ACCOUNT).join("namespace"));
-        let found = client.endpoint().await;
-        let found = found.context("reading where the API server is")?;
-        Ok(Self {
+        Self {
             client,
             namespace: namespace.unwrap_or_else(|_| NAMESPACE.to_owned()),
-            endpoint: Endpoint {
-                server: found.server,
-                certificate_authority: BASE64_STANDARD.encode(found.certificate_authority),
-            },
-        })
+        }
     }
 
     async fn ranges_of_nodes(&self) -> Result<Vec<IpNet>, Error> {
@@ -213,7 +204,14 @@ impl Kubernetes for ApiServer {
         answer(self.client.warn_of_node(node, reason, message))
     }
 
-    fn endpoint(&self) -> Endpoint {
-        self.endpoint.clone()
+    fn endpoint(&self) -> Answer<'_, Endpoint> {
+        Box::pin(async {
+            let found = self.client.endpoint().await;
+            let found = found.map_err(|error| KubernetesError::Files(chain(&error)))?;
+            Ok(Endpoint {
+                server: found.server,
+                certificate_authority: BASE64_STANDARD.encode(found.certificate_authority),
+            })
+        })
     }
 }

@@ -137,10 +137,11 @@ impl Kubernetes for Fake {
         })
     }
 
-    fn endpoint(&self) -> Endpoint {
-        Endpoint {
+    fn endpoint(&self) -> Answer<'_, Endpoint> {
+        let endpoint = Endpoint {
             server: "https://10.96.0.1:443".to_owned(),
             certificate_authority: "Y2E=".to_owned(),
-        }
+        };
+        Box::pin(std::future::ready(Ok(endpoint)))
     }
 }

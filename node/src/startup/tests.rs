@@ -1,5 +1,9 @@
+use std::sync::Mutex;
+
+use datastore::delegate::{Delegate, Delegating};
 use datastore::memory::MemoryStore;
-use datastore::store::{Expect, Op};
+use datastore::store::{Expect, KeyValue, Op};
+use futures_util::future::BoxFuture;
 
 use api::object::Object;
 use datastore::scope::Scope;
@@ -208,5 +212,44 @@ async fn a_node_without_an_address_starts_with_no_backend_only() {
                 );
             }
         }
+    }
+}
+
+/// A store that gives these answers to the first questions.
+struct Answers(MemoryStore, Mutex<Vec<StoreError>>);
+
+impl Delegate for Answers {
+    fn inner(&self) -> &dyn Store {
+        &self.0
+    }
+
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
+        match self.1.lock().unwrap().pop() {
+            Some(error) => Box::pin(std::future::ready(Err(error))),
+            None => self.0.get(key),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_datastore_that_does_not_answer_is_waited_for() {
+    let silent = || StoreError::Unavailable("no answer".into());
+    let refused = || StoreError::Refused("may not read nodes (403)".into());
+    let host = one_interface("10.10.1.11/24");
+    for (wait, answers, waits) in [
+        ("true", vec![refused(), silent(), silent()], Some(2)),
+        ("true", vec![silent()], Some(1)),
+        ("false", vec![refused()], Some(0)),
+        ("false", vec![silent()], None),
+    ] {
+        let variables = [("WAIT_FOR_DATASTORE".to_owned(), wait.to_owned())];
+        let params = Params::from_env(variables).unwrap();
+        let store = Delegating(Answers(MemoryStore::new(), Mutex::new(answers.clone())));
+        let startup = over(&params, &host, store);
+        let started = tokio::time::Instant::now();
+        let waited = startup.wait_for_store().await;
+        assert_eq!(waited.is_ok(), waits.is_some(), "{wait} {answers:?}");
+        let least = RETRY.0 * waits.unwrap_or(0);
+        assert!(started.elapsed() >= least, "{wait} {answers:?}");
     }
 }

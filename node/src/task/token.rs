@@ -15,10 +15,14 @@ use crate::kubernetes::{Endpoint, Kubernetes, Token};
 
 /// Where the container has the host's directory of network configurations.
 pub const DIRECTORY: &str = "/host/etc/cni/net.d";
+/// Where a pod's service account is mounted.
+pub const OWN_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Name of the kubeconfig in it.
 const FILE: &str = "calico-kubeconfig";
 /// How long a token is asked to be valid.
 const VALIDITY: Duration = Duration::from_secs(24 * 3600);
+/// How often the files of the own service account are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// After a failure, and never sooner than this.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -32,6 +36,8 @@ pub struct TokenTask {
     pub refresh: Option<Duration>,
     /// Where the kubeconfig is written.
     pub directory: PathBuf,
+    /// The agent's own service account: when its files change, who signs the API server's certificate may be another.
+    pub own_account: PathBuf,
     /// End of the process.
     pub cancel: CancellationToken,
 }
@@ -55,6 +61,7 @@ impl TokenTask {
         }
         let mut failed: Option<String> = None;
         loop {
+            let account = self.account();
             let wait = match self.renew_once().await {
                 Ok(wait) => {
                     if failed.take().is_some() {
@@ -73,7 +80,22 @@ impl TokenTask {
                     RETRY
                 }
             };
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.other_than(account) => debug!("the service account's files have changed"),
+            }
+        }
+    }
+
+    /// What the files of the own service account hold; nothing outside of a pod.
+    fn account(&self) -> [Option<Vec<u8>>; 2] {
+        ["ca.crt", "token"].map(|file| fs::read(self.own_account.join(file)).ok())
+    }
+
+    /// Waits until they hold something else. A mounted volume changes as a whole.
+    async fn other_than(&self, before: [Option<Vec<u8>>; 2]) {
+        while self.account() == before {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -87,7 +109,9 @@ impl TokenTask {
             )
         })?;
         let path = self.directory.join(FILE);
-        let text = kubeconfig(&self.kubernetes.endpoint(), &token.text);
+        let endpoint = self.kubernetes.endpoint().await;
+        let endpoint = endpoint.map_err(|error| error.to_string())?;
+        let text = kubeconfig(&endpoint, &token.text);
         replace(&path, &text).map_err(|error| format!("writing {}: {error}", path.display()))?;
         debug!(file = %path.display(), "kubeconfig of CNI plugins written");
         Ok(self.stays(&token, SystemTime::now()))
@@ -154,6 +178,7 @@ mod tests {
             service_account: "calico-cni-plugin".to_owned(),
             refresh: None,
             directory: scratch.path().to_owned(),
+            own_account: scratch.path().join("serviceaccount"),
             cancel: CancellationToken::new(),
         }
     }
@@ -208,5 +233,31 @@ mod tests {
         assert_eq!(task.stays(&token(400), now), Duration::from_secs(7));
         task.refresh = Some(Duration::from_secs(1));
         assert_eq!(task.stays(&token(400), now), RETRY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_kubeconfig_is_written_anew_when_the_files_of_the_own_account_change() {
+        let scratch = Scratch::new();
+        let fake = Arc::new(Fake::default());
+        let task = task(&fake, &scratch);
+        let (account, cancel) = (task.own_account.clone(), task.cancel.clone());
+        fs::create_dir(&account).unwrap();
+        fs::write(account.join("ca.crt"), "first").unwrap();
+        let running = tokio::spawn(task.run());
+        let renewed = async |times: usize| {
+            while fake.tokens().len() < times {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        renewed(1).await;
+        let started = tokio::time::Instant::now();
+        fs::write(account.join("ca.crt"), "second").unwrap();
+        renewed(2).await;
+        assert!(started.elapsed() < VALIDITY / 8, "not at the token's time");
+        // As long as nothing changes, nothing is asked.
+        tokio::time::sleep(VALIDITY / 8).await;
+        assert_eq!(fake.tokens().len(), 2);
+        cancel.cancel();
+        running.await.unwrap();
     }
 }
