@@ -1,7 +1,7 @@
 //! `FelixConfiguration`: settings of the agents from the datastore.
 //!
-//! Precedence, low to high: the defaults, the object `default`, objects with a `nodeSelector` that selects the node (in
-//! the order of their creation), the object `node.<name>`, the environment. A field without a parameter in the table of
+//! Precedence, low to high: the defaults, the object `default`, the oldest object with a `nodeSelector` that selects the node,
+//! the object `node.<name>`, the environment. A field without a parameter in the table of
 //! settings is kept and has no effect.
 
 use std::collections::BTreeMap;
@@ -112,30 +112,50 @@ pub fn given_to(
     labels: &BTreeMap<String, String>,
 ) -> Vec<Given> {
     let own = format!("node.{node}");
-    let rank = |object: &FelixConfiguration| {
-        let selector = object.spec.node_selector.as_deref();
-        match (object.metadata.name.as_str(), selector) {
-            ("default", _) => Some(0),
-            (name, _) if name == own => Some(2),
-            (_, Some(text)) => Selector::parse(text)
-                .is_ok_and(|selector| selector.matches(labels))
-                .then_some(1),
-            _ => None,
-        }
+    let named = |name: &str| {
+        let mut objects = objects.iter();
+        objects.find(|object| object.metadata.name == name)
     };
-    let mut counted: Vec<_> = objects
-        .iter()
-        .filter_map(|object| {
-            let metadata = &object.metadata;
-            let created = metadata.creation_timestamp.as_deref();
-            Some(((rank(object)?, created, &metadata.name), object))
-        })
-        .collect();
-    counted.sort_by(|one, other| other.0.cmp(&one.0));
-    counted
+    let selecting = selecting(objects, node, labels).into_iter().next();
+    [named(&own), selecting, named("default")]
         .into_iter()
-        .flat_map(|(_, object)| settings(object))
+        .flatten()
+        .flat_map(settings)
         .collect()
+}
+
+/// Names of the objects whose `nodeSelector` selects a node with this name and these labels, the oldest first: that one counts,
+/// so that a new object does not take the settings from under one that works.
+pub fn selecting_names(
+    objects: &[FelixConfiguration],
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let selecting = selecting(objects, node, labels).into_iter();
+    selecting
+        .map(|object| object.metadata.name.clone())
+        .collect()
+}
+
+fn selecting<'a>(
+    objects: &'a [FelixConfiguration],
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<&'a FelixConfiguration> {
+    let own = format!("node.{node}");
+    let selects = |object: &&FelixConfiguration| {
+        let text = object.spec.node_selector.as_deref();
+        ![own.as_str(), "default"].contains(&object.metadata.name.as_str())
+            && text
+                .and_then(|text| Selector::parse(text).ok())
+                .is_some_and(|selector| selector.matches(labels))
+    };
+    let mut selecting: Vec<_> = objects.iter().filter(selects).collect();
+    selecting.sort_by_key(|object| {
+        let metadata = &object.metadata;
+        (metadata.creation_timestamp.as_deref(), &metadata.name)
+    });
+    selecting
 }
 
 fn settings(object: &FelixConfiguration) -> impl Iterator<Item = Given> {
@@ -228,6 +248,44 @@ mod tests {
             .map(|setting| setting.origin.to_string())
             .collect();
         assert_eq!(origins, ["FelixConfiguration(node.n1): spec.vxlanVNI"]);
+    }
+
+    #[test]
+    fn of_several_objects_that_select_the_node_the_oldest_alone_counts() {
+        let made = |name: &str, created: &str, port: u16, more: Value| {
+            let mut spec = json!({"nodeSelector": "rack == 'r1'", "vxlanPort": port});
+            spec.as_object_mut().unwrap().extend(
+                more.as_object()
+                    .unwrap()
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone())),
+            );
+            let mut object = config(name, spec);
+            object.metadata.creation_timestamp = Some(created.to_owned());
+            object
+        };
+        let mut all = [
+            made("a", "2026-06-01T00:00:00Z", 2, json!({"vxlanVNI": 2})),
+            made("b", "2025-01-01T00:00:00Z", 3, json!({})),
+            made("c", "2025-01-01T00:00:00Z", 4, json!({})),
+        ];
+        for _ in 0..2 {
+            let params = read(&all, &[]);
+            assert_eq!((params.vxlan_port, params.vxlan_vni), (3, 4096));
+            assert_eq!(selecting_names(&all, "n1", &labels()), ["b", "c", "a"]);
+            all.reverse();
+        }
+        let other = BTreeMap::new();
+        assert!(selecting_names(&all, "n1", &other).is_empty());
+    }
+
+    #[test]
+    fn none_in_an_object_is_zero_too() {
+        let spec = json!({"routeRefreshInterval": "none", "healthPort": "none"});
+        let params = read(&[config("default", spec)], &[]);
+        assert!(params.route_refresh_interval.is_zero());
+        assert_eq!(params.health_port, 9099, "it must not be zero");
+        assert_eq!(params.rejected().len(), 1);
     }
 
     #[test]

@@ -72,6 +72,22 @@ pub enum Command {
     Felix,
     /// Nothing: there is no confd.
     Confd,
+    /// Refused: there is no eBPF dataplane to look into.
+    #[command(hide = true)]
+    Bpf(Rest),
+    /// Refused: no flows are counted.
+    #[command(hide = true)]
+    Flows(Rest),
+    /// Refused: a program of its own.
+    #[command(hide = true)]
+    Ctl(Rest),
+}
+
+/// What follows a command that is refused whatever it is.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _words: Vec<String>,
 }
 
 /// What of the status.
@@ -84,12 +100,25 @@ pub enum StatusCommand {
 }
 
 impl Command {
+    /// For a command of Calico's that is not here: why, and what to use.
+    pub const fn refused(&self) -> Option<&'static str> {
+        match self {
+            Self::Bpf(_) => Some("bpf: there is no eBPF dataplane to look into"),
+            Self::Flows(_) => Some("flows: no flows are counted here"),
+            Self::Ctl(_) => Some("ctl: this is a program of its own, tortiectl or calicoctl"),
+            _ => None,
+        }
+    }
+
     /// For a command that the agent makes needless: what does it instead.
     pub const fn done_by_the_agent(&self) -> Option<&'static str> {
         match self {
             Self::Health(_)
             | Self::Shutdown
             | Self::Version
+            | Self::Bpf(_)
+            | Self::Flows(_)
+            | Self::Ctl(_)
             | Self::Status {
                 what: StatusCommand::Show,
             } => None,
@@ -372,6 +401,17 @@ mod tests {
             &["calico", "component", "node", "health", "--felix-ready"],
         ] {
             assert_eq!(parsed(given).done_by_the_agent(), None, "{given:?}");
+        }
+        for given in [
+            &["calico-node", "-bpf", "nat", "dump"][..],
+            &["calico-node", "-flows", "5"],
+            &["calico", "component", "node", "bpf", "conntrack", "--raw"],
+            &["calico", "component", "node", "flows", "-n", "5"],
+            &["calico", "ctl", "get", "nodes", "-o", "wide"],
+        ] {
+            let command = parsed(given);
+            assert!(command.refused().is_some(), "{given:?}");
+            assert_eq!(command.done_by_the_agent(), None, "{given:?}");
         }
         let port = [
             "calico",

@@ -22,6 +22,10 @@ fn main() -> ExitCode {
         println!("tortie-node: {done}; nothing is left to do here");
         return ExitCode::SUCCESS;
     }
+    if let Some(why) = arguments.command.as_ref().and_then(Command::refused) {
+        eprintln!("tortie-node: {why}");
+        return ExitCode::FAILURE;
+    }
     if let Some(Command::Version) = arguments.command {
         println!("{}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;

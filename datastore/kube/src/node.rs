@@ -289,3 +289,154 @@ fn put(object: &mut Value, pointer: &str, value: Value) {
     }
     *at = value;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A text that an annotation may have, what it says in Calico's Node, and one that it may not have.
+    const EXAMPLES: [(&str, &str, &str, &str, &str); 14] = [
+        (
+            "IPv4Address",
+            "10.0.0.1/24",
+            "/spec/bgp/ipv4Address",
+            "\"10.0.0.1/24\"",
+            "10.0.0",
+        ),
+        (
+            "IPv6Address",
+            "fd00::1/64",
+            "/spec/bgp/ipv6Address",
+            "\"fd00::1/64\"",
+            "fd00",
+        ),
+        ("ASNumber", "1.10", "/spec/bgp/asNumber", "65546", "1.70000"),
+        (
+            "RouteReflectorClusterID",
+            "1.0.0.1",
+            "/spec/bgp/routeReflectorClusterID",
+            "\"1.0.0.1\"",
+            "1",
+        ),
+        (
+            "IPv4IPIPTunnelAddr",
+            "10.1.0.1",
+            "/spec/bgp/ipv4IPIPTunnelAddr",
+            "\"10.1.0.1\"",
+            "fd00::1",
+        ),
+        (
+            "IPv4VXLANTunnelAddr",
+            "10.1.0.2",
+            "/spec/ipv4VXLANTunnelAddr",
+            "\"10.1.0.2\"",
+            "x",
+        ),
+        (
+            "IPv6VXLANTunnelAddr",
+            "fd00::2",
+            "/spec/ipv6VXLANTunnelAddr",
+            "\"fd00::2\"",
+            "x",
+        ),
+        (
+            "VXLANTunnelMACAddr",
+            "66:00:00:00:00:01",
+            "/spec/vxlanTunnelMACAddr",
+            "\"66:00:00:00:00:01\"",
+            "66",
+        ),
+        (
+            "VXLANTunnelMACAddrV6",
+            "66:00:00:00:00:02",
+            "/spec/vxlanTunnelMACAddrV6",
+            "\"66:00:00:00:00:02\"",
+            "66",
+        ),
+        (
+            "IPv4WireguardInterfaceAddr",
+            "10.1.0.3",
+            "/spec/wireguard/interfaceIPv4Address",
+            "\"10.1.0.3\"",
+            "x",
+        ),
+        (
+            "IPv6WireguardInterfaceAddr",
+            "fd00::3",
+            "/spec/wireguard/interfaceIPv6Address",
+            "\"fd00::3\"",
+            "x",
+        ),
+        (
+            "WireguardPublicKey",
+            "cHVibGlj",
+            "/status/wireguardPublicKey",
+            "\"cHVibGlj\"",
+            "",
+        ),
+        (
+            "WireguardPublicKeyV6",
+            "djY=",
+            "/status/wireguardPublicKeyV6",
+            "\"djY=\"",
+            "",
+        ),
+        (
+            "Interfaces",
+            r#"[{"addresses":["10.0.0.1"],"name":"eth0"}]"#,
+            "/spec/interfaces",
+            r#"[{"addresses":["10.0.0.1"],"name":"eth0"}]"#,
+            "[{",
+        ),
+    ];
+
+    fn name(annotation: &str) -> String {
+        format!("projectcalico.org/{annotation}")
+    }
+
+    fn node(annotations: Map<String, Value>) -> KubeNode {
+        let object = json!({"metadata": {
+            "name": "n1", "uid": "u", "resourceVersion": "7", "annotations": annotations,
+        }});
+        KubeNode::parse(object.to_string().as_bytes()).unwrap()
+    }
+
+    fn read(node: &KubeNode) -> Value {
+        serde_json::from_slice(&node.read().unwrap().value).unwrap()
+    }
+
+    #[test]
+    fn each_annotation_is_a_field_both_ways_and_counts_as_absent_when_it_cannot_be_read() {
+        let all = |of: fn(&(&str, &str, &str, &str, &str)) -> String| {
+            let examples = EXAMPLES.iter();
+            let texts = examples.map(|example| (name(example.0), Value::from(of(example))));
+            texts.collect::<Map<String, Value>>()
+        };
+        let right = node(all(|example| example.1.to_owned()));
+        let calicos = read(&right);
+        for (annotation, _, pointer, value, _) in EXAMPLES {
+            let found = calicos.pointer(pointer).map(ToString::to_string);
+            assert_eq!(found.as_deref(), Some(value), "{annotation}");
+        }
+        let wrong = node(all(|example| example.4.to_owned()));
+        let nothing = read(&wrong);
+        for (annotation, _, pointer, _, _) in EXAMPLES {
+            assert_eq!(nothing.pointer(pointer), None, "{annotation}");
+        }
+        // What is written is what was read, and what the Node says no more goes.
+        let bare = node(Map::new());
+        let written = bare.changes(calicos.to_string().as_bytes()).unwrap();
+        for (annotation, text, _, _, _) in EXAMPLES {
+            let text = if annotation == "ASNumber" {
+                "65546"
+            } else {
+                text
+            };
+            assert_eq!(written[&name(annotation)], text, "{annotation}");
+        }
+        assert_eq!(written.len(), EXAMPLES.len());
+        let gone = right.changes(b"{}").unwrap();
+        assert!(gone.values().all(Value::is_null), "{gone:?}");
+        assert_eq!(gone.len(), EXAMPLES.len());
+    }
+}

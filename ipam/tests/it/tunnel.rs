@@ -56,6 +56,54 @@ fn a_pool_with_a_tunnel_gives_the_node_an_address_under_the_tunnels_handle() {
 }
 
 #[test]
+fn each_tunnel_has_its_handle_its_attribute_and_its_pools() {
+    for (kind, pool, handle, attribute) in [
+        (
+            TunnelKind::Ipip,
+            json!({"cidr": "10.0.0.0/24", "ipipMode": "CrossSubnet"}),
+            "ipip-tunnel-addr-n1",
+            "ipipTunnelAddress",
+        ),
+        (
+            TunnelKind::VxlanV4,
+            json!({"cidr": "10.0.0.0/24", "vxlanMode": "CrossSubnet"}),
+            "vxlan-tunnel-addr-n1",
+            "vxlanTunnelAddress",
+        ),
+        (
+            TunnelKind::VxlanV6,
+            json!({"cidr": "fd00::/120", "blockSize": 122, "vxlanMode": "Always"}),
+            "vxlan-v6-tunnel-addr-n1",
+            "vxlanV6TunnelAddress",
+        ),
+    ] {
+        for (refused, value) in [
+            ("disabled", json!(true)),
+            ("allowedUses", json!(["Workload"])),
+            ("nodeSelector", json!("rack == 'r9'")),
+        ] {
+            let world = World::new(&[]);
+            let mut spec = pool.clone();
+            spec[refused] = value;
+            world.pool("p", spec);
+            assert_eq!(ensure(&world, kind, None), Ok(None), "{refused}");
+        }
+        let world = World::new(&[]);
+        world.pool("p", pool);
+        let address = ensure(&world, kind, None).unwrap().unwrap();
+        assert_eq!(world.taken(), [(address.to_string(), handle.to_owned())]);
+        let secondary = &world.blocks()[0].attributes[0].secondary;
+        assert_eq!(secondary["type"], attribute);
+        assert_eq!(secondary["node"], "n1");
+        for other in [TunnelKind::Ipip, TunnelKind::VxlanV4, TunnelKind::VxlanV6] {
+            if other != kind {
+                assert_eq!(ensure(&world, other, None), Ok(None), "{other:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn to_keep_an_address_the_blocks_of_the_cluster_are_not_read() {
     let world = World::new(&[]);
     vxlan(&world, "overlay", "10.0.0.0/24");

@@ -5,7 +5,7 @@
 //! Either is understood whatever name the program was called by.
 
 /// A flag of calico-node that chooses what to do, and what is done here. The first one of this order counts, as there.
-const CHOICES: [(&str, &[&str]); 15] = [
+const CHOICES: [(&str, &[&str]); 17] = [
     ("v", &["version"]),
     ("init", &["init"]),
     ("hostpath-init", &["hostpath-init"]),
@@ -24,6 +24,8 @@ const CHOICES: [(&str, &[&str]); 15] = [
     ("show-status", &["status", "show"]),
     ("felix", &["felix"]),
     ("confd", &["confd"]),
+    ("bpf", &["bpf"]),
+    ("flows", &["flows"]),
 ];
 
 /// Flags of calico-node that are checks of health; `threshold-time` has a value.
@@ -129,6 +131,9 @@ mod tests {
             (&["-node-services"], &["node-services"]),
             (&["-felix"], &["felix"]),
             (&["-confd", "-confd-confdir=/etc/calico/confd"], &["confd"]),
+            (&["-confd", "-confd-run-once"], &["confd"]),
+            (&["-bpf", "nat", "dump"], &["bpf"]),
+            (&["-flows", "5"], &["flows"]),
         ] {
             let all = [&["/bin/calico-node"], given].concat();
             assert_eq!(words(&all), expected, "{given:?}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::admin::Problem;
-use api::felix::{FelixConfiguration, given_to};
+use api::felix::{FelixConfiguration, given_to, selecting_names};
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::params::{Params, Setting};
@@ -196,9 +196,30 @@ impl Settings {
                     used.text, used.origin, wanted.text, wanted.origin
                 ),
             })
+            .chain(passed_over(&configs, &self.node, labels))
             .collect();
         changed
     }
+}
+
+/// Objects that select the node and do not count since an older one does.
+fn passed_over(
+    configs: &[FelixConfiguration],
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<Problem> {
+    let mut names = selecting_names(configs, node, labels).into_iter();
+    let Some(first) = names.next() else {
+        return Vec::new();
+    };
+    names
+        .map(|name| Problem {
+            subject: format!("FelixConfiguration({name})"),
+            reason: format!(
+                "spec.nodeSelector selects this node, but FelixConfiguration({first}), which does so too, is older and counts alone"
+            ),
+        })
+        .collect()
 }
 
 /// The settings whose texts differ, before and after.

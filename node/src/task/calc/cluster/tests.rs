@@ -151,6 +151,15 @@ fn settings_that_may_change_come_into_force_at_once_and_go_again() {
     let labels = BTreeMap::from([("rack".to_owned(), "r1".to_owned())]);
     let now = settings.review(&labels).expect("the object is ours now");
     assert_eq!(now.vxlan_port, 4792);
+    let spec = json!({"nodeSelector": "has(rack)", "vxlanPort": 4793});
+    put(&mut settings, "second", spec);
+    assert!(settings.review(&labels).is_none(), "the first one counts");
+    let [problem] = settings.problems() else {
+        panic!("{:?}", settings.problems());
+    };
+    assert_eq!(problem.subject, "FelixConfiguration(second)");
+    assert!(problem.reason.contains("(racks)"), "{problem:?}");
+    remove(&mut settings, "second");
     remove(&mut settings, "racks");
     remove(&mut settings, "default");
     let now = settings.review(&labels).expect("back to the default");
