@@ -376,6 +376,7 @@ impl Graph {
             .chain(lost)
             .chain(self.pools.problems())
             .chain(self.workloads.problems())
+            .chain(self.pods_in_ranges_of_others())
             .chain(self.blocks.problems(&self.settings.node_name))
             .chain(self.tunnels.problems.iter().cloned())
             .chain(self.peers.problems.iter().cloned())
@@ -383,6 +384,29 @@ impl Graph {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// Ranges of Kubernetes may go to other nodes where a cluster's Nodes were lost and registered anew; IPAM's blocks know the
+    /// addresses that pods of another node have in them.
+    fn pods_in_ranges_of_others(&self) -> Vec<Problem> {
+        if self.settings.blocks_from != BlocksFrom::PodCidrs {
+            return Vec::new();
+        }
+        let of_another = |addr: IpNet| {
+            let (range, node) = self.blocks.owner_of_address(&addr)?;
+            let address = addr.addr();
+            (node != self.settings.node_name).then_some(())?;
+            Some(Problem {
+                subject: Subject::Object(self.workloads.key_at(&address)?.clone()),
+                field: "spec.ipNetworks",
+                reason: Reason::RangeOfAnother {
+                    address,
+                    range,
+                    node: node.to_owned(),
+                },
+            })
+        };
+        self.workloads.addrs().filter_map(of_another).collect()
     }
 
     /// MTU for pods: the smallest of the tunnels in use, else the host's; `None` while the host's is not known.

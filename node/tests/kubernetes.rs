@@ -176,7 +176,7 @@ async fn a_plugins_token_is_given_and_no_other() {
         .unwrap();
     let left = token.expires.duration_since(SystemTime::now()).unwrap();
     assert!(left > validity / 2 && left <= validity, "{left:?}");
-    let endpoint = kubernetes.endpoint();
+    let endpoint = kubernetes.endpoint().await.unwrap();
     assert_eq!(endpoint.server, server.url());
     assert!(!endpoint.certificate_authority.is_empty());
     assert_eq!(token.text.split('.').count(), 3, "a JSON web token");

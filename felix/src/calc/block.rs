@@ -171,6 +171,12 @@ impl Blocks {
         self.block(range)?.owner.as_deref()
     }
 
+    /// The smallest block that an address lies in, and whose it is.
+    pub(super) fn owner_of_address(&self, addr: &IpNet) -> Option<(IpNet, &str)> {
+        std::iter::successors(Some(*addr), IpNet::supernet)
+            .find_map(|range| Some((range, self.owner(&range)?)))
+    }
+
     /// The node that has an address although the address's block belongs to another node, or to none.
     pub(super) fn borrower(&self, addr: &IpNet) -> Option<&str> {
         let key = self.borrowed.get(addr)?.first()?;

@@ -87,6 +87,15 @@ pub enum Reason {
         /// The other block.
         other: Key,
     },
+    /// A pod here has an address of a range that Kubernetes has given to another node.
+    RangeOfAnother {
+        /// The pod's.
+        address: IpAddr,
+        /// Where it lies.
+        range: IpNet,
+        /// The other node's name.
+        node: String,
+    },
     /// The node that owns the block has no Node object with an address of this family.
     OwnerUnknown {
         /// The node's name.
@@ -184,6 +193,15 @@ impl fmt::Display for Reason {
             Self::Overlaps { other } => write!(
                 f,
                 "shares addresses with {other} of another owner; only addresses in use are announced, one by one"
+            ),
+            Self::RangeOfAnother {
+                address,
+                range,
+                node,
+            } => write!(
+                f,
+                "{address} is of {range}, the range that Kubernetes has given to node {node:?}, which may give it to a pod of its \
+                 own: make this pod anew"
             ),
             Self::OwnerUnknown { node } => {
                 write!(f, "owner {node:?} has no Node object with an address")

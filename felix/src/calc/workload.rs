@@ -169,7 +169,7 @@ impl Workloads {
         })
     }
 
-    fn key_at(&self, addr: &IpAddr) -> Option<&Key> {
+    pub(super) fn key_at(&self, addr: &IpAddr) -> Option<&Key> {
         let keys = self.by_addr.get(addr)?;
         let holds = |key: &&Key| {
             let handle = self.handles.get(addr).map(|(_, handle)| handle.as_str());

@@ -106,3 +106,22 @@ fn one_range_of_two_nodes_is_neither_announced_nor_silent() {
     let problems = world.problems().join("\n");
     assert!(problems.contains("podCIDR 10.1.0.0/24"), "{problems}");
 }
+
+#[test]
+fn a_pod_of_a_range_that_is_another_nodes_now_is_named_and_reached_until_it_is_made_anew() {
+    let mut world = started(plain());
+    world.put(endpoint("w", "n1", "cali1", &["10.1.0.5/32"]));
+    world.flush();
+    let before = world.problems().join("\n");
+    assert!(!before.contains("10.1.0.5"), "{before}");
+    // The cluster's Nodes were lost, and registered in another order.
+    world.put(with_ranges("n1", "10.0.0.1/24", &["10.1.1.0/24"]));
+    world.put(with_ranges("n2", "10.0.0.2/24", &["10.1.0.0/24"]));
+    world.flush();
+    let problems = world.problems().join("\n");
+    for word in ["10.1.0.5", "10.1.0.0/24", "n2", "anew"] {
+        assert!(problems.contains(word), "{word}: {problems}");
+    }
+    assert!(world.announced().contains(&"10.1.0.5/32".to_owned()));
+    assert!(is_routed(&world, "10.1.0.5/32"));
+}
