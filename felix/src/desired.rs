@@ -56,6 +56,8 @@ pub enum Row {
     Rules(Family, Rules),
     /// An address in one of that table's sets of addresses.
     Element(ElementKey),
+    /// What Felix left in the packet filter: never wanted, only seen.
+    Leftover(Leftover),
     /// A file under `/proc/sys`.
     Sysctl(SysctlKey, Arc<str>),
 }
@@ -72,6 +74,7 @@ pub enum RowKey {
     Route(RouteKey),
     Rules(Family),
     Element(ElementKey),
+    Leftover(Leftover),
     Sysctl(SysctlKey),
 }
 
@@ -87,6 +90,7 @@ impl Row {
             Self::Route(key, _) => RowKey::Route(key.clone()),
             Self::Rules(family, _) => RowKey::Rules(*family),
             Self::Element(key) => RowKey::Element(key.clone()),
+            Self::Leftover(leftover) => RowKey::Leftover(leftover.clone()),
             Self::Sysctl(key, _) => RowKey::Sysctl(key.clone()),
         }
     }
@@ -104,6 +108,7 @@ pub enum RowKind {
     Route,
     Rules,
     Element,
+    Leftover,
     Sysctl,
 }
 
@@ -119,6 +124,7 @@ impl RowKey {
             Self::Route(_) => RowKind::Route,
             Self::Rules(_) => RowKind::Rules,
             Self::Element(_) => RowKind::Element,
+            Self::Leftover(_) => RowKind::Leftover,
             Self::Sysctl(_) => RowKind::Sysctl,
         }
     }
@@ -250,6 +256,21 @@ pub struct ElementKey {
     pub set: Arc<str>,
     /// The address.
     pub addr: IpAddr,
+}
+
+/// What Calico's Felix leaves in the packet filter, besides the table that has the name of the agent's. Its chains drop what comes
+/// from devices that it did not know. In the order in which they can be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Leftover {
+    /// The nftables table `arp calico-arp`.
+    ArpTable,
+    /// Chains `cali-…` in an nftables table of somebody else's, as iptables-nft writes it, and the rules there that lead to them or
+    /// bear Felix's comment.
+    Chains(Family, Arc<str>),
+    /// The same in a table of iptables as it was before nftables.
+    Legacy(Family, Arc<str>),
+    /// A set of ipset(8).
+    IpSet(Arc<str>),
 }
 
 /// A sysctl: path below `/proc/sys`, parts joined by `/` (`net/ipv4/conf/cali0/proxy_arp`).

@@ -84,7 +84,7 @@ impl Ownership {
             Row::Fdb(key, _) => is_vxlan(&key.ifname),
             Row::Route(key, spec) => self.owns_route(key, spec),
             // Calico's own table has this name, too: it is replaced as a whole.
-            Row::Rules(..) | Row::Element(_) | Row::Sysctl(..) => true,
+            Row::Rules(..) | Row::Element(_) | Row::Leftover(_) | Row::Sysctl(..) => true,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The kernel of one network namespace: operations in, results and objects out.
 
+mod leftovers;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -43,17 +44,20 @@ pub enum Table {
     Fdb,
     /// The agent's nftables tables, and the elements of their address sets.
     Rules,
+    /// What Felix left in the packet filter beside a table of that name.
+    Leftovers,
 }
 
 impl Table {
     /// All tables, in the order in which they make sense: devices first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Links,
         Self::Addrs,
         Self::Routes,
         Self::Neighbours,
         Self::Fdb,
         Self::Rules,
+        Self::Leftovers,
     ];
 }
 
@@ -218,7 +222,7 @@ impl Worker {
             self.change_elements(&mut run);
             match &op {
                 Op::Set(Row::Link(..) | Row::Rules(..) | Row::Sysctl(..))
-                | Op::Remove(Row::Link(..) | Row::Rules(..)) => {
+                | Op::Remove(Row::Link(..) | Row::Rules(..) | Row::Leftover(_)) => {
                     run.flush(&mut self.requests);
                     // What a device's making and unmaking does to indexes is asked again.
                     run.indexes.clear();
@@ -251,6 +255,7 @@ impl Worker {
                 self.replace(*family, rules.ruleset.as_deref(), &rules.elements)
             }
             Op::Remove(Row::Rules(family, _)) => self.replace(*family, None, &[]),
+            Op::Remove(Row::Leftover(leftover)) => self.remove_leftover(leftover),
             Op::Set(_) | Op::Remove(_) => Ok(()),
         }
     }
@@ -265,6 +270,7 @@ impl Worker {
             Table::Addrs => self.read(RTM_GETADDR, AF_UNSPEC, &mut names),
             Table::Fdb => self.read(RTM_GETNEIGH, AF_BRIDGE, &mut names),
             Table::Rules => self.dump_rules(),
+            Table::Leftovers => self.dump_leftovers(),
             Table::Routes | Table::Neighbours => {
                 let kind = if table == Table::Routes {
                     RTM_GETROUTE
@@ -367,11 +373,20 @@ impl Run {
             }
             // A setting has no absence: its last value stays.
             Op::Remove(
-                Row::Mac(..) | Row::Sysctl(..) | Row::Link(..) | Row::Rules(..) | Row::Element(_),
+                Row::Mac(..)
+                | Row::Sysctl(..)
+                | Row::Link(..)
+                | Row::Rules(..)
+                | Row::Element(_)
+                | Row::Leftover(_),
             )
-            | Op::Set(Row::Link(..) | Row::Sysctl(..) | Row::Rules(..) | Row::Element(_)) => {
-                return Ok(false);
-            }
+            | Op::Set(
+                Row::Link(..)
+                | Row::Sysctl(..)
+                | Row::Rules(..)
+                | Row::Element(_)
+                | Row::Leftover(_),
+            ) => return Ok(false),
         }
         Ok(true)
     }
@@ -440,7 +455,7 @@ fn device(op: &Op) -> Option<IfName> {
         Row::Neigh(key, _) => Some(key.ifname.clone()),
         Row::Fdb(key, _) => Some(key.ifname.clone()),
         Row::Route(_, spec) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
-        Row::Rules(..) | Row::Element(_) | Row::Sysctl(..) => None,
+        Row::Rules(..) | Row::Element(_) | Row::Leftover(_) | Row::Sysctl(..) => None,
     }
 }
 

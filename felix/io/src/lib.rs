@@ -21,6 +21,7 @@ pub mod workload;
 
 mod netlink;
 mod sys;
+mod xtables;
 
 pub use kernel::{Kernel, Table};
 pub use netlink::monitor::decode;

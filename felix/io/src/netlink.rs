@@ -5,6 +5,8 @@
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod ipset;
+pub(crate) mod leftovers;
 pub(crate) mod link;
 pub(crate) mod monitor;
 pub(crate) mod netconf;

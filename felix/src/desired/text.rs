@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::{NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey};
+use super::{Leftover, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey};
 use crate::ownership::TABLE_MAIN;
-use crate::rules::TABLE;
+use crate::rules::{Family, TABLE};
 
 impl fmt::Display for RowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,6 +23,7 @@ impl fmt::Display for RowKey {
                     key.addr, key.set, key.family
                 )
             }
+            Self::Leftover(leftover) => write!(f, "Felix's {leftover}"),
             Self::Sysctl(key) => write!(f, "sysctl {key}"),
         }
     }
@@ -32,7 +33,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key();
         match self {
-            Self::Link(..) | Self::Addr(_) | Self::Element(_) => key.fmt(f),
+            Self::Link(..) | Self::Addr(_) | Self::Element(_) | Self::Leftover(_) => key.fmt(f),
             Self::Mac(_, mac) => write!(f, "{key}: {mac}"),
             Self::Neigh(_, mac) => write!(f, "{key}: {mac}"),
             Self::Fdb(_, remote) => write!(f, "{key}: {remote}"),
@@ -94,6 +95,22 @@ impl fmt::Display for NextHop {
         match &self.ifname {
             Some(ifname) => write!(f, " dev {ifname}"),
             None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ArpTable => f.write_str("nftables table arp calico-arp"),
+            Self::Chains(family, table) => {
+                write!(f, "chains in nftables table {family} {table}")
+            }
+            Self::Legacy(Family::V4, table) => write!(f, "chains in iptables-legacy table {table}"),
+            Self::Legacy(Family::V6, table) => {
+                write!(f, "chains in ip6tables-legacy table {table}")
+            }
+            Self::IpSet(name) => write!(f, "ipset {name}"),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::entry::{Entry, Held, Stage, devices, matches};
 use super::{Reconciler, Stuck};
 use crate::desired::{IfName, LinkSpec, Parent, RouteKey, RouteKind, Row, RowKey};
 use crate::ownership::PROTOCOL_BGP;
+use crate::rules::Family;
 
 /// What is to be done about a row.
 pub(super) enum Decision {
@@ -88,6 +89,7 @@ impl Reconciler {
         }
         if let (RowKey::Rules(family), true) = (key, turned) {
             self.review_elements(*family);
+            self.review_leftovers();
         }
     }
 
@@ -166,7 +168,12 @@ impl Reconciler {
         let Some(held) = entry.held.row() else {
             return Decision::Wait;
         };
-        if self.keeps_unasked && !entry.asked_for {
+        let is_leftover = matches!(key, RowKey::Leftover(_));
+        if is_leftover && !self.table_stands(Family::V4) {
+            // Until the agent's own rules are there.
+            return Decision::Wait;
+        }
+        if self.keeps_unasked && !entry.asked_for && !is_leftover {
             return Decision::Wait;
         }
         let allowed = match held {
@@ -228,7 +235,10 @@ impl Reconciler {
                 Parent::Routed => None,
                 Parent::Device(parent) => missing(parent).then(|| parent.clone()),
             },
-            Row::Link(_, LinkSpec::Ipip { .. }) | Row::Rules(..) | Row::Element(_) => None,
+            Row::Link(_, LinkSpec::Ipip { .. })
+            | Row::Rules(..)
+            | Row::Element(_)
+            | Row::Leftover(_) => None,
             Row::Mac(name, _) => missing(name).then(|| name.clone()),
             Row::Addr(key) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Fdb(key, _) => missing(&key.ifname).then(|| key.ifname.clone()),

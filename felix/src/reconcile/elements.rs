@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Reconciler;
 use super::entry::{Entry, Held};
-use crate::desired::{ElementKey, Row, RowKey};
+use crate::desired::{ElementKey, Leftover, Row, RowKey};
 use crate::kernel::Op;
 use crate::rules::{Family, Rules};
 
@@ -33,6 +33,20 @@ impl Reconciler {
         let keys: Vec<ElementKey> = self.elements(family).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.review(&RowKey::Element(key));
+        }
+    }
+
+    /// The agent's own rules stand, or no longer.
+    pub(super) fn review_leftovers(&mut self) {
+        let first = RowKey::Leftover(Leftover::ArpTable);
+        let entries = self.entries.range(first..);
+        let keys = entries.map_while(|(key, _)| match key {
+            RowKey::Leftover(_) => Some(key.clone()),
+            _ => None,
+        });
+        let keys: Vec<RowKey> = keys.collect();
+        for key in keys {
+            self.review(&key);
         }
     }
 

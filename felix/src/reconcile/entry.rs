@@ -60,6 +60,7 @@ pub(super) enum Stage {
     RemoveRoute,
     RemoveElement,
     RemoveRules,
+    RemoveLeftover,
     RemoveNeigh,
     RemoveAddr,
     RemoveLink,
@@ -74,7 +75,8 @@ impl Stage {
             RowKey::Sysctl(_) => Self::SetSysctl,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::SetNeigh,
             RowKey::Rules(_) => Self::SetRules,
-            RowKey::Element(_) => Self::SetElement,
+            // Nobody wants a leftover.
+            RowKey::Element(_) | RowKey::Leftover(_) => Self::SetElement,
             RowKey::Route(_) => Self::SetRoute,
         }
     }
@@ -84,6 +86,7 @@ impl Stage {
             RowKey::Route(_) => Self::RemoveRoute,
             RowKey::Rules(_) => Self::RemoveRules,
             RowKey::Element(_) => Self::RemoveElement,
+            RowKey::Leftover(_) => Self::RemoveLeftover,
             RowKey::Neigh(_) | RowKey::Fdb(_) => Self::RemoveNeigh,
             RowKey::Addr(_) => Self::RemoveAddr,
             RowKey::Link(_) | RowKey::Mac(_) | RowKey::Sysctl(_) => Self::RemoveLink,
@@ -148,7 +151,7 @@ pub(super) fn devices(row: &Row) -> Vec<IfName> {
             let hops = spec.next_hops.iter();
             hops.filter_map(|hop| hop.ifname.clone()).collect()
         }
-        Row::Rules(..) | Row::Element(_) => Vec::new(),
+        Row::Rules(..) | Row::Element(_) | Row::Leftover(_) => Vec::new(),
         Row::Sysctl(key, _) => sysctl_device(&key.0).into_iter().collect(),
     }
 }

@@ -105,6 +105,7 @@ impl Reconciler {
                     | RowKind::Route
                     | RowKind::Rules
                     | RowKind::Element
+                    | RowKind::Leftover
                     | RowKind::Sysctl => {}
                 }
             });
@@ -156,6 +157,7 @@ impl Reconciler {
                 | RowKey::Fdb(_)
                 | RowKey::Rules(_)
                 | RowKey::Element(_)
+                | RowKey::Leftover(_)
                 | RowKey::Sysctl(_) => false,
             };
             if lost {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::desired::{
-    AddrKey, ElementKey, FdbKey, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey, RouteKind,
-    RouteSpec, SysctlKey,
+    AddrKey, ElementKey, FdbKey, Leftover, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey,
+    RouteKind, RouteSpec, SysctlKey,
 };
 use crate::ownership::{BgpRoutes, ExternalRoutes, VXLAN_DEVICE};
 use crate::rules::{Family, Ruleset};
@@ -705,4 +705,31 @@ fn elements_that_nobody_asked_for_stay_while_the_datastore_may_lack_them() {
     bench.reconciler.set(table(&["nodes", "more"]));
     bench.run();
     assert!(bench.kernel.has(&element("nodes", "10.0.0.2")));
+}
+
+#[test]
+fn leftovers_of_felix_go_once_the_own_rules_stand_whatever_else_is_kept() {
+    let chains = Row::Leftover(Leftover::Chains(Family::V4, "filter".into()));
+    let set = Row::Leftover(Leftover::IpSet("cali40masq-ipam-pools".into()));
+    let mut kernel = Kernel::with_links(&[]);
+    kernel.insert(chains.clone());
+    kernel.insert(set.clone());
+    let mut bench = Bench::new(kernel);
+    bench.reconciler.keep_unasked();
+    assert_eq!(bench.run(), Vec::new());
+    bench.kernel.refuse(RowKey::Rules(Family::V4));
+    bench.reconciler.set(table(&[]));
+    bench.reconciler.allow_deletes();
+    assert_eq!(
+        removes(&bench.run()),
+        Vec::new(),
+        "the own rules are refused"
+    );
+    bench.kernel.allow();
+    let ops = bench.pass(Duration::from_secs(30));
+    assert_eq!(
+        removes(&ops),
+        [chains.key(), set.key()],
+        "the set after what asks it"
+    );
 }

@@ -527,13 +527,14 @@ impl DataplaneTask {
 }
 
 /// The tables of the kernel and what they hold, devices first.
-const TABLES: [(Table, &[RowKind]); 6] = [
+const TABLES: [(Table, &[RowKind]); 7] = [
     (Table::Links, &[RowKind::Link]),
     (Table::Addrs, &[RowKind::Addr]),
     (Table::Routes, &[RowKind::Route]),
     (Table::Neighbours, &[RowKind::Neigh]),
     (Table::Fdb, &[RowKind::Fdb]),
     (Table::Rules, RULES),
+    (Table::Leftovers, &[RowKind::Leftover]),
 ];
 
 /// What [`Table::Rules`] holds.

@@ -158,6 +158,7 @@ impl Kernel {
             | Row::Neigh(..)
             | Row::Fdb(..)
             | Row::Element(_)
+            | Row::Leftover(_)
             | Row::Sysctl(..) => {}
             Row::Rules(family, rules) => {
                 self.rows
@@ -209,7 +210,9 @@ impl Kernel {
 
 fn devices(row: &Row) -> Vec<IfName> {
     match row {
-        Row::Link(..) | Row::Rules(..) | Row::Element(_) | Row::Sysctl(..) => Vec::new(),
+        Row::Link(..) | Row::Rules(..) | Row::Element(_) | Row::Leftover(_) | Row::Sysctl(..) => {
+            Vec::new()
+        }
         Row::Mac(name, _) => vec![name.clone()],
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
@@ -229,6 +232,6 @@ fn on_device(row: &Row, ifname: &IfName) -> bool {
             devices(row).contains(ifname)
         }
         Row::Mac(name, _) => name == ifname,
-        Row::Rules(..) | Row::Element(_) => false,
+        Row::Rules(..) | Row::Element(_) | Row::Leftover(_) => false,
     }
 }

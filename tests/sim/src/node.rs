@@ -117,7 +117,7 @@ impl Agent {
     }
 
     fn read_back(&mut self, kernel: &Kernel) {
-        const KINDS: [RowKind; 8] = [
+        const KINDS: [RowKind; 9] = [
             RowKind::Link,
             RowKind::Addr,
             RowKind::Neigh,
@@ -125,6 +125,7 @@ impl Agent {
             RowKind::Route,
             RowKind::Rules,
             RowKind::Element,
+            RowKind::Leftover,
             RowKind::Sysctl,
         ];
         self.graph.handle_kernel_resync();

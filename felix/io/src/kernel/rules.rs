@@ -51,7 +51,7 @@ impl Worker {
         }
     }
 
-    fn rules(&mut self) -> Result<&mut Requests, OpError> {
+    pub(super) fn rules(&mut self) -> Result<&mut Requests, OpError> {
         if self.rules.is_none() {
             let opened = Requests::open_netfilter();
             self.rules = Some(opened.map_err(|error| {
@@ -98,7 +98,7 @@ impl Worker {
     }
 }
 
-fn refused(failure: Failure) -> OpError {
+pub(super) fn refused(failure: Failure) -> OpError {
     OpError::Kernel {
         errno: failure.errno,
         text: Arc::from(failure.text),

@@ -46,7 +46,7 @@ pub(crate) fn replace(
 }
 
 /// The number of the rules' present generation.
-fn generation(requests: &mut Requests) -> Result<Option<u32>, Failure> {
+pub(super) fn generation(requests: &mut Requests) -> Result<Option<u32>, Failure> {
     requests.query(
         message(GETGEN),
         |writer| writer.nfgen(AF_UNSPEC_NF, 0),
@@ -88,7 +88,7 @@ pub(crate) enum Change {
 
 /// Messages that are carried out as a whole or not at all; not if another generation of the rules than the one that is
 /// named is in force.
-fn transaction(generation: Option<u32>, fill: impl FnOnce(&mut Batch)) -> Batch {
+pub(super) fn transaction(generation: Option<u32>, fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::default();
     batch.message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, |writer| {
         writer.nfgen(AF_UNSPEC_NF, NFNL_SUBSYS_NFTABLES);
@@ -153,11 +153,11 @@ fn replace_table(batch: &mut Batch, family: u8, ruleset: Option<&Ruleset>, membe
 }
 
 /// A message's type on the wire.
-const fn message(kind: u16) -> u16 {
+pub(super) const fn message(kind: u16) -> u16 {
     (NFNL_SUBSYS_NFTABLES << 8) | kind
 }
 
-const fn number(family: Family) -> u8 {
+pub(super) const fn number(family: Family) -> u8 {
     match family {
         Family::V4 => AF_INET,
         Family::V6 => AF_INET6,

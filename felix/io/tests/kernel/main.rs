@@ -6,6 +6,7 @@
 extern crate harness;
 
 mod filter;
+mod leftovers;
 mod monitor;
 mod namespace;
 mod node;

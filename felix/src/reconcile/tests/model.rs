@@ -263,7 +263,7 @@ impl Kernel {
     }
 }
 
-const KINDS: [RowKind; 7] = [
+const KINDS: [RowKind; 8] = [
     RowKind::Link,
     RowKind::Addr,
     RowKind::Neigh,
@@ -271,6 +271,7 @@ const KINDS: [RowKind; 7] = [
     RowKind::Route,
     RowKind::Rules,
     RowKind::Element,
+    RowKind::Leftover,
 ];
 
 /// One thing that happens.

@@ -204,3 +204,62 @@ fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
         comes_to(&[1], "DROP again", reaches);
     });
 }
+
+/// A program of the machine in a node's namespace; `None` where it is not installed.
+fn run_on(site: &Site, words: &str) -> Option<String> {
+    let mut words = words.split(' ');
+    let mut command = site.namespace.command(words.next()?);
+    command
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .args(words);
+    let output = command.output().ok()?;
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn chains_that_felix_left_go_and_those_of_others_stay() {
+    let name = "filter::chains_that_felix_left_go_and_those_of_others_stay";
+    with_programs(name, |programs| {
+        let some = Options {
+            nodes: 2,
+            ..options()
+        };
+        let mut lab = Lab::start(some, programs).unwrap_or_else(|error| panic!("{error}"));
+        lab.add_pod(1).unwrap_or_else(|error| panic!("{error}"));
+        lab.kill_agent(0).unwrap();
+        let site = lab.topology.sites[0].clone();
+        let programs = ["iptables-nft", "iptables-legacy"];
+        for program in programs {
+            // Devices of pods that Felix did not know are shut.
+            for rule in [
+                "-N cali-FORWARD",
+                "-A cali-FORWARD -i cali+ -j DROP",
+                "-A cali-FORWARD -o cali+ -j DROP",
+                "-I FORWARD 1 -m comment --comment cali:wUHhoiAYhphO9Mso -j cali-FORWARD",
+                "-N KUBE-FORWARD",
+                "-A FORWARD -j KUBE-FORWARD",
+            ] {
+                if run_on(&site, &format!("{program} -w {rule}")).is_none() {
+                    harness::skip(
+                        "iptables",
+                        "no program `iptables`: what wrote Felix's rules",
+                    );
+                }
+            }
+        }
+        lab.restart_agent(0)
+            .unwrap_or_else(|error| panic!("{error}"));
+        lab.add_pod(0).unwrap_or_else(|error| panic!("{error}"));
+        // Its pod reaches the other one.
+        converged(&mut lab);
+        for program in programs {
+            let left = run_on(&site, &format!("{program}-save")).unwrap();
+            assert!(!left.contains("cali"), "{program}: {left}");
+            assert!(
+                left.contains("-A FORWARD -j KUBE-FORWARD"),
+                "{program}: {left}"
+            );
+        }
+    });
+}

@@ -1,6 +1,7 @@
 //! Numbers of nfnetlink and nf_tables.
 
 // linux/netfilter/nfnetlink.h
+pub(crate) const NFNL_SUBSYS_IPSET: u16 = 6;
 pub(crate) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub(crate) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 pub(crate) const NFNL_MSG_BATCH_END: u16 = 0x11;
@@ -21,8 +22,10 @@ pub(crate) const GETTABLE: u16 = 1;
 pub(crate) const DELTABLE: u16 = 2;
 pub(crate) const NEWCHAIN: u16 = 3;
 pub(crate) const GETCHAIN: u16 = 4;
+pub(crate) const DELCHAIN: u16 = 5;
 pub(crate) const NEWRULE: u16 = 6;
 pub(crate) const GETRULE: u16 = 7;
+pub(crate) const DELRULE: u16 = 8;
 pub(crate) const NEWSET: u16 = 9;
 pub(crate) const GETSET: u16 = 10;
 pub(crate) const NEWSETELEM: u16 = 12;
@@ -44,6 +47,7 @@ pub(crate) const NFTA_HOOK_PRIORITY: u16 = 2;
 
 pub(crate) const NFTA_RULE_TABLE: u16 = 1;
 pub(crate) const NFTA_RULE_CHAIN: u16 = 2;
+pub(crate) const NFTA_RULE_HANDLE: u16 = 3;
 pub(crate) const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub(crate) const NFTA_RULE_USERDATA: u16 = 7;
 /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl.
@@ -143,6 +147,23 @@ pub(crate) const NFTA_BITWISE_DREG: u16 = 2;
 pub(crate) const NFTA_BITWISE_LEN: u16 = 3;
 pub(crate) const NFTA_BITWISE_MASK: u16 = 4;
 pub(crate) const NFTA_BITWISE_XOR: u16 = 5;
+
+// linux/netfilter/nf_tables_compat.h
+pub(crate) const NFTA_MATCH_NAME: u16 = 1;
+pub(crate) const NFTA_MATCH_INFO: u16 = 3;
+
+// linux/netfilter.h
+pub(crate) const NFPROTO_ARP: u8 = 3;
+
+// linux/netfilter/ipset/ip_set.h
+/// The least that kernels of today take.
+pub(crate) const IPSET_PROTOCOL: u8 = 6;
+pub(crate) const IPSET_CMD_DESTROY: u16 = 3;
+pub(crate) const IPSET_CMD_LIST: u16 = 7;
+pub(crate) const IPSET_ATTR_PROTOCOL: u16 = 1;
+pub(crate) const IPSET_ATTR_SETNAME: u16 = 2;
+pub(crate) const IPSET_ATTR_FLAGS: u16 = 6;
+pub(crate) const IPSET_FLAG_LIST_SETNAME: u32 = 1 << 1;
 
 // linux/rtnetlink.h
 pub(crate) const RTN_LOCAL: u32 = 2;
