@@ -76,6 +76,7 @@ pub struct DumpError {
 enum Command {
     ReadSysctls(Vec<SysctlKey>, oneshot::Sender<Vec<KernelEvent>>),
     Apply(Vec<Op>, oneshot::Sender<Vec<(RowKey, Result<(), OpError>)>>),
+    Dropping(oneshot::Sender<Vec<String>>),
     Dump(Table, oneshot::Sender<Result<Vec<KernelEvent>, DumpError>>),
 }
 
@@ -151,6 +152,15 @@ impl Kernel {
         answer.await.unwrap_or_default()
     }
 
+    /// Other programs' chains that drop forwarded packets by their policy, by name: Docker's `FORWARD` for one. The agent's table cannot
+    /// override them.
+    pub async fn dropping(&self) -> Vec<String> {
+        let (reply, answer) = oneshot::channel();
+        // A closed channel shows in the reply that never comes; the next write says that the thread has ended.
+        let _ = self.commands.send(Command::Dropping(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
     /// Subscribes to notifications of all tables, by anyone, this handle's own writes included. To
     /// be called in a tokio runtime, from a thread in the namespace of [`Kernel::open`].
     ///
@@ -197,6 +207,7 @@ impl Worker {
                     });
                     drop(reply.send(events.collect()));
                 }
+                Command::Dropping(reply) => drop(reply.send(self.dropping())),
                 Command::Dump(table, reply) => {
                     let result = self.dump(table).map_err(|failure| DumpError {
                         table,
@@ -464,10 +475,7 @@ fn refused(failure: Failure, device: Option<IfName>) -> OpError {
         Some(name) => link::refused(failure, &name),
         None => match failure.errno {
             libc::ENETUNREACH | libc::EHOSTUNREACH => OpError::Unreachable,
-            errno => OpError::Kernel {
-                errno,
-                text: Arc::from(failure.text),
-            },
+            _ => link::other(failure),
         },
     }
 }

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use felix::desired::Leftover;
-use felix::rules::Family;
+use felix::rules::{FORWARD, Family};
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 
 use crate::netlink::leftovers::{CHAIN, COMMENT};
@@ -34,6 +34,9 @@ const INFO_BYTES: usize = 84;
 const ENTRIES_HEAD_BYTES: usize = 40;
 const COUNTERS_HEAD_BYTES: usize = 40;
 const TARGET_HEAD_BYTES: usize = 32;
+
+/// A standard target's verdict: `-NF_DROP - 1`.
+const DROPPED: i32 = -1;
 
 /// Where an entry of a family has what.
 struct Layout {
@@ -60,20 +63,48 @@ const fn layout(family: Family) -> Layout {
 /// Tables that hold chains of Felix's. Only those that exist are looked at: to ask for one makes it.
 pub(crate) fn leftovers() -> Result<Vec<Leftover>, Failure> {
     let mut found = Vec::new();
-    for (family, names) in [
-        (Family::V4, "ip_tables_names"),
-        (Family::V6, "ip6_tables_names"),
-    ] {
-        // Without the module there is no such file.
-        let names = fs::read_to_string(format!("/proc/thread-self/net/{names}"));
-        for name in names.unwrap_or_default().lines() {
-            let table = Table::read(family, name)?;
-            if table.without_felix().is_some() {
-                found.push(Leftover::Legacy(family, Arc::from(name)));
-            }
+    for (family, name) in tables() {
+        if Table::read(family, &name)?.without_felix().is_some() {
+            found.push(Leftover::Legacy(family, Arc::from(name)));
         }
     }
     Ok(found)
+}
+
+/// Chains that drop forwarded packets by their policy.
+pub(crate) fn dropping() -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    for (family, name) in tables() {
+        if Table::read(family, &name)?.drops_forwarded() {
+            let program = match family {
+                Family::V4 => "iptables-legacy",
+                Family::V6 => "ip6tables-legacy",
+            };
+            found.push(format!("{program} table {name} chain FORWARD"));
+        }
+    }
+    Ok(found)
+}
+
+/// The tables that exist.
+fn tables() -> Vec<(Family, String)> {
+    let of = |(family, file)| {
+        // Without the module there is no such file.
+        let names = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        let names = names.unwrap_or_default();
+        let names: Vec<_> = names
+            .lines()
+            .map(|name| (family, name.to_owned()))
+            .collect();
+        names
+    };
+    [
+        (Family::V4, "ip_tables_names"),
+        (Family::V6, "ip6_tables_names"),
+    ]
+    .into_iter()
+    .flat_map(of)
+    .collect()
 }
 
 /// Takes Felix's chains out of a table, and the rules that lead there or bear its comment. Counters of the others stay.
@@ -192,6 +223,18 @@ impl Table {
             underflows: five(56),
             entries,
         })
+    }
+
+    /// Whether the policy of its chain of forwarded packets, the verdict of that one's last rule, is to drop.
+    fn drops_forwarded(&self) -> bool {
+        let hook = FORWARD as usize;
+        let layout = layout(self.family);
+        let policy = Entry::parse(&self.entries, self.underflows[hook] as usize, &layout);
+        let verdict = policy.and_then(|entry| {
+            let at = entry.target + TARGET_HEAD_BYTES;
+            u32_at(entry.bytes, at).map(u32::cast_signed)
+        });
+        self.valid_hooks & (1 << hook) != 0 && verdict == Some(DROPPED)
     }
 
     /// `None` if nothing in it is Felix's, or it cannot be understood.

@@ -147,6 +147,8 @@ struct State {
     resync_due: Option<Instant>,
     /// When the packet rules are to be read, as somebody wrote them.
     rules_due: Option<Instant>,
+    /// What of other programs stands in pods' way.
+    obstacles: Vec<Problem>,
     /// The host's devices that are up, pods' ones left out.
     up: BTreeSet<IfName>,
     /// When the account of itself is to be renewed, as something has changed.
@@ -183,6 +185,7 @@ impl DataplaneTask {
             deletes_allowed: false,
             resync_due: None,
             rules_due: None,
+            obstacles: Vec::new(),
             up: BTreeSet::new(),
             account_due: None,
         };
@@ -427,6 +430,7 @@ impl DataplaneTask {
             })
             .collect();
         problems.extend(kept(counts.kept));
+        problems.extend(state.obstacles.iter().cloned());
         let view = DataplaneView {
             rows_wanted: counts.wanted,
             rows_pending: counts.pending,
@@ -449,6 +453,8 @@ impl DataplaneTask {
                 }
                 self.calc.whole_kernel(events);
                 self.read_sysctls(state).await;
+                state.obstacles = obstacles(self.kernel.dropping().await);
+                state.changed();
                 state.resync_due = next_resync(&self.live.borrow());
             }
             Err(error) => {
@@ -539,6 +545,19 @@ const TABLES: [(Table, &[RowKind]); 7] = [
 
 /// What [`Table::Rules`] holds.
 const RULES: &[RowKind] = &[RowKind::Rules, RowKind::Element];
+
+/// What is said of chains that drop forwarded packets.
+fn obstacles(chains: Vec<String>) -> Vec<Problem> {
+    let chains = chains.into_iter();
+    chains
+        .map(|subject| Problem {
+            subject,
+            reason: "its policy drops the packets that pods exchange with others, unless a rule of its own accepts them: accept them \
+                     there (by input and output interface cali…), or let its policy be accept"
+                .to_owned(),
+        })
+        .collect()
+}
 
 /// Waits until `at`, for ever without one.
 async fn until(at: Option<Instant>) {

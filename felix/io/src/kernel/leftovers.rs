@@ -4,9 +4,8 @@ use felix::desired::{Leftover, Row};
 use felix::kernel::{KernelEvent, OpError};
 
 use super::Worker;
-use super::rules::refused;
 use crate::netlink::socket::Failure;
-use crate::netlink::{ipset, leftovers};
+use crate::netlink::{ipset, leftovers, link};
 use crate::xtables;
 
 impl Worker {
@@ -30,6 +29,15 @@ impl Worker {
         Ok(rows.map(KernelEvent::RowSet).collect())
     }
 
+    /// As [`Kernel::dropping`](super::Kernel::dropping); what cannot be read is not named.
+    pub(super) fn dropping(&mut self) -> Vec<String> {
+        let mut found = xtables::dropping().unwrap_or_default();
+        if let Ok(rules) = self.rules() {
+            found.extend(leftovers::dropping(rules).unwrap_or_default());
+        }
+        found
+    }
+
     pub(super) fn remove_leftover(&mut self, leftover: &Leftover) -> Result<(), OpError> {
         let removed = match leftover {
             Leftover::ArpTable => leftovers::remove_arp_table(self.rules()?),
@@ -39,6 +47,6 @@ impl Worker {
             Leftover::Legacy(family, table) => xtables::remove(*family, table),
             Leftover::IpSet(name) => ipset::destroy(self.rules()?, name),
         };
-        removed.map_err(refused)
+        removed.map_err(link::other)
     }
 }

@@ -1,12 +1,11 @@
 //! The agent's nftables tables.
 
-use std::sync::Arc;
-
 use felix::desired::{ElementKey, Row};
 use felix::kernel::{KernelEvent, OpError, says_absent};
 use felix::rules::{Family, Rules, Ruleset};
 
 use super::{Run, Worker};
+use crate::netlink::link;
 use crate::netlink::nftables::{self, Change};
 use crate::netlink::socket::{Failure, Requests};
 
@@ -27,7 +26,7 @@ impl Worker {
                 )
                 .into(),
             ),
-            _ => refused(failure),
+            _ => link::other(failure),
         })
     }
 
@@ -47,7 +46,7 @@ impl Worker {
         let removes = matches!(changes, [(_, Change::Remove)]);
         match nftables::change_elements(self.rules()?, changes) {
             Err(failure) if removes && says_absent(failure.errno) => Ok(()),
-            answer => answer.map_err(refused),
+            answer => answer.map_err(link::other),
         }
     }
 
@@ -95,12 +94,5 @@ impl Worker {
             events.extend(rows.map(KernelEvent::RowSet));
         }
         Ok(events)
-    }
-}
-
-pub(super) fn refused(failure: Failure) -> OpError {
-    OpError::Kernel {
-        errno: failure.errno,
-        text: Arc::from(failure.text),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use felix::desired::Leftover;
-use felix::rules::{Family, TABLE};
+use felix::rules::{FORWARD, Family, TABLE};
 
 use super::nftables::{generation, message, number, transaction};
 use super::socket::{Failure, Requests};
@@ -110,6 +110,39 @@ pub(crate) fn remove_chains(
             answer => return answer,
         }
     }
+}
+
+/// Chains of others that drop forwarded packets by their policy, as nft(8) names them. What passes the agent's table is not safe
+/// from them.
+pub(crate) fn dropping(requests: &mut Requests) -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    for (family, word) in [
+        (number(Family::V4), "ip"),
+        (number(Family::V6), "ip6"),
+        (NFPROTO_INET, "inet"),
+    ] {
+        let chains = requests.dump(
+            message(GETCHAIN),
+            |writer| writer.nfgen(family, 0),
+            |message, out| {
+                let attrs = Attrs::after(message.payload, HEAD_BYTES);
+                let of_family = message.payload.first() == Some(&family);
+                out.extend(dropping_chain(attrs).filter(|_| of_family));
+            },
+        );
+        let names = chains?.into_iter();
+        found.extend(names.map(|(table, chain)| format!("nftables chain {word} {table} {chain}")));
+    }
+    Ok(found)
+}
+
+fn dropping_chain(attrs: Attrs<'_>) -> Option<Named> {
+    let text = |kind| attrs.find(kind).and_then(Attr::text);
+    let hook = attrs.find(NFTA_CHAIN_HOOK)?.nested();
+    let forwards = hook.find(NFTA_HOOK_HOOKNUM)?.u32_be()? == FORWARD;
+    let drops = attrs.find(NFTA_CHAIN_POLICY)?.u32_be()? == NF_DROP;
+    let (table, chain) = (text(NFTA_CHAIN_TABLE)?, text(NFTA_CHAIN_NAME)?);
+    (forwards && drops && table != TABLE).then(|| (Arc::from(table), Arc::from(chain)))
 }
 
 /// A table, and a chain in it.

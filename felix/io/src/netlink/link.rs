@@ -203,6 +203,18 @@ pub(crate) fn refused(failure: Failure, name: &IfName) -> OpError {
     match failure.errno {
         libc::ENODEV | libc::ENXIO => OpError::NoDevice(name.clone()),
         libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN => OpError::Unreachable,
+        _ => other(failure),
+    }
+}
+
+/// A refusal that is not about a device.
+pub(crate) fn other(failure: Failure) -> OpError {
+    match failure.errno {
+        libc::EPERM | libc::EACCES => OpError::Unsupported(Arc::from(format!(
+            "the kernel does not let this process write it ({}): the agent needs CAP_NET_ADMIN in the host's network namespace, as \
+             root or a privileged container has it",
+            failure.text
+        ))),
         errno => OpError::Kernel {
             errno,
             text: Arc::from(failure.text),

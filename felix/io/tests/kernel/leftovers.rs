@@ -135,3 +135,28 @@ kernel_test!(sets_and_the_arp_table_of_felix_go_too, async {
     assert_eq!(run("ipset list -n").trim(), "mine");
     assert_eq!(run("nft list tables arp").trim(), "table arp foreign");
 });
+
+kernel_test!(chains_that_drop_what_is_forwarded_are_named, async {
+    let node = Node::new().await;
+    assert_eq!(node.kernel.dropping().await, Vec::<String>::new());
+    run("iptables-legacy -P FORWARD DROP");
+    run("iptables-legacy -P INPUT DROP");
+    run("ip6tables-legacy -N other");
+    run("iptables-nft -P FORWARD DROP");
+    run("nft add table inet firewall");
+    run(
+        "nft add chain inet firewall forward { type filter hook forward priority 0 ; policy drop ; }",
+    );
+    run("nft add chain inet firewall input { type filter hook input priority 0 ; policy drop ; }");
+    run(
+        "nft add chain inet firewall more { type filter hook forward priority 1 ; policy accept ; }",
+    );
+    assert_eq!(
+        node.kernel.dropping().await,
+        [
+            "iptables-legacy table filter chain FORWARD",
+            "nftables chain ip filter FORWARD",
+            "nftables chain inet firewall forward",
+        ]
+    );
+});

@@ -427,3 +427,34 @@ kernel_test!(a_new_handle_adopts_what_an_old_one_left, async {
     let events = after.dump(Table::Routes).await.unwrap();
     assert_eq!(events.len(), before.len());
 });
+
+kernel_test!(
+    a_process_without_the_right_is_told_which_one_it_lacks,
+    async {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let node = Node::new().await;
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        sets.permitted.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).unwrap();
+        let kernel = Kernel::open().unwrap();
+        let rows = [
+            route("10.9.0.0/16", via("10.0.0.2", UNDERLAY)),
+            Row::Rules(
+                felix::rules::Family::V4,
+                felix::rules::Ruleset::default().into(),
+            ),
+        ];
+        let ops = rows.iter().cloned().map(Op::Set).collect();
+        for (key, result) in kernel.apply(ops).await {
+            let said = result.unwrap_err().to_string();
+            assert!(
+                said.contains("the agent needs CAP_NET_ADMIN"),
+                "{key}: {said}"
+            );
+        }
+        // It reads all the same, and writes what it may.
+        kernel.dump(felix_io::Table::Routes).await.unwrap();
+        assert_eq!(node.rows(felix_io::Table::Rules).await.len(), 0);
+    }
+);

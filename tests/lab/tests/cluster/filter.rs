@@ -248,6 +248,14 @@ fn chains_that_felix_left_go_and_those_of_others_stay() {
                 }
             }
         }
+        // Another program's chain that drops what it does not accept itself.
+        for words in [
+            "add table inet firewall",
+            "add chain inet firewall forward { type filter hook forward priority 0 ; policy drop ; }",
+            "add rule inet firewall forward accept",
+        ] {
+            run_on(&site, &format!("nft {words}"));
+        }
         lab.restart_agent(0)
             .unwrap_or_else(|error| panic!("{error}"));
         lab.add_pod(0).unwrap_or_else(|error| panic!("{error}"));

@@ -153,6 +153,7 @@ pub(crate) const NFTA_MATCH_NAME: u16 = 1;
 pub(crate) const NFTA_MATCH_INFO: u16 = 3;
 
 // linux/netfilter.h
+pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_ARP: u8 = 3;
 
 // linux/netfilter/ipset/ip_set.h
