@@ -8,7 +8,8 @@
 //! - While what the inputs lack may still come ([`Reconciler::keep_unasked`]), rows that nobody has wanted yet stay.
 //! - Elements of a table's address sets are written and deleted one by one while the table stands; a table is written with all of
 //!   its elements at the same moment.
-//! - A route is not deleted while another one for the same destination is about to be written.
+//! - A route is not deleted while another one for the same destination is wanted and not there yet.
+//! - A route through a VXLAN device waits for its gateway's neighbour and forwarding entry.
 //! - A row on a device that does not exist, or is down, waits for it. The kernel does not notify what goes with a device
 //!   that goes down, nor the IPv4 routes that go with a device's last address, so these rows are stale then: they are
 //!   written again.
@@ -40,6 +41,8 @@ pub struct Reconciler {
     /// Pod's device → rows on it. Other devices change rarely: their rows are looked for.
     on_device: BTreeMap<IfName, BTreeSet<RowKey>>,
     ready: BTreeSet<(Stage, RowKey)>,
+    /// Row → routes that wait for it.
+    awaited: BTreeMap<RowKey, BTreeSet<RowKey>>,
     retries: BTreeSet<(Instant, RowKey)>,
     in_flight: usize,
     resyncs: BTreeMap<RowKind, Resync>,
@@ -93,6 +96,9 @@ pub enum Stuck {
     /// Its device does not exist or is down.
     #[error("waits for device {0}, which does not exist or is down")]
     WaitsForDevice(IfName),
+    /// What it leads over is not there yet.
+    #[error("waits for {0}, which is not there yet")]
+    WaitsForRow(RowKey),
     /// No device of the host carries the tunnel's outer address.
     #[error("no device of the host carries the tunnel's outer address")]
     NoParent,
@@ -140,6 +146,7 @@ impl Reconciler {
             links: BTreeMap::new(),
             on_device: BTreeMap::new(),
             ready: BTreeSet::new(),
+            awaited: BTreeMap::new(),
             retries: BTreeSet::new(),
             in_flight: 0,
             resyncs: BTreeMap::new(),
@@ -398,6 +405,15 @@ impl Reconciler {
             Some(Row::Sysctl(key, _)) => Some(key),
             Some(_) | None => None,
         })
+    }
+
+    /// Whether a tunnel device is as it is wanted, and takes packets, wherever their answers go.
+    pub fn accepts(&self, ifname: &IfName) -> bool {
+        let loose = SysctlKey(format!("net/ipv4/conf/{ifname}/rp_filter").into());
+        let loose = self.entries.get(&RowKey::Sysctl(loose));
+        self.is_programmed(&RowKey::Link(ifname.clone()))
+            && self.links.get(ifname).is_some_and(|link| link.up)
+            && loose.is_none_or(|entry| entry.wanted.is_none() || entry.programmed)
     }
 
     /// The value of a sysctl that is wanted and, as far as is known, in the kernel.

@@ -2,8 +2,10 @@
 
 use super::entry::{Entry, Held, Stage, devices, matches};
 use super::{Reconciler, Stuck};
-use crate::desired::{IfName, LinkSpec, Parent, RouteKey, RouteKind, Row, RowKey};
-use crate::ownership::PROTOCOL_BGP;
+use crate::desired::{
+    FdbKey, IfName, LinkSpec, NeighKey, Parent, RouteKey, RouteKind, Row, RowKey,
+};
+use crate::ownership::{PROTOCOL_BGP, is_tunnel};
 use crate::rules::Family;
 
 /// What is to be done about a row.
@@ -54,8 +56,8 @@ impl Reconciler {
             return;
         };
         let decision = self.decide(key, entry);
-        let stage = match decision {
-            Decision::Execute(stage) => Some(stage),
+        let stage = match &decision {
+            Decision::Execute(stage) => Some(*stage),
             Decision::Done | Decision::Wait | Decision::Stuck(_) => None,
         };
         let programmed = matches!(decision, Decision::Done);
@@ -83,7 +85,11 @@ impl Reconciler {
                 self.news.remove(key);
             }
         }
-        if entry.is_void() {
+        if let Decision::Stuck(Stuck::WaitsForRow(awaited)) = decision {
+            self.awaited.entry(awaited).or_default().insert(key.clone());
+        }
+        let is_awaited = self.awaited.contains_key(key) && !self.is_on_its_way(key);
+        if self.entries.get(key).is_some_and(Entry::is_void) {
             self.reset_backoff(key);
             self.entries.remove(key);
         }
@@ -91,6 +97,40 @@ impl Reconciler {
             self.review_elements(*family);
             self.review_leftovers();
         }
+        if is_awaited {
+            for waiting in self.awaited.remove(key).into_iter().flatten() {
+                self.review(&waiting);
+            }
+        }
+    }
+
+    /// Whether a row is wanted and not there.
+    fn is_on_its_way(&self, key: &RowKey) -> bool {
+        let entry = self.entries.get(key);
+        entry.is_some_and(|entry| entry.wanted.is_some() && !entry.programmed)
+    }
+
+    /// The neighbour, or the forwarding entry, that a route through a VXLAN device is to lead over and that is not there yet.
+    fn awaited_by(&self, row: &Row) -> Option<RowKey> {
+        let Row::Route(_, spec) = row else {
+            return None;
+        };
+        spec.next_hops.iter().find_map(|hop| {
+            let ifname = hop.ifname.clone().filter(is_tunnel)?;
+            let addr = hop.gateway?;
+            let neighbour = RowKey::Neigh(NeighKey {
+                ifname: ifname.clone(),
+                addr,
+            });
+            if self.is_on_its_way(&neighbour) {
+                return Some(neighbour);
+            }
+            let Some(Row::Neigh(_, mac)) = &self.entries.get(&neighbour)?.wanted else {
+                return None;
+            };
+            let entry = RowKey::Fdb(FdbKey { ifname, mac: *mac });
+            self.is_on_its_way(&entry).then_some(entry)
+        })
     }
 
     /// Routes to the same destination whose deletion may have waited for this one.
@@ -188,9 +228,9 @@ impl Reconciler {
             return Decision::Wait;
         }
         if let RowKey::Route(key) = key
-            && self.same_destination(key).any(|(_, other)| {
-                other.wanted.is_some() && (other.stage.is_some() || other.flight.is_some())
-            })
+            && self
+                .same_destination(key)
+                .any(|(_, other)| self.is_to_come(other))
         {
             return Decision::Wait;
         }
@@ -216,6 +256,16 @@ impl Reconciler {
                 .held
                 .row()
                 .is_some_and(|held| self.ownership.owns(held) && !stays_anyway(held))
+    }
+
+    /// Whether a route is wanted that the kernel does not have, and may yet take: it is being written, waits for what it
+    /// builds on, or was refused and is tried again.
+    fn is_to_come(&self, entry: &Entry) -> bool {
+        let is_foreign = |held: &Row| !self.ownership.owns(held);
+        entry.wanted.is_some()
+            && (entry.stage.is_some()
+                || entry.flight.is_some()
+                || !(entry.programmed || entry.held.row().is_some_and(is_foreign)))
     }
 
     pub(super) fn is_held_back(&self, key: &RowKey, entry: &Entry) -> bool {
@@ -247,6 +297,8 @@ impl Reconciler {
                 devices(row).into_iter().find(down)
             }
         };
-        needed.map(Stuck::WaitsForDevice)
+        needed
+            .map(Stuck::WaitsForDevice)
+            .or_else(|| self.awaited_by(row).map(Stuck::WaitsForRow))
     }
 }

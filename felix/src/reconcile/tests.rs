@@ -1,6 +1,7 @@
 //! The reconciler against a model of a kernel.
 
 mod model;
+mod switch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
