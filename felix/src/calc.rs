@@ -542,9 +542,6 @@ impl Graph {
     /// Blocks and affinities decide about themselves and about whether addresses inside them are announced.
     fn touch_ranges(&mut self, ranges: impl IntoIterator<Item = IpNet>) {
         for range in ranges {
-            if self.pools.covering(&range).is_none() {
-                self.dirty.local = true;
-            }
             self.dirty.prefixes.insert(range);
             self.dirty.prefixes.extend(self.addrs_inside(&range));
         }
@@ -579,7 +576,6 @@ impl Graph {
             settings: &self.settings,
             hosts: &self.hosts,
             pools: &self.pools,
-            blocks: &self.blocks,
             underlay: &self.underlay,
         });
         if local != self.local {
@@ -619,6 +615,7 @@ impl Graph {
             let (row, skipped) = match facts.plan(prefix) {
                 Plan::Nothing => (None, None),
                 Plan::Route(key, spec) => (Some(Row::Route(key, spec)), None),
+                Plan::Instead(key, spec, reason) => (Some(Row::Route(key, spec)), Some(reason)),
                 Plan::Skipped(reason) => (None, Some(reason)),
             };
             put_keyed(&mut self.rows, &mut self.routes, prefix, row);

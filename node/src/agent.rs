@@ -1,5 +1,6 @@
 //! The agent as a whole: which tasks there are, what joins them, in which order they begin and end.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -154,6 +155,7 @@ impl Agent {
         let (waits_in, waits) = mpsc::channel(WAITS);
         let (calc_view_in, calc_view) = watch::channel(CalcView::default());
         let (dataplane_view_in, dataplane_view) = watch::channel(DataplaneView::default());
+        let (accepting_in, accepting) = watch::channel(BTreeSet::new());
 
         // Subscribed before the first read, so that no change falls between.
         let kernel = Kernel::open().context("opening the kernel's netlink sockets")?;
@@ -175,6 +177,7 @@ impl Agent {
             waits,
             calc: calc_inbox.clone(),
             view: dataplane_view_in,
+            accepting: accepting_in,
             health: health.clone(),
             metrics: metrics.clone(),
             live: live.clone(),
@@ -237,6 +240,7 @@ impl Agent {
             ipam: Arc::clone(&self.ipam),
             kubernetes: self.kubernetes.clone(),
             view: calc_view.clone(),
+            accepting,
             last_mtu_bytes: self.last_mtu_bytes,
             health: health.clone(),
             cancel: self.cancel.clone(),

@@ -16,10 +16,11 @@ pub mod node_object;
 pub mod objects;
 mod own_node;
 pub mod pool;
-mod tunnel;
+pub mod tunnel;
 mod waits;
 mod write_back;
 
+use tunnel::announcement::Announcement;
 pub(crate) use tunnel::chain;
 
 use std::net::Ipv4Addr;
@@ -213,7 +214,9 @@ impl Startup<'_> {
     async fn join(&self, identity: &Identity, ipam: &Ipam) -> Result<(), StartupError> {
         if self.params.backend != Backend::None {
             self.write_node(identity).await?;
-            self.tunnels(ipam, &identity.name).await?;
+            // New addresses are named once their devices take packets.
+            let said = &mut Announcement::default();
+            self.tunnels(ipam, &identity.name, said).await?;
         }
         files::write_nodename(self.params, &identity.name)
     }
@@ -253,19 +256,29 @@ impl Startup<'_> {
         self.write_node(&identity).await
     }
 
-    /// Sees to it that the node has the tunnel addresses its pools ask for: what runs when a pool changes.
-    pub async fn refresh_tunnels(&self, name: &str, ipam: &Ipam) -> Result<(), StartupError> {
+    /// Sees to it that the node has the tunnel addresses its pools ask for: what runs when a pool or a device changes.
+    pub async fn refresh_tunnels(
+        &self,
+        name: &str,
+        ipam: &Ipam,
+        said: &mut Announcement,
+    ) -> Result<(), StartupError> {
         if self.params.backend == Backend::None {
             return Ok(());
         }
-        self.tunnels(ipam, name).await
+        self.tunnels(ipam, name, said).await
     }
 
-    async fn tunnels(&self, ipam: &Ipam, name: &str) -> Result<(), StartupError> {
+    async fn tunnels(
+        &self,
+        ipam: &Ipam,
+        name: &str,
+        said: &mut Announcement,
+    ) -> Result<(), StartupError> {
         if self.params.use_pod_cidr {
-            return tunnel::first_of_pod_cidr(&*self.store, name).await;
+            return tunnel::first_of_pod_cidr(&*self.store, name, said).await;
         }
-        tunnel::allocate(&*self.store, ipam, name).await
+        tunnel::allocate(&*self.store, ipam, name, said).await
     }
 
     /// Asks for one key until the store answers. Without WAIT_FOR_DATASTORE the first failure ends it.

@@ -8,7 +8,6 @@ use ipnet::IpNet;
 
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
-use crate::rules::Family;
 
 /// What the graph uses of an IPAMBlock object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,13 +274,6 @@ impl Blocks {
             .filter_map(|key| self.by_key.get(key))
             .flat_map(|block| std::iter::once(block.range).chain(block.borrowed.keys().copied()))
             .collect()
-    }
-
-    /// Whether there is a block of a family that no pool covers.
-    pub(super) fn any_without_pool(&self, family: Family, pools: &Pools) -> bool {
-        let ranges = self.by_range.keys();
-        let mut ranges = ranges.filter(|range| Family::of(range.addr()) == family);
-        ranges.any(|range| pools.covering(range).is_none())
     }
 
     /// Blocks with an affinity to this node that no pool covers.

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::block::Blocks;
 use super::family::PerFamily;
 use super::host::Host;
 use super::pool::Pools;
@@ -23,6 +22,9 @@ const IPIP_OVERHEAD_BYTES: u32 = 20;
 /// A tunnel that this node is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tunnel {
+    /// A pool, or a setting, asks for it. Otherwise it is kept for the other nodes' packets, as long as this node's object
+    /// names its address.
+    pub(super) is_asked_for: bool,
     pub(super) mtu_bytes: Option<u32>,
     /// The MTU that a setting asks for, where that is more than packets between nodes can have.
     pub(super) too_large_bytes: Option<u32>,
@@ -59,13 +61,19 @@ impl Uplink {
 
 impl Tunnel {
     /// `set_bytes` is what a setting asks for, `overhead_bytes` what the tunnel adds to a packet.
-    fn of(host_mtu_bytes: Option<u32>, set_bytes: Option<u32>, overhead_bytes: u32) -> Self {
+    fn of(
+        is_asked_for: bool,
+        host_mtu_bytes: Option<u32>,
+        set_bytes: Option<u32>,
+        overhead_bytes: u32,
+    ) -> Self {
         let fits = host_mtu_bytes.map(|mtu| mtu.saturating_sub(overhead_bytes));
         let mtu_bytes = match (set_bytes, fits) {
             (Some(set), Some(fits)) => Some(set.min(fits)),
             (set, fits) => set.or(fits),
         };
         Self {
+            is_asked_for,
             mtu_bytes,
             too_large_bytes: set_bytes
                 .filter(|set| mtu_bytes.is_some_and(|mtu_bytes| mtu_bytes < *set)),
@@ -79,7 +87,7 @@ pub(super) struct Local {
     pub(super) families: PerFamily<LocalFamily>,
     /// Address of `tunl0`.
     pub(super) ipip_addr: Option<Ipv4Addr>,
-    /// Present when the pools, or a setting, ask for it.
+    /// Present when the pools, or a setting, ask for it, or this node's object still names its address.
     pub(super) ipip: Option<Tunnel>,
     pub(super) host_mtu_bytes: Option<u32>,
 }
@@ -92,7 +100,7 @@ pub(super) struct LocalFamily {
     /// What carries packets to other nodes.
     pub(super) uplink: Uplink,
     uplink_mtu_bytes: Option<u32>,
-    /// The VXLAN device: present when the pools, or a setting, ask for it.
+    /// The VXLAN device: present as IPIP's is.
     pub(super) vxlan: Option<Tunnel>,
     pub(super) vxlan_addr: Option<IpAddr>,
     pub(super) vxlan_mac: Option<Mac>,
@@ -103,7 +111,6 @@ pub(super) struct Inputs<'a> {
     pub(super) settings: &'a Settings,
     pub(super) hosts: &'a BTreeMap<String, Host>,
     pub(super) pools: &'a Pools,
-    pub(super) blocks: &'a Blocks,
     pub(super) underlay: &'a Underlay,
 }
 
@@ -129,28 +136,32 @@ impl Inputs<'_> {
             Family::V4 => (self.settings.vxlan_mtu_bytes, VXLAN_OVERHEAD_BYTES),
             Family::V6 => (self.settings.vxlan_mtu_v6_bytes, VXLAN_V6_OVERHEAD_BYTES),
         };
-        let vxlan = self.wants_vxlan(family, vxlan_addr.is_some());
+        let by_pools = self.pools.vxlan(family);
+        let vxlan = match family {
+            Family::V4 => wants(self.settings.vxlan_enabled, by_pools, vxlan_addr.is_some()),
+            // The setting is of IPv4 only.
+            Family::V6 if self.settings.ipv6_support => wants(None, by_pools, vxlan_addr.is_some()),
+            Family::V6 => None,
+        };
         LocalFamily {
             net,
             uplink,
             uplink_mtu_bytes,
-            vxlan: vxlan.then(|| Tunnel::of(uplink_mtu_bytes, set_bytes, overhead_bytes)),
+            vxlan: vxlan.map(|is_asked_for| {
+                Tunnel::of(is_asked_for, uplink_mtu_bytes, set_bytes, overhead_bytes)
+            }),
             vxlan_addr,
             vxlan_mac: own.and_then(|own| own.vxlan_mac.clone().ok()),
         }
     }
+}
 
-    /// Pods of a deleted pool are reached through the tunnel as long as this node has its address.
-    fn wants_vxlan(&self, family: Family, has_address: bool) -> bool {
-        let by_pools = || {
-            self.pools.vxlan(family)
-                || (has_address && self.blocks.any_without_pool(family, self.pools))
-        };
-        match family {
-            Family::V4 => self.settings.vxlan_enabled.unwrap_or_else(by_pools),
-            // The setting is of IPv4 only.
-            Family::V6 => self.settings.ipv6_support && by_pools(),
-        }
+/// Whether a tunnel is wanted, and if so, whether it is asked for. Other nodes take its address in this node's object for the
+/// word that packets are accepted there, pods of a deleted pool are reached through it: it stays until that is gone.
+fn wants(setting: Option<bool>, by_pools: bool, has_address: bool) -> Option<bool> {
+    match setting {
+        Some(enabled) => enabled.then_some(true),
+        None => (by_pools || has_address).then_some(by_pools),
     }
 }
 
@@ -159,13 +170,19 @@ impl Local {
         let families = PerFamily::of(|family| inputs.family(family));
         let mtus = families.iter().filter_map(|family| family.uplink_mtu_bytes);
         let settings = inputs.settings;
-        let ipip = (settings.ipip_enabled).unwrap_or_else(|| inputs.pools.ipip());
+        let ipip_addr = inputs.own().and_then(|host| host.ipip);
+        let ipip = wants(
+            settings.ipip_enabled,
+            inputs.pools.ipip(),
+            ipip_addr.is_some(),
+        );
         Self {
             host_mtu_bytes: mtus.min(),
-            ipip_addr: inputs.own().and_then(|host| host.ipip),
-            ipip: ipip.then(|| {
+            ipip_addr,
+            ipip: ipip.map(|is_asked_for| {
                 let mtu_bytes = families[Family::V4].uplink_mtu_bytes;
-                Tunnel::of(mtu_bytes, settings.ipip_mtu_bytes, IPIP_OVERHEAD_BYTES)
+                let set_bytes = settings.ipip_mtu_bytes;
+                Tunnel::of(is_asked_for, mtu_bytes, set_bytes, IPIP_OVERHEAD_BYTES)
             }),
             families,
         }

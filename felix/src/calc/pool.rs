@@ -33,6 +33,8 @@ pub(super) struct Pool {
     pub(super) exported: bool,
     /// What its addresses send out of all pools is masqueraded.
     nat_outgoing: bool,
+    /// Every node with a part of it gets an address for its tunnel device.
+    pub(super) names_tunnels: bool,
     /// Only for Services: no destination of pods' own addresses.
     services_only: bool,
 }
@@ -59,6 +61,9 @@ impl Pool {
             encap,
             exported: !spec.disable_bgp_export,
             nat_outgoing: spec.nat_outgoing,
+            names_tunnels: !spec.disabled
+                && (spec.allowed_uses.as_deref())
+                    .is_none_or(|uses| uses.is_empty() || uses.contains(&AllowedUse::Tunnel)),
             services_only: spec.allowed_uses.as_deref() == Some(&[AllowedUse::LoadBalancer]),
         }
     }

@@ -106,6 +106,8 @@ pub enum Reason {
         /// The node's name.
         node: String,
     },
+    /// The pool's former tunnel is used, as BGP knows no way.
+    NotByBgp,
     /// No next hop of the BGP route leads anywhere.
     NextHopUnreachable {
         /// The next hops.
@@ -208,6 +210,9 @@ impl fmt::Display for Reason {
             }
             Self::OwnerHasNoTunnelAddress { node } => {
                 write!(f, "owner {node:?} has no tunnel address yet")
+            }
+            Self::NotByBgp => {
+                f.write_str("BGP knows no way: through the tunnel of the pool's former mode, as long as the nodes keep it")
             }
             Self::NextHopUnreachable { next_hops } => {
                 let hops: Vec<String> = next_hops.iter().map(ToString::to_string).collect();

@@ -11,6 +11,10 @@
 //! | 5 | block of this node | blackhole, so that unused addresses do not follow the default route |
 //! | 6 | block of another node | to that node, as the pool says |
 //! | 7 | anything BGP knows, unless the pool's routes come from blocks | via the BGP next hops |
+//!
+//! A tunnel is used once the other node's object names the address of its device, which says that packets are accepted there.
+//! Until then, and where BGP is to lead and does not (yet), packets take another way that the other node accepts
+//! ([`Facts::instead`]): so a pool's mode changes without a gap, whenever the nodes hear of it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,7 +26,7 @@ use ipnet::IpNet;
 use super::bgp_route::BgpRoutes;
 use super::block::Blocks;
 use super::host::{Host, HostFamily};
-use super::local::{Local, LocalFamily, Uplink};
+use super::local::{Local, LocalFamily, Tunnel, Uplink};
 use super::pool::{Encap, Pool, Pools, Reach};
 use super::problem::Reason;
 use super::settings::Settings;
@@ -54,6 +58,8 @@ pub(super) struct Facts<'a> {
 pub(super) enum Plan {
     Nothing,
     Route(RouteKey, RouteSpec),
+    /// Another way than the pool asks for, and why.
+    Instead(RouteKey, RouteSpec, Reason),
     Skipped(Reason),
 }
 
@@ -101,9 +107,76 @@ impl Facts<'_> {
                 None => Plan::Nothing,
             };
         }
-        match self.bgp.at(&dst) {
+        let plan = match self.bgp.at(&dst) {
             Some(best) => self.via_bgp(dst, pool, best),
             None => Plan::Nothing,
+        };
+        match plan {
+            Plan::Route(..) | Plan::Instead(..) => plan,
+            Plan::Nothing | Plan::Skipped(_) => self.before_bgp(dst, pool).unwrap_or(plan),
+        }
+    }
+
+    /// The former tunnel of a pool without one, while this node still has it.
+    fn before_bgp(&self, dst: IpNet, pool: Option<Pool>) -> Option<Plan> {
+        if pool.map(|pool| pool.encap) != Some(Encap::Plain) {
+            return None;
+        }
+        let is_former = |tunnel: Option<Tunnel>| tunnel.is_some_and(|tunnel| !tunnel.is_asked_for);
+        if !is_former(self.local_of(&dst).vxlan) && !is_former(self.local.ipip) {
+            return None;
+        }
+        let node = self
+            .blocks
+            .borrower(&dst)
+            .or_else(|| self.blocks.owner(&dst))?;
+        let host = self
+            .hosts
+            .get(node)
+            .filter(|_| node != self.settings.node_name)?;
+        match self.by_tunnel(dst, node, host, is_former) {
+            Plan::Route(key, spec) => Some(Plan::Instead(key, spec, Reason::NotByBgp)),
+            _ => None,
+        }
+    }
+
+    /// Through a tunnel that both this node and another one have.
+    fn by_tunnel(
+        &self,
+        dst: IpNet,
+        node: &str,
+        host: &Host,
+        usable: impl Fn(Option<Tunnel>) -> bool,
+    ) -> Plan {
+        let family = family_of(&dst);
+        let of_family = &host.families[family];
+        if usable(self.local_of(&dst).vxlan) && of_family.vxlan.is_some() {
+            return self.over_vxlan(dst, node, of_family);
+        }
+        match host.address(family) {
+            Some(addr)
+                if family == Family::V4 && usable(self.local.ipip) && host.ipip.is_some() =>
+            {
+                self.over_ipip(dst, addr)
+            }
+            Some(_) | None => Plan::Nothing,
+        }
+    }
+
+    /// The way to another node that does not (yet) say that it accepts packets through the tunnel of the pool: another tunnel,
+    /// or what BGP says.
+    fn instead(&self, dst: IpNet, node: &str, host: &Host) -> Plan {
+        let reason = Reason::OwnerHasNoTunnelAddress {
+            node: node.to_owned(),
+        };
+        let other = self.by_tunnel(dst, node, host, |tunnel| tunnel.is_some());
+        let plain = || self.bgp.at(&dst).map(|best| self.via_bgp(dst, None, best));
+        match (other, plain) {
+            (Plan::Route(key, spec), _) => Plan::Instead(key, spec, reason),
+            (_, plain) => match plain() {
+                Some(Plan::Route(key, spec)) => Plan::Instead(key, spec, reason),
+                _ => Plan::Skipped(reason),
+            },
         }
     }
 
@@ -189,10 +262,14 @@ impl Facts<'_> {
         match pool.map(|pool| pool.encap) {
             Some(Encap::Vxlan(reach)) => match self.direct(dst, addr, reach) {
                 Some(plan) => plan,
+                None if host.families[family].vxlan.is_none() => self.instead(dst, node, host),
                 None => self.over_vxlan(dst, node, &host.families[family]),
             },
             Some(Encap::Ipip(reach)) => match self.direct(dst, addr, reach) {
                 Some(plan) => plan,
+                None if host.ipip.is_none() && pool.is_some_and(|pool| pool.names_tunnels) => {
+                    self.instead(dst, node, host)
+                }
                 None => self.over_ipip(dst, addr),
             },
             None if host.families[family].vxlan.is_some()

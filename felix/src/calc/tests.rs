@@ -13,6 +13,7 @@ mod rules;
 mod sessions;
 mod settings;
 mod shared_address;
+mod switch;
 mod world;
 
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ use serde_json::json;
 use super::*;
 use crate::desired::{IfName, LinkSpec, Parent, RouteKind, RouteSpec};
 use crate::ownership::VXLAN_DEVICE;
-use world::{World, addr, affinity, block, endpoint, link, node, pool, route};
+use world::{World, addr, affinity, block, endpoint, link, node, node_in, pool, route};
 
 fn prefix(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -87,10 +88,14 @@ fn fib(world: &World, dst: &str) -> Option<String> {
 /// Two nodes in one subnet and one in another, one pool, each node with a block.
 fn cluster(pool_spec: serde_json::Value) -> World {
     let mut world = World::started();
+    for (number, name, address) in [
+        (0, "n1", "10.0.0.1/24"),
+        (1, "n2", "10.0.0.2/24"),
+        (2, "n3", "10.9.0.3/24"),
+    ] {
+        world.put(node_in(&pool_spec, name, address, number));
+    }
     world.put(pool("p", pool_spec));
-    world.put(node("n1", "10.0.0.1/24", Some("10.1.0.0")));
-    world.put(node("n2", "10.0.0.2/24", Some("10.1.1.0")));
-    world.put(node("n3", "10.9.0.3/24", Some("10.1.2.0")));
     for (name, range) in [
         ("n1", "10.1.0.0/26"),
         ("n2", "10.1.1.0/26"),
@@ -529,7 +534,11 @@ fn the_vxlan_device_and_every_other_nodes_endpoint_are_planned() {
         world.graph.problems()[0].to_string(),
         "Node(n3): spec.ipv4VXLANTunnelAddr: 10.1.1.0 is taken by Node(n2)"
     );
+    // Others may still send through it: it stays until this node's object does not name its address any more.
     world.put(pool("p", plain()));
+    world.flush();
+    assert_eq!(count(&world), 2);
+    world.put(node("n1", "10.0.0.1/24", None));
     world.flush();
     assert_eq!(count(&world), 0);
     assert!(!world.rows.contains_key(&link_key));
@@ -568,6 +577,7 @@ fn pods_of_a_deleted_pool_are_reached_through_vxlan_until_they_are_gone_and_that
         world.remove(&block(range, None, &[]).0);
     }
     world.remove(&affinity("n1", "10.1.0.0/26", "confirmed").0);
+    world.put(node("n1", "10.0.0.1/24", None));
     world.flush();
     assert!(!world.rows.contains_key(&link_key));
     assert_eq!(world.problems(), Vec::<String>::new());

@@ -10,7 +10,9 @@ use super::host::Host;
 use super::local::{Local, LocalFamily, Tunnel, Uplink};
 use super::problem::{Problem, Reason, Subject};
 use super::settings::Settings;
-use crate::desired::{AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, Parent, Row, RowKey};
+use crate::desired::{
+    AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, Parent, Row, RowKey, SysctlKey,
+};
 use crate::ownership::{IPIP_DEVICE, vxlan_device};
 use crate::rules::Family;
 
@@ -66,10 +68,12 @@ impl Tunnels {
             let spec = LinkSpec::Ipip {
                 mtu_bytes: ipip.mtu_bytes,
             };
-            match local.ipip_addr {
-                Some(addr) => tunnels.device(IPIP_DEVICE, spec, IpAddr::V4(addr)),
-                None => tunnels.lacks(IPIP_DEVICE, "spec.bgp.ipv4IPIPTunnelAddr"),
+            let addr = local.ipip_addr.map(IpAddr::V4);
+            if addr.is_none() {
+                tunnels.lacks(IPIP_DEVICE, "spec.bgp.ipv4IPIPTunnelAddr");
             }
+            tunnels.device(IPIP_DEVICE, spec, addr);
+            tunnels.put(loose(IPIP_DEVICE));
         }
         tunnels
     }
@@ -85,12 +89,16 @@ impl Tunnels {
         let device = vxlan_device(family);
         let names = names(family);
         self.limited(device, names.mtu_setting, vxlan);
-        let (net, addr, mac) = match (local.net, local.vxlan_addr, local.vxlan_mac) {
-            (None, _, _) => return self.lacks(device, names.node_address),
-            (_, None, _) => return self.lacks(device, names.tunnel_address),
-            (_, _, None) => return self.lacks(device, names.usable_mac),
-            (Some(net), Some(addr), Some(mac)) => (net, addr, mac),
+        let (net, mac) = match (local.net, local.vxlan_mac) {
+            (None, _) => return self.lacks(device, names.node_address),
+            (_, None) => return self.lacks(device, names.usable_mac),
+            (Some(net), Some(mac)) => (net, mac),
         };
+        // The device accepts packets without an address, too: the address is published once it does.
+        let addr = local.vxlan_addr;
+        if addr.is_none() {
+            self.lacks(device, names.tunnel_address);
+        }
         let address = net.addr();
         if local.uplink == Uplink::Unknown {
             self.problem(device, Reason::NoParent { address });
@@ -108,6 +116,9 @@ impl Tunnels {
             mtu_bytes: vxlan.mtu_bytes,
         };
         self.device(device, spec, addr);
+        if family == Family::V4 {
+            self.put(loose(device));
+        }
         self.remotes(family, (&settings.node_name, addr), hosts);
     }
 
@@ -141,25 +152,26 @@ impl Tunnels {
         self.rows.insert(row.key(), row);
     }
 
-    fn device(&mut self, name: &'static str, spec: LinkSpec, addr: IpAddr) {
+    fn device(&mut self, name: &'static str, spec: LinkSpec, addr: Option<IpAddr>) {
         let ifname = IfName::from(name);
         self.put(Row::Link(ifname.clone(), spec));
-        self.put(Row::Addr(AddrKey {
-            ifname,
-            addr: IpNet::from(addr),
-        }));
+        if let Some(addr) = addr {
+            let addr = IpNet::from(addr);
+            self.put(Row::Addr(AddrKey { ifname, addr }));
+        }
     }
 
     /// Of two nodes with the same tunnel address or MAC the first by name counts.
     fn remotes(
         &mut self,
         family: Family,
-        (own, own_addr): (&str, IpAddr),
+        (own, own_addr): (&str, Option<IpAddr>),
         hosts: &BTreeMap<String, Host>,
     ) {
         let ifname = IfName::from(vxlan_device(family));
         let names = names(family);
-        let mut by_addr: BTreeMap<IpAddr, &str> = BTreeMap::from([(own_addr, own)]);
+        let mut by_addr: BTreeMap<IpAddr, &str> =
+            own_addr.into_iter().map(|addr| (addr, own)).collect();
         let mut by_mac: BTreeMap<Mac, &str> = BTreeMap::new();
         for (name, host) in hosts.iter().filter(|(name, _)| *name != own) {
             let host = &host.families[family];
@@ -206,4 +218,11 @@ impl Tunnels {
             reason,
         });
     }
+}
+
+/// What comes through a tunnel may be answered by another way, while the nodes differ about a pool's mode: its source is
+/// only asked to be reachable.
+fn loose(device: &str) -> Row {
+    let key = format!("net/ipv4/conf/{device}/rp_filter");
+    Row::Sysctl(SysctlKey(key.into()), "2".into())
 }

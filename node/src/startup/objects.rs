@@ -54,7 +54,7 @@ pub async fn create(store: &dyn Store, object: Object) -> Result<bool, StoreErro
 pub async fn change(
     store: &dyn Store,
     key: &Key,
-    change: impl Fn(Object) -> Option<Object>,
+    mut change: impl FnMut(Object) -> Option<Object>,
 ) -> Result<bool, StoreError> {
     rewrite(store, key, |stored| change(stored?)).await
 }
@@ -72,7 +72,7 @@ pub async fn update(
 async fn rewrite(
     store: &dyn Store,
     key: &Key,
-    change: impl Fn(Option<Object>) -> Option<Object>,
+    mut change: impl FnMut(Option<Object>) -> Option<Object>,
 ) -> Result<bool, StoreError> {
     let mut last = None;
     for _ in 0..ATTEMPTS {

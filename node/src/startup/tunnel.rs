@@ -1,5 +1,7 @@
 //! Addresses of the node's own tunnel devices, from the pools that use them.
 
+pub mod announcement;
+
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -14,9 +16,11 @@ use ipam::Ipam;
 use ipam::request::ReleaseAddress;
 use ipam::tunnel::{TunnelKind, TunnelRequest};
 use ipnet::IpNet;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{StartupError, objects as stored_objects};
+use announcement::Announcement;
 
 const KINDS: [(TunnelKind, &str); 3] = [
     (TunnelKind::Ipip, "tunl0"),
@@ -26,9 +30,13 @@ const KINDS: [(TunnelKind, &str); 3] = [
 
 /// Makes the Node's tunnel addresses the first of its range of Kubernetes (host-local gives that to no pod), where a pool
 /// uses the tunnel. Without a range none is known, and what stands there stays.
-pub(super) async fn first_of_pod_cidr(store: &dyn Store, name: &str) -> Result<(), StartupError> {
+pub(super) async fn first_of_pod_cidr(
+    store: &dyn Store,
+    name: &str,
+    said: &mut Announcement,
+) -> Result<(), StartupError> {
     for (kind, device) in KINDS {
-        let set = set_first_of_pod_cidr(store, name, kind).await;
+        let set = set_first_of_pod_cidr(store, name, (kind, device), said).await;
         set.map_err(|error| StartupError::Tunnel {
             device,
             reason: error.to_string(),
@@ -40,7 +48,8 @@ pub(super) async fn first_of_pod_cidr(store: &dyn Store, name: &str) -> Result<(
 async fn set_first_of_pod_cidr(
     store: &dyn Store,
     name: &str,
-    kind: TunnelKind,
+    (kind, device): (TunnelKind, &'static str),
+    said: &mut Announcement,
 ) -> Result<(), StoreError> {
     let pools = objects(store, Kind::IPPool).await?;
     let is_v4 = kind != TunnelKind::VxlanV6;
@@ -58,7 +67,10 @@ async fn set_first_of_pod_cidr(
             .into_iter()
             .find(|range| range.addr().is_ipv4() == is_v4)?;
         let first = first_address(range)?;
-        set_address(&mut node, kind, used.then_some(first));
+        let before = address(&node, kind);
+        let wanted = used.then_some(first);
+        let settled = said.settle((kind, device), before, wanted, Instant::now());
+        set_address(&mut node, kind, settled);
         Some(Object::Node(node))
     })
     .await
@@ -73,14 +85,15 @@ fn first_address(range: IpNet) -> Option<IpAddr> {
     }
 }
 
-/// Makes the Node's tunnel addresses what the pools ask for: assigned, kept, or given back.
+/// Makes the Node's tunnel addresses what the pools ask for, as soon as [`Announcement`] lets it: assigned, kept, or given back.
 pub(super) async fn allocate(
     store: &dyn Store,
     ipam: &Ipam,
     name: &str,
+    said: &mut Announcement,
 ) -> Result<(), StartupError> {
     for (kind, device) in KINDS {
-        allocate_one(store, ipam, name, (kind, device))
+        allocate_one(store, ipam, name, (kind, device), said)
             .await
             .map_err(|reason| StartupError::Tunnel { device, reason })?;
     }
@@ -92,6 +105,7 @@ async fn allocate_one(
     ipam: &Ipam,
     name: &str,
     (kind, device): (TunnelKind, &'static str),
+    said: &mut Announcement,
 ) -> Result<(), String> {
     let key = Key::new(Kind::Node, name);
     let Some(node) = read(store, &key).await.map_err(|error| error.to_string())? else {
@@ -103,6 +117,7 @@ async fn allocate_one(
             .await
             .map_err(|error| error.to_string())?
     {
+        said.in_use(kind);
         return Ok(());
     }
     let request = TunnelRequest {
@@ -116,9 +131,12 @@ async fn allocate_one(
         .await
         .map_err(|error| chain(&error))?
         .outcome;
-    let wanted = ensured.wanted;
+    let wanted = said.settle((kind, device), before, ensured.wanted, Instant::now());
     if wanted == before {
-        return give_back(ipam, ensured.all_but(wanted)).await;
+        // What is to be named later stays held, too.
+        let mut others = ensured.all_but(wanted);
+        others.retain(|held| Some(held.address) != ensured.wanted);
+        return give_back(ipam, others).await;
     }
     let written = stored_objects::update(store, &key, |stored| match stored {
         Some(Object::Node(mut node)) => {
@@ -320,7 +338,9 @@ mod tests {
         let client = store.client();
         let shared: &dyn Store = &client;
         let addresses = async || {
-            first_of_pod_cidr(shared, "n1").await.unwrap();
+            first_of_pod_cidr(shared, "n1", &mut Announcement::at_once())
+                .await
+                .unwrap();
             let key = Key::new(Kind::Node, "n1");
             let node = read(shared, &key).await.unwrap().unwrap();
             let shown = KINDS.map(|(kind, _)| address(&node, kind));
@@ -369,7 +389,9 @@ mod tests {
                 _ => None,
             });
             let ipam = Ipam::new(Arc::new(client.clone()), "n1");
-            allocate(&client, &ipam, "n1").await.unwrap_err();
+            allocate(&client, &ipam, "n1", &mut Announcement::at_once())
+                .await
+                .unwrap_err();
             store.deliver_late();
             let addresses = async || {
                 let store: &dyn Store = &store;
@@ -392,7 +414,9 @@ mod tests {
             );
             // The next attempt leaves one address, which the Node names.
             let ipam = Ipam::new(Arc::new(store.clone()), "n1");
-            allocate(&store, &ipam, "n1").await.unwrap();
+            allocate(&store, &ipam, "n1", &mut Announcement::at_once())
+                .await
+                .unwrap();
             let (taken, again) = addresses().await;
             assert_eq!((taken, again.is_some()), (1, true), "{fault:?}");
             assert!(named.is_none() || named == again);
@@ -407,7 +431,9 @@ mod tests {
             put(&store, Kind::IPPool, "p", pool("Always")).await;
             put(&store, Kind::Node, "n1", json!({})).await;
             let ipam = Ipam::new(Arc::new(store.clone()), "n1");
-            allocate(&store, &ipam, "n1").await.unwrap();
+            allocate(&store, &ipam, "n1", &mut Announcement::at_once())
+                .await
+                .unwrap();
             put(&store, Kind::IPPool, "p", pool("Never")).await;
 
             let client = store.client();
@@ -416,7 +442,9 @@ mod tests {
                 _ => None,
             });
             let ipam = Ipam::new(Arc::new(client.clone()), "n1");
-            allocate(&client, &ipam, "n1").await.unwrap_err();
+            allocate(&client, &ipam, "n1", &mut Announcement::at_once())
+                .await
+                .unwrap_err();
             let taken = async || {
                 let blocks = objects(&store, Kind::IPAMBlock).await.unwrap();
                 let taken = blocks.iter().map(|block| match block {
@@ -427,7 +455,9 @@ mod tests {
             };
             assert_eq!(taken().await, 1, "{fault:?}: the Node may say it");
             let ipam = Ipam::new(Arc::new(store.clone()), "n1");
-            allocate(&store, &ipam, "n1").await.unwrap();
+            allocate(&store, &ipam, "n1", &mut Announcement::at_once())
+                .await
+                .unwrap();
             let node = read(&store, &Key::new(Kind::Node, "n1")).await.unwrap();
             assert_eq!(address(&node.unwrap(), TunnelKind::VxlanV4), None);
             assert_eq!(taken().await, 0, "{fault:?}");

@@ -10,7 +10,7 @@ use api::admin::Problem;
 use api::params::Params;
 use felix::desired::{IfName, Row, RowKey, RowKind, SysctlKey};
 use felix::kernel::{KernelEvent, Op};
-use felix::ownership::is_tunnel;
+use felix::ownership::{IPIP_DEVICE, VXLAN_DEVICE, VXLAN_V6_DEVICE, is_tunnel};
 use felix::reconcile::Reconciler;
 use felix_io::{Kernel, Table};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -128,6 +128,8 @@ pub struct DataplaneTask {
     pub calc: Inbox,
     /// Account of itself.
     pub view: watch::Sender<DataplaneView>,
+    /// Tunnel devices that take packets.
+    pub accepting: watch::Sender<BTreeSet<&'static str>>,
     /// Facts for probes.
     pub health: Health,
     /// Counters.
@@ -404,6 +406,15 @@ impl DataplaneTask {
 
     /// Nothing is left to do right now.
     fn settled(&self, state: &State) {
+        let devices = [VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE].into_iter();
+        let accepting: BTreeSet<&'static str> = devices
+            .filter(|device| self.reconciler.accepts(&IfName::from(*device)))
+            .collect();
+        self.accepting.send_if_modified(|before| {
+            let changed = *before != accepting;
+            *before = accepting;
+            changed
+        });
         if state.deletes_allowed && !self.health.first_apply_done() {
             info!("kernel written completely for the first time");
             self.health.set_first_apply_done();

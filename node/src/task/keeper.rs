@@ -1,6 +1,7 @@
 //! Keeps what start-up wrote true: the node's address, its tunnel addresses, the MTU file. What is there when the process
 //! starts stays until the calculation knows every fact.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,14 @@ use api::params::Params;
 use datastore::store::Store;
 use ipam::Ipam;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::health::Health;
 use crate::kubernetes::Kubernetes;
 use crate::startup::host::LiveHost;
+use crate::startup::tunnel::announcement::Announcement;
 use crate::startup::{Startup, chain, files};
 use crate::task::calc::CalcView;
 
@@ -35,6 +38,8 @@ pub struct Keeper {
     pub kubernetes: Option<Arc<dyn Kubernetes>>,
     /// Says when pools or this node's object changed, and the MTU.
     pub view: watch::Receiver<CalcView>,
+    /// Tunnel devices that take packets.
+    pub accepting: watch::Receiver<BTreeSet<&'static str>>,
     /// MTU for pods while the graph knows none.
     pub last_mtu_bytes: Option<u32>,
     /// Says whether another agent runs under this node's name.
@@ -62,6 +67,7 @@ impl Keeper {
         let mut seen = 0;
         let mut due = false;
         let mut failed: Option<String> = None;
+        let mut said = Announcement::default();
         if self.view.wait_for(|view| view.in_sync).await.is_err() {
             return;
         }
@@ -78,8 +84,13 @@ impl Keeper {
             // With another agent under this node's name each would answer the other's writes at once, for ever.
             due |= generation != seen && self.health.namesake().is_none();
             seen = generation;
+            said.accept(self.accepting.borrow_and_update().clone());
+            let said = &mut said;
             let result = self
-                .repair(mtu.or(self.last_mtu_bytes), due && !locked)
+                .repair(
+                    mtu.or(self.last_mtu_bytes),
+                    (due && !locked).then_some(&mut *said),
+                )
                 .await;
             // The same failure is logged once, however often it is tried again.
             if let Err(error) = &result
@@ -93,8 +104,11 @@ impl Keeper {
             failed = result.err();
             // What is due waits for the unlock.
             due &= locked;
+            let soonest = Instant::now() + RETRY_EVERY;
             tokio::select! {
                 changed = self.view.changed() => if changed.is_err() { return },
+                Ok(()) = self.accepting.changed() => due = true,
+                () = until(said.due().map(|at| at.max(soonest))) => due = true,
                 _ = poll.tick() => due = true,
                 () = tokio::time::sleep(RETRY_EVERY), if failed.is_some() => due = true,
             }
@@ -102,17 +116,21 @@ impl Keeper {
     }
 
     /// The MTU file, and where the objects are due the Node object with its addresses. What can be done is done.
-    async fn repair(&self, mtu_bytes: Option<u32>, objects_due: bool) -> Result<(), String> {
+    async fn repair(
+        &self,
+        mtu_bytes: Option<u32>,
+        objects_due: Option<&mut Announcement>,
+    ) -> Result<(), String> {
         let file = mtu_bytes.map_or(Ok(()), |mtu_bytes| {
             files::keep_mtu(Path::new(files::STATE_DIRECTORY), mtu_bytes)
         });
-        if objects_due {
-            self.objects().await?;
+        if let Some(said) = objects_due {
+            self.objects(said).await?;
         }
         file.map_err(|error| chain(&error))
     }
 
-    async fn objects(&self) -> Result<(), String> {
+    async fn objects(&self, said: &mut Announcement) -> Result<(), String> {
         let host = LiveHost::read(&self.params).await;
         let host = host.map_err(|error| format!("reading the host's interfaces: {error}"))?;
         let startup = Startup {
@@ -125,14 +143,22 @@ impl Keeper {
         // The Node first: tunnel addresses are written into it.
         let node = startup.refresh(&self.node).await;
         node.map_err(|error| format!("node address: {}", chain(&error)))?;
-        let tunnels = startup.refresh_tunnels(&self.node, &self.ipam).await;
+        let tunnels = startup.refresh_tunnels(&self.node, &self.ipam, said).await;
         tunnels.map_err(|error| format!("tunnel addresses: {}", chain(&error)))
+    }
+}
+
+/// Waits until `at`, for ever without one.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Instant, SystemTime};
+    use std::time::SystemTime;
 
     use api::key::{Key, Kind};
     use api::object::Object;
@@ -162,8 +188,9 @@ mod tests {
             ipam: Arc::new(Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1")),
             kubernetes: None,
             view,
+            accepting: watch::channel(BTreeSet::new()).1,
             last_mtu_bytes: None,
-            health: Health::new(Instant::now(), SystemTime::UNIX_EPOCH),
+            health: Health::new(std::time::Instant::now(), SystemTime::UNIX_EPOCH),
             cancel: cancel.clone(),
         };
         let keeping = tokio::spawn(keeper.run());

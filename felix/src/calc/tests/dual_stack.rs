@@ -11,6 +11,7 @@ fn dual_stack(v4: serde_json::Value, v6: serde_json::Value) -> World {
 
 fn dual_stack_with(settings: Settings, v4: serde_json::Value, v6: serde_json::Value) -> World {
     let mut world = World::new(settings);
+    let has_v4 = v4.get("vxlanMode").is_some();
     for (key, object) in cluster(v4).objects {
         world.put((key, object));
     }
@@ -23,7 +24,7 @@ fn dual_stack_with(settings: Settings, v4: serde_json::Value, v6: serde_json::Va
         let range = format!("fd10:0:0:{number}::/122");
         let spec = json!({
             "bgp": {"ipv4Address": v4, "ipv6Address": v6},
-            "ipv4VXLANTunnelAddr": format!("10.1.{number}.0"),
+            "ipv4VXLANTunnelAddr": has_v4.then(|| format!("10.1.{number}.0")),
             "ipv6VXLANTunnelAddr": format!("fd10:0:0:{number}::"),
         });
         world.put(world::object(Key::new(Kind::Node, name), &spec));
@@ -98,6 +99,12 @@ fn vxlan_over_ipv6_has_a_device_addresses_and_macs_of_its_own() {
     assert_eq!(remotes(&world, VXLAN_DEVICE).len(), 4);
     assert_eq!(world.graph.pod_mtu_bytes(), Some(1430));
     world.put(pool("six", six("Never")));
+    world.flush();
+    let spec = json!({
+        "bgp": {"ipv4Address": "10.0.0.1/24", "ipv6Address": "fd00::1/64"},
+        "ipv4VXLANTunnelAddr": "10.1.0.0",
+    });
+    world.put(world::object(Key::new(Kind::Node, "n1"), &spec));
     world.flush();
     assert_eq!(link_of(&world, VXLAN_V6_DEVICE), None);
     assert!(remotes(&world, VXLAN_V6_DEVICE).is_empty());

@@ -15,7 +15,7 @@ use super::fibs;
 use super::reference::{Facts, Host};
 use super::world::{
     World, addr, affinity, bgp_config, bgp_filter, bgp_peer, bgp_route, block, endpoint,
-    held_under, link, node, pool, route, with_handle,
+    held_under, link, node, node_in, pool, route, with_handle,
 };
 use crate::desired::{RouteKey, RouteKind, RouteSpec, Row};
 use crate::kernel::KernelEvent;
@@ -67,15 +67,23 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
             node("n1", "10.0.0.1/32", Some("10.1.0.0")),
             node("n1", "10.0.0.1/24", Some("10.1.1.9")),
             node("n1", "10.0.0.9/24", None),
+            node_in(&json!({"ipipMode": "Always"}), "n1", "10.0.0.1/24", 7),
         ],
         vec![
             node("n2", "10.0.0.2/24", Some("10.1.1.0")),
             node("n2", "10.0.0.2/24", None),
+            node_in(&json!({"ipipMode": "Always"}), "n2", "10.0.0.2/24", 8),
             node("n2", "10.9.0.2/24", Some("10.1.0.9")),
         ],
         vec![
             node("n3", "10.9.0.3/24", Some("10.1.2.0")),
             node("n3", "10.9.0.3/24", Some("10.1.1.0")),
+            node_in(
+                &json!({"ipipMode": "Always", "vxlanMode": "Always"}),
+                "n3",
+                "10.9.0.3/24",
+                9,
+            ),
         ],
         vec![
             block("10.1.0.0/28", Some("n1"), &[]),

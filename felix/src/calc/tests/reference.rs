@@ -145,7 +145,7 @@ impl Facts<'_> {
         } else {
             (pool, tunnelled)
         };
-        if tunnelled && let Some(holder) = holder.filter(|holder| holder != "n1") {
+        if tunnelled && let Some(holder) = holder.clone().filter(|holder| holder != "n1") {
             return self.to_node(dst, pool?, &holder);
         }
         if block.and_then(owner) == Some("n1") {
@@ -155,6 +155,17 @@ impl Facts<'_> {
         if tunnelled {
             return self.to_node(dst, pool?, owner(block?)?);
         }
+        self.by_bgp(dst).or_else(|| {
+            // A pool's former tunnel, while this node's object names its address.
+            let whose = holder.or_else(|| Some(owner(block?)?.to_owned()))?;
+            let former = pool.is_some() && whose != "n1";
+            former.then(|| {
+                self.by_tunnel(dst, &whose, !self.vxlan_asked_for(), !self.ipip_asked_for())
+            })?
+        })
+    }
+
+    fn by_bgp(&self, dst: IpNet) -> Option<String> {
         let mut hops: Vec<String> = self
             .bgp
             .get(&dst)?
@@ -167,15 +178,54 @@ impl Facts<'_> {
         (!hops.is_empty()).then(|| format!("{hops}proto 12 metric 1024"))
     }
 
+    /// Through a tunnel that both nodes have.
+    fn by_tunnel(&self, dst: IpNet, name: &str, vxlan: bool, ipip: bool) -> Option<String> {
+        let addr = self.node(name)?.spec.bgp.as_ref()?.ipv4_address?.addr();
+        if let Some(tunnel) = self.tunnel_of(name).filter(|_| vxlan && self.vxlan_on()) {
+            return Some(self.over_vxlan(dst, tunnel));
+        }
+        self.ipip_of(name).filter(|_| ipip && self.ipip_on())?;
+        Some(self.over_ipip(addr))
+    }
+
+    fn over_ipip(&self, addr: IpAddr) -> String {
+        let mtu = self.mtu(20);
+        format!("via {addr} dev tunl0 onlink proto 80{mtu}")
+    }
+
+    fn over_vxlan(&self, dst: IpNet, tunnel: std::net::Ipv4Addr) -> String {
+        if IpNet::from(IpAddr::V4(tunnel)) == dst {
+            return "dev vxlan.calico proto 3 scope link".to_owned();
+        }
+        let mtu = self.mtu(50);
+        format!("via {tunnel} dev vxlan.calico onlink proto 3{mtu}")
+    }
+
+    fn ipip_of(&self, node: &str) -> Option<std::net::Ipv4Addr> {
+        self.node(node)?.spec.bgp.as_ref()?.ipv4_ipip_tunnel_addr
+    }
+
+    fn ipip_on(&self) -> bool {
+        self.ipip_asked_for() || self.ipip_of("n1").is_some()
+    }
+
+    fn ipip_asked_for(&self) -> bool {
+        all!(self, IPPool).any(|pool| {
+            pool.spec.vxlan_mode == EncapMode::Never && pool.spec.ipip_mode != EncapMode::Never
+        })
+    }
+
     fn tunnel_of(&self, node: &str) -> Option<std::net::Ipv4Addr> {
         self.node(node)?.spec.ipv4_vxlan_tunnel_addr
     }
 
-    /// A pool asks for VXLAN, or this node still has its address and a block is in no pool.
+    /// A pool asks for VXLAN, or this node still has its address.
     fn vxlan_on(&self) -> bool {
-        let asked = all!(self, IPPool).any(|pool| pool.spec.vxlan_mode != EncapMode::Never);
-        let left = all!(self, IPAMBlock).any(|block| self.pool(block.spec.cidr).is_none());
-        asked || (left && self.tunnel_of("n1").is_some())
+        self.vxlan_asked_for() || self.tunnel_of("n1").is_some()
+    }
+
+    fn vxlan_asked_for(&self) -> bool {
+        all!(self, IPPool).any(|pool| pool.spec.vxlan_mode != EncapMode::Never)
     }
 
     /// The node an address is held by, when it is not the owner of the block: the first block by name that says so.
@@ -202,19 +252,12 @@ impl Facts<'_> {
         if mode == EncapMode::CrossSubnet && near && self.has_parent() {
             return Some(format!("via {addr} dev eth0 onlink proto 80"));
         }
-        if !vxlan {
-            return Some(format!(
-                "via {addr} dev tunl0 onlink proto 80{}",
-                self.mtu(20)
-            ));
+        match node.spec.ipv4_vxlan_tunnel_addr {
+            Some(tunnel) if vxlan => Some(self.over_vxlan(dst, tunnel)),
+            _ if !vxlan && self.ipip_of(name).is_some() => Some(self.over_ipip(addr)),
+            // It does not say that it takes packets there.
+            _ => (self.by_tunnel(dst, name, true, true)).or_else(|| self.by_bgp(dst)),
         }
-        let tunnel = node.spec.ipv4_vxlan_tunnel_addr?;
-        Some(if IpNet::from(IpAddr::V4(tunnel)) == dst {
-            "dev vxlan.calico proto 3 scope link".to_owned()
-        } else {
-            let mtu = self.mtu(50);
-            format!("via {tunnel} dev vxlan.calico onlink proto 3{mtu}")
-        })
     }
 
     /// The gateway that a BGPPeer names for its address.

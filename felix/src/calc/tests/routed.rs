@@ -16,10 +16,14 @@ fn routed(pool_spec: serde_json::Value, uplinks: &[(&str, u32)]) -> World {
     for other in ["10.0.0.2/32", "10.9.0.3/32"] {
         world.kernel(&KernelEvent::RowSet(over(other, uplinks)));
     }
+    for (number, name, address) in [
+        (0, "n1", "10.0.0.1/32"),
+        (1, "n2", "10.0.0.2/32"),
+        (2, "n3", "10.9.0.3/32"),
+    ] {
+        world.put(node_in(&pool_spec, name, address, number));
+    }
     world.put(pool("p", pool_spec));
-    world.put(node("n1", "10.0.0.1/32", Some("10.1.0.0")));
-    world.put(node("n2", "10.0.0.2/32", Some("10.1.1.0")));
-    world.put(node("n3", "10.9.0.3/32", Some("10.1.2.0")));
     for (name, range) in [
         ("n1", "10.1.0.0/26"),
         ("n2", "10.1.1.0/26"),

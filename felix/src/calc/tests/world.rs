@@ -142,6 +142,18 @@ pub(super) fn node(name: &str, address: &str, tunnel: Option<&str>) -> (Key, Obj
     object(Key::new(Kind::Node, name), &spec)
 }
 
+/// A node with the addresses of tunnel devices that a pool asks for: 10.1.`number`.0 for VXLAN, .63 for IPIP.
+pub(super) fn node_in(pool: &Value, name: &str, address: &str, number: u8) -> (Key, Object) {
+    let asks = |mode: &str| pool.get(mode).is_some_and(|mode| mode != "Never");
+    let vxlan = asks("vxlanMode").then(|| format!("10.1.{number}.0"));
+    let ipip = asks("ipipMode").then(|| format!("10.1.{number}.63"));
+    let spec = json!({
+        "bgp": {"ipv4Address": address, "ipv4IPIPTunnelAddr": ipip},
+        "ipv4VXLANTunnelAddr": vxlan,
+    });
+    object(Key::new(Kind::Node, name), &spec)
+}
+
 /// A block; `held` are ordinals and the nodes that have them.
 pub(super) fn block(range: &str, owner: Option<&str>, held: &[(usize, &str)]) -> (Key, Object) {
     let range: IpNet = range.parse().unwrap();
