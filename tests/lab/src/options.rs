@@ -159,6 +159,8 @@ pub struct Options {
     pub pods: usize,
     /// Encapsulation.
     pub mode: Mode,
+    /// The mode that was in force when the pods were made, where that was another one: pods keep its MTU.
+    pub pods_mode: Option<Mode>,
     /// IPv6 beside IPv4, for nodes and pods.
     pub dual_stack: bool,
     /// Where objects are kept.
@@ -191,6 +193,7 @@ impl Default for Options {
             nodes: 3,
             pods: 2,
             mode: Mode::Bgp,
+            pods_mode: None,
             dual_stack: false,
             store: Store::Local,
             kubelets: false,

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 use lab::{
-    Capture, Content, NetNs, Netlink, Packet, Pinger, RouteChange, RouteMonitor, SourceReporter,
-    Stream, ask_source,
+    Bulk, Capture, Content, NetNs, Netlink, Packet, Pinger, RouteChange, RouteMonitor,
+    SourceReporter, Stream, ask_source, wait_until,
 };
 
 fn main() -> std::process::ExitCode {
@@ -153,6 +153,29 @@ fn a_stream_counts_what_arrives_and_what_does_not() {
             .unwrap();
         let cut = cut.finish().unwrap();
         assert!(!cut.lost.is_empty(), "{cut:?}");
+    });
+}
+
+#[test]
+fn a_transfer_that_is_cut_off_says_so() {
+    lab::in_namespaces("a_transfer_that_is_cut_off_says_so", || {
+        let (a, b) = pair();
+        let whole = Bulk::start("whole", &a, &b, B, PATIENCE).unwrap();
+        let arrives = |bulk: &Bulk| {
+            let some = || (bulk.arrived() > 0).then_some(());
+            wait_until(Instant::now() + PATIENCE, some).is_some()
+        };
+        assert!(arrives(&whole));
+        assert_eq!(whole.finish(), None);
+
+        let cut = Bulk::start("cut", &a, &b, B, SECOND).unwrap();
+        assert!(arrives(&cut));
+        a.netlink()
+            .unwrap()
+            .delete_route(Ipv4Net::new(A, 24).unwrap())
+            .unwrap();
+        let fault = cut.finish().unwrap();
+        assert!(fault.starts_with("cut: "), "{fault}");
     });
 }
 

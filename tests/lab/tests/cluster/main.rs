@@ -23,6 +23,7 @@ mod pods;
 mod reflectors;
 mod restart;
 mod results;
+mod switch;
 mod sysctls;
 mod telemetry;
 mod tors;

@@ -60,7 +60,7 @@ impl Wanted {
     /// A pod of this node.
     pub(super) fn pod(options: &Options, address: IpAddr) -> Self {
         // A pod may be reached through the tunnel even where that is for other subnets only.
-        let overhead = match options.mode {
+        let overhead = match options.pods_mode.unwrap_or(options.mode) {
             Mode::Bgp => 0,
             Mode::Vxlan | Mode::VxlanCrosssubnet if options.dual_stack => VXLAN_V6_OVERHEAD,
             Mode::Vxlan | Mode::VxlanCrosssubnet => VXLAN_OVERHEAD,
