@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
-use felix::desired::{ElementKey, IfName, Row, RowKey, SysctlKey};
+use felix::desired::{ElementKey, IfName, NextHop, RouteKey, RouteSpec, Row, RowKey, SysctlKey};
 use felix::kernel::{KernelEvent, Op, OpError, says_absent};
 use tokio::sync::{mpsc, oneshot};
 
@@ -222,22 +222,22 @@ impl Worker {
 
     fn apply(&mut self, ops: Vec<Op>) -> Vec<(RowKey, Result<(), OpError>)> {
         let mut run = Run::default();
-        for op in ops {
+        for op in &ops {
             let index = run.results.len();
             run.results.push((op.key(), Ok(())));
-            if let Some(change) = element_change(&op) {
+            if let Some(change) = element_change(op) {
                 run.flush(&mut self.requests);
                 run.elements.push((index, change));
                 continue;
             }
             self.change_elements(&mut run);
-            match &op {
+            match op {
                 Op::Set(Row::Link(..) | Row::Rules(..) | Row::Sysctl(..))
                 | Op::Remove(Row::Link(..) | Row::Rules(..) | Row::Leftover(_)) => {
                     run.flush(&mut self.requests);
                     // What a device's making and unmaking does to indexes is asked again.
                     run.indexes.clear();
-                    run.results[index].1 = self.alone(&op);
+                    run.results[index].1 = self.alone(op);
                 }
                 op => {
                     let staged = run.stage(op, &self.requests);
@@ -250,7 +250,32 @@ impl Worker {
         }
         self.change_elements(&mut run);
         run.flush(&mut self.requests);
+        for (op, (_, result)) in ops.iter().zip(&mut run.results) {
+            if let Err(OpError::Kernel { errno, .. }) = result
+                && *errno == libc::EINVAL
+                && let Some(to_gateway) = to_gateway(op)
+            {
+                *result = self.over(&to_gateway, op);
+            }
+        }
         run.results
+    }
+
+    /// Writes a route while another one, to its gateway, is there.
+    fn over(&mut self, to_gateway: &Row, op: &Op) -> Result<(), OpError> {
+        let mut run = Run::default();
+        let scaffold = [
+            Op::Set(to_gateway.clone()),
+            op.clone(),
+            Op::Remove(to_gateway.clone()),
+        ];
+        for (index, op) in scaffold.iter().enumerate() {
+            run.results.push((op.key(), Ok(())));
+            let staged = run.stage(op, &self.requests);
+            run.take_stage(index, device(op), matches!(op, Op::Remove(_)), staged);
+        }
+        run.flush(&mut self.requests);
+        run.results.into_iter().try_for_each(|(_, result)| result)
     }
 
     /// Operations that are more than one message.
@@ -355,6 +380,40 @@ fn element_change(op: &Op) -> Option<(ElementKey, Change)> {
         Op::Remove(Row::Element(key)) => Some((key.clone(), Change::Remove)),
         Op::Set(_) | Op::Remove(_) => None,
     }
+}
+
+/// Metric of a route that is there for a moment only: before all others.
+const METRIC_FIRST: u32 = 1;
+
+/// The route by which IPv6 finds a gateway on the device of its route, though the gateway lies in the route's own destination.
+/// The kernel takes no gateway "on link" that its present routes lead to by another device: to a block over a tunnel, say, while
+/// the block is reached without.
+fn to_gateway(op: &Op) -> Option<Row> {
+    let Op::Set(Row::Route(key, spec)) = op else {
+        return None;
+    };
+    let [hop] = spec.next_hops.as_slice() else {
+        return None;
+    };
+    let gateway = hop
+        .gateway
+        .filter(|gateway| hop.onlink && gateway.is_ipv6())?;
+    let key = RouteKey {
+        dst: gateway.into(),
+        metric: METRIC_FIRST,
+        ..key.clone()
+    };
+    let hop = NextHop {
+        gateway: None,
+        onlink: false,
+        ..hop.clone()
+    };
+    let spec = RouteSpec {
+        next_hops: vec![hop],
+        mtu_bytes: None,
+        ..spec.clone()
+    };
+    Some(Row::Route(key, spec))
 }
 
 impl Run {

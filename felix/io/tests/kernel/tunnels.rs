@@ -327,3 +327,51 @@ kernel_test!(tunl0_is_raised_or_its_module_is_named, async {
         Err(error) => panic!("{error}"),
     }
 });
+
+kernel_test!(
+    a_block_of_ipv6_that_was_reached_without_tunnel_is_led_through_it_in_one_step,
+    async {
+        let node = Node::new().await;
+        const V6: &str = "vxlan-v6.calico";
+        let device = Row::Link(
+            V6.into(),
+            LinkSpec::Vxlan {
+                vni: 4096,
+                port: 4789,
+                local: ip("fd00::1"),
+                parent: Parent::Device(UNDERLAY.into()),
+                mac: mac(0x67),
+                mtu_bytes: Some(1380),
+            },
+        );
+        let to_block = |hop: (&str, &str)| {
+            let mut hops = via(hop.0, hop.1);
+            hops[0].onlink = true;
+            let mut block = route("fd10:0:0:1::/122", hops);
+            if let Row::Route(key, _) = &mut block {
+                key.metric = 1024;
+            }
+            block
+        };
+        let plain = to_block(("fd00::7", UNDERLAY));
+        let through = to_block(("fd10:0:0:1::", V6));
+        for row in [device, plain] {
+            node.set(row).await;
+        }
+        let mut events = node.kernel.events().unwrap();
+        // The gateway lies in the block, which leads elsewhere so far.
+        node.set(through.clone()).await;
+        let told = KernelEvent::RowSet(through.clone());
+        let seen = events_until(&mut events, |event| *event == told).await;
+        assert!(
+            !seen.contains(&KernelEvent::RowGone(through.key())),
+            "{seen:?}"
+        );
+        let routes = node.rows(Table::Routes).await;
+        assert_eq!(routes.get(&through.key()), Some(&through));
+        let more = routes
+            .keys()
+            .find(|key| matches!(key, RowKey::Route(key) if key.dst == net("fd10:0:0:1::/128")));
+        assert_eq!(more, None, "what was there for a moment");
+    }
+);

@@ -203,6 +203,7 @@ fn packets_of_tunnels_are_taken_from_nodes_that_are_known_and_from_no_others() {
     assert_eq!(nodes(&world, Family::V4), before);
     // Without tunnels nobody asks.
     world.put(pool("p", plain()));
+    world.put(node("n1", "10.0.0.1/24", None));
     world.flush();
     assert!(nodes(&world, Family::V4).is_empty());
     let plain = table(&world, Family::V4).unwrap();
