@@ -336,7 +336,7 @@ fn replace<T: PartialEq + Clone>(map: &mut BTreeMap<Key, T>, key: &Key, value: O
 }
 
 /// Whether an agent has written a node's object.
-fn has_addresses(node: &KeyValue) -> bool {
+pub(crate) fn has_addresses(node: &KeyValue) -> bool {
     match Object::decode(&node.key, &node.value) {
         Ok(Object::Node(node)) => node.spec.bgp.is_some(),
         // Not ours to mend.

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::health::Health;
-use crate::own::Own;
+use crate::own::{Own, has_addresses};
 use crate::startup::{chain, files};
 use crate::task::calc::{Inbox, Seen, Since, State};
 use lost::{Line, Lost};
@@ -212,6 +212,15 @@ impl WatchTask {
                         read.identity = self.store.identity().await.ok();
                     }
                 }
+                // Its kubelet has registered it anew, and its agent has not written there: as good as missing.
+                Update::Put(item)
+                    if self.is_bare_node_of_another(item)
+                        && (unlisted.contains(&kind) || kept.contains(&item.key)) =>
+                {
+                    kept.insert(item.key.clone());
+                    self.health.set_objects_kept(kept.len());
+                    continue;
+                }
                 Update::Put(item) => {
                     kept.remove(&item.key);
                     read.own.put(item);
@@ -242,6 +251,10 @@ impl WatchTask {
             }
             self.update(kind, update);
         }
+    }
+
+    fn is_bare_node_of_another(&self, item: &KeyValue) -> bool {
+        item.key.kind == Kind::Node && item.key.name != self.node && !has_addresses(item)
     }
 
     /// A kind is read again.

@@ -98,6 +98,7 @@ impl World {
         let cancel = CancellationToken::new();
         let kinds = [
             Kind::IPPool,
+            Kind::Node,
             Kind::WorkloadEndpoint,
             Kind::IPAMBlock,
             Kind::BlockAffinity,
@@ -339,4 +340,53 @@ async fn own_affinities_get_the_labels_that_calico_lists_by_and_others_are_left_
         .until(|_, key| *key == InputKey::InSync(Kind::BlockAffinity))
         .await;
     assert_eq!(store.revision(), before + 1, "the pool alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_registered_anew_counts_as_it_was_until_its_agent_has_written_there() {
+    let mut world = World::new().await;
+    world.add("n1", "early").await;
+    let bare = || object(Kind::Node, "n2", serde_json::json!({}));
+    let address = |address: &str| {
+        let spec = serde_json::json!({"bgp": {"ipv4Address": address}});
+        object(Kind::Node, "n2", spec)
+    };
+    world.store.write(bare()).await.unwrap();
+    let copy = world.store.copy();
+    world.store.write(address("10.0.0.2/24")).await.unwrap();
+    let node = InputKey::Object(Key::new(Kind::Node, "n2"));
+    let seen = async |world: &mut World, text: &str| {
+        loop {
+            for (key, input) in world.facts.take(99).await.unwrap() {
+                let told = format!("{input:?}");
+                if key == node {
+                    assert!(!told.contains("bgp: None"), "told of as bare: {told}");
+                    if told.contains(text) {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    seen(&mut world, "10.0.0.2/24").await;
+    world.restore(&copy);
+    world
+        .wait_for(|world| world.health.datastore_unknown().is_some())
+        .await;
+    world.health.accept_datastore();
+    world
+        .wait_for(|world| world.health.objects_kept() == 1)
+        .await;
+    // Its kubelet goes on to write there.
+    world.store.write(bare()).await.unwrap();
+    world.store.write(address("10.0.0.3/24")).await.unwrap();
+    seen(&mut world, "10.0.0.3/24").await;
+    world
+        .wait_for(|world| world.health.objects_kept() == 0)
+        .await;
+    // From then on it says what it says.
+    world.store.write(bare()).await.unwrap();
+    world
+        .until(|_, key| *key == InputKey::Object(Key::new(Kind::Node, "n2")))
+        .await;
 }
