@@ -1,9 +1,9 @@
 //! Packets that a node does not take: tunnels' of strangers, pods' under foreign addresses, pods' to their own node.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Instant;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use lab::{Lab, Mode, NetNs, Options, Site, wait_until};
 
 use crate::{converged, ctl, options, with_programs};
@@ -11,7 +11,8 @@ use crate::{converged, ctl, options, with_programs};
 const VXLAN_PORT: u16 = 4789;
 const VNI: u32 = 4096;
 
-fn socket(namespace: &NetNs, address: Ipv4Addr) -> UdpSocket {
+fn socket(namespace: &NetNs, address: impl Into<IpAddr>) -> UdpSocket {
+    let address = address.into();
     let socket = namespace.run(|| UdpSocket::bind((address, 0)).unwrap());
     socket.set_read_timeout(Some(options().patience)).unwrap();
     socket
@@ -155,6 +156,7 @@ fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
     with_programs(name, |programs| {
         let some = Options {
             nodes: 2,
+            dual_stack: true,
             ..options()
         };
         let mut lab = Lab::start(some, programs).unwrap_or_else(|error| panic!("{error}"));
@@ -168,18 +170,31 @@ fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
         let foreign = Ipv4Addr::new(10, 99, 9, 9);
         let mut netlink = pod.namespace.netlink().unwrap();
         netlink.add_address("lo", Ipv4Net::from(foreign)).unwrap();
-        let (own, spoofing) = (
-            socket(&pod.namespace, pod.address),
-            socket(&pod.namespace, foreign),
-        );
-        let at_far = socket(&far.namespace, far.address);
-        let to_far = at_far.local_addr().unwrap();
+        let foreign6: Ipv6Addr = "fd99::9".parse().unwrap();
+        netlink.add_address6("lo", Ipv6Net::from(foreign6)).unwrap();
         let send = |from: &UdpSocket, to, number| {
             from.send_to(&[number], to).unwrap();
         };
-        let spoofed = |n| send(&spoofing, to_far, n);
-        let honest = |n| send(&own, to_far, n);
-        assert_eq!(arrivals(&[&spoofed, &honest], &at_far), [1]);
+        for (own, foreign, far_address) in [
+            (
+                IpAddr::from(pod.address),
+                IpAddr::from(foreign),
+                IpAddr::from(far.address),
+            ),
+            (
+                pod.address6.unwrap().into(),
+                foreign6.into(),
+                far.address6.unwrap().into(),
+            ),
+        ] {
+            let (own, spoofing) = (socket(&pod.namespace, own), socket(&pod.namespace, foreign));
+            let at_far = socket(&far.namespace, far_address);
+            let to_far = at_far.local_addr().unwrap();
+            let spoofed = |n| send(&spoofing, to_far, n);
+            let honest = |n| send(&own, to_far, n);
+            assert_eq!(arrivals(&[&spoofed, &honest], &at_far), [1], "{foreign}");
+        }
+        let own = socket(&pod.namespace, pod.address);
 
         // To its node: answers only, which shows by a question of the node that comes last.
         let at_node = socket(&site.namespace, site.address);
