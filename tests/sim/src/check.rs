@@ -83,10 +83,22 @@ fn next(
                 _ => Err(format!("{} delivers {to} to {device}", node.name)),
             };
         }
-        (Some(gateway), Some(device)) if &*device.0 == VXLAN_DEVICE => node
-            .kernel
-            .tunnel_destination(device, gateway)
-            .ok_or_else(|| format!("{} knows no tunnel endpoint behind {gateway}", node.name))?,
+        (Some(gateway), Some(device)) if &*device.0 == VXLAN_DEVICE => {
+            let outer = node.kernel.tunnel_destination(device, gateway);
+            let outer = outer.ok_or_else(|| {
+                format!("{} knows no tunnel endpoint behind {gateway}", node.name)
+            })?;
+            let receiver = world.node_at(outer).map(|index| &world.nodes[index]);
+            if let Some(receiver) = receiver
+                && !receiver.kernel.has_link(VXLAN_DEVICE)
+            {
+                let (from, to) = (&node.name, &receiver.name);
+                return Err(format!(
+                    "{from} sends through a tunnel to {to}, which has no {VXLAN_DEVICE}"
+                ));
+            }
+            outer
+        }
         (Some(gateway), _) => gateway,
         (None, None) => {
             return Err(format!(

@@ -45,6 +45,11 @@ impl Kernel {
         self.events.push_back(KernelEvent::Link(state));
     }
 
+    /// Whether there is a device of this name.
+    pub fn has_link(&self, ifname: &str) -> bool {
+        self.links.contains_key(&IfName::from(ifname))
+    }
+
     /// A device goes, and with it every row on it. IPv4 routes go without a notification, as in Linux.
     pub fn remove_link(&mut self, ifname: &str) {
         let ifname = IfName::from(ifname);

@@ -77,6 +77,12 @@ impl World {
         self.join(name, address)
     }
 
+    /// A node's object names this address of its tunnel device, as the agent's Keeper writes it.
+    pub fn name_tunnel(&mut self, index: NodeIndex, tunnel_addr: Option<IpAddr>) {
+        let node = &self.nodes[index];
+        self.apply(&node_object(&node.name, node.address, tunnel_addr));
+    }
+
     /// A route reflector joins: a node with a cluster ID and the label `route-reflector`.
     pub fn add_reflector(&mut self, name: &str, address: &str, cluster_id: Ipv4Addr) -> NodeIndex {
         let address: IpNet = address.parse().expect("a literal of the scenario");

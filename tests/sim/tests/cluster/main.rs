@@ -8,6 +8,7 @@ mod ipam_race;
 mod mesh;
 mod next_hops;
 mod reflectors;
+mod switch;
 mod vxlan;
 
 use std::collections::hash_map::RandomState;
