@@ -74,9 +74,9 @@ fn a_mode_is_switched_with_a_way_at_every_rest_though_one_node_hears_of_it_late(
             );
             if mode == Never {
                 world.run_for(GRACE);
-                for index in 0..NODES {
+                for (index, named) in named.iter_mut().enumerate() {
                     world.name_tunnel(index, None);
-                    named[index] = false;
+                    *named = false;
                     keep(&mut world, &mut [true; NODES], "the tunnel is given up");
                 }
                 let left = world
