@@ -175,11 +175,11 @@ impl Kube {
             .map(drop)
     }
 
-    /// Makes the object of a pod that is placed on a node, as a user and the scheduler do.
+    /// Makes the object of a pod that is placed on a node, as a user and the scheduler do. Answers its UID.
     ///
     /// # Errors
     /// The API server's words.
-    pub fn create_pod(&self, site: &Site, name: &str) -> Result<(), Error> {
+    pub fn create_pod(&self, site: &Site, name: &str) -> Result<String, Error> {
         let pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -187,12 +187,19 @@ impl Kube {
             "spec": {"nodeName": site.name, "containers": [{"name": "main", "image": "none"}]},
         });
         let create = ["create", "--raw", PODS, "--filename=-"];
-        let created = self.server.kubectl_reading(&create, &pod.to_string());
-        match created.map(drop) {
+        let created = match self.server.kubectl_reading(&create, &pod.to_string()) {
             // It was placed before its node could run it.
-            Err(Error::Command { said, .. }) if said.contains("AlreadyExists") => Ok(()),
-            created => created,
-        }
+            Err(Error::Command { said, .. }) if said.contains("AlreadyExists") => {
+                let path = format!("{PODS}/{name}");
+                self.server.kubectl(&["get", "--raw", &path])?
+            }
+            created => created?,
+        };
+        let created: Value = serde_json::from_str(&created).unwrap_or_default();
+        Ok(created["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
     }
 
     /// Says of a pod what its kubelet says once its containers run.

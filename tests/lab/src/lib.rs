@@ -56,7 +56,9 @@ pub use proof::sessions::{SessionEnd, established_peers};
 pub use reflectors::Reflector;
 pub use report::{NodeReport, PacketCounts, PingCounts, Quantiles, Report, SessionCounts};
 pub use run::{Run, RunError, has_nft, run};
-pub use runtime::{Pod, RuntimeError, Sandbox, call_plugin, make_sandbox, remove_sandbox};
+pub use runtime::{
+    Pod, RuntimeError, Sandbox, call_plugin, make_sandbox, plugin_configuration, remove_sandbox,
+};
 pub use switch::Traffic;
 pub use topology::{Families, Rack, Site, Topology};
 pub use tors::{Tor, find_bird};

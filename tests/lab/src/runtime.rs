@@ -97,6 +97,8 @@ pub struct Sandbox {
     pub netns_path: PathBuf,
     /// Value of K8S_POD_NAME; empty for a container outside Kubernetes, which has no CNI_ARGS.
     pub pod_name: String,
+    /// Value of K8S_POD_UID, where there are Pods.
+    pub pod_uid: Option<String>,
     /// Value of CNI_IFNAME.
     pub ifname: String,
 }
@@ -106,8 +108,10 @@ impl Sandbox {
     fn arguments(&self) -> Option<String> {
         let (name, id) = (&self.pod_name, &self.container_id);
         (!name.is_empty()).then(|| {
+            let uid = self.pod_uid.as_ref();
+            let uid = uid.map_or_else(String::new, |uid| format!(";K8S_POD_UID={uid}"));
             format!(
-                "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={id}"
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={id}{uid}"
             )
         })
     }
@@ -189,10 +193,10 @@ pub(crate) fn install_conflist(site: &Site, options: &Options) -> io::Result<()>
 /// # Errors
 /// See [`RuntimeError`]. After a plugin's error the namespace is gone again.
 pub(crate) fn add_pod(site: &Site, name: &str, kube: Option<&Kube>) -> Result<Pod, RuntimeError> {
-    let (sandbox, namespace) = make_sandbox(site, name)?;
+    let (mut sandbox, namespace) = make_sandbox(site, name)?;
     let label = format!("{}/{name}", site.name);
     if let Some(kube) = kube {
-        kube.create_pod(site, &sandbox.pod_name)?;
+        sandbox.pod_uid = Some(kube.create_pod(site, &sandbox.pod_name)?);
     }
     let started = Instant::now();
     let output = call_plugin(site, &sandbox, "ADD", None)?;
@@ -262,6 +266,7 @@ pub fn make_sandbox(site: &Site, name: &str) -> Result<(Sandbox, NetNs), Runtime
         container_id,
         netns_path,
         pod_name: format!("{name}-{}", site.name),
+        pod_uid: None,
         ifname: "eth0".to_owned(),
     };
     let namespace = site
@@ -323,7 +328,7 @@ pub fn call_plugin(
     };
     let configuration = match configuration {
         Some(given) => given.to_owned(),
-        None => site.namespace.run(read_configuration).map_err(failed)?,
+        None => plugin_configuration(site).map_err(failed)?,
     };
     // Spawning from a thread that lives until the call is over: the plugin dies with it.
     let run = || -> io::Result<Output> {
@@ -348,6 +353,14 @@ pub fn call_plugin(
         child.wait_with_output()
     };
     run().map_err(failed)
+}
+
+/// The plugin's configuration on a node, as a runtime has it in memory.
+///
+/// # Errors
+/// When its conflist cannot be read.
+pub fn plugin_configuration(site: &Site) -> io::Result<String> {
+    site.namespace.run(read_configuration)
 }
 
 /// The plugin's own configuration, made from the conflist as libcni does: one plugin's object plus the list's name and version.

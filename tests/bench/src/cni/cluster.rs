@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use lab::{
-    Lab, Options, Programs, Sandbox, Site, Store, call_plugin, make_sandbox, remove_sandbox,
+    Lab, Options, Programs, Sandbox, Site, Store, call_plugin, make_sandbox, plugin_configuration,
+    remove_sandbox,
 };
 use serde_json::{Value, json};
 
@@ -39,6 +40,7 @@ impl Container {
             container_id: String::new(),
             netns_path: std::path::PathBuf::new(),
             pod_name: String::new(),
+            pod_uid: None,
             ifname: String::new(),
         };
         let address = address.into();
@@ -53,6 +55,8 @@ pub(super) struct Cluster {
     store: Store,
     random: Random,
     made: u32,
+    /// What the plugin is given.
+    configuration: String,
 }
 
 impl Cluster {
@@ -76,8 +80,10 @@ impl Cluster {
         let mut lab = Lab::without_agents(options, Programs::find()?)?;
         before(&mut lab)?;
         lab.start_agents()?;
+        let configuration = plugin_configuration(&lab.topology.sites[0])?;
         let cluster = Self {
             lab,
+            configuration,
             store,
             random: Random(seed),
             made: 0,
@@ -116,7 +122,15 @@ impl Cluster {
         let pods = containers
             .iter()
             .map(|pod| pod_object(&pod.sandbox.pod_name, &node));
-        self.create(pods.collect())?;
+        let create = [
+            "create",
+            "--filename=-",
+            "--output=jsonpath={.metadata.uid} ",
+        ];
+        let uids = self.kubectl(&create, pods.collect())?;
+        for (container, uid) in containers.iter_mut().zip(uids.split_whitespace()) {
+            container.sandbox.pod_uid = Some(uid.to_owned());
+        }
         Ok(containers)
     }
 
@@ -125,7 +139,7 @@ impl Cluster {
     /// # Errors
     /// The API server's words.
     pub(super) fn create(&mut self, objects: Vec<Value>) -> anyhow::Result<()> {
-        self.kubectl(&["create", "--filename=-"], objects)
+        self.kubectl(&["create", "--filename=-"], objects).map(drop)
     }
 
     /// ADD of one container: how long the plugin ran.
@@ -151,7 +165,8 @@ impl Cluster {
 
     fn call(&self, container: &Container, command: &str) -> anyhow::Result<(Output, Duration)> {
         let started = Instant::now();
-        let output = call_plugin(self.site(), &container.sandbox, command, None)?;
+        let configuration = Some(self.configuration.as_str());
+        let output = call_plugin(self.site(), &container.sandbox, command, configuration)?;
         let took = started.elapsed();
         ensure!(
             output.status.success(),
@@ -221,7 +236,7 @@ impl Cluster {
             "--subresource=status",
             "--filename=-",
         ];
-        self.kubectl(&apply, pods.collect())
+        self.kubectl(&apply, pods.collect()).map(drop)
     }
 
     /// Asks for the end of pods, as `kubectl delete pod` does; their objects stay until their kubelet is done.
@@ -254,13 +269,12 @@ impl Cluster {
         Ok(())
     }
 
-    fn kubectl(&mut self, arguments: &[&str], objects: Vec<Value>) -> anyhow::Result<()> {
+    fn kubectl(&mut self, arguments: &[&str], objects: Vec<Value>) -> anyhow::Result<String> {
         if self.store == Store::Local || objects.is_empty() {
-            return Ok(());
+            return Ok(String::new());
         }
         let server = &self.lab.kube().server;
-        server.kubectl_reading(arguments, &documents(&objects))?;
-        Ok(())
+        Ok(server.kubectl_reading(arguments, &documents(&objects))?)
     }
 }
 

@@ -119,6 +119,7 @@ fn a_stale_containers_del_leaves_the_pods_new_device_even_without_an_endpoint() 
         // A pod made anew under its name: the same device name, another container.
         let new = Sandbox {
             pod_name: old.pod_name.clone(),
+            pod_uid: None,
             ..pods[1].0.clone()
         };
         succeeds(&site, old, "ADD", &configuration());
@@ -247,6 +248,7 @@ fn a_runtime_that_lost_the_pods_name_still_deletes_what_its_container_has() {
         let [_, kept] = [0, 1]
             .map(|index: usize| address(&succeeds(&site, &pods[index].0, "ADD", &configuration())));
         let nameless = Sandbox {
+            pod_uid: None,
             pod_name: String::new(),
             ..pods[0].0.clone()
         };
