@@ -193,6 +193,20 @@ pub trait Store: Send + Sync {
     /// Whether the store still holds all that was read from it at `cursor`: no when it is another one or an older copy.
     fn contains<'a>(&'a self, cursor: &'a Cursor) -> BoxFuture<'a, Result<bool, StoreError>>;
 
+    /// The condition of a write over what stands under `key`: that it is absent, or at its version. What the store saw of it
+    /// last is good enough, since the write compares. `uid`: of the object that is meant, where the caller knows it (a Pod's).
+    fn condition<'a>(
+        &'a self,
+        key: &'a Key,
+        uid: &'a str,
+    ) -> BoxFuture<'a, Result<Expect, StoreError>> {
+        let _ = uid;
+        Box::pin(async move {
+            let current = self.get(key).await?;
+            Ok(current.map_or(Expect::Absent, |current| Expect::Version(current.version)))
+        })
+    }
+
     /// From now on the store counts as it is, whatever was read from it or written before.
     fn accept(&self) {}
 }

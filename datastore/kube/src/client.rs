@@ -21,6 +21,9 @@ use crate::group::Group;
 use crate::settings::{Settings, SettingsError};
 
 const JSON: &str = "application/json";
+/// A server that cannot answer so answers the whole object.
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(15);
 /// How often a server that is busy (429) is asked again, and how long is waited at most in between.
@@ -204,10 +207,42 @@ impl Client {
         self.answered(Method::GET, path, JSON, accept, None).await
     }
 
+    /// As [`Client::request`], of which only the object's metadata is answered: what was written need not be encoded, sent and
+    /// read once more.
+    pub(crate) async fn request_for_metadata(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Error> {
+        self.answered(method, path, JSON, METADATA, Some(body))
+            .await
+    }
+
+    /// As [`Client::patch`], of which only the object's metadata is answered.
+    pub(crate) async fn patch_for_metadata(
+        &self,
+        path: &str,
+        patch: Patch,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Error> {
+        self.patch_answered(path, patch, METADATA, body).await
+    }
+
     pub(crate) async fn patch_bytes(
         &self,
         path: &str,
         patch: Patch,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Error> {
+        self.patch_answered(path, patch, JSON, body).await
+    }
+
+    async fn patch_answered(
+        &self,
+        path: &str,
+        patch: Patch,
+        accept: &'static str,
         body: Vec<u8>,
     ) -> Result<Bytes, Error> {
         let (kind, path) = match patch {
@@ -219,7 +254,7 @@ impl Client {
                 format!("{path}?fieldManager={manager}&force=true"),
             ),
         };
-        self.answered(Method::PATCH, &path, kind, JSON, Some(body))
+        self.answered(Method::PATCH, &path, kind, accept, Some(body))
             .await
     }
 

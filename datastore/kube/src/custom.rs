@@ -99,6 +99,16 @@ pub(crate) fn write(
     Ok(whole(group.name(), group.kind(key.kind), &metadata, parts).into())
 }
 
+/// The object `sent`, with the metadata of `answer`.
+pub(crate) fn with_metadata(answer: &[u8], sent: &[u8]) -> Result<Bytes, String> {
+    let mut object: Parts =
+        serde_json::from_slice(sent).map_err(|error| format!("no JSON object: {error}"))?;
+    let metadata = parts(answer)?.remove("metadata");
+    object.insert("metadata".to_owned(), metadata.ok_or("it has no metadata")?);
+    let object = serde_json::to_vec(&object).map_err(|error| error.to_string())?;
+    Ok(object.into())
+}
+
 fn parts(object: &[u8]) -> Result<Parts, String> {
     let mut parts: Parts =
         serde_json::from_slice(object).map_err(|error| format!("no JSON object: {error}"))?;

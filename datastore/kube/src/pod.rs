@@ -136,9 +136,7 @@ impl KubePod {
 
     /// What made it as it is. The endpoint's life is the container's: kubelet writes the Pod for its own reasons.
     pub(crate) fn version(&self) -> Result<Version, String> {
-        let container = self.annotation(CONTAINER);
-        let life = format!("{}.{container}", self.metadata.uid);
-        crate::custom::version(Some(&self.metadata.resource_version), Some(&life))
+        version(&self.metadata)
     }
 
     /// The endpoint, unless it is gone. `kept`: what a file of this node says of it.
@@ -192,10 +190,7 @@ impl KubePod {
     }
 
     fn annotation(&self, name: &str) -> &str {
-        self.metadata
-            .annotations
-            .get(name)
-            .map_or("", String::as_str)
+        annotation(&self.metadata, name)
     }
 
     /// The endpoint as Calico derives it from a Pod.
@@ -240,6 +235,41 @@ impl KubePod {
     }
 }
 
+fn annotation<'a>(metadata: &'a Metadata, name: &str) -> &'a str {
+    metadata.annotations.get(name).map_or("", String::as_str)
+}
+
+fn version(metadata: &Metadata) -> Result<Version, String> {
+    let container = annotation(metadata, CONTAINER);
+    let life = format!("{}.{container}", metadata.uid);
+    crate::custom::version(Some(&metadata.resource_version), Some(&life))
+}
+
+/// A Pod as the answer to a write tells of it: its metadata.
+#[derive(Deserialize)]
+pub(crate) struct PodAfterWrite {
+    metadata: Metadata,
+}
+
+impl PodAfterWrite {
+    pub(crate) fn parse(answer: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(answer).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+
+    pub(crate) fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+
+    /// As [`KubePod::version`].
+    pub(crate) fn version(&self) -> Result<Version, String> {
+        version(&self.metadata)
+    }
+}
+
 /// An address, with or without its length.
 fn network(text: &str) -> Option<IpNet> {
     let text = text.trim();
@@ -272,10 +302,9 @@ impl Written {
         })
     }
 
-    /// Why it is not that Pod's, if it is another's of the same name.
-    pub(crate) fn is_of_another(&self, pod: &KubePod) -> Option<String> {
-        let uid = self.uid.as_deref().filter(|uid| *uid != pod.uid())?;
-        let now = pod.uid();
+    /// Why it is not that of the Pod with the UID `now`, if it is another's of the same name.
+    pub(crate) fn is_of_another(&self, now: &str) -> Option<String> {
+        let uid = self.uid.as_deref().filter(|uid| *uid != now)?;
         Some(format!(
             "it is of the Pod with uid {uid}, and the Pod of this name has uid {now} now"
         ))

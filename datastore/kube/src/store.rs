@@ -2,9 +2,9 @@
 
 mod endpoints;
 mod listing;
-mod looked_at;
 mod nodes;
 mod objects;
+mod seen_pods;
 mod witness;
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use api::key::{Key, Kind};
 use bytes::Bytes;
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
-use datastore::version::Cursor;
+use datastore::version::{Cursor, Version};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use http::Method;
@@ -26,7 +26,7 @@ use crate::kept::Kept;
 use crate::node::KubeNode;
 use crate::pod::{KubePod, PodName};
 use crate::watch;
-use looked_at::LookedAt;
+use seen_pods::SeenPods;
 use witness::Witness;
 
 /// How often a write of an object that others keep changing is begun anew.
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) kept: Option<Kept>,
     interface_prefix: String,
-    looked_at: LookedAt,
+    pub(crate) seen_pods: SeenPods,
     witness: Witness,
     /// UID of the namespace `kube-system`, as it was last seen.
     cluster: Mutex<Option<Arc<str>>>,
@@ -81,7 +81,7 @@ impl KubeStore {
                 client,
                 kept: options.kept.map(Kept::open),
                 interface_prefix,
-                looked_at: LookedAt::default(),
+                seen_pods: SeenPods::default(),
                 witness: Witness::default(),
                 cluster: Mutex::new(None),
             }),
@@ -154,8 +154,17 @@ impl Store for KubeStore {
         Box::pin(self.shared.contains(cursor))
     }
 
+    fn condition<'a>(
+        &'a self,
+        key: &'a Key,
+        uid: &'a str,
+    ) -> BoxFuture<'a, Result<Expect, StoreError>> {
+        Box::pin(self.shared.condition(key, uid))
+    }
+
     fn accept(&self) {
         self.shared.witness.forget();
+        self.shared.seen_pods.forget_all();
     }
 }
 
@@ -179,6 +188,16 @@ impl Shared {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed(key, error)),
         }
+    }
+
+    async fn condition(&self, key: &Key, uid: &str) -> Result<Expect, StoreError> {
+        if key.kind == Kind::WorkloadEndpoint
+            && let Some(pod) = PodName::of(key)
+        {
+            return self.endpoint_condition(&pod, key, uid).await;
+        }
+        let current = self.get(key).await?;
+        Ok(current.map_or(Expect::Absent, |current| Expect::Version(current.version)))
     }
 
     /// Path of the objects of a kind and scope, up to further parameters; `None` for a scope that has none.
@@ -272,18 +291,26 @@ impl Seen {
     }
 }
 
-/// Whether a condition holds of what stands there. A Pod is written by kubelet for its own reasons: its endpoint is the
-/// same as long as it is the same container's.
+/// Whether a condition holds of what stands there.
 fn fits(expect: &Expect, current: Option<&KeyValue>) -> bool {
+    match current {
+        None => matches!(expect, Expect::Any | Expect::Absent),
+        Some(current) => is_met(expect, &current.key, Some(&current.version)),
+    }
+}
+
+/// Whether a condition holds of an object at `current`. A Pod is written by kubelet for its own reasons: its endpoint is the
+/// same as long as it is the same container's.
+fn is_met(expect: &Expect, key: &Key, current: Option<&Version>) -> bool {
     let Some(current) = current else {
         return matches!(expect, Expect::Any | Expect::Absent);
     };
     match expect {
-        Expect::Version(wanted) if PodName::of(&current.key).is_some() => {
-            current.key.kind == Kind::WorkloadEndpoint && current.version.life() == wanted.life()
-                || current.version == *wanted
+        Expect::Version(wanted) if PodName::of(key).is_some() => {
+            key.kind == Kind::WorkloadEndpoint && current.life() == wanted.life()
+                || current == wanted
         }
-        expect => expect.holds(Some(&current.version), None),
+        expect => expect.holds(Some(current), None),
     }
 }
 

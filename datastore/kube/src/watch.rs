@@ -201,7 +201,11 @@ impl Following {
                 } else {
                     Version::end_of(&life, number.saturating_sub(1))
                 };
-                key.map(|key| Change::Delete { key, version })
+                let key = key?;
+                if self.kind == Kind::WorkloadEndpoint && line_kind == "DELETED" {
+                    self.shared.seen_pods.forget(&key);
+                }
+                Some(Change::Delete { key, version })
             }
         }
     }

@@ -10,20 +10,29 @@ use http::Method;
 use serde_json::Value;
 use tracing::warn;
 
+use super::seen_pods::SeenPod;
 use super::{
-    ATTEMPTS, Seen, Shared, conflict, failed, fits, is_absent, others_keep_changing, unreadable,
+    ATTEMPTS, Seen, Shared, conflict, failed, fits, is_absent, is_met, others_keep_changing,
+    unreadable,
 };
 use crate::client::{Error, Patch};
 use crate::kept::Kept;
-use crate::pod::{KubePod, PodName, Written, gone, gone_of};
+use crate::pod::{KubePod, PodAfterWrite, PodName, Written, gone, gone_of};
 
 impl Shared {
     pub(super) fn read_pod(&self, pod: &KubePod) -> Result<Seen, String> {
         let kept = |key: &Key| self.kept.as_ref().and_then(|kept| kept.get(key));
         let version = pod.version()?;
+        let key = pod.key();
+        let object = pod.read(&self.interface_prefix, kept)?;
+        if let Some(key) = &key
+            && let Some(seen) = SeenPod::of(pod, object.as_ref())
+        {
+            self.seen_pods.note(key, seen);
+        }
         Ok(Seen {
-            key: pod.key(),
-            object: pod.read(&self.interface_prefix, kept)?,
+            key,
+            object,
             number: version.number().unwrap_or_default(),
             life: version.life().unwrap_or_default().to_owned(),
         })
@@ -51,28 +60,22 @@ impl Shared {
     ) -> Result<Option<Change>, StoreError> {
         let written = Written::parse(&value)
             .map_err(|error| StoreError::Refused(format!("{key}: {error}").into()))?;
-        // Whoever writes on a condition has read it a moment ago.
-        let mut looked_at = self.looked_at.take(&key);
+        let mut seen = self.seen_pods.get(&key);
         for _ in 0..ATTEMPTS {
-            let (standing, current) = match looked_at.take() {
-                Some(pod) => (Some(pod.0), pod.1),
-                None => self.kube_pod(pod, &key).await?,
+            // What was seen is good enough as long as it lets the write be tried.
+            let fitting = seen.take().filter(|seen| {
+                let met = is_met(&expect, &key, seen.endpoint());
+                met && written.is_of_another(&seen.uid).is_none()
+            });
+            let standing = match fitting {
+                Some(seen) => seen,
+                None => self.look_for(pod, &key, &expect, &written).await?,
             };
-            let Some(standing) = standing else {
-                let text = format!("{key}: there is no Pod {}/{}", pod.namespace, pod.name);
-                return Err(StoreError::Refused(text.into()));
-            };
-            if !fits(&expect, current.as_ref()) {
-                return Err(conflict(key, current));
-            }
-            if let Some(why) = written.is_of_another(&standing) {
-                return Err(StoreError::Refused(format!("{key}: {why}").into()));
-            }
             // The file first: what the Pod then says must find it.
             let before = self.keep(&key, &value)?;
-            let patch = written.patch(standing.resource_version());
-            match self.patch_pod(pod, Patch::Merge, patch).await {
-                Ok(body) => return self.endpoint_changed(&key, &body),
+            let patch = written.patch(&standing.resource_version());
+            match self.patch_pod(pod, Patch::Strategic, patch).await {
+                Ok(body) => return self.endpoint_written(key, value, &body),
                 Err(error) if error.is_conflict() || is_absent(&error) => {
                     self.keep_again(&key, before);
                 }
@@ -85,6 +88,30 @@ impl Shared {
             }
         }
         Err(others_keep_changing(&key))
+    }
+
+    /// Reads the Pod that an endpoint is to be written to, and sees whether it may be.
+    async fn look_for(
+        &self,
+        pod: &PodName,
+        key: &Key,
+        expect: &Expect,
+        written: &Written,
+    ) -> Result<SeenPod, StoreError> {
+        self.seen_pods.forget(key);
+        let (standing, current) = self.kube_pod(pod, key).await?;
+        let Some(standing) = standing else {
+            let text = format!("{key}: there is no Pod {}/{}", pod.namespace, pod.name);
+            return Err(StoreError::Refused(text.into()));
+        };
+        if !fits(expect, current.as_ref()) {
+            return Err(conflict(key.clone(), current));
+        }
+        if let Some(why) = written.is_of_another(standing.uid()) {
+            return Err(StoreError::Refused(format!("{key}: {why}").into()));
+        }
+        SeenPod::of(&standing, current.as_ref())
+            .ok_or_else(|| unreadable("a Pod's resourceVersion is no number"))
     }
 
     /// Writes an endpoint's file; what stood there before.
@@ -122,8 +149,7 @@ impl Shared {
         {
             match self.patch_pod(pod, Patch::Json, patch).await {
                 Ok(body) => {
-                    self.forget(&key);
-                    return self.endpoint_changed(&key, &body);
+                    return self.endpoint_gone(key, &body);
                 }
                 Err(error) if error.is_failed_test() || is_absent(&error) => {}
                 Err(error) => return Err(failed(&key, error)),
@@ -144,8 +170,7 @@ impl Shared {
             let patch = gone(standing.resource_version());
             match self.patch_pod(pod, Patch::Merge, patch).await {
                 Ok(body) => {
-                    self.forget(&key);
-                    return self.endpoint_changed(&key, &body);
+                    return self.endpoint_gone(key, &body);
                 }
                 Err(error) if error.is_conflict() || is_absent(&error) => {}
                 Err(error) => return Err(failed(&key, error)),
@@ -154,17 +179,28 @@ impl Shared {
         Err(others_keep_changing(&key))
     }
 
-    /// The endpoint that a Pod holds. Which Pod that was is remembered for a write of it.
+    /// The endpoint that a Pod holds.
     pub(super) async fn get_endpoint(
         &self,
         pod: &PodName,
         key: &Key,
     ) -> Result<Option<KeyValue>, StoreError> {
-        let (standing, current) = self.kube_pod(pod, key).await?;
-        if let Some(standing) = standing {
-            self.looked_at.put(key, standing, current.clone());
+        Ok(self.kube_pod(pod, key).await?.1)
+    }
+
+    /// The condition of a write over a Pod's endpoint; of a Pod that was not seen as the one with this UID, it is asked for.
+    pub(super) async fn endpoint_condition(
+        &self,
+        pod: &PodName,
+        key: &Key,
+        uid: &str,
+    ) -> Result<Expect, StoreError> {
+        let seen = self.seen_pods.get(key);
+        if let Some(seen) = seen.filter(|seen| !uid.is_empty() && seen.uid == uid) {
+            return Ok(seen.condition());
         }
-        Ok(current)
+        let current = self.get_endpoint(pod, key).await?;
+        Ok(current.map_or(Expect::Absent, |current| Expect::Version(current.version)))
     }
 
     async fn kube_pod(
@@ -185,27 +221,39 @@ impl Shared {
         Ok((Some(standing), current))
     }
 
+    /// Answers the Pod's metadata.
     async fn patch_pod(&self, pod: &PodName, kind: Patch, patch: Value) -> Result<Bytes, Error> {
         let patch = patch.to_string().into_bytes();
         let path = pod.status_path();
-        self.client.patch_bytes(&path, kind, patch).await
+        self.client.patch_for_metadata(&path, kind, patch).await
     }
 
-    fn endpoint_changed(&self, key: &Key, body: &Bytes) -> Result<Option<Change>, StoreError> {
-        let pod = KubePod::parse(body).map_err(|error| unreadable(&error))?;
-        let seen = self.read_pod(&pod).map_err(|error| unreadable(&error))?;
-        let version = pod.version().map_err(|error| unreadable(&error))?;
-        match seen.object {
-            Some(object) if object.key == *key => Ok(Some(Change::Put(object))),
-            Some(object) => {
-                let text = format!("{key}: the Pod is that of {}", object.key.name);
-                Err(StoreError::Refused(text.into()))
-            }
-            None => Ok(Some(Change::Delete {
-                key: key.clone(),
-                version,
-            })),
+    fn endpoint_written(
+        &self,
+        key: Key,
+        value: Bytes,
+        answer: &Bytes,
+    ) -> Result<Option<Change>, StoreError> {
+        let pod = PodAfterWrite::parse(answer).map_err(|error| unreadable(&error))?;
+        let written = KeyValue {
+            version: pod.version().map_err(|error| unreadable(&error))?,
+            key,
+            value,
+        };
+        if let Some(seen) = SeenPod::after(&pod, Some(&written)) {
+            self.seen_pods.note(&written.key, seen);
         }
+        Ok(Some(Change::Put(written)))
+    }
+
+    fn endpoint_gone(&self, key: Key, answer: &Bytes) -> Result<Option<Change>, StoreError> {
+        self.forget(&key);
+        let pod = PodAfterWrite::parse(answer).map_err(|error| unreadable(&error))?;
+        let version = pod.version().map_err(|error| unreadable(&error))?;
+        if let Some(seen) = SeenPod::after(&pod, None) {
+            self.seen_pods.note(&key, seen);
+        }
+        Ok(Some(Change::Delete { key, version }))
     }
 
     fn forget(&self, key: &Key) {

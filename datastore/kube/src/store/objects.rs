@@ -14,6 +14,9 @@ use crate::client::Error;
 use crate::custom;
 use crate::group::Group;
 
+/// Kinds whose objects stand as they were sent: their definitions have no defaults that we leave out.
+const ANSWERED_BY_METADATA: [Kind; 3] = [Kind::IPAMBlock, Kind::BlockAffinity, Kind::IPAMHandle];
+
 /// What one attempt came to.
 enum Attempt {
     Done(Option<Change>),
@@ -29,6 +32,12 @@ fn body(
 ) -> Result<Vec<u8>, StoreError> {
     custom::write(group, key, value, version)
         .map_err(|error| StoreError::Refused(format!("{key}: {error}").into()))
+}
+
+/// An object that was sent, with the metadata that the server answered.
+fn with_metadata(answer: &[u8], sent: &[u8]) -> Result<Bytes, Error> {
+    custom::with_metadata(answer, sent)
+        .map_err(|error| Error::Unavailable(format!("the API server's answer: {error}")))
 }
 
 impl Shared {
@@ -77,7 +86,14 @@ impl Shared {
             Some(_) => (Method::PUT, group.one(key)),
             None => (Method::POST, group.all(key.kind)),
         };
-        let answer = self.client.request(method, &path, Some(body)).await;
+        let answer = match ANSWERED_BY_METADATA.contains(&key.kind) {
+            true => {
+                let sent = body.clone();
+                let answer = self.client.request_for_metadata(method, &path, sent).await;
+                answer.and_then(|answer| with_metadata(&answer, &body))
+            }
+            false => self.client.request(method, &path, Some(body)).await,
+        };
         self.attempt(key, version.is_some(), answer).await
     }
 

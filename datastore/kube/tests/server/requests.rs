@@ -7,7 +7,9 @@ use std::time::Duration;
 use api::endpoint::endpoint_name;
 use api::key::{Key, Kind};
 use api::pool::AllowedUse;
+use datastore::scope::Scope;
 use datastore::store::{Change, Expect, Op, Store};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use ipam::{AssignRequest, Ipam, Timestamp, Wanted};
 use kube_lab::{ApiServer, Options};
@@ -69,13 +71,14 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
     });
     server.apply(&pool.to_string()).unwrap();
     let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "none"}]});
-    for name in ["a", "b"] {
-        let pod = json!({"metadata": {"name": name}, "spec": spec});
-        client
-            .create("/api/v1/namespaces/default/pods", &pod)
-            .await
-            .unwrap();
-    }
+    let scope = Scope::Node("n1".to_owned());
+    let mut watch = setup::watch(&store, Kind::WorkloadEndpoint, scope).await;
+    let pod = json!({"metadata": {"name": "a"}, "spec": spec});
+    let path = "/api/v1/namespaces/default/pods";
+    let pod = client.create(path, &pod).await.unwrap();
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    // The agent's watch tells of the Pod before its kubelet calls the plugin.
+    watch.next().await.unwrap().unwrap();
     let ipam = Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1");
     ipam.assign(request("net.first")).await.unwrap();
 
@@ -87,12 +90,13 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"node": "n1", "containerID": "a", "ipNetworks": [given.addresses[0].addr()]},
     });
-    // The agent looks at the Pod while the address is assigned, and writes on the condition that it is the same.
-    assert_eq!(store.get(&key).await, Ok(None));
+    // It writes on the condition that the Pod is as it was seen.
+    let expect = store.condition(&key, uid).await.unwrap();
+    assert_eq!(expect, Expect::Absent);
     let put = Op::Put {
         key: key.clone(),
         value: endpoint.to_string().into(),
-        expect: Expect::Absent,
+        expect,
     };
     let written = store.write(put).await.unwrap();
     let Some(Change::Put(written)) = written else {
@@ -102,10 +106,20 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
     let cost = counts([
         ("POST ipamhandles", 1),
         ("PUT ipamblocks", 1),
-        ("GET pods", 1),
         ("PATCH pods/status", 1),
     ]);
     assert_eq!(since(&server, &before), cost, "ADD");
+    let before = server.requests().unwrap();
+    let expect = Expect::Version(written.version.clone());
+    assert_eq!(store.condition(&key, uid).await, Ok(expect.clone()));
+    assert_eq!(
+        since(&server, &before),
+        counts([]),
+        "what was written is known"
+    );
+    assert_eq!(store.condition(&key, "of-another-pod").await, Ok(expect));
+    let cost = counts([("GET pods", 1)]);
+    assert_eq!(since(&server, &before), cost, "another Pod is asked for");
     // The server does not keep who wrote which address of a block, which would cost it more than the write.
     let kept = server.kubectl(&[
         "get",

@@ -55,6 +55,12 @@ impl Identity {
         self.pod.is_none()
     }
 
+    /// UID of its Pod; empty where the runtime does not say it.
+    pub(super) fn pod_uid(&self) -> &str {
+        let pod = self.pod.as_ref();
+        pod.and_then(|pod| pod.uid.as_deref()).unwrap_or_default()
+    }
+
     /// What is configured inside the pod.
     pub(super) fn network(&self, addresses: Vec<IpAddr>) -> PodNetwork {
         PodNetwork {

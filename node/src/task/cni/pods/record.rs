@@ -77,9 +77,9 @@ impl Pods {
 
     /// What a write of the endpoint is to find: what stands there now, of the pod's former container or of an earlier ADD.
     pub(super) async fn standing(&self, pod: &Identity) -> Result<Expect, CniError> {
-        let stored = self.store.get(&pod.key).await;
-        let stored = stored.map_err(|error| store_error(&error))?;
-        Ok(stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)))
+        let uid = pod.pod_uid();
+        let condition = self.store.condition(&pod.key, uid).await;
+        condition.map_err(|error| store_error(&error))
     }
 
     /// Writes the endpoint, if what stands there is still the same, and echoes it. Otherwise somebody has written a newer one
