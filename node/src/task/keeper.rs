@@ -84,7 +84,8 @@ impl Keeper {
             // With another agent under this node's name each would answer the other's writes at once, for ever.
             due |= generation != seen && self.health.namesake().is_none();
             seen = generation;
-            said.accept(self.accepting.borrow_and_update().clone());
+            // Whatever else ended the wait: this has been seen now, and is not told again.
+            due |= said.accept(self.accepting.borrow_and_update().clone());
             let said = &mut said;
             let result = self
                 .repair(

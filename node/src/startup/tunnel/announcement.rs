@@ -33,9 +33,11 @@ impl Announcement {
         }
     }
 
-    /// These devices take packets, and no others.
-    pub fn accept(&mut self, devices: BTreeSet<&'static str>) {
+    /// These devices take packets, and no others. Whether that is news.
+    pub fn accept(&mut self, devices: BTreeSet<&'static str>) -> bool {
+        let is_news = self.accepting != devices;
         self.accepting = devices;
+        is_news
     }
 
     /// What the Node is to say now that it says `before`, and pools ask for `wanted`.
@@ -81,7 +83,8 @@ mod tests {
         let now = Instant::now();
         let mut said = Announcement::default();
         assert_eq!(said.settle(VXLAN, None, ADDRESS, now), None);
-        said.accept(BTreeSet::from(["tunl0"]));
+        assert!(said.accept(BTreeSet::from(["tunl0"])));
+        assert!(!said.accept(BTreeSet::from(["tunl0"])));
         assert_eq!(said.settle(VXLAN, None, ADDRESS, now), None);
         said.accept(BTreeSet::from(["vxlan.calico"]));
         assert_eq!(said.settle(VXLAN, None, ADDRESS, now), ADDRESS);
