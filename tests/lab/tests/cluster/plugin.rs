@@ -15,6 +15,11 @@ pub(crate) fn one_node(programs: lab::Programs, pool: &str) -> Lab {
         nodes: 1,
         pool: pool.to_owned(),
         block_size: 29,
+        // As the DaemonSet has it: pods reach their node.
+        environment: vec![(
+            "FELIX_DEFAULTENDPOINTTOHOSTACTION".to_owned(),
+            "ACCEPT".to_owned(),
+        )],
         ..options()
     };
     Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"))
