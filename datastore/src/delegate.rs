@@ -10,7 +10,7 @@ use futures_core::stream::BoxStream;
 use crate::plan::{Failed, Plan};
 use crate::scope::Scope;
 use crate::store::{Change, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
-use crate::version::Cursor;
+use crate::version::{Cursor, Version};
 
 /// What is done otherwise: whatever is not written here, the inner store does.
 #[expect(
@@ -34,6 +34,15 @@ pub trait Delegate: Send + Sync {
 
     fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
         self.inner().names(kind)
+    }
+
+    fn names_since<'a>(
+        &'a self,
+        kind: Kind,
+        seen: &'a [Version],
+    ) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
+        let _ = seen;
+        self.names(kind)
     }
 
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
@@ -72,6 +81,14 @@ impl<D: Delegate> Store for Delegating<D> {
 
     fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
         self.0.names(kind)
+    }
+
+    fn names_since<'a>(
+        &'a self,
+        kind: Kind,
+        seen: &'a [Version],
+    ) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
+        self.0.names_since(kind, seen)
     }
 
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {

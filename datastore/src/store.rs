@@ -154,6 +154,27 @@ pub trait Store: Send + Sync {
         })
     }
 
+    /// As [`list`](Self::list) of all objects, as the store has them at hand: as they stood after each of `seen` was written,
+    /// or later. What was written since may be missing: only good for a decision that what is written of it tests.
+    fn list_since<'a>(
+        &'a self,
+        kind: Kind,
+        seen: &'a [Version],
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
+        let _ = seen;
+        self.list(kind, &Scope::All)
+    }
+
+    /// As [`names`](Self::names), as the store has them at hand: see [`list_since`](Self::list_since).
+    fn names_since<'a>(
+        &'a self,
+        kind: Kind,
+        seen: &'a [Version],
+    ) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
+        let _ = seen;
+        self.names(kind)
+    }
+
     /// Does one step on one object. Answers what it changed, if anything. A write of what stands there already may be none:
     /// then the version stays.
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>>;

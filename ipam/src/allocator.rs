@@ -11,6 +11,7 @@ use datastore::plan::{Failed, Plan};
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, KeyValue, Op, Store, StoreError};
 use datastore::version::{Order, Version};
+use futures_util::future::try_join;
 use ipnet::IpNet;
 
 use crate::block;
@@ -408,13 +409,21 @@ impl Ipam {
             Arc::make_mut(&mut all).adopt_handles(known);
             return Ok(all);
         }
-        let mut listed = Vec::new();
-        for kind in [Kind::IPPool, Kind::IPAMConfig] {
-            listed.extend(self.store.list(kind, &Scope::All).await?.items);
-        }
-        let blocks = self.store.names(Kind::IPAMBlock).await?;
-        let affinities = self.store.names(Kind::BlockAffinity).await?;
-        let (mut view, missing) = View::named(&listed, &blocks, &affinities, known, &self.node);
+        let list = |kind| async move { self.store.list_since(kind, &known.seen(kind)).await };
+        let (pools, rules) = try_join(list(Kind::IPPool), list(Kind::IPAMConfig)).await?;
+        // A block that was made under another cut of a pool, and found sound, is older than the pool as it is now. That the
+        // pool is still so, the plan tests.
+        let mut seen = known.seen(Kind::IPAMBlock);
+        seen.extend(pools.items.iter().map(|pool| pool.version.clone()));
+        let seen_affinities = known.seen(Kind::BlockAffinity);
+        let (blocks, affinities) = try_join(
+            self.store.names_since(Kind::IPAMBlock, &seen),
+            self.store
+                .names_since(Kind::BlockAffinity, &seen_affinities),
+        )
+        .await?;
+        let listed = pools.items.iter().chain(&rules.items);
+        let (mut view, missing) = View::named(listed, &blocks, &affinities, known, &self.node);
         for key in missing {
             view.learn(&key, self.store.get(&key).await?.as_ref());
         }

@@ -295,6 +295,12 @@ impl View {
         }
     }
 
+    /// The versions of all objects of a kind that are known to stand: what is read anew must not be older.
+    pub(crate) fn seen(&self, kind: Kind) -> Vec<Version> {
+        let of_kind = self.versions.iter().filter(|(key, _)| key.kind == kind);
+        of_kind.filter_map(|(_, version)| version.clone()).collect()
+    }
+
     /// What a write of `key` has to expect.
     pub fn expect(&self, key: &Key) -> Expect {
         match self.versions.get(key) {

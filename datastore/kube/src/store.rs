@@ -129,6 +129,22 @@ impl Store for KubeStore {
         Box::pin(self.shared.names(kind))
     }
 
+    fn list_since<'a>(
+        &'a self,
+        kind: Kind,
+        seen: &'a [Version],
+    ) -> BoxFuture<'a, Result<Listing, StoreError>> {
+        Box::pin(self.shared.list_since(kind, seen))
+    }
+
+    fn names_since<'a>(
+        &'a self,
+        kind: Kind,
+        seen: &'a [Version],
+    ) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
+        Box::pin(self.shared.names_since(kind, seen))
+    }
+
     fn write(&self, op: Op) -> BoxFuture<'_, Result<Option<Change>, StoreError>> {
         Box::pin(self.written(op))
     }

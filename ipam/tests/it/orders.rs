@@ -18,6 +18,7 @@ use datastore::memory::{Fault, MemoryStore};
 use datastore::plan::{Failed, Plan, step_by_step};
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError};
+use datastore::version::Version;
 use futures_util::future::BoxFuture;
 
 use crate::interleave::{Order, once};
@@ -140,6 +141,8 @@ pub(crate) struct Stepped {
     choices: Choices,
     mishaps: Mutex<Vec<Mishap>>,
     sabotage: Sabotage,
+    /// Which blocks there were, and how far the store had counted, at each of its steps.
+    moments: Mutex<Vec<(u64, Vec<Key>)>>,
 }
 
 impl Stepped {
@@ -150,7 +153,29 @@ impl Stepped {
             choices: choices.clone(),
             mishaps: Mutex::new(mishaps.to_vec()),
             sabotage: Sabotage::None,
+            moments: Mutex::default(),
         }
+    }
+
+    /// Remembers which blocks there are now.
+    fn note_moment(&self) {
+        let objects = self.inner.objects();
+        let numbers = objects.iter().filter_map(|object| object.version.number());
+        let at = numbers.max().unwrap_or(0);
+        let blocks = objects.into_iter().map(|object| object.key);
+        let blocks = blocks.filter(|key| key.kind == Kind::IPAMBlock).collect();
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.push((at, blocks));
+    }
+
+    /// The blocks at the first moment that this actor met at which all of `seen` had been written.
+    fn oldest_blocks(&self, seen: &[Version]) -> Vec<Key> {
+        let wanted = seen.iter().filter_map(Version::number).max().unwrap_or(0);
+        let moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = moments.iter().find(|(at, _)| *at >= wanted);
+        first
+            .map(|(_, blocks)| blocks.clone())
+            .expect("the last one is now")
     }
 
     pub(crate) fn folding(self, folds: bool) -> Self {
@@ -174,6 +199,7 @@ impl Stepped {
     /// Does a write, or what became of it.
     async fn mishappened<T>(&self, write: impl Future<Output = T>) -> T {
         once().await;
+        self.note_moment();
         match self.mishap() {
             Some(Mishap::Crash) => return gone().await,
             Some(Mishap::LostReply) => self.inner.fail_next(1, Fault::LostReply),
@@ -241,6 +267,7 @@ impl Delegate for Stepped {
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
         Box::pin(async move {
             once().await;
+            self.note_moment();
             self.inner.get(key).await
         })
     }
@@ -252,6 +279,7 @@ impl Delegate for Stepped {
     ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         Box::pin(async move {
             once().await;
+            self.note_moment();
             self.inner.list(kind, scope).await
         })
     }
@@ -260,6 +288,22 @@ impl Delegate for Stepped {
         Box::pin(async move {
             once().await;
             self.inner.names(kind).await
+        })
+    }
+
+    /// Blocks as long ago as may be.
+    fn names_since<'a>(
+        &'a self,
+        kind: Kind,
+        seen: &'a [Version],
+    ) -> BoxFuture<'a, Result<Vec<Key>, StoreError>> {
+        Box::pin(async move {
+            once().await;
+            if kind != Kind::IPAMBlock {
+                return self.inner.names(kind).await;
+            }
+            self.note_moment();
+            Ok(self.oldest_blocks(seen))
         })
     }
 

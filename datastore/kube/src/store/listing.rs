@@ -3,8 +3,8 @@
 use api::key::{Key, Kind};
 use bytes::Bytes;
 use datastore::scope::Scope;
-use datastore::store::{Listing, StoreError};
-use datastore::version::Cursor;
+use datastore::store::{KeyValue, Listing, StoreError};
+use datastore::version::{Cursor, Version};
 use http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{Shared, failed_kind, unreadable};
 use crate::client::Error;
-use crate::group::segment;
+use crate::group::{Group, segment};
 
 /// Objects asked for at once.
 const PAGE: usize = 500;
@@ -64,15 +64,7 @@ impl Shared {
             });
         };
         let (pages, number) = self.pages(kind, &path, Ask::Objects).await?;
-        let mut items = Vec::new();
-        for page in pages {
-            for item in parsed(kind, &page)?.items.into_iter().flatten() {
-                match self.read(group, kind, item.get().as_bytes()) {
-                    Ok(seen) => items.extend(seen.object),
-                    Err(error) => warn!(%kind, %error, "object left out"),
-                }
-            }
-        }
+        let mut items = self.objects(group, kind, &pages)?;
         if kind == Kind::WorkloadEndpoint {
             self.add_files(&mut items, scope);
         }
@@ -90,16 +82,78 @@ impl Shared {
         }
         let path = self.all(kind, &Scope::All).await?.unwrap_or_default();
         let (pages, _) = self.pages(kind, &path, Ask::Names).await?;
-        let mut names = Vec::new();
+        named(kind, &pages)
+    }
+
+    pub(super) async fn list_since(
+        &self,
+        kind: Kind,
+        seen: &[Version],
+    ) -> Result<Listing, StoreError> {
+        let Some(page) = self.page_since(kind, seen, Ask::Objects).await? else {
+            return self.list(kind, &Scope::All).await;
+        };
+        let group = self.group(kind).await?;
+        let number = numbered(kind, &parsed(kind, &page)?.metadata)?;
+        let mut items = self.objects(group, kind, &[page])?;
+        items.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(Listing {
+            items,
+            cursor: Cursor::of(number, &self.cluster().await?),
+        })
+    }
+
+    pub(super) async fn names_since(
+        &self,
+        kind: Kind,
+        seen: &[Version],
+    ) -> Result<Vec<Key>, StoreError> {
+        match self.page_since(kind, seen, Ask::Names).await? {
+            Some(page) => named(kind, &[page]),
+            None => self.names(kind).await,
+        }
+    }
+
+    /// A whole list that is no older than what was seen. The API server has it in its cache of the kind: for the latest it
+    /// would wait until it knows how far etcd has come, which it asks every 100 ms. `None`: it does not answer so.
+    async fn page_since(
+        &self,
+        kind: Kind,
+        seen: &[Version],
+        ask: Ask,
+    ) -> Result<Option<Bytes>, StoreError> {
+        // Calico's API server, which may serve the other group, has lists of its own.
+        if matches!(kind, Kind::Node | Kind::WorkloadEndpoint)
+            || self.group(kind).await? != Group::Crd
+        {
+            return Ok(None);
+        }
+        let path = self.all(kind, &Scope::All).await?.unwrap_or_default();
+        let number = seen.iter().filter_map(Version::number).max().unwrap_or(0);
+        let path = format!("{path}resourceVersion={number}&resourceVersionMatch=NotOlderThan");
+        let answer = match ask {
+            Ask::Objects => self.client.request(Method::GET, &path, None).await,
+            Ask::Names => self.client.metadata_of_all(&path).await,
+        };
+        Ok(answer.ok())
+    }
+
+    fn objects(
+        &self,
+        group: Group,
+        kind: Kind,
+        pages: &[Bytes],
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        let mut items = Vec::new();
         for page in pages {
-            for item in parsed(kind, &page)?.items.into_iter().flatten() {
-                let named: Named = serde_json::from_str(item.get())
-                    .map_err(|error| unreadable(&format!("{kind}: {error}")))?;
-                names.push(Key::new(kind, named.metadata.name));
+            for item in parsed(kind, page)?.items.into_iter().flatten() {
+                match self.read(group, kind, item.get().as_bytes()) {
+                    Ok(seen) => items.extend(seen.object),
+                    Err(error) => warn!(%kind, %error, "object left out"),
+                }
             }
         }
-        names.sort();
-        Ok(names)
+        Ok(items)
     }
 
     /// All pages of a list, of one moment, and when that was.
@@ -132,16 +186,34 @@ impl Shared {
                 Err(error) => return Err(failed_kind(kind, error)),
             };
             let metadata = parsed(kind, &body)?.metadata;
+            let number = numbered(kind, &metadata)?;
             pages.push(body);
             more = metadata.more;
             if more.is_empty() {
-                let number = metadata.resource_version.parse();
-                let number = number
-                    .map_err(|_| unreadable(&format!("{kind} list has no resourceVersion")))?;
                 return Ok((pages, number));
             }
         }
     }
+}
+
+/// When a list was.
+fn numbered(kind: Kind, page: &PageMetadata) -> Result<u64, StoreError> {
+    let number = page.resource_version.parse();
+    number.map_err(|_| unreadable(&format!("{kind} list has no resourceVersion")))
+}
+
+/// The names of a list's objects, in order.
+fn named(kind: Kind, pages: &[Bytes]) -> Result<Vec<Key>, StoreError> {
+    let mut names = Vec::new();
+    for page in pages {
+        for item in parsed(kind, page)?.items.into_iter().flatten() {
+            let named: Named = serde_json::from_str(item.get())
+                .map_err(|error| unreadable(&format!("{kind}: {error}")))?;
+            names.push(Key::new(kind, named.metadata.name));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn parsed(kind: Kind, page: &Bytes) -> Result<Page<'_>, StoreError> {

@@ -173,3 +173,32 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
         "{asked:?}"
     );
 }
+
+/// For the latest list the API server waits until it knows how far etcd has come: up to 100 ms.
+#[test]
+async fn a_list_that_need_not_be_the_latest_holds_all_that_was_seen() {
+    let server = setup::with_calicos_kinds();
+    let store = setup::store(setup::client(&server).await, setup::folder(&server));
+    for number in 0..20 {
+        let key = Key::new(Kind::IPPool, format!("since-{number}"));
+        let put = Op::Put {
+            key: key.clone(),
+            value: json!({"spec": {"cidr": format!("10.66.{number}.0/24"), "blockSize": 26}})
+                .to_string()
+                .into(),
+            expect: Expect::Absent,
+        };
+        let Some(Change::Put(made)) = store.write(put).await.unwrap() else {
+            panic!("{key} was made");
+        };
+        let seen = [made.version.clone()];
+        let names = store.names_since(key.kind, &seen).await.unwrap();
+        assert!(names.contains(&key), "{names:?}");
+        let listed = store.list_since(key.kind, &seen).await.unwrap();
+        assert!(listed.items.contains(&made), "{listed:?}");
+    }
+    // The server does not come so far: it is asked for the latest instead.
+    let never = [datastore::version::Version::of(u64::MAX / 4, "u")];
+    let names = store.names_since(Kind::IPPool, &never).await.unwrap();
+    assert_eq!(names, store.names(Kind::IPPool).await.unwrap());
+}
