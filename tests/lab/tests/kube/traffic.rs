@@ -5,7 +5,7 @@ use std::process::Output;
 use std::time::Instant;
 
 use crate::addresses;
-use lab::{Lab, Options, Pod, RouteChange, RouteMonitor, Stream, wait_until};
+use lab::{Lab, Options, Pod, RouteChange, RouteEvent, RouteMonitor, Stream, wait_until};
 
 /// Numbered packets each way between two pods.
 const PER_SECOND: u32 = 100;
@@ -128,9 +128,16 @@ impl Watched {
     pub(crate) fn faults(&mut self) -> Vec<String> {
         let mut faults = Vec::new();
         for (site, monitor) in self.lab.topology.sites.iter().zip(&mut self.monitors) {
-            let deleted = monitor
-                .wait_for(Instant::now(), |event| event.change == RouteChange::Deleted)
-                .unwrap();
+            // A way that was taken until another one could be taken again may go: packets say whether it was missed.
+            let mut since = Vec::new();
+            let of_before = |event: &RouteEvent| match event.change {
+                RouteChange::Added => {
+                    since.push(event.route.clone());
+                    false
+                }
+                RouteChange::Deleted => !since.contains(&event.route),
+            };
+            let deleted = monitor.wait_for(Instant::now(), of_before).unwrap();
             faults
                 .extend(deleted.map(|deleted| format!("{} lost a route: {deleted:?}", site.name)));
         }
