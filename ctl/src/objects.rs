@@ -204,9 +204,7 @@ impl Objects {
             let put = Op::Put {
                 key: key.clone(),
                 value: merged(&object, stored.as_ref()).into(),
-                expect: stored.as_ref().map_or(Expect::Absent, |stored| {
-                    Expect::Version(stored.version.clone())
-                }),
+                expect: Expect::standing(stored.map(|stored| stored.version)),
             };
             match self.0.write(put).await {
                 Ok(_) => return Ok(()),

@@ -224,7 +224,7 @@ pub trait Store: Send + Sync {
         let _ = uid;
         Box::pin(async move {
             let current = self.get(key).await?;
-            Ok(current.map_or(Expect::Absent, |current| Expect::Version(current.version)))
+            Ok(Expect::standing(current.map(|current| current.version)))
         })
     }
 
@@ -262,6 +262,11 @@ impl Op {
 }
 
 impl Expect {
+    /// That what was read is still so: an object at this version, or none.
+    pub fn standing(current: Option<Version>) -> Self {
+        current.map_or(Self::Absent, Self::Version)
+    }
+
     /// Whether the condition holds of an object at `current` (`None`: it does not exist), of which the same plan made
     /// `own`.
     pub fn holds(&self, current: Option<&Version>, own: Option<&Version>) -> bool {

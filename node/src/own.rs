@@ -212,7 +212,7 @@ impl Own {
             let put = Op::Put {
                 key: key.clone(),
                 value: known.clone(),
-                expect: stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)),
+                expect: Expect::standing(stored.map(|stored| stored.version)),
             };
             match store.write(put).await {
                 Ok(_) => return Ok(Vec::new()),
@@ -241,7 +241,7 @@ impl Own {
             let put = Op::Put {
                 key: key.clone(),
                 value,
-                expect: stored.map_or(Expect::Absent, |stored| Expect::Version(stored.version)),
+                expect: Expect::standing(stored.map(|stored| stored.version)),
             };
             match store.write(put).await {
                 Ok(_) => return Ok(conflicts),

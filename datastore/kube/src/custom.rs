@@ -34,7 +34,23 @@ type Parts = BTreeMap<String, Box<RawValue>>;
 
 /// An object as it was read.
 pub(crate) fn read(group: Group, kind: Kind, object: &[u8]) -> Result<KeyValue, String> {
-    let mut parts: Parts = parts(object)?;
+    assembled(group, kind, parts(object)?)
+}
+
+/// An object as it was sent, with the metadata that the answer to it has.
+pub(crate) fn read_written(
+    group: Group,
+    kind: Kind,
+    sent: &[u8],
+    answer: &[u8],
+) -> Result<KeyValue, String> {
+    let mut parts = parts(sent)?;
+    parts.remove("metadata");
+    parts.extend(self::parts(answer)?.remove_entry("metadata"));
+    assembled(group, kind, parts)
+}
+
+fn assembled(group: Group, kind: Kind, mut parts: Parts) -> Result<KeyValue, String> {
     let metadata = parts.remove("metadata").ok_or("it has no metadata")?;
     let metadata: Map<String, Value> =
         serde_json::from_str(metadata.get()).map_err(|error| format!("metadata: {error}"))?;
@@ -97,16 +113,6 @@ pub(crate) fn write(
         *spec = deleted_as(group, spec)?;
     }
     Ok(whole(group.name(), group.kind(key.kind), &metadata, parts).into())
-}
-
-/// The object `sent`, with the metadata of `answer`.
-pub(crate) fn with_metadata(answer: &[u8], sent: &[u8]) -> Result<Bytes, String> {
-    let mut object: Parts =
-        serde_json::from_slice(sent).map_err(|error| format!("no JSON object: {error}"))?;
-    let metadata = parts(answer)?.remove("metadata");
-    object.insert("metadata".to_owned(), metadata.ok_or("it has no metadata")?);
-    let object = serde_json::to_vec(&object).map_err(|error| error.to_string())?;
-    Ok(object.into())
 }
 
 fn parts(object: &[u8]) -> Result<Parts, String> {

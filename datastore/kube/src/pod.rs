@@ -24,7 +24,7 @@ const CONTAINER: &str = "cni.projectcalico.org/containerID";
 /// What Calico calls Kubernetes in an endpoint's name.
 const ORCHESTRATOR: &str = "k8s";
 
-/// As much of a Pod as is read.
+/// As much of a Pod as is read. The answer to a write is its metadata alone.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct KubePod {
     metadata: Metadata,
@@ -136,7 +136,9 @@ impl KubePod {
 
     /// What made it as it is. The endpoint's life is the container's: kubelet writes the Pod for its own reasons.
     pub(crate) fn version(&self) -> Result<Version, String> {
-        version(&self.metadata)
+        let container = self.annotation(CONTAINER);
+        let life = format!("{}.{container}", self.metadata.uid);
+        crate::custom::version(Some(&self.metadata.resource_version), Some(&life))
     }
 
     /// The endpoint, unless it is gone. `kept`: what a file of this node says of it.
@@ -190,7 +192,10 @@ impl KubePod {
     }
 
     fn annotation(&self, name: &str) -> &str {
-        annotation(&self.metadata, name)
+        self.metadata
+            .annotations
+            .get(name)
+            .map_or("", String::as_str)
     }
 
     /// The endpoint as Calico derives it from a Pod.
@@ -232,41 +237,6 @@ impl KubePod {
             endpoint["spec"]["containerID"] = container.into();
         }
         endpoint
-    }
-}
-
-fn annotation<'a>(metadata: &'a Metadata, name: &str) -> &'a str {
-    metadata.annotations.get(name).map_or("", String::as_str)
-}
-
-fn version(metadata: &Metadata) -> Result<Version, String> {
-    let container = annotation(metadata, CONTAINER);
-    let life = format!("{}.{container}", metadata.uid);
-    crate::custom::version(Some(&metadata.resource_version), Some(&life))
-}
-
-/// A Pod as the answer to a write tells of it: its metadata.
-#[derive(Deserialize)]
-pub(crate) struct PodAfterWrite {
-    metadata: Metadata,
-}
-
-impl PodAfterWrite {
-    pub(crate) fn parse(answer: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(answer).map_err(|error| error.to_string())
-    }
-
-    pub(crate) fn uid(&self) -> &str {
-        &self.metadata.uid
-    }
-
-    pub(crate) fn resource_version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-
-    /// As [`KubePod::version`].
-    pub(crate) fn version(&self) -> Result<Version, String> {
-        version(&self.metadata)
     }
 }
 

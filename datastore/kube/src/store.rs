@@ -213,7 +213,7 @@ impl Shared {
             return self.endpoint_condition(&pod, key, uid).await;
         }
         let current = self.get(key).await?;
-        Ok(current.map_or(Expect::Absent, |current| Expect::Version(current.version)))
+        Ok(Expect::standing(current.map(|current| current.version)))
     }
 
     /// Path of the objects of a kind and scope, up to further parameters; `None` for a scope that has none.
@@ -376,9 +376,11 @@ fn others_keep_changing(key: &Key) -> StoreError {
 async fn changed(shared: &Shared, key: &Key, body: &Bytes) -> Result<Option<Change>, StoreError> {
     let group = shared.group(key.kind).await?;
     let seen = shared.read(group, key.kind, body)?;
-    let object = seen.object.filter(|object| object.key == *key);
-    match object {
-        Some(object) => Ok(Some(Change::Put(object))),
-        None => Err(unreadable(&format!("{key}: another object"))),
-    }
+    Ok(Some(Change::Put(asked_for(key, seen.object)?)))
+}
+
+/// What was read, if it is the object that was asked for.
+fn asked_for(key: &Key, read: Option<KeyValue>) -> Result<KeyValue, StoreError> {
+    read.filter(|object| object.key == *key)
+        .ok_or_else(|| unreadable(&format!("{key}: another object")))
 }

@@ -87,9 +87,7 @@ async fn rewrite(
         let put = Op::Put {
             key: key.clone(),
             value: after.encode().into(),
-            expect: stored.as_ref().map_or(Expect::Absent, |stored| {
-                Expect::Version(stored.version.clone())
-            }),
+            expect: Expect::standing(stored.map(|stored| stored.version)),
         };
         match store.write(put).await {
             Ok(_) => return Ok(true),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::client::{Error, Patch};
 use crate::kept::Kept;
-use crate::pod::{KubePod, PodAfterWrite, PodName, Written, gone, gone_of};
+use crate::pod::{KubePod, PodName, Written, gone, gone_of};
 
 impl Shared {
     pub(super) fn read_pod(&self, pod: &KubePod) -> Result<Seen, String> {
@@ -200,7 +200,7 @@ impl Shared {
             return Ok(seen.condition());
         }
         let current = self.get_endpoint(pod, key).await?;
-        Ok(current.map_or(Expect::Absent, |current| Expect::Version(current.version)))
+        Ok(Expect::standing(current.map(|current| current.version)))
     }
 
     async fn kube_pod(
@@ -234,13 +234,13 @@ impl Shared {
         value: Bytes,
         answer: &Bytes,
     ) -> Result<Option<Change>, StoreError> {
-        let pod = PodAfterWrite::parse(answer).map_err(|error| unreadable(&error))?;
+        let pod = KubePod::parse(answer).map_err(|error| unreadable(&error))?;
         let written = KeyValue {
             version: pod.version().map_err(|error| unreadable(&error))?,
             key,
             value,
         };
-        if let Some(seen) = SeenPod::after(&pod, Some(&written)) {
+        if let Some(seen) = SeenPod::of(&pod, Some(&written)) {
             self.seen_pods.note(&written.key, seen);
         }
         Ok(Some(Change::Put(written)))
@@ -248,9 +248,9 @@ impl Shared {
 
     fn endpoint_gone(&self, key: Key, answer: &Bytes) -> Result<Option<Change>, StoreError> {
         self.forget(&key);
-        let pod = PodAfterWrite::parse(answer).map_err(|error| unreadable(&error))?;
+        let pod = KubePod::parse(answer).map_err(|error| unreadable(&error))?;
         let version = pod.version().map_err(|error| unreadable(&error))?;
-        if let Some(seen) = SeenPod::after(&pod, None) {
+        if let Some(seen) = SeenPod::of(&pod, None) {
             self.seen_pods.note(&key, seen);
         }
         Ok(Some(Change::Delete { key, version }))

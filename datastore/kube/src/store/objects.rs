@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    ATTEMPTS, Shared, changed, conflict, failed, is_absent, others_keep_changing, unreadable,
+    ATTEMPTS, Shared, asked_for, conflict, failed, is_absent, others_keep_changing, unreadable,
 };
 use crate::client::Error;
 use crate::custom;
@@ -34,11 +34,8 @@ fn body(
         .map_err(|error| StoreError::Refused(format!("{key}: {error}").into()))
 }
 
-/// An object that was sent, with the metadata that the server answered.
-fn with_metadata(answer: &[u8], sent: &[u8]) -> Result<Bytes, Error> {
-    custom::with_metadata(answer, sent)
-        .map_err(|error| Error::Unavailable(format!("the API server's answer: {error}")))
-}
+/// What a write was answered, read as the object that stands now.
+type Answer = Result<Result<KeyValue, String>, Error>;
 
 impl Shared {
     pub(super) async fn write_object(&self, op: Op) -> Result<Option<Change>, StoreError> {
@@ -90,9 +87,12 @@ impl Shared {
             true => {
                 let sent = body.clone();
                 let answer = self.client.request_for_metadata(method, &path, sent).await;
-                answer.and_then(|answer| with_metadata(&answer, &body))
+                answer.map(|answer| custom::read_written(group, key.kind, &body, &answer))
             }
-            false => self.client.request(method, &path, Some(body)).await,
+            false => {
+                let answer = self.client.request(method, &path, Some(body)).await;
+                answer.map(|answer| custom::read(group, key.kind, &answer))
+            }
         };
         self.attempt(key, version.is_some(), answer).await
     }
@@ -102,19 +102,18 @@ impl Shared {
         &self,
         key: &Key,
         over_another: bool,
-        answer: Result<Bytes, Error>,
+        answer: Answer,
     ) -> Result<Attempt, StoreError> {
         match answer {
-            Ok(body) => {
-                let change = changed(self, key, &body).await?;
+            Ok(read) => {
+                let read = read.map_err(|error| unreadable(&format!("{key}: {error}")))?;
+                let object = asked_for(key, Some(read))?;
                 // Blocks: nobody else writes this node's, as a rule.
-                if key.kind == Kind::IPAMBlock
-                    && let Some(change) = &change
-                {
+                if key.kind == Kind::IPAMBlock {
                     let path = self.group(key.kind).await?.one(key);
-                    self.witness.note(&path, change.version());
+                    self.witness.note(&path, &object.version);
                 }
-                Ok(Attempt::Done(change))
+                Ok(Attempt::Done(Some(Change::Put(object))))
             }
             Err(error) if error.is_conflict() => Ok(Attempt::Lost),
             Err(error) if is_absent(&error) && over_another => Ok(Attempt::Lost),
@@ -137,6 +136,7 @@ impl Shared {
         if answer.as_ref().is_err_and(Error::is_not_found) {
             answer = put(&path, body).await;
         }
+        let answer = answer.map(|answer| custom::read(group, key.kind, &answer));
         match self.attempt(key, true, answer).await? {
             Attempt::Done(change) => Ok(change),
             Attempt::Lost => Err(conflict(key.clone(), self.get(key).await?)),

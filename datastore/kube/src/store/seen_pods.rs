@@ -8,7 +8,7 @@ use api::key::Key;
 use datastore::store::{Expect, KeyValue};
 use datastore::version::Version;
 
-use crate::pod::{KubePod, PodAfterWrite};
+use crate::pod::KubePod;
 
 /// More are not remembered: a node has some hundred Pods, and who looks at all of the cluster's writes none.
 const PODS_MAX: usize = 1024;
@@ -25,19 +25,10 @@ pub(super) struct SeenPod {
 impl SeenPod {
     /// `None` for a Pod of which no condition can be made.
     pub(super) fn of(pod: &KubePod, endpoint: Option<&KeyValue>) -> Option<Self> {
-        Self::new(pod.uid(), pod.resource_version(), endpoint)
-    }
-
-    /// A Pod as a write of its endpoint left it.
-    pub(super) fn after(pod: &PodAfterWrite, endpoint: Option<&KeyValue>) -> Option<Self> {
-        Self::new(pod.uid(), pod.resource_version(), endpoint)
-    }
-
-    fn new(uid: &str, resource_version: &str, endpoint: Option<&KeyValue>) -> Option<Self> {
         Some(Self {
-            uid: uid.to_owned(),
+            uid: pod.uid().to_owned(),
             endpoint: endpoint.map(|endpoint| endpoint.version.clone()),
-            number: resource_version.parse().ok()?,
+            number: pod.resource_version().parse().ok()?,
         })
     }
 
@@ -47,9 +38,7 @@ impl SeenPod {
 
     /// The condition of a write over its endpoint.
     pub(super) fn condition(&self) -> Expect {
-        self.endpoint
-            .clone()
-            .map_or(Expect::Absent, Expect::Version)
+        Expect::standing(self.endpoint.clone())
     }
 
     pub(super) const fn endpoint(&self) -> Option<&Version> {
