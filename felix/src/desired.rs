@@ -276,3 +276,10 @@ pub enum Leftover {
 /// A sysctl: path below `/proc/sys`, parts joined by `/` (`net/ipv4/conf/cali0/proxy_arp`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SysctlKey(pub Arc<str>);
+
+impl SysctlKey {
+    /// A device's IPv4 setting: `rp_filter`, `proxy_arp`, ….
+    pub fn of_ipv4(ifname: impl std::fmt::Display, name: &str) -> Self {
+        Self(format!("net/ipv4/conf/{ifname}/{name}").into())
+    }
+}

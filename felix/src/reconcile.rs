@@ -409,7 +409,7 @@ impl Reconciler {
 
     /// Whether a tunnel device is as it is wanted, and takes packets, wherever their answers go.
     pub fn accepts(&self, ifname: &IfName) -> bool {
-        let loose = SysctlKey(format!("net/ipv4/conf/{ifname}/rp_filter").into());
+        let loose = SysctlKey::of_ipv4(ifname, "rp_filter");
         let loose = self.entries.get(&RowKey::Sysctl(loose));
         self.is_programmed(&RowKey::Link(ifname.clone()))
             && self.links.get(ifname).is_some_and(|link| link.up)

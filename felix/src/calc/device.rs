@@ -26,7 +26,7 @@ pub(super) fn host_sysctls(settings: &Settings) -> Vec<Row> {
 
 /// MAC and sysctls of one pod's device.
 pub(super) fn device_settings(settings: &Settings, ifname: &IfName) -> Vec<Row> {
-    let v4 = |name: &str, value: &str| sysctl(format!("net/ipv4/conf/{ifname}/{name}"), value);
+    let v4 = |name, value: &str| Row::Sysctl(SysctlKey::of_ipv4(ifname, name), value.into());
     let mut rows = vec![
         Row::Mac(ifname.clone(), HOST_END_MAC),
         v4("route_localnet", "1"),

@@ -223,6 +223,5 @@ impl Tunnels {
 /// What comes through a tunnel may be answered by another way, while the nodes differ about a pool's mode: its source is
 /// only asked to be reachable.
 fn loose(device: &str) -> Row {
-    let key = format!("net/ipv4/conf/{device}/rp_filter");
-    Row::Sysctl(SysctlKey(key.into()), "2".into())
+    Row::Sysctl(SysctlKey::of_ipv4(device, "rp_filter"), "2".into())
 }
