@@ -29,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// How often a server that is busy (429) is asked again, and how long is waited at most in between.
 const BUSY_ATTEMPTS: u32 = 4;
 const BUSY_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// How errors begin that a server passes on from its etcd.
+const GRPC: &str = "rpc error: ";
 /// Credentials are read anew at most this often.
 const REOPEN_EVERY: Duration = Duration::from_secs(2);
 
@@ -349,7 +351,7 @@ impl Client {
             let open = self.inner.open.lock().await;
             (open.client.clone(), open.times)
         };
-        let answer = client.send(request()).await;
+        let answer = connection::send(&client, &request).await;
         let refused = match &answer {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
             // Certificates may have been replaced, on either side.
@@ -361,7 +363,7 @@ impl Client {
         match answer {
             Ok(_) => {
                 let client = self.inner.open.lock().await.client.clone();
-                let answer = client.send(request()).await;
+                let answer = connection::send(&client, &request).await;
                 answer.map_err(|error| lost(&error))
             }
             // Whether it was done is not known: the caller decides.
@@ -441,6 +443,10 @@ fn refusal(status: StatusCode, body: &[u8], path: &str) -> Error {
         ..Status::default()
     });
     said.code = status.as_u16();
+    if status.is_server_error() && said.message.starts_with(GRPC) {
+        said.message
+            .push_str("; so an API server says that it does not reach its etcd");
+    }
     if said.reason.is_empty() && status == StatusCode::NOT_FOUND {
         "NoSuchResource".clone_into(&mut said.reason);
         said.message = format!("the API server has no {path}; are Calico's CRDs installed?");
@@ -488,4 +494,20 @@ pub(crate) fn with_jitter(wait: Duration) -> Duration {
     let chance = RandomState::new().hash_one(0) % 1000;
     let part = u32::try_from(chance).unwrap_or_default();
     wait + wait * part / 2000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_that_a_server_passes_on_from_its_etcd_name_it() {
+        let message = "rpc error: code = Unavailable desc = keepalive ping failed";
+        let body = serde_json::json!({"message": message}).to_string();
+        let said = |status| refusal(status, body.as_bytes(), "/api/v1/nodes").to_string();
+        let passed_on = said(StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(passed_on.contains(message), "{passed_on}");
+        assert!(passed_on.contains("etcd"), "{passed_on}");
+        assert!(!said(StatusCode::FORBIDDEN).contains("etcd"));
+    }
 }

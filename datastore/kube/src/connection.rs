@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use http::{Request, Response};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,6 +21,9 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// Idle connections that are kept where one does not do.
 const IDLE_MAX: usize = 4;
+
+/// How often a request is sent, at most, that connections did not take which the server closed.
+const TAKEN_ATTEMPTS: u32 = 5;
 
 /// A client that connects at its first request, and who it says it is.
 pub(crate) async fn open(
@@ -57,4 +61,30 @@ pub(crate) async fn open(
         .service(client);
     let client = kube::Client::new(service, config.default_namespace.clone());
     Ok((client, credentials))
+}
+
+/// Sends a request, and again by another connection where the first one was closed and the server says that it did not take it.
+pub(crate) async fn send(
+    client: &kube::Client,
+    request: impl Fn() -> Request<Body>,
+) -> kube::Result<Response<Body>> {
+    let mut attempt = 1;
+    loop {
+        match client.send(request()).await {
+            Err(error) if attempt < TAKEN_ATTEMPTS && not_taken(&error) => attempt += 1,
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the server closed the connection in order (GOAWAY with `NO_ERROR`) and took nothing of this request: RFC 9113 section 6.8.
+/// So it does to who is refused with 401, and now and then to everybody, that clients spread over several servers
+/// (`--goaway-chance`); other requests of the connection go down with it.
+fn not_taken(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|error| {
+        error.downcast_ref::<h2::Error>().is_some_and(|error| {
+            error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+        })
+    })
 }

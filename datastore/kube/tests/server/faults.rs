@@ -16,8 +16,14 @@ use crate::setup::{self, Events};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn own() -> ApiServer {
+    own_with(&[])
+}
+
+/// One that is started with these flags besides.
+fn own_with(flags: &[&str]) -> ApiServer {
     let _ = kube_lab::required(&[]);
     let options = Options {
+        flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
         users: vec![User {
             name: "agent".to_owned(),
             groups: vec!["system:masters".to_owned()],
@@ -122,6 +128,30 @@ async fn a_server_that_is_replaced_goes_on_one_that_was_emptied_or_is_older_has_
     let mut events = store.watch(Kind::IPPool, Scope::All, start.clone());
     let diverged = in_time("a watch of another cluster", next(&mut events)).await;
     assert_eq!(diverged, Err(StoreError::Diverged { wanted: start }));
+}
+
+/// One server of several sends clients away now and then, so that they spread anew (`--goaway-chance`); every server does so to who is
+/// refused with 401. What other requests of the same connection it has not taken, it says.
+#[test]
+async fn requests_that_a_closing_connection_did_not_take_are_sent_again() {
+    const CALLERS: usize = 32;
+    const REQUESTS: usize = 100;
+    let server = own_with(&["--goaway-chance=0.02"]);
+    let client = setup::client(&server).await;
+    let work = (0..CALLERS).map(|caller| {
+        let client = client.clone();
+        async move {
+            let path = "/api/v1/namespaces/default/configmaps";
+            for number in 0..REQUESTS {
+                let name = format!("sent-{caller}-{number}");
+                let object = json!({"metadata": {"name": name}});
+                client.create(path, &object).await.unwrap();
+                let read = client.get(&format!("{path}/{name}")).await.unwrap();
+                assert!(read.is_some(), "{name}");
+            }
+        }
+    });
+    in_time("requests", futures_util::future::join_all(work)).await;
 }
 
 #[test]
