@@ -277,7 +277,19 @@ pub enum Leftover {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SysctlKey(pub Arc<str>);
 
+const CONNTRACK_ACCT: &str = "net/netfilter/nf_conntrack_acct";
+
 impl SysctlKey {
+    /// Whether connection tracking counts packets and bytes. There once something has loaded it: the agent's rules do.
+    pub fn conntrack_acct() -> Self {
+        Self(CONNTRACK_ACCT.into())
+    }
+
+    /// Whether it is [`SysctlKey::conntrack_acct`].
+    pub(crate) fn is_of_conntrack(&self) -> bool {
+        *self.0 == *CONNTRACK_ACCT
+    }
+
     /// A device's IPv4 setting: `rp_filter`, `proxy_arp`, ….
     pub fn of_ipv4(ifname: impl std::fmt::Display, name: &str) -> Self {
         Self(format!("net/ipv4/conf/{ifname}/{name}").into())

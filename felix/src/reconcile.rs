@@ -26,7 +26,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use crate::desired::{IfName, Row, RowKey, RowKind, SysctlKey};
+use crate::desired::{IfName, Mac, Row, RowKey, RowKind, SysctlKey};
 use crate::kernel::{KernelEvent, Op, OpError};
 use crate::ownership::Ownership;
 use decide::Decision;
@@ -60,6 +60,8 @@ struct Link {
     up: bool,
     /// Unknown between the making of a device and its first notification.
     ifindex: Option<u32>,
+    /// As it was last notified.
+    mac: Option<Mac>,
 }
 
 /// What may be deleted.
@@ -164,7 +166,13 @@ impl Reconciler {
         let same = |entry: &Entry| entry.wanted.as_ref() == Some(&row);
         if !self.entries.get(&key).is_some_and(same) {
             self.reset_backoff(&key);
+            let known = self.known_mac(&key);
             self.edit(&key, |entry| {
+                if entry.held == Held::Absent
+                    && let Some(known) = known
+                {
+                    entry.held = Held::Has(known);
+                }
                 entry.wanted = Some(row);
                 entry.asked_for = true;
             });

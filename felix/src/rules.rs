@@ -230,7 +230,8 @@ pub struct Element {
     pub end: bool,
 }
 
-/// The elements of a set of prefixes that do not overlap. The last prefix of the address space ends nowhere.
+/// The elements of a set of prefixes that do not overlap. The last prefix of the address space ends nowhere, and one does not end
+/// where the next begins: the kernel takes no address for both.
 pub fn elements(prefixes: &[IpNet]) -> Vec<Element> {
     let mut elements = Vec::new();
     for prefix in prefixes {
@@ -250,7 +251,15 @@ pub fn elements(prefixes: &[IpNet]) -> Vec<Element> {
         elements.extend(after.map(|addr| Element { addr, end: true }));
     }
     elements.sort();
-    elements
+    let mut apart: Vec<Element> = Vec::with_capacity(elements.len());
+    for element in elements {
+        // Of two at one address the first is a beginning.
+        let meet = |last: &mut Element| last.addr == element.addr && element.end && !last.end;
+        if apart.pop_if(meet).is_none() {
+            apart.push(element);
+        }
+    }
+    apart
 }
 
 /// A table as the kernel shows it: one line for each set, element, chain and rule, in an order that does not depend on
@@ -374,6 +383,10 @@ mod tests {
         assert_eq!(
             texts(&[net("192.168.0.0/16"), net("10.0.0.0/8")]),
             ["10.0.0.0", "11.0.0.0!", "192.168.0.0", "192.169.0.0!"]
+        );
+        assert_eq!(
+            texts(&[net("10.2.0.0/15"), net("10.1.0.0/16"), net("10.4.0.0/16")]),
+            ["10.1.0.0", "10.5.0.0!"]
         );
         assert_eq!(texts(&[net("255.255.255.0/24")]), ["255.255.255.0"]);
         assert_eq!(texts(&[net("fd00::/126")]), ["fd00::", "fd00::4!"]);

@@ -14,7 +14,7 @@ fn sysctl(path: String, value: &str) -> Row {
 
 /// Sysctls of the host as a whole.
 pub(super) fn host_sysctls(settings: &Settings) -> Vec<Row> {
-    let mut rows = Vec::new();
+    let mut rows = vec![Row::Sysctl(SysctlKey::conntrack_acct(), "1".into())];
     if settings.ip_forwarding {
         rows.push(sysctl("net/ipv4/ip_forward".to_owned(), "1"));
         if settings.ipv6_support {

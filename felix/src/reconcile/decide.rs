@@ -110,10 +110,15 @@ impl Reconciler {
         entry.is_some_and(|entry| entry.wanted.is_some() && !entry.programmed)
     }
 
-    /// The neighbour, or the forwarding entry, that a route through a VXLAN device is to lead over and that is not there yet.
+    /// The neighbour, or the forwarding entry, that a route through a VXLAN device is to lead over and that is not there yet; the
+    /// table that brings connection tracking along.
     fn awaited_by(&self, row: &Row) -> Option<RowKey> {
-        let Row::Route(_, spec) = row else {
-            return None;
+        let spec = match row {
+            Row::Route(_, spec) => spec,
+            Row::Sysctl(key, _) if key.is_of_conntrack() => {
+                return Some(RowKey::Rules(Family::V4)).filter(|table| self.is_on_its_way(table));
+            }
+            _ => return None,
         };
         spec.next_hops.iter().find_map(|hop| {
             let ifname = hop.ifname.clone().filter(is_tunnel)?;

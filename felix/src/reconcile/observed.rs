@@ -78,6 +78,7 @@ impl Reconciler {
         let now = Link {
             up: link.up,
             ifindex: Some(link.ifindex),
+            mac: link.mac,
         };
         self.links.insert(link.ifname.clone(), now);
         if let Some(mac) = link.mac {
@@ -113,6 +114,16 @@ impl Reconciler {
         if link.up {
             self.retry_unreachable();
         }
+    }
+
+    /// The MAC that a device had before anybody wanted one. Written again, even the same would cost the device its neighbours, the
+    /// permanent ones as well.
+    pub(super) fn known_mac(&self, key: &RowKey) -> Option<Row> {
+        let RowKey::Mac(ifname) = key else {
+            return None;
+        };
+        let mac = self.links.get(ifname)?.mac?;
+        Some(Row::Mac(ifname.clone(), mac))
     }
 
     pub(super) fn link_gone(&mut self, ifname: &IfName) {

@@ -26,6 +26,7 @@ impl Reconciler {
             self.links.entry(name.clone()).or_insert(Link {
                 up: true,
                 ifindex: None,
+                mac: None,
             });
             let held = self.entries.get(key).and_then(|entry| entry.held.row());
             let made_anew = match held {

@@ -494,6 +494,20 @@ fn settings_that_somebody_changes_are_written_again_and_others_are_nobodys_busin
 }
 
 #[test]
+fn a_mac_that_is_there_already_is_not_written() {
+    let mut bench = Bench::new(Kernel::with_links(&["cali1", "cali2"]));
+    bench.kernel.mac("cali1", crate::ownership::HOST_END_MAC);
+    bench.kernel.mac("cali2", Mac([2; 6]));
+    bench.run();
+    let mac = |device: &str| Row::Mac(IfName::from(device), crate::ownership::HOST_END_MAC);
+    for device in ["cali1", "cali2"] {
+        bench.reconciler.set(mac(device));
+    }
+    assert_eq!(bench.run(), [Op::Set(mac("cali2"))]);
+    assert!(bench.reconciler.is_programmed(&mac("cali1").key()));
+}
+
+#[test]
 fn a_setting_that_is_changed_back_each_time_is_a_problem_in_plain_words() {
     let mut bench = Bench::new(Kernel::with_links(&["eth0"]));
     let wanted = sysctl("net/ipv4/ip_forward");

@@ -415,7 +415,7 @@ proptest! {
         }
         world.flush();
         let left: Vec<_> = world.rows.values().collect();
-        prop_assert_eq!(left.len(), 4, "only the host's forwarding and what is asked of every pod: {:?}", left);
+        prop_assert_eq!(left.len(), 5, "only the host's settings and what is asked of every pod: {:?}", left);
         prop_assert!(world.originations.is_empty());
         for fact in present.values() {
             tell(&mut world, fact);
