@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("felix", &["api", "bgp"]),
     ("ipam", &["api", "datastore"]),
     ("bgp-io", &["bgp", "harness"]),
-    ("felix-io", &["felix", "harness"]),
+    ("felix-io", &["api", "bgp", "felix", "harness"]),
     (
         "datastore-kube",
         &["api", "datastore", "harness", "ipam", "kube-lab"],

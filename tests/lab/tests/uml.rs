@@ -7,7 +7,8 @@
 #[macro_use]
 extern crate harness;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::uml::Clock;
@@ -116,6 +117,56 @@ fn ipip_between_racks_and_plain_routes_within() {
             });
         },
     );
+}
+
+/// The built test program of `felix-io` against the kernel, where a guest finds it.
+fn kernel_tests() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name("felix-io-kernel-tests")
+}
+
+fn build_kernel_tests() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let program = kernel_tests();
+    let target = program.ancestors().nth(2).unwrap();
+    let output = Command::new(cargo)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        // As all tests are built together, so that nothing is built twice.
+        .args(["test", "--no-run", "--workspace", "--test", "kernel"])
+        .args(["--message-format=json", "--target-dir"])
+        .arg(target)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "building the tests of felix-io failed"
+    );
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let built = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    std::fs::copy(built.unwrap(), program).unwrap();
+}
+
+#[test]
+fn the_table_of_kernel_state_holds_where_the_kernel_has_ipip() {
+    let name = "the_table_of_kernel_state_holds_where_the_kernel_has_ipip";
+    if !lab::uml::is_guest() {
+        build_kernel_tests();
+    }
+    let lab = Path::new(env!("CARGO_BIN_EXE_lab"));
+    lab::uml::in_uml(name, lab, Clock::Real, || {
+        let output = Command::new(kernel_tests())
+            .arg("table::")
+            .env_remove("CI")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains(" 0 ignored;"), "{said}");
+        println!("{said}");
+    });
 }
 
 /// Waits until the first node has just received a message of the second's: there its hold timer starts again.

@@ -13,6 +13,7 @@ mod node;
 mod restart;
 mod rows;
 mod rules;
+mod table;
 mod tunnels;
 mod workload;
 
