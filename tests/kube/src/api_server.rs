@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,8 +25,9 @@ use crate::tokens;
 const ATTEMPTS: u32 = 5;
 /// Between two questions whether a server answers.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// The first address of the Services' range, which clients in pods use.
-const SERVICE: &str = "10.96.0.1";
+/// The Services' range and its first address, which clients in pods use: of the family of the API server's address.
+const SERVICES: (&str, &str) = ("10.96.0.0/16", "10.96.0.1");
+const SERVICES_V6: (&str, &str) = ("fd00:10:96::/112", "fd00:10:96::1");
 
 /// A running API server with its etcd. Both end when it is dropped, and their files go.
 pub struct ApiServer {
@@ -117,7 +118,7 @@ impl ApiServer {
         let mut hosts = vec![
             "localhost",
             "127.0.0.1",
-            SERVICE,
+            self.services().1,
             "kubernetes",
             "kubernetes.default",
             "kubernetes.default.svc",
@@ -204,6 +205,13 @@ impl ApiServer {
         ]
     }
 
+    fn services(&self) -> (&'static str, &'static str) {
+        match self.options.address {
+            IpAddr::V4(_) => SERVICES,
+            IpAddr::V6(_) => SERVICES_V6,
+        }
+    }
+
     fn api_flags(&self) -> Vec<String> {
         let file = |name: &str| self.folder().join(name).display().to_string();
         let (etcd_authority, etcd) = &self.etcd_credentials;
@@ -226,7 +234,7 @@ impl ApiServer {
                 file("service-account.key")
             ),
             format!("--service-account-issuer={}", tokens::ISSUER),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            format!("--service-cluster-ip-range={}", self.services().0),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),

@@ -19,7 +19,7 @@ use crate::reflectors::Reflector;
 use crate::runtime::{self, Pod, RuntimeError};
 use crate::store::Datastore;
 use crate::sys::Mounts;
-use crate::topology::{Families, Site, Topology};
+use crate::topology::{Site, Topology};
 use crate::tors::Tor;
 use crate::{NetNs, wait};
 
@@ -174,12 +174,7 @@ impl Lab {
         Self::check_kernel(options.mode)?;
         runtime::install_plugin(&programs.cni()).map_err(LabError::system("install the plugin"))?;
         fs::create_dir_all(log_directory()).map_err(LabError::system("make the log directory"))?;
-        let families = if options.dual_stack {
-            Families::Both
-        } else {
-            Families::V4
-        };
-        let topology = Topology::build(options.nodes, options.racks, families)
+        let topology = Topology::build(options.nodes, options.racks, options.families)
             .map_err(LabError::system("build racks and nodes"))?;
         for site in &topology.sites {
             runtime::install_conflist(site, &options)

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 use kube_lab::{ApiServer, Error, Part, Place, Ports, Proxy, User};
@@ -54,7 +54,7 @@ impl Kube {
         let server = ApiServer::start(kube_lab::Options {
             parent: Some(BASE.into()),
             place: Place::of(move |program| namespace.command(program)),
-            address: site.address.into(),
+            address: site.address,
             ports: Some(Ports::USUAL),
             users: ACCOUNTS
                 .map(|(name, _)| User::service_account("kube-system", name))
@@ -104,7 +104,7 @@ impl Kube {
     /// # Errors
     /// When it cannot listen.
     pub fn proxy(&self) -> io::Result<Proxy> {
-        let address = self.site.address.into();
+        let address = self.site.address;
         let server = self.server.socket_address();
         self.site.namespace.run(|| Proxy::start_at(address, server))
     }
@@ -135,7 +135,8 @@ impl Kube {
     /// The API server's words.
     pub fn register_nodes(&self, sites: &[Site]) -> Result<(), Error> {
         let nodes = sites.iter().map(|site| node(site, json!({}), json!({})));
-        self.register(nodes.collect())
+        self.register(nodes.collect())?;
+        self.tell_addresses(sites)
     }
 
     /// As [`Kube::register_nodes`], for machines with Calico's marks of a route reflector.
@@ -145,13 +146,19 @@ impl Kube {
         cluster_id: &str,
     ) -> Result<(), Error> {
         let nodes = sites.iter().map(|site| {
-            let annotations = json!({
-                "projectcalico.org/IPv4Address": format!("{}/24", site.address),
+            let mut annotations = json!({
                 "projectcalico.org/RouteReflectorClusterID": cluster_id,
             });
+            if let Some(net) = site.net4() {
+                annotations["projectcalico.org/IPv4Address"] = json!(net.to_string());
+            }
+            if let Some(net) = site.net6() {
+                annotations["projectcalico.org/IPv6Address"] = json!(net.to_string());
+            }
             node(site, json!({"route-reflector": "true"}), annotations)
         });
-        self.register(nodes.collect())
+        self.register(nodes.collect())?;
+        self.tell_addresses(sites)
     }
 
     fn register(&self, mut nodes: Vec<Value>) -> Result<(), Error> {
@@ -173,6 +180,28 @@ impl Kube {
         self.server
             .kubectl_reading(&status, &manifest(&nodes))
             .map(drop)
+    }
+
+    /// All addresses of nodes that have several: applied, a node has one of each type; kubelets patch them, too.
+    fn tell_addresses(&self, sites: &[Site]) -> Result<(), Error> {
+        for site in sites.iter().filter(|site| site.addresses().count() > 1) {
+            let mut addresses: Vec<Value> = (site.addresses())
+                .map(|address| json!({"type": "InternalIP", "address": address}))
+                .collect();
+            addresses.push(json!({"type": "Hostname", "address": site.name}));
+            let addresses = json!({"status": {"addresses": addresses}});
+            let patch = format!("--patch={addresses}");
+            let arguments = [
+                "patch",
+                "node",
+                &site.name,
+                "--subresource=status",
+                "--type=merge",
+                &patch,
+            ];
+            self.server.kubectl(&arguments)?;
+        }
+        Ok(())
     }
 
     /// Makes the object of a pod that is placed on a node, as a user and the scheduler do. Answers its UID.
@@ -206,9 +235,12 @@ impl Kube {
     ///
     /// # Errors
     /// The API server's words.
-    pub fn pod_runs(&self, name: &str, address: Ipv4Addr) -> Result<(), Error> {
+    pub fn pod_runs(&self, name: &str, addresses: &[IpAddr]) -> Result<(), Error> {
+        let ips: Vec<Value> = (addresses.iter())
+            .map(|address| json!({"ip": address}))
+            .collect();
         let status =
-            json!({"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}});
+            json!({"status": {"phase": "Running", "podIP": addresses.first(), "podIPs": ips}});
         let patch = format!("--patch={status}");
         let arguments = [
             "patch",

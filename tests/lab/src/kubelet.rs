@@ -178,7 +178,7 @@ impl KubeletCluster {
         let server = ApiServer::start(kube_lab::Options {
             parent: Some(BASE.into()),
             place: Place::of(move |program| namespace.command(program)),
-            address: servers.address.into(),
+            address: servers.address,
             ports: Some(Ports::USUAL),
             service_accounts: true,
             patience,
@@ -334,7 +334,7 @@ impl KubeletCluster {
                 let peers = established_peers(&site.namespace).unwrap_or_default();
                 sites
                     .clone()
-                    .all(|other| other.name == site.name || peers.contains(&other.address.into()))
+                    .all(|other| other.name == site.name || peers.contains(&other.address))
             });
             Ok(meshed.then_some(()))
         })

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use lab::{Kept, KeptError, Mode, Options, Output, Sabotage, Store, launch};
+use lab::{Families, Kept, KeptError, Mode, Options, Output, Sabotage, Store, launch};
 
 /// Builds a cluster of network namespaces, proves that it works, and takes it down again.
 #[derive(Debug, Parser)]
@@ -24,8 +24,11 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
     /// Nodes and pods have IPv6 addresses, too, and everything holds for both families.
-    #[arg(long, conflicts_with_all = ["kubelet", "reflectors", "tors"])]
+    #[arg(long, conflicts_with_all = ["kubelet", "ipv6"])]
     dual_stack: bool,
+    /// Nodes and pods have IPv6 addresses alone.
+    #[arg(long, conflicts_with_all = ["kubelet", "block_size"])]
+    ipv6: bool,
     /// A real Kubernetes: API server, controllers, scheduler, and on each node a kubelet with containerd, which run the DaemonSet
     /// of manifests/ and the pods. Needs root and what `.ci/setup` installs and builds.
     #[arg(long, conflicts_with_all = ["store", "racks", "reflectors", "tors", "environment", "block_size", "sabotage"])]
@@ -153,7 +156,11 @@ fn options(arguments: &Arguments) -> Options {
         kubelets: arguments.kubelet,
         pods: arguments.pods.into(),
         mode: arguments.mode,
-        dual_stack: arguments.dual_stack,
+        families: match (arguments.dual_stack, arguments.ipv6) {
+            (true, _) => Families::Both,
+            (false, true) => Families::V6,
+            (false, false) => Families::V4,
+        },
         store: arguments.store,
         racks: arguments.racks,
         reflectors: arguments.reflectors,

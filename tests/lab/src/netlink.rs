@@ -277,7 +277,8 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn block_tcp(&mut self, peer: Ipv4Addr, port: u16) -> Result<(), NetlinkError> {
+    pub fn block_tcp(&mut self, peer: impl Into<IpAddr>, port: u16) -> Result<(), NetlinkError> {
+        let peer = peer.into();
         for attribute in [message::FRA_SPORT_RANGE, message::FRA_DPORT_RANGE] {
             let request = Request::blackhole_rule(peer, attribute, port);
             self.change(request, NLM_F_CREATE | NLM_F_EXCL, || {

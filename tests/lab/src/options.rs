@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ipnet::IpNet;
 
-use crate::topology::Site;
+use crate::topology::{Families, Site};
 
 /// How packets between nodes travel. The lab only translates it to the agents' environment and knows what to expect in the FIB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -161,8 +161,8 @@ pub struct Options {
     pub mode: Mode,
     /// The mode that was in force when the pods were made, where that was another one: pods keep its MTU.
     pub pods_mode: Option<Mode>,
-    /// IPv6 beside IPv4, for nodes and pods.
-    pub dual_stack: bool,
+    /// What nodes and pods have addresses of.
+    pub families: Families,
     /// Where objects are kept.
     pub store: Store,
     /// Real kubelets run the pods, and the DaemonSet of manifests/ the agents.
@@ -194,7 +194,7 @@ impl Default for Options {
             pods: 2,
             mode: Mode::Bgp,
             pods_mode: None,
-            dual_stack: false,
+            families: Families::V4,
             store: Store::Local,
             kubelets: false,
             racks: 1,
@@ -234,18 +234,31 @@ impl Options {
     /// The whole environment of a machine's agent, besides PATH.
     #[must_use]
     pub fn environment_of(&self, site: &Site) -> Vec<(String, String)> {
+        let asn = self.asn.to_string();
+        let block_size = self.block_size.to_string();
+        let address = site.net4().map(|net| net.addr().to_string());
         let address6 = site.net6().map(|net| net.to_string());
         let mut all: Vec<(String, String)> = [
             ("NODENAME", site.name.as_str()),
-            ("IP", &site.address.to_string()),
-            ("AS", &self.asn.to_string()),
-            ("CALICO_IPV4POOL_CIDR", &self.pool),
-            ("CALICO_IPV4POOL_BLOCK_SIZE", &self.block_size.to_string()),
-            ("CALICO_IPV4POOL_IPIP", self.mode.ipip()),
-            ("CALICO_IPV4POOL_VXLAN", self.mode.vxlan()),
+            ("AS", &asn),
             ("CALICO_NETWORKING_BACKEND", "bird"),
         ]
         .into_iter()
+        .chain(match address.as_deref() {
+            Some(address) => vec![
+                ("IP", address),
+                ("CALICO_IPV4POOL_CIDR", &self.pool),
+                ("CALICO_IPV4POOL_BLOCK_SIZE", &block_size),
+                ("CALICO_IPV4POOL_IPIP", self.mode.ipip()),
+                ("CALICO_IPV4POOL_VXLAN", self.mode.vxlan()),
+            ],
+            None => vec![
+                ("IP", "none"),
+                ("CALICO_IPV4POOL_CIDR", "none"),
+                // There is no IPv4 address to take it from.
+                ("CALICO_ROUTER_ID", "hash"),
+            ],
+        })
         .chain(match address6.as_deref() {
             Some(address6) => vec![
                 ("IP6", address6),

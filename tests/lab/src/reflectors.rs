@@ -125,10 +125,18 @@ fn nodes(sites: &[Site]) -> String {
 apiVersion: projectcalico.org/v3
 kind: Node
 metadata: {{name: {}, labels: {{route-reflector: \"true\"}}}}
-spec: {{bgp: {{ipv4Address: {}/24, routeReflectorClusterID: {CLUSTER_ID}}}}}
+spec:
+  bgp:
+    routeReflectorClusterID: {CLUSTER_ID}
 ",
-            site.name, site.address
+            site.name
         );
+        if let Some(net) = site.net4() {
+            let _ = writeln!(text, "    ipv4Address: {net}");
+        }
+        if let Some(net) = site.net6() {
+            let _ = writeln!(text, "    ipv6Address: {net}");
+        }
     }
     text
 }

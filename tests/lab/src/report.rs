@@ -54,9 +54,12 @@ pub struct NodeReport {
     pub rack: u8,
     /// Its address.
     pub address: String,
+    /// That of IPv6, where it has both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<String>,
     /// Blocks that its pods live in.
     pub blocks: Vec<String>,
-    /// Addresses of its pods.
+    /// Addresses of its pods, those of one beside each other.
     pub pods: Vec<String>,
 }
 
@@ -161,6 +164,7 @@ fn node_reports(lab: &Lab) -> Vec<NodeReport> {
             name: site.name.clone(),
             rack: site.rack,
             address: site.address.to_string(),
+            address6: site.addresses().nth(1).map(|address| address.to_string()),
             blocks: blocks
                 .iter()
                 .filter(|(_, owner)| owner.name == site.name)
@@ -170,7 +174,7 @@ fn node_reports(lab: &Lab) -> Vec<NodeReport> {
                 .pods
                 .iter()
                 .filter(|pod| pod.node == site.name)
-                .map(|pod| pod.address.to_string())
+                .flat_map(|pod| pod.addresses().map(|address| address.to_string()))
                 .collect(),
         })
         .collect()
@@ -221,7 +225,11 @@ fn nodes_table(report: &Report) -> Table {
         table.add_row(vec![
             node.name.clone(),
             node.rack.to_string(),
-            node.address.clone(),
+            [Some(node.address.as_str()), node.address6.as_deref()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("\n"),
             node.blocks.join("\n"),
             pods,
         ]);
@@ -337,8 +345,8 @@ fn fib_table(proof: &Proof) -> Table {
         };
         table.add_row(vec![
             node.to_owned(),
-            count(&|row| row.destination.prefix_len() == 32),
-            count(&|row| row.destination.prefix_len() < 32),
+            count(&|row| row.destination.prefix_len() == row.destination.max_prefix_len()),
+            count(&|row| row.destination.prefix_len() < row.destination.max_prefix_len()),
             count(&|row| row.fault.is_some()),
         ]);
     }

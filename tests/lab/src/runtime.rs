@@ -18,7 +18,7 @@ use crate::netlink::{Netlink, NetlinkError};
 use crate::netns::{NetNs, on_fresh_thread};
 use crate::options::Options;
 use crate::sys;
-use crate::topology::Site;
+use crate::topology::{Site, addresses};
 
 /// Where the plugin is installed on every node, under the name of the network's type.
 pub(crate) const PLUGIN_DIRECTORY: &str = "/run/tortie-lab/cni-bin";
@@ -34,9 +34,9 @@ pub struct Pod {
     pub name: String,
     /// Name of its node.
     pub node: String,
-    /// The IPv4 address that the plugin reported.
-    pub address: Ipv4Addr,
-    /// The IPv6 address, where it reported one.
+    /// The address that the plugin reported; that of IPv4 where it reported both.
+    pub address: IpAddr,
+    /// That of IPv6, where it reported one.
     pub address6: Option<Ipv6Addr>,
     /// Its network namespace.
     pub namespace: NetNs,
@@ -60,7 +60,7 @@ impl Pod {
         Self {
             name: name.to_owned(),
             node: site.name.clone(),
-            address,
+            address: address.into(),
             address6: None,
             namespace,
             took: Duration::ZERO,
@@ -77,8 +77,7 @@ impl Pod {
 
     /// Its addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        let v6 = self.address6.map(IpAddr::V6);
-        std::iter::once(IpAddr::V4(self.address)).chain(v6)
+        addresses(self.address, self.address6)
     }
 
     /// `n1/p0`.
@@ -161,8 +160,8 @@ pub enum RuntimeError {
 /// The default network configuration list, with the keys that Calico's installer writes.
 fn conflist(options: &Options) -> Value {
     let mut ipam = json!({ "type": "calico-ipam" });
-    if options.dual_stack {
-        ipam["assign_ipv4"] = "true".into();
+    if options.families.has_v6() {
+        ipam["assign_ipv4"] = options.families.has_v4().to_string().into();
         ipam["assign_ipv6"] = "true".into();
     }
     json!({
@@ -207,7 +206,8 @@ pub(crate) fn add_pod(site: &Site, name: &str, kube: Option<&Kube>) -> Result<Po
     match result {
         Ok((address, address6)) => {
             if let Some(kube) = kube {
-                kube.pod_runs(&sandbox.pod_name, address)?;
+                let addresses: Vec<IpAddr> = addresses(address, address6).collect();
+                kube.pod_runs(&sandbox.pod_name, &addresses)?;
             }
             Ok(Pod {
                 name: name.to_owned(),
@@ -400,8 +400,8 @@ fn check_result(pod: &str, answer: &str) -> Result<Addresses, RuntimeError> {
     })
 }
 
-/// Of IPv4, and of IPv6 where there is one.
-type Addresses = (Ipv4Addr, Option<Ipv6Addr>);
+/// The first, of IPv4 where there are both, and that of IPv6 where there is one.
+type Addresses = (IpAddr, Option<Ipv6Addr>);
 
 fn find_addresses(answer: &str) -> Result<Addresses, String> {
     let result: Value =
@@ -444,8 +444,9 @@ fn find_addresses(answer: &str) -> Result<Addresses, String> {
             IpAddr::V6(address) => found6 = Some(address),
         }
     }
-    let found = found.ok_or_else(|| "ips holds no IPv4 address".to_owned())?;
-    Ok((found, found6))
+    let first = found.map(IpAddr::V4).or(found6.map(IpAddr::V6));
+    let first = first.ok_or_else(|| "ips holds no address".to_owned())?;
+    Ok((first, found6))
 }
 
 /// An optional list of the result; empty when absent.

@@ -67,9 +67,9 @@ pub struct Site {
     pub name: String,
     /// Number of its rack, from 1.
     pub rack: u8,
-    /// Its own address, on eth0.
-    pub address: Ipv4Addr,
-    /// And that of IPv6, where machines have both.
+    /// Its own address, on eth0; that of IPv4 where it has both.
+    pub address: IpAddr,
+    /// That of IPv6, where it has one.
     pub address6: Option<Ipv6Addr>,
     /// Where commands of this machine run.
     pub namespace: NetNs,
@@ -78,8 +78,7 @@ pub struct Site {
 impl Site {
     /// Its own addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        let v6 = self.address6.map(IpAddr::V6);
-        std::iter::once(IpAddr::V4(self.address)).chain(v6)
+        addresses(self.address, self.address6)
     }
 
     /// Its address of the family of `like`.
@@ -93,20 +92,55 @@ impl Site {
             .expect("machines have addresses of the pods' families")
     }
 
-    /// Its IPv6 address with the length of its rack's subnet.
+    /// Its IPv4 address with the length of its rack's subnet, where it has one.
+    #[must_use]
+    pub fn net4(&self) -> Option<Ipv4Net> {
+        match self.address {
+            IpAddr::V4(address) => Some(subnet(address)),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Its IPv6 address with the length of its rack's subnet, where it has one.
     #[must_use]
     pub fn net6(&self) -> Option<Ipv6Net> {
         self.address6.map(subnet6)
     }
 }
 
-/// Which families machines have addresses of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Of who has a first address and perhaps one of IPv6: each once, IPv4 first.
+pub(crate) fn addresses(
+    first: IpAddr,
+    v6: Option<Ipv6Addr>,
+) -> impl Iterator<Item = IpAddr> + use<> {
+    let second = v6.map(IpAddr::V6).filter(|second| *second != first);
+    std::iter::once(first).chain(second)
+}
+
+/// Which families nodes and pods have addresses of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Families {
     /// IPv4.
+    #[default]
     V4,
+    /// IPv6.
+    V6,
     /// Both.
     Both,
+}
+
+impl Families {
+    /// Whether IPv4 is among them.
+    #[must_use]
+    pub fn has_v4(self) -> bool {
+        self != Self::V6
+    }
+
+    /// Whether IPv6 is among them.
+    #[must_use]
+    pub fn has_v6(self) -> bool {
+        self != Self::V4
+    }
 }
 
 /// Everything between the pods and the products: racks, router, machines.
@@ -133,7 +167,7 @@ impl Topology {
         );
         let router = NetNs::new("router")?;
         router.set_sysctl("net/ipv4/ip_forward", "1")?;
-        if families == Families::Both {
+        if families.has_v6() {
             router.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
         }
         let racks = (1..=racks)
@@ -171,7 +205,7 @@ impl Topology {
         )
     }
 
-    /// Gives a machine an interface on one more rack's switch. Returns its address there.
+    /// Gives a machine an interface on one more rack's switch. Returns its addresses there, IPv4 first.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -184,19 +218,13 @@ impl Topology {
         ifname: &str,
         host: u8,
         rack: u8,
-    ) -> io::Result<Ipv4Addr> {
+    ) -> io::Result<Vec<IpAddr>> {
         let rack = &self.racks[usize::from(rack) - 1];
-        let address = Ipv4Addr::new(10, 10, rack.number, host);
-        plug(
-            &site.name,
-            ifname,
-            &site.namespace,
-            (address, Families::V4),
-            rack,
-        )
-        .map_err(NetlinkError::into_io)?;
+        let place = (Ipv4Addr::new(10, 10, rack.number, host), self.families);
+        plug(&site.name, ifname, &site.namespace, place, rack).map_err(NetlinkError::into_io)?;
         site.namespace.wait_link_up(ifname, LINK_PATIENCE)?;
-        Ok(address)
+        let (first, v6) = of_place(place);
+        Ok(addresses(first, v6).collect())
     }
 
     /// Permanent ARP entries between all that share a subnet: the kernel's neighbour table is one for the whole machine
@@ -204,16 +232,18 @@ impl Topology {
     fn install_neighbours(&self) -> Result<(), NetlinkError> {
         let mut router = open(&self.router)?;
         for site in &self.sites {
-            router.add_neighbour(&uplink(site.rack), site.address, mac(site.address))?;
+            let IpAddr::V4(own) = site.address else {
+                continue;
+            };
+            router.add_neighbour(&uplink(site.rack), own, mac(own))?;
             let mut netlink = open(&site.namespace)?;
             let eth0 = netlink.index_of("eth0")?;
             netlink.add_neighbour_at(eth0, gateway(site.rack), mac(gateway(site.rack)))?;
-            for other in self
-                .sites
-                .iter()
-                .filter(|other| other.rack == site.rack && other.name != site.name)
-            {
-                netlink.add_neighbour_at(eth0, other.address, mac(other.address))?;
+            let others = self.sites.iter().filter(|other| other.name != site.name);
+            for other in others.filter(|other| other.rack == site.rack) {
+                if let IpAddr::V4(other) = other.address {
+                    netlink.add_neighbour_at(eth0, other, mac(other))?;
+                }
             }
         }
         Ok(())
@@ -239,8 +269,10 @@ fn build_rack(number: u8, router: &NetNs, families: Families) -> io::Result<Rack
         netlink.add_veth("uplink", &port, router.fd().as_raw_fd(), mac(address))?;
         netlink.set_master("uplink", BRIDGE)?;
         let mut netlink = open(router)?;
-        netlink.add_address(&port, subnet(address))?;
-        if families == Families::Both {
+        if families.has_v4() {
+            netlink.add_address(&port, subnet(address))?;
+        }
+        if families.has_v6() {
             netlink.add_address6(&port, subnet6(address6(address)))?;
         }
         netlink.set_up(&port)
@@ -256,14 +288,16 @@ fn build_site(index: usize, rack: &Rack, families: Families) -> io::Result<Site>
 
 /// A new machine on a rack's switch.
 fn attach(name: &str, host: u8, rack: &Rack, families: Families) -> io::Result<Site> {
-    let address = Ipv4Addr::new(10, 10, rack.number, host);
+    let place = (Ipv4Addr::new(10, 10, rack.number, host), families);
     let namespace = NetNs::new(name)?;
     let build = || -> Result<(), NetlinkError> {
-        plug(name, "eth0", &namespace, (address, families), rack)?;
+        plug(name, "eth0", &namespace, place, rack)?;
         let mut netlink = open(&namespace)?;
-        // Proxy ARP for the pods' gateway 169.254.1.1 answers only where a route to it exists.
-        netlink.add_route_of_metric(Ipv4Net::default(), rack.gateway(), DEFAULT_METRIC)?;
-        if families == Families::Both {
+        if families.has_v4() {
+            // Proxy ARP for the pods' gateway 169.254.1.1 answers only where a route to it exists.
+            netlink.add_route_of_metric(Ipv4Net::default(), rack.gateway(), DEFAULT_METRIC)?;
+        }
+        if families.has_v6() {
             let gateway = address6(rack.gateway());
             netlink.add_route_of_metric(Ipv6Net::default(), gateway, DEFAULT_METRIC)?;
         }
@@ -272,16 +306,27 @@ fn attach(name: &str, host: u8, rack: &Rack, families: Families) -> io::Result<S
     build().map_err(NetlinkError::into_io)?;
     let namespace = namespace.with_mounts(mount_node_directories)?;
     namespace.wait_link_up("eth0", LINK_PATIENCE)?;
+    let (address, address6) = of_place(place);
     Ok(Site {
         name: name.to_owned(),
         rack: rack.number,
         address,
-        address6: (families == Families::Both).then(|| address6(address)),
+        address6,
         namespace,
     })
 }
 
-/// A cable from a machine to a rack's switch, with an address at the machine's end.
+/// The first address of a machine at a place of the address plan, and that of IPv6, where there is one.
+fn of_place((place, families): (Ipv4Addr, Families)) -> (IpAddr, Option<Ipv6Addr>) {
+    let v6 = address6(place);
+    match families {
+        Families::V4 => (place.into(), None),
+        Families::V6 => (v6.into(), Some(v6)),
+        Families::Both => (place.into(), Some(v6)),
+    }
+}
+
+/// A cable from a machine to a rack's switch, with addresses at the machine's end.
 fn plug(
     name: &str,
     ifname: &str,
@@ -293,8 +338,10 @@ fn plug(
     netlink.add_veth(name, ifname, namespace.fd().as_raw_fd(), mac(address))?;
     netlink.set_master(name, BRIDGE)?;
     let mut netlink = open(namespace)?;
-    netlink.add_address(ifname, subnet(address))?;
-    if families == Families::Both {
+    if families.has_v4() {
+        netlink.add_address(ifname, subnet(address))?;
+    }
+    if families.has_v6() {
         netlink.add_address6(ifname, subnet6(address6(address)))?;
     }
     netlink.set_up(ifname)

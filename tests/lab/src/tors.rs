@@ -1,16 +1,16 @@
-//! Top-of-rack routers: machines that run BIRD and have a port in every rack, each with an eBGP session to every node. They take the
+//! Top-of-rack routers: machines that run BIRD and have a port in every rack, each with an eBGP session of each family to every node. They take the
 //! mesh's place: all announce a default route, which carries what goes from node to node, and the same network outside, where each of them
 //! has the same host.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::cluster::{Lab, LabError, spawn_logged, still_runs};
 use crate::enter::BASE;
@@ -23,10 +23,13 @@ use crate::wait;
 const FIRST_HOST: u8 = 6;
 /// Their AS, so that a prefix's paths differ in nothing that counts.
 const ASN: u32 = 65_001;
-/// What they announce besides a default route.
-pub(crate) const OUTSIDE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
-/// A host in [`OUTSIDE`].
+/// What they announce besides a default route, and a host there.
+const OUTSIDE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
 const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The same of IPv6.
+const OUTSIDE6: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0), 48);
+const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 1);
 /// Where Debian's `birdc` looks, on each machine its own.
 const CONTROL_SOCKET: &str = "/run/bird/bird.ctl";
 /// How long one ping may take.
@@ -37,20 +40,21 @@ const PING: Duration = Duration::from_secs(1);
 pub struct Tor {
     /// `tor1`, `tor2`, …
     pub site: Site,
-    /// Its address in each rack, in their order.
-    addresses: Vec<Ipv4Addr>,
+    /// Its addresses in each rack, in their order, IPv4 first.
+    addresses: Vec<Vec<IpAddr>>,
+    router_id: Ipv4Addr,
     /// `None` after it was killed.
     bird: Option<Child>,
 }
 
 impl Tor {
-    /// Its address in a rack, by the rack's number.
+    /// Its addresses in a rack, by the rack's number, IPv4 first.
     ///
     /// # Panics
     /// When there is no such rack.
     #[must_use]
-    pub fn address_in(&self, rack: u8) -> Ipv4Addr {
-        self.addresses[usize::from(rack) - 1]
+    pub fn addresses_in(&self, rack: u8) -> &[IpAddr] {
+        &self.addresses[usize::from(rack) - 1]
     }
 
     /// Whether its BIRD was not killed.
@@ -98,18 +102,20 @@ spec: {nodeToNodeMeshEnabled: false}
                 .map_err(LabError::system(format!("attach {name}")))?;
             tor.bird = Some(self.spawn_bird(&program, &tor)?);
             for node in &self.topology.sites {
-                // Writing to a String cannot fail.
-                let _ = write!(
-                    manifest,
-                    "---
+                for address in tor.addresses_in(node.rack) {
+                    // Writing to a String cannot fail.
+                    let _ = write!(
+                        manifest,
+                        "---
 apiVersion: projectcalico.org/v3
 kind: BGPPeer
-metadata: {{name: {name}-{node}}}
-spec: {{node: {node}, peerIP: {}, asNumber: {ASN}}}
+metadata: {{name: {name}-{node}-v{}}}
+spec: {{node: {node}, peerIP: \"{address}\", asNumber: {ASN}}}
 ",
-                    tor.address_in(node.rack),
-                    node = node.name,
-                );
+                        version(*address),
+                        node = node.name,
+                    );
+                }
             }
             self.tors.push(tor);
         }
@@ -126,7 +132,7 @@ spec: {{node: {node}, peerIP: {}, asNumber: {ASN}}}
     /// A machine with a port in every rack that forwards.
     fn attach_tor(&self, name: &str, host: u8) -> io::Result<Tor> {
         let site = self.topology.attach(name, host, 1)?;
-        let mut addresses = vec![site.address];
+        let mut addresses = vec![site.addresses().collect()];
         for rack in &self.topology.racks[1..] {
             let ifname = format!("eth{}", rack.number - 1);
             let address = self
@@ -134,10 +140,12 @@ spec: {{node: {node}, peerIP: {}, asNumber: {ASN}}}
                 .attach_again(&site, &ifname, host, rack.number)?;
             addresses.push(address);
         }
-        prepare(&site, self.topology.racks.len())?;
+        let hosts: Vec<IpAddr> = (self.outsides().iter()).map(|(.., host)| *host).collect();
+        prepare(&site, self.topology.racks.len(), &hosts)?;
         Ok(Tor {
             site,
             addresses,
+            router_id: Ipv4Addr::new(10, 10, 1, host),
             bird: None,
         })
     }
@@ -186,29 +194,57 @@ spec: {{node: {node}, peerIP: {}, asNumber: {ASN}}}
             "log stderr all;
 router id {};
 protocol device {{ scan time 1; }}
-protocol direct {{ ipv4; }}
-protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
-protocol static outside {{ ipv4; route {OUTSIDE} unreachable; route 0.0.0.0/0 unreachable; }}
 ",
-            tor.site.address
+            tor.router_id
         );
-        for node in &self.topology.sites {
+        for (version, everywhere, outside, _) in self.outsides() {
             let _ = write!(
                 text,
-                "protocol bgp {} {{
-  local {} as {ASN};
-  neighbor {} as {};
-  connect delay time 1; connect retry time 2; error wait time 1, 2;
-  ipv4 {{ import all; export where source = RTS_STATIC; }};
-}}
-",
-                node.name,
-                tor.address_in(node.rack),
-                node.address,
-                self.options.asn
+                "protocol direct {{ ipv{version}; }}
+protocol kernel {{ ipv{version} {{ import none; export where source = RTS_BGP; }}; }}
+protocol static {{ ipv{version}; route {outside} unreachable; route {everywhere} unreachable; }}
+"
             );
         }
+        for node in &self.topology.sites {
+            for (own, nodes) in tor.addresses_in(node.rack).iter().zip(node.addresses()) {
+                let version = version(*own);
+                let _ = write!(
+                    text,
+                    "protocol bgp {}v{version} {{
+  local {own} as {ASN};
+  neighbor {nodes} as {};
+  connect delay time 1; connect retry time 2; error wait time 1, 2;
+  ipv{version} {{ import all; export where source = RTS_STATIC; }};
+}}
+",
+                    node.name, self.options.asn
+                );
+            }
+        }
         text
+    }
+
+    /// Of each family what is outside: the version of IP, everywhere, the routers' network, and the host in it.
+    fn outsides(&self) -> Vec<(u8, IpNet, IpNet, IpAddr)> {
+        let families = self.options.families;
+        let v4 = (families.has_v4()).then(|| {
+            let everywhere = IpNet::from(Ipv4Net::default());
+            (4, everywhere, OUTSIDE.into(), HOST.into())
+        });
+        let v6 = (families.has_v6()).then(|| {
+            let everywhere = IpNet::from(Ipv6Net::default());
+            (6, everywhere, OUTSIDE6.into(), HOST6.into())
+        });
+        v4.into_iter().chain(v6).collect()
+    }
+
+    /// What nodes must have routes to by way of the routers.
+    pub(crate) fn announced_by_tors(&self) -> Vec<IpNet> {
+        let outsides = self.outsides().into_iter();
+        outsides
+            .flat_map(|(_, everywhere, outside, _)| [everywhere, outside])
+            .collect()
     }
 
     /// Pings the host outside from the first pod of each node; what does not answer is named. The routers may still be writing their
@@ -220,36 +256,48 @@ protocol static outside {{ ipv4; route {OUTSIDE} unreachable; route 0.0.0.0/0 un
             let Some(pod) = self.pods.iter().find(|pod| pod.node == site.name) else {
                 continue;
             };
-            let answered = Pinger::open(&pod.namespace, 1).map(|mut pinger| {
-                wait::until(deadline, || {
-                    let answer = pinger.ping(HOST, PING);
-                    answer.is_ok_and(|took| took.is_some()).then_some(())
-                })
-            });
-            match answered {
-                Ok(Some(())) => {}
-                Ok(None) => {
-                    faults.push(format!("ping {} -> {HOST} outside: no answer", pod.label()))
-                }
-                Err(error) => {
-                    faults.push(format!("ping {} -> {HOST} outside: {error}", pod.label()))
-                }
+            for (_, _, _, host) in self.outsides() {
+                let answered = Pinger::open_for(&pod.namespace, 1, host).map(|mut pinger| {
+                    wait::until(deadline, || {
+                        let answer = pinger.ping(host, PING);
+                        answer.is_ok_and(|took| took.is_some()).then_some(())
+                    })
+                });
+                let why = match answered {
+                    Ok(Some(())) => continue,
+                    Ok(None) => "no answer".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                faults.push(format!("ping {} -> {host} outside: {why}", pod.label()));
             }
         }
         faults
     }
 }
 
-/// Makes a machine a router with the host outside on it. A node that sends by it what it could send itself is not told so.
-fn prepare(site: &Site, ports: usize) -> io::Result<()> {
+/// Makes a machine a router with the hosts outside on it. A node that sends by it what it could send itself is not told so.
+fn prepare(site: &Site, ports: usize, hosts: &[IpAddr]) -> io::Result<()> {
     site.namespace.set_sysctl("net/ipv4/ip_forward", "1")?;
     let ports = (0..ports).map(|port| format!("eth{port}"));
     for port in ports.chain(["all".to_owned()]) {
         let key = format!("net/ipv4/conf/{port}/send_redirects");
         site.namespace.set_sysctl(&key, "0")?;
     }
-    site.namespace
-        .netlink()?
-        .add_address("lo", Ipv4Net::from(HOST))
-        .map_err(crate::NetlinkError::into_io)
+    if hosts.iter().any(IpAddr::is_ipv6) {
+        let forwarding = "net/ipv6/conf/all/forwarding";
+        site.namespace.set_sysctl(forwarding, "1")?;
+    }
+    let mut netlink = site.namespace.netlink()?;
+    for host in hosts {
+        let added = match *host {
+            IpAddr::V4(host) => netlink.add_address("lo", host.into()),
+            IpAddr::V6(host) => netlink.add_address6("lo", host.into()),
+        };
+        added.map_err(crate::NetlinkError::into_io)?;
+    }
+    Ok(())
+}
+
+fn version(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
 }

@@ -59,13 +59,13 @@ impl Place {
     pub(crate) fn bird_config(&self, asn: u32, options: &str) -> String {
         let mut text = format!(
             "{}protocol static outside {{ ipv4; route {OUTSIDE} unreachable; route 0.0.0.0/0 unreachable; }}\n",
-            bird::head(self.tor.address)
+            bird::head(ipv4(&self.tor))
         );
         for site in &self.lab.topology.sites {
             let session = BgpProtocol {
                 name: &site.name,
-                local: (self.tor.address, asn),
-                neighbor: (site.address, CLUSTER),
+                local: (ipv4(&self.tor), asn),
+                neighbor: (ipv4(site), CLUSTER),
                 options,
             };
             text.push_str(&session.to_string());
@@ -131,7 +131,7 @@ impl Place {
     pub(crate) fn block(&self, site: &Site) -> String {
         self.lab
             .options
-            .block_of(self.pod(site).address.into())
+            .block_of(self.pod(site).address)
             .to_string()
     }
 
@@ -155,9 +155,9 @@ impl Place {
 
     /// Waits until a node's kernel has the BGP route through `gateway`, or, with `None`, has no BGP route to the prefix.
     #[track_caller]
-    pub(crate) fn wait_fib(&self, site: &Site, prefix: &str, gateway: Option<Ipv4Addr>) {
+    pub(crate) fn wait_fib(&self, site: &Site, prefix: &str, gateway: Option<IpAddr>) {
         let what = format!("{} has {prefix} by BGP via {gateway:?}", site.name);
-        let wanted: Vec<IpAddr> = gateway.into_iter().map(IpAddr::V4).collect();
+        let wanted: Vec<IpAddr> = gateway.into_iter().collect();
         eventually(&what, || {
             let routes = learned(site, prefix);
             let gateways: Vec<IpAddr> = routes.iter().flat_map(Route::gateways).collect();
@@ -168,6 +168,10 @@ impl Place {
             }
         });
     }
+}
+
+fn ipv4(site: &Site) -> Ipv4Addr {
+    site.net4().expect("clusters with BIRD speak IPv4").addr()
 }
 
 /// The kernel's BGP routes to a prefix on a node.

@@ -122,7 +122,7 @@ fn the_fibs_keep_a_restarting_routers_routes() {
                     "the session ends on our side, too",
                     || match lab::established_peers(&site.namespace)
                         .unwrap()
-                        .contains(&place.tor.address.into())
+                        .contains(&place.tor.address)
                     {
                         true => Err(site.name.clone()),
                         false => Ok(()),

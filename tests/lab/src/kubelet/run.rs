@@ -136,6 +136,7 @@ fn nodes_of(cluster: &KubeletCluster, pods: &[Pod]) -> Vec<NodeReport> {
             name: site.name.clone(),
             rack: site.rack,
             address: site.address.to_string(),
+            address6: site.addresses().nth(1).map(|address| address.to_string()),
             blocks: Vec::new(),
             pods: pods
                 .iter()

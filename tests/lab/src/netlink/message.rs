@@ -166,10 +166,15 @@ impl Request {
     }
 
     /// `struct fib_rule_hdr`: family, destination length, source length, TOS, table, reserved (2), action, flags (4).
-    pub(crate) fn blackhole_rule(peer: Ipv4Addr, port_attribute: u16, port: u16) -> Self {
+    pub(crate) fn blackhole_rule(peer: IpAddr, port_attribute: u16, port: u16) -> Self {
+        let (family, peer) = match peer {
+            IpAddr::V4(peer) => (libc::AF_INET, peer.octets().to_vec()),
+            IpAddr::V6(peer) => (libc::AF_INET6, peer.octets().to_vec()),
+        };
+        let bits = peer.len() as u8 * 8;
         let header = [
-            libc::AF_INET as u8,
-            32,
+            family as u8,
+            bits,
             0,
             0,
             0,
@@ -183,7 +188,7 @@ impl Request {
         ];
         let range = [port.to_ne_bytes(), port.to_ne_bytes()].concat();
         Self::new(RTM_NEWRULE, &header)
-            .ipv4(FRA_DST, peer)
+            .bytes(FRA_DST, &peer)
             .u32(FRA_PRIORITY, 10)
             .bytes(FRA_IP_PROTO, &[libc::IPPROTO_TCP as u8])
             .bytes(port_attribute, &range)

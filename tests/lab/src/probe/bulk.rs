@@ -1,7 +1,7 @@
 //! One TCP connection that is always sending: full segments, which a smaller MTU on the way hits first.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -44,10 +44,11 @@ impl Bulk {
         name: &str,
         from: &NetNs,
         to: &NetNs,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         patience: Duration,
     ) -> io::Result<Self> {
-        let listener = to.run(|| TcpListener::bind(SocketAddrV4::new(address, 0)))?;
+        let address = address.into();
+        let listener = to.run(|| TcpListener::bind((address, 0)))?;
         let target = listener.local_addr()?;
         let outbound = from.run(|| TcpStream::connect_timeout(&target, patience))?;
         let (inbound, _) = listener.accept()?;

@@ -1,7 +1,7 @@
 //! Capturing frames in a namespace (packet(7)), parsed as far as the lab's questions go.
 
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,9 @@ use crate::netns::NetNs;
 
 const ETH_P_ALL: u16 = 3;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// Octets of an IPv6 header. What follows is looked at where no extension header comes first.
+const IPV6_HEADER: usize = 40;
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
 
 /// A socket that sees every frame of every link of one namespace, in both directions.
@@ -19,27 +22,27 @@ pub struct Capture {
     socket: Socket,
 }
 
-/// An IPv4 packet of a captured frame.
+/// An IP packet of a captured frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Destination address.
-    pub destination: Ipv4Addr,
-    /// IP protocol number.
+    pub destination: IpAddr,
+    /// IP protocol number; of IPv6 that of the first header behind the fixed one.
     pub protocol: u8,
     /// What it carries, as far as it is understood.
     pub content: Content,
 }
 
-/// What an IPv4 packet carries.
+/// What an IP packet carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A frame in VXLAN (RFC 7348), found by UDP destination port 4789.
     Vxlan {
         /// VXLAN network identifier.
         vni: u32,
-        /// The inner frame's IPv4 packet, when it has one.
+        /// The inner frame's IP packet, when it has one.
         inner: Option<Box<Packet>>,
     },
     /// An IPv4 packet in IPv4 (RFC 2003).
@@ -75,7 +78,7 @@ impl Capture {
         Ok(Self { socket })
     }
 
-    /// The next IPv4 packet that satisfies `wanted`, or `None` at the deadline.
+    /// The next IP packet that satisfies `wanted`, or `None` at the deadline.
     ///
     /// # Errors
     /// What the kernel answers to reading.
@@ -118,18 +121,34 @@ impl Capture {
 }
 
 fn parse_frame(frame: &[u8]) -> Option<Packet> {
-    if frame.get(12..14)? != ETHERTYPE_IPV4 {
-        return None;
+    let packet = frame.get(14..)?;
+    match frame.get(12..14)?.try_into().ok()? {
+        ETHERTYPE_IPV4 => parse_ipv4(packet),
+        ETHERTYPE_IPV6 => parse_ipv6(packet),
+        _ => None,
     }
-    parse_ipv4(frame.get(14..)?)
+}
+
+fn parse_ipv6(packet: &[u8]) -> Option<Packet> {
+    let address = |at: usize| {
+        let octets = <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?;
+        Some(IpAddr::from(Ipv6Addr::from(octets)))
+    };
+    let protocol = *packet.get(6)?;
+    let payload = packet.get(IPV6_HEADER..)?;
+    Some(Packet {
+        source: address(8)?,
+        destination: address(24)?,
+        protocol,
+        content: parse_content(protocol, payload).unwrap_or(Content::Other),
+    })
 }
 
 fn parse_ipv4(packet: &[u8]) -> Option<Packet> {
     let header = usize::from(packet.first()? & 0x0f) * 4;
     let address = |at: usize| {
-        Some(Ipv4Addr::from(
-            <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?,
-        ))
+        let octets = <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?;
+        Some(IpAddr::from(Ipv4Addr::from(octets)))
     };
     let protocol = *packet.get(9)?;
     let payload = packet.get(header..)?;

@@ -63,6 +63,17 @@ impl Pinger {
         })
     }
 
+    /// [`Pinger::open`] or [`Pinger::open_v6`], whichever pings `target`.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn open_for(namespace: &NetNs, identifier: u16, target: IpAddr) -> io::Result<Self> {
+        match target {
+            IpAddr::V4(_) => Self::open(namespace, identifier),
+            IpAddr::V6(_) => Self::open_v6(namespace, identifier),
+        }
+    }
+
     /// Pings one address once; its round-trip time, or `None` when no answer came in time.
     ///
     /// # Errors

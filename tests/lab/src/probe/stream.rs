@@ -1,7 +1,7 @@
 //! Numbered UDP packets at a steady rate, and a count of those that never arrived.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -46,6 +46,15 @@ impl Stream {
         Self::start(&name, sender, receiver, to.address, per_second)
     }
 
+    /// As [`Stream::between`], a stream to each address of the receiver.
+    pub fn of_families(from: &Pod, to: &Pod, per_second: u32) -> Vec<io::Result<Self>> {
+        let start = |address: IpAddr| {
+            let name = format!("{} -> {} ({address})", from.label(), to.label());
+            Self::start(&name, &from.namespace, &to.namespace, address, per_second)
+        };
+        to.addresses().map(start).collect()
+    }
+
     /// Starts to send `per_second` packets from `from` to `address`, which lies in `to`.
     ///
     /// # Errors
@@ -54,13 +63,18 @@ impl Stream {
         name: &str,
         from: &NetNs,
         to: &NetNs,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         per_second: u32,
     ) -> io::Result<Self> {
-        let inbound = to.run(|| UdpSocket::bind(SocketAddrV4::new(address, 0)))?;
+        let address = address.into();
+        let any: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let inbound = to.run(|| UdpSocket::bind((address, 0)))?;
         let target = inbound.local_addr()?;
         let outbound = from.run(|| -> io::Result<UdpSocket> {
-            let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind((any, 0))?;
             socket.connect(target)?;
             Ok(socket)
         })?;

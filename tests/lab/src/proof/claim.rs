@@ -40,7 +40,7 @@ impl Lab {
             .add_pod(node)
             .map_err(|error| describe(&error))?
             .clone();
-        let block = self.options.block_of(pod.address.into());
+        let block = self.options.block_of(pod.address);
         if self.goes_by_tors() {
             return Ok(None);
         }

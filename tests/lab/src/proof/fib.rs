@@ -14,7 +14,6 @@ use super::tables::Tables;
 use crate::cluster::Lab;
 use crate::netlink::{Route, RouteKind};
 use crate::topology::Site;
-use crate::tors::OUTSIDE;
 
 /// A row that a node's FIB must have, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +99,14 @@ fn demands(lab: &Lab, site: &Site) -> Vec<Demand> {
     }
     if !lab.tors.is_empty() {
         let living = lab.tors.iter().filter(|tor| tor.is_alive());
-        let gateways: Vec<IpAddr> = living.map(|tor| tor.address_in(site.rack).into()).collect();
-        for destination in [IpNet::default(), OUTSIDE.into()] {
+        let addresses = living.flat_map(|tor| tor.addresses_in(site.rack).to_vec());
+        let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.partition(IpAddr::is_ipv4);
+        for destination in lab.announced_by_tors() {
+            let gateways = if destination.addr().is_ipv4() {
+                &v4
+            } else {
+                &v6
+            };
             demands.push(Demand {
                 what: "outside",
                 destination,

@@ -133,7 +133,7 @@ fn open_monitors(lab: &Lab) -> io::Result<Vec<(String, RouteMonitor)>> {
         .collect()
 }
 
-/// From the first pod of each node to that of the next.
+/// From the first pod of each node to that of the next, of each family that they have.
 fn start_streams(lab: &Lab) -> io::Result<Vec<Stream>> {
     let first_pods: Vec<_> = lab
         .topology
@@ -143,7 +143,6 @@ fn start_streams(lab: &Lab) -> io::Result<Vec<Stream>> {
         .collect();
     let receivers = first_pods.iter().cycle().skip(1);
     let pairs = first_pods.iter().zip(receivers).take(STREAMS_MAX);
-    pairs
-        .map(|(from, to)| Stream::between(from, to, PER_SECOND))
-        .collect()
+    let streams = pairs.flat_map(|(from, to)| Stream::of_families(from, to, PER_SECOND));
+    streams.collect()
 }

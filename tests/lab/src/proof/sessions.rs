@@ -94,7 +94,10 @@ fn places(lab: &Lab) -> Vec<Place<'_>> {
             Vec::new()
         };
         let living = lab.tors.iter().filter(|tor| tor.is_alive());
-        peers.extend(living.map(|tor| (tor.site.name.clone(), tor.address_in(site.rack).into())));
+        peers.extend(living.flat_map(|tor| {
+            let addresses = tor.addresses_in(site.rack).iter();
+            addresses.map(|address| (tor.site.name.clone(), *address))
+        }));
         peers
     };
     let of_nodes = nodes.iter().map(|site| Place {

@@ -98,10 +98,7 @@ fn a_wrong_pool_in_the_environment_ends_the_agent_with_variable_value_and_rule()
             &["CALICO_IPV4POOL_IPIP", "CALICO_IPV4POOL_VXLAN"],
         );
         let address = lab.topology.sites[0].address;
-        let around = ipnet::Ipv4Net::new(address, 16)
-            .unwrap()
-            .trunc()
-            .to_string();
+        let around = ipnet::IpNet::new(address, 16).unwrap().trunc().to_string();
         agent_refuses(
             &lab,
             &[("CALICO_IPV4POOL_CIDR", &around)],

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Lab, Options, Sabotage};
+use lab::{Families, Lab, Options, Sabotage};
 
 use crate::{options, run, with_programs};
 
@@ -48,7 +48,7 @@ fn a_removed_route_of_ipv6_is_named_with_the_pings_that_it_costs() {
         |_| {
             let run = run(Options {
                 sabotage: Some(Sabotage::Route),
-                dual_stack: true,
+                families: Families::Both,
                 ..options()
             });
             let faults = run.report.faults;

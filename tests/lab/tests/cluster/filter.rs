@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Instant;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use lab::{Lab, Mode, NetNs, Options, Site, wait_until};
+use lab::{Families, Lab, Mode, NetNs, Options, Site, wait_until};
 
 use crate::{converged, ctl, options, with_programs};
 
@@ -19,7 +19,10 @@ fn socket(namespace: &NetNs, address: impl Into<IpAddr>) -> UdpSocket {
 }
 
 /// One UDP packet with an empty checksum in IPv4, Ethernet and VXLAN: what a VXLAN device would send.
-fn encapsulated(mac: [u8; 6], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: u8) -> Vec<u8> {
+fn encapsulated(mac: [u8; 6], from: (IpAddr, u16), to: (IpAddr, u16), payload: u8) -> Vec<u8> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.0, to.0) else {
+        panic!("of IPv4: {from:?} {to:?}");
+    };
     let udp = [
         &from.1.to_be_bytes()[..],
         &to.1.to_be_bytes(),
@@ -34,8 +37,8 @@ fn encapsulated(mac: [u8; 6], from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payloa
         &[0, 0, 0, 0, 64, 17, 0, 0],
     ]
     .concat();
-    ip.extend(from.0.octets());
-    ip.extend(to.0.octets());
+    ip.extend(source.octets());
+    ip.extend(destination.octets());
     let words = ip.chunks(2);
     let sum: u32 = words
         .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
@@ -156,7 +159,7 @@ fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
     with_programs(name, |programs| {
         let some = Options {
             nodes: 2,
-            dual_stack: true,
+            families: Families::Both,
             ..options()
         };
         let mut lab = Lab::start(some, programs).unwrap_or_else(|error| panic!("{error}"));
@@ -176,11 +179,7 @@ fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
             from.send_to(&[number], to).unwrap();
         };
         for (own, foreign, far_address) in [
-            (
-                IpAddr::from(pod.address),
-                IpAddr::from(foreign),
-                IpAddr::from(far.address),
-            ),
+            (pod.address, IpAddr::from(foreign), far.address),
             (
                 pod.address6.unwrap().into(),
                 foreign6.into(),

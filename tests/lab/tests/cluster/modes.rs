@@ -1,8 +1,8 @@
 //! The modes that every kernel can do, and what their packets look like on the way.
 
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
 
-use lab::{Capture, Content, Lab, Mode, Options, Packet};
+use lab::{Capture, Content, Families, Lab, Mode, NetNs, Options, Packet};
 
 use crate::{converged, options, run, with_programs};
 
@@ -67,7 +67,7 @@ fn dual_stack_holds(mode: Mode) {
         nodes: 4,
         racks: 2,
         mode,
-        dual_stack: true,
+        families: Families::Both,
         ..options()
     });
     assert!(run.report.faults.is_empty(), "{:#?}", run.report.faults);
@@ -99,6 +99,37 @@ fn both_families_travel_in_vxlan_between_racks_only() {
     );
 }
 
+/// No IPv4 address on any node or pod, two racks: sessions, every FIB, pings and source addresses.
+fn ipv6_alone_holds(mode: Mode) {
+    let run = run(Options {
+        nodes: 4,
+        racks: 2,
+        mode,
+        families: Families::V6,
+        ..options()
+    });
+    assert!(run.report.faults.is_empty(), "{:#?}", run.report.faults);
+    let sites = run.lab.topology.sites.iter();
+    let addresses = sites.flat_map(|site| site.namespace.netlink().unwrap().addresses().unwrap());
+    let v4: Vec<_> =
+        (addresses.filter(|address| address.is_ipv4() && !address.is_loopback())).collect();
+    assert!(v4.is_empty(), "{v4:?}");
+}
+
+#[test]
+fn ipv6_alone_is_routed_by_bgp() {
+    with_programs("modes::ipv6_alone_is_routed_by_bgp", |_| {
+        ipv6_alone_holds(Mode::Bgp);
+    });
+}
+
+#[test]
+fn ipv6_alone_travels_in_vxlan() {
+    with_programs("modes::ipv6_alone_travels_in_vxlan", |_| {
+        ipv6_alone_holds(Mode::Vxlan);
+    });
+}
+
 /// Builds a cluster with a pod on each node and waits until it is complete.
 fn complete(options: Options, programs: lab::Programs) -> Lab {
     let mut lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
@@ -106,6 +137,45 @@ fn complete(options: Options, programs: lab::Programs) -> Lab {
         .unwrap_or_else(|errors| panic!("{errors:?}"));
     converged(&mut lab);
     lab
+}
+
+/// Whether a packet went from one machine to another in VXLAN 4096 and carried the pods' own addresses, of one family.
+fn is_tunnelled(packet: &Packet, nodes: (IpAddr, IpAddr), pods: (IpAddr, IpAddr)) -> bool {
+    let Content::Vxlan {
+        vni: 4096,
+        inner: Some(inner),
+    } = &packet.content
+    else {
+        return false;
+    };
+    (packet.source, packet.destination) == nodes && (inner.source, inner.destination) == pods
+}
+
+/// The first and the second one's addresses, by family.
+fn both(
+    first: impl Iterator<Item = IpAddr>,
+    second: impl Iterator<Item = IpAddr>,
+) -> Vec<(IpAddr, IpAddr)> {
+    let pairs: Vec<_> = first.zip(second).collect();
+    assert_eq!(pairs.len(), 2, "{pairs:?}");
+    pairs
+}
+
+/// What passed, of each family, while every pair of pods of a cluster of two nodes was proved: the nodes' addresses, the pods', the packets.
+type Passed = (Vec<(IpAddr, IpAddr)>, Vec<(IpAddr, IpAddr)>, Vec<Packet>);
+
+fn passed(lab: &Lab, place: &NetNs) -> Passed {
+    let mut capture = Capture::open(place).unwrap();
+    assert!(lab.prove().faults.is_empty());
+    let packets = capture.drain().unwrap();
+    let [first, second] = lab.pods.as_slice() else {
+        panic!("two pods")
+    };
+    let [n1, n2] = lab.topology.sites.as_slice() else {
+        panic!("two nodes")
+    };
+    let nodes = both(n1.addresses(), n2.addresses());
+    (nodes, both(first.addresses(), second.addresses()), packets)
 }
 
 #[test]
@@ -118,34 +188,23 @@ fn between_racks_pods_packets_travel_in_vxlan_with_vni_4096_and_their_own_addres
                 nodes: 2,
                 racks: 2,
                 mode: Mode::Vxlan,
+                families: Families::Both,
                 ..options()
             },
             programs,
         );
-        let mut capture = Capture::open(&lab.topology.router).unwrap();
-        assert!(lab.prove().faults.is_empty());
-        let [first, second] = lab.pods.as_slice() else {
-            panic!("two pods")
-        };
-        let [n1, n2] = lab.topology.sites.as_slice() else {
-            panic!("two nodes")
-        };
-        let mut is_wanted = |packet: &Packet| {
-            let Content::Vxlan {
-                vni,
-                inner: Some(inner),
-            } = &packet.content
-            else {
-                return false;
-            };
-            (packet.source, packet.destination, *vni) == (n1.address, n2.address, 4096)
-                && (inner.source, inner.destination) == (first.address, second.address)
-        };
-        let deadline = Instant::now() + Duration::from_secs(5);
-        assert!(
-            capture.find(deadline, &mut is_wanted).unwrap().is_some(),
-            "no such packet passed the router"
-        );
+        let (nodes, pods, packets) = passed(&lab, &lab.topology.router);
+        for (nodes, pods) in nodes.into_iter().zip(pods) {
+            let wanted = |packet: &Packet| is_tunnelled(packet, nodes, pods);
+            assert!(
+                packets.iter().any(wanted),
+                "{nodes:?} {pods:?}: not among {} packets",
+                packets.len()
+            );
+            // Never without.
+            let bare = |packet: &&Packet| (packet.source, packet.destination) == pods;
+            assert_eq!(packets.iter().find(bare), None);
+        }
     });
 }
 
@@ -158,28 +217,22 @@ fn within_a_rack_crosssubnet_packets_travel_as_they_are() {
                 Options {
                     nodes: 2,
                     mode: Mode::VxlanCrosssubnet,
+                    families: Families::Both,
                     ..options()
                 },
                 programs,
             );
-            let mut capture = Capture::open(&lab.topology.racks[0].switch).unwrap();
-            assert!(lab.prove().faults.is_empty());
-            let packets = capture.drain().unwrap();
-            let [first, second] = lab.pods.as_slice() else {
-                panic!("two pods")
-            };
-            let plain = |packet: &&Packet| {
-                (packet.source, packet.destination) == (first.address, second.address)
-            };
-            assert!(
-                packets.iter().any(|packet| plain(&packet)),
-                "no plain packet among {}",
-                packets.len()
-            );
-            let tunnelled = packets
-                .iter()
-                .find(|packet| matches!(packet.content, Content::Vxlan { .. }));
-            assert_eq!(tunnelled, None);
+            let (_, pods, packets) = passed(&lab, &lab.topology.racks[0].switch);
+            for pods in pods {
+                let plain = |packet: &Packet| (packet.source, packet.destination) == pods;
+                assert!(
+                    packets.iter().any(plain),
+                    "{pods:?}: not among {} packets",
+                    packets.len()
+                );
+            }
+            let tunnelled = |packet: &&Packet| matches!(packet.content, Content::Vxlan { .. });
+            assert_eq!(packets.iter().find(tunnelled), None);
         },
     );
 }

@@ -76,9 +76,9 @@ fn the_world_sees_a_pods_node_and_the_cluster_sees_the_pod() {
             assert_eq!(ask(on_node.address()), pod.address, "to its own node");
 
             // Whatever somebody does to the rules is undone, and the pool's word is followed.
-            let at_world = socket(&world.namespace, world.address.into());
+            let at_world = socket(&world.namespace, world.address);
             // A flow that is known keeps its translation: each look is a new one.
-            let of_pod = || socket(&pod.namespace, pod.address.into());
+            let of_pod = || socket(&pod.namespace, pod.address);
             let sees = |wanted: IpAddr, when: &str| {
                 let deadline = Instant::now() + options().patience;
                 let reached = wait_until(deadline, || {
@@ -87,9 +87,9 @@ fn the_world_sees_a_pods_node_and_the_cluster_sees_the_pod() {
                 assert!(reached.is_some(), "{when}: {wanted} was not seen");
             };
             patch_pool(&lab, r#"{"spec": {"natOutgoing": false}}"#);
-            sees(pod.address.into(), "natOutgoing off");
+            sees(pod.address, "natOutgoing off");
             patch_pool(&lab, r#"{"spec": {"natOutgoing": true}}"#);
-            sees(node.into(), "natOutgoing on again");
+            sees(node, "natOutgoing on again");
             for change in [
                 vec!["delete", "table", "ip", "calico"],
                 vec!["flush", "chain", "ip", "calico", "nat-cali-nat-outgoing"],
@@ -100,14 +100,14 @@ fn the_world_sees_a_pods_node_and_the_cluster_sees_the_pod() {
                         "no program `nft` (package nftables): somebody else who writes rules",
                     );
                 }
-                sees(node.into(), &change.join(" "));
+                sees(node, &change.join(" "));
             }
             // Without its agent the node goes on; a new one finds its table as it should be and leaves it alone.
             let handles = || nft(own, &["-a", "list", "table", "ip", "calico"]).unwrap();
             let before = handles();
             let fresh = of_pod();
             lab.kill_agent(0).unwrap();
-            assert_eq!(seen(&fresh, &at_world).ip(), IpAddr::from(node));
+            assert_eq!(seen(&fresh, &at_world).ip(), node);
             lab.restart_agent(0)
                 .unwrap_or_else(|error| panic!("{error}"));
             converged(&mut lab);
@@ -142,9 +142,9 @@ fn a_nodes_own_packets_enter_the_tunnel_with_the_tunnels_address() {
                 .iter()
                 .find(|pod| pod.node == lab.topology.sites[1].name)
                 .unwrap();
-            let at_pod = socket(&far.namespace, far.address.into());
+            let at_pod = socket(&far.namespace, far.address);
             // An answer to the node's own address would not come back through the tunnel.
-            let of_node = socket(&site.namespace, site.address.into());
+            let of_node = socket(&site.namespace, site.address);
             let shown = seen(&of_node, &at_pod);
             let pool: ipnet::Ipv4Net = options().pool.parse().unwrap();
             assert!(

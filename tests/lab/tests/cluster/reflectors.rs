@@ -1,13 +1,13 @@
 //! Route reflectors in the mesh's place.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
-use lab::{Lab, Options, Programs, Site};
+use lab::{Families, Lab, Options, Programs, Site};
 
 use crate::{ctl, options, run, with_programs};
 
@@ -18,12 +18,13 @@ fn two_reflectors_replace_the_mesh_and_one_may_die() {
         |_| {
             let run = run(Options {
                 reflectors: 2,
+                families: Families::Both,
                 ..options()
             });
             let report = run.report;
             assert!(report.faults.is_empty(), "{:#?}", report.faults);
-            // Each node with both, and both with each other, both ends.
-            assert_eq!(report.sessions.expected, (3 * 2 + 1) * 2);
+            // Each node with both, and both with each other, both ends, over each family.
+            assert_eq!(report.sessions.expected, (3 * 2 + 1) * 2 * 2);
             assert_eq!(report.sessions.established, report.sessions.expected);
             let packets = report.reflector_killed.unwrap();
             assert!(packets.sent > 1000, "{packets:?}");
@@ -33,12 +34,13 @@ fn two_reflectors_replace_the_mesh_and_one_may_die() {
 }
 
 #[test]
-fn the_only_reflector_may_die_and_come_back() {
+fn the_only_reflector_of_a_cluster_of_ipv6_alone_may_die_and_come_back() {
     with_programs(
-        "reflectors::the_only_reflector_may_die_and_come_back",
+        "reflectors::the_only_reflector_of_a_cluster_of_ipv6_alone_may_die_and_come_back",
         |_| {
             let run = run(Options {
                 reflectors: 1,
+                families: Families::V6,
                 ..options()
             });
             // Among what was looked at: no node deleted a route.
@@ -81,7 +83,7 @@ fn standalone(lab: &Lab, site: &Site, folder: &Path) -> Running {
 }
 
 /// A reflector at this address, and every node as its client.
-fn resources(lab: &Lab, address: Ipv4Addr) -> String {
+fn resources(lab: &Lab, address: IpAddr) -> String {
     let mut resources = format!(
         "kind: Node
 metadata: {{name: outside}}
@@ -103,7 +105,7 @@ spec: {{nodeToNodeMeshEnabled: false, asNumber: 64512}}
 }
 
 /// Tells the cluster of a reflector at this address, and of no mesh.
-fn use_reflector(lab: &Lab, folder: &Path, address: Ipv4Addr) {
+fn use_reflector(lab: &Lab, folder: &Path, address: IpAddr) {
     let manifest = folder.join("cluster.yaml.txt");
     fs::write(
         &manifest,
@@ -133,7 +135,7 @@ fn a_reflector_outside_the_cluster_serves_it_from_files() {
             faults.retain(|fault| !fault.starts_with("session "));
             faults
         };
-        let wait_for = |address: Ipv4Addr| {
+        let wait_for = |address: IpAddr| {
             let deadline = Instant::now() + lab.options.patience;
             let whole = lab::wait_until(deadline, || {
                 let sessions = lab::established_peers(&outside.namespace).unwrap().len();
@@ -147,10 +149,13 @@ fn a_reflector_outside_the_cluster_serves_it_from_files() {
         wait_for(outside.address);
 
         // Its Node gets another address: it listens there, and tells it, without a restart.
-        let moved = Ipv4Addr::new(10, 10, 1, 10);
+        let moved = IpAddr::from(Ipv4Addr::new(10, 10, 1, 10));
         let mut netlink = outside.namespace.netlink().unwrap();
         netlink
-            .add_address("eth0", Ipv4Net::new_assert(moved, 24))
+            .add_address(
+                "eth0",
+                Ipv4Net::new_assert(Ipv4Addr::new(10, 10, 1, 10), 24),
+            )
             .unwrap();
         let fresh = folder.join(".reflector.yaml");
         fs::write(&fresh, resources(&lab, moved)).unwrap();

@@ -1,6 +1,6 @@
 //! Top-of-rack routers that run BIRD.
 
-use lab::Options;
+use lab::{Families, Options};
 
 use crate::{options, run, with_programs};
 
@@ -15,15 +15,17 @@ pub(crate) fn needs_bird() {
 }
 
 /// Two routers and three nodes in as many racks; what is proved before and after one router is away.
-fn one_of_two_may_die(racks: u8) {
+fn one_of_two_may_die(racks: u8, families: Families) {
     let run = run(Options {
         tors: 2,
         racks,
+        families,
         ..options()
     });
-    // The FIB's rows are among what was proved: a default route and another, each with both next hops, before all others.
+    // The FIB's rows are among what was proved: of each family a default route and another, each with both next hops, before all others.
     assert!(run.report.faults.is_empty(), "{:#?}", run.report.faults);
-    assert_eq!(run.report.sessions.expected, 3 * 2);
+    let of_each_family = if families == Families::Both { 2 } else { 1 };
+    assert_eq!(run.report.sessions.expected, 3 * 2 * of_each_family);
     assert_eq!(
         run.report.sessions.established,
         run.report.sessions.expected
@@ -38,7 +40,16 @@ fn two_top_of_rack_routers_are_used_side_by_side() {
     needs_bird();
     with_programs(
         "tors::two_top_of_rack_routers_are_used_side_by_side",
-        |_| one_of_two_may_die(1),
+        |_| one_of_two_may_die(1, Families::V4),
+    );
+}
+
+#[test]
+fn two_top_of_rack_routers_of_a_cluster_of_ipv6_alone_are_used_side_by_side() {
+    needs_bird();
+    with_programs(
+        "tors::two_top_of_rack_routers_of_a_cluster_of_ipv6_alone_are_used_side_by_side",
+        |_| one_of_two_may_die(1, Families::V6),
     );
 }
 
@@ -47,6 +58,6 @@ fn one_of_two_routers_dies_and_pods_of_different_racks_lose_nothing() {
     needs_bird();
     with_programs(
         "tors::one_of_two_routers_dies_and_pods_of_different_racks_lose_nothing",
-        |_| one_of_two_may_die(2),
+        |_| one_of_two_may_die(2, Families::Both),
     );
 }

@@ -1,17 +1,17 @@
 //! What the API server says of addresses, against the pods that live.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lab::Lab;
 use serde_json::Value;
 
 /// Whom the blocks in the API server name for each address: handles.
-fn holders(lab: &mut Lab) -> BTreeMap<Ipv4Addr, Vec<String>> {
+fn holders(lab: &mut Lab) -> BTreeMap<IpAddr, Vec<String>> {
     let blocks = ["get", "ipamblocks.crd.projectcalico.org", "--output=json"];
     let blocks = lab.kube().server.kubectl(&blocks).unwrap();
     let blocks: Value = serde_json::from_str(&blocks).unwrap();
-    let mut holders: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
+    let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
     for block in blocks["items"].as_array().unwrap() {
         let spec = &block["spec"];
         let (first, _) = spec["cidr"].as_str().unwrap().split_once('/').unwrap();
@@ -24,7 +24,7 @@ fn holders(lab: &mut Lab) -> BTreeMap<Ipv4Addr, Vec<String>> {
             let address = first + u32::try_from(slot).unwrap();
             let handle = attribute["handle_id"].as_str().unwrap_or_default();
             holders
-                .entry(address.into())
+                .entry(Ipv4Addr::from(address).into())
                 .or_default()
                 .push(handle.to_owned());
         }

@@ -1,5 +1,7 @@
 //! The checks that end every test of faults here, each made to fail: a check that cannot fail proves nothing.
 
+use std::net::IpAddr;
+
 use lab::{Lab, Sabotage};
 use serde_json::{Value, json};
 
@@ -14,7 +16,8 @@ fn has(faults: &[String], parts: &[&str]) {
 /// Writes a block without its version, as a writer whose compare-and-set was dropped and who had read it before a pod came.
 fn forget_address(lab: &mut Lab, pod: usize) {
     let address = lab.pods[pod].address;
-    let ipnet::IpNet::V4(block) = lab.options.block_of(address.into()) else {
+    let (IpAddr::V4(address), ipnet::IpNet::V4(block)) = (address, lab.options.block_of(address))
+    else {
         panic!("an IPv4 address has an IPv4 block");
     };
     let (kind, server) = ("ipamblocks.crd.projectcalico.org", &lab.kube().server);

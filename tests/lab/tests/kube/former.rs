@@ -3,7 +3,7 @@
 //!
 //! Source: the forms of calico-node 3.32, and where a row says so those of 3.31 and before.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Stdio};
 
 use lab::{Lab, Mode, NetNs, Options, Pod, Programs, Site, find_bird, make_sandbox};
@@ -230,7 +230,7 @@ impl Former {
             let words: Vec<&str> = notes.iter().map(String::as_str).collect();
             let annotate = [&["annotate", "pod", &name], words.as_slice()].concat();
             kube.server.kubectl(&annotate).unwrap();
-            kube.pod_runs(&name, pod.address).unwrap();
+            kube.pod_runs(&name, &[pod.address]).unwrap();
         }
     }
 }
@@ -267,7 +267,7 @@ fn block(site: &Site, part: &Part, pods: &[&Pod], vxlan: bool) -> Value {
         .next()
         .and_then(|base| base.parse::<Ipv4Addr>().ok());
     let base = u32::from(base.unwrap());
-    let mut owners: Vec<(Ipv4Addr, Value)> = pods
+    let mut owners: Vec<(IpAddr, Value)> = pods
         .iter()
         .map(|pod| {
             let owner = json!({"handle_id": handle(pod), "secondary": {
@@ -279,13 +279,16 @@ fn block(site: &Site, part: &Part, pods: &[&Pod], vxlan: bool) -> Value {
     if vxlan {
         let secondary = json!({"node": site.name, "type": "vxlanTunnelAddress"});
         owners.push((
-            part.tunnel,
+            part.tunnel.into(),
             json!({"handle_id": tunnel_handle(site), "secondary": secondary}),
         ));
     }
     let (mut allocations, mut numbers) = (vec![Value::Null; 64], json!({}));
     for (index, (address, _)) in owners.iter().enumerate() {
-        let slot = u32::from(*address) - base;
+        let IpAddr::V4(address) = *address else {
+            panic!("{address} is in no block of IPv4");
+        };
+        let slot = u32::from(address) - base;
         allocations[slot as usize] = json!(index);
         numbers[slot.to_string()] = json!(1_787_380_400_123_456_700_u64 + index as u64);
     }

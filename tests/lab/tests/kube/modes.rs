@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use lab::uml::Clock;
-use lab::{Mode, Options, Progress};
+use lab::{Families, Mode, Options, Progress};
 
 use crate::{options, with_programs};
 
@@ -53,12 +53,12 @@ macro_rules! modes {
 
 modes! {
     plain_routes: { mode: Mode::Bgp }
-    plain_routes_connect_two_racks: { mode: Mode::Bgp, nodes: 4, racks: 2 }
+    plain_routes_connect_two_racks: { mode: Mode::Bgp, nodes: 4, racks: 2, families: Families::Both }
     vxlan: { mode: Mode::Vxlan }
-    vxlan_connects_two_racks: { mode: Mode::Vxlan, racks: 2 }
-    vxlan_between_racks_and_plain_routes_within: { mode: Mode::VxlanCrosssubnet, nodes: 4, racks: 2 }
+    vxlan_connects_two_racks_of_ipv6_alone: { mode: Mode::Vxlan, racks: 2, families: Families::V6 }
+    vxlan_between_racks_and_plain_routes_within: { mode: Mode::VxlanCrosssubnet, nodes: 4, racks: 2, families: Families::Both }
     ipip: { mode: Mode::Ipip, nodes: 2, pods: 1 }
     ipip_between_racks_and_plain_routes_within: { mode: Mode::IpipCrosssubnet, racks: 2, pods: 1 }
-    reflectors_take_the_meshs_place: { reflectors: 2 }
+    reflectors_take_the_meshs_place: { reflectors: 2, families: Families::Both }
     routers_of_two_racks_take_the_meshs_place: { tors: 2, racks: 2 }
 }

@@ -60,7 +60,8 @@ fn a_pods_object_is_placed_waits_for_its_kubelet_to_end_it_and_goes() {
         let site = lab.topology.sites[0].clone();
         let kube = lab.kube();
         kube.create_pod(&site, "p0").unwrap();
-        kube.pod_runs("p0", "192.168.0.7".parse().unwrap()).unwrap();
+        kube.pod_runs("p0", &["192.168.0.7".parse().unwrap()])
+            .unwrap();
         let show = |path: &str| {
             let path = format!("--output=jsonpath={{{path}}}");
             kube.server.kubectl(&["get", "pod", "p0", &path])

@@ -1,7 +1,7 @@
 //! The DaemonSet of manifests/ with this project's image.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use lab::kubelet::KubeletCluster;
@@ -120,7 +120,7 @@ fn address(cluster: &KubeletCluster, pod: &str) -> Ipv4Addr {
 }
 
 /// The page that a pod serves, asked for from a namespace.
-fn page(from: &NetNs, server: Ipv4Addr, port: u16) -> std::io::Result<String> {
+fn page(from: &NetNs, server: IpAddr, port: u16) -> std::io::Result<String> {
     from.run(|| {
         let limit = Duration::from_secs(5);
         let mut connection = TcpStream::connect_timeout(&(server, port).into(), limit)?;
@@ -134,7 +134,7 @@ fn page(from: &NetNs, server: Ipv4Addr, port: u16) -> std::io::Result<String> {
 }
 
 /// Asked again until there is an answer: what kube-proxy and the other agent do takes its time.
-fn asked(cluster: &mut KubeletCluster, from: &NetNs, server: Ipv4Addr, port: u16) -> String {
+fn asked(cluster: &mut KubeletCluster, from: &NetNs, server: IpAddr, port: u16) -> String {
     let answer = cluster.wait(&format!("an answer of {server}:{port}"), |_| {
         Ok(page(from, server, port).ok())
     });
@@ -149,7 +149,7 @@ fn reach(cluster: &mut KubeletCluster) {
         assert!(pool.contains(&source), "{from} has {source}");
         let namespaces = [from, to].map(|pod| cluster.pod_namespace(pod).unwrap());
         assert_eq!(
-            asked(cluster, &namespaces[0], target, 80),
+            asked(cluster, &namespaces[0], target.into(), 80),
             format!("{to}\n")
         );
         let reporter = SourceReporter::open(&namespaces[1], target).unwrap();
@@ -163,7 +163,7 @@ fn host_port_and_service(cluster: &mut KubeletCluster) {
     let node = cluster.machines[1].site.address;
     let pod = cluster.pod_namespace("a").unwrap();
     let first = cluster.machines[0].site.namespace.clone();
-    for (server, port) in [(node, 8080), (SERVICE, 80)] {
+    for (server, port) in [(node, 8080), (SERVICE.into(), 80)] {
         assert_eq!(
             asked(cluster, &pod, server, port),
             "b\n",

@@ -9,6 +9,7 @@ use super::{Demand, leftovers_of, row};
 use crate::netlink::{Hop, Link, Neighbour, Route, RouteKind};
 use crate::options::{Mode, Options};
 use crate::proof::tables::Tables;
+use crate::topology::Families;
 
 const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
 const OWNER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 10, 1, 12));
@@ -305,7 +306,7 @@ fn routes_of_ipv6_have_metrics_devices_and_mtus_of_their_own() {
     let (end, tunnel) = (IpAddr::from([0xfd00, 0x10, 0, 0, 0, 0, 0, 2]), block.addr());
     let options = Options {
         mode: Mode::Vxlan,
-        dual_stack: true,
+        families: Families::Both,
         ..Options::default()
     };
     let of_pod = route(IpNet::from(pod), 3, 1024, &[hop(None, CALI, false)]);

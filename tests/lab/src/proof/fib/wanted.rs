@@ -62,7 +62,7 @@ impl Wanted {
         // A pod may be reached through the tunnel even where that is for other subnets only.
         let overhead = match options.pods_mode.unwrap_or(options.mode) {
             Mode::Bgp => 0,
-            Mode::Vxlan | Mode::VxlanCrosssubnet if options.dual_stack => VXLAN_V6_OVERHEAD,
+            Mode::Vxlan | Mode::VxlanCrosssubnet if options.families.has_v6() => VXLAN_V6_OVERHEAD,
             Mode::Vxlan | Mode::VxlanCrosssubnet => VXLAN_OVERHEAD,
             Mode::Ipip | Mode::IpipCrosssubnet => IPIP_OVERHEAD,
         };
