@@ -130,7 +130,7 @@ impl Lab {
         Err(LabError::Kernel {
             mode: mode.name(),
             module: "ipip",
-            advice: "run `modprobe ipip` as root, or use --mode vxlan or vxlan-crosssubnet",
+            advice: "run `modprobe ipip` as root, or use --kernel uml, or --mode vxlan or vxlan-crosssubnet",
         })
     }
 

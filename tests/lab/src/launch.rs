@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::proof::claim::describe;
 use crate::report::{PacketCounts, Quantiles, Report};
 use crate::run;
-use crate::{kubelet, sys, wait};
+use crate::{kubelet, sys, uml, wait};
 
 /// Number of the descriptor on which process 1 tells its result.
 const STATUS_FD: &str = "TORTIE_LAB_STATUS_FD";
@@ -34,8 +34,20 @@ pub struct Output {
     pub json: bool,
     /// Leave the cluster up.
     pub keep: bool,
+    /// The kernel that it runs on.
+    pub kernel: Kernel,
     /// Copy the programs' logs to this directory at the end.
     pub logs: Option<PathBuf>,
+}
+
+/// Which kernel a lab runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kernel {
+    /// This machine's.
+    #[default]
+    Own,
+    /// User Mode Linux, which has what this machine's may lack.
+    Uml,
 }
 
 /// What process 1 tells the launcher.
@@ -52,7 +64,11 @@ pub fn launch(options: &Options, output: &Output) -> ExitCode {
     if enter::is_inside() {
         return inside(options.clone(), output);
     }
-    match outside(options, output) {
+    let launched = match output.kernel {
+        Kernel::Uml if !uml::is_guest() => in_uml(options),
+        Kernel::Uml | Kernel::Own => outside(options, output),
+    };
+    match launched {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", describe(&*error));
@@ -79,6 +95,18 @@ fn build(options: &Options) -> Result<(), AnyError> {
         Progress::new().stage("build the programs", || Programs::build(options.store))?;
     }
     Ok(())
+}
+
+/// The same command once more, as root of a guest.
+fn in_uml(options: &Options) -> Result<ExitCode, AnyError> {
+    let kernel = uml::kernel().ok_or(
+        "no User Mode Linux kernel: `cargo xtask uml` builds one, or name one in TORTIE_UML_KERNEL",
+    )?;
+    build(options)?;
+    let arguments = std::env::args().skip(1).collect();
+    let programs = Programs::find()?;
+    let ended = uml::again(&kernel, arguments, programs.directory())?;
+    Ok(ExitCode::from(ended?))
 }
 
 fn outside(options: &Options, output: &Output) -> Result<ExitCode, AnyError> {

@@ -35,7 +35,7 @@ pub use cluster::{Lab, LabError, log_end, log_path};
 pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusal_advice};
 pub use kept::{Kept, KeptError, KeptNode};
 pub use kube::Kube;
-pub use launch::{Output, launch};
+pub use launch::{Kernel, Output, launch};
 pub use netlink::{
     Hop, Link, Neighbour, NeighbourTable, Netlink, NetlinkError, Route, RouteChange, RouteEvent,
     RouteKind, RouteMonitor,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use lab::{Families, Kept, KeptError, Mode, Options, Output, Sabotage, Store, launch};
+use lab::{Families, Kept, KeptError, Kernel, Mode, Options, Output, Sabotage, Store, launch};
 
 /// Builds a cluster of network namespaces, proves that it works, and takes it down again.
 #[derive(Debug, Parser)]
@@ -48,6 +48,9 @@ struct Arguments {
     /// all of them. Of several one is killed and cut off at the end, and nothing may be lost.
     #[arg(long = "tor", value_name = "COUNT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=4))]
     tors: u8,
+    /// The kernel: this machine's own, or User Mode Linux, which has what that may lack (ipip). `cargo xtask uml` builds it.
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["kubelet", "keep"])]
+    kernel: Kernel,
     /// Print one JSON object instead of tables.
     #[arg(long)]
     json: bool,
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
             let output = Output {
                 json: arguments.json,
                 keep: arguments.keep,
+                kernel: arguments.kernel,
                 logs: arguments.logs.clone(),
             };
             launch(&options(&arguments), &output)

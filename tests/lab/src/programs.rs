@@ -16,7 +16,7 @@ const PROGRAMS: [(&str, &str); 5] = [
 ];
 
 /// Names a directory of programs built elsewhere (e.g. a release to be tried); nothing is built then.
-const PREBUILT: &str = "TORTIE_LAB_PROGRAMS";
+pub(crate) const PREBUILT: &str = "TORTIE_LAB_PROGRAMS";
 
 /// Where the built programs lie.
 #[derive(Clone, Debug)]
@@ -94,6 +94,11 @@ impl Programs {
             return Err(ProgramsError::BuildFailed);
         }
         programs.check()
+    }
+
+    /// Where they lie.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The programs that were built before.

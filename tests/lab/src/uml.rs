@@ -1,17 +1,21 @@
-//! Running a test under a User Mode Linux kernel: for what the machine's own kernel lacks (ipip), and for BGP's timers at their true
-//! values, with a clock that jumps to the next deadline when all are idle.
+//! Running a test, or the lab, under a User Mode Linux kernel: for what the machine's own kernel lacks (ipip), and for BGP's timers at
+//! their true values, with a clock that jumps to the next deadline when all are idle.
 //!
 //! The guest's root is this machine's own file system; its process 1 is the `lab` program, which runs one command and powers off.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use harness::Inner;
 use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
+
+use crate::programs::PREBUILT;
 
 /// Set inside the guest.
 const GUEST: &str = "TORTIE_LAB_UML";
@@ -38,7 +42,15 @@ struct Order {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     directory: PathBuf,
+    /// Whether its standard error is a file of its own.
+    apart: bool,
 }
+
+/// Files in the guest's folder.
+const OUTPUT: &str = "output";
+const ERRORS: &str = "errors";
+/// How often the guest's output is looked at while it runs.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Whether this process runs in a guest.
 #[must_use]
@@ -74,18 +86,11 @@ pub fn in_uml(name: &str, init: &Path, clock: Clock, body: impl FnOnce()) {
         );
     };
     let inner = Inner::of(name);
-    let mut environment: BTreeMap<String, String> = std::env::vars().collect();
+    let arguments = inner.arguments().map(str::to_owned).to_vec();
+    let mut order = Order::of_this_program(arguments);
     let (variable, value) = Inner::variable();
-    for (variable, value) in [(GUEST, "1"), (variable, value)] {
-        environment.insert(variable.to_owned(), value.to_owned());
-    }
-    let order = Order {
-        program: std::env::current_exe().expect("/proc/self/exe can be read"),
-        arguments: inner.arguments().map(str::to_owned).to_vec(),
-        environment,
-        directory: std::env::current_dir().expect("cargo test starts tests in a directory"),
-    };
-    let output = Guest::run(&kernel, init, clock, &order)
+    (order.environment).insert(variable.to_owned(), value.to_owned());
+    let output = Guest::run(&kernel, init, clock, &order, &mut |_| Ok(()))
         .unwrap_or_else(|error| panic!("running the guest: {error}"));
     inner.conclude_as(
         output.code == Some(0),
@@ -93,6 +98,53 @@ pub fn in_uml(name: &str, init: &Path, clock: Clock, body: impl FnOnce()) {
         &output.text,
         &output.console,
     );
+}
+
+/// Runs this program again, with these arguments, as root of a guest, where the product's programs lie in `programs`; what it writes
+/// is written here. Its exit code, or how the guest died.
+///
+/// # Errors
+/// No guest could be started, or what it wrote cannot be written.
+pub fn again(
+    kernel: &Path,
+    arguments: Vec<String>,
+    programs: &Path,
+) -> io::Result<Result<u8, String>> {
+    let mut order = Order::of_this_program(arguments);
+    order.apart = true;
+    (order.environment).insert(PREBUILT.to_owned(), programs.display().to_string());
+    let mut shown = [0; 2];
+    let mut show = |folder: &Path| {
+        shown[0] += copy_from(&folder.join(OUTPUT), shown[0], &mut io::stdout())?;
+        shown[1] += copy_from(&folder.join(ERRORS), shown[1], &mut io::stderr())?;
+        Ok(())
+    };
+    let guest = Guest::run(kernel, &order.program, Clock::Real, &order, &mut show)?;
+    let code = guest.code.and_then(|code| u8::try_from(code).ok());
+    Ok(code.ok_or_else(|| format!("the guest ended early: {}\n{}", guest.status, guest.console)))
+}
+
+/// Copies what a file has beyond `start`; how much that is. None when there is no such file yet.
+fn copy_from(path: &Path, start: u64, to: &mut dyn Write) -> io::Result<u64> {
+    let Ok(mut file) = File::open(path) else {
+        return Ok(0);
+    };
+    file.seek(SeekFrom::Start(start))?;
+    io::copy(&mut file, to)
+}
+
+impl Order {
+    fn of_this_program(arguments: Vec<String>) -> Self {
+        let mut environment: BTreeMap<String, String> = std::env::vars().collect();
+        environment.insert(GUEST.to_owned(), "1".to_owned());
+        Self {
+            program: std::env::current_exe().expect("/proc/self/exe can be read"),
+            arguments,
+            environment,
+            directory: std::env::current_dir().expect("programs are started in a directory"),
+            apart: false,
+        }
+    }
 }
 
 /// How a guest ended.
@@ -104,7 +156,14 @@ struct Guest {
 }
 
 impl Guest {
-    fn run(kernel: &Path, init: &Path, clock: Clock, order: &Order) -> io::Result<Self> {
+    /// `look` is called with its folder now and then, and at the end.
+    fn run(
+        kernel: &Path,
+        init: &Path,
+        clock: Clock,
+        order: &Order,
+        look: &mut dyn FnMut(&Path) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let number = rustix::process::getpid().as_raw_nonzero();
         let thread = rustix::thread::gettid().as_raw_nonzero();
         let folder = std::env::temp_dir().join(format!("tortie-uml-{number}-{thread}"));
@@ -129,7 +188,15 @@ impl Guest {
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
             .stderr(console);
-        let status = command.status()?;
+        let mut running = command.spawn()?;
+        let status = loop {
+            let ended = running.try_wait()?;
+            look(&folder)?;
+            match ended {
+                Some(status) => break status,
+                None => thread::sleep(LOOK_EVERY),
+            }
+        };
         let read = |name: &str| {
             let bytes = fs::read(folder.join(name)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
@@ -137,7 +204,7 @@ impl Guest {
         let guest = Self {
             status,
             code: read("code").trim().parse().ok(),
-            text: read("output"),
+            text: read(OUTPUT),
             console: read("console"),
         };
         fs::remove_dir_all(&folder)?;
@@ -161,7 +228,7 @@ fn shared_memory() -> PathBuf {
 /// That refusal. Whatever fails before stands in the output.
 pub fn init(folder: &Path) -> io::Result<()> {
     if let Err(error) = carry_out(folder) {
-        fs::write(folder.join("output"), format!("process 1: {error}\n"))?;
+        fs::write(folder.join(OUTPUT), format!("process 1: {error}\n"))?;
     }
     rustix::fs::sync();
     rustix::system::reboot(rustix::system::RebootCommand::PowerOff)?;
@@ -195,15 +262,19 @@ fn carry_out(folder: &Path) -> io::Result<()> {
         .set_up("lo")
         .map_err(io::Error::other)?;
     let order: Order = serde_json::from_slice(&fs::read(folder.join("order.json"))?)?;
-    let output = File::create(folder.join("output"))?;
+    let output = File::create(folder.join(OUTPUT))?;
+    let errors = match order.apart {
+        true => File::create(folder.join(ERRORS))?,
+        false => output.try_clone()?,
+    };
     let status = Command::new(order.program)
         .args(order.arguments)
         .env_clear()
         .envs(order.environment)
         .current_dir(order.directory)
         .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
+        .stdout(output)
+        .stderr(errors)
         .status()?;
     let code = status.code().unwrap_or(255);
     fs::write(folder.join("code"), code.to_string())

@@ -119,6 +119,27 @@ fn ipip_between_racks_and_plain_routes_within() {
     );
 }
 
+#[test]
+fn the_lab_runs_in_a_guest_when_it_is_asked_to() {
+    if lab::uml::kernel().is_none() {
+        harness::skip(
+            "uml",
+            "no User Mode Linux kernel: `cargo xtask uml` builds one",
+        );
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["--kernel", "uml", "--mode", "ipip", "--json"])
+        .args(["--nodes", "2", "--pods", "1", "--patience", "120"])
+        .output()
+        .unwrap();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complained}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {complained}"));
+    assert_eq!(report["mode"], "ipip");
+    assert_eq!(report["faults"], serde_json::json!([]));
+}
+
 /// The built test program of `felix-io` against the kernel, where a guest finds it.
 fn kernel_tests() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_lab")).with_file_name("felix-io-kernel-tests")
