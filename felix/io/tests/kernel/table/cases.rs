@@ -68,6 +68,7 @@ pub(super) fn defaults() -> Case {
         lines,
         foreign: FOREIGN,
         orphans: ORPHANS,
+        guests: GUESTS,
     }
 }
 
@@ -101,6 +102,7 @@ pub(super) fn settings() -> Case {
         lines: [route_rows::settings(), rule_rows::settings()].concat(),
         foreign: FOREIGN_ON_PODS,
         orphans: &[],
+        guests: &[],
     }
 }
 
@@ -134,6 +136,7 @@ pub(super) fn ipip() -> Case {
         .concat(),
         foreign: FOREIGN,
         orphans: &[],
+        guests: &[],
     }
 }
 
@@ -244,6 +247,14 @@ const ORPHANS: &[Beside] = &[
         told: "10.2.9.1",
     },
 ];
+
+const GUESTS: &[Beside] = &[Beside {
+    // As the device learns them itself.
+    make: &["bridge fdb add 66:00:00:00:00:0a dev vxlan.calico dst 10.0.0.10 self dynamic"],
+    show: "bridge fdb get 66:00:00:00:00:0a dev vxlan.calico self",
+    expect: r#"[{"dst": "10.0.0.10"}]"#,
+    told: "",
+}];
 
 fn object(key: Key, spec: &Value) -> (Key, Object) {
     let json = json!({"metadata": {"name": key.name, "namespace": key.namespace}, "spec": spec});

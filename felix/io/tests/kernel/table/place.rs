@@ -1,13 +1,14 @@
 //! The node that the table is about, made by iproute2, and a listener that is not ours.
 
 use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use felix_io::Kernel;
 use felix_io::workload::{self, Families, PairSpec, PodNetwork};
+use felix_io::{Kernel, netns};
 
 use crate::node::ip;
 
@@ -56,6 +57,46 @@ impl Place {
             .unwrap();
         let kernel = Kernel::open().unwrap();
         Self { kernel, pod }
+    }
+
+    /// Runs a program inside the pod.
+    pub(super) fn in_pod(&self, line: &str) {
+        let line = line.to_owned();
+        self.inside(move || command(&line));
+    }
+
+    /// The MAC that the pod is told when it asks for an address.
+    pub(super) fn asks_for(&self, addr: &'static str) -> Option<String> {
+        self.inside(move || {
+            let socket = UdpSocket::bind(("10.1.1.7", 0)).unwrap();
+            // An address that nobody has is an error of a later packet.
+            drop(socket.send_to(b"?", (addr, 9)));
+            let patience = Instant::now() + Duration::from_secs(60);
+            loop {
+                let entry = super::shown::printed(&format!("ip neigh show {addr} dev eth0"));
+                let state = entry[0]["state"][0].as_str().unwrap_or_default();
+                if state == "FAILED" {
+                    return None;
+                }
+                if let Some(mac) = entry[0]["lladdr"].as_str() {
+                    command(&format!("ip neigh del {addr} dev eth0"));
+                    return Some(mac.to_owned());
+                }
+                assert!(Instant::now() < patience, "{entry}");
+                // A moment for the kernel, which asks three times.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        })
+    }
+
+    /// Does this on a thread in the pod's network namespace.
+    pub(super) fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let pod = self.pod.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(netns::run(pod, work)).unwrap()
+        });
+        thread.join().unwrap()
     }
 }
 

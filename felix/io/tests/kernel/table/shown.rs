@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use felix_io::netns;
 use serde_json::Value;
 
 use super::place::Place;
@@ -11,20 +10,14 @@ use super::place::Place;
 pub(super) fn shown(place: &Place, show: &str) -> Value {
     match show.strip_prefix("pod ") {
         Some(inside) => {
-            let (pod, inside) = (place.pod.try_clone().unwrap(), inside.to_owned());
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
-                let work = netns::run(pod, move || printed(&inside));
-                runtime.unwrap().block_on(work).unwrap()
-            })
-            .join()
-            .unwrap()
+            let inside = inside.to_owned();
+            place.inside(move || printed(&inside))
         }
         None => printed(show),
     }
 }
 
-fn printed(show: &str) -> Value {
+pub(super) fn printed(show: &str) -> Value {
     let (program, rest) = show.split_once(' ').unwrap();
     match program {
         "ip" => json(

@@ -22,7 +22,7 @@ pub(super) fn vxlan() -> Vec<Line> {
         },
         Line {
             says: "vxlan.calico: one permanent forwarding entry for each other node, by its MAC to its address",
-            show: "bridge fdb show dev vxlan.calico",
+            show: "bridge fdb show dev vxlan.calico state permanent",
             expect: r#"[{"mac": "66:40:24:34:76:fc", "dst": "10.0.0.2", "state": "permanent", "flags": ["self"]},
                 {"mac": "66:26:c2:ce:28:d0", "dst": "10.9.0.3", "state": "permanent", "flags": ["self"]}]"#,
             spoil: &[
@@ -72,7 +72,7 @@ pub(super) fn vxlan_v6() -> Vec<Line> {
         },
         Line {
             says: "vxlan-v6.calico: forwarding entries of the other nodes",
-            show: "bridge fdb show dev vxlan-v6.calico",
+            show: "bridge fdb show dev vxlan-v6.calico state permanent",
             expect: r#"[{"mac": "66:f4:09:ca:1b:0c", "dst": "fd00::2", "state": "permanent"}, {"mac": "66:90:c0:29:2a:8a", "dst": "fd09::3", "state": "permanent"}]"#,
             spoil: &[],
             after: Goes,
