@@ -9,6 +9,7 @@ mod layers;
 mod licences;
 mod manifests;
 mod metadata;
+mod release;
 mod sizes;
 
 use std::ffi::OsString;

@@ -1,11 +1,12 @@
-//! The programs, linked so that they run in an empty root.
+//! The programs of an image.
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
+
+use crate::release::{self, Built};
 
 /// Package and program.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -25,37 +26,10 @@ pub(super) struct Programs {
     pub(super) architecture: &'static str,
 }
 
-/// Builds them for this machine's kind, with the C library inside.
+/// Builds them for this machine's kind.
 pub(super) fn build(profile: &str) -> anyhow::Result<Programs> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let triple = host_triple()?;
-    // Only with a named target are build scripts and macros built without these flags.
-    let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
-    flags.push_str(" -C target-feature=+crt-static -C strip=symbols");
-    let mut command = Command::new(cargo);
-    command
-        .current_dir(&root)
-        .args([
-            "build",
-            "--locked",
-            "--profile",
-            profile,
-            "--target",
-            &triple,
-        ])
-        .arg("--target-dir")
-        .arg(&target)
-        .env("RUSTFLAGS", flags.trim());
-    for (package, _) in PROGRAMS {
-        command.args(["--package", package]);
-    }
-    let status = command.status().context("running cargo build")?;
-    ensure!(status.success(), "cargo build: {status}");
-    let folder = target
-        .join(&triple)
-        .join(if profile == "dev" { "debug" } else { profile });
+    let packages = PROGRAMS.map(|(package, _)| package);
+    let Built { target, folder } = release::build(profile, &packages)?;
     let mut files = Vec::new();
     for (_, program) in PROGRAMS {
         let path = folder.join(program);
@@ -72,20 +46,6 @@ pub(super) fn build(profile: &str) -> anyhow::Result<Programs> {
         files,
         architecture: architecture()?,
     })
-}
-
-/// What rustc builds for by itself.
-fn host_triple() -> anyhow::Result<String> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .arg("-vV")
-        .output()
-        .context("running rustc -vV")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .map(str::to_owned)
-        .with_context(|| format!("rustc -vV names no host: {text}"))
 }
 
 fn architecture() -> anyhow::Result<&'static str> {
