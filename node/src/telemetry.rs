@@ -111,6 +111,22 @@ pub struct KindLabel {
     pub kind: String,
 }
 
+/// Label of what found a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OriginLabel {
+    /// Where it was found.
+    pub origin: ProblemOrigin,
+}
+
+/// Where problems come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ProblemOrigin {
+    /// Objects and settings.
+    Configuration,
+    /// What the kernel refuses.
+    Kernel,
+}
+
 /// Every metric. Cheap to clone: clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -144,6 +160,8 @@ pub struct Metrics {
     pub datastore_lost: Gauge,
     /// Objects that ask for what this version does not do, by kind.
     pub without_effect: Family<KindLabel, Gauge>,
+    /// What `tortiectl node status` names as problems of configuration and kernel.
+    pub problems: Family<OriginLabel, Gauge>,
     /// Reads of the whole kernel state.
     pub resyncs_started: Count,
     /// Routes in the kernel.
@@ -182,6 +200,7 @@ impl Metrics {
             datastore_unknown: Gauge::default(),
             datastore_lost: Gauge::default(),
             without_effect: Family::default(),
+            problems: Family::default(),
             resyncs_started: Count::default(),
             routes: Gauge::default(),
             dataplane_failures: Count::default(),
@@ -205,6 +224,13 @@ impl Metrics {
             .set(1);
         registry.register("felix_host", "This node", felix_host);
         (metrics, registry)
+    }
+
+    /// Counts the problems of one origin.
+    pub fn count_problems(&self, origin: ProblemOrigin, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let label = OriginLabel { origin };
+        self.problems.get_or_create(&label).set(count);
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -279,6 +305,11 @@ impl Metrics {
             "tortie_objects_without_effect",
             "Objects that ask for what this version does not do",
             m.without_effect,
+        );
+        registry.register(
+            "tortie_problems",
+            "Objects, settings and rows of the kernel that are not as they are asked for",
+            m.problems,
         );
         registry.register(
             "felix_resyncs_started",

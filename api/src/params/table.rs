@@ -217,17 +217,17 @@ parameters! {
     vxlan_vni: u32 = value::number(1..=0x00ff_ffff), ["FELIX_VXLANVNI"], "4096", "",
         IsUnset, TakesDefault, "1 to 16777215";
     /// MTU of `vxlan.calico`; 0 is found out.
-    vxlan_mtu_bytes: u32 = value::number(0..=65535), ["FELIX_VXLANMTU"], "0", "bytes",
-        IsUnset, TakesDefault, "0 (found out) to 65535";
+    vxlan_mtu_bytes: u32 = value::mtu(68), ["FELIX_VXLANMTU"], "0", "bytes",
+        IsUnset, TakesDefault, "0 (found out) or 68 to 65535";
     /// MTU of `vxlan-v6.calico`; 0 is found out.
-    vxlan_mtu_v6_bytes: u32 = value::number(0..=65535), ["FELIX_VXLANMTUV6"], "0", "bytes",
-        IsUnset, TakesDefault, "0 (found out) to 65535";
+    vxlan_mtu_v6_bytes: u32 = value::mtu(1280), ["FELIX_VXLANMTUV6"], "0", "bytes",
+        IsUnset, TakesDefault, "0 (found out) or 1280, which IPv6 needs, to 65535";
     /// Whether VXLAN is on; by default when a pool asks for it.
     vxlan_enabled: Option<bool> = value::optional_felix_bool, ["FELIX_VXLANENABLED"], "", "",
         IsUnset, TakesDefault, "`true` or `false`";
     /// MTU of `tunl0`; 0 is found out.
-    ipip_mtu_bytes: u32 = value::number(0..=65535), ["FELIX_IPINIPMTU"], "0", "bytes",
-        IsUnset, TakesDefault, "0 (found out) to 65535";
+    ipip_mtu_bytes: u32 = value::mtu(68), ["FELIX_IPINIPMTU"], "0", "bytes",
+        IsUnset, TakesDefault, "0 (found out) or 68 to 65535";
     /// Whether IPIP is on; by default when a pool asks for it.
     ipip_enabled: Option<bool> = value::optional_felix_bool, ["FELIX_IPINIPENABLED"], "", "",
         IsUnset, TakesDefault, "`true` or `false`";
@@ -237,7 +237,8 @@ parameters! {
         IsUnset, TakesDefault, "a regular expression over interface names";
     /// Beginnings of the names of workload interfaces.
     interface_prefixes: Vec<String> = value::interface_prefixes, ["FELIX_INTERFACEPREFIX"], "cali", "",
-        IsUnset, TakesDefault, "beginnings of interface names, joined by commas";
+        IsUnset, TakesDefault,
+        "beginnings of interface names, joined by commas; the first, which pods' devices get, of at most 4 octets";
     /// Protocol number of workload routes.
     device_route_protocol: u8 = value::byte, ["FELIX_DEVICEROUTEPROTOCOL"], "3", "",
         IsUnset, TakesDefault, "0 to 255";

@@ -495,14 +495,29 @@ pub(super) fn log_severity(text: &str) -> Read<LogSeverity> {
     }
 }
 
-/// Comma-separated beginnings of interface names.
+/// An MTU in octets of at least `min`, or 0 for one that is found out.
+pub(super) fn mtu(min: u32) -> impl Fn(&str) -> Read<u32> {
+    let number = number(0..=65535);
+    move |text| match number(text)? {
+        mtu if mtu == 0 || mtu >= min => Ok(mtu),
+        _ => no(),
+    }
+}
+
+/// Octets that pods' devices have of the first prefix: Linux takes names of 15, and 11 are of the pod.
+const FIRST_PREFIX_MAX: usize = 4;
+
+/// Comma-separated beginnings of interface names, the first of them that of pods' devices.
 pub(super) fn interface_prefixes(text: &str) -> Read<Vec<String>> {
     let prefixes: Vec<String> = text.split(',').map(|item| item.trim().to_owned()).collect();
     let fits = |prefix: &String| {
         (1..=15).contains(&prefix.len())
             && !prefix.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
     };
-    if prefixes.iter().all(fits) {
+    let first_fits = prefixes
+        .first()
+        .is_some_and(|first| first.len() <= FIRST_PREFIX_MAX);
+    if first_fits && prefixes.iter().all(fits) {
         Ok(prefixes)
     } else {
         no()

@@ -161,6 +161,17 @@ pub enum WorkloadError {
          allowed"
     )]
     Name(IfName),
+    /// An MTU that IPv6 cannot have (RFC 8200 §5).
+    #[error(
+        "the MTU of interface `{ifname}` would be {mtu_bytes}, and one with an IPv6 address needs at least 1280: it is the smallest \
+         of the node's tunnels, or the network configuration's `mtu`"
+    )]
+    MtuTooSmall {
+        /// The pod's end.
+        ifname: IfName,
+        /// Octets.
+        mtu_bytes: u32,
+    },
     /// The descriptor is not a network namespace that can be entered.
     #[error("the pod's network namespace (CNI_NETNS) cannot be entered")]
     Namespace(#[source] io::Error),

@@ -177,7 +177,32 @@ impl Pools {
             .copied()
     }
 
+    /// Pools of a range that another has, or within another that encapsulates otherwise.
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> + '_ {
+        self.twice().chain(self.inside())
+    }
+
+    fn inside(&self) -> impl Iterator<Item = Problem> + '_ {
+        self.by_range.iter().filter_map(|(range, keys)| {
+            let (outer_range, outer) = self.trie.get_lpm(&range.supernet()?)?;
+            let first = keys.first()?;
+            let own = self.by_key.get(first).map(|(_, pool)| *pool)?;
+            if own.encap == outer.encap {
+                return None;
+            }
+            Some(Problem {
+                subject: Subject::Object(first.clone()),
+                field: "spec.cidr",
+                reason: Reason::Inside {
+                    range: *range,
+                    outer_range,
+                    outer: self.by_range.get(&outer_range)?.first()?.clone(),
+                },
+            })
+        })
+    }
+
+    fn twice(&self) -> impl Iterator<Item = Problem> + '_ {
         self.by_range.iter().flat_map(|(range, keys)| {
             let of = keys.first();
             keys.iter().skip(1).filter_map(move |key| {

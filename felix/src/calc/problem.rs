@@ -10,6 +10,9 @@ use ipnet::IpNet;
 use super::next_hop::NextHopLoss;
 use super::peers::SecretRef;
 
+/// The least MTU of a device with IPv6 (RFC 8200 §5).
+pub(super) const IPV6_MTU_MIN: u32 = 1280;
+
 /// What a [`Problem`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
@@ -136,6 +139,22 @@ pub enum Reason {
         /// Bytes used.
         used: u32,
     },
+    /// IPv6 cannot be used over a tunnel of such an MTU.
+    MtuTooSmall {
+        /// The variable that could ask for more.
+        setting: &'static str,
+        /// Bytes that there are.
+        used: u32,
+    },
+    /// The pool lies within another one that treats packets otherwise.
+    Inside {
+        /// The pool's range.
+        range: IpNet,
+        /// The other's.
+        outer_range: IpNet,
+        /// The other one.
+        outer: Key,
+    },
     /// The field is known but not supported; acting without it would be wrong.
     Unsupported,
     /// The password is not known, and without it the session is not wanted.
@@ -237,6 +256,21 @@ impl fmt::Display for Reason {
             } => write!(
                 f,
                 "{setting}={asked} is more than the host's devices carry less the tunnel's header; {used} is used"
+            ),
+            Self::MtuTooSmall { setting, used } => write!(
+                f,
+                "its MTU would be {used}, and IPv6 needs at least {IPV6_MTU_MIN}: the device is not used for IPv6, and pods with an \
+                 IPv6 address are refused; set {setting} to 0 or at least {IPV6_MTU_MIN}, and give the host's devices room for \
+                 the tunnel's header"
+            ),
+            Self::Inside {
+                range,
+                outer_range,
+                outer,
+            } => write!(
+                f,
+                "{range} must not overlap {outer}, whose spec.cidr is {outer_range} and whose ipipMode or vxlanMode is another: \
+                 this pool's is used for {range}"
             ),
             Self::Unsupported => f.write_str("not supported, so the whole object is left out"),
             Self::PasswordMissing { secret, why } => {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::host::Host;
 use super::local::{Local, LocalFamily, Tunnel, Uplink};
-use super::problem::{Problem, Reason, Subject};
+use super::problem::{IPV6_MTU_MIN, Problem, Reason, Subject};
 use super::settings::Settings;
 use crate::desired::{
     AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, Parent, Row, RowKey, SysctlKey,
@@ -58,6 +58,17 @@ impl Tunnels {
         hosts: &BTreeMap<String, Host>,
     ) -> Self {
         let mut tunnels = Self::default();
+        // The smallest MTU is that of pods, whatever family the tunnel is of.
+        if local.families[Family::V6].net.is_some() {
+            let v4 = local.families[Family::V4].vxlan.as_ref();
+            if let Some(vxlan) = v4 {
+                let device = vxlan_device(Family::V4);
+                tunnels.too_small(device, names(Family::V4).mtu_setting, vxlan);
+            }
+            if let Some(ipip) = &local.ipip {
+                tunnels.too_small(IPIP_DEVICE, "FELIX_IPINIPMTU", ipip);
+            }
+        }
         for family in Family::ALL {
             if let Some(vxlan) = local.families[family].vxlan {
                 tunnels.vxlan(family, settings, &local.families[family], &vxlan, hosts);
@@ -89,6 +100,9 @@ impl Tunnels {
         let device = vxlan_device(family);
         let names = names(family);
         self.limited(device, names.mtu_setting, vxlan);
+        if family == Family::V6 && self.too_small(device, names.mtu_setting, vxlan) {
+            return;
+        }
         let (net, mac) = match (local.net, local.vxlan_mac) {
             (None, _) => return self.lacks(device, names.node_address),
             (_, None) => return self.lacks(device, names.usable_mac),
@@ -146,6 +160,15 @@ impl Tunnels {
                 },
             );
         }
+    }
+
+    /// Whether a tunnel cannot carry IPv6, and says so.
+    fn too_small(&mut self, device: &'static str, setting: &'static str, tunnel: &Tunnel) -> bool {
+        let used = tunnel.mtu_bytes.filter(|mtu| *mtu < IPV6_MTU_MIN);
+        if let Some(used) = used {
+            self.problem(device, Reason::MtuTooSmall { setting, used });
+        }
+        used.is_some()
     }
 
     fn put(&mut self, row: Row) {

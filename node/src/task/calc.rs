@@ -29,7 +29,7 @@ use crate::mailbox;
 use crate::task::bgp::{Down, DownKey};
 use crate::task::dataplane::{Desired, DesiredKey};
 use crate::task::endpoint_status::Endpoints;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ProblemOrigin};
 
 /// Facts taken into one flush.
 const BATCH: usize = 1024;
@@ -308,7 +308,7 @@ impl CalcTask {
     }
 
     fn account(&mut self, census: &Census, lock: &cluster::Lock) {
-        let problems = self
+        let problems: Vec<Problem> = self
             .graph
             .problems()
             .iter()
@@ -323,6 +323,8 @@ impl CalcTask {
             .chain(lock.problem())
             .chain(self.settings.problems().iter().cloned())
             .collect();
+        self.metrics
+            .count_problems(ProblemOrigin::Configuration, problems.len());
         let count = |set: &BTreeSet<Key>| i64::try_from(set.len()).unwrap_or(i64::MAX);
         self.metrics.local_endpoints.set(count(&census.local));
         self.metrics.cluster_hosts.set(count(&census.hosts));

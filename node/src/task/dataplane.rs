@@ -21,7 +21,7 @@ use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::mailbox;
 use crate::task::calc::Inbox;
 use crate::task::calc::cluster::Live;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ProblemOrigin};
 
 /// Operations given to the kernel at once.
 const BATCH: usize = 512;
@@ -442,6 +442,8 @@ impl DataplaneTask {
             .collect();
         problems.extend(kept(counts.kept));
         problems.extend(state.obstacles.iter().cloned());
+        self.metrics
+            .count_problems(ProblemOrigin::Kernel, problems.len());
         let view = DataplaneView {
             rows_wanted: counts.wanted,
             rows_pending: counts.pending,

@@ -17,17 +17,7 @@ impl Worker {
         elements: &[ElementKey],
     ) -> Result<(), OpError> {
         let rules = self.rules()?;
-        nftables::replace(rules, family, ruleset, elements).map_err(|failure| match failure.errno {
-            libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT => OpError::Unsupported(
-                format!(
-                    "the kernel lacks what the rules need, as nft_masq, nft_fib or nft_nat: load these modules, or set \
-                     natOutgoing of the pools to false ({})",
-                    failure.text
-                )
-                .into(),
-            ),
-            _ => link::other(failure),
-        })
+        nftables::replace(rules, family, ruleset, elements).map_err(refused)
     }
 
     /// Changes the elements that wait for it, in one transaction; where the kernel refuses one of them, each by itself.
@@ -94,5 +84,40 @@ impl Worker {
             events.extend(rows.map(KernelEvent::RowSet));
         }
         Ok(events)
+    }
+}
+
+/// A refusal of a table in the reconciler's terms.
+fn refused(failure: Failure) -> OpError {
+    match failure.errno {
+        libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT => OpError::Unsupported(
+            format!(
+                "the kernel lacks what the rules need, as nf_tables, nft_masq, nft_fib or nft_nat: load these modules, or set \
+                 natOutgoing of the pools to false ({})",
+                failure.text
+            )
+            .into(),
+        ),
+        _ => link::other(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_nf_tables_is_told_with_the_modules_and_another_refusal_as_it_is() {
+        let said = |errno| refused(Failure::from_errno(errno)).to_string();
+        // nfnetlink's answer where nf_tables is missing, and nf_tables' where an expression is.
+        for errno in [libc::EOPNOTSUPP, libc::ENOENT] {
+            assert!(
+                said(errno).contains("load these modules"),
+                "{}",
+                said(errno)
+            );
+        }
+        assert!(said(libc::EPERM).contains("needs CAP_NET_ADMIN"));
+        assert!(!said(libc::EINVAL).contains("modules"));
     }
 }

@@ -241,3 +241,25 @@ fn ipip_refused(failure: Failure, name: &IfName) -> OpError {
     }
     refused(failure, name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_a_kind_of_tunnel_is_told_with_the_device_and_its_module() {
+        let name = IfName::from("tunnel0");
+        let lacking = || Failure::from_errno(libc::EOPNOTSUPP);
+        for (told, module) in [
+            (vxlan_refused(lacking(), &name), "modprobe vxlan"),
+            (ipip_refused(lacking(), &name), "modprobe ipip"),
+        ] {
+            let said = told.to_string();
+            assert!(said.contains("tunnel0") && said.contains(module), "{said}");
+        }
+        for told in [vxlan_refused, ipip_refused] {
+            let said = told(Failure::from_errno(libc::EPERM), &name).to_string();
+            assert!(said.contains("needs CAP_NET_ADMIN"), "{said}");
+        }
+    }
+}

@@ -27,6 +27,9 @@ use crate::{netns, sysctl};
 /// How long both ends may take to become operational; it takes 15 microseconds normally.
 const OPERATIONAL_WITHIN: Duration = Duration::from_secs(5);
 
+/// RFC 8200 §5.
+const IPV6_MTU_MIN: u32 = 1280;
+
 /// A pair that exists; the thread is in the pod's namespace.
 pub(super) struct Pair {
     spec: PairSpec,
@@ -44,6 +47,7 @@ impl Pair {
     pub(super) fn make(netns: &OwnedFd, spec: PairSpec) -> Result<Self, WorkloadError> {
         check_name(&spec.host_ifname)?;
         check_name(&spec.pod_ifname)?;
+        check_mtu(&spec)?;
         netns::check(netns.as_fd()).map_err(WorkloadError::Namespace)?;
         if netns::is_current(netns.as_fd()).map_err(WorkloadError::Namespace)? {
             return Err(WorkloadError::HostNamespace);
@@ -402,6 +406,19 @@ fn check_name(ifname: &IfName) -> Result<(), WorkloadError> {
         return Err(WorkloadError::Name(ifname.clone()));
     }
     Ok(())
+}
+
+/// The kernel would take the pair, and refuse the addresses.
+fn check_mtu(spec: &PairSpec) -> Result<(), WorkloadError> {
+    match spec.mtu_bytes {
+        Some(mtu_bytes) if spec.families == Families::Dual && mtu_bytes < IPV6_MTU_MIN => {
+            Err(WorkloadError::MtuTooSmall {
+                ifname: spec.pod_ifname.clone(),
+                mtu_bytes,
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

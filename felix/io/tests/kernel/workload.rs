@@ -234,6 +234,13 @@ kernel_test!(
             .await
             .unwrap_err();
         assert!(matches!(error, WorkloadError::HostNamespace), "{error}");
+        let small = PairSpec {
+            mtu_bytes: Some(1279),
+            families: Families::Dual,
+            ..pair("cali1", "eth0")
+        };
+        let error = attach(namespace::new(), small).await.unwrap_err();
+        assert!(error.to_string().contains("would be 1279"), "{error}");
         let file = OwnedFd::from(File::open("/proc/self/exe").unwrap());
         let error = attach(file, pair("cali1", "eth0")).await.unwrap_err();
         assert!(matches!(error, WorkloadError::Namespace(_)), "{error}");

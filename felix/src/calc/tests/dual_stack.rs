@@ -162,3 +162,51 @@ fn without_ipv6_support_nothing_of_ipv6_is_written_or_announced() {
     assert!(world.announced().iter().all(|prefix| !prefix.contains(':')));
     assert!(fib(&world, "10.1.0.5/32").is_some());
 }
+
+#[test]
+fn a_tunnel_that_is_too_small_for_ipv6_is_named_with_the_setting_and_the_other_familys_stays() {
+    let mut settings = Settings::new("n1");
+    settings.vxlan_mtu_bytes = Some(1000);
+    let v4 = json!({"cidr": "10.1.0.0/16", "vxlanMode": "Always"});
+    let mut world = dual_stack_with(settings, v4, six("Always"));
+    let named = |device, setting, used| {
+        format!(
+            "device {device}: its MTU would be {used}, and IPv6 needs at least 1280: the device is not used for IPv6, and pods with \
+             an IPv6 address are refused; set {setting} to 0 or at least 1280, and give the host's devices room for the tunnel's \
+             header"
+        )
+    };
+    let of_v4 = named("vxlan.calico", "FELIX_VXLANMTU", 1000);
+    assert_eq!(world.problems(), std::slice::from_ref(&of_v4));
+    assert!(link_of(&world, VXLAN_DEVICE).is_some() && link_of(&world, VXLAN_V6_DEVICE).is_some());
+    // The host's own device leaves IPv6 too little.
+    world.kernel(&link("eth0", true, 1300));
+    world.flush();
+    let of_v6 = named("vxlan-v6.calico", "FELIX_VXLANMTUV6", 1230);
+    assert_eq!(world.problems(), [of_v6, of_v4]);
+    assert!(link_of(&world, VXLAN_DEVICE).is_some(), "IPv4 goes on");
+    assert_eq!(link_of(&world, VXLAN_V6_DEVICE), None);
+    world.kernel(&link("eth0", true, 1350));
+    world.flush();
+    assert!(link_of(&world, VXLAN_V6_DEVICE).is_some());
+}
+
+#[test]
+fn a_pool_within_another_of_another_mode_is_named_and_counts_for_its_range() {
+    let outer = json!({"cidr": "10.1.0.0/16", "vxlanMode": "Always"});
+    let mut world = dual_stack(outer, six("Always"));
+    assert_eq!(world.problems(), Vec::<String>::new());
+    world.put(pool(
+        "inner",
+        json!({"cidr": "10.1.2.0/24", "vxlanMode": "CrossSubnet"}),
+    ));
+    world.put(pool(
+        "same",
+        json!({"cidr": "10.1.3.0/24", "vxlanMode": "Always"}),
+    ));
+    world.flush();
+    let pool = world.problems().join("\n");
+    let said = "10.1.2.0/24 must not overlap IPPool(p), whose spec.cidr is 10.1.0.0/16 and whose ipipMode or vxlanMode is \
+                another: this pool's is used for 10.1.2.0/24";
+    assert_eq!(pool, format!("IPPool(inner): spec.cidr: {said}"));
+}

@@ -1,11 +1,13 @@
 //! Bad input: an error of its own for each, and nothing half-made.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use lab::{Lab, Options, Sandbox, Site, call_plugin, make_sandbox};
+use lab::{Families, Lab, Mode, Options, Sandbox, Site, call_plugin, make_sandbox};
 use serde_json::Value;
 
-use crate::{ctl, options, with_programs};
+use crate::telemetry::{metric, metrics};
+use crate::{converged, ctl, options, with_programs};
 
 /// An agent with these variables must end with an error that has all these words.
 fn agent_refuses(lab: &Lab, environment: &[(&str, &str)], words: &[&str]) {
@@ -231,4 +233,102 @@ fn without_an_agent_the_plugin_asks_the_runtime_to_try_again() {
             add_fails(site, &sandbox, None, 11, &["tortie-cni.sock"]);
         },
     );
+}
+
+/// `tortiectl` must do this.
+fn told(lab: &Lab, arguments: &[&str]) {
+    let output = ctl(lab, arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+/// A pool beside the default one.
+fn pool(lab: &Lab, name: &str, spec: &str) {
+    let file = format!("/run/tortie-lab/{name}.yaml");
+    let text = format!(
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    told(lab, &["apply", "-f", &file]);
+}
+
+/// Waits until a node says all these words of one thing, and counts it in its metrics.
+fn becomes_a_problem(lab: &Lab, origin: &str, words: &[&str]) {
+    let metric_name = format!("tortie_problems{{origin=\"{origin}\"}}");
+    let mut said = String::new();
+    let found = lab::wait_until(Instant::now() + lab.options.patience, || {
+        let status = ctl(lab, &["node", "status"]);
+        said = String::from_utf8_lossy(&status.stdout).into_owned();
+        let counted = metric(&metrics(lab), &metric_name).unwrap_or(0);
+        let line = |line: &str| words.iter().all(|word| line.contains(word));
+        (said.lines().any(line) && counted > 0).then_some(())
+    });
+    assert!(found.is_some(), "{words:?}: {said}\n{}", metrics(lab));
+}
+
+#[test]
+fn what_a_node_cannot_do_is_a_problem_and_a_metric_and_the_rest_goes_on() {
+    let name = "bad_input::what_a_node_cannot_do_is_a_problem_and_a_metric_and_the_rest_goes_on";
+    with_programs(name, |programs| {
+        let switched_on = ("FELIX_PROMETHEUSMETRICSENABLED", "true");
+        let some = Options {
+            nodes: 2,
+            families: Families::Both,
+            environment: vec![(switched_on.0.to_owned(), switched_on.1.to_owned())],
+            ..options()
+        };
+        let mut lab = Lab::start(some, programs).unwrap_or_else(|error| panic!("{error}"));
+        lab.fill_pods(1)
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
+        converged(&mut lab);
+        let felix = |lab: &Lab, spec: &str| {
+            let patch = format!("{{\"spec\": {spec}}}");
+            told(
+                lab,
+                &["patch", "felixconfiguration", "default", "-p", &patch],
+            );
+        };
+
+        // What no device can have is not even stored.
+        for (spec, words) in [
+            (
+                "{\"vxlanMTU\": 20}",
+                "spec.vxlanMTU = 20: must be 0 (found out) or 68 to 65535",
+            ),
+            (
+                "{\"vxlanMTUV6\": 1279}",
+                "spec.vxlanMTUV6 = 1279: must be 0 (found out) or 1280",
+            ),
+            (
+                "{\"interfacePrefix\": \"tortie\"}",
+                "spec.interfacePrefix = \"tortie\": must be ",
+            ),
+        ] {
+            let patch = format!("{{\"spec\": {spec}}}");
+            let output = ctl(
+                &lab,
+                &["patch", "felixconfiguration", "default", "-p", &patch],
+            );
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(words), "{said}");
+        }
+        // One that is too small for IPv6, once something uses it: pods of both families are refused.
+        pool(&lab, "small", "{cidr: 10.251.0.0/16, vxlanMode: Always}");
+        felix(&lab, "{\"vxlanMTU\": 1000}");
+        let words = ["vxlan.calico", "1000", "1280", "FELIX_VXLANMTU"];
+        becomes_a_problem(&lab, "Configuration", &words);
+        let refused = lab.add_pod(0).unwrap_err().to_string();
+        assert!(
+            refused.contains("would be 1000") && refused.contains("1280"),
+            "{refused}"
+        );
+        felix(&lab, "{\"vxlanMTU\": null}");
+        told(&lab, &["delete", "ippool", "small"]);
+
+        if Lab::check_kernel(Mode::Ipip).is_err() {
+            pool(&lab, "tunnelled", "{cidr: 10.250.0.0/16, ipipMode: Always}");
+            becomes_a_problem(&lab, "Kernel", &["tunl0", "modprobe ipip"]);
+        }
+        // All that time the rest has its routes.
+        assert_eq!(lab.prove().faults, Vec::<String>::new());
+    });
 }

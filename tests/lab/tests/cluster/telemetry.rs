@@ -12,7 +12,7 @@ use crate::{converged, ctl, options, with_programs};
 /// FELIX_PROMETHEUSMETRICSPORT's default.
 const METRICS_PORT: u16 = 9091;
 
-fn metrics(lab: &Lab) -> String {
+pub(crate) fn metrics(lab: &Lab) -> String {
     lab.topology.sites[0].namespace.run(|| {
         let mut stream = TcpStream::connect(("127.0.0.1", METRICS_PORT)).unwrap();
         stream
@@ -24,7 +24,7 @@ fn metrics(lab: &Lab) -> String {
     })
 }
 
-fn metric(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn metric(text: &str, name: &str) -> Option<u64> {
     let line = text
         .lines()
         .find(|line| line.split(' ').next() == Some(name))?;
