@@ -86,6 +86,8 @@ pub struct Graph {
     bgp_filters: BTreeMap<String, BGPFilterSpec>,
     passwords: BTreeMap<SecretRef, Secret>,
     underlay: Underlay,
+    /// Device → address that it is to have before this node's object names it.
+    tunnel_addrs: BTreeMap<&'static str, IpAddr>,
     // What follows from them.
     started: bool,
     local: Local,
@@ -145,6 +147,7 @@ impl Graph {
             bgp_filters: BTreeMap::new(),
             passwords: BTreeMap::new(),
             underlay: Underlay::default(),
+            tunnel_addrs: BTreeMap::new(),
             started: false,
             local: Local::default(),
             routes: BTreeMap::new(),
@@ -236,6 +239,16 @@ impl Graph {
     /// All objects of this kind that existed at the start have been given.
     pub fn handle_in_sync(&mut self, kind: Kind) {
         self.synced.insert(kind);
+    }
+
+    /// The address that this node's tunnel device is to have before this node's object names one: others send through the tunnel as
+    /// soon as it does, and Linux takes no IPv4 packet in on a device without address that checks the way back.
+    pub fn handle_tunnel_addr(&mut self, device: &'static str, addr: Option<IpAddr>) {
+        let before = match addr {
+            Some(addr) => self.tunnel_addrs.insert(device, addr),
+            None => self.tunnel_addrs.remove(device),
+        };
+        self.dirty.local |= before != addr;
     }
 
     /// The best BGP route of a prefix changed.
@@ -577,6 +590,7 @@ impl Graph {
             hosts: &self.hosts,
             pools: &self.pools,
             underlay: &self.underlay,
+            tunnel_addrs: &self.tunnel_addrs,
         });
         if local != self.local {
             self.local = local;

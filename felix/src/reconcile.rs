@@ -24,6 +24,7 @@ mod result;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::desired::{IfName, Mac, Row, RowKey, RowKind, SysctlKey};
@@ -415,8 +416,22 @@ impl Reconciler {
         })
     }
 
-    /// Whether a tunnel device is as it is wanted, and takes packets, wherever their answers go.
-    pub fn accepts(&self, ifname: &IfName) -> bool {
+    /// The addresses of a tunnel device that is as it is wanted, and takes packets, wherever their answers go. None without an
+    /// address: even where the way back may be any, Linux takes no IPv4 packet in on a device that has none.
+    pub fn accepting(&self, ifname: &IfName) -> BTreeSet<IpAddr> {
+        if !self.takes_packets(ifname) {
+            return BTreeSet::new();
+        }
+        let rows = self.keys_on(ifname).into_iter();
+        rows.filter(|key| self.is_programmed(key))
+            .filter_map(|key| match key {
+                RowKey::Addr(key) => Some(key.addr.addr()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn takes_packets(&self, ifname: &IfName) -> bool {
         let loose = SysctlKey::of_ipv4(ifname, "rp_filter");
         let loose = self.entries.get(&RowKey::Sysctl(loose));
         self.is_programmed(&RowKey::Link(ifname.clone()))

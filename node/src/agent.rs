@@ -1,6 +1,5 @@
 //! The agent as a whole: which tasks there are, what joins them, in which order they begin and end.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -31,6 +30,7 @@ use crate::serve::{Serve, Starting, finish};
 use crate::socket::Socket;
 use crate::startup::address::Host as _;
 use crate::startup::host::{LiveHost, kernel_hostname};
+use crate::startup::tunnel::announcement::Accepting;
 use crate::startup::{Identity, Started, Startup, StartupError, Waits, files};
 use crate::store::Opened;
 use crate::task::admin::Admin;
@@ -155,7 +155,7 @@ impl Agent {
         let (waits_in, waits) = mpsc::channel(WAITS);
         let (calc_view_in, calc_view) = watch::channel(CalcView::default());
         let (dataplane_view_in, dataplane_view) = watch::channel(DataplaneView::default());
-        let (accepting_in, accepting) = watch::channel(BTreeSet::new());
+        let (accepting_in, accepting) = watch::channel(Accepting::new());
 
         // Subscribed before the first read, so that no change falls between.
         let kernel = Kernel::open().context("opening the kernel's netlink sockets")?;
@@ -241,6 +241,7 @@ impl Agent {
             kubernetes: self.kubernetes.clone(),
             view: calc_view.clone(),
             accepting,
+            calc: calc_inbox.clone(),
             last_mtu_bytes: self.last_mtu_bytes,
             health: health.clone(),
             cancel: self.cancel.clone(),

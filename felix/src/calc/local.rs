@@ -11,6 +11,7 @@ use super::pool::Pools;
 use super::settings::Settings;
 use super::underlay::{Underlay, stays_inside};
 use crate::desired::{IfName, Mac};
+use crate::ownership::{IPIP_DEVICE, vxlan_device};
 use crate::rules::Family;
 
 /// Bytes that VXLAN adds to a packet, over IPv4 and over IPv6.
@@ -85,7 +86,7 @@ impl Tunnel {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Local {
     pub(super) families: PerFamily<LocalFamily>,
-    /// Address of `tunl0`.
+    /// Address that `tunl0` is to have.
     pub(super) ipip_addr: Option<Ipv4Addr>,
     /// Present when the pools, or a setting, ask for it, or this node's object still names its address.
     pub(super) ipip: Option<Tunnel>,
@@ -102,6 +103,7 @@ pub(super) struct LocalFamily {
     uplink_mtu_bytes: Option<u32>,
     /// The VXLAN device: present as IPIP's is.
     pub(super) vxlan: Option<Tunnel>,
+    /// Address that the device is to have.
     pub(super) vxlan_addr: Option<IpAddr>,
     pub(super) vxlan_mac: Option<Mac>,
 }
@@ -112,9 +114,15 @@ pub(super) struct Inputs<'a> {
     pub(super) hosts: &'a BTreeMap<String, Host>,
     pub(super) pools: &'a Pools,
     pub(super) underlay: &'a Underlay,
+    /// Device → address, before this node's object names it.
+    pub(super) tunnel_addrs: &'a BTreeMap<&'static str, IpAddr>,
 }
 
 impl Inputs<'_> {
+    fn to_come(&self, device: &str) -> Option<IpAddr> {
+        self.tunnel_addrs.get(device).copied()
+    }
+
     fn own(&self) -> Option<&Host> {
         self.hosts.get(&self.settings.node_name)
     }
@@ -122,7 +130,7 @@ impl Inputs<'_> {
     fn family(&self, family: Family) -> LocalFamily {
         let own = self.own().map(|host| &host.families[family]);
         let net = own.and_then(|own| own.net);
-        let vxlan_addr = own.and_then(|own| own.vxlan);
+        let named_addr = own.and_then(|own| own.vxlan);
         let others = self.hosts.iter();
         let others = others.filter(|(name, _)| **name != self.settings.node_name);
         let others: Vec<IpAddr> = others
@@ -138,9 +146,9 @@ impl Inputs<'_> {
         };
         let by_pools = self.pools.vxlan(family);
         let vxlan = match family {
-            Family::V4 => wants(self.settings.vxlan_enabled, by_pools, vxlan_addr.is_some()),
+            Family::V4 => wants(self.settings.vxlan_enabled, by_pools, named_addr.is_some()),
             // The setting is of IPv4 only.
-            Family::V6 if self.settings.ipv6_support => wants(None, by_pools, vxlan_addr.is_some()),
+            Family::V6 if self.settings.ipv6_support => wants(None, by_pools, named_addr.is_some()),
             Family::V6 => None,
         };
         LocalFamily {
@@ -150,7 +158,7 @@ impl Inputs<'_> {
             vxlan: vxlan.map(|is_asked_for| {
                 Tunnel::of(is_asked_for, uplink_mtu_bytes, set_bytes, overhead_bytes)
             }),
-            vxlan_addr,
+            vxlan_addr: named_addr.or_else(|| self.to_come(vxlan_device(family))),
             vxlan_mac: own.and_then(|own| own.vxlan_mac.clone().ok()),
         }
     }
@@ -170,11 +178,15 @@ impl Local {
         let families = PerFamily::of(|family| inputs.family(family));
         let mtus = families.iter().filter_map(|family| family.uplink_mtu_bytes);
         let settings = inputs.settings;
-        let ipip_addr = inputs.own().and_then(|host| host.ipip);
+        let named_addr = inputs.own().and_then(|host| host.ipip);
+        let ipip_addr = named_addr.or_else(|| match inputs.to_come(IPIP_DEVICE)? {
+            IpAddr::V4(addr) => Some(addr),
+            IpAddr::V6(_) => None,
+        });
         let ipip = wants(
             settings.ipip_enabled,
             inputs.pools.ipip(),
-            ipip_addr.is_some(),
+            named_addr.is_some(),
         );
         Self {
             host_mtu_bytes: mtus.min(),

@@ -108,7 +108,6 @@ impl Tunnels {
             (_, None) => return self.lacks(device, names.usable_mac),
             (Some(net), Some(mac)) => (net, mac),
         };
-        // The device accepts packets without an address, too: the address is published once it does.
         let addr = local.vxlan_addr;
         if addr.is_none() {
             self.lacks(device, names.tunnel_address);

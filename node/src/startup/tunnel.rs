@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::{StartupError, objects as stored_objects};
 use announcement::Announcement;
 
-const KINDS: [(TunnelKind, &str); 3] = [
+pub(crate) const KINDS: [(TunnelKind, &str); 3] = [
     (TunnelKind::Ipip, "tunl0"),
     (TunnelKind::VxlanV4, "vxlan.calico"),
     (TunnelKind::VxlanV6, "vxlan-v6.calico"),

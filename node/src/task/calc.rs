@@ -162,6 +162,9 @@ impl CalcTask {
             (InputKey::NextHop(next_hop), Input::NextHop(used)) => {
                 self.graph.handle_next_hop_watch(next_hop, used);
             }
+            (InputKey::TunnelAddr(device), Input::TunnelAddr(addr)) => {
+                self.graph.handle_tunnel_addr(device, addr);
+            }
             (_, Input::KernelEvent(event)) => self.graph.handle_kernel_event(&event),
             (_, Input::Kernel(events)) => {
                 self.graph.handle_kernel_resync();
@@ -176,6 +179,7 @@ impl CalcTask {
                 | Input::InSync(_)
                 | Input::Marker
                 | Input::NextHop(_)
+                | Input::TunnelAddr(_)
                 | Input::Password(_),
             ) => unreachable!("the inbox pairs {key:?} with another kind of value"),
         }

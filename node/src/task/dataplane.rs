@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::mailbox;
+use crate::startup::tunnel::announcement::Accepting;
 use crate::task::calc::Inbox;
 use crate::task::calc::cluster::Live;
 use crate::telemetry::{Metrics, ProblemOrigin};
@@ -129,7 +130,7 @@ pub struct DataplaneTask {
     /// Account of itself.
     pub view: watch::Sender<DataplaneView>,
     /// Tunnel devices that take packets.
-    pub accepting: watch::Sender<BTreeSet<&'static str>>,
+    pub accepting: watch::Sender<Accepting>,
     /// Facts for probes.
     pub health: Health,
     /// Counters.
@@ -407,8 +408,11 @@ impl DataplaneTask {
     /// Nothing is left to do right now.
     fn settled(&self, state: &State) {
         let devices = [VXLAN_DEVICE, VXLAN_V6_DEVICE, IPIP_DEVICE].into_iter();
-        let accepting: BTreeSet<&'static str> = devices
-            .filter(|device| self.reconciler.accepts(&IfName::from(*device)))
+        let accepting: Accepting = devices
+            .flat_map(|device| {
+                let addrs = self.reconciler.accepting(&IfName::from(device));
+                addrs.into_iter().map(move |addr| (device, addr))
+            })
             .collect();
         self.accepting.send_if_modified(|before| {
             let changed = *before != accepting;

@@ -1,7 +1,6 @@
 //! Keeps what start-up wrote true: the node's address, its tunnel addresses, the MTU file. What is there when the process
 //! starts stays until the calculation knows every fact.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +16,10 @@ use tracing::warn;
 use crate::health::Health;
 use crate::kubernetes::Kubernetes;
 use crate::startup::host::LiveHost;
-use crate::startup::tunnel::announcement::Announcement;
+use crate::startup::tunnel::KINDS;
+use crate::startup::tunnel::announcement::{Accepting, Announcement};
 use crate::startup::{Startup, chain, files};
-use crate::task::calc::CalcView;
+use crate::task::calc::{CalcView, Inbox};
 
 /// After a failure it is tried again this soon.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -39,7 +39,9 @@ pub struct Keeper {
     /// Says when pools or this node's object changed, and the MTU.
     pub view: watch::Receiver<CalcView>,
     /// Tunnel devices that take packets.
-    pub accepting: watch::Receiver<BTreeSet<&'static str>>,
+    pub accepting: watch::Receiver<Accepting>,
+    /// Where addresses go that tunnel devices are to have before the Node names them.
+    pub calc: Inbox,
     /// MTU for pods while the graph knows none.
     pub last_mtu_bytes: Option<u32>,
     /// Says whether another agent runs under this node's name.
@@ -145,6 +147,9 @@ impl Keeper {
         let node = startup.refresh(&self.node).await;
         node.map_err(|error| format!("node address: {}", chain(&error)))?;
         let tunnels = startup.refresh_tunnels(&self.node, &self.ipam, said).await;
+        for (_, device) in KINDS {
+            self.calc.tunnel_addr(device, said.to_come(device));
+        }
         tunnels.map_err(|error| format!("tunnel addresses: {}", chain(&error)))
     }
 }
@@ -189,7 +194,8 @@ mod tests {
             ipam: Arc::new(Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1")),
             kubernetes: None,
             view,
-            accepting: watch::channel(BTreeSet::new()).1,
+            accepting: watch::channel(Accepting::new()).1,
+            calc: Inbox::new().0,
             last_mtu_bytes: None,
             health: Health::new(std::time::Instant::now(), SystemTime::UNIX_EPOCH),
             cancel: cancel.clone(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lab::uml::Clock;
 use lab::{Capture, Content, Lab, Mode, NetNs, Options, Packet, Pod, Programs, Progress};
-use lab::{RouteChange, RouteMonitor};
+use lab::{RouteChange, RouteMonitor, Traffic};
 
 fn main() -> std::process::ExitCode {
     harness::run()
@@ -187,6 +187,44 @@ fn the_table_of_kernel_state_holds_where_the_kernel_has_ipip() {
         assert!(output.status.success(), "{said}");
         assert!(said.contains(" 0 ignored;"), "{said}");
         println!("{said}");
+    });
+}
+
+/// A pool's mode is switched again and again under numbered packets and full TCP segments, the nodes seconds apart.
+#[test]
+fn a_pool_to_ipip_and_from_it_to_every_other_way_loses_no_packet() {
+    let name = "a_pool_to_ipip_and_from_it_to_every_other_way_loses_no_packet";
+    in_guest(name, Clock::Real, |programs| {
+        let two_racks = Options {
+            racks: 2,
+            ..options()
+        };
+        let mut lab = Lab::start(two_racks, programs).unwrap_or_else(|error| panic!("{error}"));
+        for site in &lab.topology.sites {
+            let strict = ("net/ipv4/conf/default/rp_filter", "1");
+            site.namespace.set_sysctl(strict.0, strict.1).unwrap();
+        }
+        lab.fill_pods(1)
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
+        let converged = lab
+            .wait_converged()
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+        let traffic = Traffic::start(&lab).unwrap();
+        let modes = [
+            Mode::Ipip,
+            Mode::IpipCrosssubnet,
+            Mode::Vxlan,
+            Mode::Ipip,
+            Mode::Bgp,
+        ];
+        for (number, mode) in modes.into_iter().enumerate() {
+            let switched = lab.switch_mode(mode, number % 3);
+            switched.unwrap_or_else(|error| panic!("to {mode:?}: {error}"));
+            assert!(traffic.flows(lab.options.patience), "to {mode:?}: no TCP");
+        }
+        assert_eq!(traffic.finish().unwrap(), Vec::<String>::new());
+        assert_eq!(lab.prove().faults, Vec::<String>::new());
     });
 }
 

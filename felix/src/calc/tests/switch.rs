@@ -53,6 +53,23 @@ fn a_tunnel_is_used_once_the_other_node_names_its_address() {
             VXLAN_DEVICE
         };
         assert!(world.rows.contains_key(&RowKey::Link(IfName::from(device))));
+        let addr: IpAddr = "10.1.9.9".parse().unwrap();
+        let row = RowKey::Addr(crate::desired::AddrKey {
+            ifname: IfName::from(device),
+            addr: addr.into(),
+        });
+        assert!(!world.rows.contains_key(&row));
+        world.graph.handle_tunnel_addr(device, Some(addr));
+        world.flush();
+        assert!(world.rows.contains_key(&row), "{field}");
+        world.graph.handle_tunnel_addr(device, None);
+        world.flush();
+        assert!(!world.rows.contains_key(&row), "{field}");
+        world.graph.handle_tunnel_addr(device, Some(addr));
+        world.put(pool("p", plain()));
+        world.flush();
+        assert!(!world.rows.contains_key(&row), "no pool asks for it");
+        world.put(pool("p", mode(field, "Always")));
         tell(&mut world, "n3", 2, &[field]);
         assert_eq!(fib(&world, BLOCK).as_deref(), Some(through));
         assert_eq!(of_block(&world), 0, "{:?}", world.problems());

@@ -103,23 +103,41 @@ fn a_route_through_vxlan_does_not_wait_for_a_neighbour_that_nobody_wants_any_mor
 }
 
 #[test]
-fn a_tunnel_device_takes_packets_once_it_is_up_and_asks_for_no_way_back() {
+fn a_tunnel_device_takes_packets_once_it_is_up_with_an_address_and_asks_for_no_way_back() {
     let device = IfName::from(VXLAN_DEVICE);
+    let address = AddrKey {
+        ifname: device.clone(),
+        addr: "10.1.0.0/32".parse().unwrap(),
+    };
+    let none = BTreeSet::new();
     let loose = sysctl("net/ipv4/conf/vxlan.calico/rp_filter");
     let mut kernel = Kernel::with_links(&["eth0"]);
     kernel.refuse(loose.key());
     let mut bench = Bench::new(kernel);
-    assert!(!bench.reconciler.accepts(&device));
+    assert_eq!(bench.reconciler.accepting(&device), none);
     bench.reconciler.set(loose);
     bench.reconciler.set(vxlan(Some(1450)));
     bench.run();
-    assert!(!bench.reconciler.accepts(&device), "its checks are strict");
+    bench.reconciler.set(Row::Addr(address.clone()));
+    bench.run();
+    assert_eq!(
+        bench.reconciler.accepting(&device),
+        none,
+        "its checks are strict"
+    );
     bench.kernel.allow();
     bench.pass(Duration::from_secs(60));
-    assert!(bench.reconciler.accepts(&device));
+    let all = BTreeSet::from([address.addr.addr()]);
+    assert_eq!(bench.reconciler.accepting(&device), all);
+    bench.reconciler.remove(&RowKey::Addr(address.clone()));
+    bench.run();
+    assert_eq!(bench.reconciler.accepting(&device), none, "no address");
+    bench.reconciler.set(Row::Addr(address));
+    bench.run();
+    assert_eq!(bench.reconciler.accepting(&device), all);
     bench.kernel.link(VXLAN_DEVICE, false);
     for event in bench.kernel.take_events() {
         bench.reconciler.kernel_event(&event);
     }
-    assert!(!bench.reconciler.accepts(&device));
+    assert_eq!(bench.reconciler.accepting(&device), none);
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use ipam::tunnel::TunnelKind;
 use tokio::time::Instant;
 
+/// Devices that take packets, each with its address.
+pub type Accepting = BTreeSet<(&'static str, IpAddr)>;
+
 /// How long a tunnel that no pool uses any more takes packets.
 pub const GRACE: Duration = Duration::from_secs(60);
 
@@ -16,8 +19,12 @@ pub const GRACE: Duration = Duration::from_secs(60);
 /// address go.
 #[derive(Debug, Default)]
 pub struct Announcement {
-    /// Devices that take packets.
-    accepting: BTreeSet<&'static str>,
+    accepting: Accepting,
+    /// Every device takes packets, whatever its address.
+    #[cfg(test)]
+    all_accept: bool,
+    /// Device → address that it is to have, and that is named as soon as it does and takes packets.
+    to_come: BTreeMap<&'static str, IpAddr>,
     unused_since: BTreeMap<TunnelKind, Instant>,
 }
 
@@ -28,13 +35,14 @@ impl Announcement {
         use TunnelKind::{Ipip, VxlanV4, VxlanV6};
         let long_ago = Instant::now() - GRACE;
         Self {
-            accepting: super::KINDS.iter().map(|(_, device)| *device).collect(),
+            all_accept: true,
             unused_since: BTreeMap::from([Ipip, VxlanV4, VxlanV6].map(|kind| (kind, long_ago))),
+            ..Self::default()
         }
     }
 
     /// These devices take packets, and no others. Whether that is news.
-    pub fn accept(&mut self, devices: BTreeSet<&'static str>) -> bool {
+    pub fn accept(&mut self, devices: Accepting) -> bool {
         let is_news = self.accepting != devices;
         self.accepting = devices;
         is_news
@@ -43,20 +51,34 @@ impl Announcement {
     /// What the Node is to say now that it says `before`, and pools ask for `wanted`.
     pub(super) fn settle(
         &mut self,
-        (kind, device): (TunnelKind, &str),
+        (kind, device): (TunnelKind, &'static str),
         before: Option<IpAddr>,
         wanted: Option<IpAddr>,
         now: Instant,
     ) -> Option<IpAddr> {
+        match wanted.filter(|_| before.is_none()) {
+            Some(wanted) => self.to_come.insert(device, wanted),
+            None => self.to_come.remove(device),
+        };
         if before.is_some() && wanted.is_none() {
             let since = *self.unused_since.entry(kind).or_insert(now);
             return before.filter(|_| now < since + GRACE);
         }
         self.in_use(kind);
-        match before {
-            None if !self.accepting.contains(device) => None,
-            None | Some(_) => wanted,
+        wanted.filter(|wanted| before.is_some() || self.accepts(device, *wanted))
+    }
+
+    fn accepts(&self, device: &'static str, address: IpAddr) -> bool {
+        #[cfg(test)]
+        if self.all_accept {
+            return true;
         }
+        self.accepting.contains(&(device, address))
+    }
+
+    /// The address that a device is to have although the Node does not name it.
+    pub fn to_come(&self, device: &'static str) -> Option<IpAddr> {
+        self.to_come.get(device).copied()
     }
 
     /// The tunnel is used.
@@ -83,14 +105,28 @@ mod tests {
         let now = Instant::now();
         let mut said = Announcement::default();
         assert_eq!(said.settle(VXLAN, None, ADDRESS, now), None);
-        assert!(said.accept(BTreeSet::from(["tunl0"])));
-        assert!(!said.accept(BTreeSet::from(["tunl0"])));
+        assert_eq!(said.to_come("vxlan.calico"), ADDRESS);
+        let accepting =
+            |device, address: Option<IpAddr>| Accepting::from([(device, address.unwrap())]);
+        assert!(said.accept(accepting("tunl0", ADDRESS)));
+        assert!(!said.accept(accepting("tunl0", ADDRESS)));
         assert_eq!(said.settle(VXLAN, None, ADDRESS, now), None);
-        said.accept(BTreeSet::from(["vxlan.calico"]));
+        said.accept(accepting("vxlan.calico", OTHER));
+        assert_eq!(
+            said.settle(VXLAN, None, ADDRESS, now),
+            None,
+            "a former address"
+        );
+        said.accept(accepting("vxlan.calico", ADDRESS));
         assert_eq!(said.settle(VXLAN, None, ADDRESS, now), ADDRESS);
         // What is named already may change at any time.
         said.accept(BTreeSet::new());
         assert_eq!(said.settle(VXLAN, ADDRESS, OTHER, now), OTHER);
+        assert_eq!(said.to_come("vxlan.calico"), None, "the Node names one");
+        // A pool that is no longer there has no address to come.
+        said.settle(VXLAN, None, ADDRESS, now);
+        said.settle(VXLAN, None, None, now);
+        assert_eq!(said.to_come("vxlan.calico"), None);
         assert_eq!(said.due(), None);
     }
 

@@ -31,6 +31,8 @@ pub enum InputKey {
     PeersReported,
     /// A password that objects name.
     Password(SecretRef),
+    /// What address a tunnel device is to have before this node's object names it.
+    TunnelAddr(&'static str),
     /// A device of the kernel.
     Link(IfName),
     /// An address of the host, with its prefix length.
@@ -56,6 +58,8 @@ pub enum Input {
     NextHop(bool),
     /// For [`InputKey::Password`]: what is known of it; `None` when nobody asks any more.
     Password(Option<Secret>),
+    /// For [`InputKey::TunnelAddr`].
+    TunnelAddr(Option<IpAddr>),
     /// For a device, an address or a row of the kernel.
     KernelEvent(KernelEvent),
     /// For [`InputKey::Kernel`].
@@ -154,6 +158,12 @@ impl Inbox {
     pub fn password(&self, secret: SecretRef, known: Option<Secret>) {
         self.0
             .put(InputKey::Password(secret), Input::Password(known));
+    }
+
+    /// The address that a tunnel device is to have before this node's object names it.
+    pub fn tunnel_addr(&self, device: &'static str, addr: Option<IpAddr>) {
+        self.0
+            .put(InputKey::TunnelAddr(device), Input::TunnelAddr(addr));
     }
 
     /// The kernel changed. An overrun, and routes that changed unnamed, are no facts about the kernel and must be handled by

@@ -25,11 +25,22 @@ fn tunnel(index: usize) -> IpAddr {
 fn keep(world: &mut World, named: &mut [bool; NODES], when: &str) {
     let device = IfName::from(VXLAN_DEVICE);
     loop {
+        for (index, node) in world.nodes.iter_mut().enumerate() {
+            if let Some(agent) = &mut node.agent {
+                let addr = (!named[index]).then(|| tunnel(index));
+                agent.graph.handle_tunnel_addr(VXLAN_DEVICE, addr);
+            }
+        }
         world.run_for(Duration::from_millis(200));
         assert_eq!(check::reachability(world), NONE, "{when}");
         let accepts = |index: &usize| {
             let agent = world.nodes[*index].agent.as_ref();
-            agent.is_some_and(|agent| agent.reconciler.accepts(&device))
+            agent.is_some_and(|agent| {
+                agent
+                    .reconciler
+                    .accepting(&device)
+                    .contains(&tunnel(*index))
+            })
         };
         let Some(next) = (0..NODES).find(|index| !named[*index] && accepts(index)) else {
             return;
