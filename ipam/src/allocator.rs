@@ -36,11 +36,21 @@ pub struct Ipam {
     store: Arc<dyn Store>,
     node: String,
     turn: futures_util::lock::Mutex<()>,
-    remembered: Mutex<Option<Arc<View>>>,
+    remembered: Mutex<Memory>,
     unsettled: Mutex<BTreeMap<Key, Unsettled>>,
     reserved: Mutex<Arc<[IpNet]>>,
     /// The store has lost a write, and nobody has accepted that.
     diverged: Mutex<Option<StoreError>>,
+}
+
+/// What is remembered between calls.
+#[derive(Default)]
+struct Memory {
+    view: Option<Arc<View>>,
+    /// What came in since a call took the view: it goes into what that call leaves.
+    missed: BTreeMap<Key, Change>,
+    /// What that call knows may have gaps.
+    forgotten: bool,
 }
 
 /// A block that may still be written.
@@ -59,7 +69,7 @@ impl Ipam {
             store,
             node: node.into(),
             turn: futures_util::lock::Mutex::new(()),
-            remembered: Mutex::new(None),
+            remembered: Mutex::default(),
             unsettled: Mutex::default(),
             reserved: Mutex::new(Arc::default()),
             diverged: Mutex::new(None),
@@ -187,11 +197,18 @@ impl Ipam {
     /// Takes in a change the caller's watch delivered: the next decision does not meet a conflict, and heeds what became of
     /// a pool. Who does not watch pools calls [`Ipam::forget`] before a decision that must.
     pub fn observe(&self, change: &Change) {
-        let mut remembered = self.remembered();
-        if let Some(view) = remembered.as_mut()
-            && view.concerns(&self.node, change)
-        {
+        let mut memory = self.remembered();
+        let concerns = |view: &Arc<View>| view.concerns(&self.node, change);
+        // Of what is not known yet everything may count.
+        if !memory.view.as_ref().is_none_or(concerns) {
+            return;
+        }
+        if let Some(view) = memory.view.as_mut() {
             Arc::make_mut(view).follow(change);
+        }
+        // A call that begins now takes the view up after this.
+        if self.turn.try_lock().is_none() {
+            memory.missed.insert(change.key().clone(), change.clone());
         }
     }
 
@@ -208,7 +225,9 @@ impl Ipam {
 
     /// Forgets what is remembered; the next call reads everything.
     pub fn forget(&self) {
-        *self.remembered() = None;
+        let mut memory = self.remembered();
+        memory.view = None;
+        memory.forgotten = true;
     }
 
     /// From now on the store counts as it is, though it lost what was written before.
@@ -222,7 +241,7 @@ impl Ipam {
         self.diverged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remembered(&self) -> MutexGuard<'_, Option<Arc<View>>> {
+    fn remembered(&self) -> MutexGuard<'_, Memory> {
         // Nothing panics while it is held; what is remembered may be wrong anyway.
         self.remembered
             .lock()
@@ -241,7 +260,7 @@ impl Ipam {
             return Err(AssignError::Store(error));
         }
         self.settle().await?;
-        let remembered = self.remembered().clone();
+        let remembered = self.remembered().take_up();
         let mut view = match remembered {
             Some(view) => view,
             None => self.read_all().await?,
@@ -439,13 +458,29 @@ impl Ipam {
     }
 
     fn remember<T>(&self, mut view: Arc<View>, committed: Committed<T>) -> Committed<T> {
-        let mut remembered = self.remembered();
+        let mut memory = self.remembered();
         // If nothing else came in between, this frees the only other reference and nothing is copied.
-        *remembered = None;
-        Arc::make_mut(&mut view).narrow(&self.node);
-        *remembered = Some(view);
-        drop(remembered);
+        memory.view = None;
+        let missed = std::mem::take(&mut memory.missed);
+        if !memory.forgotten {
+            let known = Arc::make_mut(&mut view);
+            for change in missed.values() {
+                known.follow(change);
+            }
+            known.narrow(&self.node);
+            memory.view = Some(view);
+        }
+        drop(memory);
         committed
+    }
+}
+
+impl Memory {
+    /// What is known; what comes in from now on is kept for what the call will leave.
+    fn take_up(&mut self) -> Option<Arc<View>> {
+        self.missed.clear();
+        self.forgotten = false;
+        self.view.clone()
     }
 }
 

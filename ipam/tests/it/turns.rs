@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use api::key::Key;
+use api::key::{Key, Kind};
 use datastore::delegate::{Delegate, Delegating};
 use datastore::memory::MemoryStore;
-use datastore::store::{KeyValue, Store, StoreError};
+use datastore::scope::Scope;
+use datastore::store::{Change, KeyValue, Store, StoreError};
 use futures_util::future::BoxFuture;
 use ipam::Ipam;
+use ipam::tunnel::{TunnelKind, TunnelRequest};
+use serde_json::json;
 
-use crate::world::{World, now, request};
+use crate::world::{World, now, request, seconds};
 
 /// A store that lets questions for one object wait.
 struct Gate {
@@ -75,4 +78,63 @@ fn what_an_assignment_found_out_outlives_a_question_that_began_before_it() {
     let held = now(ipam.held(&handles)).unwrap();
     assert_eq!(held[0].len(), 1, "{held:?}");
     assert_eq!(held[0][0].address, address);
+}
+
+/// A pool's mode changes while a question waits for the store: what the watch tells then is not lost with its answer.
+#[test]
+fn a_pool_that_changes_while_a_question_waits_is_known_after_it() {
+    for is_remembered in [true, false] {
+        let world = World::new(&[("pool", "10.9.0.0/24", 26)]);
+        let gate = Arc::new(Delegating(Gate {
+            store: world.store.clone(),
+            of: "-tunnel-addr",
+            closed: AtomicBool::new(true),
+        }));
+        let ipam = Ipam::new(Arc::clone(&gate) as Arc<dyn Store>, "n1");
+        if is_remembered {
+            now(ipam.assign(request("g"))).unwrap();
+        }
+        let tunnels = ["ipip-tunnel-addr-n1".to_owned()];
+        let mut keeper = pin!(ipam.held(&tunnels));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(keeper.as_mut().poll(&mut context).is_pending());
+        world.pool(
+            "pool",
+            json!({"cidr": "10.9.0.0/24", "blockSize": 26, "vxlanMode": "Always"}),
+        );
+        let pools = now(world.store.list(Kind::IPPool, &Scope::All)).unwrap();
+        ipam.observe(&Change::Put(pools.items[0].clone()));
+        gate.closed.store(false, Ordering::Relaxed);
+        assert!(keeper.as_mut().poll(&mut context).is_ready());
+        let asked = now(ipam.ensure_tunnel_address(&TunnelRequest {
+            kind: TunnelKind::VxlanV4,
+            node_labels: [].into(),
+            current: None,
+            now: seconds(0),
+        }));
+        let wanted = asked.unwrap().outcome.wanted;
+        assert!(wanted.is_some(), "remembered: {is_remembered}");
+    }
+}
+
+/// What is to be forgotten is not remembered again by a question that began before.
+#[test]
+fn what_was_forgotten_while_a_question_waits_is_read_again_after_it() {
+    let world = World::new(&[("pool", "10.9.0.0/24", 26)]);
+    let gate = Arc::new(Delegating(Gate {
+        store: world.store.clone(),
+        of: "-tunnel-addr",
+        closed: AtomicBool::new(true),
+    }));
+    let ipam = Ipam::new(Arc::clone(&gate) as Arc<dyn Store>, "n1");
+    now(ipam.assign(request("g"))).unwrap();
+    let tunnels = ["ipip-tunnel-addr-n1".to_owned()];
+    let mut keeper = pin!(ipam.held(&tunnels));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(keeper.as_mut().poll(&mut context).is_pending());
+    world.delete(Kind::IPPool, "pool");
+    ipam.forget();
+    gate.closed.store(false, Ordering::Relaxed);
+    assert!(keeper.as_mut().poll(&mut context).is_ready());
+    assert!(now(ipam.assign(request("h"))).is_err(), "there is no pool");
 }
