@@ -11,6 +11,7 @@ mod manifests;
 mod metadata;
 mod release;
 mod sizes;
+mod uml;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Chore {
     Sizes,
     /// Makes a container image of the programs, without a container engine.
     Image(image::Arguments),
+    /// Builds a User Mode Linux kernel for `cargo lab --kernel uml` from Debian's source package, unless there is one; prints its path.
+    Uml(uml::Arguments),
     /// Measures: `bench bgp` for the speaker beside other daemons, `bench table` for the tables of what it measured; each has `--help`.
     Bench {
         /// For the bench itself.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Chore::Manifests => manifests::write(),
         Chore::Sizes => sizes::report(),
         Chore::Image(arguments) => image::run(&arguments),
+        Chore::Uml(arguments) => uml::run(&arguments),
         Chore::Bench { arguments } => bench::run(&arguments),
     };
     match outcome {
