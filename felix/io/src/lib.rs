@@ -13,6 +13,7 @@
 //!
 //! Sources: rtnetlink(7), netlink(7), `linux/rtnetlink.h`, `linux/if_link.h`, `linux/neighbour.h`.
 
+pub mod conntrack;
 pub mod host;
 pub mod kernel;
 pub mod netns;

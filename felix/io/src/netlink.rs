@@ -3,6 +3,7 @@
 //! Own codec and request engine: the crates' engine loses acknowledgements of large batches, and their
 //! message types cost more to build than these files.
 
+pub(crate) mod conntrack;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod ipset;

@@ -3,6 +3,8 @@
 //! The kernel is read as a whole at the start, after lost notifications, and now and then. Whatever it shows goes to
 //! the reconciler and to the calculation. Nothing is removed when the task ends: devices and routes stay.
 
+mod moved;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::moved::Moved;
 use crate::health::{Health, Loop, REPORT_EVERY};
 use crate::mailbox;
 use crate::startup::tunnel::announcement::Accepting;
@@ -145,6 +148,7 @@ pub struct DataplaneTask {
 struct State {
     /// Host end of the device each wanted workload route leads to.
     pods: BTreeMap<RowKey, IfName>,
+    moved: Moved,
     waiting: Vec<Wait>,
     deletes_allowed: bool,
     resync_due: Option<Instant>,
@@ -184,6 +188,7 @@ impl DataplaneTask {
     pub async fn run(mut self, adopted: oneshot::Sender<Adopted>) {
         let mut state = State {
             pods: BTreeMap::new(),
+            moved: Moved::default(),
             waiting: Vec::new(),
             deletes_allowed: false,
             resync_due: None,
@@ -255,14 +260,20 @@ impl DataplaneTask {
         state.changed();
         match (key, desired) {
             (DesiredKey::Row(key), Desired::Set(row)) => {
-                match self.pod_of(&row) {
-                    Some(ifname) => state.pods.insert(key, ifname),
+                let now = self.pod_of(&row);
+                let before = match now.clone() {
+                    Some(ifname) => state.pods.insert(key.clone(), ifname),
                     None => state.pods.remove(&key),
                 };
+                if before.is_some() && before != now {
+                    state.moved.note(&key);
+                }
                 self.reconciler.set(row);
             }
             (DesiredKey::Row(key), Desired::Remove | Desired::Allow) => {
-                state.pods.remove(&key);
+                if state.pods.remove(&key).is_some() {
+                    state.moved.note(&key);
+                }
                 self.reconciler.remove(&key);
             }
             (DesiredKey::AllowDeletes, _) => {
@@ -362,9 +373,11 @@ impl DataplaneTask {
             ops.push(op);
         }
         if ops.is_empty() {
+            state.moved.begin(moved::forget);
             self.answer_waits(state);
             return false;
         }
+        state.moved.before(&ops, moved::forget).await;
         state.changed();
         for op in &ops {
             match op {

@@ -19,7 +19,7 @@ pub(crate) const HEADER_BYTES: usize = 16;
 /// Kernel's attribute type bits: nested and byte-order flags cut off.
 const TYPE_MASK: u16 = 0x3fff;
 /// The flag that a nested attribute carries.
-const NESTED: u16 = 0x8000;
+pub(crate) const NESTED: u16 = 0x8000;
 
 /// Messages that go out in one datagram.
 #[derive(Default)]

@@ -5,6 +5,7 @@
 #[macro_use]
 extern crate harness;
 
+mod connections;
 mod filter;
 mod leftovers;
 mod monitor;

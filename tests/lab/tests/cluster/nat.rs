@@ -29,6 +29,14 @@ fn patch_pool(lab: &Lab, patch: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// How many connections of an address the node tracks.
+fn tracked(site: &Site, address: IpAddr) -> usize {
+    let list = || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack");
+    let text = site.namespace.run(list).unwrap_or_default();
+    let source = format!("src={address} ");
+    text.lines().filter(|line| line.contains(&source)).count()
+}
+
 fn nft(site: &Site, arguments: &[&str]) -> Option<String> {
     let output = site
         .namespace
@@ -115,6 +123,24 @@ fn the_world_sees_a_pods_node_and_the_cluster_sees_the_pod() {
             assert_eq!(
                 nft(own, &["-a", "list", "table", "ip", "calico"]).unwrap(),
                 before
+            );
+            // Whoever gets the pod's address next does not inherit its connections.
+            let address = lab.pods[0].address;
+            if tracked(own, address) == 0 {
+                harness::skip(
+                    "conntrack",
+                    "the kernel does not list tracked connections in /proc/net/nf_conntrack",
+                );
+            }
+            lab.delete_pods()
+                .unwrap_or_else(|errors| panic!("{errors:?}"));
+            let own = &lab.topology.sites[0];
+            let forgotten = wait_until(Instant::now() + options().patience, || {
+                (tracked(own, address) == 0).then_some(())
+            });
+            assert!(
+                forgotten.is_some(),
+                "connections of {address} outlive their pod"
             );
         },
     );
