@@ -145,6 +145,12 @@ pub fn holder(block: &IPAMBlockSpec, ordinal: usize) -> Option<&AllocationAttrib
     block.attributes.get(index)
 }
 
+/// The block's number when slot `ordinal` was given out.
+pub fn sequence_number(block: &IPAMBlockSpec, ordinal: usize) -> Option<u64> {
+    let numbers = &block.sequence_number_for_allocation;
+    numbers.get(&ordinal.to_string()).copied()
+}
+
 /// Handles are compared as the names of their objects are: without case.
 pub fn is_handle(attribute: &AllocationAttribute, handle_id: &str) -> bool {
     attribute

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allocator;
+pub mod audit;
 pub mod block;
 pub mod candidates;
 pub mod check;

@@ -67,7 +67,7 @@ fn held_in(found: &IPAMBlockSpec, handle_id: &str) -> impl Iterator<Item = Relea
         Some(ReleaseAddress {
             address: block::address(found.cidr, ordinal)?.addr(),
             handle_id: Some(handle_id.to_owned()),
-            sequence_number: sequence_number(found, ordinal),
+            sequence_number: block::sequence_number(found, ordinal),
         })
     })
 }
@@ -191,7 +191,7 @@ fn check_holder(
             expected: expected.clone(),
         });
     }
-    let number = sequence_number(found, ordinal);
+    let number = block::sequence_number(found, ordinal);
     match wanted.sequence_number {
         Some(expected) if number != Some(expected) => Err(ReleaseRefused::SequenceNumber {
             found: number,
@@ -199,12 +199,6 @@ fn check_holder(
         }),
         _ => Ok(holder.handle_id.clone()),
     }
-}
-
-/// The sequence number of its block when an address was given out.
-fn sequence_number(found: &IPAMBlockSpec, ordinal: usize) -> Option<u64> {
-    let numbers = &found.sequence_number_for_allocation;
-    numbers.get(&ordinal.to_string()).copied()
 }
 
 /// Sets what a handle counts in a block to what it has there.
