@@ -1,11 +1,15 @@
 //! The command line.
 
+mod ipam;
 mod node;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use ipam::{
+    Ipam, IpamCheck, IpamCommand, IpamConfigure, IpamRelease, IpamShow, IpamSplit,
+};
 pub(crate) use node::{Agent, Bgp, BgpCommand, Diags, Kernel, Node, NodeCommand};
 
 use crate::output::Output;
@@ -40,12 +44,12 @@ pub(crate) enum Command {
     Node(Node),
     /// The BGP speaker on this node.
     Bgp(Bgp),
+    /// Addresses: who has them, how many are left.
+    Ipam(Ipam),
     /// Lock the datastore for a migration.
     Datastore(DatastoreGroup),
     /// Show versions of this program and of the cluster.
     Version(Version),
-    #[command(hide = true)]
-    Ipam(Anything),
     #[command(hide = true)]
     Cluster(Anything),
     #[command(hide = true)]

@@ -16,6 +16,7 @@ mod cluster;
 mod diags;
 mod get;
 mod in_use;
+mod ipam;
 mod kinds;
 mod labels;
 mod manifest;
@@ -58,7 +59,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Bgp(bgp) => agent::bgp(&bgp),
         Command::Datastore(group) => block_on(cluster::datastore(group)),
         Command::Version(version) => block_on(cluster::version(version)),
-        Command::Ipam(anything) => substitute::ipam(&anything),
+        Command::Ipam(asked) => block_on(ipam::ipam(asked)),
         Command::Cluster(anything) => substitute::cluster(&anything),
         Command::Convert(anything) => substitute::convert(&anything),
     }

@@ -128,12 +128,20 @@ impl Objects {
         stored.as_ref().map(with_version).transpose()
     }
 
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.0)
+    }
+
+    /// All objects of a kind as they are stored.
+    pub(crate) async fn stored(&self, kind: Kind) -> anyhow::Result<Vec<KeyValue>> {
+        Ok(self.0.list(kind, &Scope::All).await?.items)
+    }
+
     /// All objects of a kind, in the order of their keys, and what is wrong with those that cannot be read.
     pub(crate) async fn list(&self, kind: Kind) -> anyhow::Result<(Vec<Object>, Vec<String>)> {
-        let listing = self.0.list(kind, &Scope::All).await?;
         let mut objects = Vec::new();
         let mut unreadable = Vec::new();
-        for item in &listing.items {
+        for item in &self.stored(kind).await? {
             match with_version(item) {
                 Ok(object) => objects.push(object),
                 Err(error) => unreadable.push(format!("{error:#}")),

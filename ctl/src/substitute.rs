@@ -4,22 +4,6 @@ use anyhow::{Result, bail};
 
 use crate::cli::Anything;
 
-/// `tortiectl ipam …`.
-pub(crate) fn ipam(anything: &Anything) -> Result<()> {
-    let use_instead = match anything.arguments.first().map(String::as_str) {
-        Some("configure") => {
-            "tortiectl patch ipamconfig default -p '{\"spec\": {\"strictAffinity\": true}}'"
-        }
-        Some("show") => {
-            "tortiectl get ipamblocks, get blockaffinities, get ipamhandles, or get ipamconfig"
-        }
-        _ => {
-            "tortiectl get ipamblocks, get blockaffinities, get ipamhandles to look at what is assigned"
-        }
-    };
-    bail!("`ipam` is not a command of this version; use: {use_instead}")
-}
-
 /// `tortiectl cluster …`.
 pub(crate) fn cluster(_: &Anything) -> Result<()> {
     bail!(

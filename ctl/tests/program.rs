@@ -3,6 +3,8 @@
 
 #[path = "program/agent.rs"]
 mod agent;
+#[path = "program/ipam.rs"]
+mod ipam_commands;
 #[path = "program/support.rs"]
 mod support;
 #[path = "program/verbs.rs"]

@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "datastore-kube",
             "datastore-local",
             "harness",
+            "ipam",
             "kube-lab",
         ],
     ),

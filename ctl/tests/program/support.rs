@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use api::key::Key;
+use api::key::{Key, Kind};
 use datastore::memory::MemoryStore;
 use datastore::store::{Expect, Op, Store};
 
@@ -48,6 +48,23 @@ impl Served {
             expect: Expect::Any,
         };
         self.runtime.block_on(self.store.write(put)).unwrap();
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store) as Arc<dyn Store>
+    }
+
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// The objects of a kind as they are stored, in the order of their names.
+    pub(crate) fn objects(&self, kind: Kind) -> Vec<serde_json::Value> {
+        let objects = self.store.objects().into_iter();
+        let of_kind = objects.filter(|item| item.key.kind == kind);
+        of_kind
+            .map(|item| serde_json::from_slice(&item.value).unwrap())
+            .collect()
     }
 
     pub(crate) fn stop(self) {

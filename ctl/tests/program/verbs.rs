@@ -414,13 +414,7 @@ spec: {clusterGUID: ab, calicoVersion: v9, clusterType: 'kdd,x'}
 fn what_is_not_here_names_what_to_use() {
     let directory = Directory::new("substitutes");
     for (arguments, named) in [
-        (&["ipam", "show", "--show-blocks"][..], "get ipamblocks"),
-        (
-            &["ipam", "configure", "--strictaffinity=true"],
-            "patch ipamconfig",
-        ),
-        (&["ipam", "release", "--ip=10.0.0.1"], "get ipamhandles"),
-        (&["datastore", "migrate", "export"], "get all"),
+        (&["datastore", "migrate", "export"][..], "get all"),
         (&["datastore", "migrate", "import", "-f", "x"], "apply -f"),
         (&["node", "run", "--ip=10.0.0.1"], "tortie-node"),
         (&["cluster", "diags"], "node diags"),
