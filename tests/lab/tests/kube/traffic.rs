@@ -118,6 +118,10 @@ impl Watched {
         let faults = self.faults();
         assert!(faults.is_empty(), "{faults:#?}");
         assert!(self.streams.is_empty());
+        // What an operator is told agrees with that.
+        let check = ctl(&self.lab, 0, &["ipam", "check", "--show-problem-ips"]);
+        let told = String::from_utf8_lossy(&check.stdout);
+        assert!(told.contains("found 0 problems."), "{check:?}");
         // No agent was started anew.
         self.lab
             .check_programs()
