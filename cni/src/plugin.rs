@@ -110,6 +110,10 @@ fn serve(
     };
     let version = conf.cni_version;
     let socket = conf.agent_socket;
+    let (earlier, prev_result) = match command {
+        Command::Add => (conf.prev_result, None),
+        _ => (None, conf.prev_result),
+    };
     let request = Request {
         command,
         network: conf.name,
@@ -123,7 +127,7 @@ fn serve(
         allow_ip_forwarding: conf.allow_ip_forwarding,
         ipam: conf.ipam,
         given: Vec::new(),
-        prev_result: conf.prev_result,
+        prev_result,
         valid_attachments: conf.valid_attachments,
     };
     let patience = Patience {
@@ -154,7 +158,10 @@ fn serve(
         }
     };
     match (command, reply) {
-        (Command::Add, Reply::Added(result)) => Ok(Some(result.to_json(version))),
+        (Command::Add, Reply::Added(result)) => {
+            let result = result.after(earlier.unwrap_or_default());
+            Ok(Some(result.to_json(version)))
+        }
         (Command::Del | Command::Check | Command::Status | Command::Gc, Reply::Done) => Ok(None),
         _ => Err(CniError::new(
             Code::PROTOCOL,

@@ -127,7 +127,7 @@ impl NetConf {
     }
 }
 
-/// The earlier result, which CHECK needs. DEL works without it, so a broken one must not stop it.
+/// The earlier result, which CHECK needs, and which ADD passes on. DEL works without it, so a broken one must not stop it.
 fn prev_result(
     object: &Map<String, Value>,
     version: Version,
@@ -136,10 +136,11 @@ fn prev_result(
     let value = object.get("prevResult").filter(|value| !value.is_null());
     match (command, value) {
         (Command::Check, None) => Err(wrong("prevResult: required for CHECK".to_owned())),
-        (Command::Check, Some(value)) => AddResult::from_json(value, version).map(Some),
-        (Command::Add | Command::Del | Command::Status | Command::Gc | Command::PodCidrs, _) => {
-            Ok(None)
+        (Command::Check | Command::Add, Some(value)) => {
+            AddResult::from_json(value, version).map(Some)
         }
+        (Command::Add, None)
+        | (Command::Del | Command::Status | Command::Gc | Command::PodCidrs, _) => Ok(None),
     }
 }
 

@@ -188,6 +188,22 @@ impl AddResult {
         object
     }
 
+    /// This result as a later plugin of the list prints it: after what the earlier ones made, whose name resolution stays.
+    #[must_use]
+    pub fn after(self, earlier: Self) -> Self {
+        let made = earlier.interfaces.len();
+        let own = self.ips.into_iter().map(|ip| IpConfig {
+            interface: ip.interface.map(|index| index + made),
+            ..ip
+        });
+        Self {
+            interfaces: [earlier.interfaces, self.interfaces].concat(),
+            ips: earlier.ips.into_iter().chain(own).collect(),
+            routes: [earlier.routes, self.routes].concat(),
+            dns: earlier.dns,
+        }
+    }
+
     /// Reads a `prevResult`: its own `cniVersion`, else `version`, says which shape it has.
     pub fn from_json(value: &Value, version: Version) -> Result<Self, CniError> {
         let wrong = |what: String| CniError::new(Code::DECODE, format!("prevResult: {what}"));

@@ -1,5 +1,6 @@
 //! CNI CHECK and STATUS: is a pod as ADD left it, could another be added.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -34,11 +35,8 @@ impl Pods {
             return differs(format!("{} does not exist", pod.key));
         };
         let addresses = record.addresses();
-        let expected = request.prev_result.as_ref();
-        if let Some(missing) = expected
-            .iter()
-            .flat_map(|result| &result.ips)
-            .map(|ip| ip.address.addr())
+        if let Some(missing) = expected(request)
+            .into_iter()
             .find(|addr| !addresses.contains(addr))
         {
             return differs(format!("{}: spec.ipNetworks lacks {missing}", pod.key));
@@ -85,4 +83,20 @@ impl Pods {
             Err(_) => refused("the datastore does not answer; pods that run keep running"),
         }
     }
+}
+
+/// The addresses that the result gives the pod's interface; those of other plugins of the list are theirs to check.
+fn expected(request: &Request) -> Vec<IpAddr> {
+    let Some(result) = &request.prev_result else {
+        return Vec::new();
+    };
+    let is_own = |index: usize| {
+        result.interfaces.get(index).is_none_or(|interface| {
+            interface.name == request.ifname && !interface.sandbox.is_empty()
+        })
+    };
+    let ips = result.ips.iter();
+    ips.filter(|ip| ip.interface.is_none_or(is_own))
+        .map(|ip| ip.address.addr())
+        .collect()
 }
