@@ -64,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("harness-macros", &[]),
     ("kube-lab", &["harness"]),
     ("lab", &["harness", "kube-lab"]),
+    ("cni-conformance", &["harness", "lab"]),
     ("interop", &["bgp", "bgp-io", "harness", "lab"]),
     ("xtask", &["api", "harness"]),
 ];

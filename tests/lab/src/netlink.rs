@@ -102,6 +102,16 @@ impl Netlink {
         })
     }
 
+    /// Deletes a link; a veth's peer goes with it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn delete_link(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let index = self.index_of(name)?;
+        let request = Request::link(message::RTM_DELLINK, index, false);
+        self.change(request, 0, || format!("delete link {name}"))
+    }
+
     /// Creates a veth pair: `name` here, `peer` born in the namespace `peer_ns` with the hardware address `peer_mac`.
     ///
     /// # Errors
