@@ -7,7 +7,7 @@ use crate::bgp_filter::BGPFilter;
 use crate::cluster::ClusterInformation;
 use crate::endpoint::WorkloadEndpoint;
 use crate::felix::FelixConfiguration;
-use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
+use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle, IPReservation};
 use crate::node::Node;
 use crate::node_status::CalicoNodeStatus;
 use crate::pool::{EncapMode, IPPool};
@@ -194,6 +194,15 @@ pub(crate) fn ipam_config(config: &IPAMConfig, _: u32) -> Vec<String> {
         config.spec.strict_affinity.to_string(),
         config.spec.auto_allocate_blocks.to_string(),
         config.spec.max_blocks_per_host.to_string(),
+    ]
+}
+
+pub(crate) const IP_RESERVATION: Headings = Headings(&["NAME", "CIDRS"], &[]);
+
+pub(crate) fn ip_reservation(reservation: &IPReservation, _: u32) -> Vec<String> {
+    vec![
+        reservation.metadata.name.clone(),
+        reservation.spec.reserved_cidrs.join(","),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `IPAMBlock`, `BlockAffinity`, `IPAMHandle`, `IPAMConfig`.
+//! `IPAMBlock`, `BlockAffinity`, `IPAMHandle`, `IPAMConfig`, `IPReservation`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::attachment::hex;
 use crate::metadata::Resource;
+use crate::node::address_with_len;
 
 /// The longest name of an affinity, in octets; Calico cuts longer ones though objects may have 253.
 const AFFINITY_NAME_MAX: usize = 252;
@@ -24,6 +25,8 @@ pub type BlockAffinity = Resource<BlockAffinitySpec>;
 pub type IPAMHandle = Resource<IPAMHandleSpec>;
 /// The `IPAMConfig` object named `default`.
 pub type IPAMConfig = Resource<IPAMConfigSpec>;
+/// An `IPReservation` object.
+pub type IPReservation = Resource<IPReservationSpec>;
 
 /// A block of addresses, one slot an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +205,26 @@ impl Default for IPAMConfigSpec {
             max_blocks_per_host: 0,
             extra: Map::new(),
         }
+    }
+}
+
+/// Addresses that are given to nobody who does not ask for them by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IPReservationSpec {
+    /// Ranges and single addresses, as texts: one that cannot be read must not undo the others.
+    #[serde(rename = "reservedCIDRs")]
+    pub reserved_cidrs: Vec<String>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl IPReservationSpec {
+    /// The ranges that can be read; an address is the range of itself.
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        let texts = self.reserved_cidrs.iter();
+        texts.filter_map(|text| address_with_len(text.trim()).map(|net| net.trunc()))
     }
 }
 

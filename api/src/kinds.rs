@@ -11,7 +11,7 @@ use crate::columns::{self, Headings};
 use crate::crd::rules::{self, Limits};
 use crate::endpoint::WorkloadEndpoint;
 use crate::felix::FelixConfiguration;
-use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle};
+use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle, IPReservation};
 use crate::metadata::Metadata;
 use crate::node::Node;
 use crate::node_status::CalicoNodeStatus;
@@ -347,6 +347,24 @@ kinds! {
                 Printed("AutoAllocateBlocks", "boolean", ".spec.autoAllocateBlocks"),
             ],
             limits: rules::IPAM_CONFIG,
+        }),
+    }
+    /// `IPReservation`.
+    IPReservation {
+        plural: "ipreservations",
+        aliases: ["ipr", "iprs", "reservation", "reservations"],
+        scope: Cluster,
+        writer: Shown,
+        naming: Chosen,
+        spec: &shape::IP_RESERVATION,
+        validate: validate::ipam::check_reservation,
+        headings: columns::IP_RESERVATION,
+        cells: columns::ip_reservation,
+        crd: Some(Crd {
+            short_names: &[],
+            status: false,
+            columns: &[],
+            limits: rules::IP_RESERVATION,
         }),
     }
     /// `IPAMBlock`.

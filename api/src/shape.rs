@@ -286,6 +286,11 @@ pub(crate) static IPAM_CONFIG: Shape = Shape::Record(&[
     without_effect("kubeVirtVMAddressPersistence"),
 ]);
 
+pub(crate) static IP_RESERVATION: Shape = Shape::Record(&[optional(
+    "reservedCIDRs",
+    Shape::List(&Shape::AddressWithLen),
+)]);
+
 pub(crate) static IPAM_BLOCK: Shape = Shape::Record(&[
     required("cidr", Shape::Cidr),
     optional("affinity", Shape::Text),

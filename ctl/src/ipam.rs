@@ -18,8 +18,9 @@ use crate::objects::Objects;
 
 /// What is compared. Blocks come before those who use them: an address that is given out meanwhile is then used and not
 /// given out, rather than given out and used by nobody.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::IPPool,
+    Kind::IPReservation,
     Kind::BlockAffinity,
     Kind::IPAMBlock,
     Kind::IPAMHandle,

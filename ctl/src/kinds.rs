@@ -42,6 +42,7 @@ mod tests {
             ("bgpconfig", Kind::BGPConfiguration),
             ("wep", Kind::WorkloadEndpoint),
             ("ipamConfiguration", Kind::IPAMConfig),
+            ("ipReservation", Kind::IPReservation),
         ] {
             assert_eq!(kind_of(text).unwrap(), kind, "{text}");
         }

@@ -27,8 +27,7 @@ const fn namespaced(kind: &'static str, plural: &'static str) -> Names<'static> 
     }
 }
 
-pub(super) static KINDS: [Names<'static>; 11] = [
-    cluster("IPReservation", "ipreservations"),
+pub(super) static KINDS: [Names<'static>; 10] = [
     Names {
         short_names: &["kcc", "kccs"],
         status: true,

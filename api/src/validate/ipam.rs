@@ -1,11 +1,14 @@
-//! Rules of `IPAMConfig`, `IPAMBlock`, `BlockAffinity` and `IPAMHandle`.
+//! Rules of `IPAMConfig`, `IPReservation`, `IPAMBlock`, `BlockAffinity` and `IPAMHandle`.
 
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
 use super::{Fault, check_masked};
-use crate::ipam::{BlockAffinity, IPAMBlock, IPAMBlockSpec, IPAMConfig, IPAMHandle, block_name};
+use crate::ipam::{
+    BlockAffinity, IPAMBlock, IPAMBlockSpec, IPAMConfig, IPAMHandle, IPReservation, block_name,
+};
+use crate::node::address_with_len;
 
 pub(crate) fn check_config(config: &IPAMConfig, faults: &mut Vec<Fault>) {
     let config = &config.spec;
@@ -22,6 +25,18 @@ pub(crate) fn check_config(config: &IPAMConfig, faults: &mut Vec<Fault>) {
             &config.max_blocks_per_host,
             "must be 0, unless spec.strictAffinity is true",
         ));
+    }
+}
+
+pub(crate) fn check_reservation(reservation: &IPReservation, faults: &mut Vec<Fault>) {
+    for (index, text) in reservation.spec.reserved_cidrs.iter().enumerate() {
+        if address_with_len(text).is_none() {
+            faults.push(Fault::new(
+                format!("spec.reservedCIDRs[{index}]"),
+                text,
+                "must be a range such as 10.0.0.0/28, or an address",
+            ));
+        }
     }
 }
 

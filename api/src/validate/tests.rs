@@ -307,6 +307,21 @@ fn each_rule_of_the_configurations_names_its_field() {
             (json!({"maxBlocksPerHost": 2, "strictAffinity": true}), none),
         ],
     );
+    check_all(
+        Kind::IPReservation,
+        "gateways",
+        &[
+            (json!({}), none),
+            (
+                json!({"reservedCIDRs": ["10.0.0.1", "10.0.0.8/30", "fd00::/125"]}),
+                none,
+            ),
+            (
+                json!({"reservedCIDRs": ["10.0.0.1", "10.0.0.300", "all"]}),
+                &["spec.reservedCIDRs[1]", "spec.reservedCIDRs[2]"],
+            ),
+        ],
+    );
 }
 
 #[test]
