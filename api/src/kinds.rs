@@ -364,7 +364,8 @@ kinds! {
             short_names: &[],
             status: false,
             columns: &[],
-            limits: rules::IP_RESERVATION,
+            // Whether each of any number of texts is a range is more than an API server will reckon.
+            limits: &[],
         }),
     }
     /// `IPAMBlock`.

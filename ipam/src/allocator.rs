@@ -38,7 +38,7 @@ pub struct Ipam {
     turn: futures_util::lock::Mutex<()>,
     remembered: Mutex<Memory>,
     unsettled: Mutex<BTreeMap<Key, Unsettled>>,
-    reserved: Mutex<Arc<[IpNet]>>,
+    doubtful: Mutex<Arc<[IpNet]>>,
     /// The store has lost a write, and nobody has accepted that.
     diverged: Mutex<Option<StoreError>>,
 }
@@ -71,7 +71,7 @@ impl Ipam {
             turn: futures_util::lock::Mutex::new(()),
             remembered: Mutex::default(),
             unsettled: Mutex::default(),
-            reserved: Mutex::new(Arc::default()),
+            doubtful: Mutex::new(Arc::default()),
             diverged: Mutex::new(None),
         }
     }
@@ -214,13 +214,13 @@ impl Ipam {
 
     /// From now on no block that overlaps one of these ranges is claimed, taken over or borrowed from: what others have
     /// there may not stand in the store.
-    pub fn reserve(&self, ranges: Vec<IpNet>) {
-        *self.reserved() = ranges.into();
+    pub fn avoid(&self, ranges: Vec<IpNet>) {
+        *self.doubtful() = ranges.into();
     }
 
-    fn reserved(&self) -> MutexGuard<'_, Arc<[IpNet]>> {
+    fn doubtful(&self) -> MutexGuard<'_, Arc<[IpNet]>> {
         // Nothing panics while it is held.
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what is remembered; the next call reads everything.
@@ -265,11 +265,11 @@ impl Ipam {
             Some(view) => view,
             None => self.read_all().await?,
         };
-        let reserved = Arc::clone(&self.reserved());
+        let doubtful = Arc::clone(&self.doubtful());
         let mut written = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let decided = {
-                let mut draft = Draft::new(&view, &reserved);
+                let mut draft = Draft::new(&view, &doubtful);
                 decide(&mut draft).map(|outcome| (outcome, draft.into_plan(self.store.folds())))
             };
             let (outcome, plan) = match decided {

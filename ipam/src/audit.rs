@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::block;
 use crate::check::{self, Fault};
+use crate::reserved::Reserved;
 
 /// Handles whose addresses no object of the cluster names: kept back on nodes of another kind.
 const RESERVED_HANDLES: [&str; 1] = ["windows-reserved-ipam-handle"];
@@ -59,13 +60,10 @@ pub struct Fill {
     pub total: u128,
     /// Addresses given out.
     pub in_use: u128,
-}
-
-impl Fill {
-    /// Addresses that are not given out.
-    pub const fn free(&self) -> u128 {
-        self.total.saturating_sub(self.in_use)
-    }
+    /// Reserved ones; some of them may be given out.
+    pub reserved: u128,
+    /// Addresses that are neither.
+    pub free: u128,
 }
 
 /// What is found in a listing.
@@ -107,6 +105,7 @@ impl Audit {
     /// was: who acts on a finding compares sequence numbers, and looks twice.
     pub fn of(items: &[KeyValue]) -> Self {
         let mut pools: Vec<IPPool> = Vec::new();
+        let mut reserved: Vec<IpNet> = Vec::new();
         let mut blocks: Vec<IPAMBlock> = Vec::new();
         let mut handles: BTreeMap<String, String> = BTreeMap::new();
         let mut users = Users::default();
@@ -114,6 +113,7 @@ impl Audit {
         for item in items {
             match Object::decode(&item.key, &item.value) {
                 Ok(Object::IPPool(pool)) => pools.push(pool),
+                Ok(Object::IPReservation(found)) => reserved.extend(found.spec.ranges()),
                 Ok(Object::IPAMBlock(found)) if !found.spec.deleted => {
                     looked_at.blocks += 1;
                     blocks.push(found);
@@ -150,29 +150,37 @@ impl Audit {
             }
         }
         all.leaked_handles = handles.into_values().collect();
-        all.fill(&pools, &blocks);
+        all.fill(&pools, &blocks, &Reserved::of(reserved));
         all.place(users, &pools);
         all
     }
 
-    fn fill(&mut self, pools: &[IPPool], blocks: &[IPAMBlock]) {
-        let mut rest: Vec<Fill> = blocks.iter().map(|found| fill_of(&found.spec)).collect();
+    fn fill(&mut self, pools: &[IPPool], blocks: &[IPAMBlock], reserved: &Reserved) {
+        let fill = |found: &IPAMBlock| fill_of(&found.spec, reserved);
+        // Beside each the reserved addresses that are given out: neither free nor counted twice.
+        let mut rest: Vec<(Fill, u128)> = blocks.iter().map(fill).collect();
         for pool in pools {
             let cidr = pool.spec.cidr;
-            let own: Vec<Fill>;
+            let own: Vec<(Fill, u128)>;
             (own, rest) = rest
                 .into_iter()
-                .partition(|block| cidr.contains(&block.cidr));
+                .partition(|(block, _)| cidr.contains(&block.cidr));
+            let in_use: u128 = own.iter().map(|(block, _)| block.in_use).sum();
+            let both: u128 = own.iter().map(|(_, both)| both).sum();
+            let kept = reserved.count_in(cidr);
             let fill = Fill {
                 name: pool.metadata.name.clone(),
                 cidr,
                 total: total(cidr),
-                in_use: own.iter().map(|block| block.in_use).sum(),
+                in_use,
+                reserved: kept,
+                free: total(cidr).saturating_sub(in_use + kept - both),
             };
+            let own = own.into_iter().map(|(block, _)| block).collect();
             self.pools.push((fill, own));
         }
         self.pools.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        self.other_blocks = rest;
+        self.other_blocks = rest.into_iter().map(|(block, _)| block).collect();
     }
 
     /// Addresses that are used though no block says so.
@@ -304,14 +312,33 @@ fn usage(
     }
 }
 
-fn fill_of(found: &IPAMBlockSpec) -> Fill {
-    let in_use = found.allocations.iter().flatten().count();
-    Fill {
+/// How full a block is, and how many of its reserved addresses are given out.
+fn fill_of(found: &IPAMBlockSpec, reserved: &Reserved) -> (Fill, u128) {
+    let count = |number: usize| u128::try_from(number).unwrap_or_default();
+    let in_use = count(found.allocations.iter().flatten().count());
+    let kept = reserved.count_in(found.cidr);
+    let both = match kept {
+        0 => 0,
+        _ => {
+            let taken = found.allocations.iter().enumerate();
+            let taken = taken.filter(|(_, slot)| slot.is_some());
+            let addresses = taken.filter_map(|(at, _)| block::address(found.cidr, at));
+            count(
+                addresses
+                    .filter(|net| reserved.contains(net.addr()))
+                    .count(),
+            )
+        }
+    };
+    let fill = Fill {
         name: found.affinity.clone().unwrap_or_default(),
         cidr: found.cidr,
         total: total(found.cidr),
-        in_use: u128::try_from(in_use).unwrap_or_default(),
-    }
+        in_use,
+        reserved: kept,
+        free: total(found.cidr).saturating_sub(in_use + kept - both),
+    };
+    (fill, both)
 }
 
 /// Addresses of a range; one less than there are of all IPv6.

@@ -7,6 +7,7 @@ use api::ipam::{AllocationAttribute, IPAMBlockSpec};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::Map;
 
+use crate::reserved::Reserved;
 use crate::time::Timestamp;
 
 /// The largest block: 4096 addresses (/20 or /116).
@@ -166,9 +167,16 @@ pub fn held_by(block: &IPAMBlockSpec, handle_id: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Takes the free slot that was released longest ago (never used ones first, in order).
-pub fn take_next(block: &mut IPAMBlockSpec, who: &AllocationAttribute) -> Option<usize> {
-    let ordinal = *block.unallocated.first()?;
+/// Takes the free slot that was released longest ago (never used ones first, in order) and is not reserved.
+pub fn take_next(
+    block: &mut IPAMBlockSpec,
+    who: &AllocationAttribute,
+    reserved: &Reserved,
+) -> Option<usize> {
+    let cidr = block.cidr;
+    let is_open =
+        |ordinal: &usize| address(cidr, *ordinal).is_some_and(|net| !reserved.contains(net.addr()));
+    let ordinal = block.unallocated.iter().copied().find(is_open)?;
     take(block, ordinal, who).then_some(ordinal)
 }
 

@@ -21,7 +21,7 @@ use crate::view::{Known, View, affinity_key, block_key, config_key, handle_key, 
 pub(crate) struct Draft<'v> {
     view: &'v View,
     /// Ranges that may be others' although nothing says so.
-    reserved: &'v [IpNet],
+    doubtful: &'v [IpNet],
     blocks: BTreeMap<IpNet, Option<IPAMBlock>>,
     /// Blocks that this draft makes, as they are before an address is taken.
     made: BTreeMap<IpNet, IPAMBlock>,
@@ -43,10 +43,10 @@ pub(crate) enum Look {
 }
 
 impl<'v> Draft<'v> {
-    pub(crate) const fn new(view: &'v View, reserved: &'v [IpNet]) -> Self {
+    pub(crate) const fn new(view: &'v View, doubtful: &'v [IpNet]) -> Self {
         Self {
             view,
-            reserved,
+            doubtful,
             blocks: BTreeMap::new(),
             made: BTreeMap::new(),
             affinities: BTreeMap::new(),
@@ -144,9 +144,9 @@ impl<'v> Draft<'v> {
     }
 
     /// Whether others may have addresses of `cidr` although nothing says so.
-    pub(crate) fn is_reserved(&self, cidr: IpNet) -> bool {
+    pub(crate) fn is_doubtful(&self, cidr: IpNet) -> bool {
         let shared = |range: &IpNet| range.contains(&cidr) || cidr.contains(range);
-        self.reserved.iter().any(shared)
+        self.doubtful.iter().any(shared)
     }
 
     /// Whether another block than that of `cidr` shares addresses with it.

@@ -27,6 +27,7 @@ mod plan;
 pub mod pools;
 mod release;
 pub mod request;
+pub mod reserved;
 mod search;
 pub mod time;
 pub mod tunnel;

@@ -334,6 +334,7 @@ fn take(
     result: &mut Assignment,
 ) {
     let who = attribute(node, request);
+    let reserved = draft.view().reserved();
     for pick in picks {
         let Pick {
             block: cidr,
@@ -361,7 +362,7 @@ fn take(
             .expect("a picked block stands in the draft or was just made");
         let ordinals: Vec<usize> = match slots {
             Slots::Next(count) => (0..count)
-                .filter_map(|_| block::take_next(spec, &who))
+                .filter_map(|_| block::take_next(spec, &who, reserved))
                 .collect(),
             Slots::This(ordinal) => block::take(spec, ordinal, &who)
                 .then_some(ordinal)

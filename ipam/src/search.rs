@@ -144,7 +144,7 @@ impl Search<'_, '_> {
                     if self.draft.overlapping(cidr).is_some() {
                         continue;
                     }
-                    (Source::Claim, block::slots(cidr).unwrap_or(0))
+                    (Source::Claim, unreserved(self.draft, cidr))
                 }
                 Known::Unreadable(_) => continue,
                 Known::Unknown => return Err(Halt::Read(block_key(cidr))),
@@ -174,9 +174,14 @@ impl Search<'_, '_> {
         let mut taken = self.taken();
         for pool in self.eligible {
             let block_len = pool.spec.block_len();
-            for cidr in candidates(pool.spec.cidr, block_len, self.seed(pool, now)) {
+            let mut all = candidates(pool.spec.cidr, block_len, self.seed(pool, now));
+            while let Some(cidr) = all.next() {
                 if self.missing == 0 {
                     return Ok(());
+                }
+                if let Some(end) = self.draft.view().reserved().end_of_all(cidr) {
+                    all.skip_to_end_of(end);
+                    continue;
                 }
                 let Some(room) = self.claimable(&taken, cidr) else {
                     continue;
@@ -198,11 +203,12 @@ impl Search<'_, '_> {
             .draft
             .blocks()
             .filter(|(_, found)| reclaimable(&found.spec, &self.host, now))
-            .filter(|(cidr, _)| !self.draft.is_reserved(*cidr))
+            .filter(|(cidr, _)| !self.draft.is_doubtful(*cidr))
             .map(|(cidr, _)| cidr)
             .collect();
         for cidr in empty {
-            let (Some(pool), Some(room)) = (self.pool(cidr), block::slots(cidr)) else {
+            let room = unreserved(self.draft, cidr);
+            let Some(pool) = self.pool(cidr).filter(|_| room > 0) else {
                 continue;
             };
             if self.missing == 0 {
@@ -239,7 +245,7 @@ impl Search<'_, '_> {
 
     /// The number of free slots if `cidr` can be made the node's.
     fn claimable(&self, taken: &BTreeMap<u128, u128>, cidr: IpNet) -> Option<usize> {
-        if self.draft.is_reserved(cidr) || self.draft.is_foreign(cidr, &self.host) {
+        if self.draft.is_doubtful(cidr) || self.draft.is_foreign(cidr, &self.host) {
             return None;
         }
         match self.draft.block(cidr) {
@@ -247,13 +253,14 @@ impl Search<'_, '_> {
             Known::Present(found) => {
                 let is_ours = found.spec.affinity.as_deref() == Some(&self.host);
                 let picked = self.picks.iter().any(|pick| pick.block == cidr);
-                let room = found.spec.unallocated.len();
+                let room = free_of(self.draft, &found.spec);
                 (is_ours && !picked && room > 0).then_some(room)
             }
             Known::Absent => {
                 let below = taken.range(..=last(cidr)).next_back();
                 let overlaps = below.is_some_and(|(_, end)| *end >= first(cidr));
-                if overlaps { None } else { block::slots(cidr) }
+                let room = unreserved(self.draft, cidr);
+                (!overlaps && room > 0).then_some(room)
             }
             Known::Unreadable(_) | Known::Unknown => None,
         }
@@ -267,8 +274,8 @@ impl Search<'_, '_> {
                 None => true,
                 Some(owner) => owner.starts_with("host:") && owner != self.host,
             })
-            .filter(|(cidr, _)| !self.draft.is_reserved(*cidr))
-            .map(|(cidr, found)| (cidr, found.spec.unallocated.len()))
+            .filter(|(cidr, _)| !self.draft.is_doubtful(*cidr))
+            .map(|(cidr, found)| (cidr, free_of(self.draft, &found.spec)))
             .collect();
         for (cidr, room) in foreign {
             let picked = self.picks.iter().any(|pick| pick.block == cidr);
@@ -279,12 +286,31 @@ impl Search<'_, '_> {
     }
 }
 
-/// How many addresses of a block are free.
+/// How many addresses of a block may be given to who asks for any.
 fn free(draft: &Draft<'_>, cidr: IpNet) -> usize {
     match draft.block(cidr) {
-        Known::Present(found) => found.spec.unallocated.len(),
+        Known::Present(found) => free_of(draft, &found.spec),
         Known::Absent | Known::Unreadable(_) | Known::Unknown => 0,
     }
+}
+
+fn free_of(draft: &Draft<'_>, found: &IPAMBlockSpec) -> usize {
+    let reserved = draft.view().reserved();
+    if reserved.count_in(found.cidr) == 0 {
+        return found.unallocated.len();
+    }
+    let ordinals = found.unallocated.iter();
+    let addresses = ordinals.filter_map(|ordinal| block::address(found.cidr, *ordinal));
+    addresses
+        .filter(|net| !reserved.contains(net.addr()))
+        .count()
+}
+
+/// How many addresses a new block would have for who asks for any.
+fn unreserved(draft: &Draft<'_>, cidr: IpNet) -> usize {
+    let reserved = draft.view().reserved().count_in(cidr);
+    let reserved = usize::try_from(reserved).unwrap_or(usize::MAX);
+    block::slots(cidr).unwrap_or(0).saturating_sub(reserved)
 }
 
 /// Whether another node's block may be taken over.

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::ipam::{
-    BlockAffinity, IPAMBlock, IPAMConfigSpec, IPAMHandle, affinity_name, block_cidr, block_name,
+    BlockAffinity, IPAMBlock, IPAMConfigSpec, IPAMHandle, IPReservation, affinity_name, block_cidr,
+    block_name,
 };
 use api::key::{Key, Kind};
 use api::object::Object;
@@ -17,6 +18,7 @@ use datastore::version::{Order, Version};
 use ipnet::IpNet;
 
 use crate::block;
+use crate::reserved::Reserved;
 use lazy::Lazy;
 
 /// The kinds a full view is listed from, in the order in which they must be read.
@@ -24,12 +26,16 @@ use lazy::Lazy;
 /// Pools come first: a node that makes a block looks at its pool once more before it gives an address. If the pool still
 /// was another one then, the block stood before the pool became what was read here, and so before blocks were listed.
 /// That is how blocks of two sizes over the same addresses are kept apart without a transaction.
-pub const KINDS: [Kind; 4] = [
+pub const KINDS: [Kind; 5] = [
     Kind::IPPool,
     Kind::IPAMConfig,
+    Kind::IPReservation,
     Kind::IPAMBlock,
     Kind::BlockAffinity,
 ];
+
+/// Those of [`KINDS`] that nobody but IPAM needs: who watches for [`crate::Ipam::observe`] watches them, too.
+pub const RULES: [Kind; 2] = [Kind::IPAMConfig, Kind::IPReservation];
 
 /// Whether an object stands in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,9 @@ pub struct View {
     tombstones: BTreeSet<Key>,
     pools: BTreeMap<String, Arc<IPPool>>,
     config: Arc<IPAMConfigSpec>,
+    reservations: BTreeMap<String, Arc<IPReservation>>,
+    /// What these come to.
+    reserved: Arc<Reserved>,
     blocks: BTreeMap<IpNet, Lazy<IPAMBlock>>,
     affinities: BTreeMap<String, Lazy<BlockAffinity>>,
     handles: BTreeMap<String, Arc<IPAMHandle>>,
@@ -196,7 +205,7 @@ impl View {
             return false;
         };
         match Object::decode(&item.key, &item.value) {
-            Ok(Object::IPPool(_) | Object::IPAMConfig(_)) => true,
+            Ok(Object::IPPool(_) | Object::IPAMConfig(_) | Object::IPReservation(_)) => true,
             Ok(Object::BlockAffinity(affinity)) => is_of_node(&affinity, node),
             Ok(Object::IPAMBlock(found)) => found.spec.affinity == Some(block::host_affinity(node)),
             _ => false,
@@ -241,6 +250,11 @@ impl View {
                 self.config = Arc::new(config.spec);
                 None
             }
+            Ok(Object::IPReservation(reservation)) => {
+                self.reservations.insert(name, Arc::new(reservation));
+                self.sum_reservations();
+                None
+            }
             Ok(object) if is_tombstone(&object) => {
                 self.tombstones.insert(item.key.clone());
                 None
@@ -278,6 +292,9 @@ impl View {
                 self.pools.remove(&key.name);
             }
             Kind::IPAMConfig if *key == config_key() => self.config = Arc::default(),
+            Kind::IPReservation if self.reservations.remove(&key.name).is_some() => {
+                self.sum_reservations();
+            }
             // Only a block of its own name is kept: see `put`.
             Kind::IPAMBlock => {
                 if let Some(cidr) = block_cidr(&key.name) {
@@ -292,6 +309,22 @@ impl View {
                 self.handles.remove(&key.name);
             }
             _ => {}
+        }
+    }
+
+    fn sum_reservations(&mut self) {
+        let all = self.reservations.values();
+        let ranges = all.flat_map(|reservation| reservation.spec.ranges());
+        self.reserved = Arc::new(Reserved::of(ranges));
+    }
+
+    /// Takes over the reservations that `other` knows.
+    pub fn adopt_reservations(&mut self, other: &Self) {
+        self.reservations.clone_from(&other.reservations);
+        self.reserved = Arc::clone(&other.reserved);
+        let is_one = |key: &Key| key.kind == Kind::IPReservation;
+        for (key, version) in other.versions.iter().filter(|(key, _)| is_one(key)) {
+            self.versions.insert(key.clone(), version.clone());
         }
     }
 
@@ -322,6 +355,11 @@ impl View {
     /// Rules for allocation.
     pub fn config(&self) -> &IPAMConfigSpec {
         &self.config
+    }
+
+    /// Addresses that only who asks for them by name is given.
+    pub fn reserved(&self) -> &Reserved {
+        &self.reserved
     }
 
     /// How many blocks and affinities were decoded.

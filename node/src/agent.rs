@@ -494,13 +494,15 @@ struct Serving {
     metrics: Metrics,
 }
 
-/// What an agent follows: of pods' endpoints only its own.
+/// What an agent follows, for its graph and for IPAM: of pods' endpoints only its own.
 fn watched_kinds(node: &str) -> Vec<(Kind, Scope)> {
     let scope = |kind| match kind {
         Kind::WorkloadEndpoint => Scope::Node(node.to_owned()),
         _ => Scope::All,
     };
-    let kinds = Graph::KINDS.into_iter().chain(cluster::KINDS);
+    let kinds = [&Graph::KINDS[..], &cluster::KINDS, &ipam::view::RULES]
+        .concat()
+        .into_iter();
     kinds.map(|kind| (kind, scope(kind))).collect()
 }
 

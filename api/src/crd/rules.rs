@@ -307,14 +307,6 @@ pub(crate) const IPAM_CONFIG: Limits = &[
     ),
 ];
 
-pub(crate) const IP_RESERVATION: Limits = &[(
-    "reservedCIDRs[]",
-    Rule(
-        "isIP(self) || isCIDR(self)",
-        "must be a range such as 10.0.0.0/28, or an address",
-    ),
-)];
-
 pub(crate) const BLOCK_AFFINITY: Limits = &[("type", Words(&["host", "virtual", ""]))];
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ pub(super) async fn show(show: IpamShow) -> anyhow::Result<()> {
         "CIDR",
         "IPS TOTAL",
         "IPS IN USE",
+        "IPS RESERVED",
         "IPS FREE",
         "UTILISATION",
         if show.show_blocks { "AFFINITY" } else { "NAME" },
@@ -71,7 +72,8 @@ fn row(grouping: &str, fill: &Fill) -> Vec<String> {
         fill.cidr.to_string(),
         number(fill.total),
         share(fill.in_use, fill.total),
-        share(fill.free(), fill.total),
+        share(fill.reserved, fill.total),
+        share(fill.free, fill.total),
         bar(fill.in_use, fill.total),
         fill.name.clone(),
     ]
@@ -116,7 +118,8 @@ fn bar(part: u128, whole: u128) -> String {
 fn as_data(audit: &Audit) -> Value {
     let fill = |fill: &Fill| {
         json!({
-            "cidr": fill.cidr, "total": number(fill.total), "inUse": number(fill.in_use), "free": number(fill.free()),
+            "cidr": fill.cidr, "total": number(fill.total), "inUse": number(fill.in_use),
+            "reserved": number(fill.reserved), "free": number(fill.free),
         })
     };
     let block = |found: &Fill| {

@@ -141,6 +141,10 @@ fn words(line: &str) -> Vec<&str> {
 fn show_says_how_full_pools_and_blocks_are_and_who_has_an_address() {
     let place = Place::new("ipam-show");
     let [used, unused, borrowed] = &place.addresses;
+    let kept = format!(
+        "kind: IPReservation\nmetadata: {{name: kept}}\nspec: {{reservedCIDRs: [{used}, 10.48.0.255/32]}}\n"
+    );
+    place.ok(&["apply", "-f", "-"], &kept);
     let text = place.ok(&["ipam", "show"], "");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
@@ -154,6 +158,7 @@ fn show_says_how_full_pools_and_blocks_are_and_who_has_an_address() {
             "CIDR",
             "IPS TOTAL",
             "IPS IN USE",
+            "IPS RESERVED",
             "IPS FREE",
             "UTILISATION",
             "NAME"
@@ -166,10 +171,13 @@ fn show_says_how_full_pools_and_blocks_are_and_who_has_an_address() {
         "256",
         "3",
         "(1%)",
-        "253",
-        "(99%)",
+        // Of the two one is given out.
+        "2",
+        "(1%)",
+        "252",
+        "(98%)",
     ];
-    assert_eq!(words(lines[1])[..8], first, "{text}");
+    assert_eq!(words(lines[1])[..10], first, "{text}");
     assert!(lines[1].contains("[#..................."), "{text}");
     let six = ["IP", "Pool", "fd00:48::/64", "1.8447e19", "0", "(0%)"];
     assert_eq!(words(lines[2])[..6], six, "{text}");

@@ -54,19 +54,30 @@ fn sizes_up_to_4096_make_a_block_and_larger_ones_do_not() {
 #[test]
 fn a_released_address_is_the_last_to_be_given_out_again() {
     let mut block = empty("10.0.0.0/30");
-    assert_eq!(take_next(&mut block, &who("a", "a")), Some(0));
-    assert_eq!(take_next(&mut block, &who("b", "b")), Some(1));
+    assert_eq!(
+        take_next(&mut block, &who("a", "a"), &Reserved::default()),
+        Some(0)
+    );
+    assert_eq!(
+        take_next(&mut block, &who("b", "b"), &Reserved::default()),
+        Some(1)
+    );
     free(&mut block, &[0]);
-    let order: Vec<_> = std::iter::from_fn(|| take_next(&mut block, &who("c", "c"))).collect();
+    let order: Vec<_> =
+        std::iter::from_fn(|| take_next(&mut block, &who("c", "c"), &Reserved::default()))
+            .collect();
     assert_eq!(order, [2, 3, 0]);
-    assert_eq!(take_next(&mut block, &who("c", "c")), None);
+    assert_eq!(
+        take_next(&mut block, &who("c", "c"), &Reserved::default()),
+        None
+    );
 }
 
 #[test]
 fn equal_attributes_are_shared_and_unused_ones_go() {
     let mut block = empty("10.0.0.0/29");
     for handle in ["a", "b", "a", "c"] {
-        take_next(&mut block, &who(handle, "p")).unwrap();
+        take_next(&mut block, &who(handle, "p"), &Reserved::default()).unwrap();
     }
     assert_eq!(block.allocations[..4], [Some(0), Some(1), Some(0), Some(2)]);
     free(&mut block, &[0, 2]);

@@ -12,6 +12,7 @@ use datastore::version::Version;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::reserved::Reserved;
 use crate::view::View;
 
 /// The hash of "n1" points at this block of the pool: see `candidates`.
@@ -52,7 +53,11 @@ fn items(pool: IpNet, count: u32) -> Vec<KeyValue> {
         let node = format!("m{index}");
         let mut made = block::new_block(cidr, host_affinity(&node), Timestamp::default())
             .expect("it has 64 slots");
-        block::take_next(&mut made, &AllocationAttribute::default());
+        block::take_next(
+            &mut made,
+            &AllocationAttribute::default(),
+            &Reserved::default(),
+        );
         let spec = serde_json::to_value(&made).expect("it is JSON");
         items.push(item(Kind::IPAMBlock, &block_name(cidr), &spec));
         let spec = json!({"node": node, "cidr": cidr, "state": "confirmed", "deleted": "false"});

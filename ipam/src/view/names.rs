@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use super::{Extent, View, block_key};
 
 impl View {
-    /// A view of the names in `blocks` and `affinities`, with `node`'s objects as `known` has them, and pools and rules from
-    /// `listed`, which were read before the names: see [`super::KINDS`]. Answers too which of the node's affinities `known`
+    /// A view of the names in `blocks` and `affinities`, with `node`'s objects and the reservations as `known` has them, and pools
+    /// and rules from `listed`, which were read before the names: see [`super::KINDS`]. Answers too which of the node's affinities `known`
     /// lacks: they are to be read.
     pub fn named<'a>(
         listed: impl IntoIterator<Item = &'a KeyValue>,
@@ -26,6 +26,7 @@ impl View {
         let mut view = Self::full(listed);
         view.extent = Extent::Names;
         view.adopt_handles(known);
+        view.adopt_reservations(known);
         let mut cidrs: BTreeSet<IpNet> = blocks
             .iter()
             .filter_map(|key| block_cidr(&key.name))

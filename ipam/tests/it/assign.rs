@@ -61,7 +61,10 @@ fn an_address_from_a_known_block_costs_one_round_trip() {
     let store = Counting::new(&world.store);
     let ipam = Ipam::new(Arc::new(store.clone()), "n1");
     assign(&ipam, request("a")).unwrap();
-    assert_eq!(store.take(), ["list", "list", "list", "list", "commit"]);
+    assert_eq!(
+        store.take(),
+        ["list", "list", "list", "list", "list", "commit"]
+    );
     assign(&ipam, request("b")).unwrap();
     assert_eq!(store.take(), ["commit"]);
     now(ipam.release_by_handle("b")).unwrap();
@@ -75,7 +78,10 @@ fn many_requests_are_one_plan_and_one_write_of_the_block() {
     let ipam = Ipam::new(Arc::new(store.clone()), "n1");
     let requests: Vec<_> = (0..50).map(|i| request(&format!("h{i}"))).collect();
     let all = now(ipam.assign_many(&requests));
-    assert_eq!(store.take(), ["list", "list", "list", "list", "commit"]);
+    assert_eq!(
+        store.take(),
+        ["list", "list", "list", "list", "list", "commit"]
+    );
     let addresses: BTreeSet<_> = all
         .outcome
         .iter()

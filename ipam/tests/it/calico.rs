@@ -15,6 +15,7 @@ use datastore::memory::MemoryStore;
 use datastore::store::{Change, Expect, Op, Store};
 use datastore::version::Version;
 use ipam::block;
+use ipam::reserved::Reserved;
 use ipam::view::{affinity_key, block_key, handle_key};
 use ipnet::IpNet;
 use serde_json::Map;
@@ -234,7 +235,7 @@ impl Calico {
                 return None;
             }
             read.object.spec.sequence_number += 1;
-            let ordinal = block::take_next(&mut read.object.spec, &who)?;
+            let ordinal = block::take_next(&mut read.object.spec, &who, &Reserved::default())?;
             self.count(handle, cidr, 1).await;
             if self.update(&key, read).await.is_ok() {
                 let address = block::address(cidr, ordinal).expect("a slot");

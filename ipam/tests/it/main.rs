@@ -8,6 +8,7 @@ mod leftovers;
 mod orders;
 mod races;
 mod release;
+mod reserved;
 mod stale;
 mod steps;
 mod tunnel;

@@ -129,7 +129,7 @@ impl Startup<'_> {
         let mut ranges = own.ranges_of_others();
         ranges.extend(&living.ranges_of_others);
         if living.pods.is_empty() {
-            ipam.reserve(ranges);
+            ipam.avoid(ranges);
             return Ok(());
         }
         own.keep_living(|endpoint| living.has(&endpoint.spec.interface_name));
@@ -160,7 +160,7 @@ impl Startup<'_> {
             pods,
             "what pods here hold is written back; ranges of other nodes, and what leads there, are left alone until the agent starts anew"
         );
-        ipam.reserve(ranges);
+        ipam.avoid(ranges);
         Ok(())
     }
 }

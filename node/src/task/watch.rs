@@ -294,7 +294,7 @@ impl WatchTask {
     async fn diverged(&self, error: &StoreError, read: &Read, accept: &watch::Sender<u64>) {
         let own = &read.own;
         if let Some(ipam) = &self.ipam {
-            ipam.reserve(own.ranges_of_others());
+            ipam.avoid(own.ranges_of_others());
         }
         if own.pods() == 0 {
             warn!(socket = self.socket, %error, "taken as it is: no pod lives here");

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub(crate) type Events = BoxStream<'static, Result<WatchEvent, StoreError>>;
 
 /// Kinds, plurals, short forms of custom resource definitions that keep whatever they are given.
-const KINDS: [(&str, &str); 11] = [
+const KINDS: [(&str, &str); 12] = [
     ("IPPool", "ippools"),
     ("BGPConfiguration", "bgpconfigurations"),
     ("BGPPeer", "bgppeers"),
@@ -24,6 +24,7 @@ const KINDS: [(&str, &str); 11] = [
     ("ClusterInformation", "clusterinformations"),
     ("CalicoNodeStatus", "caliconodestatuses"),
     ("IPAMConfig", "ipamconfigs"),
+    ("IPReservation", "ipreservations"),
     ("IPAMBlock", "ipamblocks"),
     ("BlockAffinity", "blockaffinities"),
     ("IPAMHandle", "ipamhandles"),
