@@ -8,6 +8,7 @@
 
 mod cluster;
 mod enter;
+pub mod faults;
 mod kept;
 mod kube;
 pub mod kubelet;
@@ -28,6 +29,7 @@ mod switch;
 mod sys;
 mod topology;
 mod tors;
+mod traffic;
 pub mod uml;
 mod wait;
 
@@ -59,7 +61,7 @@ pub use run::{Run, RunError, has_nft, run};
 pub use runtime::{
     Pod, RuntimeError, Sandbox, call_plugin, make_sandbox, plugin_configuration, remove_sandbox,
 };
-pub use switch::Traffic;
 pub use topology::{Families, Rack, Site, Topology};
 pub use tors::{Tor, find_bird};
+pub use traffic::{HEALED_AFTER, Traffic};
 pub use wait::until as wait_until;

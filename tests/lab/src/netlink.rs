@@ -209,6 +209,38 @@ impl Netlink {
         self.change(request, 0, || format!("delete address {address} of {link}"))
     }
 
+    /// As [`Netlink::delete_address`], of IPv6.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or ENODEV.
+    pub fn delete_address6(&mut self, link: &str, address: Ipv6Net) -> Result<(), NetlinkError> {
+        let index = self.index_of(link)?;
+        let request = Request::address6(message::RTM_DELADDR, index, address);
+        self.change(request, 0, || format!("delete address {address} of {link}"))
+    }
+
+    /// Changes a link's MTU up and down as long as `goes_on`; each change is told to everybody who listens.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or ENODEV.
+    pub fn churn(
+        &mut self,
+        name: &str,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<(), NetlinkError> {
+        /// Changes between two questions.
+        const CHANGES: u32 = 1000;
+        let index = self.index_of(name)?;
+        while goes_on() {
+            for number in 0..CHANGES {
+                let request = Request::link(message::RTM_NEWLINK, index, true)
+                    .u32(message::IFLA_MTU, 1400 + number % 2);
+                self.change(request, 0, || format!("change the MTU of {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a route of the main table through `gateway`.
     ///
     /// # Errors

@@ -227,6 +227,12 @@ impl Topology {
         Ok(addresses(first, v6).collect())
     }
 
+    /// Gives a machine its default routes again, which went with its interface or its addresses.
+    pub(crate) fn add_default_routes(&self, site: &Site) -> Result<(), NetlinkError> {
+        let rack = &self.racks[usize::from(site.rack) - 1];
+        add_default_routes(&site.namespace, rack, self.families)
+    }
+
     /// Permanent ARP entries between all that share a subnet: the kernel's neighbour table is one for the whole machine
     /// (gc_thresh3, 1024 by default) and full meshes would fill it; permanent entries do not count.
     fn install_neighbours(&self) -> Result<(), NetlinkError> {
@@ -292,16 +298,7 @@ fn attach(name: &str, host: u8, rack: &Rack, families: Families) -> io::Result<S
     let namespace = NetNs::new(name)?;
     let build = || -> Result<(), NetlinkError> {
         plug(name, "eth0", &namespace, place, rack)?;
-        let mut netlink = open(&namespace)?;
-        if families.has_v4() {
-            // Proxy ARP for the pods' gateway 169.254.1.1 answers only where a route to it exists.
-            netlink.add_route_of_metric(Ipv4Net::default(), rack.gateway(), DEFAULT_METRIC)?;
-        }
-        if families.has_v6() {
-            let gateway = address6(rack.gateway());
-            netlink.add_route_of_metric(Ipv6Net::default(), gateway, DEFAULT_METRIC)?;
-        }
-        Ok(())
+        add_default_routes(&namespace, rack, families)
     };
     build().map_err(NetlinkError::into_io)?;
     let namespace = namespace.with_mounts(mount_node_directories)?;
@@ -314,6 +311,24 @@ fn attach(name: &str, host: u8, rack: &Rack, families: Families) -> io::Result<S
         address6,
         namespace,
     })
+}
+
+/// A machine's last resort, of each family.
+fn add_default_routes(
+    namespace: &NetNs,
+    rack: &Rack,
+    families: Families,
+) -> Result<(), NetlinkError> {
+    let mut netlink = open(namespace)?;
+    if families.has_v4() {
+        // Proxy ARP for the pods' gateway 169.254.1.1 answers only where a route to it exists.
+        netlink.add_route_of_metric(Ipv4Net::default(), rack.gateway(), DEFAULT_METRIC)?;
+    }
+    if families.has_v6() {
+        let gateway = address6(rack.gateway());
+        netlink.add_route_of_metric(Ipv6Net::default(), gateway, DEFAULT_METRIC)?;
+    }
+    Ok(())
 }
 
 /// The first address of a machine at a place of the address plan, and that of IPv6, where there is one.
@@ -343,6 +358,13 @@ fn plug(
     }
     if families.has_v6() {
         netlink.add_address6(ifname, subnet6(address6(address)))?;
+        // The same of its link-local address, which asks for neighbours: as long as that is looked for elsewhere, packets wait.
+        let key = format!("net/ipv6/conf/{ifname}/accept_dad");
+        let unasked = namespace.set_sysctl(&key, "0");
+        unasked.map_err(|source| NetlinkError {
+            what: format!("write {key} of {name}"),
+            source,
+        })?;
     }
     netlink.set_up(ifname)
 }

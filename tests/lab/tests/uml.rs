@@ -228,6 +228,32 @@ fn a_pool_to_ipip_and_from_it_to_every_other_way_loses_no_packet() {
     });
 }
 
+/// As the test of the modes that need no IPIP.
+fn nothing_is_noticed(name: &str, mode: Mode) {
+    in_guest(name, Clock::Real, |programs| {
+        let all = Options {
+            racks: 2,
+            mode,
+            block_size: 30,
+            ..options()
+        };
+        let lab = Lab::start(all, programs).unwrap_or_else(|error| panic!("{error}"));
+        lab::faults::go_unnoticed(lab);
+    });
+}
+
+#[test]
+fn nothing_that_befalls_a_node_is_noticed_by_packets_in_ipip() {
+    let name = "nothing_that_befalls_a_node_is_noticed_by_packets_in_ipip";
+    nothing_is_noticed(name, Mode::Ipip);
+}
+
+#[test]
+fn nothing_that_befalls_a_node_is_noticed_by_packets_in_ipip_between_racks() {
+    let name = "nothing_that_befalls_a_node_is_noticed_by_packets_in_ipip_between_racks";
+    nothing_is_noticed(name, Mode::IpipCrosssubnet);
+}
+
 /// Waits until the first node has just received a message of the second's: there its hold timer starts again.
 fn hears_of_the_second(lab: &Lab) {
     let second = lab.site("n2").address;

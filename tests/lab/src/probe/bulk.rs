@@ -26,14 +26,13 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    /// Starts to send from one pod to another; named after both. `patience` is how long either end waits for the other.
-    ///
-    /// # Errors
-    /// What the kernel answers to connecting.
-    pub fn between(from: &Pod, to: &Pod, patience: Duration) -> io::Result<Self> {
-        let name = format!("TCP {} -> {}", from.label(), to.label());
-        let (sender, receiver) = (&from.namespace, &to.namespace);
-        Self::start(&name, sender, receiver, to.address, patience)
+    /// Starts to send from one pod to each address of another; named after both. `patience` is how long either end waits for the other.
+    pub fn of_families(from: &Pod, to: &Pod, patience: Duration) -> Vec<io::Result<Self>> {
+        let start = |address: IpAddr| {
+            let name = format!("TCP {} -> {} ({address})", from.label(), to.label());
+            Self::start(&name, &from.namespace, &to.namespace, address, patience)
+        };
+        to.addresses().map(start).collect()
     }
 
     /// Starts to send from `from` to `address`, which lies in `to`.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ const STRAGGLERS: Duration = Duration::from_secs(1);
 pub struct Stream {
     name: String,
     stop: Arc<AtomicBool>,
-    sender: JoinHandle<io::Result<u64>>,
+    arrived: Arc<AtomicU64>,
+    sender: JoinHandle<io::Result<Vec<Instant>>>,
     receiver: JoinHandle<Vec<u64>>,
 }
 
@@ -31,6 +32,8 @@ pub struct Outcome {
     pub sent: u64,
     /// Numbers that never arrived.
     pub lost: Vec<u64>,
+    /// When each of these was sent.
+    pub lost_at: Vec<Instant>,
     /// Packets that arrived more than once.
     pub doubled: u64,
 }
@@ -82,12 +85,26 @@ impl Stream {
         let stop = Arc::new(AtomicBool::new(false));
         let (stop_sending, stop_receiving) = (stop.clone(), stop.clone());
         let interval = Duration::from_secs(1) / per_second;
+        let arrived = Arc::new(AtomicU64::new(0));
+        let counter = arrived.clone();
         Ok(Self {
             name: name.to_owned(),
             stop,
+            arrived,
             sender: std::thread::spawn(move || send(&outbound, interval, &stop_sending)),
-            receiver: std::thread::spawn(move || receive(&inbound, &stop_receiving)),
+            receiver: std::thread::spawn(move || receive(&inbound, &stop_receiving, &counter)),
         })
+    }
+
+    /// How many packets have arrived.
+    #[must_use]
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// Stops sending; for several that are to wait for their stragglers at the same time.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Stops sending, waits for stragglers, and counts.
@@ -98,45 +115,51 @@ impl Stream {
     /// # Panics
     /// When one of its threads did.
     pub fn finish(self) -> io::Result<Outcome> {
-        self.stop.store(true, Ordering::Relaxed);
-        let sent = self.sender.join().expect("the sender does not panic")?;
+        self.stop();
+        let times = self.sender.join().expect("the sender does not panic")?;
         let mut arrived = self.receiver.join().expect("the receiver does not panic");
         arrived.sort_unstable();
         let total = arrived.len();
         arrived.dedup();
-        let lost = (0..sent)
-            .filter(|number| arrived.binary_search(number).is_err())
-            .collect();
+        let (lost, lost_at) = (0..)
+            .zip(&times)
+            .filter(|(number, _)| arrived.binary_search(number).is_err())
+            .unzip();
         Ok(Outcome {
             name: self.name,
-            sent,
+            sent: times.len() as u64,
             lost,
+            lost_at,
             doubled: (total - arrived.len()) as u64,
         })
     }
 }
 
-fn send(socket: &UdpSocket, interval: Duration, stop: &AtomicBool) -> io::Result<u64> {
+/// When each packet was sent.
+fn send(socket: &UdpSocket, interval: Duration, stop: &AtomicBool) -> io::Result<Vec<Instant>> {
     let started = Instant::now();
-    let mut number: u64 = 0;
+    let mut times = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        match socket.send(&number.to_be_bytes()) {
-            // An ICMP error of an earlier packet: that packet is lost and counted as such.
-            Ok(_) | Err(_) => number += 1,
+        times.push(Instant::now());
+        let packet = (times.len() as u64 - 1).to_be_bytes();
+        if socket.send(&packet).is_err() {
+            // Told instead of sending: the ICMP error of an earlier packet. One of this packet is a loss, and counted as such.
+            let _ = socket.send(&packet);
         }
-        let due = started + interval * u32::try_from(number).unwrap_or(u32::MAX);
+        let due = started + interval * u32::try_from(times.len()).unwrap_or(u32::MAX);
         // Pacing is what this thread is for.
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
-    Ok(number)
+    Ok(times)
 }
 
-fn receive(socket: &UdpSocket, stop: &AtomicBool) -> Vec<u64> {
+fn receive(socket: &UdpSocket, stop: &AtomicBool, counter: &AtomicU64) -> Vec<u64> {
     let mut arrived = Vec::new();
     let mut deadline: Option<Instant> = None;
     let mut buffer = [0; 64];
     loop {
         if let Ok(8) = socket.recv(&mut buffer) {
+            counter.fetch_add(1, Ordering::Relaxed);
             arrived.push(u64::from_be_bytes(
                 *buffer.first_chunk().expect("8 of 64 bytes"),
             ));

@@ -12,6 +12,7 @@ mod bad_input;
 mod checks;
 mod cleanup;
 mod datastore;
+mod faults;
 mod filter;
 mod instances;
 mod modes;

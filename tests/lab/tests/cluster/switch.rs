@@ -1,6 +1,6 @@
 //! A pool's mode is switched: the packets do not notice.
 
-use lab::{Lab, Mode, Options, Traffic};
+use lab::{Families, Lab, Mode, Options, Traffic};
 
 use crate::{converged, options, with_programs};
 
@@ -12,6 +12,7 @@ fn a_pool_between_plain_and_vxlan_in_every_direction_loses_no_packet() {
             let mut lab = Lab::start(
                 Options {
                     racks: 2,
+                    families: Families::Both,
                     ..options()
                 },
                 programs,
