@@ -44,9 +44,15 @@ pub struct Reconciler {
     ready: BTreeSet<(Stage, RowKey)>,
     /// Row → routes that wait for it.
     awaited: BTreeMap<RowKey, BTreeSet<RowKey>>,
+    /// Routes to be deleted now, or once another one to the same destination is there.
+    going: BTreeSet<RowKey>,
     retries: BTreeSet<(Instant, RowKey)>,
+    /// Entries with a failure.
+    failing: usize,
     in_flight: usize,
     resyncs: BTreeMap<RowKind, Resync>,
+    /// Number of the last reading.
+    readings: u32,
     /// Kinds that were read completely at least once.
     read: BTreeSet<RowKind>,
     deletes: Deletes,
@@ -72,11 +78,11 @@ struct Deletes {
     bgp: bool,
 }
 
-/// A reading that is going on.
-#[derive(Debug, Default)]
+/// A reading that is going on. Rows that it has shown, or that are known from a result or notification since it began, bear its
+/// number.
+#[derive(Debug)]
 struct Resync {
-    /// Shown by the reading, or known from a result or notification since it began.
-    known: BTreeSet<RowKey>,
+    number: u32,
     /// Notified as gone since it began: the reading may be older than that.
     gone: BTreeSet<RowKey>,
     links: BTreeSet<IfName>,
@@ -150,9 +156,12 @@ impl Reconciler {
             on_device: BTreeMap::new(),
             ready: BTreeSet::new(),
             awaited: BTreeMap::new(),
+            going: BTreeSet::new(),
             retries: BTreeSet::new(),
+            failing: 0,
             in_flight: 0,
             resyncs: BTreeMap::new(),
+            readings: 0,
             read: BTreeSet::from([RowKind::Mac, RowKind::Sysctl]),
             deletes: Deletes::default(),
             keeps_unasked: false,
@@ -195,18 +204,22 @@ impl Reconciler {
 
     /// Rows of this kind are being read from the kernel. Notifications go on meanwhile.
     pub fn resync_begin(&mut self, kind: RowKind) {
-        self.resyncs.insert(kind, Resync::default());
+        self.readings = self.readings.wrapping_add(1);
+        let resync = Resync {
+            number: self.readings,
+            gone: BTreeSet::new(),
+            links: BTreeSet::new(),
+        };
+        self.resyncs.insert(kind, resync);
     }
 
     /// A row the kernel has, foreign ones included.
     pub fn resync_entry(&mut self, row: Row) {
         let key = row.key();
         let mut held = Held::Has(row);
-        if let Some(resync) = self.resyncs.get_mut(&key.kind()) {
-            if resync.gone.contains(&key) {
-                held.mark_stale();
-            }
-            resync.known.insert(key.clone());
+        let resync = self.resyncs.get(&key.kind());
+        if resync.is_some_and(|resync| resync.gone.contains(&key)) {
+            held.mark_stale();
         }
         self.observe(&key, held);
     }
@@ -232,15 +245,14 @@ impl Reconciler {
             .entries
             .iter()
             .filter(|(key, entry)| {
-                let missing = entry.held != Held::Absent && !resync.known.contains(*key);
+                let missing = entry.held != Held::Absent && entry.seen != resync.number;
                 key.kind() == kind && entry.flight.is_none() && (first || missing)
             })
             .map(|(key, _)| key.clone())
             .collect();
         for key in keys {
-            let missing = !resync.known.contains(&key);
             self.edit(&key, |entry| {
-                if missing {
+                if entry.seen != resync.number {
                     entry.held = Held::Absent;
                 }
             });
@@ -311,14 +323,24 @@ impl Reconciler {
                 Op::Remove(held.expect("what is not there is not to be removed"))
             }
         };
-        let op = self.with_elements(op);
+        let whole = self.with_elements(&op);
+        let op = whole.unwrap_or(op);
         let entry = (self.entries.get_mut(&key)).expect("it was there some lines above");
-        entry.flight = Some(Flight {
+        entry.flight = Some(Box::new(Flight {
             op: op.clone(),
             observed: false,
-        });
+        }));
         self.in_flight += 1;
         Some(op)
+    }
+
+    /// Notes that a reading of this kind of row, if one is going on, need not show this one.
+    fn see(&mut self, key: &RowKey) {
+        if let Some(resync) = self.resyncs.get(&key.kind())
+            && let Some(entry) = self.entries.get_mut(key)
+        {
+            entry.seen = resync.number;
+        }
     }
 
     /// An operation was executed.
@@ -327,13 +349,12 @@ impl Reconciler {
             .entries
             .get_mut(key)
             .and_then(|entry| entry.flight.take());
-        let Some(Flight { op, observed }) = flight else {
+        let Some(flight) = flight else {
             return;
         };
+        let Flight { op, observed } = *flight;
         self.in_flight -= 1;
-        if let Some(resync) = self.resyncs.get_mut(&key.kind()) {
-            resync.known.insert(key.clone());
-        }
+        self.see(key);
         match (op, result) {
             (Op::Set(row), Ok(())) => {
                 let row = self.elements_were_set(row);
@@ -394,7 +415,9 @@ impl Reconciler {
                     (_, Decision::Done) => return None,
                     (Some(failure), _) => Stuck::Failed(failure.error.clone()),
                     (None, Decision::Stuck(stuck)) => stuck,
-                    (None, Decision::Wait | Decision::Execute(_)) => return None,
+                    (None, Decision::Wait | Decision::WaitForRoute | Decision::Execute(_)) => {
+                        return None;
+                    }
                 };
                 Some(RowProblem {
                     key: key.clone(),

@@ -1,6 +1,8 @@
 //! From what is wanted and what the kernel has to what is to be done.
 
-use super::entry::{Entry, Held, Stage, devices, matches};
+use std::ops::RangeInclusive;
+
+use super::entry::{Entry, Held, Stage, devices, matches, route_devices};
 use super::{Reconciler, Stuck};
 use crate::desired::{
     FdbKey, IfName, LinkSpec, NeighKey, Parent, RouteKey, RouteKind, Row, RowKey,
@@ -14,6 +16,8 @@ pub(super) enum Decision {
     Done,
     /// Nothing, for now.
     Wait,
+    /// To be deleted once another route to the same destination is there.
+    WaitForRoute,
     Stuck(Stuck),
     Execute(Stage),
 }
@@ -21,20 +25,16 @@ pub(super) enum Decision {
 impl Reconciler {
     pub(super) fn edit(&mut self, key: &RowKey, change: impl FnOnce(&mut Entry)) {
         let entry = self.entries.entry(key.clone()).or_default();
-        let before = entry.devices();
+        let before = entry.workloads(&self.ownership);
         change(entry);
-        let after = entry.devices();
+        let after = entry.workloads(&self.ownership);
         if before != after {
             for ifname in before.iter().filter(|name| !after.contains(*name)) {
                 self.unindex(ifname, key);
             }
             for ifname in after {
-                if self.ownership.is_workload(&ifname) {
-                    self.on_device
-                        .entry(ifname)
-                        .or_default()
-                        .insert(key.clone());
-                }
+                let keys = self.on_device.entry(ifname).or_default();
+                keys.insert(key.clone());
             }
         }
         self.review(key);
@@ -58,8 +58,17 @@ impl Reconciler {
         let decision = self.decide(key, entry);
         let stage = match &decision {
             Decision::Execute(stage) => Some(*stage),
-            Decision::Done | Decision::Wait | Decision::Stuck(_) => None,
+            Decision::Done | Decision::Wait | Decision::WaitForRoute | Decision::Stuck(_) => None,
         };
+        let is_going = matches!(
+            decision,
+            Decision::Execute(Stage::RemoveRoute) | Decision::WaitForRoute
+        );
+        if is_going {
+            self.going.insert(key.clone());
+        } else if !self.going.is_empty() {
+            self.going.remove(key);
+        }
         let programmed = matches!(decision, Decision::Done);
         let entry = self
             .entries
@@ -73,6 +82,7 @@ impl Reconciler {
                 self.ready.insert((new, key.clone()));
             }
         }
+        let is_void = entry.is_void();
         let turned = entry.programmed != programmed;
         if turned {
             entry.programmed = programmed;
@@ -89,7 +99,7 @@ impl Reconciler {
             self.awaited.entry(awaited).or_default().insert(key.clone());
         }
         let is_awaited = self.awaited.contains_key(key) && !self.is_on_its_way(key);
-        if self.entries.get(key).is_some_and(Entry::is_void) {
+        if is_void {
             self.reset_backoff(key);
             self.entries.remove(key);
         }
@@ -140,16 +150,14 @@ impl Reconciler {
 
     /// Routes to the same destination whose deletion may have waited for this one.
     pub(super) fn review_destination(&mut self, key: &RowKey) {
-        let RowKey::Route(key) = key else {
+        let RowKey::Route(route) = key else {
             return;
         };
-        let waiting: Vec<RowKey> = self
-            .same_destination(key)
-            .filter(|(other, entry)| {
-                entry.wanted.is_none() && **other != RowKey::Route(key.clone())
-            })
-            .map(|(other, _)| other.clone())
-            .collect();
+        if self.going.is_empty() {
+            return;
+        }
+        let waiting = self.going.range(destination(route));
+        let waiting: Vec<RowKey> = waiting.filter(|other| *other != key).cloned().collect();
         for other in waiting {
             self.review(&other);
         }
@@ -159,14 +167,7 @@ impl Reconciler {
         &self,
         key: &RouteKey,
     ) -> impl Iterator<Item = (&RowKey, &Entry)> {
-        let bound = |tos, metric| {
-            RowKey::Route(RouteKey {
-                tos,
-                metric,
-                ..key.clone()
-            })
-        };
-        self.entries.range(bound(0, 0)..=bound(u8::MAX, u32::MAX))
+        self.entries.range(destination(key))
     }
 
     pub(super) fn review_unwanted(&mut self) {
@@ -237,7 +238,7 @@ impl Reconciler {
                 .same_destination(key)
                 .any(|(_, other)| self.is_to_come(other))
         {
-            return Decision::Wait;
+            return Decision::WaitForRoute;
         }
         if let RowKey::Element(element) = key
             && !self.table_stands(element.family)
@@ -298,12 +299,23 @@ impl Reconciler {
             Row::Addr(key) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Fdb(key, _) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Route(_, spec) if spec.kind == RouteKind::Blackhole => None,
-            Row::Neigh(..) | Row::Route(..) | Row::Sysctl(..) => {
-                devices(row).into_iter().find(down)
-            }
+            Row::Route(_, spec) => route_devices(spec).find(|name| down(name)).cloned(),
+            Row::Neigh(..) | Row::Sysctl(..) => devices(row).into_iter().find(down),
         };
         needed
             .map(Stuck::WaitsForDevice)
             .or_else(|| self.awaited_by(row).map(Stuck::WaitsForRow))
     }
+}
+
+/// Keys of all routes to a route's destination.
+fn destination(key: &RouteKey) -> RangeInclusive<RowKey> {
+    let bound = |tos, metric| {
+        RowKey::Route(RouteKey {
+            tos,
+            metric,
+            ..key.clone()
+        })
+    };
+    bound(0, 0)..=bound(u8::MAX, u32::MAX)
 }

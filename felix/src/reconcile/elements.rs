@@ -51,11 +51,12 @@ impl Reconciler {
     }
 
     /// A table's operation, with the elements to be written with it: those that are wanted, and those that are there and must
-    /// not be deleted (yet).
-    pub(super) fn with_elements(&self, op: Op) -> Op {
+    /// not be deleted (yet). `None` for an operation on something else.
+    pub(super) fn with_elements(&self, op: &Op) -> Option<Op> {
         let Op::Set(Row::Rules(family, rules)) = op else {
-            return op;
+            return None;
         };
+        let (family, rules) = (*family, rules.clone());
         let sets = rules.ruleset.as_ref().map(|ruleset| &ruleset.address_sets);
         let belongs = |key: &ElementKey| sets.is_some_and(|sets| sets.contains(&*key.set));
         let stays = |entry: &Entry| {
@@ -65,7 +66,7 @@ impl Reconciler {
         let elements = self.elements(family);
         let elements = elements.filter(|(key, entry)| belongs(key) && stays(entry));
         let elements = elements.map(|(key, _)| key.clone()).collect();
-        Op::Set(Row::Rules(family, Rules { elements, ..rules }))
+        Some(Op::Set(Row::Rules(family, Rules { elements, ..rules })))
     }
 
     /// Takes from a table that was written the elements that were written with it.

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use crate::desired::{IfName, LinkSpec, Parent, RouteKind, Row, RowKey};
+use crate::desired::{IfName, LinkSpec, Parent, RouteKind, RouteSpec, Row, RowKey};
 use crate::kernel::{Op, OpError};
+use crate::ownership::Ownership;
 
 /// What the kernel has under a key, as far as it showed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,8 +99,8 @@ impl Stage {
 pub(super) struct Entry {
     pub(super) wanted: Option<Row>,
     pub(super) held: Held,
-    pub(super) flight: Option<Flight>,
-    pub(super) failure: Option<Failure>,
+    pub(super) flight: Option<Box<Flight>>,
+    pub(super) failure: Option<Box<Failure>>,
     /// Where it stands among the operations to execute.
     pub(super) stage: Option<Stage>,
     pub(super) programmed: bool,
@@ -109,6 +110,8 @@ pub(super) struct Entry {
     pub(super) written: bool,
     /// Times in a row that it turned out not to be as wanted after it had been.
     pub(super) repeats: u32,
+    /// Number of the last reading that has shown it, or that need not.
+    pub(super) seen: u32,
 }
 
 impl Entry {
@@ -119,6 +122,11 @@ impl Entry {
             && self.stage.is_none()
     }
 
+    /// As it is wanted, and neither written nor to be written again.
+    pub(super) const fn is_at_rest(&self) -> bool {
+        self.programmed && self.flight.is_none() && self.failure.is_none() && self.repeats == 0
+    }
+
     /// Notes that the result of the operation in flight, if any, does not say what the kernel has.
     pub(super) const fn disturb(&mut self) {
         if let Some(flight) = &mut self.flight {
@@ -126,18 +134,39 @@ impl Entry {
         }
     }
 
-    /// Devices of both rows.
-    pub(super) fn devices(&self) -> Vec<IfName> {
-        let mut all: Vec<IfName> = self
-            .wanted
-            .iter()
-            .chain(self.held.row())
-            .flat_map(devices)
-            .collect();
+    /// Whether one of both rows is on a device.
+    pub(super) fn is_on(&self, ifname: &IfName) -> bool {
+        let mut rows = self.wanted.iter().chain(self.held.row());
+        rows.any(|row| match row {
+            Row::Route(_, spec) => route_devices(spec).any(|device| device == ifname),
+            row => devices(row).contains(ifname),
+        })
+    }
+
+    /// Pods' devices of both rows, sorted. There are none in most entries of a large table.
+    pub(super) fn workloads(&self, ownership: &Ownership) -> Vec<IfName> {
+        let mut all = Vec::new();
+        for row in self.wanted.iter().chain(self.held.row()) {
+            match row {
+                Row::Route(_, spec) => {
+                    let ours = route_devices(spec).filter(|name| ownership.is_workload(name));
+                    all.extend(ours.cloned());
+                }
+                row => {
+                    let ours = devices(row).into_iter();
+                    all.extend(ours.filter(|name| ownership.is_workload(name)));
+                }
+            }
+        }
         all.sort();
         all.dedup();
         all
     }
+}
+
+/// Devices a route leads through.
+pub(super) fn route_devices(spec: &RouteSpec) -> impl Iterator<Item = &IfName> {
+    spec.next_hops.iter().filter_map(|hop| hop.ifname.as_ref())
 }
 
 /// Devices a row lies on, the row's own device for a link.
@@ -147,10 +176,7 @@ pub(super) fn devices(row: &Row) -> Vec<IfName> {
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
         Row::Fdb(key, _) => vec![key.ifname.clone()],
-        Row::Route(_, spec) => {
-            let hops = spec.next_hops.iter();
-            hops.filter_map(|hop| hop.ifname.clone()).collect()
-        }
+        Row::Route(_, spec) => route_devices(spec).cloned().collect(),
         Row::Rules(..) | Row::Element(_) | Row::Leftover(_) => Vec::new(),
         Row::Sysctl(key, _) => sysctl_device(&key.0).into_iter().collect(),
     }
@@ -188,7 +214,7 @@ pub(super) fn matches(wanted: &Row, held: &Row) -> bool {
     }
 }
 
-fn hops_match(wanted: &crate::desired::RouteSpec, held: &crate::desired::RouteSpec) -> bool {
+fn hops_match(wanted: &RouteSpec, held: &RouteSpec) -> bool {
     wanted.next_hops.len() == held.next_hops.len()
         && wanted.next_hops.iter().all(|wanted| {
             held.next_hops.iter().any(|held| {

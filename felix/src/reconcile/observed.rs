@@ -12,7 +12,6 @@ impl Reconciler {
         let key = row.key();
         if let Some(resync) = self.resyncs.get_mut(&key.kind()) {
             resync.gone.remove(&key);
-            resync.known.insert(key.clone());
         }
         self.observe(&key, Held::Has(row));
     }
@@ -20,7 +19,6 @@ impl Reconciler {
     pub(super) fn row_gone(&mut self, key: &RowKey) {
         if let Some(resync) = self.resyncs.get_mut(&key.kind()) {
             resync.gone.insert(key.clone());
-            resync.known.insert(key.clone());
         }
         if self.entries.contains_key(key) {
             self.observe(key, Held::Absent);
@@ -28,10 +26,16 @@ impl Reconciler {
     }
 
     pub(super) fn observe(&mut self, key: &RowKey, held: Held) {
-        let wanted = self
-            .entries
-            .get(key)
-            .is_some_and(|entry| entry.wanted.is_some());
+        let reading = self.resyncs.get(&key.kind()).map(|resync| resync.number);
+        let mut wanted = false;
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.seen = reading.unwrap_or(entry.seen);
+            wanted = entry.wanted.is_some();
+            // What is known already: most of what is read again, and every notification of an own write.
+            if entry.held == held && entry.is_at_rest() {
+                return;
+            }
+        }
         if is_setting(key) && !wanted {
             return;
         }
@@ -61,6 +65,7 @@ impl Reconciler {
                 (false, false) => entry.repeats,
             };
             entry.held = held;
+            entry.seen = reading.unwrap_or(entry.seen);
             entry.disturb();
         });
     }
@@ -195,7 +200,7 @@ impl Reconciler {
                     }
                     Some(_) | None => false,
                 };
-                waits || entry.devices().contains(ifname)
+                waits || entry.is_on(ifname)
             })
             .map(|(key, _)| key.clone())
             .collect()

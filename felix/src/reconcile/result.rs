@@ -96,19 +96,25 @@ impl Reconciler {
             return;
         };
         let retry_at = now + wait;
-        entry.failure = Some(Failure {
+        let failure = Failure {
             error,
             attempts,
             retry_at,
-        });
+        };
+        let before = entry.failure.replace(Box::new(failure));
+        self.failing += usize::from(before.is_none());
         self.retries.insert((retry_at, key.clone()));
     }
 
     /// Forgets failures, so that the next attempt is not held back.
     pub(super) fn reset_backoff(&mut self, key: &RowKey) {
+        if self.failing == 0 {
+            return;
+        }
         if let Some(entry) = self.entries.get_mut(key)
             && let Some(failure) = entry.failure.take()
         {
+            self.failing -= 1;
             self.retries.remove(&(failure.retry_at, key.clone()));
         }
     }
