@@ -58,7 +58,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sim", &["api", "bgp", "cni", "datastore", "felix", "ipam"]),
     (
         "bench",
-        &["bgp", "bgp-io", "datastore-kube", "harness", "lab"],
+        &[
+            "api",
+            "bgp",
+            "bgp-io",
+            "datastore-kube",
+            "felix",
+            "felix-io",
+            "harness",
+            "lab",
+        ],
     ),
     ("harness", &["harness-macros"]),
     ("harness-macros", &[]),

@@ -1,5 +1,6 @@
-//! Measures what it costs to connect pods ([`cni`]), and BGP daemons: one process plays all peers of a daemon, times each phase until the last receiver holds exactly what it
-//! must, and reads from /proc what the daemon spent on it.
+//! Measures what it costs to connect pods ([`cni`]), to write into the kernel ([`dataplane`]), and BGP daemons: one process plays all
+//! peers of a daemon, times each phase until the last receiver holds exactly what it must, and reads from /proc what the daemon spent on
+//! it.
 //!
 //! ```text
 //!  senders (10.99.1.n) ──► daemon under test (10.99.0.1) ──► receivers (10.99.2.n)
@@ -14,6 +15,7 @@
 pub mod client;
 pub mod cni;
 pub mod daemon;
+pub mod dataplane;
 pub mod facts;
 pub mod load;
 pub mod place;

@@ -1,4 +1,4 @@
-//! `bench bgp` and `bench cni` measure, `bench table` writes docs/performance.md's tables from what was measured.
+//! `bench bgp`, `bench cni` and `bench dataplane` measure, `bench table` writes docs/performance.md's tables from what was measured.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use bench::plan::{Family, PLANS, Phase, Plan};
 use bench::report::Report;
 use bench::scenario::Outcome;
 use bench::world::World;
-use bench::{cni, scenario, world};
+use bench::{cni, dataplane, scenario, world};
 use clap::{Parser, Subcommand};
 
 /// Measures the project's parts beside others.
@@ -32,6 +32,10 @@ enum What {
     ///
     /// One run takes about 3 minutes on two cores. Nothing of Calico runs: its figures in the table are from an earlier measurement.
     Cni(cni::Arguments),
+    /// Routes and packet rules: what it takes to write them into the kernel and to read them again, beside other senders.
+    ///
+    /// One run takes about a minute on two cores.
+    Dataplane(dataplane::Arguments),
     /// The tables of a result, in Markdown.
     Table(Tables),
 }
@@ -60,7 +64,7 @@ struct Bgp {
 
 #[derive(clap::Args)]
 struct Tables {
-    /// What `bench bgp --json` or `bench cni --json` wrote.
+    /// What `bench bgp --json`, `bench cni --json` or `bench dataplane --json` wrote.
     result: PathBuf,
     /// Write them into this document, between their marks.
     #[arg(long)]
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().what {
         What::Bgp(arguments) => bgp(&arguments),
         What::Cni(arguments) => cni::run(&arguments),
+        What::Dataplane(arguments) => dataplane::run(&arguments),
         What::Table(arguments) => table(&arguments).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
@@ -82,6 +87,13 @@ fn main() -> ExitCode {
 fn table(arguments: &Tables) -> anyhow::Result<()> {
     let into = arguments.into.as_deref();
     let text = std::fs::read_to_string(&arguments.result)?;
+    if let Ok(dataplane) = dataplane::Report::parse(&text) {
+        match into {
+            Some(document) => dataplane.write_into(document)?,
+            None => println!("{}", dataplane.markdown()),
+        }
+        return Ok(());
+    }
     match (cni::Report::parse(&text), into) {
         (Ok(pods), Some(document)) => pods.write_into(document),
         (Ok(pods), None) => {
