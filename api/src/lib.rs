@@ -25,6 +25,7 @@ pub mod node_status;
 pub mod object;
 pub mod params;
 pub mod path;
+pub mod pod;
 pub mod pool;
 pub mod selector;
 pub mod shape;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::key::{Key, Kind};
+use api::pod::PodWords;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
@@ -226,6 +227,17 @@ pub trait Store: Send + Sync {
             let current = self.get(key).await?;
             Ok(Expect::standing(current.map(|current| current.version)))
         })
+    }
+
+    /// What people ask for of the pod whose endpoint is to stand under `endpoint`, with the UID `uid` where the caller knows it.
+    /// `None` where the store knows no such pods. What the store saw last of the Pod is good enough; of its namespace it is not.
+    fn pod_words<'a>(
+        &'a self,
+        endpoint: &'a Key,
+        uid: &'a str,
+    ) -> BoxFuture<'a, Result<Option<PodWords>, StoreError>> {
+        let _ = (endpoint, uid);
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     /// From now on the store counts as it is, whatever was read from it or written before.

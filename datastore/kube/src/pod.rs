@@ -4,6 +4,7 @@
 //! A Pod has no room for the device, the MAC, the handle and the network: they stand in a file of the node
 //! ([`Kept`](crate::kept::Kept)), and where that is gone the endpoint is what Calico's names say.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::attachment::{AttachmentId, FIRST_INTERFACE};
@@ -18,6 +19,8 @@ use serde_json::{Value, json};
 use crate::group::segment;
 use crate::metadata::Metadata;
 
+/// How the names of annotations begin that are about the network.
+const PREFIX: &str = "cni.projectcalico.org/";
 const POD_IP: &str = "cni.projectcalico.org/podIP";
 const POD_IPS: &str = "cni.projectcalico.org/podIPs";
 const CONTAINER: &str = "cni.projectcalico.org/containerID";
@@ -114,6 +117,11 @@ impl KubePod {
 
     pub(crate) fn uid(&self) -> &str {
         &self.metadata.uid
+    }
+
+    /// What people ask of its network. Others' annotations are not kept: they may be long.
+    pub(crate) fn asked(&self) -> BTreeMap<String, String> {
+        asked(&self.metadata.annotations)
     }
 
     /// The key of its endpoint; `None` for one that has no network of ours, or no node yet.
@@ -238,6 +246,16 @@ impl KubePod {
         }
         endpoint
     }
+}
+
+/// Annotations that ask for something of the network.
+pub(crate) fn asked(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let written = [POD_IP, POD_IPS, CONTAINER];
+    annotations
+        .iter()
+        .filter(|(name, _)| name.starts_with(PREFIX) && !written.contains(&name.as_str()))
+        .map(|(name, text)| (name.clone(), text.clone()))
+        .collect()
 }
 
 /// An address, with or without its length.

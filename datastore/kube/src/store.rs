@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::key::{Key, Kind};
+use api::pod::PodWords;
 use bytes::Bytes;
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, KeyValue, Listing, Op, Store, StoreError, WatchEvent};
@@ -176,6 +177,22 @@ impl Store for KubeStore {
         uid: &'a str,
     ) -> BoxFuture<'a, Result<Expect, StoreError>> {
         Box::pin(self.shared.condition(key, uid))
+    }
+
+    fn pod_words<'a>(
+        &'a self,
+        endpoint: &'a Key,
+        uid: &'a str,
+    ) -> BoxFuture<'a, Result<Option<PodWords>, StoreError>> {
+        Box::pin(async move {
+            match PodName::of(endpoint) {
+                Some(pod) => {
+                    let words = self.shared.pod_words(&pod, endpoint, uid).await?;
+                    Ok(Some(words))
+                }
+                None => Ok(None),
+            }
+        })
     }
 
     fn accept(&self) {

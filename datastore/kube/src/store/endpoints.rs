@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::key::Key;
+use api::pod::PodWords;
 use bytes::Bytes;
 use datastore::scope::Scope;
 use datastore::store::{Change, Expect, KeyValue, Op, StoreError};
@@ -16,7 +17,9 @@ use super::{
     unreadable,
 };
 use crate::client::{Error, Patch};
+use crate::group::segment;
 use crate::kept::Kept;
+use crate::metadata::Metadata;
 use crate::pod::{KubePod, PodName, Written, gone, gone_of};
 
 impl Shared {
@@ -201,6 +204,43 @@ impl Shared {
         }
         let current = self.get_endpoint(pod, key).await?;
         Ok(Expect::standing(current.map(|current| current.version)))
+    }
+
+    /// What people ask for of a Pod's network. Its namespace is read each time: who annotates it and then makes pods expects
+    /// it to count.
+    pub(super) async fn pod_words(
+        &self,
+        pod: &PodName,
+        key: &Key,
+        uid: &str,
+    ) -> Result<PodWords, StoreError> {
+        let seen = self.seen_pods.get(key);
+        let seen = seen.filter(|seen| !uid.is_empty() && seen.uid == uid);
+        let annotations = async {
+            Ok(match seen {
+                Some(seen) => seen.asked,
+                // Without a Pod there is nothing to write the endpoint to: that says why.
+                None => {
+                    let (found, _) = self.kube_pod(pod, key).await?;
+                    found.map(|pod| pod.asked()).unwrap_or_default()
+                }
+            })
+        };
+        let path = format!("/api/v1/namespaces/{}", segment(&pod.namespace));
+        let namespace = async {
+            match self.client.request(Method::GET, &path, None).await {
+                Ok(body) => crate::metadata::of(&body).map_err(|error| unreadable(&error)),
+                Err(error) if is_absent(&error) => Ok(Metadata::default()),
+                Err(error) => Err(failed(key, error)),
+            }
+        };
+        let (annotations, namespace) =
+            futures_util::future::try_join(annotations, namespace).await?;
+        Ok(PodWords {
+            annotations,
+            namespace_annotations: crate::pod::asked(&namespace.annotations),
+            namespace_labels: namespace.labels,
+        })
     }
 
     async fn kube_pod(

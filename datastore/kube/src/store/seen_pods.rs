@@ -20,6 +20,8 @@ pub(super) struct SeenPod {
     /// The version of its endpoint, if it holds one.
     endpoint: Option<Version>,
     number: u64,
+    /// What it asks of its network.
+    pub(super) asked: BTreeMap<String, String>,
 }
 
 impl SeenPod {
@@ -29,6 +31,7 @@ impl SeenPod {
             uid: pod.uid().to_owned(),
             endpoint: endpoint.map(|endpoint| endpoint.version.clone()),
             number: pod.resource_version().parse().ok()?,
+            asked: pod.asked(),
         })
     }
 
