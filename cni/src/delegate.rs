@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value, json};
 
 use crate::protocol::{Command, Reply, Request};
@@ -55,6 +55,8 @@ pub(crate) struct Delegate<'a> {
     pub(crate) object: &'a Map<String, Value>,
     /// Its version.
     pub(crate) version: Version,
+    /// Whether everything is routed to the host also where it names routes.
+    pub(crate) include_default_routes: bool,
 }
 
 impl Delegate<'_> {
@@ -106,11 +108,12 @@ impl Delegate<'_> {
     fn add(&self, mut request: Request, ask: &Ask<'_>) -> Result<Reply, CniError> {
         let configuration = self.with_pod_cidrs(&request, ask)?;
         let result = self.run("ADD", &configuration)?;
-        let asked = self.addresses(&result).and_then(|addresses| {
+        let asked = self.given(&result).and_then(|(addresses, routes)| {
             let given = |is_v4: bool| addresses.iter().any(|net| net.addr().is_ipv4() == is_v4);
             request.ipam.assign_ipv4 = given(true);
             request.ipam.assign_ipv6 = given(false);
             request.given = addresses;
+            request.routes = routes;
             match ask(&request)? {
                 Reply::Added(added) if has(&added, &request.given) => Ok(Reply::Added(added)),
                 _ => Err(CniError::new(
@@ -196,8 +199,9 @@ impl Delegate<'_> {
         Ok(Value::Object(object))
     }
 
-    /// What the plugin gave, as hosts' addresses.
-    fn addresses(&self, stdout: &[u8]) -> Result<Vec<IpNet>, CniError> {
+    /// What the plugin gave: hosts' addresses, and what is routed in place of everything. A route's gateway does not count, as in
+    /// Calico: the host is the only one there is.
+    fn given(&self, stdout: &[u8]) -> Result<(Vec<IpNet>, Vec<IpNet>), CniError> {
         let unreadable =
             |what: String| CniError::new(Code::DECODE, format!("result of {}: {what}", self.name));
         let value: Value =
@@ -207,21 +211,22 @@ impl Delegate<'_> {
         if result.ips.is_empty() {
             return Err(unreadable("no address".to_owned()));
         }
-        if let Some(route) = result
-            .routes
-            .iter()
-            .find(|route| route.dst.prefix_len() > 0)
-        {
-            return Err(CniError::new(
-                Code::UNSUPPORTED_FIELD,
-                format!(
-                    "ipam.routes: dst {} is not supported; allowed: 0.0.0.0/0, ::/0, which pods have anyway",
-                    route.dst
-                ),
-            ));
-        }
         let host = |ip: &crate::spec::result::IpConfig| IpNet::from(ip.address.addr());
-        Ok(result.ips.iter().map(host).collect())
+        let addresses: Vec<IpNet> = result.ips.iter().map(host).collect();
+        Ok((addresses.clone(), self.routes(&result, &addresses)))
+    }
+
+    fn routes(&self, result: &AddResult, addresses: &[IpNet]) -> Vec<IpNet> {
+        let has = |family| addresses.iter().any(|net| Family::of(net) == family);
+        let named = result.routes.iter().map(|route| route.dst.trunc());
+        let mut routes: Vec<IpNet> = named.filter(|dst| has(Family::of(dst))).collect();
+        if !routes.is_empty() && self.include_default_routes {
+            let every = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+            routes.extend(every.into_iter().filter(|dst| has(Family::of(dst))));
+        }
+        routes.sort();
+        routes.dedup();
+        routes
     }
 
     /// Runs the plugin with this process' environment; what it printed.

@@ -127,6 +127,10 @@ fn serve(
         allow_ip_forwarding: conf.allow_ip_forwarding,
         ipam: conf.ipam,
         given: Vec::new(),
+        routes: Vec::new(),
+        ips: conf.ips,
+        mac: conf.mac,
+        features: conf.features,
         prev_result,
         valid_attachments: conf.valid_attachments,
     };
@@ -153,6 +157,7 @@ fn serve(
                 path,
                 object,
                 version,
+                include_default_routes: conf.include_default_routes,
             };
             delegate.serve(request, &ask)?
         }

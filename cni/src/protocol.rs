@@ -86,12 +86,34 @@ pub struct Request {
     /// Addresses that another IPAM plugin gave; empty: the agent is to give one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub given: Vec<IpNet>,
+    /// What is routed to the host instead of everything (routes of another IPAM plugin); empty: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<IpNet>,
+    /// Explicit addresses (`ips` of the runtime), at most one a family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<IpAddr>,
+    /// MAC of the pod's end (`mac` of the runtime).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<[u8; 6]>,
+    /// What annotations of pods may ask for (`feature_control`).
+    #[serde(default)]
+    pub features: Features,
     /// Result of ADD, for CHECK.
     #[serde(default)]
     pub prev_result: Option<AddResult>,
     /// What GC must keep.
     #[serde(default)]
     pub valid_attachments: Vec<Attachment>,
+}
+
+/// What annotations of pods may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Features {
+    /// Addresses that IPAM does not know (`ipAddrsNoIpam`).
+    pub ip_addrs_no_ipam: bool,
+    /// `floatingIPs`.
+    pub floating_ips: bool,
 }
 
 /// A Kubernetes pod.

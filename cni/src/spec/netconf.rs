@@ -1,11 +1,12 @@
 //! The network configuration a plugin gets on its standard input: the specification's keys and Calico's.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use crate::protocol::{Attachment, Command, IpamSettings, SOCKET_PATH};
+use crate::protocol::{Attachment, Command, Features, IpamSettings, SOCKET_PATH};
 use crate::spec::environment::is_identifier;
 use crate::spec::error::{CniError, Code};
 use crate::spec::result::AddResult;
@@ -38,6 +39,14 @@ pub struct NetConf {
     pub ipam: IpamSettings,
     /// `ipam.type`, where it is another plugin than Calico's.
     pub ipam_plugin: Option<String>,
+    /// `include_default_routes`: everything is routed to the host also where another IPAM plugin names routes.
+    pub include_default_routes: bool,
+    /// `runtimeConfig.ips`, what the runtime wants instead of any address.
+    pub ips: Vec<IpAddr>,
+    /// `runtimeConfig.mac`.
+    pub mac: Option<[u8; 6]>,
+    /// `feature_control`.
+    pub features: Features,
     /// `prevResult`.
     pub prev_result: Option<AddResult>,
     /// `cni.dev/valid-attachments`.
@@ -105,6 +114,10 @@ impl NetConf {
             allow_ip_forwarding: false,
             ipam: IpamSettings::default(),
             ipam_plugin: ipam_plugin(object),
+            include_default_routes: false,
+            ips: Vec::new(),
+            mac: None,
+            features: Features::default(),
             prev_result: None,
             valid_attachments: Vec::new(),
         };
@@ -117,6 +130,13 @@ impl NetConf {
                 None => false,
             };
             conf.ipam = ipam(fields)?;
+            let default_routes = fields.boolean("include_default_routes")?;
+            conf.include_default_routes = default_routes.unwrap_or(false);
+            conf.features = features(fields)?;
+            if let Some(runtime) = fields.object("runtimeConfig")? {
+                conf.ips = wanted_ips(runtime)?;
+                conf.mac = wanted_mac(runtime)?;
+            }
             supported_devices(fields)?;
         }
         conf.prev_result = prev_result(object, cni_version, command)?;
@@ -213,6 +233,49 @@ fn ipam(fields: Fields<'_>) -> Result<IpamSettings, CniError> {
         ));
     }
     Ok(settings)
+}
+
+fn features(fields: Fields<'_>) -> Result<Features, CniError> {
+    let Some(control) = fields.object("feature_control")? else {
+        return Ok(Features::default());
+    };
+    Ok(Features {
+        ip_addrs_no_ipam: control.boolean("ip_addrs_no_ipam")?.unwrap_or(false),
+        floating_ips: control.boolean("floating_ips")?.unwrap_or(false),
+    })
+}
+
+/// CNI conventions, `ips`: addresses with or without their lengths.
+fn wanted_ips(runtime: Fields<'_>) -> Result<Vec<IpAddr>, CniError> {
+    let allowed = "allowed: a list of at most one IPv4 and one IPv6 address";
+    let Some(value) = runtime.value("ips") else {
+        return Ok(Vec::new());
+    };
+    let refused = || wrong(format!("runtimeConfig.ips: {value}; {allowed}"));
+    let parse = |entry: &Value| {
+        let text = entry.as_str()?;
+        let net = text.parse::<IpNet>().map(|net| net.addr());
+        net.ok().or_else(|| text.parse().ok())
+    };
+    let list = value.as_array().ok_or_else(refused)?;
+    let ips: Option<Vec<IpAddr>> = list.iter().map(parse).collect();
+    let mut ips = ips.ok_or_else(refused)?;
+    let of_ipv4 = ips.iter().filter(|ip| ip.is_ipv4()).count();
+    if of_ipv4 > 1 || ips.len() - of_ipv4 > 1 {
+        return Err(refused());
+    }
+    ips.sort_by_key(IpAddr::is_ipv6);
+    Ok(ips)
+}
+
+fn wanted_mac(runtime: Fields<'_>) -> Result<Option<[u8; 6]>, CniError> {
+    let Some(text) = runtime.text("mac")?.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let allowed = api::pod::MAC;
+    let mac = api::pod::parse_mac(&text);
+    mac.map(Some)
+        .ok_or_else(|| wrong(format!("runtimeConfig.mac: \"{text}\"; allowed: {allowed}")))
 }
 
 /// For DEL, too, which must work with what is left of a configuration.

@@ -48,6 +48,11 @@ fn calls(scratch: &Scratch) -> Vec<(String, Value)> {
 }
 
 fn call(command: &str, scratch: &Scratch) -> Call {
+    call_having(command, scratch, &json!({}))
+}
+
+/// As [`call`], with more keys.
+fn call_having(command: &str, scratch: &Scratch, more: &Value) -> Call {
     let socket = scratch.path("agent.sock");
     let about_no_pod = matches!(command, "GC" | "STATUS");
     let version = if about_no_pod { "1.1.0" } else { "1.0.0" };
@@ -61,6 +66,9 @@ fn call(command: &str, scratch: &Scratch) -> Call {
     }
     if command == "GC" {
         conf["cni.dev/valid-attachments"] = valid_attachments();
+    }
+    for (key, value) in more.as_object().into_iter().flatten() {
+        conf[key] = value.clone();
     }
     let call = Call::new(command, &socket)
         .set("CNI_PATH", &scratch.path("").display().to_string())
@@ -202,18 +210,27 @@ fn the_other_plugins_error_is_the_plugins_error_and_bad_configurations_are_named
         "{msg}"
     );
     agent.join().expect("the agent was asked for ranges");
+}
 
+#[test]
+fn routes_of_the_other_plugin_stand_in_place_of_the_default_one_or_beside_it() {
+    // One of a family that it gave no address of leads nowhere.
     let mut routed = given();
-    routed["routes"] = json!([{"dst": "10.0.0.0/8"}]);
-    let scratch = plugins(&routed);
-    let agent = serve_all(&scratch.path("agent.sock"), vec![ranges()]);
-    let msg = call("ADD", &scratch).run().error(2);
-    assert!(
-        msg.contains("ipam.routes") && msg.contains("10.0.0.0/8"),
-        "{msg}"
-    );
-    agent.join().expect("the agent was asked for ranges");
-    assert_eq!(calls(&scratch).len(), 2, "it is given back");
+    routed["routes"] = json!([{"dst": "10.0.0.0/8", "gw": "10.77.1.1"}, {"dst": "fd00::/8"}]);
+    for (beside, expected) in [
+        (false, &["10.0.0.0/8"][..]),
+        (true, &["0.0.0.0/0", "10.0.0.0/8"][..]),
+    ] {
+        let scratch = plugins(&routed);
+        let socket = scratch.path("agent.sock");
+        let agent = serve_all(&socket, vec![ranges(), added("10.77.1.5/32")]);
+        let more = json!({"include_default_routes": beside});
+        let outcome = call_having("ADD", &scratch, &more).run();
+        assert_eq!(outcome.exit_code, 0, "{}", outcome.stdout);
+        let seen = agent.join().expect("the agent saw both");
+        let routes: Vec<String> = seen[1].0.routes.iter().map(ToString::to_string).collect();
+        assert_eq!(routes, expected);
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use cni::protocol::{
-    Attachment, Command, FRAME_HEAD_BYTES, FRAME_MAX_BYTES, FrameError, FrameReader, IpamSettings,
-    Pod, Reply, Request, encode_frame,
+    Attachment, Command, FRAME_HEAD_BYTES, FRAME_MAX_BYTES, Features, FrameError, FrameReader,
+    IpamSettings, Pod, Reply, Request, encode_frame,
 };
 use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig, Route};
@@ -98,6 +98,10 @@ fn request() -> impl Strategy<Value = Request> {
                 .flat_map(|result: &AddResult| &result.ips)
                 .map(|ip| ip.address)
                 .collect(),
+            routes: Vec::new(),
+            ips: Vec::new(),
+            mac: None,
+            features: Features::default(),
             prev_result,
             valid_attachments: valid
                 .into_iter()

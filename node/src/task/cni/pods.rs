@@ -8,6 +8,7 @@ mod gc;
 mod record;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -9,6 +9,7 @@ extern crate harness;
 
 mod chain;
 mod conformance;
+mod conventions;
 mod sabotage;
 
 use std::os::unix::fs::symlink;

@@ -8,6 +8,7 @@
 extern crate harness;
 
 mod addresses;
+mod annotations;
 mod checks;
 mod credentials;
 mod former;

@@ -8,7 +8,7 @@ use api::attachment::AttachmentId;
 use api::pool::AllowedUse;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
-use cni::spec::result::{AddResult, Interface, IpConfig};
+use cni::spec::result::{AddResult, Interface, IpConfig, Route};
 use datastore::store::Expect;
 use felix::calc::BlocksFrom;
 use felix::desired::{IfName, Mac};
@@ -46,6 +46,7 @@ impl Pods {
         self.in_sync().await?;
         self.known_datastore()?;
         self.may_write()?;
+        let request = &self.with_wishes(request, &pod).await?;
         let _turn = self.turn(&request.container_id, &pod.host_ifname).await;
         let container = request.container_id.as_str();
         // Both take their time and neither needs the other.
@@ -140,6 +141,9 @@ impl Pods {
     ) -> Result<Attached, CniError> {
         let addresses: Vec<IpAddr> = assignment.addresses.iter().map(IpNet::addr).collect();
         let mut network = pod.network(addresses.clone());
+        if !request.routes.is_empty() {
+            network.routes.clone_from(&request.routes);
+        }
         if request.allow_ip_forwarding {
             network.forwarding = Forwarding::On;
         }
@@ -194,7 +198,7 @@ impl Pods {
             pod_ifname: IfName::from(request.ifname.as_str()),
             mtu_bytes: mtu,
             host_mac: HOST_MAC,
-            pod_mac: None,
+            pod_mac: request.mac.map(Mac),
             families: if request.ipam.assign_ipv6 {
                 Families::Dual
             } else {
@@ -224,14 +228,42 @@ impl Pods {
                  the subnet \"usePodCidr\"",
             ));
         }
-        let wanted = match request.ip {
-            Some(address) => Wanted::Address(address),
-            None => Wanted::Any {
+        let explicit = match request.ip {
+            Some(address) => vec![address],
+            None => request.ips.clone(),
+        };
+        if explicit.is_empty() {
+            let any = Wanted::Any {
                 ipv4: usize::from(request.ipam.assign_ipv4),
                 ipv6: usize::from(request.ipam.assign_ipv6),
                 pools: [&request.ipam.ipv4_pools[..], &request.ipam.ipv6_pools[..]].concat(),
-            },
+            };
+            return self.assign_wanted(pod, any).await;
+        }
+        let mut all = Assignment {
+            existing: true,
+            ..Assignment::default()
         };
+        for address in explicit {
+            match self.assign_wanted(pod, Wanted::Address(address)).await {
+                Ok(given) => {
+                    all.existing &= given.existing;
+                    all.addresses.extend(given.addresses);
+                    all.pools.extend(given.pools);
+                    all.claimed.extend(given.claimed);
+                }
+                Err(error) => {
+                    if !all.existing {
+                        self.undo_address(pod).await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn assign_wanted(&self, pod: &Identity, wanted: Wanted) -> Result<Assignment, CniError> {
         let asked = AssignRequest {
             node_labels: self.view.borrow().node_labels.clone(),
             namespace_labels: None,
@@ -330,6 +362,11 @@ fn result(request: &Request, assignment: &Assignment, attached: &Attached) -> Ad
                 gateway: None,
                 interface: Some(1),
             })
+            .collect(),
+        routes: request
+            .routes
+            .iter()
+            .map(|dst| Route::new(*dst, None))
             .collect(),
         ..AddResult::default()
     }

@@ -8,6 +8,7 @@ use api::key::{Key, Kind};
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use felix_io::workload::{self, PairSpec, WorkloadError};
+use ipnet::IpNet;
 
 use super::Pods;
 use super::error::kernel_error;
@@ -46,7 +47,12 @@ impl Pods {
             host_ifname: host_ifname.clone(),
             ..self.pair(request, &pod)
         };
-        workload::check(netns, pair, pod.network(addresses.clone()))
+        let mut network = pod.network(addresses.clone());
+        let routes = routes(request);
+        if !routes.is_empty() {
+            network.routes = routes;
+        }
+        workload::check(netns, pair, network)
             .await
             .map_err(|error| match error {
                 WorkloadError::Differs(text) => CniError::new(Code::CHECK_FAILED, text),
@@ -83,6 +89,17 @@ impl Pods {
             Err(_) => refused("the datastore does not answer; pods that run keep running"),
         }
     }
+}
+
+/// The routes that ADD made in place of a default one, where another IPAM plugin named some. Those of other plugins of the list are
+/// theirs.
+fn routes(request: &Request) -> Vec<IpNet> {
+    let result = request.prev_result.iter();
+    result
+        .flat_map(|result| &result.routes)
+        .filter(|route| route.gw.is_none())
+        .map(|route| route.dst)
+        .collect()
 }
 
 /// The addresses that the result gives the pod's interface; those of other plugins of the list are theirs to check.

@@ -1,0 +1,97 @@
+//! What runtimes may ask for beside the specification, and routes of other IPAM plugins.
+
+use std::net::Ipv4Addr;
+
+use cni_conformance::{Container, Kernel, Network};
+use lab::Site;
+use serde_json::{Value, json};
+
+use crate::{network, one_node, stand_in, with_programs};
+
+fn ours(site: &Site, ipam: Value) -> Network {
+    let plugin =
+        json!({"type": "calico", "ipam": ipam, "capabilities": {"ips": true, "mac": true}});
+    network(site, plugin)
+}
+
+/// Destinations of a container's routes through the host.
+fn destinations(container: &Container) -> Vec<String> {
+    let routes = Kernel::read(&container.namespace).unwrap().routes;
+    let through = routes.iter().filter(|route| {
+        let gateway = route.hops.first().and_then(|hop| hop.gateway);
+        gateway.is_some()
+    });
+    let mut found: Vec<String> = through.map(|route| route.destination.to_string()).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_runtime_chooses_address_and_mac() {
+    let name = "conventions::a_runtime_chooses_address_and_mac";
+    with_programs(name, |programs| {
+        let lab = one_node(programs);
+        let site = &lab.topology.sites[0];
+        let network = ours(site, json!({"type": "calico-ipam"}));
+        let container = Container::new(site, "chosen").unwrap();
+        let runtime = json!({"ips": ["192.168.0.3/30"], "mac": "02:00:5e:aa:bb:cc"});
+        let result = network.add(&container, &runtime);
+        let result = result.unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(result["ips"][0]["address"], "192.168.0.3/32");
+        let inside = Kernel::read(&container.namespace).unwrap();
+        let mac = inside.link("eth0").map(|link| link.mac.clone());
+        assert_eq!(mac.as_deref(), Some("02:00:5e:aa:bb:cc"));
+        let mut pinger = lab::Pinger::open(&site.namespace, 5).unwrap();
+        let address = Ipv4Addr::new(192, 168, 0, 3);
+        let answer = pinger.ping(address, lab.options.patience).unwrap();
+        assert!(answer.is_some(), "the MAC is known to the host");
+        let other = Container::new(site, "other").unwrap();
+        let refused = network
+            .add(&other, &runtime)
+            .expect_err("it is given already");
+        assert!(
+            format!("{refused:#}").contains("192.168.0.3"),
+            "{refused:#}"
+        );
+        network.del(&container, &runtime, None).unwrap();
+        network.add(&other, &runtime).unwrap();
+    });
+}
+
+#[test]
+fn routes_of_another_ipam_plugin_are_the_pods_and_are_checked() {
+    let name = "conventions::routes_of_another_ipam_plugin_are_the_pods_and_are_checked";
+    with_programs(name, |programs| {
+        let lab = one_node(programs);
+        stand_in("recording-ipam");
+        let site = &lab.topology.sites[0];
+        for (name, beside, expected) in [
+            ("only", false, &["10.0.0.0/8", "172.16.0.0/12"][..]),
+            (
+                "beside",
+                true,
+                &["0.0.0.0/0", "10.0.0.0/8", "172.16.0.0/12"][..],
+            ),
+        ] {
+            let ipam = json!({
+                "type": "recording-ipam", "record": format!("/run/tortie-lab/{name}"),
+                "address": "10.99.0.5/24", "gateway": "10.99.0.1",
+                "routes": [{"dst": "10.0.0.0/8"}, {"dst": "172.16.0.0/12", "gw": "10.99.0.1"}],
+            });
+            let mut network = ours(site, ipam);
+            network.list["plugins"][0]["include_default_routes"] = json!(beside);
+            let container = Container::new(site, name).unwrap();
+            let result = network.add(&container, &Value::Null);
+            let result = result.unwrap_or_else(|error| panic!("{error:#}"));
+            assert_eq!(destinations(&container), expected);
+            let check = || network.check(&container, &Value::Null, &result);
+            check().unwrap_or_else(|error| panic!("{error:#}"));
+            let mut netlink = container.namespace.netlink().unwrap();
+            let lost: ipnet::Ipv4Net = "172.16.0.0/12".parse().unwrap();
+            netlink.delete_route(lost).unwrap();
+            let error = check().expect_err("a route is gone");
+            assert!(format!("{error:#}").contains("172.16.0.0/12"), "{error:#}");
+            network.del(&container, &Value::Null, None).unwrap();
+        }
+    });
+}
