@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -34,6 +35,49 @@ pub struct BGPConfigurationSpec {
     /// Restart Time for the mesh, a Go duration; `120s` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_mesh_max_restart_time: Option<String>,
+    /// Ranges of Services' cluster addresses.
+    #[serde(
+        rename = "serviceClusterIPs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "ranges"
+    )]
+    pub service_cluster_ips: Vec<ServiceRange>,
+    /// Ranges of Services' external addresses.
+    #[serde(
+        rename = "serviceExternalIPs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "ranges"
+    )]
+    pub service_external_ips: Vec<ServiceRange>,
+    /// Ranges of Services' load balancer addresses.
+    #[serde(
+        rename = "serviceLoadBalancerIPs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "ranges"
+    )]
+    pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl BGPConfigurationSpec {
+    /// Ranges of Services' addresses of every kind.
+    pub fn service_ranges(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let kinds = [
+            &self.service_cluster_ips,
+            &self.service_external_ips,
+            &self.service_load_balancer_ips,
+        ];
+        kinds.into_iter().flatten().map(|range| range.cidr)
+    }
+}
+
+/// A range of Services' addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRange {
+    /// Prefix.
+    pub cidr: IpNet,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -156,6 +200,11 @@ pub(crate) fn as_number_of(value: &Value) -> Option<u32> {
 
 /// Reads a list of names; `null` is an empty one.
 fn names<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    Option::deserialize(source).map(Option::unwrap_or_default)
+}
+
+/// Reads a list of ranges; `null` is an empty one.
+fn ranges<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<ServiceRange>, D::Error> {
     Option::deserialize(source).map(Option::unwrap_or_default)
 }
 

@@ -1,7 +1,9 @@
 //! `WorkloadEndpoint`: a pod's interface.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::metadata::Resource;
@@ -39,9 +41,35 @@ pub struct WorkloadEndpointSpec {
     /// MAC of the pod's side.
     #[serde(rename = "mac", skip_serializing_if = "String::is_empty")]
     pub mac: String,
+    /// Further addresses under which it is reached, each translated to one of its own.
+    #[serde(
+        rename = "ipNATs",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list"
+    )]
+    pub ip_nats: Vec<IpNat>,
+    /// Prefixes under which it may send besides its own addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
+    pub allow_spoofed_source_prefixes: Vec<IpNet>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// A floating address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpNat {
+    /// The endpoint's own address.
+    #[serde(rename = "internalIP")]
+    pub internal: IpAddr,
+    /// What others send to.
+    #[serde(rename = "externalIP")]
+    pub external: IpAddr,
+}
+
+/// Reads a list; `null` is an empty one.
+fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<Vec<T>, D::Error> {
+    Option::deserialize(source).map(Option::unwrap_or_default)
 }
 
 /// Node, orchestrator, pod and interface joined by `-`, every `-` inside a part doubled.

@@ -30,7 +30,7 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 35] = [
+pub const FIELDS: [(&str, &str); 38] = [
     (
         "allowIPIPPacketsFromWorkloads",
         "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS",
@@ -51,6 +51,7 @@ pub const FIELDS: [(&str, &str); 35] = [
     ),
     ("endpointStatusPathPrefix", "FELIX_ENDPOINTSTATUSPATHPREFIX"),
     ("externalNodesList", "FELIX_EXTERNALNODESCIDRLIST"),
+    ("floatingIPs", "FELIX_FLOATINGIPS"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
     ("healthHost", "FELIX_HEALTHHOST"),
     ("healthPort", "FELIX_HEALTHPORT"),
@@ -76,11 +77,13 @@ pub const FIELDS: [(&str, &str); 35] = [
     ("prometheusMetricsPort", "FELIX_PROMETHEUSMETRICSPORT"),
     ("removeExternalRoutes", "FELIX_REMOVEEXTERNALROUTES"),
     ("routeRefreshInterval", "FELIX_ROUTEREFRESHINTERVAL"),
+    ("serviceLoopPrevention", "FELIX_SERVICELOOPPREVENTION"),
     ("vxlanEnabled", "FELIX_VXLANENABLED"),
     ("vxlanMTU", "FELIX_VXLANMTU"),
     ("vxlanMTUV6", "FELIX_VXLANMTUV6"),
     ("vxlanPort", "FELIX_VXLANPORT"),
     ("vxlanVNI", "FELIX_VXLANVNI"),
+    ("workloadSourceSpoofing", "FELIX_WORKLOADSOURCESPOOFING"),
 ];
 
 /// Variables whose value of the start counts until the agent's next one: they decide what in the kernel is the agent's own, or

@@ -21,7 +21,7 @@ pub use table::{TABLE, Values};
 pub use unused::{UNUSED, Unused};
 pub use value::{
     AddressSource, Backend, DatastoreType, EndpointToHostAction, LogSeverity,
-    NatOutgoingExclusions, PoolCidr, ProgramClusterRoutes, RouterIdSource,
+    NatOutgoingExclusions, PoolCidr, ProgramClusterRoutes, RouterIdSource, ServiceLoopPrevention,
 };
 
 /// All settings, with where they come from. The fields are those of [`Values`].

@@ -89,6 +89,8 @@ const U32: Shape = Shape::Number(u32::MAX as u64);
 const U16: Shape = Shape::Number(u16::MAX as u64);
 const U8: Shape = Shape::Number(u8::MAX as u64);
 
+const SERVICE_RANGES: Shape = Shape::List(&Shape::Record(&[required("cidr", Shape::Cidr)]));
+
 /// A key of a secret.
 const SECRET_REF: Shape = Shape::Record(&[required(
     "secretKeyRef",
@@ -169,10 +171,10 @@ pub(crate) static BGP_CONFIGURATION: Shape = Shape::Record(&[
     without_effect("localWorkloadPeeringIPV6"),
     without_effect("prefixAdvertisements"),
     without_effect("programClusterRoutes"),
-    without_effect("serviceClusterIPs"),
-    without_effect("serviceExternalIPs"),
+    optional("serviceClusterIPs", SERVICE_RANGES),
+    optional("serviceExternalIPs", SERVICE_RANGES),
     without_effect("serviceLoadBalancerAggregation"),
-    without_effect("serviceLoadBalancerIPs"),
+    optional("serviceLoadBalancerIPs", SERVICE_RANGES),
 ]);
 
 pub(crate) static BGP_PEER: Shape = Shape::Record(&[
@@ -258,8 +260,14 @@ pub(crate) static WORKLOAD_ENDPOINT: Shape = Shape::Record(&[
     optional("profiles", Shape::List(&Shape::Text)),
     optional("interfaceName", Shape::Text),
     optional("mac", Shape::Text),
-    without_effect("allowSpoofedSourcePrefixes"),
-    without_effect("ipNATs"),
+    optional("allowSpoofedSourcePrefixes", Shape::List(&Shape::Cidr)),
+    optional(
+        "ipNATs",
+        Shape::List(&Shape::Record(&[
+            required("internalIP", Shape::Ip),
+            required("externalIP", Shape::Ip),
+        ])),
+    ),
     without_effect("ipv4Gateway"),
     without_effect("ipv6Gateway"),
     without_effect("ports"),

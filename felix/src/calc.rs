@@ -131,6 +131,8 @@ impl Graph {
 
     /// A graph that knows nothing yet.
     pub fn new(settings: Settings) -> Self {
+        let mut workloads = Workloads::default();
+        workloads.count_floating(settings.floating_ips);
         Self {
             ownership: settings.ownership(),
             settings,
@@ -139,7 +141,7 @@ impl Graph {
             invalid: BTreeMap::new(),
             pools: Pools::default(),
             hosts: BTreeMap::new(),
-            workloads: Workloads::default(),
+            workloads,
             blocks: Blocks::default(),
             bgp_routes: BgpRoutes::default(),
             bgp_configs: BTreeMap::new(),
@@ -291,6 +293,12 @@ impl Graph {
         self.settings.interface_prefixes = before.interface_prefixes.clone();
         self.settings.device_route_protocol = before.device_route_protocol;
         self.settings.external_routes = before.external_routes;
+        self.workloads.count_floating(self.settings.floating_ips);
+        if self.settings.source_spoofing != before.source_spoofing {
+            self.dirty
+                .ifnames
+                .extend(self.workloads.spoofing().cloned());
+        }
         if self.started {
             for row in device::host_sysctls(&before) {
                 self.rows.put(row.key(), None);
@@ -479,6 +487,7 @@ impl Graph {
     }
 
     fn update_bgp_config(&mut self, key: &Key, config: Option<&api::bgp::BGPConfiguration>) {
+        self.dirty.rules = true;
         match config {
             Some(config) => {
                 let spec = config.spec.clone();
@@ -524,6 +533,7 @@ impl Graph {
         let ours = endpoint.filter(|endpoint| endpoint.spec.node == self.settings.node_name);
         let touched = self.workloads.update(key, ours);
         self.dirty.ifnames.extend(touched.ifnames);
+        self.dirty.rules |= touched.rules;
         for addr in touched.addrs {
             self.dirty.prefixes.insert(IpNet::from(addr));
             self.dirty.neighbours.insert(addr);
@@ -665,6 +675,8 @@ impl Graph {
             local: &self.local,
             pools: &self.pools,
             hosts: &self.hosts,
+            workloads: &self.workloads,
+            services: self.bgp_configs.get("default"),
         };
         let mut elements = BTreeSet::new();
         for family in Family::ALL {
@@ -694,7 +706,8 @@ impl Graph {
         }
         for ifname in &dirty.ifnames {
             let wanted = self.workloads.has_device(ifname);
-            for row in device::device_settings(&self.settings, ifname) {
+            let spoofs = self.settings.source_spoofing && self.workloads.has_sources(ifname);
+            for row in device::device_settings(&self.settings, ifname, spoofs) {
                 self.rows.put(row.key(), wanted.then_some(row));
             }
         }

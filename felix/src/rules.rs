@@ -112,8 +112,14 @@ pub enum Match {
     Source(&'static str),
     /// Its source is not in the set of this name.
     NotSource(&'static str),
+    /// Its destination is in the set of this name.
+    Destination(&'static str),
     /// Its destination is not in the set of this name.
     NotDestination(&'static str),
+    /// Its source is in this prefix.
+    SourceWithin(IpNet),
+    /// Its destination is in this prefix.
+    DestinationWithin(IpNet),
     /// It came in by a device of this name; a `+` at the end stands for anything.
     InputDevice(Arc<str>),
     /// It leaves by a device of this name; a `+` at the end stands for anything.
@@ -142,6 +148,8 @@ pub enum Action {
     Masquerade(Option<RangeInclusive<u16>>),
     /// It gets this source address, and a port as above.
     SourceNat(IpAddr, Option<RangeInclusive<u16>>),
+    /// It gets this destination address.
+    DestinationNat(IpAddr),
     /// Its connection is not tracked.
     NoTrack,
     /// The rules of the chain of this name are next.
@@ -150,6 +158,8 @@ pub enum Action {
     Return,
     /// It goes no further; such packets are counted.
     Drop,
+    /// The same, and its sender is told that nothing listens there.
+    Reject,
 }
 
 impl fmt::Display for Match {
@@ -157,7 +167,10 @@ impl fmt::Display for Match {
         match self {
             Self::Source(set) => write!(f, "saddr @{set}"),
             Self::NotSource(set) => write!(f, "saddr != @{set}"),
+            Self::Destination(set) => write!(f, "daddr @{set}"),
             Self::NotDestination(set) => write!(f, "daddr != @{set}"),
+            Self::SourceWithin(prefix) => write!(f, "saddr {prefix}"),
+            Self::DestinationWithin(prefix) => write!(f, "daddr {prefix}"),
             Self::InputDevice(name) => write!(f, "iifname {name}"),
             Self::OutputDevice(name) => write!(f, "oifname {name}"),
             Self::Protocol(number) => write!(f, "meta l4proto {number}"),
@@ -192,10 +205,12 @@ impl fmt::Display for Action {
             Self::SourceNat(addr, ports) => {
                 write!(f, "snat to {addr}{} fully-random", Ports(ports))
             }
+            Self::DestinationNat(addr) => write!(f, "dnat to {addr}"),
             Self::NoTrack => f.write_str("notrack"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Return => f.write_str("return"),
             Self::Drop => f.write_str("counter drop"),
+            Self::Reject => f.write_str("counter reject"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::value::{
     self, AddressSource, Backend, DatastoreType, EndpointToHostAction, LogSeverity,
-    NatOutgoingExclusions, PoolCidr, ProgramClusterRoutes, RouterIdSource,
+    NatOutgoingExclusions, PoolCidr, ProgramClusterRoutes, RouterIdSource, ServiceLoopPrevention,
 };
 use ipnet::IpNet;
 
@@ -277,6 +277,15 @@ parameters! {
     /// IPv6 gateway.
     endpoint_to_host: EndpointToHostAction = value::endpoint_to_host, ["FELIX_DEFAULTENDPOINTTOHOSTACTION"], "DROP", "",
         IsUnset, TakesDefault, "`DROP`, `ACCEPT` or `RETURN`";
+    /// What happens to forwarded packets to addresses of Services that nobody translated: BGPConfiguration's ranges.
+    service_loop_prevention: ServiceLoopPrevention = value::service_loop_prevention, ["FELIX_SERVICELOOPPREVENTION"], "Drop", "",
+        IsUnset, TakesDefault, "`Drop`, `Reject` or `Disabled`";
+    /// Whether pods that ask for it send under prefixes that are not theirs: annotation `cni.projectcalico.org/allowedSourcePrefixes`.
+    source_spoofing: bool = value::source_spoofing, ["FELIX_WORKLOADSOURCESPOOFING"], "Disabled", "",
+        IsUnset, TakesDefault, "`Disabled` or `Any`";
+    /// Whether pods are reached under further addresses that they ask for: annotation `cni.projectcalico.org/floatingIPs`.
+    floating_ips: bool = value::enabled, ["FELIX_FLOATINGIPS"], "Disabled", "",
+        IsUnset, TakesDefault, "`Enabled` or `Disabled`";
     /// Whether pods may send packets to VXLAN's port.
     allow_vxlan_from_workloads: bool = value::felix_bool, ["FELIX_ALLOWVXLANPACKETSFROMWORKLOADS"], "false", "",
         IsUnset, TakesDefault, "`true` or `false`";

@@ -141,11 +141,6 @@ pub static UNUSED: &[Unused] = &[
         "live migration is not followed yet",
     ),
     unused(
-        &["FELIX_FLOATINGIPS"],
-        DISABLED,
-        "pods have no floating addresses yet",
-    ),
-    unused(
         &["FELIX_LOCALSUBNETL2REACHABILITY"],
         DISABLED,
         "ARP and NDP are not answered for pods on the host's interfaces yet",
@@ -172,21 +167,11 @@ pub static UNUSED: &[Unused] = &[
         "the MTU file is written again until it stands",
     ),
     unused(
-        &["FELIX_WORKLOADSOURCESPOOFING"],
-        DISABLED,
-        "pods' annotations are not read yet",
-    ),
-    unused(
         &["FELIX_AWSSRCDSTCHECK"],
         &["donothing"],
         "the cloud's settings are the operator's",
     ),
     // Packet rules.
-    unused(
-        &["FELIX_SERVICELOOPPREVENTION"],
-        DISABLED,
-        "addresses of services are not announced yet",
-    ),
     unused(&["FELIX_NFTABLESMODE"], &["auto", "enabled"], IPTABLES),
     unused(&["FELIX_IPTABLESBACKEND"], &["auto", "nft"], IPTABLES),
     unused(

@@ -107,6 +107,19 @@ pub enum EndpointToHostAction {
     Return,
 }
 
+/// What happens to forwarded packets to addresses of Services that no program translated: variable
+/// `FELIX_SERVICELOOPPREVENTION`. Routers send them to a node, which would send them back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceLoopPrevention {
+    /// They go no further.
+    #[default]
+    Drop,
+    /// Their sender is told.
+    Reject,
+    /// They are forwarded.
+    Disabled,
+}
+
 /// Which datastore: variable `DATASTORE_TYPE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatastoreType {
@@ -376,18 +389,11 @@ pub(super) fn program_cluster_routes(text: &str) -> Read<ProgramClusterRoutes> {
             ProgramClusterRoutes::EnabledNoEncapOnly,
         ),
     ];
-    let found = words
-        .iter()
-        .find(|(word, _)| text.eq_ignore_ascii_case(word));
-    ok_or_no(found.map(|(_, value)| *value))
+    one_of(text, words)
 }
 
 pub(super) fn enabled(text: &str) -> Read<bool> {
-    let words = [("Enabled", true), ("Disabled", false)];
-    let found = words
-        .iter()
-        .find(|(word, _)| text.eq_ignore_ascii_case(word));
-    ok_or_no(found.map(|(_, value)| *value))
+    one_of(text, [("Enabled", true), ("Disabled", false)])
 }
 
 pub(super) fn optional_ipv4(text: &str) -> Read<Option<Ipv4Addr>> {
@@ -424,9 +430,7 @@ pub(super) fn nat_exclusions(text: &str) -> Read<NatOutgoingExclusions> {
             NatOutgoingExclusions::IpPoolsAndHostIps,
         ),
     ];
-    let mut words = words.into_iter();
-    let found = words.find(|(word, _)| text.eq_ignore_ascii_case(word));
-    ok_or_no(found.map(|(_, value)| value))
+    one_of(text, words)
 }
 
 pub(super) fn endpoint_to_host(text: &str) -> Read<EndpointToHostAction> {
@@ -435,6 +439,26 @@ pub(super) fn endpoint_to_host(text: &str) -> Read<EndpointToHostAction> {
         ("ACCEPT", EndpointToHostAction::Accept),
         ("RETURN", EndpointToHostAction::Return),
     ];
+    one_of(text, words)
+}
+
+pub(super) fn service_loop_prevention(text: &str) -> Read<ServiceLoopPrevention> {
+    one_of(
+        text,
+        [
+            ("Drop", ServiceLoopPrevention::Drop),
+            ("Reject", ServiceLoopPrevention::Reject),
+            ("Disabled", ServiceLoopPrevention::Disabled),
+        ],
+    )
+}
+
+pub(super) fn source_spoofing(text: &str) -> Read<bool> {
+    one_of(text, [("Any", true), ("Disabled", false)])
+}
+
+/// One of these words, in any case.
+fn one_of<T, const N: usize>(text: &str, words: [(&str, T); N]) -> Read<T> {
     let mut words = words.into_iter();
     let found = words.find(|(word, _)| text.eq_ignore_ascii_case(word));
     ok_or_no(found.map(|(_, value)| value))

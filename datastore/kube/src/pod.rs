@@ -10,11 +10,13 @@ use std::net::IpAddr;
 use api::attachment::{AttachmentId, FIRST_INTERFACE};
 use api::endpoint::endpoint_name;
 use api::key::{Key, Kind};
+use bytes::Bytes;
 use datastore::store::KeyValue;
 use datastore::version::Version;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::warn;
 
 use crate::group::segment;
 use crate::metadata::Metadata;
@@ -24,6 +26,8 @@ const PREFIX: &str = "cni.projectcalico.org/";
 const POD_IP: &str = "cni.projectcalico.org/podIP";
 const POD_IPS: &str = "cni.projectcalico.org/podIPs";
 const CONTAINER: &str = "cni.projectcalico.org/containerID";
+const FLOATING_IPS: &str = "cni.projectcalico.org/floatingIPs";
+const SOURCE_PREFIXES: &str = "cni.projectcalico.org/allowedSourcePrefixes";
 /// What Calico calls Kubernetes in an endpoint's name.
 const ORCHESTRATOR: &str = "k8s";
 
@@ -170,6 +174,7 @@ impl KubePod {
                 endpoint.to_string().into()
             }
         };
+        let value = self.with_what_it_asks(value, &networks);
         Ok(Some(KeyValue {
             key,
             value,
@@ -204,6 +209,73 @@ impl KubePod {
             .annotations
             .get(name)
             .map_or("", String::as_str)
+    }
+
+    /// The endpoint with floating addresses and foreign source prefixes, which follow the Pod's annotations as long as it lives.
+    fn with_what_it_asks(&self, value: Bytes, networks: &[IpNet]) -> Bytes {
+        let (floating, sources) = (self.floating(networks), self.sources());
+        if floating.is_empty() && sources.is_empty() {
+            return value;
+        }
+        let Ok(mut endpoint) = serde_json::from_slice::<Value>(&value) else {
+            return value;
+        };
+        if !floating.is_empty() {
+            endpoint["spec"]["ipNATs"] = floating.into();
+        }
+        if !sources.is_empty() {
+            endpoint["spec"]["allowSpoofedSourcePrefixes"] = json!(sources);
+        }
+        endpoint.to_string().into()
+    }
+
+    /// Each floating address stands for the Pod's own one of its family.
+    fn floating(&self, networks: &[IpNet]) -> Vec<Value> {
+        let asked: Vec<IpAddr> = self.list(FLOATING_IPS, |text| text.parse().ok());
+        let of_family = |external: &IpAddr| {
+            let mut own = networks.iter().map(IpNet::addr);
+            own.find(|own| own.is_ipv4() == external.is_ipv4())
+        };
+        let pairs = asked.iter().filter_map(|external| {
+            let own = of_family(external)?;
+            Some(json!({"internalIP": own, "externalIP": external}))
+        });
+        pairs.collect()
+    }
+
+    fn sources(&self) -> Vec<IpNet> {
+        self.list(SOURCE_PREFIXES, network)
+    }
+
+    /// An annotation that is a list of texts in JSON. What is none is told, and the rest counts.
+    fn list<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let text = self.annotation(name);
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let pod = || format!("Pod({}/{})", self.metadata.namespace, self.metadata.name);
+        let texts: Vec<String> = serde_json::from_str(text).unwrap_or_else(|_| {
+            warn!(
+                pod = pod(),
+                annotation = name,
+                value = text,
+                "must be a JSON list of texts"
+            );
+            Vec::new()
+        });
+        let one = |text: &String| {
+            let value = read(text);
+            if value.is_none() {
+                warn!(
+                    pod = pod(),
+                    annotation = name,
+                    value = text,
+                    "no address or prefix, left out"
+                );
+            }
+            value
+        };
+        texts.iter().filter_map(one).collect()
     }
 
     /// The endpoint as Calico derives it from a Pod.
@@ -360,6 +432,55 @@ mod tests {
             let key = Key::namespaced(Kind::WorkloadEndpoint, "ns", name);
             assert_eq!(PodName::of(&key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_in_annotations_is_in_its_endpoint_and_what_cannot_be_read_is_left_out() {
+        let read = |annotations: Value, kept: Option<Value>| -> Value {
+            let annotations = annotations.as_object().unwrap().clone().into_iter();
+            let own = [(POD_IPS.to_owned(), json!("10.0.0.1/32,fd00::1/128"))];
+            let annotations: Value = annotations
+                .chain(own)
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            let metadata = json!({
+                "name": "p", "namespace": "ns", "uid": "u", "resourceVersion": "7", "annotations": annotations,
+            });
+            let pod = json!({"metadata": metadata, "spec": {"nodeName": "n"}});
+            let pod = KubePod::parse(pod.to_string().as_bytes()).unwrap();
+            let kept = |key: &Key| {
+                kept.map(|value| KeyValue {
+                    key: key.clone(),
+                    value: value.to_string().into(),
+                    version: pod.version().unwrap(),
+                })
+            };
+            let object = pod.read("cali", kept).unwrap().unwrap();
+            serde_json::from_slice::<Value>(&object.value).unwrap()["spec"].clone()
+        };
+        let asks = json!({
+            FLOATING_IPS: "[\"198.51.100.5\", \"2001:db8::5\", \"web\"]",
+            SOURCE_PREFIXES: "[\"192.0.2.0/24\", \"192.0.3.1\"]",
+        });
+        let spec = read(asks.clone(), None);
+        let pairs = json!([
+            {"internalIP": "10.0.0.1", "externalIP": "198.51.100.5"},
+            {"internalIP": "fd00::1", "externalIP": "2001:db8::5"},
+        ]);
+        assert_eq!(spec["ipNATs"], pairs);
+        let sources = json!(["192.0.2.0/24", "192.0.3.1/32"]);
+        assert_eq!(spec["allowSpoofedSourcePrefixes"], sources);
+        // What the node keeps of the endpoint has them, too, and no longer than the Pod.
+        let kept = json!({"spec": {
+            "ipNetworks": ["10.0.0.1/32", "fd00::1/128"], "containerID": "", "mac": "02:00:00:00:00:01",
+        }});
+        let spec = read(asks, Some(kept.clone()));
+        assert_eq!(
+            (&spec["ipNATs"], &spec["mac"]),
+            (&pairs, &json!("02:00:00:00:00:01"))
+        );
+        let spec = read(json!({FLOATING_IPS: "198.51.100.5"}), Some(kept));
+        assert_eq!(spec.get("ipNATs"), None, "no list");
     }
 
     #[test]

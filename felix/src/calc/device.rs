@@ -24,8 +24,9 @@ pub(super) fn host_sysctls(settings: &Settings) -> Vec<Row> {
     rows
 }
 
-/// MAC and sysctls of one pod's device.
-pub(super) fn device_settings(settings: &Settings, ifname: &IfName) -> Vec<Row> {
+/// MAC and sysctls of one pod's device; `spoofs`: its pod may send under addresses to which no route leads there.
+pub(super) fn device_settings(settings: &Settings, ifname: &IfName, spoofs: bool) -> Vec<Row> {
+    let rp_filter = if spoofs { "0" } else { &*settings.rp_filter };
     let v4 = |name, value: &str| Row::Sysctl(SysctlKey::of_ipv4(ifname, name), value.into());
     let mut rows = vec![
         Row::Mac(ifname.clone(), HOST_END_MAC),
@@ -34,7 +35,7 @@ pub(super) fn device_settings(settings: &Settings, ifname: &IfName) -> Vec<Row> 
         sysctl(format!("net/ipv4/neigh/{ifname}/proxy_delay"), "0"),
         v4("proxy_arp", "1"),
         v4("forwarding", "1"),
-        v4("rp_filter", &settings.rp_filter),
+        v4("rp_filter", rp_filter),
     ];
     let v6 = |name: &str, value: &str| sysctl(format!("net/ipv6/conf/{ifname}/{name}"), value);
     if settings.has_ipv6 {
@@ -50,6 +51,10 @@ pub(super) fn device_settings(settings: &Settings, ifname: &IfName) -> Vec<Row> 
 /// The permanent neighbour of a pod's address.
 pub(super) fn neighbour(workloads: &Workloads, addr: IpAddr) -> Option<Row> {
     let workload = workloads.at(&addr)?;
+    // A floating address is no pod's: packets have the pod's own when they leave.
+    if !workload.addrs.contains(&addr) {
+        return None;
+    }
     pod_neighbour(&workload.ifname, addr, workload.mac?)
 }
 

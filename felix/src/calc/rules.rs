@@ -2,18 +2,21 @@
 //! into a tunnel gets the tunnel's; packets of tunnels and of pods are only taken from where they may come.
 
 mod filter;
+mod floating;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use api::bgp::BGPConfigurationSpec;
 use ipnet::IpNet;
 
 use super::host::Host;
 use super::local::{Local, Tunnel};
 use super::pool::Pools;
 use super::settings::{NatExclusions, Settings};
+use super::workload::Workloads;
 use crate::desired::ElementKey;
 use crate::ownership::{IPIP_DEVICE, vxlan_device};
 use crate::rules::{Action, Chain, Family, Hook, Match, POSTROUTING, Rule, Ruleset};
@@ -35,6 +38,8 @@ struct Sets {
     hosts: &'static str,
     /// Others that tunnel packets are taken from.
     external: &'static str,
+    /// Ranges of Services' addresses.
+    services: &'static str,
 }
 
 const fn sets(family: Family) -> &'static Sets {
@@ -49,12 +54,14 @@ const SETS_V4: Sets = Sets {
     pools: "cali40network-ip-pools",
     hosts: "cali40all-hosts-net",
     external: "cali40external-nodes",
+    services: "cali40service-ips",
 };
 const SETS_V6: Sets = Sets {
     masqueraded: "cali60masq-ipam-pools",
     pools: "cali60network-ip-pools",
     hosts: "cali60all-hosts-net",
     external: "cali60external-nodes",
+    services: "cali60service-ips",
 };
 
 /// What the rules follow from.
@@ -63,6 +70,9 @@ pub(super) struct Facts<'a> {
     pub(super) local: &'a Local,
     pub(super) pools: &'a Pools,
     pub(super) hosts: &'a BTreeMap<String, Host>,
+    pub(super) workloads: &'a Workloads,
+    /// BGPConfiguration `default`, which has the ranges of Services' addresses.
+    pub(super) services: Option<&'a BGPConfigurationSpec>,
 }
 
 impl Facts<'_> {
@@ -73,6 +83,7 @@ impl Facts<'_> {
         }
         let mut ruleset = Ruleset::default();
         let mut postrouting = Vec::new();
+        self.floating_ips(family, &mut ruleset, &mut postrouting);
         self.nat_outgoing(family, &mut ruleset, &mut postrouting);
         self.tunnel_masquerade(family, &mut postrouting);
         if !postrouting.is_empty() {

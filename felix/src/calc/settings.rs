@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::params::{
     self, Backend, EndpointToHostAction, NatOutgoingExclusions, ProgramClusterRoutes,
-    RouterIdSource, Values,
+    RouterIdSource, ServiceLoopPrevention, Values,
 };
 use ipnet::IpNet;
 
@@ -125,6 +125,12 @@ pub struct Settings {
     pub external_nodes: Vec<IpNet>,
     /// Whether pods may send to their own node.
     pub pods_reach_host: bool,
+    /// What happens to forwarded packets to Services' addresses that nobody translated.
+    pub service_loops: ServiceLoopPrevention,
+    /// Whether pods that ask for it send under prefixes that are not theirs.
+    pub source_spoofing: bool,
+    /// Whether pods are reached under floating addresses.
+    pub floating_ips: bool,
     /// Whether pods may send packets to VXLAN's port.
     pub vxlan_from_pods: bool,
     /// Whether pods may send packets in IPIP.
@@ -195,6 +201,9 @@ impl Settings {
             nat_interface: None,
             external_nodes: Vec::new(),
             pods_reach_host: false,
+            service_loops: ServiceLoopPrevention::Drop,
+            source_spoofing: false,
+            floating_ips: false,
             vxlan_from_pods: false,
             ipip_from_pods: false,
             router_id: RouterIdSource::NodeAddress,
@@ -249,6 +258,9 @@ impl Settings {
             nat_interface: values.nat_interface_filter.as_deref().map(Arc::from),
             external_nodes: values.external_nodes.clone(),
             pods_reach_host: values.endpoint_to_host != EndpointToHostAction::Drop,
+            service_loops: values.service_loop_prevention,
+            source_spoofing: values.source_spoofing,
+            floating_ips: values.floating_ips,
             vxlan_from_pods: values.allow_vxlan_from_workloads,
             ipip_from_pods: values.allow_ipip_from_workloads,
             normal_route_metric: values.normal_route_priority,

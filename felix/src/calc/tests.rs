@@ -2,6 +2,7 @@
 
 mod dual_stack;
 mod filters;
+mod floating;
 mod identity;
 mod next_hops;
 mod peering;

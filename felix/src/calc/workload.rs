@@ -19,7 +19,19 @@ pub(super) struct Workload {
     /// Of the pod's side.
     pub(super) mac: Option<Mac>,
     pub(super) addrs: BTreeSet<IpAddr>,
+    /// Floating addresses, and the own ones that they stand for.
+    pub(super) floating: BTreeMap<IpAddr, IpAddr>,
+    /// Prefixes under which it may send besides its addresses.
+    pub(super) sources: BTreeSet<IpNet>,
     holder: Holder,
+}
+
+impl Workload {
+    /// Addresses under which it is reached.
+    fn reached_at(&self, floating: bool) -> impl Iterator<Item = IpAddr> + '_ {
+        let others = self.floating.keys().filter(move |_| floating);
+        self.addrs.iter().chain(others).copied()
+    }
 }
 
 /// Under which IPAM handle a workload has its addresses.
@@ -54,6 +66,8 @@ impl Holder {
 #[derive(Debug, Default)]
 pub(super) struct Workloads {
     by_key: BTreeMap<Key, Workload>,
+    /// Whether floating addresses count.
+    floating: bool,
     by_addr: BTreeMap<IpAddr, BTreeSet<Key>>,
     by_ifname: BTreeMap<IfName, BTreeSet<Key>>,
     /// Address → handle that has it on this node, by block.
@@ -66,9 +80,25 @@ pub(super) struct Workloads {
 pub(super) struct Touched {
     pub(super) addrs: BTreeSet<IpAddr>,
     pub(super) ifnames: BTreeSet<IfName>,
+    /// Whether packet rules follow from it.
+    pub(super) rules: bool,
 }
 
 impl Workloads {
+    /// Whether pods are reached under floating addresses from now on.
+    pub(super) fn count_floating(&mut self, floating: bool) {
+        if self.floating == floating {
+            return;
+        }
+        self.floating = floating;
+        self.by_addr.clear();
+        for (key, workload) in &self.by_key {
+            for addr in workload.reached_at(floating) {
+                self.by_addr.entry(addr).or_default().insert(key.clone());
+            }
+        }
+    }
+
     pub(super) fn update(&mut self, key: &Key, endpoint: Option<&WorkloadEndpoint>) -> Touched {
         let mut touched = Touched::default();
         self.problems.remove(key);
@@ -76,8 +106,13 @@ impl Workloads {
         if self.by_key.get(key) == new.as_ref() {
             return touched;
         }
+        let of_rules = |workload: Option<&Workload>| {
+            let own = workload.map(|found| (found.floating.clone(), found.sources.clone()));
+            own.filter(|own| !own.0.is_empty() || !own.1.is_empty())
+        };
+        touched.rules = of_rules(self.by_key.get(key)) != of_rules(new.as_ref());
         if let Some(old) = self.by_key.remove(key) {
-            for addr in old.addrs {
+            for addr in old.reached_at(self.floating) {
                 unindex(&mut self.by_addr, &addr, key);
                 touched.addrs.insert(addr);
             }
@@ -85,9 +120,9 @@ impl Workloads {
             touched.ifnames.insert(old.ifname);
         }
         if let Some(new) = new {
-            for addr in &new.addrs {
-                self.by_addr.entry(*addr).or_default().insert(key.clone());
-                touched.addrs.insert(*addr);
+            for addr in new.reached_at(self.floating) {
+                self.by_addr.entry(addr).or_default().insert(key.clone());
+                touched.addrs.insert(addr);
             }
             let ifname = new.ifname.clone();
             self.by_ifname
@@ -147,6 +182,20 @@ impl Workloads {
                 );
             }
         }
+        let mut floating = BTreeMap::new();
+        for nat in &spec.ip_nats {
+            if addrs.contains(&nat.internal) && nat.external.is_ipv4() == nat.internal.is_ipv4() {
+                floating.insert(nat.external, nat.internal);
+            } else {
+                refuse(
+                    "spec.ipNATs",
+                    format!(
+                        "{} for {}: internalIP must be one of the pod's addresses, externalIP of the same family",
+                        nat.external, nat.internal
+                    ),
+                );
+            }
+        }
         let mac = parse_mac(&spec.mac);
         if mac.is_none() {
             refuse("spec.mac", format!("{:?} is no MAC address", spec.mac));
@@ -165,6 +214,12 @@ impl Workloads {
             ifname: IfName::from(spec.interface_name.as_str()),
             mac,
             addrs,
+            floating,
+            sources: spec
+                .allow_spoofed_source_prefixes
+                .iter()
+                .map(IpNet::trunc)
+                .collect(),
             holder: Holder::of(endpoint),
         })
     }
@@ -185,6 +240,38 @@ impl Workloads {
     /// The workload that has an address.
     pub(super) fn at(&self, addr: &IpAddr) -> Option<&Workload> {
         self.by_key.get(self.key_at(addr)?)
+    }
+
+    /// Floating addresses that count, and the pods' own that they stand for.
+    pub(super) fn floating(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> + '_ {
+        let asked = self.by_key.iter().filter(|_| self.floating);
+        let asked =
+            asked.flat_map(|(key, found)| found.floating.iter().map(move |pair| (key, pair)));
+        // Of two that ask for one address one has it.
+        let has = |key: &Key, external: &IpAddr| self.key_at(external) == Some(key);
+        asked.filter_map(move |(key, (external, own))| {
+            has(key, external).then_some((*external, *own))
+        })
+    }
+
+    /// Devices whose pods may send under prefixes that are not theirs, and these.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&IfName, IpNet)> + '_ {
+        let all = self.by_key.values();
+        all.flat_map(|found| found.sources.iter().map(|prefix| (&found.ifname, *prefix)))
+    }
+
+    /// Devices whose pods may send under prefixes that are not theirs.
+    pub(super) fn spoofing(&self) -> impl Iterator<Item = &IfName> + '_ {
+        let all = self.by_key.values();
+        all.filter(|found| !found.sources.is_empty())
+            .map(|found| &found.ifname)
+    }
+
+    /// Whether a device's pod may send under prefixes that are not its own.
+    pub(super) fn has_sources(&self, ifname: &IfName) -> bool {
+        let keys = self.by_ifname.get(ifname).into_iter().flatten();
+        keys.filter_map(|key| self.by_key.get(key))
+            .any(|found| !found.sources.is_empty())
     }
 
     pub(super) fn has_device(&self, ifname: &IfName) -> bool {

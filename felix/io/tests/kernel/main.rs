@@ -7,6 +7,7 @@ extern crate harness;
 
 mod connections;
 mod filter;
+mod floating;
 mod leftovers;
 mod monitor;
 mod namespace;

@@ -1,7 +1,14 @@
 //! Packets that go no further: those of tunnels that no node sent, and those of pods under addresses that are not theirs.
 
-use super::{Facts, UDP};
-use crate::rules::{Action, Chain, Family, Hook, INPUT, Match, OUTPUT, PREROUTING, Rule, Ruleset};
+use std::sync::Arc;
+
+use api::params::ServiceLoopPrevention;
+use ipnet::IpNet;
+
+use super::{Facts, UDP, sets};
+use crate::rules::{
+    Action, Chain, FORWARD, Family, Hook, INPUT, Match, OUTPUT, PREROUTING, Rule, Ruleset,
+};
 
 /// `IPPROTO_IPIP`, `IPPROTO_ICMPV6`.
 const IPIP: u8 = 4;
@@ -10,13 +17,17 @@ const ICMPV6: u8 = 58;
 const RAW_PRIORITY: i32 = -300;
 /// Where filters stand.
 const FILTER_PRIORITY: i32 = 0;
+/// After other programs' filters: kube-proxy refuses what is for a Service without endpoints, which tells the sender.
+const SERVICES_PRIORITY: i32 = 10;
+const SERVICES: &str = "filter-cali-cidr-block";
+const SOURCES: &str = "raw-cali-rpf-skip";
 const FROM_WORKLOADS: &str = "raw-cali-from-workloads";
 const TO_HOST: &str = "filter-cali-wl-to-host";
 
 impl Facts<'_> {
     pub(super) fn filter(&self, family: Family, ruleset: &mut Ruleset) {
         let untracked = self.untracked(family);
-        let workloads = self.workloads_chain(family);
+        let workloads = self.workloads_chain(family, ruleset);
         ruleset.chains.push(workloads);
         let raw = self.at_workloads(FROM_WORKLOADS);
         let raw = raw.chain(untracked.clone()).collect();
@@ -35,6 +46,62 @@ impl Facts<'_> {
         if !input.is_empty() {
             (ruleset.chains).push(base("filter-INPUT", INPUT, FILTER_PRIORITY, input));
         }
+        self.service_loops(family, ruleset);
+    }
+
+    /// Routers send what is for Services' addresses to a node; what no program there translated would go back to them.
+    fn service_loops(&self, family: Family, ruleset: &mut Ruleset) {
+        let action = match self.settings.service_loops {
+            ServiceLoopPrevention::Drop => Action::Drop,
+            ServiceLoopPrevention::Reject => Action::Reject,
+            ServiceLoopPrevention::Disabled => return,
+        };
+        let ranges = self
+            .services
+            .into_iter()
+            .flat_map(|spec| spec.service_ranges());
+        let ranges: Vec<IpNet> = ranges
+            .filter(|range| Family::of(range.addr()) == family)
+            .collect();
+        if ranges.is_empty() {
+            return;
+        }
+        let set = sets(family).services;
+        ruleset.sets.insert(set, IpNet::aggregate(&ranges));
+        let rule = Rule {
+            matches: vec![Match::Destination(set)],
+            action,
+        };
+        ruleset.chains.push(chain(SERVICES, vec![rule]));
+        let rules = vec![Rule {
+            matches: Vec::new(),
+            action: Action::Jump(SERVICES),
+        }];
+        (ruleset.chains).push(base("filter-FORWARD", FORWARD, SERVICES_PRIORITY, rules));
+    }
+
+    /// What pods may send under prefixes that are not theirs; whether there is any.
+    fn sources(&self, family: Family, ruleset: &mut Ruleset) -> bool {
+        if !self.settings.source_spoofing {
+            return false;
+        }
+        let rules = self.workloads.sources();
+        let rules = rules.filter(|(_, prefix)| Family::of(prefix.addr()) == family);
+        let mut rules: Vec<Rule> = rules
+            .map(|(ifname, prefix)| Rule {
+                matches: vec![
+                    Match::InputDevice(Arc::clone(&ifname.0)),
+                    Match::SourceWithin(prefix),
+                ],
+                action: Action::Return,
+            })
+            .collect();
+        if rules.is_empty() {
+            return false;
+        }
+        rules.push(drop(vec![Match::NoReversePath]));
+        ruleset.chains.push(chain(SOURCES, rules));
+        true
     }
 
     /// What pods send goes to a chain first.
@@ -47,16 +114,26 @@ impl Facts<'_> {
     }
 
     /// A pod sends under its own addresses, and no tunnel's packets: masqueraded, they would be its node's.
-    fn workloads_chain(&self, family: Family) -> Chain {
-        let mut dropped = vec![vec![Match::NoReversePath]];
+    fn workloads_chain(&self, family: Family, ruleset: &mut Ruleset) -> Chain {
+        let reverse_path = if self.sources(family, ruleset) {
+            Rule {
+                matches: Vec::new(),
+                action: Action::Jump(SOURCES),
+            }
+        } else {
+            drop(vec![Match::NoReversePath])
+        };
+        let mut dropped = Vec::new();
         if family == Family::V4 && !self.settings.ipip_from_pods {
             dropped.push(vec![Match::Protocol(IPIP)]);
         }
         if !self.settings.vxlan_from_pods {
             dropped.push(self.to_vxlan());
         }
-        let rules = dropped.into_iter().map(drop).collect();
-        chain(FROM_WORKLOADS, rules)
+        let rules = [reverse_path]
+            .into_iter()
+            .chain(dropped.into_iter().map(drop));
+        chain(FROM_WORKLOADS, rules.collect())
     }
 
     fn to_vxlan(&self) -> Vec<Match> {
@@ -113,7 +190,7 @@ fn drop(matches: Vec<Match>) -> Rule {
     }
 }
 
-fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
+pub(super) fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
     Chain {
         name,
         hook: None,

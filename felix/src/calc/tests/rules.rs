@@ -1,6 +1,9 @@
 //! Packet rules that follow from pools, tunnels and settings.
 
 use super::*;
+use api::params::ServiceLoopPrevention;
+
+use super::world::bgp_config;
 use crate::calc::NatExclusions;
 use crate::rules::{Family, Ruleset};
 
@@ -296,4 +299,54 @@ fn a_pod_reaches_its_own_node_as_the_setting_says() {
     world.graph.handle_settings(settings);
     world.flush();
     assert!(of(&world, Family::V4).is_empty() && of(&world, Family::V6).is_empty());
+}
+
+#[test]
+fn what_nobody_translated_of_services_addresses_goes_no_further_as_the_setting_says() {
+    let of = |world: &World, family| -> Vec<String> {
+        let lines = all_lines(table(world, family).unwrap()).into_iter();
+        lines
+            .filter(|line| line.contains("service-ips") || line.contains("FORWARD"))
+            .collect()
+    };
+    let mut world = cluster(plain());
+    assert!(of(&world, Family::V4).is_empty());
+    let ranges = json!({
+        "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {"cidr": "fd00:96::/112"}],
+        "serviceExternalIPs": [{"cidr": "198.51.100.7/32"}],
+        "serviceLoadBalancerIPs": [{"cidr": "192.0.2.0/25"}, {"cidr": "192.0.2.128/25"}],
+    });
+    world.put(bgp_config("default", ranges));
+    world.put(bgp_config(
+        "node.n1",
+        json!({"serviceClusterIPs": [{"cidr": "10.0.0.0/8"}]}),
+    ));
+    world.flush();
+    let jump = "filter-FORWARD: jump filter-cali-cidr-block".to_owned();
+    assert_eq!(
+        of(&world, Family::V4),
+        [
+            "cali40service-ips: 10.96.0.0/12 192.0.2.0/24 198.51.100.7/32".to_owned(),
+            "filter-cali-cidr-block: daddr @cali40service-ips counter drop".to_owned(),
+            jump.clone(),
+        ]
+    );
+    assert_eq!(of(&world, Family::V6).len(), 3);
+    let mut settings = world.graph.settings().clone();
+    settings.service_loops = ServiceLoopPrevention::Reject;
+    world.graph.handle_settings(settings.clone());
+    world.flush();
+    assert_eq!(
+        of(&world, Family::V4)[1],
+        "filter-cali-cidr-block: daddr @cali40service-ips counter reject"
+    );
+    settings.service_loops = ServiceLoopPrevention::Disabled;
+    world.graph.handle_settings(settings.clone());
+    world.flush();
+    assert!(of(&world, Family::V4).is_empty());
+    settings.service_loops = ServiceLoopPrevention::Drop;
+    world.graph.handle_settings(settings);
+    world.remove(&Key::new(Kind::BGPConfiguration, "default"));
+    world.flush();
+    assert!(of(&world, Family::V4).is_empty());
 }

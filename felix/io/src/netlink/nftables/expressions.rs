@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use felix::rules::{Action, Match};
+use ipnet::IpNet;
 
 use crate::netlink::uapi::AF_INET;
 use crate::netlink::uapi::nftables::*;
@@ -26,6 +27,9 @@ impl Expressions<'_, '_> {
         match wanted {
             Match::Source(set) => self.lookup(Address::Source, set, 0),
             Match::NotSource(set) => self.lookup(Address::Source, set, NFT_LOOKUP_F_INV),
+            Match::Destination(set) => self.lookup(Address::Destination, set, 0),
+            Match::SourceWithin(prefix) => self.within(Address::Source, prefix),
+            Match::DestinationWithin(prefix) => self.within(Address::Destination, prefix),
             Match::NotDestination(set) => self.lookup(Address::Destination, set, NFT_LOOKUP_F_INV),
             Match::InputDevice(name) | Match::OutputDevice(name) if **name == *"+" => {}
             Match::InputDevice(name) => {
@@ -82,11 +86,7 @@ impl Expressions<'_, '_> {
                 });
             }
             Action::SourceNat(addr, ports) => {
-                let bytes = match addr {
-                    IpAddr::V4(addr) => addr.octets().to_vec(),
-                    IpAddr::V6(addr) => addr.octets().to_vec(),
-                };
-                self.immediate(NFT_REG_1, &bytes);
+                self.immediate(NFT_REG_1, &octets(*addr));
                 let flags = self.ports(NFT_REG_1 + 1, ports.as_ref());
                 let (ports, family) = (ports.is_some(), u32::from(self.family));
                 self.expression("nat", |writer| {
@@ -100,12 +100,33 @@ impl Expressions<'_, '_> {
                     writer.attr_be32(NFTA_NAT_FLAGS, flags);
                 });
             }
+            Action::DestinationNat(addr) => {
+                self.immediate(NFT_REG_1, &octets(*addr));
+                let family = u32::from(self.family);
+                self.expression("nat", |writer| {
+                    writer.attr_be32(NFTA_NAT_TYPE, NFT_NAT_DNAT);
+                    writer.attr_be32(NFTA_NAT_FAMILY, family);
+                    writer.attr_be32(NFTA_NAT_REG_ADDR_MIN, NFT_REG_1);
+                });
+            }
             Action::NoTrack => self.expression("notrack", |_| ()),
             Action::Jump(chain) => self.verdict(NFT_JUMP, Some(chain)),
             Action::Return => self.verdict(NFT_RETURN, None),
             Action::Drop => {
                 self.expression("counter", |_| ());
                 self.verdict(NF_DROP, None);
+            }
+            Action::Reject => {
+                self.expression("counter", |_| ());
+                let code = if self.family == AF_INET {
+                    ICMP_PORT_UNREACH
+                } else {
+                    ICMPV6_PORT_UNREACH
+                };
+                self.expression("reject", |writer| {
+                    writer.attr_be32(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH);
+                    writer.attr(NFTA_REJECT_ICMP_CODE, &[code]);
+                });
             }
         }
     }
@@ -120,7 +141,8 @@ impl Expressions<'_, '_> {
         NF_NAT_RANGE_PROTO_RANDOM_FULLY | NF_NAT_RANGE_PROTO_SPECIFIED
     }
 
-    fn lookup(&mut self, address: Address, set: &str, flags: u32) {
+    /// Loads an address of a packet.
+    fn address(&mut self, address: Address) {
         let (offset, bytes) = match (self.family, address) {
             (AF_INET, Address::Source) => (12, 4),
             (AF_INET, Address::Destination) => (16, 4),
@@ -128,6 +150,18 @@ impl Expressions<'_, '_> {
             (_, Address::Destination) => (24, 16),
         };
         self.payload(NFT_PAYLOAD_NETWORK_HEADER, offset, bytes);
+    }
+
+    fn within(&mut self, address: Address, prefix: &IpNet) {
+        self.address(address);
+        if prefix.prefix_len() < prefix.max_prefix_len() {
+            self.masked(&octets(prefix.netmask()));
+        }
+        self.compare(NFT_CMP_EQ, &octets(prefix.network()));
+    }
+
+    fn lookup(&mut self, address: Address, set: &str, flags: u32) {
+        self.address(address);
         self.expression("lookup", |writer| {
             writer.attr_str(NFTA_LOOKUP_SET, set);
             writer.attr_be32(NFTA_LOOKUP_SREG, NFT_REG_1);
@@ -158,16 +192,22 @@ impl Expressions<'_, '_> {
             writer.attr_be32(NFTA_CT_DREG, NFT_REG_1);
             writer.attr_be32(NFTA_CT_KEY, NFT_CT_STATE);
         });
+        self.masked(&ESTABLISHED_OR_RELATED.to_ne_bytes());
+        self.compare(NFT_CMP_NEQ, &[0; 4]);
+    }
+
+    /// Clears the bits of what was loaded that are not in `mask`.
+    fn masked(&mut self, mask: &[u8]) {
+        let none = vec![0; mask.len()];
+        let len = u32::try_from(mask.len()).unwrap_or(u32::MAX);
         self.expression("bitwise", |writer| {
             writer.attr_be32(NFTA_BITWISE_SREG, NFT_REG_1);
             writer.attr_be32(NFTA_BITWISE_DREG, NFT_REG_1);
-            writer.attr_be32(NFTA_BITWISE_LEN, 4);
-            let wanted = ESTABLISHED_OR_RELATED.to_ne_bytes();
-            for (part, value) in [(NFTA_BITWISE_MASK, wanted), (NFTA_BITWISE_XOR, [0; 4])] {
-                writer.nest(part, |writer| writer.attr(NFTA_DATA_VALUE, &value));
+            writer.attr_be32(NFTA_BITWISE_LEN, len);
+            for (part, value) in [(NFTA_BITWISE_MASK, mask), (NFTA_BITWISE_XOR, &none)] {
+                writer.nest(part, |writer| writer.attr(NFTA_DATA_VALUE, value));
             }
         });
-        self.compare(NFT_CMP_NEQ, &[0; 4]);
     }
 
     fn address_type(&mut self, flags: u32) {
@@ -219,6 +259,13 @@ impl Expressions<'_, '_> {
 enum Address {
     Source,
     Destination,
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    }
 }
 
 /// A device's name as it is compared: whole with its zeros, or its beginning if it ends with `+`.

@@ -81,8 +81,17 @@ pub(super) fn settings() -> Case {
     objects.extend(nodes(Tunnels::None));
     objects.extend(own_blocks());
     objects.extend([block("10.1.2.0/26", Some("n2"), &[]), pod()]);
+    let services = json!({
+        "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}, {"cidr": "fd00:96::/112"}],
+        "serviceExternalIPs": [{"cidr": "192.0.2.7/32"}],
+    });
+    objects.push(object(
+        Key::new(Kind::BGPConfiguration, "default"),
+        &services,
+    ));
     let settings = Settings {
         device_route_protocol: 99,
+        floating_ips: true,
         device_route_source: Some("10.0.0.1".parse().unwrap()),
         device_route_source6: Some("fd00::1".parse().unwrap()),
         normal_route_metric: 512,
@@ -309,6 +318,7 @@ fn pod() -> (Key, Object) {
         "interfaceName": "cali1",
         "ipNetworks": ["10.1.1.5/32", "fd01::5/128"],
         "mac": "02:00:00:00:00:05",
+        "ipNATs": [{"internalIP": "10.1.1.5", "externalIP": "198.51.100.5"}],
     });
     object(
         Key::namespaced(Kind::WorkloadEndpoint, "default", "pod"),

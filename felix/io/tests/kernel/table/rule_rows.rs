@@ -175,6 +175,54 @@ pub(super) fn settings() -> Vec<Line> {
             Stays,
             r#"["fib saddr . iif oif 0 counter drop"]"#
         ),
+        chain!(
+            "FloatingIPs, from others: the address becomes the pod's",
+            "ip calico nat-cali-fip-dnat",
+            Goes,
+            r#"["ip daddr 198.51.100.5 dnat to 10.1.1.5"]"#
+        ),
+        chain!(
+            "FloatingIPs: before routing",
+            "ip calico nat-PREROUTING",
+            Goes,
+            r#"["type nat hook prerouting priority -100; policy accept;", "jump nat-cali-fip-dnat"]"#
+        ),
+        chain!(
+            "FloatingIPs: what the node itself sends",
+            "ip calico nat-OUTPUT",
+            Goes,
+            r#"["type nat hook output priority -100; policy accept;", "jump nat-cali-fip-dnat"]"#
+        ),
+        chain!(
+            "FloatingIPs: a pod that sends to itself by it",
+            "ip calico nat-cali-fip-snat",
+            Goes,
+            r#"["ip saddr 10.1.1.5 ip daddr 10.1.1.5 snat to 198.51.100.5 fully-random"]"#
+        ),
+        chain!(
+            "ServiceLoopPrevention Drop, IPv4: what nobody translated",
+            "ip calico filter-cali-cidr-block",
+            Goes,
+            r#"["ip daddr @cali40service-ips counter drop"]"#
+        ),
+        chain!(
+            "ServiceLoopPrevention Drop, IPv6",
+            "ip6 calico filter-cali-cidr-block",
+            Goes,
+            r#"["ip6 daddr @cali60service-ips counter drop"]"#
+        ),
+        chain!(
+            "ServiceLoopPrevention: after other programs' filters",
+            "ip calico filter-FORWARD",
+            Goes,
+            r#"["type filter hook forward priority 10; policy accept;", "jump filter-cali-cidr-block"]"#
+        ),
+        set!(
+            "ranges of Services' addresses",
+            "ip calico cali40service-ips",
+            "10.96.0.0/12",
+            r#"["type ipv4_addr", "flags interval", "elements = { 10.96.0.0/12, 192.0.2.7 }"]"#
+        ),
         Line {
             says: "DefaultEndpointToHostAction ACCEPT: no chain for what pods send to their node",
             show: "nft list chain ip calico filter-cali-wl-to-host",
