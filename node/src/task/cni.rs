@@ -82,7 +82,10 @@ async fn serve(stream: UnixStream, pods: Arc<Pods>, metrics: Metrics) {
     let started = Instant::now();
     let reply = match connection::read_request(&stream).await {
         Ok(None) => return,
-        Ok(Some((request, netns))) => answer(request, netns, &pods, &metrics, started).await,
+        Ok(Some((request, netns))) => {
+            let waits = || connection::caller_waits(&stream);
+            answer(request, (netns, &waits), &pods, &metrics, started).await
+        }
         Err(error) => {
             warn!(%error, "request of the CNI plugin not understood");
             let text = crate::startup::chain(&error);
@@ -96,7 +99,7 @@ async fn serve(stream: UnixStream, pods: Arc<Pods>, metrics: Metrics) {
 
 async fn answer(
     request: Request,
-    netns: Option<OwnedFd>,
+    (netns, waits): (Option<OwnedFd>, &(dyn Fn() -> bool + Sync)),
     pods: &Pods,
     metrics: &Metrics,
     started: Instant,
@@ -104,7 +107,7 @@ async fn answer(
     let command = request.command;
     let container = request.container_id.clone();
     let outcome = match command {
-        Command::Add => pods.add(&request, netns).await.map(Reply::Added),
+        Command::Add => pods.add(&request, netns, waits).await.map(Reply::Added),
         Command::Del => pods.del(&request).await.map(|()| Reply::Done),
         Command::Check => pods.check(&request, netns).await.map(|()| Reply::Done),
         Command::Status => pods.status().await.map(|()| Reply::Done),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cni::protocol::{FrameReader, Reply, Request, encode_frame};
 use cni::spec::error::{CniError, Code};
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
@@ -58,6 +59,15 @@ async fn read(stream: &UnixStream) -> Result<Option<(Request, Option<OwnedFd>)>,
             return Ok(Some((request, netns)));
         }
     }
+}
+
+/// Whether the plugin still waits for its answer: it closes nothing before that.
+pub fn caller_waits(stream: &UnixStream) -> bool {
+    let mut room = [0_u8; 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let seen = rustix::net::recv(stream, &mut room[..], flags);
+    // Nothing to be read yet is an error here.
+    !matches!(seen, Ok((_, 0)))
 }
 
 /// Answers and closes.

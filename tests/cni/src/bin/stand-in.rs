@@ -1,6 +1,8 @@
 //! Stands for other plugins; which one, its name says.
 //!
 //! - `recording-ipam` gives the address `ipam.address` with `ipam.gateway` and `ipam.routes`, and writes each call into the file `ipam.record`.
+//! - `killed-<call>-<n>` runs `calico` and kills it (SIGKILL) at its n-th system call of this name; `traced` runs it to its end. The
+//!   calls it made stand in `/run/traced`.
 //! - `broken-<fault>` runs the plugin `wraps` of its configuration, and breaks one point of the specification.
 
 use std::collections::BTreeMap;
@@ -15,9 +17,14 @@ fn main() -> ExitCode {
     let name = std::env::args().next().unwrap_or_default();
     let name = Path::new(&name).file_name().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
-    let done = match name.strip_prefix("broken-") {
-        Some(fault) => broken(fault),
-        None => recording(),
+    let done = if let Some(fault) = name.strip_prefix("broken-") {
+        broken(fault)
+    } else if name == "traced" {
+        traced(None)
+    } else if let Some(call) = name.strip_prefix("killed-") {
+        traced(call.split_once('-'))
+    } else {
+        recording()
     };
     let (stdout, code) = done.unwrap_or_else(|error| {
         let msg = format!("{error:#}");
@@ -79,6 +86,20 @@ fn recording() -> anyhow::Result<Answer> {
         result["routes"] = configuration["ipam"]["routes"].clone();
     }
     Ok((result.to_string(), 0))
+}
+
+fn traced(killed_at: Option<(&str, &str)>) -> anyhow::Result<Answer> {
+    let mut command = Command::new("strace");
+    command.arg("--output=/run/traced");
+    if let Some((call, number)) = killed_at {
+        command.arg(format!("--inject={call}:signal=KILL:when={number}"));
+    }
+    let output = command
+        .arg(program("calico")?)
+        .stdin(Stdio::inherit())
+        .output()?;
+    let code = u8::from(!output.status.success());
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), code))
 }
 
 fn broken(fault: &str) -> anyhow::Result<Answer> {

@@ -10,6 +10,7 @@ extern crate harness;
 mod chain;
 mod conformance;
 mod conventions;
+mod killed;
 mod sabotage;
 
 use std::os::unix::fs::symlink;

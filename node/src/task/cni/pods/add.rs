@@ -30,11 +30,13 @@ use crate::task::timestamp;
 const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Pods {
-    /// Connects a pod.
+    /// Connects a pod, unless by then nobody `waits` for it: once the plugin has died, its runtime may have called DEL, which
+    /// may have come first.
     pub async fn add(
         &self,
         request: &Request,
         netns: Option<OwnedFd>,
+        waits: &(dyn Fn() -> bool + Sync),
     ) -> Result<AddResult, CniError> {
         let pod = self.identify(request)?;
         let Some(netns) = netns else {
@@ -48,6 +50,10 @@ impl Pods {
         self.may_write()?;
         let request = &self.with_wishes(request, &pod).await?;
         let _turn = self.turn(&request.container_id, &pod.host_ifname).await;
+        if !waits() {
+            let text = "the plugin ended before its ADD was begun; its runtime calls DEL";
+            return Err(CniError::new(Code::TRY_AGAIN_LATER, text));
+        }
         let container = request.container_id.as_str();
         // Both take their time and neither needs the other.
         let begun = tokio::join!(

@@ -64,7 +64,10 @@ fn netns() -> Option<OwnedFd> {
 async fn before_the_first_answers_the_runtime_is_asked_to_try_again_and_nothing_is_written() {
     let (pods, _view, store) = starting();
     let before = store.objects();
-    let add = pods.add(&request("ADD"), netns()).await.map(|_| ());
+    let add = pods
+        .add(&request("ADD"), netns(), &|| true)
+        .await
+        .map(|_| ());
     let check = pods.check(&request("CHECK"), netns()).await;
     let gc = pods.gc(&request("GC")).await;
     for refused in [add, check, gc] {
