@@ -80,6 +80,18 @@ async fn before_the_first_answers_the_runtime_is_asked_to_try_again_and_nothing_
     assert_eq!(before, store.objects());
 }
 
+#[tokio::test]
+async fn an_add_that_nobody_waits_for_is_not_begun() {
+    let (pods, view, store) = starting();
+    view.send_modify(|view| view.in_sync = true);
+    let before = store.objects();
+    let add = pods.add(&request("ADD"), netns(), &|| false).await;
+    let error = add.expect_err("its DEL may have been");
+    assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+    assert!(error.msg.contains("plugin ended"), "{}", error.msg);
+    assert_eq!(before, store.objects());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_the_first_answers_of_an_agent_that_has_just_started() {
     let (pods, view, _store) = starting();
