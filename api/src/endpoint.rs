@@ -72,6 +72,26 @@ fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<Vec
     Option::deserialize(source).map(Option::unwrap_or_default)
 }
 
+/// Name of the file that says that an endpoint is connected: orchestrator, workload (`<namespace>/<pod>` of Kubernetes, else the
+/// container's id) and interface, each escaped as a part of a path (RFC 3986 §3.3), joined by blanks.
+///
+/// Source: Calico, endpoint status files.
+pub fn status_file_name(orchestrator: &str, workload: &str, endpoint: &str) -> String {
+    [orchestrator, workload, endpoint].map(escaped).join(" ")
+}
+
+fn escaped(part: &str) -> String {
+    let mut text = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+=:@".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
 /// Node, orchestrator, pod and interface joined by `-`, every `-` inside a part doubled.
 pub fn endpoint_name(node: &str, orchestrator: &str, workload: &str, endpoint: &str) -> String {
     [node, orchestrator, workload, endpoint]

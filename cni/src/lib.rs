@@ -15,6 +15,7 @@
 
 pub mod client;
 mod delegate;
+pub mod gates;
 pub mod install;
 pub mod netns;
 pub mod plugin;

@@ -3,12 +3,15 @@
 use std::error::Error;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use api::endpoint::status_file_name;
 use serde_json::{Map, Value, json};
 
 use crate::client::{self, CallError, Patience};
 use crate::delegate::Delegate;
+use crate::gates;
 use crate::netns::{NetnsError, open_netns};
 use crate::protocol::{Command, Reply, Request};
 use crate::spec::environment::{Args, Environment, Operation};
@@ -78,15 +81,60 @@ pub fn run(
         Err(error) => return failed(&error, Version::NEWEST),
     };
     let path = variable("CNI_PATH").unwrap_or_default();
-    let served = NetConf::check(&object, version, command)
-        .and_then(|conf| serve(command, &environment, conf, (&object, &path)));
-    match served {
+    let mut stderr = String::new();
+    let served = NetConf::check(&object, version, command).and_then(|conf| {
+        for key in &conf.unknown_keys {
+            stderr += &format!("{program}: debug: {key}: not known, and not used\n");
+        }
+        let wait = StatusWait::of(&conf, &environment);
+        let served = serve(command, &environment, conf, (&object, &path));
+        if let (Command::Add, Ok(_), Some(wait)) = (command, &served, wait) {
+            stderr += &wait.warning(program);
+        }
+        served
+    });
+    let output = match served {
         Ok(None) => Output::default(),
         Ok(Some(result)) => Output {
             stdout: format!("{result}\n"),
             ..Output::default()
         },
         Err(error) => failed(&error, version),
+    };
+    Output { stderr, ..output }
+}
+
+/// What `policy_setup_timeout_seconds` has an ADD wait for.
+struct StatusWait {
+    file: PathBuf,
+    patience: Duration,
+}
+
+impl StatusWait {
+    fn of(conf: &NetConf, environment: &Environment) -> Option<Self> {
+        let pod = Args::parse(&environment.args).unwrap_or_default().pod;
+        let workload = pod.as_ref().map_or_else(
+            || environment.container_id.clone(),
+            |pod| format!("{}/{}", pod.namespace, pod.name),
+        );
+        let orchestrator = if pod.is_some() { "k8s" } else { "cni" };
+        let name = status_file_name(orchestrator, &workload, &environment.ifname);
+        (!conf.status_patience.is_zero()).then(|| Self {
+            file: conf.status_directory.join(name),
+            patience: conf.status_patience,
+        })
+    }
+
+    /// Waits; empty where it came. An ADD succeeds without it, as Calico's.
+    fn warning(&self, program: &str) -> String {
+        if gates::comes(&self.file, self.patience) {
+            return String::new();
+        }
+        format!(
+            "{program}: warning: {} did not come within {} s (policy_setup_timeout_seconds); see `tortiectl node status`\n",
+            self.file.display(),
+            self.patience.as_secs()
+        )
     }
 }
 
@@ -108,6 +156,9 @@ fn serve(
         }
         Some(_) | None => None,
     };
+    if command == Command::Add {
+        gates::pass(&conf.gates, gates::PATIENCE)?;
+    }
     let version = conf.cni_version;
     let socket = conf.agent_socket;
     let (earlier, prev_result) = match command {
@@ -124,6 +175,7 @@ fn serve(
         ip: args.ip,
         nodename: conf.nodename,
         mtu_bytes: conf.mtu_bytes,
+        queues: conf.queues,
         allow_ip_forwarding: conf.allow_ip_forwarding,
         ipam: conf.ipam,
         given: Vec::new(),

@@ -77,6 +77,9 @@ pub struct Request {
     /// MTU of the pod's device in bytes; 0: the agent decides.
     #[serde(default)]
     pub mtu_bytes: u32,
+    /// Queues of the pod's pair (`num_queues`); 0 is 1.
+    #[serde(default)]
+    pub queues: u32,
     /// Whether the pod may forward packets (`container_settings.allow_ip_forwarding`).
     #[serde(default)]
     pub allow_ip_forwarding: bool,

@@ -43,6 +43,26 @@ impl Code {
     pub const CHECK_FAILED: Self = Self(103);
     /// The agent broke the socket protocol.
     pub const PROTOCOL: Self = Self(104);
+
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::INCOMPATIBLE_VERSION,
+        Self::UNSUPPORTED_FIELD,
+        Self::UNKNOWN_CONTAINER,
+        Self::INVALID_ENVIRONMENT,
+        Self::IO,
+        Self::DECODE,
+        Self::INVALID_CONFIG,
+        Self::INVALID_NETNS,
+        Self::TRY_AGAIN_LATER,
+        Self::NOT_AVAILABLE,
+        Self::NOT_AVAILABLE_LIMITED_CONNECTIVITY,
+        Self::NO_ADDRESS,
+        Self::KERNEL,
+        Self::DATASTORE,
+        Self::CHECK_FAILED,
+        Self::PROTOCOL,
+    ];
 }
 
 /// A failed command: what the runtime gets on the plugin's standard output.

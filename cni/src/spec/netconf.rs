@@ -1,11 +1,14 @@
 //! The network configuration a plugin gets on its standard input: the specification's keys and Calico's.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use crate::gates::Gate;
 use crate::protocol::{Attachment, Command, Features, IpamSettings, SOCKET_PATH};
 use crate::spec::environment::is_identifier;
 use crate::spec::error::{CniError, Code};
@@ -14,6 +17,69 @@ use crate::spec::version::Version;
 
 /// Where Calico's agent writes the node's name once it is ready.
 pub const NODENAME_FILE: &str = "/var/lib/calico/nodename";
+
+/// Where the agent writes a file for each pod that is connected.
+const STATUS_DIRECTORY: &str = "/var/run/calico/endpoint-status";
+
+/// The kernel's most: `VETH` devices have at most 4096 queues (`rtnl_create_link`).
+const QUEUES_MAX: u32 = 4096;
+
+/// The keys of the specification and of Calico; what is not used here, as of Windows or of a datastore that the agent reads for
+/// itself, is among them.
+const KNOWN: &[&str] = &[
+    "agent_socket",
+    "args",
+    "burst",
+    "calico_api_group",
+    "capabilities",
+    "cniVersion",
+    "container_settings",
+    "dataplane_options",
+    "datastore_type",
+    "device_type",
+    "dns",
+    "endpoint_status_dir",
+    "etcd_authority",
+    "etcd_ca_cert_file",
+    "etcd_cert_file",
+    "etcd_discovery_srv",
+    "etcd_endpoints",
+    "etcd_key_file",
+    "etcd_scheme",
+    "feature_control",
+    "hostname",
+    "include_default_routes",
+    "ipMasq",
+    "ipam",
+    "ipam_lock_file",
+    "kubernetes",
+    "log_file_max_age",
+    "log_file_max_count",
+    "log_file_max_size",
+    "log_file_path",
+    "log_level",
+    "mode",
+    "mtu",
+    "name",
+    "nodename",
+    "nodename_file",
+    "nodename_file_optional",
+    "num_queues",
+    "policy",
+    "policy_setup_timeout_seconds",
+    "prevResult",
+    "qps",
+    "readiness_gates",
+    "require_mtu_file",
+    "runtimeConfig",
+    "type",
+    "vxlan_mac_prefix",
+    "vxlan_vni",
+    "windows_disable_default_deny_all_policy",
+    "windows_loopback_DSR",
+    "windows_pod_deletion_timestamp_timeout",
+    "windows_use_single_network",
+];
 
 /// The IPAM that is the agent's own.
 const CALICO_IPAM: &str = "calico-ipam";
@@ -33,6 +99,16 @@ pub struct NetConf {
     pub nodename_file: PathBuf,
     /// `mtu` in bytes, 0 when the agent is to decide.
     pub mtu_bytes: u32,
+    /// `num_queues`: queues of both ends of the pod's pair.
+    pub queues: u32,
+    /// `readiness_gates`: what must answer before a pod is added.
+    pub gates: Vec<Gate>,
+    /// `policy_setup_timeout_seconds`: how long an ADD waits for the pod's file in `endpoint_status_dir`; it succeeds without.
+    pub status_patience: Duration,
+    /// `endpoint_status_dir`.
+    pub status_directory: PathBuf,
+    /// `log_level` is `debug`: keys that are not known are named on standard error.
+    pub unknown_keys: Vec<String>,
     /// `container_settings.allow_ip_forwarding`.
     pub allow_ip_forwarding: bool,
     /// `ipam`.
@@ -111,6 +187,11 @@ impl NetConf {
             nodename: fields.text("nodename")?.filter(|name| !name.is_empty()),
             nodename_file: fields.path("nodename_file", NODENAME_FILE)?,
             mtu_bytes: 0,
+            queues: 1,
+            gates: Vec::new(),
+            status_patience: Duration::ZERO,
+            status_directory: fields.path("endpoint_status_dir", STATUS_DIRECTORY)?,
+            unknown_keys: unknown_keys(object),
             allow_ip_forwarding: false,
             ipam: IpamSettings::default(),
             ipam_plugin: ipam_plugin(object),
@@ -123,6 +204,12 @@ impl NetConf {
         };
         if strict {
             conf.mtu_bytes = mtu(fields)?;
+            let most = u64::from(QUEUES_MAX);
+            let queues = fields.number("num_queues", 0..=most, "1 to 4096")?;
+            conf.queues = u32::try_from(queues.unwrap_or(1).max(1)).unwrap_or(1);
+            conf.gates = gates(fields)?;
+            let seconds = fields.number("policy_setup_timeout_seconds", 0..=3600, "0 to 3600")?;
+            conf.status_patience = Duration::from_secs(seconds.unwrap_or(0));
             supported_policy(fields)?;
             let settings = fields.object("container_settings")?;
             conf.allow_ip_forwarding = match settings {
@@ -233,6 +320,30 @@ fn ipam(fields: Fields<'_>) -> Result<IpamSettings, CniError> {
         ));
     }
     Ok(settings)
+}
+
+fn gates(fields: Fields<'_>) -> Result<Vec<Gate>, CniError> {
+    let allowed = "allowed: a list of http URLs";
+    let Some(value) = fields.value("readiness_gates") else {
+        return Ok(Vec::new());
+    };
+    let refused = |what: &Value| wrong(format!("readiness_gates: {what}; {allowed}"));
+    let list = value.as_array().ok_or_else(|| refused(value))?;
+    list.iter()
+        .map(|entry| {
+            let gate = entry.as_str().and_then(Gate::parse);
+            gate.ok_or_else(|| refused(entry))
+        })
+        .collect()
+}
+
+/// Keys that are not known, where somebody wants to hear of them. Those that begin with `cni.dev/` are the runtime's.
+fn unknown_keys(object: &Map<String, Value>) -> Vec<String> {
+    if object.get("log_level").and_then(Value::as_str) != Some("debug") {
+        return Vec::new();
+    }
+    let known = |key: &str| KNOWN.contains(&key) || key.starts_with("cni.dev/");
+    object.keys().filter(|key| !known(key)).cloned().collect()
 }
 
 fn features(fields: Fields<'_>) -> Result<Features, CniError> {
@@ -347,6 +458,21 @@ impl<'a> Fields<'a> {
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(other) => Err(wrong(format!("{}: {other}; allowed: text", self.name(key)))),
         }
+    }
+
+    fn number(
+        &self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        allowed: &str,
+    ) -> Result<Option<u64>, CniError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let number = value.as_u64().filter(|number| range.contains(number));
+        number
+            .map(Some)
+            .ok_or_else(|| wrong(format!("{}: {value}; allowed: {allowed}", self.name(key))))
     }
 
     fn path(&self, key: &str, default: &str) -> Result<PathBuf, CniError> {

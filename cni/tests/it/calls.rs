@@ -319,3 +319,47 @@ fn status_does_not_wait_for_an_agent() {
     }
     outcome(plugin).error(50);
 }
+
+#[test]
+fn an_add_waits_for_its_gates_and_for_the_pods_status_file() {
+    let gate = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/", gate.local_addr().expect("bound"));
+    let answers = std::thread::spawn(move || {
+        for status in ["503 Service Unavailable", "200 OK"] {
+            let (mut stream, _) = gate.accept().expect("asked");
+            let mut room = [0; 512];
+            std::io::Read::read(&mut stream, &mut room).expect("a request");
+            std::io::Write::write_all(&mut stream, format!("HTTP/1.1 {status}\r\n\r\n").as_bytes())
+                .expect("it waits");
+        }
+    });
+    let scratch = Scratch::new();
+    let socket = scratch.path("agent.sock");
+    let mut conf = configuration("1.0.0", &socket);
+    conf["readiness_gates"] = json!([url]);
+    conf["policy_setup_timeout_seconds"] = json!(1);
+    conf["endpoint_status_dir"] = json!(scratch.path(""));
+    let agent = serve_one(&socket, Script::reply(&Reply::Added(added())));
+    let outcome = Call::new("ADD", &socket).stdin(&conf).run();
+    agent.join().expect("the agent saw a request");
+    answers
+        .join()
+        .expect("the gate was asked until it was ready");
+    // It succeeds all the same.
+    assert_eq!(outcome.exit_code, 0, "{}", outcome.stdout);
+    let file = "k8s default%2Fweb-0 eth0";
+    assert!(
+        outcome.stderr.contains(file) && outcome.stderr.contains("policy_setup_timeout_seconds"),
+        "{}",
+        outcome.stderr
+    );
+
+    std::fs::write(scratch.path(file), "{}").expect("our own folder");
+    std::fs::remove_file(&socket).expect("the former agent's");
+    conf["readiness_gates"] = json!([]);
+    conf["policy_setup_timeout_seconds"] = json!(3600);
+    let agent = serve_one(&socket, Script::reply(&Reply::Added(added())));
+    let outcome = Call::new("ADD", &socket).stdin(&conf).run();
+    agent.join().expect("the agent saw a request");
+    assert_eq!((outcome.exit_code, outcome.stderr.as_str()), (0, ""));
+}

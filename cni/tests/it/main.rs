@@ -1,6 +1,7 @@
 //! The real program, called as a runtime calls it, against a scripted agent.
 
 mod agent;
+mod answers;
 mod bad_input;
 mod calls;
 mod corpus;

@@ -88,6 +88,7 @@ fn request() -> impl Strategy<Value = Request> {
             ip: None,
             nodename: None,
             mtu_bytes: 0,
+            queues: 2,
             allow_ip_forwarding: false,
             ipam: IpamSettings {
                 ipv4_pools,

@@ -60,6 +60,8 @@ pub struct PairSpec {
     pub host_mac: Mac,
     /// MAC of the pod end; `None` lets the kernel choose.
     pub pod_mac: Option<Mac>,
+    /// Transmit and receive queues of both ends. The kernel's default of one per processor costs time and memory per pod.
+    pub queues: u32,
     /// Families the host end is prepared for.
     pub families: Families,
 }

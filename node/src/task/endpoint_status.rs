@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use api::endpoint::WorkloadEndpoint;
+use api::endpoint::{WorkloadEndpoint, status_file_name};
 use api::key::Key;
 use felix::calc::Settings;
 use felix::desired::IfName;
@@ -48,26 +48,7 @@ pub fn file_name(endpoint: &WorkloadEndpoint) -> String {
         let namespace = &endpoint.metadata.namespace;
         format!("{namespace}/{}", spec.pod)
     };
-    [
-        spec.orchestrator.as_str(),
-        workload.as_str(),
-        spec.endpoint.as_str(),
-    ]
-    .map(escaped)
-    .join(" ")
-}
-
-/// As a part of a URL's path is escaped (RFC 3986 §3.3).
-fn escaped(part: &str) -> String {
-    let mut text = String::with_capacity(part.len());
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+=:@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
+    status_file_name(&spec.orchestrator, &workload, &spec.endpoint)
 }
 
 fn content(endpoint: &WorkloadEndpoint) -> String {
@@ -334,7 +315,8 @@ mod tests {
     fn a_file_is_named_as_calico_names_it_and_holds_what_calico_reads() {
         let pod = endpoint("testpod1", "10.0.0.1/32");
         assert_eq!(file_name(&pod), "k8s default%2Ftestpod1 eth0");
-        assert_eq!(escaped("defaul/t/t est%"), "defaul%2Ft%2Ft%20est%25");
+        let odd = status_file_name("defaul/t/t est%", "", "");
+        assert_eq!(odd, "defaul%2Ft%2Ft%20est%25  ");
         let mut outside = endpoint("x", "10.0.0.1/32");
         outside.spec.pod = String::new();
         outside.spec.orchestrator = "cni".to_owned();

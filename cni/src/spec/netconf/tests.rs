@@ -45,8 +45,56 @@ fn what_calico_writes_is_understood() {
 }
 
 #[test]
+fn keys_that_nobody_knows_are_named_where_debug_is_asked_for() {
+    let more = json!({"num_queues": 4, "cni.dev/x": 1, "colour": "grey"});
+    let quiet = check(Command::Add, &with(more.clone())).expect("valid");
+    assert_eq!(quiet.unknown_keys, [""; 0]);
+    assert_eq!(quiet.queues, 4);
+    let mut debug = with(more);
+    debug["log_level"] = json!("debug");
+    let debug = check(Command::Add, &debug).expect("valid");
+    assert_eq!(debug.unknown_keys, ["colour"]);
+}
+
+#[test]
 fn each_wrong_key_is_named_with_its_value_and_what_is_allowed() {
     let cases = [
+        (
+            json!({"readiness_gates": ["http://localhost:9099/readiness", "https://localhost"]}),
+            7,
+            "readiness_gates: \"https://localhost\"",
+            "http URLs",
+        ),
+        (
+            json!({"policy_setup_timeout_seconds": -1}),
+            7,
+            "policy_setup_timeout_seconds: -1",
+            "0 to 3600",
+        ),
+        (
+            json!({"num_queues": "2"}),
+            7,
+            "num_queues: \"2\"",
+            "1 to 4096",
+        ),
+        (
+            json!({"runtimeConfig": {"ips": ["10.0.0.1", "10.0.0.2"]}}),
+            7,
+            "runtimeConfig.ips: ",
+            "one IPv4",
+        ),
+        (
+            json!({"runtimeConfig": {"mac": "ff:ff:ff:ff:ff:ff"}}),
+            7,
+            "runtimeConfig.mac: \"ff:",
+            "one station",
+        ),
+        (
+            json!({"feature_control": {"floating_ips": 1}}),
+            7,
+            "feature_control.floating_ips: 1",
+            "true, false",
+        ),
         (
             json!({"name": "a b"}),
             7,

@@ -229,9 +229,8 @@ fn create(host: &mut Requests, netns: &OwnedFd, spec: &PairSpec) -> Result<(), W
         if let Some(Mac(mac)) = mac {
             writer.attr(IFLA_ADDRESS, &mac);
         }
-        // One queue pair: the kernel's default of one per processor costs time and memory per pod.
-        writer.attr_u32(IFLA_NUM_TX_QUEUES, 1);
-        writer.attr_u32(IFLA_NUM_RX_QUEUES, 1);
+        writer.attr_u32(IFLA_NUM_TX_QUEUES, spec.queues);
+        writer.attr_u32(IFLA_NUM_RX_QUEUES, spec.queues);
     };
     let made = host.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |writer| {
         end(writer, &spec.host_ifname, Some(spec.host_mac));

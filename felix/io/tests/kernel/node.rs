@@ -120,6 +120,7 @@ pub(crate) fn pair(host_ifname: &str, pod_ifname: &str) -> PairSpec {
         mtu_bytes: Some(1450),
         host_mac: HOST_MAC,
         pod_mac: None,
+        queues: 1,
         families: Families::V4,
     }
 }

@@ -32,7 +32,8 @@ fn a_runtime_chooses_address_and_mac() {
     with_programs(name, |programs| {
         let lab = one_node(programs);
         let site = &lab.topology.sites[0];
-        let network = ours(site, json!({"type": "calico-ipam"}));
+        let mut network = ours(site, json!({"type": "calico-ipam"}));
+        network.list["plugins"][0]["num_queues"] = json!(3);
         let container = Container::new(site, "chosen").unwrap();
         let runtime = json!({"ips": ["192.168.0.3/30"], "mac": "02:00:5e:aa:bb:cc"});
         let result = network.add(&container, &runtime);
@@ -41,6 +42,13 @@ fn a_runtime_chooses_address_and_mac() {
         let inside = Kernel::read(&container.namespace).unwrap();
         let mac = inside.link("eth0").map(|link| link.mac.clone());
         assert_eq!(mac.as_deref(), Some("02:00:5e:aa:bb:cc"));
+        let shown = container
+            .namespace
+            .command("ip")
+            .args(["-d", "link", "show", "eth0"])
+            .output();
+        let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+        assert!(shown.contains("numtxqueues 3 numrxqueues 3"), "{shown}");
         let mut pinger = lab::Pinger::open(&site.namespace, 5).unwrap();
         let address = Ipv4Addr::new(192, 168, 0, 3);
         let answer = pinger.ping(address, lab.options.patience).unwrap();

@@ -205,6 +205,7 @@ impl Pods {
             mtu_bytes: mtu,
             host_mac: HOST_MAC,
             pod_mac: request.mac.map(Mac),
+            queues: request.queues.max(1),
             families: if request.ipam.assign_ipv6 {
                 Families::Dual
             } else {

@@ -60,13 +60,10 @@ fn follow(mut request: Request, wishes: Wishes) -> Result<Request, String> {
     if let Some((ipv4, ipv6)) = wishes.families.filter(|_| !other_ipam) {
         (request.ipam.assign_ipv4, request.ipam.assign_ipv6) = (ipv4, ipv6);
     }
-    if !wishes.floating_ips.is_empty() {
-        return Err(match request.features.floating_ips {
-            false => {
-                "annotation cni.projectcalico.org/floatingIPs: allowed: where feature_control.floating_ips is true".to_owned()
-            }
-            true => "annotation cni.projectcalico.org/floatingIPs: not supported by this agent; allowed: none".to_owned(),
-        });
+    // The endpoint's reader gives the pod those that it may have.
+    if !wishes.floating_ips.is_empty() && !request.features.floating_ips {
+        let text = "annotation cni.projectcalico.org/floatingIPs: allowed: where feature_control.floating_ips is true";
+        return Err(text.to_owned());
     }
     if !wishes.addresses.is_empty() {
         if other_ipam {
@@ -164,7 +161,6 @@ mod tests {
                 serde_json::json!({}),
                 "feature_control.floating_ips",
             ),
-            (floating, allowed("floating_ips"), "not supported"),
             (("ipAddrs", r#"["10.0.0.1"]"#), other.clone(), "calico-ipam"),
             (("ipv4pools", r#"["a"]"#), other, "calico-ipam"),
         ];
@@ -172,6 +168,11 @@ mod tests {
             let error = follow(request(configured), wished(name, text)).expect_err(name);
             assert!(error.contains(name) && error.contains(word), "{error}");
         }
+        let floats = follow(
+            request(allowed("floating_ips")),
+            wished(floating.0, floating.1),
+        );
+        assert!(floats.is_ok(), "{floats:?}");
         let given = follow(
             request(allowed("ip_addrs_no_ipam")),
             wished(no_ipam.0, no_ipam.1),
