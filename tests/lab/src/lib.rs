@@ -32,6 +32,7 @@ mod tors;
 mod traffic;
 pub mod uml;
 mod wait;
+pub mod wire;
 
 pub use cluster::{Lab, LabError, log_end, log_path};
 pub use enter::{BASE, Inside, as_init, in_namespaces, is_inside, prepare, refusal_advice};
