@@ -303,6 +303,20 @@ impl Lab {
         Ok(())
     }
 
+    /// As [`Lab::restart_agent`], without CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// See [`LabError`]; also where util-linux has no `setpriv`.
+    pub fn restart_agent_without_net_admin(&mut self, node: usize) -> Result<(), LabError> {
+        let site = &self.topology.sites[node];
+        let mut command = self.command_of(site, PathBuf::from("setpriv"));
+        command
+            .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"])
+            .arg(self.programs.node());
+        self.agents[node] = spawn_logged(command, &site.name)?;
+        self.wait_ready(node)
+    }
+
     /// Kills the agent of a node with SIGKILL and waits until it is gone.
     ///
     /// # Errors

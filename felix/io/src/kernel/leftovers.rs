@@ -4,6 +4,7 @@ use felix::desired::{Leftover, Row};
 use felix::kernel::{KernelEvent, OpError};
 
 use super::Worker;
+use super::rules::has_nothing_for_us;
 use crate::netlink::socket::Failure;
 use crate::netlink::{ipset, leftovers, link};
 use crate::xtables;
@@ -11,19 +12,10 @@ use crate::xtables;
 impl Worker {
     /// None where the kernel has no packet filter.
     pub(super) fn dump_leftovers(&mut self) -> Result<Vec<KernelEvent>, Failure> {
-        let mut all = xtables::leftovers()?;
+        let mut all = or_none(xtables::leftovers())?;
         if let Ok(rules) = self.rules() {
-            match leftovers::read(rules) {
-                Ok(found) => all.extend(found),
-                // As with the agent's own tables.
-                Err(failure)
-                    if matches!(
-                        failure.errno,
-                        libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT
-                    ) => {}
-                Err(failure) => return Err(failure),
-            }
-            all.extend(ipset::read(rules)?);
+            all.extend(or_none(leftovers::read(rules))?);
+            all.extend(or_none(ipset::read(rules))?);
         }
         let rows = all.into_iter().map(Row::Leftover);
         Ok(rows.map(KernelEvent::RowSet).collect())
@@ -48,5 +40,13 @@ impl Worker {
             Leftover::IpSet(name) => ipset::destroy(self.rules()?, name),
         };
         removed.map_err(link::other)
+    }
+}
+
+/// Nothing, where this process could not remove it anyway.
+fn or_none(read: Result<Vec<Leftover>, Failure>) -> Result<Vec<Leftover>, Failure> {
+    match read {
+        Err(failure) if has_nothing_for_us(&failure) => Ok(Vec::new()),
+        read => read,
     }
 }

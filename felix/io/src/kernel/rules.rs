@@ -60,15 +60,7 @@ impl Worker {
         };
         for family in Family::ALL {
             let read = match nftables::read(rules, family) {
-                // A kernel that has nfnetlink without nf_tables, or without the family.
-                Err(failure)
-                    if matches!(
-                        failure.errno,
-                        libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT
-                    ) =>
-                {
-                    None
-                }
+                Err(failure) if has_nothing_for_us(&failure) => None,
                 read => read?,
             };
             let Some(table) = read else {
@@ -85,6 +77,16 @@ impl Worker {
         }
         Ok(events)
     }
+}
+
+/// Whether a refusal to be read says that there is nothing that this process could write: a kernel that has nfnetlink without nf_tables, or
+/// without the family; a process that lacks CAP_NET_ADMIN, which the packet filter's tables cannot even be read without. What is to be
+/// written all the same is refused, and that is told with the right.
+pub(super) fn has_nothing_for_us(failure: &Failure) -> bool {
+    matches!(
+        failure.errno,
+        libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPERM | libc::EACCES
+    )
 }
 
 /// A refusal of a table in the reconciler's terms.

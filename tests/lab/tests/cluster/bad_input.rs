@@ -330,5 +330,34 @@ fn what_a_node_cannot_do_is_a_problem_and_a_metric_and_the_rest_goes_on() {
         }
         // All that time the rest has its routes.
         assert_eq!(lab.prove().faults, Vec::<String>::new());
+        without_its_right_an_agent_says_so(&mut lab);
     });
+}
+
+/// What is in the kernel serves on, what is to be written is a problem, and another agent with the right writes it.
+fn without_its_right_an_agent_says_so(lab: &mut Lab) {
+    lab.kill_agent(0).unwrap();
+    lab.restart_agent_without_net_admin(0)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let ports = |range: &str| {
+        let patch = format!("{{\"spec\": {{\"natPortRange\": {range}}}}}");
+        told(
+            lab,
+            &["patch", "felixconfiguration", "default", "-p", &patch],
+        );
+    };
+    ports("\"40000:50000\"");
+    becomes_a_problem(lab, "Kernel", &["table ip calico", "CAP_NET_ADMIN"]);
+    assert_eq!(lab.prove().faults, Vec::<String>::new());
+    lab.kill_agent(0).unwrap();
+    lab.restart_agent(0)
+        .unwrap_or_else(|error| panic!("{error}"));
+    converged(lab);
+    let mut said = String::new();
+    let gone = lab::wait_until(Instant::now() + lab.options.patience, || {
+        let status = ctl(lab, &["node", "status"]);
+        said = String::from_utf8_lossy(&status.stdout).into_owned();
+        (status.status.success() && !said.contains("CAP_NET_ADMIN")).then_some(())
+    });
+    assert!(gone.is_some(), "{said}");
 }
