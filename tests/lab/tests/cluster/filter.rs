@@ -1,10 +1,10 @@
 //! Packets that a node does not take: tunnels' of strangers, pods' under foreign addresses, pods' to their own node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use lab::{Families, Lab, Mode, NetNs, Options, Site, wait_until};
+use lab::{Capture, Families, Lab, Mode, NetNs, Options, Packet, Pod, Site, wait_until};
 
 use crate::{converged, ctl, options, with_programs};
 
@@ -216,7 +216,60 @@ fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
         comes_to(&[0, 1], "ACCEPT", reaches);
         set(&lab, "{\"defaultEndpointToHostAction\": \"Drop\"}");
         comes_to(&[1], "DROP again", reaches);
+        what_is_for_services_goes_no_further(&lab, pod, far);
     });
+}
+
+/// Of both families: what a pod sends to a service that nobody translates leaves its node, unless that is in a range of services.
+fn what_is_for_services_goes_no_further(lab: &Lab, pod: &Pod, far: &Pod) {
+    let services: [IpAddr; 2] = ["10.96.0.9".parse().unwrap(), "fd96::9".parse().unwrap()];
+    let leaves = |service: IpAddr| {
+        let mut pairs = pod.addresses().zip(far.addresses());
+        let (own, far) = pairs
+            .find(|(own, _)| own.is_ipv4() == service.is_ipv4())
+            .unwrap();
+        let mut capture = Capture::open(&lab.topology.racks[0].switch).unwrap();
+        let from = socket(&pod.namespace, own);
+        for to in [service, far] {
+            from.send_to(&[0], (to, 9)).unwrap();
+        }
+        let deadline = Instant::now() + options().patience;
+        let one = |packet: &Packet| [service, far].contains(&packet.destination);
+        let first = capture.find(deadline, one).unwrap();
+        first.unwrap().destination == service
+    };
+    let comes_to = |wanted: bool, when: &str| {
+        let deadline = Instant::now() + options().patience;
+        for service in services {
+            let reached = wait_until(deadline, || (leaves(service) == wanted).then_some(()));
+            assert!(reached.is_some(), "{when}: {service}: not {wanted}");
+        }
+    };
+    comes_to(true, "no range");
+    let path = std::env::temp_dir().join(format!("services-{}.yaml", std::process::id()));
+    let manifest = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\nspec:\n  serviceClusterIPs: [{cidr: 10.96.0.0/12}, {cidr: 'fd96::/108'}]\n";
+    std::fs::write(&path, manifest).unwrap();
+    run_ctl(lab, &["apply", "-f", path.to_str().unwrap()]);
+    comes_to(false, "Drop");
+    set(lab, "{\"serviceLoopPrevention\": \"Reject\"}");
+    for service in services {
+        let own = pod
+            .addresses()
+            .find(|own| own.is_ipv4() == service.is_ipv4());
+        let deadline = Instant::now() + options().patience;
+        let told = wait_until(deadline, || {
+            let from = socket(&pod.namespace, own.unwrap());
+            from.set_read_timeout(Some(Duration::from_millis(100)))
+                .unwrap();
+            from.connect((service, 9)).unwrap();
+            from.send(&[0]).unwrap();
+            let error = from.recv(&mut [0; 1]).unwrap_err();
+            (error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
+        });
+        assert!(told.is_some(), "Reject: {service}");
+    }
+    set(lab, "{\"serviceLoopPrevention\": \"Disabled\"}");
+    comes_to(true, "Disabled");
 }
 
 /// A program of the machine in a node's namespace; `None` where it is not installed.
