@@ -17,6 +17,11 @@ const AFFINITY_NAME_MAX: usize = 252;
 /// Hex digits of the digest at the end of a name that was cut.
 const AFFINITY_DIGITS: usize = 11;
 
+/// Field of an attribute.
+const RELEASED_AT: &str = "releasedAt";
+/// The longest time that released addresses may be kept, in seconds.
+pub const COOLDOWN_SECONDS_MAX: u32 = 1200;
+
 /// An `IPAMBlock` object; its name is [`block_name`] of its CIDR.
 pub type IPAMBlock = Resource<IPAMBlockSpec>;
 /// A `BlockAffinity` object; its name is [`affinity_name`].
@@ -70,12 +75,29 @@ pub struct AllocationAttribute {
     /// Handle id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle_id: Option<String>,
-    /// `pod`, `namespace`, `node`, `timestamp`, `type`.
+    /// `pod`, `namespace`, `node`, `timestamp`, `type`; of an address that cools down, who had it last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secondary: BTreeMap<String, String>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl AllocationAttribute {
+    /// When the address was released, as RFC 3339 has it; since then it cools down and is nobody's.
+    pub fn released_at(&self) -> Option<&str> {
+        match self.extra.get(RELEASED_AT)? {
+            Value::Null => None,
+            Value::String(text) => Some(text),
+            // Something that is no time is there all the same.
+            _ => Some(""),
+        }
+    }
+
+    /// The address was released at this time.
+    pub fn set_released_at(&mut self, rfc3339: String) {
+        self.extra.insert(RELEASED_AT.to_owned(), rfc3339.into());
+    }
 }
 
 /// Progress of a claim.
@@ -192,9 +214,18 @@ pub struct IPAMConfigSpec {
     pub auto_allocate_blocks: bool,
     /// 0 means 20.
     pub max_blocks_per_host: u32,
+    /// How long a released address is kept from being given out again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ip_cooldown_seconds: u32,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Definitions of older Calicos do not know the field.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(seconds: &u32) -> bool {
+    *seconds == 0
 }
 
 impl Default for IPAMConfigSpec {
@@ -203,6 +234,7 @@ impl Default for IPAMConfigSpec {
             strict_affinity: false,
             auto_allocate_blocks: true,
             max_blocks_per_host: 0,
+            ip_cooldown_seconds: 0,
             extra: Map::new(),
         }
     }

@@ -291,6 +291,7 @@ pub(crate) static IPAM_CONFIG: Shape = Shape::Record(&[
     optional("strictAffinity", Shape::Bool),
     optional("autoAllocateBlocks", Shape::Bool),
     optional("maxBlocksPerHost", U32),
+    optional("ipCooldownSeconds", U32),
     without_effect("kubeVirtVMAddressPersistence"),
 ]);
 
@@ -310,6 +311,7 @@ pub(crate) static IPAM_BLOCK: Shape = Shape::Record(&[
         Shape::List(&Shape::Record(&[
             optional("handle_id", Shape::Text),
             optional("secondary", Shape::Map(&Shape::Text)),
+            optional("releasedAt", Shape::Text),
         ])),
     ),
     optional("sequenceNumber", Shape::Number(u64::MAX)),

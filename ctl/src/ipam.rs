@@ -7,6 +7,9 @@ mod report;
 mod show;
 mod split;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ::ipam::Timestamp;
 use ::ipam::audit::Audit;
 use anyhow::bail;
 use api::cluster::ClusterInformationSpec;
@@ -57,6 +60,12 @@ async fn cluster(objects: &Objects) -> anyhow::Result<(ClusterInformationSpec, S
         }
         _ => (ClusterInformationSpec::default(), String::new()),
     })
+}
+
+/// Now.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp::from_unix(since_epoch.unwrap_or_default())
 }
 
 /// What agents do meanwhile is no matter while the datastore is locked.

@@ -20,6 +20,7 @@ use crate::error::AssignError;
 use crate::plan::{self, Halt, Stop};
 use crate::release::{self, HostReleased};
 use crate::request::{AssignRequest, Assignment, Committed, ReleaseAddress, Released};
+use crate::time::Timestamp;
 use crate::tunnel::{self, TunnelAddress, TunnelRequest};
 use crate::view::{Extent, KINDS, View, handle_key};
 
@@ -102,8 +103,10 @@ impl Ipam {
         &self,
         requests: &[AssignRequest],
     ) -> Committed<Vec<Result<Assignment, AssignError>>> {
+        let latest = requests.iter().map(|request| request.now).max();
+        let now = latest.unwrap_or_default();
         let planned = self
-            .commit(|draft| plan::assign_all(draft, &self.node, requests))
+            .commit(now, |draft| plan::assign_all(draft, &self.node, requests))
             .await;
         let mut planned = planned.unwrap_or_else(|error| Committed {
             outcome: vec![Err(error); requests.len()],
@@ -123,8 +126,10 @@ impl Ipam {
     pub async fn release_by_handle(
         &self,
         handle_id: &str,
+        now: Timestamp,
     ) -> Result<Committed<Vec<IpAddr>>, AssignError> {
-        let all = self.release_by_handles(&[handle_id.to_owned()]).await?;
+        let handle_ids = [handle_id.to_owned()];
+        let all = self.release_by_handles(&handle_ids, now).await?;
         Ok(Committed {
             outcome: all.outcome.into_iter().flatten().collect(),
             written: all.written,
@@ -135,8 +140,9 @@ impl Ipam {
     pub async fn release_by_handles(
         &self,
         handle_ids: &[String],
+        now: Timestamp,
     ) -> Result<Committed<Vec<Vec<IpAddr>>>, AssignError> {
-        self.commit(|draft| release::release_handles(draft, handle_ids))
+        self.commit(now, |draft| release::release_handles(draft, handle_ids))
             .await
     }
 
@@ -146,7 +152,9 @@ impl Ipam {
         &self,
         handle_ids: &[String],
     ) -> Result<Vec<Vec<ReleaseAddress>>, AssignError> {
-        let looked = self.commit(|draft| release::held_by_handles(draft, handle_ids));
+        // What cools down is no handle's, however long.
+        let now = Timestamp::default();
+        let looked = self.commit(now, |draft| release::held_by_handles(draft, handle_ids));
         Ok(looked.await?.outcome)
     }
 
@@ -155,8 +163,9 @@ impl Ipam {
     pub async fn release_held(
         &self,
         looks: &[(String, Vec<ReleaseAddress>)],
+        now: Timestamp,
     ) -> Result<Committed<Vec<Released>>, AssignError> {
-        self.commit(|draft| release::release_held(draft, looks))
+        self.commit(now, |draft| release::release_held(draft, looks))
             .await
     }
 
@@ -164,8 +173,9 @@ impl Ipam {
     pub async fn release_ips(
         &self,
         wanted: &[ReleaseAddress],
+        now: Timestamp,
     ) -> Result<Committed<Released>, AssignError> {
-        self.commit(|draft| release::release_addresses(draft, wanted))
+        self.commit(now, |draft| release::release_addresses(draft, wanted))
             .await
     }
 
@@ -177,8 +187,9 @@ impl Ipam {
         &self,
         node: &str,
         only_empty: bool,
+        now: Timestamp,
     ) -> Result<Committed<HostReleased>, AssignError> {
-        self.commit(|draft| release::release_host(draft, node, only_empty))
+        self.commit(now, |draft| release::release_host(draft, node, only_empty))
             .await
     }
 
@@ -190,8 +201,10 @@ impl Ipam {
         &self,
         request: &TunnelRequest,
     ) -> Result<Committed<TunnelAddress>, AssignError> {
-        self.commit(|draft| tunnel::ensure(draft, &self.node, request))
-            .await
+        self.commit(request.now, |draft| {
+            tunnel::ensure(draft, &self.node, request)
+        })
+        .await
     }
 
     /// Takes in a change the caller's watch delivered: the next decision does not meet a conflict, and heeds what became of
@@ -251,6 +264,7 @@ impl Ipam {
     /// Decides and writes until nobody was quicker.
     async fn commit<T>(
         &self,
+        now: Timestamp,
         decide: impl Fn(&mut Draft<'_>) -> Result<T, Stop>,
     ) -> Result<Committed<T>, AssignError> {
         let _turn = self.turn.lock().await;
@@ -269,7 +283,7 @@ impl Ipam {
         let mut written = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let decided = {
-                let mut draft = Draft::new(&view, &doubtful);
+                let mut draft = Draft::new(&view, &doubtful, now);
                 decide(&mut draft).map(|outcome| (outcome, draft.into_plan(self.store.folds())))
             };
             let (outcome, plan) = match decided {

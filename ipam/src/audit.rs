@@ -145,7 +145,9 @@ impl Audit {
             all.allocations.extend(allocations(&found.spec, &users));
         }
         for allocation in &all.allocations {
-            if let Some(handle) = &allocation.holder.handle_id {
+            if let Some(handle) = &allocation.holder.handle_id
+                && allocation.holder.released_at().is_none()
+            {
                 handles.remove(&handle.to_lowercase());
             }
         }
@@ -293,13 +295,7 @@ fn usage(
     let is_reserved = |handle: &String| RESERVED_HANDLES.contains(&handle.as_str());
     match users {
         Some(users) => Usage::By(users.clone()),
-        None if holder
-            .extra
-            .get("releasedAt")
-            .is_some_and(|at| !at.is_null()) =>
-        {
-            Usage::Cooling
-        }
+        None if holder.released_at().is_some() => Usage::Cooling,
         None if found
             .affinity
             .as_deref()

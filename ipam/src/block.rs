@@ -152,12 +152,12 @@ pub fn sequence_number(block: &IPAMBlockSpec, ordinal: usize) -> Option<u64> {
     numbers.get(&ordinal.to_string()).copied()
 }
 
-/// Handles are compared as the names of their objects are: without case.
+/// Whether a handle holds what bears this attribute: an address that cools down is nobody's. Handles are compared as the
+/// names of their objects are: without case.
 pub fn is_handle(attribute: &AllocationAttribute, handle_id: &str) -> bool {
-    attribute
-        .handle_id
-        .as_deref()
-        .is_some_and(|held| held.eq_ignore_ascii_case(handle_id))
+    let held = attribute.handle_id.as_deref();
+    held.is_some_and(|held| held.eq_ignore_ascii_case(handle_id))
+        && attribute.released_at().is_none()
 }
 
 /// The slots `handle_id` holds, in order.
@@ -186,19 +186,34 @@ pub fn take(block: &mut IPAMBlockSpec, ordinal: usize, who: &AllocationAttribute
         return false;
     };
     block.unallocated.remove(place);
-    let index = match block.attributes.iter().position(|known| known == who) {
-        Some(index) => index,
-        None => {
-            block.attributes.push(who.clone());
-            block.attributes.len() - 1
-        }
-    };
+    let index = attribute_index(block, who.clone());
     block.allocations[ordinal] = Some(index);
     let number = block.sequence_number;
     block
         .sequence_number_for_allocation
         .insert(ordinal.to_string(), number);
     true
+}
+
+/// Where the attribute stands; equal ones stand once.
+fn attribute_index(block: &mut IPAMBlockSpec, who: AllocationAttribute) -> usize {
+    match block.attributes.iter().position(|known| *known == who) {
+        Some(index) => index,
+        None => {
+            block.attributes.push(who);
+            block.attributes.len() - 1
+        }
+    }
+}
+
+/// Puts another attribute on a slot that is taken. Its number is no allocation's any more; the former attribute stays, until
+/// [`free`] closes up.
+pub(crate) fn hand_over(block: &mut IPAMBlockSpec, ordinal: usize, to: AllocationAttribute) {
+    let index = attribute_index(block, to);
+    block.allocations[ordinal] = Some(index);
+    block
+        .sequence_number_for_allocation
+        .remove(&ordinal.to_string());
 }
 
 /// Frees slots; those not taken are left as they are. Freed slots are the last to be taken again. Attributes that nobody

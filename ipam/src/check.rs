@@ -125,8 +125,8 @@ impl Found {
 fn counts(spec: &IPAMBlockSpec) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
     for ordinal in 0..spec.allocations.len() {
-        let holder = block::holder(spec, ordinal).and_then(|by| by.handle_id.as_deref());
-        if let Some(handle) = holder {
+        let holder = block::holder(spec, ordinal).filter(|by| by.released_at().is_none());
+        if let Some(handle) = holder.and_then(|by| by.handle_id.as_deref()) {
             *counts.entry(handle.to_lowercase()).or_default() += 1;
         }
     }

@@ -14,12 +14,15 @@ use api::metadata::Resource;
 use ipnet::IpNet;
 use serde_json::Map;
 
+use crate::cooldown::Cooldown;
 use crate::plan::Halt;
+use crate::time::Timestamp;
 use crate::view::{Known, View, affinity_key, block_key, config_key, handle_key, is_of_node};
 
 /// A view and the changes decided so far; `None` deletes.
 pub(crate) struct Draft<'v> {
     view: &'v View,
+    cooldown: Cooldown,
     /// Ranges that may be others' although nothing says so.
     doubtful: &'v [IpNet],
     blocks: BTreeMap<IpNet, Option<IPAMBlock>>,
@@ -43,9 +46,10 @@ pub(crate) enum Look {
 }
 
 impl<'v> Draft<'v> {
-    pub(crate) const fn new(view: &'v View, doubtful: &'v [IpNet]) -> Self {
+    pub(crate) fn new(view: &'v View, doubtful: &'v [IpNet], now: Timestamp) -> Self {
         Self {
             view,
+            cooldown: Cooldown::of(view.config(), now),
             doubtful,
             blocks: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -58,6 +62,10 @@ impl<'v> Draft<'v> {
 
     pub(crate) const fn view(&self) -> &'v View {
         self.view
+    }
+
+    pub(crate) const fn cooldown(&self) -> Cooldown {
+        self.cooldown
     }
 
     pub(crate) fn rely_on_pool(&mut self, name: &str, look: Look) {
@@ -189,7 +197,7 @@ impl<'v> Draft<'v> {
         })
     }
 
-    /// Changes a block that is there.
+    /// Changes a block that is there; what has cooled down in it is free.
     pub(crate) fn edit_block(&mut self, cidr: IpNet) -> Option<&mut IPAMBlockSpec> {
         if !self.blocks.contains_key(&cidr) {
             let Known::Present(block) = self.view.block(cidr) else {
@@ -197,6 +205,7 @@ impl<'v> Draft<'v> {
             };
             let mut block = block.clone();
             block.spec.sequence_number += 1;
+            self.cooldown.sweep(&mut block.spec);
             self.blocks.insert(cidr, Some(block));
         }
         self.blocks

@@ -67,6 +67,16 @@ pub enum AssignError {
         /// Who holds it.
         handle: Option<String>,
     },
+    /// The address asked for was released too recently.
+    #[error(
+        "address {address}: was released a moment ago and is kept for {seconds} s more (IPAMConfig ipCooldownSeconds)"
+    )]
+    Cooling {
+        /// Address.
+        address: IpAddr,
+        /// How much longer.
+        seconds: u64,
+    },
     /// The address asked for is in a block that must not be used by this node. Lasts.
     #[error(
         "address {address}: its block {block} belongs to {owner}, and IPAMConfig strictAffinity is true"

@@ -93,7 +93,7 @@ fn repair(draft: &mut Draft<'_>, node: &str) {
         let cidr = affinity.cidr;
         let (void, withdrawn) = match draft.block(cidr) {
             Known::Present(found) if found.spec.affinity.as_deref() == Some(&host) => {
-                let unused = affinity.state != Confirmed && block::is_empty(&found.spec);
+                let unused = affinity.state != Confirmed && draft.cooldown().is_empty(&found.spec);
                 let is_sound = is_made_by_a_pool(draft.view(), cidr) && !draft.is_shared(cidr);
                 (unused && !is_sound, unused && !is_sound)
             }
@@ -294,7 +294,13 @@ fn pick_address(
     };
     let owner = found.spec.affinity.as_deref();
     let ordinal = block::ordinal(cidr, address);
-    if let Some(holder) = ordinal.and_then(|ordinal| block::holder(&found.spec, ordinal)) {
+    let cools = ordinal.and_then(|ordinal| draft.cooldown().left(&found.spec, ordinal));
+    if let Some(left) = cools {
+        let seconds = left.as_secs();
+        return Err(Stop::Error(AssignError::Cooling { address, seconds }));
+    }
+    let holder = ordinal.and_then(|ordinal| block::holder(&found.spec, ordinal));
+    if let Some(holder) = holder.filter(|holder| holder.released_at().is_none()) {
         return Err(Stop::Error(AssignError::InUse {
             address,
             handle: holder.handle_id.clone(),

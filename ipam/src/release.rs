@@ -149,6 +149,8 @@ pub(crate) fn release_addresses(
         let Some((cidr, ordinal, holder)) = found.and_then(|(cidr, found)| {
             let ordinal = block::ordinal(cidr, address)?;
             let holder = block::holder(&found.spec, ordinal)?;
+            // What cools down is nobody's.
+            let holder = Some(holder).filter(|holder| holder.released_at().is_none())?;
             Some((
                 cidr,
                 ordinal,
@@ -223,9 +225,10 @@ fn free(draft: &mut Draft<'_>, cidr: IpNet, ordinals: &[usize]) {
     if ordinals.is_empty() {
         return;
     }
+    let cooldown = draft.cooldown();
     if let Some(spec) = draft.edit_block(cidr) {
-        block::free(spec, ordinals);
-        if spec.affinity.is_none() && block::is_empty(spec) {
+        cooldown.release(spec, ordinals);
+        if spec.affinity.is_none() && cooldown.is_empty(spec) {
             draft.delete_block(cidr);
         }
     }
@@ -258,7 +261,7 @@ pub(crate) fn release_host(
         if let Known::Present(found) = draft.block(cidr)
             && of_host(&found.spec)
         {
-            if block::is_empty(&found.spec) {
+            if draft.cooldown().is_empty(&found.spec) {
                 draft.delete_block(cidr);
             } else if only_empty {
                 done.in_use.push(cidr);

@@ -202,6 +202,7 @@ impl Search<'_, '_> {
         let empty: Vec<IpNet> = self
             .draft
             .blocks()
+            .filter(|(_, found)| self.draft.cooldown().is_empty(&found.spec))
             .filter(|(_, found)| reclaimable(&found.spec, &self.host, now))
             .filter(|(cidr, _)| !self.draft.is_doubtful(*cidr))
             .map(|(cidr, _)| cidr)
@@ -296,10 +297,11 @@ fn free(draft: &Draft<'_>, cidr: IpNet) -> usize {
 
 fn free_of(draft: &Draft<'_>, found: &IPAMBlockSpec) -> usize {
     let reserved = draft.view().reserved();
+    let cooled = draft.cooldown().over(found);
     if reserved.count_in(found.cidr) == 0 {
-        return found.unallocated.len();
+        return found.unallocated.len() + cooled.len();
     }
-    let ordinals = found.unallocated.iter();
+    let ordinals = found.unallocated.iter().chain(&cooled);
     let addresses = ordinals.filter_map(|ordinal| block::address(found.cidr, *ordinal));
     addresses
         .filter(|net| !reserved.contains(net.addr()))
@@ -313,7 +315,7 @@ fn unreserved(draft: &Draft<'_>, cidr: IpNet) -> usize {
     block::slots(cidr).unwrap_or(0).saturating_sub(reserved)
 }
 
-/// Whether another node's block may be taken over.
+/// Whether another node's block may be taken over once it is empty.
 fn reclaimable(found: &IPAMBlockSpec, host: &str, now: Timestamp) -> bool {
     let of_other_node = found
         .affinity
@@ -324,5 +326,5 @@ fn reclaimable(found: &IPAMBlockSpec, host: &str, now: Timestamp) -> bool {
         Some(text) => Timestamp::parse_rfc3339(text)
             .is_some_and(|claimed| now.since(claimed).as_secs() >= RECLAIM_AFTER_SECONDS),
     };
-    of_other_node && old && block::is_empty(found)
+    of_other_node && old
 }

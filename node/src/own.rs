@@ -149,7 +149,9 @@ impl Own {
         let slots = 0..found.spec.allocations.len();
         let holder = |slot: &usize| block::holder(&found.spec, *slot);
         let of_node = |slot: &usize| {
-            holder(slot).is_some_and(|by| by.secondary.get("node") == Some(&self.node))
+            holder(slot).is_some_and(|by| {
+                by.secondary.get("node") == Some(&self.node) && by.released_at().is_none()
+            })
         };
         slots.filter(of_node).collect()
     }

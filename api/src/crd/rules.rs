@@ -289,6 +289,7 @@ pub(crate) const FELIX_CONFIGURATION: Limits =
     &[("vxlanPort", AtLeast(1)), ("vxlanVNI", AtMost(16_777_215))];
 
 pub(crate) const IPAM_CONFIG: Limits = &[
+    ("ipCooldownSeconds", AtMost(1200)),
     (
         "",
         Rule(

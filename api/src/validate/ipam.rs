@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use super::{Fault, check_masked};
 use crate::ipam::{
-    BlockAffinity, IPAMBlock, IPAMBlockSpec, IPAMConfig, IPAMHandle, IPReservation, block_name,
+    BlockAffinity, COOLDOWN_SECONDS_MAX, IPAMBlock, IPAMBlockSpec, IPAMConfig, IPAMHandle,
+    IPReservation, block_name,
 };
 use crate::node::address_with_len;
 
@@ -17,6 +18,13 @@ pub(crate) fn check_config(config: &IPAMConfig, faults: &mut Vec<Fault>) {
             "spec.autoAllocateBlocks",
             &false,
             "must be true, unless spec.strictAffinity is",
+        ));
+    }
+    if config.ip_cooldown_seconds > COOLDOWN_SECONDS_MAX {
+        faults.push(Fault::new(
+            "spec.ipCooldownSeconds",
+            &config.ip_cooldown_seconds,
+            format!("must be 0 to {COOLDOWN_SECONDS_MAX}"),
         ));
     }
     if !config.strict_affinity && config.max_blocks_per_host > 0 {

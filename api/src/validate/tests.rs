@@ -305,6 +305,11 @@ fn each_rule_of_the_configurations_names_its_field() {
             ),
             (json!({"maxBlocksPerHost": 2}), &["spec.maxBlocksPerHost"]),
             (json!({"maxBlocksPerHost": 2, "strictAffinity": true}), none),
+            (json!({"ipCooldownSeconds": 1200}), none),
+            (
+                json!({"ipCooldownSeconds": 1201}),
+                &["spec.ipCooldownSeconds"],
+            ),
         ],
     );
     check_all(

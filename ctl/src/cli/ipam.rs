@@ -82,7 +82,7 @@ pub(crate) struct IpamRelease {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("rule").required(true).multiple(true).args(["strict_affinity", "max_blocks_per_host"]))]
+#[command(group = ArgGroup::new("rule").required(true).multiple(true).args(["strict_affinity", "max_blocks_per_host", "ip_cooldown_seconds"]))]
 pub(crate) struct IpamConfigure {
     /// Nodes give out addresses of their own blocks only.
     #[arg(
@@ -94,6 +94,9 @@ pub(crate) struct IpamConfigure {
     /// How many blocks a node may have at most; 0 stands for 20.
     #[arg(long, value_name = "N")]
     pub(crate) max_blocks_per_host: Option<u32>,
+    /// How long a released address is kept from being given out again, in seconds; 1200 at most.
+    #[arg(long, value_name = "N")]
+    pub(crate) ip_cooldown_seconds: Option<u32>,
     #[command(flatten)]
     pub(crate) datastore: Datastore,
 }

@@ -25,6 +25,9 @@ pub(super) async fn configure(configure: IpamConfigure) -> anyhow::Result<()> {
         if let Some(blocks) = configure.max_blocks_per_host {
             config.spec.max_blocks_per_host = blocks;
         }
+        if let Some(seconds) = configure.ip_cooldown_seconds {
+            config.spec.ip_cooldown_seconds = seconds;
+        }
         let object = Object::IPAMConfig(config);
         match validate(&object).as_slice() {
             [] => Ok(object),
@@ -41,6 +44,9 @@ pub(super) async fn configure(configure: IpamConfigure) -> anyhow::Result<()> {
     }
     if let Some(blocks) = configure.max_blocks_per_host {
         outln!("Successfully set MaxBlocksPerHost to: {blocks}");
+    }
+    if let Some(seconds) = configure.ip_cooldown_seconds {
+        outln!("Successfully set IPCooldownSeconds to: {seconds}");
     }
     Ok(())
 }

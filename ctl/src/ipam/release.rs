@@ -32,7 +32,7 @@ async fn one(objects: &Objects, address: IpAddr) -> anyhow::Result<()> {
         sequence_number: None,
     };
     let ipam = Ipam::new(objects.store(), ASKER);
-    let done = ipam.release_ips(&[wanted]).await?.outcome;
+    let done = ipam.release_ips(&[wanted], super::now()).await?.outcome;
     if done.released.is_empty() {
         bail!("IP address {address} is not assigned");
     }
@@ -92,7 +92,10 @@ async fn from_reports(objects: &Objects, files: &[PathBuf], force: bool) -> anyh
         }
     }
     let ipam = Ipam::new(objects.store(), ASKER);
-    let done = ipam.release_ips(&wanted.unwrap_or_default()).await?.outcome;
+    let done = ipam
+        .release_ips(&wanted.unwrap_or_default(), super::now())
+        .await?
+        .outcome;
     let handles = remove_handles(objects, &handles.unwrap_or_default()).await?;
     outln!("Released {} IPs successfully", done.released.len());
     outln!("Released {handles} handles successfully");

@@ -241,6 +241,7 @@ async fn configuration(objects: &Objects, format: Format) -> anyhow::Result<()> 
         ("StrictAffinity", spec.strict_affinity.to_string()),
         ("AutoAllocateBlocks", spec.auto_allocate_blocks.to_string()),
         ("MaxBlocksPerHost", spec.max_blocks_per_host.to_string()),
+        ("IPCooldownSeconds", spec.ip_cooldown_seconds.to_string()),
     ];
     let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
     out!("{}", output::table(&["PROPERTY", "VALUE"], &rows));

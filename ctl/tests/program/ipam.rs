@@ -356,7 +356,15 @@ fn configure_sets_one_rule_and_keeps_the_others() {
     let text = place.ok(&["ipam", "configure", "--strictaffinity=true"], "");
     assert_eq!(text, "Successfully set StrictAffinity to: true\n");
     place.ok(&["ipam", "configure", "--max-blocks-per-host=7"], "");
+    let said = place.refused(&["ipam", "configure", "--ip-cooldown-seconds=1201"]);
+    assert!(
+        said.contains("spec.ipCooldownSeconds = 1201: must be 0 to 1200"),
+        "{said}"
+    );
+    let text = place.ok(&["ipam", "configure", "--ip-cooldown-seconds=30"], "");
+    assert_eq!(text, "Successfully set IPCooldownSeconds to: 30\n");
     let config = &place.served.objects(Kind::IPAMConfig)[0]["spec"];
+    assert_eq!(config["ipCooldownSeconds"], 30, "{config}");
     assert_eq!(config["strictAffinity"], true, "{config}");
     assert_eq!(config["maxBlocksPerHost"], 7, "{config}");
     assert_eq!(config["autoAllocateBlocks"], true, "{config}");
@@ -364,6 +372,7 @@ fn configure_sets_one_rule_and_keeps_the_others() {
     let rows: Vec<Vec<&str>> = text.lines().map(words).collect();
     assert_eq!(rows[0], ["PROPERTY", "VALUE"]);
     assert!(rows.contains(&vec!["MaxBlocksPerHost", "7"]), "{text}");
+    assert!(rows.contains(&vec!["IPCooldownSeconds", "30"]), "{text}");
     place.end();
 }
 

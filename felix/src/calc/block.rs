@@ -32,7 +32,12 @@ impl Block {
             .iter()
             .zip(addresses(range))
             .filter_map(|(slot, addr)| {
-                let node = spec.attributes.get((*slot)?)?.secondary.get("node")?;
+                let held = spec.attributes.get((*slot)?)?;
+                // What cools down leads nowhere any more.
+                let node = held
+                    .secondary
+                    .get("node")
+                    .filter(|_| held.released_at().is_none())?;
                 (owner.as_ref() != Some(node)).then(|| (addr, node.clone()))
             })
             .collect();

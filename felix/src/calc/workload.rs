@@ -318,6 +318,7 @@ fn handles<'a>(
     held.filter_map(move |(slot, addr)| {
         let held = block.attributes.get((*slot)?)?;
         let ours = held.secondary.get("node").map(String::as_str) == Some(node);
+        let ours = ours && held.released_at().is_none();
         ours.then(|| held.handle_id.clone())?
             .map(|handle| (addr.addr(), handle))
     })

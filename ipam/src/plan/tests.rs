@@ -84,7 +84,7 @@ fn a_new_block_decodes_none_of_the_other_nodes_blocks_and_affinities() {
     let pool: IpNet = "10.0.0.0/12".parse().expect("it is a CIDR");
     let items = items(pool, 2_000);
     let mut view = View::full(&items);
-    let mut draft = Draft::new(&view, &[]);
+    let mut draft = Draft::new(&view, &[], Timestamp::default());
     let one = request(Wanted::one_ipv4());
     let given = assign_all(&mut draft, "n1", &[one]).expect("the view is full");
     let given = given[0].as_ref().expect("the pool has room");
@@ -100,7 +100,7 @@ fn an_address_by_name_decodes_the_one_block_that_holds_it() {
     let pool: IpNet = "10.0.0.0/12".parse().expect("it is a CIDR");
     let items = items(pool, 100);
     let view = View::full(&items);
-    let mut draft = Draft::new(&view, &[]);
+    let mut draft = Draft::new(&view, &[], Timestamp::default());
     let second = block::address(first_candidate(pool), 1).expect("it has 64 slots");
     let one = request(Wanted::Address(second.addr()));
     let given = assign_all(&mut draft, "n1", &[one]).expect("the view is full");

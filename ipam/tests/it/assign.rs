@@ -67,7 +67,7 @@ fn an_address_from_a_known_block_costs_one_round_trip() {
     );
     assign(&ipam, request("b")).unwrap();
     assert_eq!(store.take(), ["commit"]);
-    now(ipam.release_by_handle("b")).unwrap();
+    now(ipam.release_by_handle("b", seconds(1_000))).unwrap();
     assert_eq!(store.take(), ["commit"]);
 }
 
@@ -91,7 +91,7 @@ fn many_requests_are_one_plan_and_one_write_of_the_block() {
     // Affinity, block and 50 handles.
     assert_eq!(all.written.len(), 52);
     let handles: Vec<String> = (0..50).map(|i| format!("h{i}")).collect();
-    now(ipam.release_by_handles(&handles)).unwrap();
+    now(ipam.release_by_handles(&handles, seconds(1_000))).unwrap();
     assert_eq!(store.take(), ["commit"]);
     assert!(world.taken().is_empty() && world.handles().is_empty());
     world.assert_sound();
@@ -383,7 +383,13 @@ fn a_node_without_room_borrows_unless_affinity_is_strict() {
                 assert!(borrowed.claimed.is_empty());
                 // It remembers nothing of a block that is not its own, and still finds it again.
                 let ipam = world.ipam("n2");
-                assert_eq!(now(ipam.release_by_handle("b")).unwrap().outcome.len(), 1);
+                assert_eq!(
+                    now(ipam.release_by_handle("b", seconds(1_000)))
+                        .unwrap()
+                        .outcome
+                        .len(),
+                    1
+                );
             }
             (_, other) => panic!("strict {strict}: {other:?}"),
         }
@@ -406,7 +412,7 @@ fn an_empty_block_of_another_node_is_taken_over_after_a_minute() {
     world.config(json!({"strictAffinity": true, "autoAllocateBlocks": true}));
     let first = world.ipam("n1");
     assign(&first, request("a")).unwrap();
-    now(first.release_by_handle("a")).unwrap();
+    now(first.release_by_handle("a", seconds(1_000))).unwrap();
     let later = |after: u64| {
         let mut wanted = request("b");
         wanted.now = seconds(1_000 + after);
@@ -487,6 +493,6 @@ fn futures_can_be_sent_to_other_threads() {
     let ipam = world.ipam("n1");
     is_send(&ipam.assign(request("a")));
     is_send(&ipam.assign_many(&[]));
-    is_send(&ipam.release_by_handle("a"));
-    is_send(&ipam.release_host_affinities("n1", true));
+    is_send(&ipam.release_by_handle("a", seconds(1_000)));
+    is_send(&ipam.release_host_affinities("n1", true, seconds(1_000)));
 }

@@ -123,7 +123,7 @@ impl Scene {
                 }
                 Err(AssignError::Exhausted { .. } | AssignError::Store(_)) => {
                     // It may be down: then the runtime asks again, which the end does.
-                    let _ = ipam.release_by_handle(handle).await;
+                    let _ = ipam.release_by_handle(handle, seconds(1_000)).await;
                 }
                 Err(other) => belief.with(|all| all.problems.push(other.to_string())),
             }
@@ -134,7 +134,7 @@ impl Scene {
         let belief = self.belief.clone();
         Box::pin(async move {
             belief.given_up(handle);
-            let _ = ipam.release_by_handle(handle).await;
+            let _ = ipam.release_by_handle(handle, seconds(1_000)).await;
         })
     }
 
@@ -211,7 +211,7 @@ impl Scene {
                 .filter(|handle| handle.starts_with(node))
                 .filter(|handle| self.belief.with(|all| !all.held.contains_key(*handle)));
             let gone: Vec<String> = lost.cloned().chain([probe]).collect();
-            if let Err(error) = now(ipam.release_by_handles(&gone)) {
+            if let Err(error) = now(ipam.release_by_handles(&gone, seconds(1_000))) {
                 self.belief.with(|all| all.problems.push(error.to_string()));
             }
         }
@@ -324,7 +324,11 @@ fn a_block_is_taken_away_while_it_is_used(choices: &Choices, way: Way) -> Vec<St
     let scene = Scene::new(choices, way, &[("p", ONE, 30)], true);
     let (one, controllers) = (scene.agent("n1"), scene.calico("n1"));
     now(scene.world.ipam("n1").assign(request("n1.old"))).expect("there is room");
-    now(scene.world.ipam("n1").release_by_handle("n1.old")).expect("it works");
+    now(scene
+        .world
+        .ipam("n1")
+        .release_by_handle("n1.old", seconds(1_000)))
+    .expect("it works");
     let theirs = async move {
         controllers.release_empty_affinity(cidr(ONE)).await;
     };
@@ -455,9 +459,15 @@ fn a_node_that_lives_is_released(choices: &Choices, way: Way) -> Vec<String> {
     let scene = Scene::new(choices, way, &[("p", ONE, 30)], true);
     let (one, operator) = (scene.agent("n1"), scene.steady("operator"));
     now(scene.world.ipam("n1").assign(request("n1.old"))).expect("there is room");
-    now(scene.world.ipam("n1").release_by_handle("n1.old")).expect("it works");
+    now(scene
+        .world
+        .ipam("n1")
+        .release_by_handle("n1.old", seconds(1_000)))
+    .expect("it works");
     let theirs = async move {
-        let _ = operator.release_host_affinities("n1", true).await;
+        let _ = operator
+            .release_host_affinities("n1", true, seconds(1_000))
+            .await;
     };
     let actors = vec![scene.add(&one, "n1", "n1.a", 1_000), Box::pin(theirs)];
     scene.play(actors, &["n1"])
@@ -471,7 +481,7 @@ fn a_block_that_is_nobodys_goes(choices: &Choices, way: Way) -> Vec<String> {
     now(scene
         .world
         .ipam("gone")
-        .release_host_affinities("gone", false))
+        .release_host_affinities("gone", false, seconds(1_000)))
     .expect("it works");
     let actors = vec![
         scene.del(&one, "n1.old"),

@@ -48,7 +48,9 @@ fn a_crash_at_any_moment_leaves_nothing_half_made() {
         let done = run_polls(
             Box::pin(async {
                 ipam.assign_many(&batch).await;
-                ipam.release_by_handle("a").await.expect("the store works");
+                ipam.release_by_handle("a", seconds(1_000))
+                    .await
+                    .expect("the store works");
             }),
             polls,
         );
@@ -69,7 +71,7 @@ fn a_crash_at_any_moment_leaves_nothing_half_made() {
             assert_eq!(result.unwrap().addresses.len(), 1);
         }
         assert_eq!(world.taken().len(), 2, "after {polls} polls, done: {done}");
-        now(next.release_by_handles(&["a".to_owned(), "b".to_owned()])).unwrap();
+        now(next.release_by_handles(&["a".to_owned(), "b".to_owned()], seconds(1_000))).unwrap();
         assert!(world.taken().is_empty() && world.handles().is_empty());
     }
 }
@@ -232,7 +234,7 @@ fn tombstones_are_deleted_and_made_anew() {
             "gone",
             json!({"handleID": "gone", "block": {BLOCK: 1}, "deleted": true}),
         );
-        now(world.ipam("n1").release_by_handle("gone")).unwrap();
+        now(world.ipam("n1").release_by_handle("gone", seconds(1_000))).unwrap();
         assert!(!world.handles().contains_key("gone"));
     }
 }
@@ -249,10 +251,10 @@ fn a_handle_that_counts_too_much_is_put_right() {
         handles["a"].block.iter().collect::<Vec<_>>(),
         [(&BLOCK.to_owned(), &1)]
     );
-    now(world.ipam("n1").release_by_handle("a")).unwrap();
+    now(world.ipam("n1").release_by_handle("a", seconds(1_000))).unwrap();
     world.put(Kind::IPAMHandle, "a", too_much);
     assert!(
-        now(world.ipam("n1").release_by_handle("a"))
+        now(world.ipam("n1").release_by_handle("a", seconds(1_000)))
             .unwrap()
             .outcome
             .is_empty()

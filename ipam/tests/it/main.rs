@@ -3,6 +3,7 @@
 mod assign;
 mod beside;
 mod calico;
+mod cooldown;
 mod interleave;
 mod leftovers;
 mod orders;

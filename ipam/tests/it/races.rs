@@ -32,7 +32,7 @@ fn storm(world: &World, nodes: usize, steps: usize, seed: u64, comparing: Compar
                 let held = mine();
                 if !held.is_empty() && order.below(3) == 0 {
                     let handle = &held[order.below(held.len())];
-                    ipam.release_by_handle(handle)
+                    ipam.release_by_handle(handle, seconds(1_000))
                         .await
                         .expect("the store works");
                     believed.lock().expect("one thread").remove(handle);
@@ -217,7 +217,7 @@ fn an_answer_that_got_lost_is_found_again_under_the_handle() {
     assert_eq!(world.taken().len(), 2);
     let again = assign(&ipam, request("b")).unwrap();
     assert!(again.existing);
-    now(ipam.release_by_handle("b")).unwrap();
+    now(ipam.release_by_handle("b", seconds(1_000))).unwrap();
     assert_eq!(world.taken().len(), 1);
     assign(&ipam, wanting("c", Wanted::one_ipv4())).unwrap();
     world.assert_sound();

@@ -5,7 +5,7 @@ use ipam::Wanted;
 use ipam::request::{ReleaseAddress, ReleaseRefused};
 use serde_json::json;
 
-use crate::world::{World, assign, now, request, texts, wanting};
+use crate::world::{World, assign, now, request, seconds, texts, wanting};
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -23,7 +23,10 @@ fn only(text: &str) -> ReleaseAddress {
 fn releasing_what_nobody_has_is_success_and_writes_nothing() {
     let world = World::new(&[("default", "10.0.0.0/24", 26)]);
     let revision = world.store.revision();
-    let released = now(world.ipam("n1").release_by_handle("never.seen")).unwrap();
+    let released = now(world
+        .ipam("n1")
+        .release_by_handle("never.seen", seconds(1_000)))
+    .unwrap();
     assert!(released.outcome.is_empty() && released.written.is_empty());
     assert_eq!(world.store.revision(), revision);
 }
@@ -33,12 +36,12 @@ fn a_released_handle_leaves_the_block_to_its_node_and_no_handle_object() {
     let world = World::new(&[("default", "10.0.0.0/24", 26)]);
     let ipam = world.ipam("n1");
     assign(&ipam, request("net.A")).unwrap();
-    let released = now(ipam.release_by_handle("net.a")).unwrap();
+    let released = now(ipam.release_by_handle("net.a", seconds(1_000))).unwrap();
     assert_eq!(released.outcome, [address("10.0.0.128")]);
     assert!(world.taken().is_empty() && world.handles().is_empty());
     assert_eq!((world.blocks().len(), world.affinities().len()), (1, 1));
     assert!(
-        now(ipam.release_by_handle("net.a"))
+        now(ipam.release_by_handle("net.a", seconds(1_000)))
             .unwrap()
             .outcome
             .is_empty()
@@ -53,7 +56,7 @@ fn an_address_is_released_only_if_it_is_still_the_one_that_was_looked_at() {
     assign(&ipam, request("a")).unwrap();
     let number = world.blocks()[0].sequence_number_for_allocation["0"];
     // In the meantime: released, and given out again to the same name.
-    now(ipam.release_by_handle("a")).unwrap();
+    now(ipam.release_by_handle("a", seconds(1_000))).unwrap();
     for handle in ["x", "y", "z", "a"] {
         assign(&ipam, request(handle)).unwrap();
     }
@@ -66,7 +69,9 @@ fn an_address_is_released_only_if_it_is_still_the_one_that_was_looked_at() {
         handle_id: Some("a".to_owned()),
         ..only("10.0.0.1")
     };
-    let done = now(ipam.release_ips(&[stale, other])).unwrap().outcome;
+    let done = now(ipam.release_ips(&[stale, other], seconds(1_000)))
+        .unwrap()
+        .outcome;
     assert!(done.released.is_empty());
     let [
         (_, ReleaseRefused::SequenceNumber { expected, .. }),
@@ -82,7 +87,8 @@ fn an_address_is_released_only_if_it_is_still_the_one_that_was_looked_at() {
         sequence_number: Some(world.blocks()[0].sequence_number_for_allocation["0"]),
         ..only("10.0.0.0")
     };
-    let done = now(ipam.release_ips(&[fresh, only("10.0.0.1"), only("10.9.0.1")])).unwrap();
+    let done = now(ipam.release_ips(&[fresh, only("10.0.0.1"), only("10.9.0.1")], seconds(1_000)))
+        .unwrap();
     assert_eq!(
         done.outcome.released,
         [address("10.0.0.0"), address("10.0.0.1")]
@@ -118,14 +124,17 @@ fn a_leaving_node_gives_up_its_blocks() {
         .unwrap()
         .0
         .clone();
-    now(ipam.release_ips(&[only(&in_second), only(&in_third)])).unwrap();
+    now(ipam.release_ips(&[only(&in_second), only(&in_third)], seconds(1_000))).unwrap();
 
-    let kept = now(ipam.release_host_affinities("n1", true))
+    let kept = now(ipam.release_host_affinities("n1", true, seconds(1_000)))
         .unwrap()
         .outcome;
     assert_eq!((kept.released.len(), kept.in_use.len()), (1, 1));
     world.assert_sound();
-    let left = now(world.ipam("n2").release_host_affinities("n1", false)).unwrap();
+    let left = now(world
+        .ipam("n2")
+        .release_host_affinities("n1", false, seconds(1_000)))
+    .unwrap();
     assert_eq!(left.outcome.released.len(), 1);
     assert!(
         world
@@ -135,11 +144,11 @@ fn a_leaving_node_gives_up_its_blocks() {
     );
     assert_eq!(world.taken().len(), 5, "addresses in use stay");
     // The last address of a block that is nobody's takes the block with it.
-    now(ipam.release_by_handle("a")).unwrap();
+    now(ipam.release_by_handle("a", seconds(1_000))).unwrap();
     assert_eq!(world.blocks().len(), 1);
     world.assert_sound();
     assert_eq!(
-        now(ipam.release_host_affinities("n1", true))
+        now(ipam.release_host_affinities("n1", true, seconds(1_000)))
             .unwrap()
             .written,
         []
@@ -209,7 +218,10 @@ fn a_handle_counts_what_the_block_says_after_a_release() {
         sequence_number: None,
     };
     for (address, left) in given.addresses.iter().zip([Some(1), None]) {
-        now(world.ipam("n1").release_ips(&[release(address.addr())])).unwrap();
+        now(world
+            .ipam("n1")
+            .release_ips(&[release(address.addr())], seconds(1_000)))
+        .unwrap();
         let counted = world
             .handles()
             .get("a")
@@ -232,11 +244,11 @@ fn a_release_frees_what_was_looked_at_and_nothing_that_was_given_out_since() {
 
     // Another agent of the node frees it and gives the same address under the same handle.
     let other = world.ipam("n1");
-    now(other.release_by_handle("net.a")).unwrap();
+    now(other.release_by_handle("net.a", seconds(1_000))).unwrap();
     let again = wanting("net.a", Wanted::Address(looked[0][0].address));
     assign(&other, again).unwrap();
     let look = (handle.clone(), looked[0].clone());
-    let refused = now(ipam.release_held(std::slice::from_ref(&look))).unwrap();
+    let refused = now(ipam.release_held(std::slice::from_ref(&look), seconds(1_000))).unwrap();
     assert!(refused.outcome[0].released.is_empty());
     assert_eq!(refused.outcome[0].refused.len(), 1, "{refused:?}");
     assert_eq!((world.taken().len(), world.handles().len()), (1, 1));
@@ -248,7 +260,9 @@ fn a_release_frees_what_was_looked_at_and_nothing_that_was_given_out_since() {
         .remove(0);
     let second = wanting("net.a", Wanted::Address("10.0.0.9".parse().unwrap()));
     assign(&other, second).unwrap();
-    let freed = now(ipam.release_held(&[(handle, looked)])).unwrap().outcome;
+    let freed = now(ipam.release_held(&[(handle, looked)], seconds(1_000)))
+        .unwrap()
+        .outcome;
     assert_eq!((freed[0].released.len(), freed[0].refused.len()), (1, 0));
     assert_eq!(world.taken(), [("10.0.0.9".to_owned(), "net.a".to_owned())]);
     world.assert_sound();

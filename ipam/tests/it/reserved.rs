@@ -6,7 +6,7 @@ use api::key::Kind;
 use ipam::{AssignError, Wanted};
 use serde_json::json;
 
-use crate::world::{World, assign, now, request, texts, wanting};
+use crate::world::{World, assign, now, request, seconds, texts, wanting};
 
 const ONE_BLOCK: &[(&str, &str, u8)] = &[("pool", "10.0.0.0/29", 29)];
 
@@ -38,7 +38,7 @@ fn reserved_addresses_go_to_nobody_who_does_not_ask_for_them() {
         }
         world.assert_sound();
         // A released one stays reserved.
-        now(ipam.release_by_handle("10.0.0.7")).unwrap();
+        now(ipam.release_by_handle("10.0.0.7", seconds(1_000))).unwrap();
         assign(&ipam, request("b")).unwrap_err();
     }
 }

@@ -9,7 +9,7 @@ use datastore::memory::{Fault, Request};
 use ipam::Ipam;
 
 use crate::interleave::{Comparing, Slow, run_polls};
-use crate::world::{World, now, request};
+use crate::world::{World, now, request, seconds};
 
 /// Polls after which every plan of these tests is done, and more.
 const POLLS: usize = 60;
@@ -30,7 +30,9 @@ fn after_a_crash_between_any_two_steps_the_next_agent_goes_on() {
         run_polls(
             Box::pin(async {
                 ipam.assign_many(&batch).await;
-                ipam.release_by_handle("a").await.expect("the store works");
+                ipam.release_by_handle("a", seconds(1_000))
+                    .await
+                    .expect("the store works");
             }),
             polls,
         );
@@ -45,7 +47,7 @@ fn after_a_crash_between_any_two_steps_the_next_agent_goes_on() {
             assert_ne!(given.addresses, other.outcome.addresses);
         }
         assert_eq!(world.taken().len(), 3, "folds {folds}, {polls} polls");
-        now(next.release_by_handles(&["a".to_owned(), "b".to_owned()])).unwrap();
+        now(next.release_by_handles(&["a".to_owned(), "b".to_owned()], seconds(1_000))).unwrap();
         assert_eq!(world.taken().len(), 1, "folds {folds}, {polls} polls");
         assert_eq!(world.handles().len(), 1, "folds {folds}, {polls} polls");
         world.assert_sound();
@@ -68,7 +70,7 @@ fn unanswered(folds: bool, at: usize, fault: Fault) -> World {
     // It may go through: then there were fewer writes.
     let _ = now(ipam.assign(request("late")));
     client.set_fault_plan(|_| None);
-    now(ipam.release_by_handle("late")).expect("the store works");
+    now(ipam.release_by_handle("late", seconds(1_000))).expect("the store works");
     world.store.deliver_late();
     world
 }
@@ -122,7 +124,7 @@ fn a_claim_that_comes_late_takes_no_address() {
         let ipam = Ipam::new(Arc::new(client.clone()), "n1");
         client.fail_next(1, Fault::Late);
         now(ipam.assign(request("late"))).expect_err("nothing was answered");
-        now(ipam.release_by_handle("late")).expect("the store works");
+        now(ipam.release_by_handle("late", seconds(1_000))).expect("the store works");
         world.store.deliver_late();
         assert_eq!(world.taken(), [], "folds {folds}");
         assert!(world.handles().is_empty(), "folds {folds}");

@@ -30,7 +30,7 @@ fn ensure(
     let ensured = now(ipam.ensure_tunnel_address(&request))?.outcome;
     world.assert_sound();
     // The Node is written.
-    let released = now(ipam.release_ips(&ensured.all_but(ensured.wanted)))?;
+    let released = now(ipam.release_ips(&ensured.all_but(ensured.wanted), seconds(1_000)))?;
     assert!(released.outcome.refused.is_empty(), "{released:?}");
     world.assert_sound();
     Ok(ensured.wanted)
@@ -260,6 +260,8 @@ fn nothing_is_released_before_the_node_says_something_else() {
     let mut stale = second.all_but(second.wanted);
     assert_eq!(stale.len(), 1);
     stale[0].sequence_number = stale[0].sequence_number.map(|number| number + 1);
-    let refused = now(world.ipam("n1").release_ips(&stale)).unwrap().outcome;
+    let refused = now(world.ipam("n1").release_ips(&stale, seconds(1_000)))
+        .unwrap()
+        .outcome;
     assert_eq!((refused.refused.len(), world.taken().len()), (1, 2));
 }

@@ -168,7 +168,9 @@ async fn give_back(ipam: &Ipam, addresses: Vec<ReleaseAddress>) -> Result<(), St
     if addresses.is_empty() {
         return Ok(());
     }
-    let released = ipam.release_ips(&addresses).await;
+    let released = ipam
+        .release_ips(&addresses, crate::task::timestamp(SystemTime::now()))
+        .await;
     let released = released.map_err(|error| chain(&error))?.outcome;
     for (address, why) in released.refused {
         warn!(%address, %why, "tunnel address not given back");

@@ -478,7 +478,9 @@ impl Census {
             }
             Object::IPAMBlock(block) => {
                 let attributes = block.spec.attributes.iter();
-                let pods = attributes.filter(|held| held.secondary.contains_key("pod"));
+                let pods = attributes.filter(|held| {
+                    held.secondary.contains_key("pod") && held.released_at().is_none()
+                });
                 self.pods.insert(key.clone(), pods.count());
             }
             _ => {}

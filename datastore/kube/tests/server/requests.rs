@@ -148,7 +148,9 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
         expect: Expect::Version(written.version),
     };
     store.write(delete).await.unwrap();
-    ipam.release_by_handle("net.a").await.unwrap();
+    ipam.release_by_handle("net.a", ipam::Timestamp::default())
+        .await
+        .unwrap();
     let cost = counts([
         ("PATCH pods/status", 1),
         ("PUT ipamblocks", 1),
@@ -164,7 +166,10 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
     assert_eq!(since(&server, &before), cost, "eight at a time");
     let all = join_all((0..8).map(|pod| {
         let ipam = &ipam;
-        async move { ipam.release_by_handle(&format!("net.{pod}")).await }
+        async move {
+            ipam.release_by_handle(&format!("net.{pod}"), ipam::Timestamp::default())
+                .await
+        }
     }));
     assert!(all.await.iter().all(Result::is_ok));
     let asked = server.requests().unwrap();

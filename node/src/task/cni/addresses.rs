@@ -1,6 +1,7 @@
 //! The address task: it owns IPAM, and serves all requests that have piled up in one transaction.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ipam::request::ReleaseAddress;
 use ipam::{AssignError, AssignRequest, Assignment, Ipam, Released};
@@ -8,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::task::calc::Inbox;
+use crate::task::timestamp;
 use crate::task::watch::echo;
 
 /// Requests that wait for the task; beyond that the caller waits in its await.
@@ -127,7 +129,10 @@ async fn release(ipam: &Ipam, calc: &Inbox, releases: Vec<(Look, Answer<Released
         return;
     }
     let (looks, answers): (Vec<Look>, Vec<_>) = releases.into_iter().unzip();
-    match ipam.release_held(&looks).await {
+    match ipam
+        .release_held(&looks, timestamp(SystemTime::now()))
+        .await
+    {
         Ok(committed) => {
             echo(calc, &committed.written);
             for (freed, answer) in committed.outcome.into_iter().zip(answers) {
@@ -160,7 +165,8 @@ async fn assign(ipam: &Ipam, calc: &Inbox, assigns: Vec<(AssignRequest, Answer<A
     }
     // The request was given up while its address was being written: nobody else would free it.
     for handle in unwanted {
-        if let Ok(committed) = ipam.release_by_handle(&handle).await {
+        let now = timestamp(SystemTime::now());
+        if let Ok(committed) = ipam.release_by_handle(&handle, now).await {
             echo(calc, &committed.written);
         }
     }
@@ -171,7 +177,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Poll;
-    use std::time::SystemTime;
 
     use api::key::{Key, Kind};
     use api::pool::AllowedUse;
@@ -181,7 +186,6 @@ mod tests {
     use ipam::Wanted;
 
     use super::*;
-    use crate::task::timestamp;
 
     fn request(container: usize) -> AssignRequest {
         AssignRequest {

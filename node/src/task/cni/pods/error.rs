@@ -32,6 +32,7 @@ pub(super) fn assign_error(error: &AssignError) -> CniError {
         | AssignError::Exhausted { .. }
         | AssignError::NotInPool { .. }
         | AssignError::InUse { .. }
+        | AssignError::Cooling { .. }
         | AssignError::ForeignBlock { .. }
         | AssignError::Overlap { .. }
         | AssignError::Corrupt { .. } => CniError::new(Code::NO_ADDRESS, chain(error)),

@@ -218,7 +218,13 @@ async fn a_release_that_comes_late_leaves_an_address_that_was_given_anew() {
     assert_eq!(late.len(), 1);
 
     let other = Ipam::new(Arc::clone(&store) as Arc<dyn Store>, "n1");
-    other.release_by_handle(&handle).await.unwrap();
+    other
+        .release_by_handle(
+            &handle,
+            crate::task::timestamp(std::time::SystemTime::now()),
+        )
+        .await
+        .unwrap();
     let again = ipam::AssignRequest {
         node_labels: std::collections::BTreeMap::new(),
         namespace_labels: None,
