@@ -81,6 +81,17 @@ impl IPPoolSpec {
         })
     }
 
+    /// Which namespaces' pods may use the pool; `None`: all.
+    pub fn namespace_selector(&self) -> Option<&str> {
+        let text = self.extra.get("namespaceSelector")?.as_str()?;
+        Some(text).filter(|text| !text.is_empty())
+    }
+
+    /// Whether only who names the pool gets an address of it.
+    pub fn is_manual(&self) -> bool {
+        self.extra.get("assignmentMode").and_then(Value::as_str) == Some("Manual")
+    }
+
     /// Whether addresses may be given to `wanted`.
     pub fn allows(&self, wanted: AllowedUse) -> bool {
         match &self.allowed_uses {

@@ -124,8 +124,8 @@ pub(crate) static IP_POOL: Shape = Shape::Record(&[
         "allowedUses",
         Shape::List(&Shape::Word(&["Workload", "Tunnel", "LoadBalancer"])),
     ),
-    without_effect("namespaceSelector"),
-    without_effect("assignmentMode"),
+    optional("namespaceSelector", Shape::Text),
+    optional("assignmentMode", Shape::Word(&["Automatic", "Manual"])),
 ]);
 
 pub(crate) static NODE: Shape = Shape::Record(&[

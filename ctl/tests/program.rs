@@ -18,10 +18,10 @@ fn what_is_applied_is_shown_and_deleted() {
     with_store("round", |ctl| {
         let applied = ctl(&["apply", "-f", "-"], MANIFEST);
         assert!(applied.status.success(), "{}", err(&applied));
-        assert_eq!(out(&applied), "Successfully applied 2 resource(s)\n");
+        assert_eq!(out(&applied), "Successfully applied 3 resource(s)\n");
         assert_eq!(
             err(&applied),
-            "note: IPPool(first): spec.assignmentMode is kept and has no effect in this version\n"
+            "note: IPAMConfig(default): spec.kubeVirtVMAddressPersistence is kept and has no effect in this version\n"
         );
 
         let peers = out(&ctl(&["get", "bgpPeer"], ""));

@@ -49,12 +49,11 @@ pub fn usable(pool: &IPPool, allowed_use: AllowedUse) -> Result<(), PoolRefused>
 /// Whether a pool may be used without being asked for.
 pub fn selected(pool: &IPPool, asker: Asker<'_>) -> Result<(), PoolRefused> {
     usable(pool, asker.allowed_use)?;
-    let text = |key: &str| pool.spec.extra.get(key).and_then(Value::as_str);
-    if text("assignmentMode") == Some("Manual") {
+    if pool.spec.is_manual() {
         return Err(PoolRefused::Manual);
     }
     selects_node(pool, asker.node_labels)?;
-    if let Some(selector) = text("namespaceSelector").filter(|selector| !selector.is_empty()) {
+    if let Some(selector) = pool.spec.namespace_selector() {
         let matches = match asker.namespace_labels {
             Some(labels) => selects(selector, labels)?,
             None => false,

@@ -80,6 +80,7 @@ pub(crate) const IP_POOL: Limits = &[
         Rule("self == oldSelf", "cannot be changed: make another pool"),
     ),
     ("nodeSelector", Length(SELECTOR_LEN_MAX)),
+    ("namespaceSelector", Length(SELECTOR_LEN_MAX)),
     ("allowedUses", Items(0, 10)),
     (
         "",

@@ -39,7 +39,28 @@ pub(crate) fn check(pool: &IPPool, faults: &mut Vec<Fault>) {
     if let Some(selector) = &pool.node_selector {
         check_selector("spec.nodeSelector", selector, faults);
     }
+    if let Some(selector) = pool.namespace_selector() {
+        check_selector("spec.namespaceSelector", selector, faults);
+    }
+    check_assignment_mode(pool, faults);
     check_load_balancer(pool, faults);
+}
+
+fn check_assignment_mode(pool: &IPPoolSpec, faults: &mut Vec<Fault>) {
+    let Some(mode) = pool
+        .extra
+        .get("assignmentMode")
+        .filter(|mode| !mode.is_null())
+    else {
+        return;
+    };
+    if !["", "Automatic", "Manual"].iter().any(|word| mode == word) {
+        faults.push(Fault::new(
+            "spec.assignmentMode",
+            mode,
+            "must be one of Automatic, Manual",
+        ));
+    }
 }
 
 /// Prefix lengths a block may have in a range of this family.

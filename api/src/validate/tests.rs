@@ -313,6 +313,20 @@ fn each_rule_of_the_configurations_names_its_field() {
         ],
     );
     check_all(
+        Kind::IPPool,
+        "pool",
+        &[
+            (
+                json!({"cidr": "10.0.0.0/16", "assignmentMode": "Manual", "namespaceSelector": "team == 'x'"}),
+                none,
+            ),
+            (
+                json!({"cidr": "10.0.0.0/16", "assignmentMode": "Often", "namespaceSelector": "team ="}),
+                &["spec.assignmentMode", "spec.namespaceSelector"],
+            ),
+        ],
+    );
+    check_all(
         Kind::IPReservation,
         "gateways",
         &[

@@ -154,6 +154,13 @@ spec:
   assignmentMode: Manual
 ---
 apiVersion: projectcalico.org/v3
+kind: IPAMConfig
+metadata:
+  name: default
+spec:
+  kubeVirtVMAddressPersistence: Enabled
+---
+apiVersion: projectcalico.org/v3
 kind: BGPPeer
 metadata:
   name: tor

@@ -210,7 +210,7 @@ fn replace_wants_the_object_to_exist() {
         let replaced = ctl(&["replace", "-f", "-"], MANIFEST);
         assert_eq!(
             out(&replaced),
-            "Successfully replaced 2 resource(s)\n",
+            "Successfully replaced 3 resource(s)\n",
             "{}",
             err(&replaced)
         );

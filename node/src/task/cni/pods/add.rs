@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use super::endpoint::Identity;
 use super::error::{kernel_error, stopping, store_error};
 use super::record::Found;
+use super::wishes::NamespaceLabels;
 use super::{Pods, detach};
 use crate::task::timestamp;
 
@@ -48,7 +49,7 @@ impl Pods {
         self.in_sync().await?;
         self.known_datastore()?;
         self.may_write()?;
-        let request = &self.with_wishes(request, &pod).await?;
+        let (request, labels) = &self.with_wishes(request, &pod).await?;
         let _turn = self.turn(&request.container_id, &pod.host_ifname).await;
         if !waits() {
             let text = "the plugin ended before its ADD was begun; its runtime calls DEL";
@@ -57,7 +58,7 @@ impl Pods {
         let container = request.container_id.as_str();
         // Both take their time and neither needs the other.
         let begun = tokio::join!(
-            timed(container, "address", self.assign(request, &pod)),
+            timed(container, "address", self.assign(request, &pod, labels)),
             timed(container, "pair", self.begin(request, &pod, netns)),
             timed(container, "look", self.standing(&pod)),
         );
@@ -218,6 +219,7 @@ impl Pods {
         &self,
         request: &Request,
         pod: &Identity,
+        labels: &NamespaceLabels,
     ) -> Result<Assignment, CniError> {
         if !request.given.is_empty() {
             return Ok(Assignment {
@@ -245,14 +247,17 @@ impl Pods {
                 ipv6: usize::from(request.ipam.assign_ipv6),
                 pools: [&request.ipam.ipv4_pools[..], &request.ipam.ipv6_pools[..]].concat(),
             };
-            return self.assign_wanted(pod, any).await;
+            return self.assign_wanted(pod, labels, any).await;
         }
         let mut all = Assignment {
             existing: true,
             ..Assignment::default()
         };
         for address in explicit {
-            match self.assign_wanted(pod, Wanted::Address(address)).await {
+            match self
+                .assign_wanted(pod, labels, Wanted::Address(address))
+                .await
+            {
                 Ok(given) => {
                     all.existing &= given.existing;
                     all.addresses.extend(given.addresses);
@@ -270,10 +275,15 @@ impl Pods {
         Ok(all)
     }
 
-    async fn assign_wanted(&self, pod: &Identity, wanted: Wanted) -> Result<Assignment, CniError> {
+    async fn assign_wanted(
+        &self,
+        pod: &Identity,
+        labels: &NamespaceLabels,
+        wanted: Wanted,
+    ) -> Result<Assignment, CniError> {
         let asked = AssignRequest {
             node_labels: self.view.borrow().node_labels.clone(),
-            namespace_labels: None,
+            namespace_labels: labels.clone(),
             handle_id: pod.attachment.handle_id(),
             attributes: pod.attributes(&self.node),
             allowed_use: AllowedUse::Workload,

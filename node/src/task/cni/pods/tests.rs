@@ -205,7 +205,7 @@ async fn a_release_that_comes_late_leaves_an_address_that_was_given_anew() {
     store.write(put).await.unwrap();
     let request = request("ADD");
     let pod = pods.identify(&request).unwrap();
-    let given = pods.assign(&request, &pod).await.unwrap();
+    let given = pods.assign(&request, &pod, &None).await.unwrap();
     let handle = pod.attachment.handle_id();
     let look = async || {
         pods.look([handle.clone()].into())
@@ -301,4 +301,26 @@ async fn a_written_endpoint_is_deleted_without_being_read_unless_another_contain
         pods.written(&later).is_none(),
         "one container's is not another's"
     );
+}
+
+#[tokio::test]
+async fn a_pool_for_some_namespaces_serves_their_pods_and_no_others() {
+    let (pods, _view, store) = starting();
+    let pool = serde_json::json!({"metadata": {"name": "pool"},
+        "spec": {"cidr": "10.0.0.0/24", "namespaceSelector": "team == 'red'"}});
+    let put = datastore::store::Op::Put {
+        key: Key::new(api::key::Kind::IPPool, "pool"),
+        value: pool.to_string().into(),
+        expect: datastore::store::Expect::Absent,
+    };
+    store.write(put).await.unwrap();
+    let request = request("ADD");
+    let pod = pods.identify(&request).unwrap();
+    let of_team = |team: &str| Some([("team".to_owned(), team.to_owned())].into());
+    for labels in [None, of_team("blue")] {
+        let error = pods.assign(&request, &pod, &labels).await.unwrap_err();
+        assert!(error.msg.contains("namespaceSelector"), "{}", error.msg);
+    }
+    let given = pods.assign(&request, &pod, &of_team("red")).await.unwrap();
+    assert_eq!(given.pools, ["pool"]);
 }

@@ -1,5 +1,6 @@
 //! What annotations of a Pod and its namespace change of a request.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::pod::Wishes;
@@ -11,19 +12,23 @@ use super::Pods;
 use super::endpoint::Identity;
 use super::error::store_error;
 
+/// Labels of a pod's namespace; `None` where nobody knows them.
+pub(super) type NamespaceLabels = Option<BTreeMap<String, String>>;
+
 impl Pods {
-    /// The request as the annotations of a Kubernetes pod and of its namespace have it. They are about the pod's first interface.
+    /// The request as the annotations of a Kubernetes pod and of its namespace have it, and the namespace's labels, where they
+    /// are known. They are about the pod's first interface.
     pub(super) async fn with_wishes(
         &self,
         request: &Request,
         pod: &Identity,
-    ) -> Result<Request, CniError> {
+    ) -> Result<(Request, NamespaceLabels), CniError> {
         if pod.is_outside_kubernetes() || !pod.attachment.is_first() {
-            return Ok(request.clone());
+            return Ok((request.clone(), None));
         }
         let words = self.store.pod_words(&pod.key, pod.pod_uid()).await;
         let Some(words) = words.map_err(|error| store_error(&error))? else {
-            return Ok(request.clone());
+            return Ok((request.clone(), None));
         };
         let refused = |text: String| {
             let of = request.pod.as_ref();
@@ -33,7 +38,8 @@ impl Pods {
             CniError::new(Code::INVALID_CONFIG, format!("{of}{text}"))
         };
         let wishes = words.wishes().map_err(|fault| refused(fault.to_string()))?;
-        follow(request.clone(), wishes).map_err(refused)
+        let request = follow(request.clone(), wishes).map_err(refused)?;
+        Ok((request, Some(words.namespace_labels)))
     }
 }
 

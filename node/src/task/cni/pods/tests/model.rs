@@ -159,7 +159,7 @@ impl World {
     async fn add(&mut self, of: &AttachmentId, has_endpoint: bool) {
         let request = call("ADD", of);
         let identity = self.pods.identify(&request).unwrap();
-        let assignment = self.pods.assign(&request, &identity).await.unwrap();
+        let assignment = self.pods.assign(&request, &identity, &None).await.unwrap();
         let address = assignment.addresses[0].addr();
         let has_endpoint = has_endpoint
             || self
