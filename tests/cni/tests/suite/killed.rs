@@ -316,3 +316,30 @@ fn die_at_each(lab: &mut Lab, network: &Network, command: &str, call: &str) -> u
     println!("{command}, {call}: {died} kills before the answer");
     died
 }
+
+#[test]
+fn del_takes_the_pod_off_the_network_before_its_address_is_free() {
+    let name = "killed::del_takes_the_pod_off_the_network_before_its_address_is_free";
+    with_programs(name, |programs| {
+        let mut lab = one_node(programs);
+        let site = lab.topology.sites[0].clone();
+        let network = ours(&site);
+        let container = Container::new(&site, "pod").unwrap();
+        let result = network.add(&container, &Value::Null).unwrap();
+        let text = result["ips"][0]["address"].as_str().unwrap();
+        let address: ipnet::IpNet = text.parse().unwrap();
+        let routes = || site.namespace.netlink().unwrap().routes().unwrap();
+        let is_routed = || routes().iter().any(|route| route.destination == address);
+        assert!(is_routed(), "{address}: {:?}", routes());
+        // The address cannot be given back now.
+        lab.kill_store().unwrap();
+        let object = network.configuration(0, &Value::Null);
+        let said = network.run("DEL", &object, &container).unwrap();
+        said.error_of(11).unwrap();
+        assert!(!is_routed(), "{address}: {:?}", routes());
+        lab.restart_store()
+            .unwrap_or_else(|error| panic!("{error}"));
+        is_repaired(&lab, &network, &container, 0, "DEL");
+        nothing_leaked(&lab, &network);
+    });
+}
