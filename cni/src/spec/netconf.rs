@@ -117,7 +117,7 @@ pub struct NetConf {
     pub ipam_plugin: Option<String>,
     /// `include_default_routes`: everything is routed to the host also where another IPAM plugin names routes.
     pub include_default_routes: bool,
-    /// `runtimeConfig.ips`, what the runtime wants instead of any address.
+    /// `runtimeConfig.ips`, else `args.cni.ips`: what the runtime wants instead of any address.
     pub ips: Vec<IpAddr>,
     /// `runtimeConfig.mac`.
     pub mac: Option<[u8; 6]>,
@@ -221,8 +221,15 @@ impl NetConf {
             conf.include_default_routes = default_routes.unwrap_or(false);
             conf.features = features(fields)?;
             if let Some(runtime) = fields.object("runtimeConfig")? {
-                conf.ips = wanted_ips(runtime)?;
+                conf.ips = wanted_ips(runtime, "runtimeConfig.ips")?;
                 conf.mac = wanted_mac(runtime)?;
+            }
+            // What is older goes behind.
+            if let Some(args) = fields.object("args")?
+                && let Some(args) = args.object("cni")?
+                && conf.ips.is_empty()
+            {
+                conf.ips = wanted_ips(args, "args.cni.ips")?;
             }
             supported_devices(fields)?;
         }
@@ -357,12 +364,12 @@ fn features(fields: Fields<'_>) -> Result<Features, CniError> {
 }
 
 /// CNI conventions, `ips`: addresses with or without their lengths.
-fn wanted_ips(runtime: Fields<'_>) -> Result<Vec<IpAddr>, CniError> {
+fn wanted_ips(holder: Fields<'_>, name: &str) -> Result<Vec<IpAddr>, CniError> {
     let allowed = "allowed: a list of at most one IPv4 and one IPv6 address";
-    let Some(value) = runtime.value("ips") else {
+    let Some(value) = holder.value("ips") else {
         return Ok(Vec::new());
     };
-    let refused = || wrong(format!("runtimeConfig.ips: {value}; {allowed}"));
+    let refused = || wrong(format!("{name}: {value}; {allowed}"));
     let parse = |entry: &Value| {
         let text = entry.as_str()?;
         let net = text.parse::<IpNet>().map(|net| net.addr());

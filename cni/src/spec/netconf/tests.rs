@@ -45,6 +45,19 @@ fn what_calico_writes_is_understood() {
 }
 
 #[test]
+fn addresses_of_the_runtime_go_before_those_of_args() {
+    let args = json!({"args": {"cni": {"ips": ["fd00::5/64", "10.0.0.5"]}, "other": [1]}});
+    let conf = check(Command::Add, &with(args.clone())).expect("valid");
+    let asked: Vec<String> = conf.ips.iter().map(ToString::to_string).collect();
+    assert_eq!(asked, ["10.0.0.5", "fd00::5"]);
+    let mut both = with(args);
+    both["runtimeConfig"] = json!({"ips": ["10.0.0.6/24"]});
+    let conf = check(Command::Add, &both).expect("valid");
+    let asked: Vec<String> = conf.ips.iter().map(ToString::to_string).collect();
+    assert_eq!(asked, ["10.0.0.6"]);
+}
+
+#[test]
 fn keys_that_nobody_knows_are_named_where_debug_is_asked_for() {
     let more = json!({"num_queues": 4, "cni.dev/x": 1, "colour": "grey"});
     let quiet = check(Command::Add, &with(more.clone())).expect("valid");
@@ -81,6 +94,12 @@ fn each_wrong_key_is_named_with_its_value_and_what_is_allowed() {
             json!({"runtimeConfig": {"ips": ["10.0.0.1", "10.0.0.2"]}}),
             7,
             "runtimeConfig.ips: ",
+            "one IPv4",
+        ),
+        (
+            json!({"args": {"cni": {"ips": "10.0.0.1"}}}),
+            7,
+            "args.cni.ips: \"10.0.0.1\"",
             "one IPv4",
         ),
         (
