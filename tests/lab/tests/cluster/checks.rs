@@ -1,10 +1,12 @@
 //! The lab's own checks, each made to fail: a check that cannot fail proves nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lab::{Families, Lab, Options, Sabotage};
+use ipnet::IpNet;
+use lab::{Families, Lab, Mode, Options, Sabotage, Stream, Traffic};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{options, run, with_programs};
+use crate::{converged, options, run, with_programs};
 
 /// Runs a sabotaged cluster and returns its faults.
 fn faults(sabotage: Sabotage, patience: Duration) -> Vec<String> {
@@ -129,5 +131,78 @@ fn a_claimed_block_whose_route_does_not_come_is_named_with_the_farthest_node() {
             "{fault}"
         );
         lab.thaw_agent(1).unwrap();
+    });
+}
+
+#[test]
+fn lost_packets_other_ways_than_the_modes_and_kernels_that_cannot_be_read_are_named() {
+    let name =
+        "checks::lost_packets_other_ways_than_the_modes_and_kernels_that_cannot_be_read_are_named";
+    with_programs(name, |programs| {
+        let two_racks = Options {
+            racks: 2,
+            ..options()
+        };
+        let mut lab = Lab::start(two_racks, programs).unwrap_or_else(|error| panic!("{error}"));
+        lab.fill_pods(1)
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
+        converged(&mut lab);
+        lab.options.mode = Mode::VxlanCrosssubnet;
+        let faults = lab::wire::faults(&lab).unwrap();
+        let way = "travel {Right(None)}, expected {Right(Vxlan)}";
+        assert!(
+            has(&faults, "packets from ", &["(n1 to n2)", way]),
+            "{faults:#?}"
+        );
+        assert!(
+            !has(&faults, "packets from ", &["(n1 to n3)"]),
+            "{faults:#?}"
+        );
+        lab.options.mode = Mode::Bgp;
+
+        let mut traffic = Traffic::start(&lab).unwrap();
+        assert!(traffic.flows(options().patience));
+        traffic.befalls("a route goes");
+        // Its block's route is behind the pod's: what comes is dropped.
+        lab.freeze_agent(2).unwrap();
+        let (n3, pod) = (
+            &lab.topology.sites[2].namespace,
+            IpNet::from(lab.pods[2].address),
+        );
+        n3.netlink().unwrap().delete_route(pod).unwrap();
+        // From n2 to n1 nothing is missing: what arrives shows that others had the time to be lost.
+        let others = Stream::between(&lab.pods[1], &lab.pods[0], 100).unwrap();
+        let some = lab::wait_until(Instant::now() + options().patience, || {
+            (others.arrived() > 5).then_some(())
+        });
+        assert!(some.is_some());
+        lab.thaw_agent(2).unwrap();
+        assert!(traffic.flows(options().patience));
+        let faults = traffic.finish().unwrap();
+        assert!(
+            has(&faults, "a route goes: n1/p0 -> n3/p0 ", &["packets lost"]),
+            "{faults:#?}"
+        );
+        assert!(
+            !has(&faults, "a route goes: n1/p0 -> n2/p0 ", &[]),
+            "{faults:#?}"
+        );
+
+        // No more files: no socket to read a kernel by.
+        let before = getrlimit(Resource::Nofile);
+        let none = Rlimit {
+            current: Some(1),
+            ..before
+        };
+        setrlimit(Resource::Nofile, none).unwrap();
+        let faults = lab.prove().faults;
+        setrlimit(Resource::Nofile, before).unwrap();
+        for node in ["n1", "n2", "n3"] {
+            let start = format!("FIB of {node}: cannot be read: ");
+            assert!(
+                has(&faults, &start, &["Too many open files"]),
+                "{faults:#?}"
+            );
+        }
     });
 }
