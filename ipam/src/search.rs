@@ -13,13 +13,16 @@ use crate::error::{AssignError, Family};
 use crate::plan::{Halt, Stop, name_of, need};
 use crate::pools;
 use crate::time::Timestamp;
-use crate::view::{Extent, Known, block_key};
+use crate::view::{Extent, Known, affinity_key, block_key};
 
 /// Blocks a node may own when `maxBlocksPerHost` is 0.
 pub(crate) const BLOCKS_PER_HOST_DEFAULT: u32 = 20;
 
 /// How long an empty block stays with its node before another may take it over, in seconds.
 const RECLAIM_AFTER_SECONDS: u64 = 60;
+
+/// How many blocks of others are read one by one before all are read.
+const FEW: usize = 16;
 
 /// Slots to take from one block.
 pub(crate) struct Pick {
@@ -69,9 +72,17 @@ pub(crate) fn find(
         return Ok(search.picks);
     }
     need(draft, Extent::Names)?;
-    search.claim(owned, now)?;
+    let owned = search.claim(owned, now)?;
+    if search.missing > 0 && draft.view().extent() < Extent::All {
+        search.use_a_few(owned, now)?;
+    }
+    if search.missing == 0 {
+        return Ok(search.picks);
+    }
+    // From here on every block is read and decoded.
+    need(draft, Extent::All)?;
+    search.take_over(owned, now)?;
     if search.missing > 0 && !draft.view().config().strict_affinity {
-        need(draft, Extent::All)?;
         search.borrow();
     }
     if search.missing > 0 {
@@ -154,22 +165,31 @@ impl Search<'_, '_> {
         Ok(owned)
     }
 
-    /// Claims blocks, free ones first, then empty ones of other nodes, up to the limit.
-    fn claim(&mut self, mut owned: u32, now: Timestamp) -> Result<(), Stop> {
-        let config = self.draft.view().config();
-        let limit = match config.max_blocks_per_host {
+    /// How many blocks the node may own.
+    fn limit(&self) -> u32 {
+        match self.draft.view().config().max_blocks_per_host {
             0 => BLOCKS_PER_HOST_DEFAULT,
             limit => limit,
-        };
-        let over_limit = AssignError::BlockLimit {
+        }
+    }
+
+    /// Fails when a node that owns so many may have no other.
+    fn may_own_one_more(&self, owned: u32) -> Result<(), AssignError> {
+        let limit = self.limit();
+        if owned < limit {
+            return Ok(());
+        }
+        Err(AssignError::BlockLimit {
             node: self.node.to_owned(),
             limit,
-        };
-        if owned >= limit {
-            return Err(over_limit.into());
-        }
-        if !config.auto_allocate_blocks {
-            return Ok(());
+        })
+    }
+
+    /// Claims blocks that nobody has, up to the limit; answers how many the node owns then.
+    fn claim(&mut self, mut owned: u32, now: Timestamp) -> Result<u32, AssignError> {
+        self.may_own_one_more(owned)?;
+        if !self.draft.view().config().auto_allocate_blocks {
+            return Ok(owned);
         }
         let mut taken = self.taken();
         for pool in self.eligible {
@@ -177,7 +197,7 @@ impl Search<'_, '_> {
             let mut all = candidates(pool.spec.cidr, block_len, self.seed(pool, now));
             while let Some(cidr) = all.next() {
                 if self.missing == 0 {
-                    return Ok(());
+                    return Ok(owned);
                 }
                 if let Some(end) = self.draft.view().reserved().end_of_all(cidr) {
                     all.skip_to_end_of(end);
@@ -186,25 +206,24 @@ impl Search<'_, '_> {
                 let Some(room) = self.claimable(&taken, cidr) else {
                     continue;
                 };
-                if owned >= limit {
-                    return Err(over_limit.into());
-                }
+                self.may_own_one_more(owned)?;
                 owned += 1;
                 taken.insert(first(cidr), last(cidr));
                 self.pick(cidr, name_of(pool), Source::Claim, room);
             }
         }
-        if self.missing == 0 {
+        Ok(owned)
+    }
+
+    /// Takes over empty blocks of other nodes, up to the limit.
+    fn take_over(&mut self, mut owned: u32, now: Timestamp) -> Result<(), AssignError> {
+        if !self.draft.view().config().auto_allocate_blocks {
             return Ok(());
         }
-        // From here on every block is read and decoded: no pool has a free one.
-        need(self.draft, Extent::All)?;
         let empty: Vec<IpNet> = self
             .draft
             .blocks()
-            .filter(|(_, found)| self.draft.cooldown().is_empty(&found.spec))
-            .filter(|(_, found)| reclaimable(&found.spec, &self.host, now))
-            .filter(|(cidr, _)| !self.draft.is_doubtful(*cidr))
+            .filter(|(_, found)| self.may_be_taken_over(&found.spec, now))
             .map(|(cidr, _)| cidr)
             .collect();
         for cidr in empty {
@@ -215,13 +234,82 @@ impl Search<'_, '_> {
             if self.missing == 0 {
                 return Ok(());
             }
-            if owned >= limit {
-                return Err(over_limit.into());
-            }
+            self.may_own_one_more(owned)?;
             owned += 1;
             self.pick(cidr, pool, Source::Reclaim, room);
         }
         Ok(())
+    }
+
+    fn may_be_taken_over(&self, found: &IPAMBlockSpec, now: Timestamp) -> bool {
+        reclaimable(found, &self.host, now)
+            && self.draft.cooldown().is_empty(found)
+            && !self.draft.is_doubtful(found.cidr)
+    }
+
+    /// Of many blocks of others a few are looked at one by one, before all are read: in a large cluster these are more than
+    /// a pod should wait for. The first that is empty or has room will do.
+    fn use_a_few(&mut self, owned: u32, now: Timestamp) -> Result<(), Halt> {
+        let config = self.draft.view().config();
+        let may_own = config.auto_allocate_blocks && owned < self.limit();
+        for cidr in self.a_few(now) {
+            if self.missing == 0 {
+                return Ok(());
+            }
+            let found = match self.draft.block(cidr) {
+                Known::Present(found) => &found.spec,
+                Known::Unknown => return Err(Halt::Read(block_key(cidr))),
+                Known::Absent | Known::Unreadable(_) => continue,
+            };
+            let Some(pool) = self.pool(cidr) else {
+                continue;
+            };
+            if may_own && self.may_be_taken_over(found, now) {
+                // The claim of whoever had it goes with it.
+                if let Some(claim) = owner_of(found).map(|owner| affinity_key(owner, cidr))
+                    && !self.draft.view().was_looked_at(&claim)
+                {
+                    return Err(Halt::Read(claim));
+                }
+                let room = unreserved(self.draft, cidr);
+                self.pick(cidr, pool, Source::Reclaim, room);
+                return Ok(());
+            }
+            if !config.strict_affinity && self.may_be_borrowed_from(found) {
+                let room = free_of(self.draft, found);
+                self.pick(cidr, pool, Source::Borrow, room);
+            }
+        }
+        Ok(())
+    }
+
+    /// Some blocks of the pools, others each time; none where they are so few that all may as well be read.
+    fn a_few(&self, now: Timestamp) -> Vec<IpNet> {
+        let host = &self.host;
+        let others = self.draft.block_cidrs().filter(|cidr| {
+            let known = matches!(self.draft.block(*cidr), Known::Present(found)
+                if found.spec.affinity.as_ref() == Some(host));
+            !known && self.pool(*cidr).is_some()
+        });
+        let mut others: Vec<IpNet> = others.collect();
+        if others.len() <= FEW {
+            return Vec::new();
+        }
+        others.sort_unstable();
+        let seconds = now.unix_nanos() / 1_000_000_000;
+        let turn = u64::from(fnv1_32(self.node)).wrapping_add(seconds);
+        let places = u64::try_from(others.len()).unwrap_or(u64::MAX);
+        others.rotate_left(usize::try_from(turn % places).unwrap_or(0));
+        others.truncate(FEW);
+        others
+    }
+
+    fn may_be_borrowed_from(&self, found: &IPAMBlockSpec) -> bool {
+        let of_another = match found.affinity.as_deref() {
+            None => true,
+            Some(owner) => owner.starts_with("host:") && owner != self.host,
+        };
+        of_another && !self.draft.is_doubtful(found.cidr)
     }
 
     /// Blocks of one address are taken in turn, starting from the time: the same node would always meet its own.
@@ -271,11 +359,7 @@ impl Search<'_, '_> {
         let foreign: Vec<(IpNet, usize)> = self
             .draft
             .blocks()
-            .filter(|(_, found)| match found.spec.affinity.as_deref() {
-                None => true,
-                Some(owner) => owner.starts_with("host:") && owner != self.host,
-            })
-            .filter(|(cidr, _)| !self.draft.is_doubtful(*cidr))
+            .filter(|(_, found)| self.may_be_borrowed_from(&found.spec))
             .map(|(cidr, found)| (cidr, free_of(self.draft, &found.spec)))
             .collect();
         for (cidr, room) in foreign {
@@ -285,6 +369,11 @@ impl Search<'_, '_> {
             }
         }
     }
+}
+
+/// The node that owns a block.
+fn owner_of(found: &IPAMBlockSpec) -> Option<&str> {
+    found.affinity.as_deref()?.strip_prefix("host:")
 }
 
 /// How many addresses of a block may be given to who asks for any.

@@ -402,6 +402,11 @@ impl View {
         })
     }
 
+    /// Whether an object was read or written, whether it stands or not.
+    pub fn was_looked_at(&self, key: &Key) -> bool {
+        self.versions.contains_key(key)
+    }
+
     /// An affinity that stands in the view, by name.
     pub fn affinity(&self, name: &str) -> Option<&BlockAffinity> {
         let key = || Key::new(Kind::BlockAffinity, name);

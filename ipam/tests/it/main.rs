@@ -4,6 +4,7 @@ mod assign;
 mod beside;
 mod calico;
 mod cooldown;
+mod few;
 mod interleave;
 mod leftovers;
 mod orders;
