@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api::ipam::IPAMBlockSpec;
 use api::key::{Key, Kind};
 use api::object::Object;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use futures_util::future::try_join;
 use ipnet::IpNet;
 
 use crate::block;
+use crate::cooldown::Cooldown;
 use crate::draft::Draft;
 use crate::error::AssignError;
 use crate::plan::{self, Halt, Stop};
@@ -191,6 +193,38 @@ impl Ipam {
     ) -> Result<Committed<HostReleased>, AssignError> {
         self.commit(now, |draft| release::release_host(draft, node, only_empty))
             .await
+    }
+
+    /// Gives up a block of the node's that is empty and still as it was looked at; whether it was.
+    pub async fn release_block(
+        &self,
+        cidr: IpNet,
+        sequence_number: u64,
+        now: Timestamp,
+    ) -> Result<Committed<bool>, AssignError> {
+        self.commit(now, |draft| {
+            release::release_block(draft, &self.node, cidr, sequence_number)
+        })
+        .await
+    }
+
+    /// The node's blocks as they are remembered, without asking the store; `None` while nothing is.
+    pub fn own_blocks(&self) -> Option<Vec<IPAMBlockSpec>> {
+        let memory = self.remembered();
+        let host = block::host_affinity(&self.node);
+        let own = |view: &Arc<View>| {
+            view.blocks_of(&host)
+                .map(|(_, found)| found.spec.clone())
+                .collect()
+        };
+        memory.view.as_ref().map(own)
+    }
+
+    /// The rules for cool-down as they are remembered, at this time.
+    pub fn cooldown(&self, now: Timestamp) -> Cooldown {
+        let memory = self.remembered();
+        let rules = memory.view.as_ref().map(|view| view.config().clone());
+        Cooldown::of(&rules.unwrap_or_default(), now)
     }
 
     /// Sees to it that the node has the tunnel address it should have: see [`TunnelRequest`].

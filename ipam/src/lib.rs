@@ -21,6 +21,7 @@ pub mod audit;
 pub mod block;
 pub mod candidates;
 pub mod check;
+pub mod collect;
 pub mod cooldown;
 mod draft;
 pub mod error;

@@ -243,6 +243,34 @@ pub struct HostReleased {
     pub in_use: Vec<IpNet>,
 }
 
+/// Gives up a block that is `node`'s, empty and at this number; whether it is.
+pub(crate) fn release_block(
+    draft: &mut Draft<'_>,
+    node: &str,
+    cidr: IpNet,
+    sequence_number: u64,
+) -> Result<bool, Stop> {
+    match draft.block(cidr) {
+        Known::Present(found) => {
+            let is_same = found.spec.affinity.as_deref() == Some(&host_affinity(node))
+                && found.spec.sequence_number == sequence_number
+                && draft.cooldown().is_empty(&found.spec);
+            if !is_same {
+                return Ok(false);
+            }
+        }
+        Known::Absent | Known::Unreadable(_) => return Ok(false),
+        Known::Unknown => return Err(Stop::Halt(Halt::Read(block_key(cidr)))),
+    }
+    draft.delete_block(cidr);
+    for (name, claim) in draft.affinities_of(node) {
+        if claim.cidr == cidr {
+            draft.delete_affinity(&name);
+        }
+    }
+    Ok(true)
+}
+
 /// Gives up a node's claims. Needs a full view.
 pub(crate) fn release_host(
     draft: &mut Draft<'_>,

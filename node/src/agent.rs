@@ -40,6 +40,7 @@ use crate::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use crate::task::cni::addresses::Addresses;
 use crate::task::cni::locks::Locks;
 use crate::task::cni::{CniTask, Pods};
+use crate::task::collector::{self, Collector};
 use crate::task::completion::Completion;
 use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait};
 use crate::task::endpoint_status::{EndpointStatusTask, Endpoints};
@@ -264,6 +265,10 @@ impl Agent {
             };
             tasks.spawn(status.run());
         }
+        tasks.spawn(
+            self.collector(&calc_inbox, &calc_view, &health, &metrics, &settings)
+                .run(),
+        );
         let serving = Serving {
             ipam: Arc::clone(&self.ipam),
             calc: calc_inbox,
@@ -312,6 +317,40 @@ impl Agent {
             shutdown_file: self.params.shutdown_timestamp_file.clone().into(),
             cancel: self.cancel.clone(),
         }
+    }
+
+    fn collector(
+        &self,
+        calc: &Inbox,
+        view: &watch::Receiver<CalcView>,
+        health: &Health,
+        metrics: &Metrics,
+        settings: &Settings,
+    ) -> Collector {
+        Collector {
+            node: self.identity.name.clone(),
+            interface_prefix: self.interface_prefix(),
+            blocks_from: settings.blocks_from,
+            store: Arc::clone(&self.opened.store),
+            ipam: Arc::clone(&self.ipam),
+            calc: calc.clone(),
+            kubernetes: self.kubernetes.clone(),
+            view: view.clone(),
+            health: health.clone(),
+            may_lack_others: self.may_lack_others,
+            grace: collector::GRACE,
+            metrics: metrics.clone(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    /// Beginning of the names of the devices that are made for pods.
+    fn interface_prefix(&self) -> String {
+        let prefixes = &self.params.interface_prefixes;
+        prefixes
+            .first()
+            .cloned()
+            .unwrap_or_else(|| "cali".to_owned())
     }
 
     fn without_effect(&self, health: &Health, metrics: &Metrics) -> WithoutEffect {
@@ -422,15 +461,9 @@ impl Agent {
         let path = Path::new(cni::protocol::SOCKET_PATH);
         let socket =
             Socket::bind(path).with_context(|| format!("listening on {}", path.display()))?;
-        let interface_prefix = self
-            .params
-            .interface_prefixes
-            .first()
-            .cloned()
-            .unwrap_or_else(|| "cali".to_owned());
         let pods = Pods {
             node: self.identity.name.clone(),
-            interface_prefix,
+            interface_prefix: self.interface_prefix(),
             settings: serving.settings,
             last_mtu_bytes: self.last_mtu_bytes,
             store: Arc::clone(&self.opened.store),

@@ -22,6 +22,9 @@ pub trait Kubernetes: Send + Sync {
     /// read.
     fn controller_managers(&self) -> Answer<'_, Vec<Vec<String>>>;
 
+    /// Whether Calico's controllers run as Pods of the cluster, which collect what is left of addresses.
+    fn kube_controllers(&self) -> Answer<'_, bool>;
+
     /// `data` of a ConfigMap; `None` when there is none, and when it may not be read.
     fn config_map<'a>(
         &'a self,

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod bgp;
 pub mod calc;
 pub mod cni;
+pub mod collector;
 pub mod completion;
 pub mod dataplane;
 pub mod endpoint_status;

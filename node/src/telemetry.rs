@@ -174,6 +174,10 @@ pub struct Metrics {
     pub add_seconds: Histogram,
     /// CNI requests that failed.
     pub cni_failures: Count,
+    /// What may be of no use to anybody, and waits for the grace.
+    pub ipam_gc_candidates: Gauge,
+    /// Addresses released because nobody used them.
+    pub ipam_gc_reclamations: Count,
 }
 
 /// Bounds of a histogram of `count` buckets, each twice the one before.
@@ -207,6 +211,8 @@ impl Metrics {
             apply_seconds: Histogram::new(doubling(0.000_1, 16)),
             add_seconds: Histogram::new(doubling(0.000_25, 16)),
             cni_failures: Count::default(),
+            ipam_gc_candidates: Gauge::default(),
+            ipam_gc_reclamations: Count::default(),
         };
         for state in SessionState::ALL {
             metrics
@@ -236,6 +242,16 @@ impl Metrics {
     fn register(&self, registry: &mut Registry) {
         let m = self.clone();
         registry.register("bgp_sessions", "BGP sessions by state", m.bgp_sessions);
+        registry.register(
+            "tortie_ipam_gc_candidates",
+            "Addresses, handles and blocks that may be of no use to anybody",
+            m.ipam_gc_candidates,
+        );
+        registry.register(
+            "tortie_ipam_gc_reclamations",
+            "Addresses released because nobody used them",
+            m.ipam_gc_reclamations,
+        );
         registry.register(
             "bgp_listen_failed",
             "Addresses that BGP should listen on and cannot",

@@ -59,6 +59,9 @@ impl ApiServer {
 /// Labels that Pods of kube-controller-manager have: those of kubeadm, those of older installers.
 const CONTROLLER_MANAGERS: [&str; 2] = ["component", "k8s-app"];
 
+/// Pods of Calico's controllers, whoever installed them.
+const KUBE_CONTROLLERS: &str = "/api/v1/pods?labelSelector=k8s-app%3Dcalico-kube-controllers";
+
 /// The words that a Pod's containers are started with.
 fn command_line(pod: &Value) -> Vec<String> {
     let containers = pod["spec"]["containers"].as_array();
@@ -148,6 +151,15 @@ impl Kubernetes for ApiServer {
                 found.extend(pods.map(command_line));
             }
             Ok(found)
+        })
+    }
+
+    fn kube_controllers(&self) -> Answer<'_, bool> {
+        answer(async {
+            let list = self.client.get(KUBE_CONTROLLERS).await?.unwrap_or_default();
+            let pods = list["items"].as_array().into_iter().flatten();
+            let mut phases = pods.map(|pod| pod["status"]["phase"].as_str().unwrap_or_default());
+            Ok(phases.any(|phase| !matches!(phase, "Succeeded" | "Failed")))
         })
     }
 

@@ -17,6 +17,8 @@ pub(crate) struct Fake(Mutex<Content>);
 pub(crate) struct Content {
     pub(crate) nodes: BTreeMap<String, NodeFacts>,
     pub(crate) config_maps: BTreeMap<(String, String), BTreeMap<String, String>>,
+    /// Calico's controllers run.
+    pub(crate) kube_controllers: bool,
     /// Command lines of kube-controller-manager.
     pub(crate) controller_managers: Vec<Vec<String>>,
     /// Counts by group, version and plural.
@@ -82,6 +84,10 @@ impl Kubernetes for Fake {
 
     fn controller_managers(&self) -> Answer<'_, Vec<Vec<String>>> {
         self.answer(|content| content.controller_managers.clone())
+    }
+
+    fn kube_controllers(&self) -> Answer<'_, bool> {
+        self.answer(|content| content.kube_controllers)
     }
 
     fn config_map<'a>(

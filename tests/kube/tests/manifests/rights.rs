@@ -58,6 +58,7 @@ fn the_accounts_may_what_they_need_and_no_more() {
         ("update", "ipamblocks.crd.projectcalico.org"),
         ("delete", "blockaffinities.crd.projectcalico.org"),
         ("create", "ipamhandles.crd.projectcalico.org"),
+        ("list", "ipamhandles.crd.projectcalico.org"),
         ("update", "caliconodestatuses.crd.projectcalico.org:status"),
         ("list", "networkpolicies.networking.k8s.io@default"),
         ("list", "globalnetworkpolicies.crd.projectcalico.org"),
