@@ -9,9 +9,6 @@ use serde_json::{Map, Value, json};
 
 use crate::runtime::{Container, Network, Said};
 
-/// How long something may take that the specification lets happen after the answer. Only a fault meets it.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The versions there are, oldest first.
 const VERSIONS: [&str; 7] = [
     "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
@@ -24,6 +21,8 @@ pub struct Subject {
     pub network: Network,
     /// How many addresses its network has at most: after so many more cycles each must have come back.
     pub addresses: usize,
+    /// How long something may take that the specification lets happen after the answer. Only a fault meets it.
+    pub patience: Duration,
     /// Prefix of the names of devices it makes on the host.
     pub host_prefix: &'static str,
     /// Type of an IPAM plugin that records its calls in the file `ipam.record`, and gives `ipam.address` with
@@ -177,7 +176,7 @@ impl Room<'_> {
     /// When it never does.
     pub fn becomes(&self, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let mut last = None;
-        wait_until(Instant::now() + PATIENCE, || match look() {
+        wait_until(Instant::now() + self.subject.patience, || match look() {
             Ok(()) => Some(()),
             Err(error) => {
                 last = Some(error);

@@ -1,5 +1,7 @@
 //! Who conforms.
 
+use std::time::Duration;
+
 use cni_conformance::{Delegate, Outcome, Subject, breaches, examine, table};
 use lab::{Families, Topology};
 use serde_json::json;
@@ -43,6 +45,7 @@ fn debians_ptp_passes_where_the_suite_is_right() {
         let ptp = Subject {
             network: network(&topology.sites[0], plugin),
             addresses: 5,
+            patience: Duration::from_secs(60),
             host_prefix: "veth",
             delegate: Some(Delegate {
                 kind: "recording-ipam".to_owned(),

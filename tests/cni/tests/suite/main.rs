@@ -81,6 +81,7 @@ fn ours(site: &Site) -> Subject {
             json!({"type": "calico", "ipam": {"type": "calico-ipam"}}),
         ),
         addresses: 4,
+        patience: Duration::from_secs(60),
         host_prefix: "cali",
         delegate: Some(Delegate {
             kind: "recording-ipam".to_owned(),

@@ -1,5 +1,7 @@
 //! A plugin that breaks one point fails at that point.
 
+use std::time::Duration;
+
 use cni_conformance::{Outcome, POINTS, Subject, examine, table};
 use serde_json::json;
 
@@ -171,6 +173,8 @@ fn each_point_fails_for_a_plugin_that_breaks_it() {
             let kind = format!("broken-{fault}");
             stand_in(&kind);
             let mut broken: Subject = subject.clone();
+            // What never comes need not be waited for long.
+            broken.patience = Duration::from_secs(2);
             broken.network.list["plugins"][0]["type"] = json!(kind);
             broken.network.list["plugins"][0]["wraps"] = json!("calico");
             let findings = examine(&broken, |point| points.contains(&point.says)).unwrap();
