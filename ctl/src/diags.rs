@@ -25,12 +25,13 @@ const AGENT: [&str; 5] = [
     "/bgp/routes",
 ];
 /// Programs that read the kernel.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["ip", "-d", "link"],
     &["ip", "-d", "addr"],
     &["ip", "-d", "-4", "route", "show", "table", "all"],
     &["ip", "-d", "-6", "route", "show", "table", "all"],
     &["ip", "rule"],
+    &["ip", "-d", "nexthop"],
     &["ip", "neigh"],
     &["bridge", "fdb"],
     &["ss", "-tnpi"],

@@ -13,6 +13,7 @@ mod family;
 mod host;
 mod local;
 mod next_hop;
+mod object;
 mod origination;
 mod peers;
 mod pool;
@@ -52,6 +53,7 @@ use host::Host;
 use local::Local;
 pub use next_hop::NextHopLoss;
 use next_hop::NextHops;
+use object::Objects;
 use peers::{Inputs, Peer, Peers};
 pub use peers::{Secret, SecretRef};
 use pool::Pools;
@@ -99,6 +101,7 @@ pub struct Graph {
     elements: BTreeSet<ElementKey>,
     peers: Peers,
     next_hops: NextHops,
+    objects: Objects,
     // Outputs.
     rows: Changes<RowKey, Row>,
     originations: Changes<IpNet, Origination>,
@@ -159,6 +162,7 @@ impl Graph {
             elements: BTreeSet::new(),
             peers: Peers::default(),
             next_hops: NextHops::default(),
+            objects: Objects::default(),
             rows: Changes::default(),
             originations: Changes::default(),
             config_touched: false,
@@ -633,6 +637,7 @@ impl Graph {
             blocks: &self.blocks,
             bgp: &self.bgp_routes,
             underlay: &self.underlay,
+            objects: &self.objects,
         };
         for prefix in prefixes {
             self.originations.put(prefix, facts.originate(prefix));
@@ -719,8 +724,8 @@ impl Graph {
 
     /// How BGP next hops and peers behind gateways are reached.
     fn flush_next_hops(&mut self, dirty: &mut Dirty) {
+        self.flush_objects(dirty);
         if dirty.next_hops {
-            dirty.bgp_prefixes = true;
             dirty.prefixes.extend(self.underlay.gatewayed());
             self.next_hops.review(&self.underlay);
         }

@@ -51,6 +51,8 @@ pub enum Row {
     Neigh(NeighKey, Mac),
     /// A permanent forwarding entry of a VXLAN device: where a MAC's owner is reached.
     Fdb(FdbKey, IpAddr),
+    /// A next-hop object of the kernel, which routes name instead of their next hop.
+    NextHop(NextHopId, NextHopSpec),
     /// A route.
     Route(RouteKey, RouteSpec),
     /// The agent's nftables table of a family.
@@ -72,6 +74,7 @@ pub enum RowKey {
     Addr(AddrKey),
     Neigh(NeighKey),
     Fdb(FdbKey),
+    NextHop(NextHopId),
     Route(RouteKey),
     Rules(Family),
     Element(ElementKey),
@@ -88,6 +91,7 @@ impl Row {
             Self::Addr(key) => RowKey::Addr(key.clone()),
             Self::Neigh(key, _) => RowKey::Neigh(key.clone()),
             Self::Fdb(key, _) => RowKey::Fdb(key.clone()),
+            Self::NextHop(id, _) => RowKey::NextHop(*id),
             Self::Route(key, _) => RowKey::Route(key.clone()),
             Self::Rules(family, _) => RowKey::Rules(*family),
             Self::Element(key) => RowKey::Element(key.clone()),
@@ -106,6 +110,7 @@ pub enum RowKind {
     Addr,
     Neigh,
     Fdb,
+    NextHop,
     Route,
     Rules,
     Element,
@@ -122,6 +127,7 @@ impl RowKey {
             Self::Addr(_) => RowKind::Addr,
             Self::Neigh(_) => RowKind::Neigh,
             Self::Fdb(_) => RowKind::Fdb,
+            Self::NextHop(_) => RowKind::NextHop,
             Self::Route(_) => RowKind::Route,
             Self::Rules(_) => RowKind::Rules,
             Self::Element(_) => RowKind::Element,
@@ -244,8 +250,10 @@ pub struct RouteSpec {
     pub scope: u8,
     /// Routing protocol number: 3 boot, 12 bird, 80 Felix's remote routes.
     pub protocol: u8,
-    /// Next hops; empty for a blackhole.
+    /// Next hops; empty for a blackhole, and where `object` says it.
     pub next_hops: Vec<NextHop>,
+    /// One of the agent's own next-hop objects. What stands in others' objects is in `next_hops`.
+    pub object: Option<NextHopId>,
     /// Preferred source address.
     pub prefsrc: Option<IpAddr>,
     /// MTU attribute, bytes.
@@ -274,6 +282,42 @@ pub struct NextHop {
     pub ifname: Option<IfName>,
     /// The gateway is taken to be on the device's link.
     pub onlink: bool,
+}
+
+/// Number of a next-hop object (`ip nexthop`), unique in the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NextHopId(pub u32);
+
+impl NextHopId {
+    /// The agent's own numbers: other programs count from 1.
+    const FIRST: u32 = 0x5000_0000;
+    const LAST: u32 = 0x5fff_ffff;
+
+    /// That of a BGP next hop. The same in every process, so that an agent that starts anew finds its predecessor's object; two
+    /// addresses may have the same.
+    pub fn of(next_hop: IpAddr) -> Self {
+        // FNV-1a.
+        let fold = |hash: u32, octet: &u8| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193);
+        let hash = match next_hop {
+            IpAddr::V4(addr) => addr.octets().iter().fold(0x811c_9dc5, fold),
+            IpAddr::V6(addr) => addr.octets().iter().fold(0x811c_9dc5, fold),
+        };
+        Self(Self::FIRST | (hash & (Self::LAST - Self::FIRST)))
+    }
+
+    /// Whether it is one of the agent's own numbers.
+    pub const fn is_own(self) -> bool {
+        matches!(self.0, Self::FIRST..=Self::LAST)
+    }
+}
+
+/// Value of a next-hop object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHopSpec {
+    /// Routing protocol number: who made it.
+    pub protocol: u8,
+    /// Where it leads.
+    pub hop: NextHop,
 }
 
 /// Key of an address in a set of the agent's nftables table.

@@ -82,6 +82,9 @@ impl Ownership {
                 is_vxlan(&key.ifname) || (key.addr.is_ipv4() && self.is_workload(&key.ifname))
             }
             Row::Fdb(key, _) => is_vxlan(&key.ifname),
+            Row::NextHop(id, spec) => {
+                id.is_own() && spec.protocol == PROTOCOL_BGP && self.bgp_routes == BgpRoutes::Ours
+            }
             Row::Route(key, spec) => self.owns_route(key, spec),
             // Calico's own table has this name, too: it is replaced as a whole.
             Row::Rules(..) | Row::Element(_) | Row::Leftover(_) | Row::Sysctl(..) => true,

@@ -9,7 +9,9 @@
 //! - Elements of a table's address sets are written and deleted one by one while the table stands; a table is written with all of
 //!   its elements at the same moment.
 //! - A route is not deleted while another one for the same destination is wanted and not there yet.
-//! - A route through a VXLAN device waits for its gateway's neighbour and forwarding entry.
+//! - A route through a VXLAN device waits for its gateway's neighbour and forwarding entry, one that names a next-hop object for that.
+//!   An object is deleted once no route of the kernel names it. The kernel deletes routes with their object and notifies none of them:
+//!   when one is lost, its routes are written again.
 //! - A row on a device that does not exist, or is down, waits for it. The kernel does not notify what goes with a device
 //!   that goes down, nor the IPv4 routes that go with a device's last address, so these rows are stale then: they are
 //!   written again.
@@ -18,6 +20,7 @@
 mod decide;
 mod elements;
 mod entry;
+mod object;
 mod observed;
 mod result;
 #[cfg(test)]
@@ -27,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::desired::{IfName, Mac, Row, RowKey, RowKind, SysctlKey};
+use crate::desired::{IfName, Mac, NextHopId, Row, RowKey, RowKind, SysctlKey};
 use crate::kernel::{KernelEvent, Op, OpError};
 use crate::ownership::Ownership;
 use decide::Decision;
@@ -42,6 +45,8 @@ pub struct Reconciler {
     /// Pod's device → rows on it. Other devices change rarely: their rows are looked for.
     on_device: BTreeMap<IfName, BTreeSet<RowKey>>,
     ready: BTreeSet<(Stage, RowKey)>,
+    /// Own next-hop objects that routes of the kernel name, and how many do.
+    named: BTreeMap<NextHopId, usize>,
     /// Row → routes that wait for it.
     awaited: BTreeMap<RowKey, BTreeSet<RowKey>>,
     /// Routes to be deleted now, or once another one to the same destination is there.
@@ -155,6 +160,7 @@ impl Reconciler {
             links: BTreeMap::new(),
             on_device: BTreeMap::new(),
             ready: BTreeSet::new(),
+            named: BTreeMap::new(),
             awaited: BTreeMap::new(),
             going: BTreeSet::new(),
             retries: BTreeSet::new(),
@@ -301,6 +307,11 @@ impl Reconciler {
             return None;
         }
         let (stage, key) = self.ready.pop_first()?;
+        if stage == Stage::RemoveNextHop && self.in_flight > 0 {
+            // A route in flight may name it, and would go with it.
+            self.ready.insert((stage, key));
+            return None;
+        }
         let entry = self
             .entries
             .get_mut(&key)
@@ -316,6 +327,7 @@ impl Reconciler {
                 | Stage::SetNeigh
                 | Stage::SetRules
                 | Stage::SetElement
+                | Stage::SetNextHop
                 | Stage::SetRoute,
             ) => Op::Set(row.clone()),
             (Some(_) | None, _) => {

@@ -412,6 +412,12 @@ impl Agent {
         let kernel = KernelFacts {
             rp_filter: rp_filter.into(),
             has_ipv6: self.has_ipv6,
+            has_next_hop_objects: felix_io::kernel::has_next_hop_objects().unwrap_or_else(
+                |error| {
+                    warn!(%error, "cannot ask for next-hop objects: going without");
+                    false
+                },
+            ),
         };
         Settings::from_params(self.identity.name.clone(), &self.params, &kernel)
     }

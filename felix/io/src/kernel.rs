@@ -36,6 +36,8 @@ pub enum Table {
     Links,
     /// Addresses: [`KernelEvent::HostAddr`] and [`Row::Addr`] for each.
     Addrs,
+    /// Next-hop objects that have one of the agent's own numbers.
+    NextHops,
     /// Routes of table main, IPv4 and IPv6, of all protocols and owners, that a row can express.
     Routes,
     /// Permanent neighbours.
@@ -50,9 +52,10 @@ pub enum Table {
 
 impl Table {
     /// All tables, in the order in which they make sense: devices first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Links,
         Self::Addrs,
+        Self::NextHops,
         Self::Routes,
         Self::Neighbours,
         Self::Fdb,
@@ -187,6 +190,23 @@ impl Kernel {
     }
 }
 
+/// Whether the kernel of the calling thread's namespace has next-hop objects (since Linux 5.3).
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn has_next_hop_objects() -> io::Result<bool> {
+    let mut requests = Requests::open()?;
+    let read = requests.dump(
+        RTM_GETNEXTHOP,
+        |writer| writer.next_hop_object(AF_UNSPEC, 0, 0),
+        |_, _: &mut Vec<()>| (),
+    );
+    match read {
+        Err(failure) if failure.errno == libc::EOPNOTSUPP => Ok(false),
+        read => Ok(read.map(|_| true)?),
+    }
+}
+
 /// The thread's state.
 struct Worker {
     requests: Requests,
@@ -302,6 +322,10 @@ impl Worker {
             names.next_hops = NextHops::read(&mut self.requests)?;
         }
         match table {
+            Table::NextHops => match self.read(RTM_GETNEXTHOP, AF_UNSPEC, &mut names) {
+                Err(failure) if failure.errno == libc::EOPNOTSUPP => Ok(Vec::new()),
+                events => events,
+            },
             Table::Links => self.read(RTM_GETLINK, AF_UNSPEC, &mut names),
             Table::Addrs => self.read(RTM_GETADDR, AF_UNSPEC, &mut names),
             Table::Fdb => self.read(RTM_GETNEIGH, AF_BRIDGE, &mut names),
@@ -337,6 +361,7 @@ impl Worker {
                     writer.attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
                 }
                 RTM_GETADDR => writer.ifaddr(family, 0, 0, 0),
+                RTM_GETNEXTHOP => writer.next_hop_object(family, 0, 0),
                 RTM_GETNEIGH => writer.neigh(family, 0, 0, 0),
                 _ => {
                     writer.route(RouteHead {
@@ -431,6 +456,13 @@ impl Run {
             Op::Set(Row::Fdb(key, remote)) => {
                 encode::set_fdb(batch, key, *remote, index(&key.ifname)?);
             }
+            Op::Set(Row::NextHop(id, spec)) => {
+                let Some(ifname) = &spec.hop.ifname else {
+                    return Ok(false);
+                };
+                encode::set_next_hop(batch, *id, spec, index(ifname)?);
+            }
+            Op::Remove(Row::NextHop(id, _)) => encode::remove_next_hop(batch, *id),
             Op::Remove(Row::Route(key, spec)) => {
                 encode::remove_route(batch, key, spec, &mut index)?;
             }
@@ -524,6 +556,7 @@ fn device(op: &Op) -> Option<IfName> {
         Row::Addr(key) => Some(key.ifname.clone()),
         Row::Neigh(key, _) => Some(key.ifname.clone()),
         Row::Fdb(key, _) => Some(key.ifname.clone()),
+        Row::NextHop(_, spec) => spec.hop.ifname.clone(),
         Row::Route(_, spec) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
         Row::Rules(..) | Row::Element(_) | Row::Leftover(_) | Row::Sysctl(..) => None,
     }

@@ -1,6 +1,7 @@
 //! Best routes of BGP, own ones left out.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bgp::route::{BestRoute, RouteChange, RouteSource};
 use ipnet::IpNet;
@@ -8,6 +9,8 @@ use ipnet::IpNet;
 #[derive(Debug, Default)]
 pub(super) struct BgpRoutes {
     by_prefix: BTreeMap<IpNet, BestRoute>,
+    /// Next hop → routes that have it alone.
+    by_next_hop: BTreeMap<IpAddr, usize>,
 }
 
 impl BgpRoutes {
@@ -17,15 +20,39 @@ impl BgpRoutes {
         let best = change
             .best
             .filter(|best| best.source != RouteSource::Local && !best.next_hops.is_empty());
-        let changed = match best {
-            Some(best) => {
-                let old = self.by_prefix.insert(prefix, best);
-                old.map(|old| old.next_hops)
-                    != self.by_prefix.get(&prefix).map(|new| new.next_hops.clone())
-            }
-            None => self.by_prefix.remove(&prefix).is_some(),
+        let now = best.as_ref().map(|best| best.next_hops.clone());
+        let before = match best {
+            Some(best) => self.by_prefix.insert(prefix, best),
+            None => self.by_prefix.remove(&prefix),
         };
-        changed.then_some(prefix)
+        let before = before.map(|before| before.next_hops);
+        if before == now {
+            return None;
+        }
+        if let Some([alone]) = now.as_deref() {
+            *self.by_next_hop.entry(*alone).or_default() += 1;
+        }
+        if let Some([alone]) = before.as_deref()
+            && let Some(count) = self.by_next_hop.get_mut(alone)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_next_hop.remove(alone);
+            }
+        }
+        Some(prefix)
+    }
+
+    /// Next hops that at least so many routes have alone.
+    pub(super) fn shared_by(&self, routes: usize) -> impl Iterator<Item = IpAddr> + '_ {
+        let shared = self.by_next_hop.iter();
+        shared.filter_map(move |(next_hop, count)| (*count >= routes).then_some(*next_hop))
+    }
+
+    /// Prefixes with the next hops of their routes.
+    pub(super) fn next_hops(&self) -> impl Iterator<Item = (&IpNet, &[IpAddr])> {
+        let all = self.by_prefix.iter();
+        all.map(|(prefix, best)| (prefix, best.next_hops.as_slice()))
     }
 
     pub(super) fn at(&self, prefix: &IpNet) -> Option<&BestRoute> {

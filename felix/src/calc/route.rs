@@ -27,12 +27,13 @@ use super::bgp_route::BgpRoutes;
 use super::block::Blocks;
 use super::host::{Host, HostFamily};
 use super::local::{Local, LocalFamily, Tunnel, Uplink};
+use super::object::Objects;
 use super::pool::{Encap, Pool, Pools, Reach};
 use super::problem::Reason;
 use super::settings::Settings;
 use super::underlay::Underlay;
 use super::workload::{Workload, Workloads};
-use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec};
+use crate::desired::{IfName, NextHop, NextHopId, RouteKey, RouteKind, RouteSpec};
 use crate::ownership::{IPIP_DEVICE, PROTOCOL_BGP, vxlan_device};
 use crate::rules::Family;
 
@@ -51,6 +52,7 @@ pub(super) struct Facts<'a> {
     pub(super) blocks: &'a Blocks,
     pub(super) bgp: &'a BgpRoutes,
     pub(super) underlay: &'a Underlay,
+    pub(super) objects: &'a Objects,
 }
 
 /// What becomes of a prefix.
@@ -215,6 +217,7 @@ impl Facts<'_> {
         };
         let spec = RouteSpec {
             scope,
+            object: None,
             prefsrc,
             ..unicast(
                 self.settings.device_route_protocol,
@@ -351,13 +354,26 @@ impl Facts<'_> {
     }
 
     fn via_bgp(&self, dst: IpNet, pool: Option<Pool>, best: &BestRoute) -> Plan {
-        let hop = |next_hop: &IpAddr| match pool.map(|pool| pool.encap) {
-            Some(Encap::Ipip(reach))
-                if reach == Reach::Always || !self.local.shares_subnet(*next_hop) =>
-            {
-                vec![onlink(*next_hop, IfName::from(IPIP_DEVICE))]
+        let metric = self.settings.normal_route_metric;
+        let is_tunnelled = |next_hop| match pool.map(|pool| pool.encap) {
+            Some(Encap::Ipip(reach)) => {
+                reach == Reach::Always || !self.local.shares_subnet(next_hop)
             }
-            Some(_) | None => self.underlay.resolve(*next_hop),
+            Some(_) | None => false,
+        };
+        if let [alone] = best.next_hops[..]
+            && self.objects.contains_key(&alone)
+            && !is_tunnelled(alone)
+        {
+            let spec = RouteSpec {
+                object: Some(NextHopId::of(alone)),
+                ..unicast(PROTOCOL_BGP, Vec::new())
+            };
+            return Plan::Route(self.settings.route_key(dst, metric), spec);
+        }
+        let hop = |next_hop: &IpAddr| match is_tunnelled(*next_hop) {
+            true => vec![onlink(*next_hop, IfName::from(IPIP_DEVICE))],
+            false => self.underlay.resolve(*next_hop),
         };
         let mut next_hops: Vec<NextHop> = best.next_hops.iter().flat_map(hop).collect();
         next_hops.sort();
@@ -367,7 +383,6 @@ impl Facts<'_> {
                 next_hops: best.next_hops.clone(),
             });
         }
-        let metric = self.settings.normal_route_metric;
         Plan::Route(
             self.settings.route_key(dst, metric),
             unicast(PROTOCOL_BGP, next_hops),
@@ -385,6 +400,7 @@ const fn unicast(protocol: u8, next_hops: Vec<NextHop>) -> RouteSpec {
         scope: SCOPE_UNIVERSE,
         protocol,
         next_hops,
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     }

@@ -80,6 +80,8 @@ pub struct KernelFacts {
     pub rp_filter: Arc<str>,
     /// Whether it has IPv6 at all.
     pub has_ipv6: bool,
+    /// Whether it has next-hop objects (since Linux 5.3).
+    pub has_next_hop_objects: bool,
 }
 
 impl Default for KernelFacts {
@@ -88,6 +90,7 @@ impl Default for KernelFacts {
         Self {
             rp_filter: Arc::from("1"),
             has_ipv6: false,
+            has_next_hop_objects: false,
         }
     }
 }
@@ -169,7 +172,12 @@ pub struct Settings {
     pub listen: Listen,
     /// Where nodes' blocks come from.
     pub blocks_from: BlocksFrom,
+    /// How many routes with one BGP next hop are worth a next-hop object of the kernel; `None` where it has none.
+    pub next_hop_object_routes: Option<usize>,
 }
+
+/// For so many routes the time to write each of them when their next hop moves is worth an object.
+const NEXT_HOP_OBJECT_ROUTES: usize = 1000;
 
 impl Settings {
     /// Calico's defaults.
@@ -212,6 +220,7 @@ impl Settings {
             learned_routes: LearnedRoutes::default(),
             listen: Listen::default(),
             blocks_from: BlocksFrom::default(),
+            next_hop_object_routes: None,
         }
     }
 
@@ -271,6 +280,9 @@ impl Settings {
             } else {
                 BlocksFrom::Ipam
             },
+            next_hop_object_routes: kernel
+                .has_next_hop_objects
+                .then_some(NEXT_HOP_OBJECT_ROUTES),
             ..Self::new(node_name)
         }
     }
@@ -288,6 +300,7 @@ impl Settings {
             has_ipv6: self.has_ipv6,
             ipv6_support: self.ipv6_support,
             rp_filter: Arc::clone(&self.rp_filter),
+            next_hop_object_routes: self.next_hop_object_routes,
             ..Self::from_params(self.node_name.clone(), values, &KernelFacts::default())
         }
     }

@@ -5,6 +5,7 @@ mod filters;
 mod floating;
 mod identity;
 mod next_hops;
+mod objects;
 mod peering;
 mod pod_cidrs;
 mod property;

@@ -14,6 +14,7 @@ impl fmt::Display for RowKey {
             Self::Addr(key) => write!(f, "address {} on {}", key.addr, key.ifname),
             Self::Neigh(key) => write!(f, "neighbour {} on {}", key.addr, key.ifname),
             Self::Fdb(key) => write!(f, "forwarding entry {} on {}", key.mac, key.ifname),
+            Self::NextHop(id) => write!(f, "next-hop object {}", id.0),
             Self::Route(key) => write!(f, "route {}{}", key.dst, Qualifiers(key)),
             Self::Rules(family) => write!(f, "nftables table {family} {TABLE}"),
             Self::Element(key) => {
@@ -37,6 +38,7 @@ impl fmt::Display for Row {
             Self::Mac(_, mac) => write!(f, "{key}: {mac}"),
             Self::Neigh(_, mac) => write!(f, "{key}: {mac}"),
             Self::Fdb(_, remote) => write!(f, "{key}: {remote}"),
+            Self::NextHop(_, spec) => write!(f, "{key}{} proto {}", spec.hop, spec.protocol),
             Self::Route(key, spec) => write!(
                 f,
                 "route {}{spec} proto {}{}",
@@ -82,6 +84,9 @@ impl fmt::Display for RouteSpec {
             RouteKind::Blackhole => f.write_str(" of type blackhole")?,
             RouteKind::Unreachable => f.write_str(" of type unreachable")?,
             RouteKind::Prohibit => f.write_str(" of type prohibit")?,
+        }
+        if let Some(id) = self.object {
+            write!(f, " nhid {}", id.0)?;
         }
         self.next_hops.iter().try_for_each(|hop| hop.fmt(f))
     }
@@ -149,6 +154,7 @@ mod tests {
             scope: 0,
             protocol: 12,
             next_hops: vec![hop("10.0.0.2", "eth0"), hop("10.0.0.3", "eth1")],
+            object: None,
             prefsrc: None,
             mtu_bytes: None,
         };

@@ -26,8 +26,11 @@ impl Reconciler {
     pub(super) fn edit(&mut self, key: &RowKey, change: impl FnOnce(&mut Entry)) {
         let entry = self.entries.entry(key.clone()).or_default();
         let before = entry.workloads(&self.ownership);
+        let object = entry.object();
+        let stood = matches!(entry.held, Held::Has(_));
         change(entry);
         let after = entry.workloads(&self.ownership);
+        let (named, stands) = (entry.object(), matches!(entry.held, Held::Has(_)));
         if before != after {
             for ifname in before.iter().filter(|name| !after.contains(*name)) {
                 self.unindex(ifname, key);
@@ -39,6 +42,12 @@ impl Reconciler {
         }
         self.review(key);
         self.review_destination(key);
+        if object != named {
+            self.named_instead(object, named);
+        }
+        if let (RowKey::NextHop(id), true, false) = (key, stood, stands) {
+            self.object_lost(*id);
+        }
     }
 
     pub(super) fn unindex(&mut self, ifname: &IfName, key: &RowKey) {
@@ -124,7 +133,10 @@ impl Reconciler {
     /// table that brings connection tracking along.
     fn awaited_by(&self, row: &Row) -> Option<RowKey> {
         let spec = match row {
-            Row::Route(_, spec) => spec,
+            Row::Route(_, spec) => match spec.object.map(RowKey::NextHop) {
+                Some(object) => return Some(object).filter(|key| !self.is_programmed(key)),
+                None => spec,
+            },
             Row::Sysctl(key, _) if key.is_of_conntrack() => {
                 return Some(RowKey::Rules(Family::V4)).filter(|table| self.is_on_its_way(table));
             }
@@ -226,6 +238,10 @@ impl Reconciler {
             Row::Route(_, spec) if spec.protocol == PROTOCOL_BGP => {
                 self.deletes.any && self.deletes.bgp
             }
+            // Routes that name it go with it, and nobody is told.
+            Row::NextHop(id, _) => {
+                self.deletes.any && self.deletes.bgp && !self.named.contains_key(id)
+            }
             // The kernel's own fallback device cannot be deleted; settings of a device go with it.
             Row::Link(_, LinkSpec::Ipip { .. }) | Row::Mac(..) | Row::Sysctl(..) => false,
             _ => self.deletes.any,
@@ -300,7 +316,9 @@ impl Reconciler {
             Row::Fdb(key, _) => missing(&key.ifname).then(|| key.ifname.clone()),
             Row::Route(_, spec) if spec.kind == RouteKind::Blackhole => None,
             Row::Route(_, spec) => route_devices(spec).find(|name| down(name)).cloned(),
-            Row::Neigh(..) | Row::Sysctl(..) => devices(row).into_iter().find(down),
+            Row::Neigh(..) | Row::NextHop(..) | Row::Sysctl(..) => {
+                devices(row).into_iter().find(down)
+            }
         };
         needed
             .map(Stuck::WaitsForDevice)

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::desired::{IfName, LinkSpec, Parent, RouteKind, RouteSpec, Row, RowKey};
+use crate::desired::{IfName, LinkSpec, NextHopId, Parent, RouteKind, RouteSpec, Row, RowKey};
 use crate::kernel::{Op, OpError};
 use crate::ownership::Ownership;
 
@@ -57,8 +57,10 @@ pub(super) enum Stage {
     SetNeigh,
     SetRules,
     SetElement,
+    SetNextHop,
     SetRoute,
     RemoveRoute,
+    RemoveNextHop,
     RemoveElement,
     RemoveRules,
     RemoveLeftover,
@@ -78,12 +80,14 @@ impl Stage {
             RowKey::Rules(_) => Self::SetRules,
             // Nobody wants a leftover.
             RowKey::Element(_) | RowKey::Leftover(_) => Self::SetElement,
+            RowKey::NextHop(_) => Self::SetNextHop,
             RowKey::Route(_) => Self::SetRoute,
         }
     }
 
     pub(super) const fn of_remove(key: &RowKey) -> Self {
         match key {
+            RowKey::NextHop(_) => Self::RemoveNextHop,
             RowKey::Route(_) => Self::RemoveRoute,
             RowKey::Rules(_) => Self::RemoveRules,
             RowKey::Element(_) => Self::RemoveElement,
@@ -120,6 +124,14 @@ impl Entry {
             && matches!(self.held, Held::Absent)
             && self.flight.is_none()
             && self.stage.is_none()
+    }
+
+    /// The next-hop object that the kernel's route names.
+    pub(super) const fn object(&self) -> Option<NextHopId> {
+        match self.held.row() {
+            Some(Row::Route(_, spec)) => spec.object,
+            Some(_) | None => None,
+        }
     }
 
     /// As it is wanted, and neither written nor to be written again.
@@ -176,6 +188,7 @@ pub(super) fn devices(row: &Row) -> Vec<IfName> {
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
         Row::Fdb(key, _) => vec![key.ifname.clone()],
+        Row::NextHop(_, spec) => spec.hop.ifname.iter().cloned().collect(),
         Row::Route(_, spec) => route_devices(spec).cloned().collect(),
         Row::Rules(..) | Row::Element(_) | Row::Leftover(_) => Vec::new(),
         Row::Sysctl(key, _) => sysctl_device(&key.0).into_iter().collect(),
@@ -207,6 +220,7 @@ pub(super) fn matches(wanted: &Row, held: &Row) -> bool {
                 && wanted.protocol == held.protocol
                 && wanted.prefsrc == held.prefsrc
                 && wanted.mtu_bytes == held.mtu_bytes
+                && wanted.object == held.object
                 && (wanted.kind == RouteKind::Blackhole || hops_match(wanted, held))
         }
         (Row::Rules(_, wanted), Row::Rules(_, held)) => wanted.shown == held.shown,

@@ -39,10 +39,11 @@ impl Reconciler {
         if is_setting(key) && !wanted {
             return;
         }
-        // Foreign rows count only where they may have the key of a wanted one: among routes.
+        // Foreign rows count only where they may have the key of a wanted one.
+        let may_collide = matches!(key.kind(), RowKind::Route | RowKind::NextHop);
         let counts = held
             .row()
-            .is_none_or(|row| key.kind() == RowKind::Route || self.ownership.owns(row));
+            .is_none_or(|row| may_collide || self.ownership.owns(row));
         if !counts && !self.entries.contains_key(key) {
             return;
         }
@@ -100,7 +101,9 @@ impl Reconciler {
             self.edit(&key, |entry| {
                 entry.disturb();
                 match key.kind() {
-                    RowKind::Route | RowKind::Neigh if !link.up => entry.held.mark_stale(),
+                    RowKind::NextHop | RowKind::Route | RowKind::Neigh if !link.up => {
+                        entry.held.mark_stale();
+                    }
                     RowKind::Sysctl if link.up => entry.held.mark_stale(),
                     RowKind::Link if !link.up && before.is_some() => entry.held.mark_stale(),
                     RowKind::Link
@@ -108,6 +111,7 @@ impl Reconciler {
                     | RowKind::Addr
                     | RowKind::Neigh
                     | RowKind::Fdb
+                    | RowKind::NextHop
                     | RowKind::Route
                     | RowKind::Rules
                     | RowKind::Element
@@ -167,6 +171,7 @@ impl Reconciler {
             let lost = match &key {
                 RowKey::Route(key) => key.dst.addr().is_ipv4(),
                 RowKey::Neigh(key) => key.addr.is_ipv4(),
+                RowKey::NextHop(_) => true,
                 RowKey::Link(_)
                 | RowKey::Mac(_)
                 | RowKey::Addr(_)

@@ -1,6 +1,7 @@
 //! The reconciler against a model of a kernel.
 
 mod model;
+mod object;
 mod switch;
 
 use std::net::IpAddr;
@@ -54,6 +55,7 @@ pub(super) fn route(
         scope: if gateway.is_some() { 0 } else { 253 },
         protocol,
         next_hops: vec![hop(gateway, ifname)],
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };
@@ -66,6 +68,7 @@ pub(super) fn blackhole(dst: &str, protocol: u8) -> Row {
         scope: 0,
         protocol,
         next_hops: Vec::new(),
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };

@@ -563,9 +563,10 @@ impl DataplaneTask {
 }
 
 /// The tables of the kernel and what they hold, devices first.
-const TABLES: [(Table, &[RowKind]); 7] = [
+const TABLES: [(Table, &[RowKind]); 8] = [
     (Table::Links, &[RowKind::Link]),
     (Table::Addrs, &[RowKind::Addr]),
+    (Table::NextHops, &[RowKind::NextHop]),
     (Table::Routes, &[RowKind::Route]),
     (Table::Neighbours, &[RowKind::Neigh]),
     (Table::Fdb, &[RowKind::Fdb]),
@@ -630,6 +631,7 @@ mod tests {
                 ifname: Some("cali1".into()),
                 onlink: false,
             }],
+            object: None,
             prefsrc: None,
             mtu_bytes: None,
         };

@@ -162,6 +162,7 @@ impl Kernel {
             | Row::Addr(_)
             | Row::Neigh(..)
             | Row::Fdb(..)
+            | Row::NextHop(..)
             | Row::Element(_)
             | Row::Leftover(_)
             | Row::Sysctl(..) => {}
@@ -222,6 +223,7 @@ fn devices(row: &Row) -> Vec<IfName> {
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
         Row::Fdb(key, _) => vec![key.ifname.clone()],
+        Row::NextHop(_, spec) => spec.hop.ifname.iter().cloned().collect(),
         Row::Route(_, spec) => spec
             .next_hops
             .iter()
@@ -233,9 +235,12 @@ fn devices(row: &Row) -> Vec<IfName> {
 fn on_device(row: &Row, ifname: &IfName) -> bool {
     match row {
         Row::Link(name, _) => name == ifname,
-        Row::Addr(_) | Row::Neigh(..) | Row::Fdb(..) | Row::Route(..) | Row::Sysctl(..) => {
-            devices(row).contains(ifname)
-        }
+        Row::Addr(_)
+        | Row::Neigh(..)
+        | Row::Fdb(..)
+        | Row::NextHop(..)
+        | Row::Route(..)
+        | Row::Sysctl(..) => devices(row).contains(ifname),
         Row::Mac(name, _) => name == ifname,
         Row::Rules(..) | Row::Element(_) | Row::Leftover(_) => false,
     }

@@ -117,11 +117,12 @@ impl Agent {
     }
 
     fn read_back(&mut self, kernel: &Kernel) {
-        const KINDS: [RowKind; 9] = [
+        const KINDS: [RowKind; 10] = [
             RowKind::Link,
             RowKind::Addr,
             RowKind::Neigh,
             RowKind::Fdb,
+            RowKind::NextHop,
             RowKind::Route,
             RowKind::Rules,
             RowKind::Element,

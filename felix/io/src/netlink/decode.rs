@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use felix::desired::{
-    AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey, RouteKind,
-    RouteSpec, Row, RowKey,
+    AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, NextHop, NextHopId, Parent, RouteKey,
+    RouteKind, RouteSpec, Row, RowKey,
 };
 use felix::kernel::{KernelEvent, LinkState};
 use ipnet::IpNet;
 
 use super::netconf;
-use super::nexthop::{Hop, NextHops};
+use super::nexthop::{self, Hop, NextHops};
 use super::uapi::*;
 use super::wire::{Attr, Attrs, Message, ip, u16_at, u32_at};
 
@@ -107,13 +107,22 @@ pub(crate) fn events(
         RTM_DELLINK => gone_link(message, names, out),
         RTM_NEWADDR | RTM_DELADDR => addr(message, socket, names, out),
         RTM_NEWROUTE => {
-            let object = next_hop_id(message).and_then(|id| names.next_hops.hops(id));
+            let id = next_hop_id(message);
+            let object = match id.map(NextHopId).filter(|id| id.is_own()) {
+                Some(own) => Some(Named::Own(own)),
+                None => id.and_then(|id| names.next_hops.hops(id)).map(Named::Other),
+            };
             let route = route(message, object, &mut |ifindex| names.of(socket, ifindex));
             out.extend(route.map(|(key, spec)| KernelEvent::RowSet(Row::Route(key, spec))));
         }
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
             let changed = names.next_hops.notified(message);
             out.extend(changed.then_some(KernelEvent::RoutesChanged));
+            let row = nexthop::row(message, &mut |ifindex| names.of(socket, ifindex));
+            out.extend(row.map(|(id, spec)| match message.kind {
+                RTM_DELNEXTHOP => KernelEvent::RowGone(RowKey::NextHop(id)),
+                _ => KernelEvent::RowSet(Row::NextHop(id, spec)),
+            }));
         }
         RTM_DELROUTE => {
             out.extend(route_key(message).map(|key| KernelEvent::RowGone(RowKey::Route(key))));
@@ -339,10 +348,18 @@ fn next_hop_id(message: &Message<'_>) -> Option<u32> {
         .and_then(Attr::u32)
 }
 
-/// A route; `object` is what its next-hop object comes to, if it has one that is known.
+/// The next-hop object of a route.
+enum Named {
+    /// One of the agent's own.
+    Own(NextHopId),
+    /// What another one comes to.
+    Other(Vec<Hop>),
+}
+
+/// A route; `object` is its next-hop object, if it has one that is known.
 fn route(
     message: &Message<'_>,
-    object: Option<Vec<Hop>>,
+    object: Option<Named>,
     name: &mut dyn FnMut(u32) -> Option<IfName>,
 ) -> Option<(RouteKey, RouteSpec)> {
     let key = route_key(message)?;
@@ -351,11 +368,16 @@ fn route(
     let attrs = Attrs::after(message.payload, 12);
     let kind = route_kind(kind)?;
     // IPv6 shows `lo` as the device of a blackhole; it leads nowhere all the same.
-    let next_hops = if kind != RouteKind::Unicast {
+    let own = match object {
+        Some(Named::Own(id)) => Some(id),
+        Some(Named::Other(_)) | None => None,
+    };
+    // The kernel names the next hops that the object had when the route was notified, and is silent when it gets others.
+    let next_hops = if kind != RouteKind::Unicast || own.is_some() {
         Vec::new()
     } else if let Some(multipath) = attrs.find(RTA_MULTIPATH) {
         multipath_hops(multipath.payload, name)?
-    } else if let (None, Some(object)) = (attrs.find(RTA_OIF), object) {
+    } else if let (None, Some(Named::Other(object))) = (attrs.find(RTA_OIF), object) {
         object
             .into_iter()
             .map(|hop| named(hop, name))
@@ -373,6 +395,7 @@ fn route(
         scope,
         protocol,
         next_hops,
+        object: own,
         prefsrc: attrs.find(RTA_PREFSRC).and_then(Attr::ip),
         mtu_bytes: mtu.and_then(Attr::u32),
     };

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use felix::desired::{
-    AddrKey, FdbKey, IfName, Mac, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec,
+    AddrKey, FdbKey, IfName, Mac, NeighKey, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind,
+    RouteSpec,
 };
 
 use super::uapi::*;
@@ -44,11 +45,14 @@ pub(crate) fn set_route<E>(
         });
         route_key(writer, key);
         next_hops(writer, key, &hops);
+        if let Some(id) = spec.object {
+            writer.attr_u32(RTA_NH_ID, id.0);
+        }
         if let Some(prefsrc) = spec.prefsrc {
             writer.attr_ip(RTA_PREFSRC, prefsrc);
         }
         if let Some(mtu) = spec.mtu_bytes {
-            writer.nest(RTA_METRICS, |writer| writer.attr_u32(RTAX_MTU, mtu));
+            writer.block(RTA_METRICS, |writer| writer.attr_u32(RTAX_MTU, mtu));
         }
     });
     Ok(())
@@ -75,8 +79,34 @@ pub(crate) fn remove_route<E>(
         });
         route_key(writer, key);
         next_hops(writer, key, &hops);
+        if let Some(id) = spec.object {
+            writer.attr_u32(RTA_NH_ID, id.0);
+        }
     });
     Ok(())
+}
+
+/// Creates or replaces a next-hop object: routes that name it lead there from then on.
+pub(crate) fn set_next_hop(batch: &mut Batch, id: NextHopId, spec: &NextHopSpec, ifindex: u32) {
+    let hop = &spec.hop;
+    let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
+    let family = hop.gateway.map_or(AF_INET, family);
+    batch.request(RTM_NEWNEXTHOP, SET, |writer| {
+        writer.next_hop_object(family, spec.protocol, flags.into());
+        writer.attr_u32(NHA_ID, id.0);
+        if let Some(gateway) = hop.gateway {
+            writer.attr_ip(NHA_GATEWAY, gateway);
+        }
+        writer.attr_u32(NHA_OIF, ifindex);
+    });
+}
+
+/// Removes a next-hop object, and with it the routes that name it.
+pub(crate) fn remove_next_hop(batch: &mut Batch, id: NextHopId) {
+    batch.request(RTM_DELNEXTHOP, 0, |writer| {
+        writer.next_hop_object(AF_UNSPEC, 0, 0);
+        writer.attr_u32(NHA_ID, id.0);
+    });
 }
 
 /// The next hops with the indexes of their devices.
@@ -122,7 +152,7 @@ fn next_hops(writer: &mut Writer<'_>, key: &RouteKey, hops: &[(&NextHop, Option<
     match hops {
         [] => {}
         [(hop, ifindex)] => next_hop(writer, key, hop, *ifindex),
-        many => writer.nest(RTA_MULTIPATH, |writer| {
+        many => writer.block(RTA_MULTIPATH, |writer| {
             for (hop, ifindex) in many {
                 let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
                 writer.next_hop(flags, ifindex.unwrap_or(0), |writer| {
@@ -219,3 +249,6 @@ pub(crate) fn remove_fdb(batch: &mut Batch, key: &FdbKey, remote: IpAddr, ifinde
         writer.attr_ip(NDA_DST, remote);
     });
 }
+
+#[cfg(test)]
+mod tests;

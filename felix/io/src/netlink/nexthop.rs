@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use felix::desired::{IfName, NextHop, NextHopId, NextHopSpec};
+
 use super::socket::{Failure, Requests};
 use super::uapi::*;
 use super::wire::{Attr, Attrs, Message, u32_at};
@@ -19,7 +21,7 @@ pub(crate) struct Hop {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Object {
+pub(crate) enum Object {
     Hop(Hop),
     Group(Vec<u32>),
 }
@@ -33,7 +35,7 @@ impl NextHops {
     pub(crate) fn read(requests: &mut Requests) -> Result<Self, Failure> {
         let read = requests.dump(
             RTM_GETNEXTHOP,
-            |writer| writer.next_hop_object(AF_UNSPEC),
+            |writer| writer.next_hop_object(AF_UNSPEC, 0, 0),
             |message, objects| objects.extend(object(&message)),
         );
         match read {
@@ -42,9 +44,9 @@ impl NextHops {
         }
     }
 
-    /// Takes in a notification; whether it may have changed routes.
+    /// Takes in a notification; whether it may have changed routes that name their next hops.
     pub(crate) fn notified(&mut self, message: &Message<'_>) -> bool {
-        let Some((id, object)) = object(message) else {
+        let Some((id, object)) = object(message).filter(|(id, _)| !NextHopId(*id).is_own()) else {
             return false;
         };
         let before = if message.kind == RTM_DELNEXTHOP {
@@ -69,6 +71,29 @@ impl NextHops {
                 .collect(),
         }
     }
+}
+
+/// An object's row, if it has one of the agent's own numbers. What no such object of the agent is comes without gateway and device.
+pub(crate) fn row(
+    message: &Message<'_>,
+    name: &mut dyn FnMut(u32) -> Option<IfName>,
+) -> Option<(NextHopId, NextHopSpec)> {
+    let (id, object) = object(message)?;
+    let id = NextHopId(id);
+    let protocol = *message.payload.get(2)?;
+    let hop = match object {
+        Object::Hop(hop) => NextHop {
+            gateway: hop.gateway,
+            ifname: hop.ifindex.and_then(name),
+            onlink: hop.onlink,
+        },
+        Object::Group(_) => NextHop {
+            gateway: None,
+            ifname: None,
+            onlink: false,
+        },
+    };
+    id.is_own().then_some((id, NextHopSpec { protocol, hop }))
 }
 
 /// Number and content. `struct nhmsg`: family, scope, protocol, reserved (1 each), flags (4), attributes.

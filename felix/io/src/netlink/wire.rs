@@ -104,9 +104,9 @@ impl Writer<'_> {
     }
 
     /// `struct nhmsg`.
-    pub(crate) fn next_hop_object(&mut self, family: u8) {
-        self.bytes.extend_from_slice(&[family, 0, 0, 0]);
-        self.bytes.extend_from_slice(&[0; 4]);
+    pub(crate) fn next_hop_object(&mut self, family: u8, protocol: u8, flags: u32) {
+        self.bytes.extend_from_slice(&[family, 0, protocol, 0]);
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
     }
 
     /// `struct rtmsg`.
@@ -188,9 +188,14 @@ impl Writer<'_> {
 
     /// A nested attribute.
     pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+        self.block(kind | NESTED, fill);
+    }
+
+    /// A nested attribute without the flag that says so, which is younger than routes are.
+    pub(crate) fn block(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0, 0]);
-        self.bytes.extend_from_slice(&(kind | NESTED).to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
         fill(self);
         self.close(start);
     }

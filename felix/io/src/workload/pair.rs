@@ -186,6 +186,7 @@ impl Pair {
                 scope,
                 protocol: RTPROT_BOOT,
                 next_hops: vec![hop],
+                object: None,
                 prefsrc: None,
                 mtu_bytes: None,
             };

@@ -12,6 +12,7 @@ mod leftovers;
 mod monitor;
 mod namespace;
 mod node;
+mod objects;
 mod restart;
 mod rows;
 mod rules;

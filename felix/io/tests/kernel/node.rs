@@ -164,6 +164,7 @@ pub(crate) fn spec(next_hops: Vec<NextHop>) -> RouteSpec {
         scope: 0,
         protocol: 12,
         next_hops,
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::Receiver;
 use crate::namespace::kernel_test;
 use crate::node::{Node, Pod, UNDERLAY, ip, mac, net, pod_route, route, via};
 
-fn reconciler() -> Reconciler {
+pub(crate) fn reconciler() -> Reconciler {
     Reconciler::new(Ownership {
         interface_prefixes: vec!["cali".to_owned()],
         device_route_protocol: 3,
@@ -73,10 +73,11 @@ fn wanted(pod: &Pod) -> Vec<Row> {
 }
 
 /// Reads the kernel and carries out what comes of it; the operations there were.
-async fn reconcile(node: &Node, reconciler: &mut Reconciler) -> Vec<Op> {
+pub(crate) async fn reconcile(node: &Node, reconciler: &mut Reconciler) -> Vec<Op> {
     let kinds = [
         RowKind::Link,
         RowKind::Addr,
+        RowKind::NextHop,
         RowKind::Route,
         RowKind::Neigh,
         RowKind::Fdb,
@@ -111,7 +112,7 @@ async fn reconcile(node: &Node, reconciler: &mut Reconciler) -> Vec<Op> {
 }
 
 /// Events that have come up to now: those before a route that comes and goes.
-async fn drain(node: &Node, events: &mut Receiver<KernelEvent>) -> Vec<KernelEvent> {
+pub(crate) async fn drain(node: &Node, events: &mut Receiver<KernelEvent>) -> Vec<KernelEvent> {
     let marker = route("192.0.2.0/32", via("10.0.0.3", UNDERLAY));
     node.set(marker.clone()).await;
     node.remove(marker.clone()).await;

@@ -117,6 +117,7 @@ fn which_rows_of_the_kernel_are_the_agents_is_told_by_table_protocol_and_device(
             scope: 0,
             protocol,
             next_hops: ifname.map(hop).into_iter().collect(),
+            object: None,
             prefsrc: None,
             mtu_bytes: None,
         };
@@ -205,6 +206,7 @@ fn each_setting_comes_from_its_parameter() {
     let kernel = |has_ipv6| KernelFacts {
         rp_filter: "2".into(),
         has_ipv6,
+        has_next_hop_objects: true,
     };
     let settings = Settings::from_params("n1", &params, &kernel(true));
     assert_eq!(settings.node_name, "n1");

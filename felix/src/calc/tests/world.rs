@@ -267,6 +267,7 @@ pub(super) fn route(dst: &str, gateway: &str, ifname: &str) -> Row {
             ifname: Some(IfName::from(ifname)),
             onlink: false,
         }],
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };

@@ -49,6 +49,7 @@ impl Kernel {
 
     pub(super) fn remove_by_hand(&mut self, key: &RowKey) {
         if self.rows.remove(key).is_some() {
+            self.routes_go_with_objects();
             self.events.push_back(KernelEvent::RowGone(key.clone()));
         }
     }
@@ -91,9 +92,12 @@ impl Kernel {
         self.links.insert(ifname.clone(), state.clone());
         if !up {
             self.rows.retain(|key, row| {
-                !matches!(key.kind(), RowKind::Route | RowKind::Neigh)
-                    || !devices(row).contains(&ifname)
+                !matches!(
+                    key.kind(),
+                    RowKind::Route | RowKind::Neigh | RowKind::NextHop
+                ) || !devices(row).contains(&ifname)
             });
+            self.routes_go_with_objects();
         }
         self.events.push_back(KernelEvent::Link(state));
     }
@@ -123,6 +127,25 @@ impl Kernel {
             ifname,
             addr: addr.parse().unwrap(),
         });
+    }
+
+    /// Routes go silently with the object that they name.
+    fn routes_go_with_objects(&mut self) {
+        let names_nothing = |row: &Row| match row {
+            Row::Route(_, spec) => spec
+                .object
+                .is_some_and(|id| !self.rows.contains_key(&RowKey::NextHop(id))),
+            _ => false,
+        };
+        let gone: Vec<RowKey> = self
+            .rows
+            .values()
+            .filter(|row| names_nothing(row))
+            .map(Row::key)
+            .collect();
+        for key in gone {
+            self.rows.remove(&key);
+        }
     }
 
     pub(super) fn execute(&mut self, op: &Op) -> Result<(), OpError> {
@@ -170,6 +193,16 @@ impl Kernel {
                 errno: 2,
                 text: "no such table".into(),
             }),
+            Op::Set(Row::Route(_, spec))
+                if spec
+                    .object
+                    .is_some_and(|id| !self.rows.contains_key(&RowKey::NextHop(id))) =>
+            {
+                Err(OpError::Kernel {
+                    errno: 22,
+                    text: "nexthop id does not exist".into(),
+                })
+            }
             Op::Set(row) => {
                 for ifname in devices(row) {
                     let needs_up = matches!(row.key().kind(), RowKind::Route | RowKind::Neigh);
@@ -195,6 +228,7 @@ impl Kernel {
                 let taken = self.taken_for(row);
                 if let Some(key) = taken {
                     self.rows.remove(&key);
+                    self.routes_go_with_objects();
                     if let RowKey::Link(name) = &key {
                         self.link_gone(&name.0);
                     }
@@ -263,9 +297,10 @@ impl Kernel {
     }
 }
 
-const KINDS: [RowKind; 8] = [
+const KINDS: [RowKind; 9] = [
     RowKind::Link,
     RowKind::Addr,
+    RowKind::NextHop,
     RowKind::Neigh,
     RowKind::Fdb,
     RowKind::Route,

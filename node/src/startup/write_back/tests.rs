@@ -41,6 +41,7 @@ fn route(dst: &str, protocol: u8, kind: RouteKind, ifname: Option<&str>) -> Kern
         scope: 0,
         protocol,
         next_hops: ifname.map(next_hop).into_iter().collect(),
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };

@@ -125,6 +125,7 @@ mod tests {
             scope: 253,
             protocol: 3,
             next_hops: Vec::new(),
+            object: None,
             prefsrc: None,
             mtu_bytes: None,
         };

@@ -259,6 +259,7 @@ fn kernel(
         scope: 0,
         protocol,
         next_hops: next_hops.into_iter().collect(),
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };

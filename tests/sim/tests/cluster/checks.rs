@@ -142,6 +142,7 @@ fn a_packet_is_followed_on_every_next_hop() {
         scope: 0,
         protocol: 12,
         next_hops: vec![hop("10.0.0.3"), hop("10.0.0.2")],
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };

@@ -60,6 +60,7 @@ fn hole(to: &str) -> Row {
         scope: 0,
         protocol: 4,
         next_hops: Vec::new(),
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };

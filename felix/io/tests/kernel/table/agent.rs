@@ -11,9 +11,10 @@ use felix_io::{Kernel, Table};
 
 use super::cases::Facts;
 
-const TABLES: [(Table, &[RowKind]); 7] = [
+const TABLES: [(Table, &[RowKind]); 8] = [
     (Table::Links, &[RowKind::Link]),
     (Table::Addrs, &[RowKind::Addr]),
+    (Table::NextHops, &[RowKind::NextHop]),
     (Table::Routes, &[RowKind::Route]),
     (Table::Neighbours, &[RowKind::Neigh]),
     (Table::Fdb, &[RowKind::Fdb]),

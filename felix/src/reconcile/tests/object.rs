@@ -1,0 +1,209 @@
+//! Next-hop objects: made before the routes that name them, deleted after, and written again with them.
+
+use super::*;
+use crate::desired::{NextHopId, NextHopSpec};
+
+const PEER: &str = "10.0.0.3";
+
+fn id() -> NextHopId {
+    NextHopId::of(PEER.parse().unwrap())
+}
+
+fn object(ifname: &str) -> Row {
+    let spec = NextHopSpec {
+        protocol: 12,
+        hop: hop(Some(PEER), ifname),
+    };
+    Row::NextHop(id(), spec)
+}
+
+fn by_hop(dst: &str) -> Row {
+    route(dst, 1024, 12, Some(PEER), "eth0")
+}
+
+fn by_object(dst: &str) -> Row {
+    match by_hop(dst) {
+        Row::Route(key, spec) => {
+            let spec = RouteSpec {
+                next_hops: Vec::new(),
+                object: Some(id()),
+                ..spec
+            };
+            Row::Route(key, spec)
+        }
+        row => row,
+    }
+}
+
+const ROUTES: [&str; 2] = ["10.2.0.0/26", "10.2.1.0/26"];
+
+fn rows() -> Vec<Row> {
+    let mut rows: Vec<Row> = ROUTES.into_iter().map(by_object).collect();
+    rows.push(object("eth0"));
+    rows
+}
+
+/// Rows are wanted and written.
+fn standing() -> Bench {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0", "eth1"]));
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    for row in rows() {
+        bench.reconciler.set(row);
+    }
+    let first = bench.run().into_iter().next();
+    assert_eq!(first, Some(Op::Set(object("eth0"))), "before its routes");
+    assert!(rows().iter().all(|row| bench.kernel.has(row)));
+    bench
+}
+
+#[test]
+fn a_peer_that_moves_is_one_write() {
+    let mut bench = standing();
+    bench.reconciler.set(object("eth1"));
+    assert_eq!(bench.run(), [Op::Set(object("eth1"))]);
+}
+
+#[test]
+fn an_object_is_deleted_once_no_route_names_it() {
+    let mut bench = standing();
+    for row in rows() {
+        bench.reconciler.remove(&row.key());
+    }
+    let ops = bench.run();
+    assert_eq!(ops.last(), Some(&Op::Remove(object("eth0"))));
+    assert_eq!(removes(&ops).len(), 3);
+
+    // The kernel does not let one of the routes go.
+    let mut bench = standing();
+    let stays = by_object(ROUTES[0]);
+    bench.kernel.refuse(stays.key());
+    for row in rows() {
+        bench.reconciler.remove(&row.key());
+    }
+    assert!(!removes(&bench.run()).contains(&object("eth0").key()));
+    assert!(bench.kernel.has(&stays));
+}
+
+#[test]
+fn an_object_is_not_deleted_while_a_route_is_being_written() {
+    let mut bench = standing();
+    let another = by_object("10.2.9.0/26");
+    bench.reconciler.set(another.clone());
+    let op = bench.reconciler.poll_op(9).expect("the route is written");
+    for row in rows() {
+        bench.reconciler.remove(&row.key());
+    }
+    bench.reconciler.remove(&another.key());
+    let given = std::iter::from_fn(|| bench.reconciler.poll_op(9));
+    let given: Vec<Op> = given.collect();
+    assert!(
+        !removes(&given).contains(&object("eth0").key()),
+        "{given:?}"
+    );
+    for op in given.iter().chain([&op]) {
+        let result = bench.kernel.execute(op);
+        bench.reconciler.handle_result(bench.now, &op.key(), result);
+    }
+    let last = [Op::Remove(another), Op::Remove(object("eth0"))];
+    assert_eq!(bench.run(), last);
+}
+
+#[test]
+fn routes_of_a_former_version_are_replaced_and_none_is_deleted() {
+    let mut kernel = Kernel::with_links(&["eth0"]);
+    for dst in ROUTES {
+        kernel.insert(by_hop(dst));
+    }
+    let mut bench = Bench::new(kernel);
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    for row in rows() {
+        bench.reconciler.set(row);
+    }
+    assert_eq!(removes(&bench.run()), []);
+    assert!(rows().iter().all(|row| bench.kernel.has(row)));
+    // And back.
+    for dst in ROUTES {
+        bench.reconciler.set(by_hop(dst));
+    }
+    bench.reconciler.remove(&object("eth0").key());
+    assert_eq!(removes(&bench.run()), [object("eth0").key()]);
+}
+
+#[test]
+fn a_restart_adopts_objects_and_routes_and_removes_orphans_only() {
+    let mut kernel = standing().kernel;
+    let foreign = match object("eth0") {
+        Row::NextHop(id, spec) => Row::NextHop(
+            NextHopId(id.0 ^ 1),
+            NextHopSpec {
+                protocol: 11,
+                ..spec
+            },
+        ),
+        row => row,
+    };
+    let orphan = match object("eth0") {
+        Row::NextHop(id, spec) => Row::NextHop(NextHopId(id.0 ^ 2), spec),
+        row => row,
+    };
+    kernel.insert(foreign.clone());
+    kernel.insert(orphan.clone());
+    let mut bench = Bench::new(kernel);
+    for row in rows() {
+        bench.reconciler.set(row);
+    }
+    assert_eq!(bench.run(), []);
+    bench.reconciler.allow_deletes();
+    assert_eq!(bench.run(), [], "BGP has not chosen yet");
+    bench.reconciler.allow_bgp_deletes();
+    assert_eq!(bench.run(), [Op::Remove(orphan)]);
+    assert!(bench.kernel.has(&foreign));
+}
+
+#[test]
+fn a_foreign_object_in_its_place_stays_and_is_told() {
+    let foreign = match object("eth0") {
+        Row::NextHop(id, spec) => Row::NextHop(
+            id,
+            NextHopSpec {
+                protocol: 11,
+                ..spec
+            },
+        ),
+        row => row,
+    };
+    let mut kernel = Kernel::with_links(&["eth0"]);
+    kernel.insert(foreign.clone());
+    let mut bench = Bench::new(kernel);
+    for row in rows() {
+        bench.reconciler.set(row);
+    }
+    assert_eq!(bench.run(), []);
+    let problems = bench.reconciler.problems();
+    let reasons: Vec<&Stuck> = problems.iter().map(|problem| &problem.reason).collect();
+    assert!(reasons.contains(&&Stuck::Foreign(foreign)), "{reasons:?}");
+}
+
+#[test]
+fn what_goes_with_an_object_is_written_again() {
+    // By hand, which is notified; with a device's carrier, which is not.
+    for by_hand in [true, false] {
+        let mut bench = standing();
+        if by_hand {
+            bench.kernel.remove_by_hand(&object("eth0").key());
+        } else {
+            bench.kernel.link("eth0", false);
+            assert_eq!(
+                bench.run(),
+                [],
+                "nothing leads through a device that is down"
+            );
+            bench.kernel.link("eth0", true);
+        }
+        let ops = bench.run();
+        assert_eq!(ops.first(), Some(&Op::Set(object("eth0"))));
+        assert!(rows().iter().all(|row| bench.kernel.has(row)), "{ops:?}");
+    }
+}
