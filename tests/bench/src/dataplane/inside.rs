@@ -7,10 +7,13 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 
 use super::network::{self, DEVICES, Peers, routes};
-use super::ours::{Ours, row};
+use super::ours::{Ours, named, object, row};
 use super::rules::Pools;
 use super::{Spent, Way, Work, crates, other, raw};
 use crate::usage::{Processes, own_cpu};
+
+/// Among so many routes each peer has one.
+const OBJECTS: usize = 2000;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +47,15 @@ impl Task {
         let spent = match self.way {
             Way::Tortie | Way::Classic | Way::Deaf => {
                 let mut ours = Ours::start(self.way != Way::Deaf).await?;
-                let rows = wanted().map(|wanted| row(&wanted, 0));
-                let spent = measured(ours.write(rows)).await?;
+                let spent = if self.way == Way::Classic {
+                    let rows = wanted().map(|wanted| row(&wanted, 0));
+                    measured(ours.write(rows)).await?
+                } else {
+                    // The agent's order is that of keys, too: objects come first.
+                    let objects = wanted().map(|wanted| object(&wanted, 0));
+                    let rows = wanted().map(|wanted| named(&wanted));
+                    measured(ours.write(objects.take(OBJECTS).chain(rows))).await?
+                };
                 ours.ensure_written()?;
                 spent
             }
@@ -91,7 +101,16 @@ impl Task {
         let wanted = || routes(self.routes, self.seed, Peers::One);
         let rows = |device| wanted().map(move |wanted| row(&wanted, device));
         let spent = match self.way {
-            Way::Tortie | Way::Classic | Way::Deaf => {
+            Way::Tortie => {
+                let mut ours = Ours::start(true).await?;
+                let objects = |device| wanted().map(move |wanted| object(&wanted, device)).take(1);
+                let routes = wanted().map(|wanted| named(&wanted));
+                ours.write(objects(0).chain(routes)).await?;
+                let spent = measured(ours.write(objects(1))).await?;
+                ours.ensure_written()?;
+                spent
+            }
+            Way::Classic | Way::Deaf => {
                 let mut ours = Ours::start(true).await?;
                 ours.write(rows(0)).await?;
                 let spent = measured(ours.write(rows(1))).await?;

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{bail, ensure};
-use felix::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKind};
+use felix::desired::{
+    IfName, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row, RowKind,
+};
 use felix::kernel::KernelEvent;
 use felix::ownership::{BgpRoutes, ExternalRoutes, Ownership, TABLE_MAIN};
 use felix::reconcile::Reconciler;
@@ -16,9 +18,10 @@ use super::network::{DEVICES, PROTOCOL, Wanted};
 /// As the agent's task.
 const BATCH: usize = 512;
 /// What is read, and what it holds.
-const TABLES: [(Table, RowKind); 4] = [
+const TABLES: [(Table, RowKind); 5] = [
     (Table::Links, RowKind::Link),
     (Table::Addrs, RowKind::Addr),
+    (Table::NextHops, RowKind::NextHop),
     (Table::Routes, RowKind::Route),
     (Table::Rules, RowKind::Rules),
 ];
@@ -134,10 +137,40 @@ pub(super) fn row(wanted: &Wanted, device: usize) -> Row {
         scope: 0,
         protocol: PROTOCOL,
         next_hops: vec![hop(wanted, device)],
+        object: None,
         prefsrc: None,
         mtu_bytes: None,
     };
     Row::Route(key, spec)
+}
+
+/// The row of a route that names its peer's object.
+pub(super) fn named(wanted: &Wanted) -> Row {
+    match row(wanted, 0) {
+        Row::Route(key, spec) => {
+            let spec = RouteSpec {
+                next_hops: Vec::new(),
+                object: Some(id(wanted)),
+                ..spec
+            };
+            Row::Route(key, spec)
+        }
+        row => row,
+    }
+}
+
+/// The object of a route's peer, leading through a device's network.
+pub(super) fn object(wanted: &Wanted, device: usize) -> Row {
+    let spec = NextHopSpec {
+        protocol: PROTOCOL,
+        hop: hop(wanted, device),
+    };
+    Row::NextHop(id(wanted), spec)
+}
+
+/// As the agent numbers it: by the peer, wherever it is.
+fn id(wanted: &Wanted) -> NextHopId {
+    NextHopId::of(wanted.gateway(0).into())
 }
 
 fn hop(wanted: &Wanted, device: usize) -> NextHop {
