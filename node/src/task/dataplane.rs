@@ -233,7 +233,8 @@ impl DataplaneTask {
                 Ok(()) = self.live.changed() => {
                     state.resync_due = next_resync(&self.live.borrow_and_update());
                 }
-                _ = tick.tick() => self.account(&mut state),
+                // To say that it is alive.
+                _ = tick.tick() => {}
                 () = self.cancel.cancelled() => return,
             }
             self.health.report(Loop::Dataplane, Instant::now());
@@ -319,6 +320,7 @@ impl DataplaneTask {
         }
         self.reconciler.kernel_event(&event);
         self.calc.kernel(event);
+        state.changed();
     }
 
     /// Says so when somebody else changed a sysctl that was as it is wanted. It is written again.

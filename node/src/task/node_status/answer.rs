@@ -88,13 +88,32 @@ impl Sources {
 
 async fn kernel_routes() -> Result<Vec<(RouteKey, RouteSpec)>, String> {
     let kernel = Kernel::open().map_err(|error| format!("the kernel: {error}"))?;
-    let dumped = kernel.dump(Table::Routes).await;
-    let events = dumped.map_err(|error| error.to_string())?;
-    let routes = events.into_iter().filter_map(|event| match event {
-        KernelEvent::RowSet(Row::Route(key, spec)) => Some((key, spec)),
-        _ => None,
-    });
-    Ok(routes.collect())
+    let mut events = Vec::new();
+    for table in [Table::NextHops, Table::Routes] {
+        let dumped = kernel.dump(table).await;
+        events.extend(dumped.map_err(|error| error.to_string())?);
+    }
+    Ok(with_next_hops(events))
+}
+
+/// The routes among these rows, those that name a next-hop object with its next hop.
+pub(super) fn with_next_hops(events: Vec<KernelEvent>) -> Vec<(RouteKey, RouteSpec)> {
+    let mut objects = BTreeMap::new();
+    let mut routes = Vec::new();
+    for event in events {
+        match event {
+            KernelEvent::RowSet(Row::NextHop(id, spec)) => {
+                objects.insert(id, spec.hop);
+            }
+            KernelEvent::RowSet(Row::Route(key, spec)) => routes.push((key, spec)),
+            _ => {}
+        }
+    }
+    for (_, spec) in &mut routes {
+        let hop = spec.object.and_then(|id| objects.get(&id));
+        spec.next_hops.extend(hop.cloned());
+    }
+    routes
 }
 
 /// The answer, without its time.

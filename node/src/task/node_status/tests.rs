@@ -13,7 +13,8 @@ use bgp::status::{
 use bgp::types::{Asn, PeerName};
 use datastore::memory::MemoryStore;
 use datastore::store::{Expect, Op};
-use felix::desired::{NextHop, RouteKey, RouteKind, RouteSpec};
+use felix::desired::{NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row};
+use felix::kernel::KernelEvent;
 use serde_json::{Value, json};
 
 use super::*;
@@ -264,6 +265,37 @@ fn kernel(
         mtu_bytes: None,
     };
     (key, spec)
+}
+
+#[test]
+fn a_route_that_names_an_object_leads_where_the_object_does() {
+    let (key, by_hop) = kernel(
+        "10.244.1.0/26",
+        12,
+        RouteKind::Unicast,
+        Some((Some("10.0.0.2"), "eth0")),
+    );
+    let id = NextHopId::of("10.0.0.2".parse().unwrap());
+    let object = NextHopSpec {
+        protocol: 12,
+        hop: by_hop.next_hops[0].clone(),
+    };
+    let named = RouteSpec {
+        next_hops: Vec::new(),
+        object: Some(id),
+        ..by_hop.clone()
+    };
+    let rows = [
+        Row::NextHop(id, object),
+        Row::Route(key.clone(), named.clone()),
+        Row::Route(key.clone(), by_hop.clone()),
+    ];
+    let routes = answer::with_next_hops(rows.map(KernelEvent::RowSet).to_vec());
+    let resolved = RouteSpec {
+        object: Some(id),
+        ..by_hop.clone()
+    };
+    assert_eq!(routes, [(key.clone(), resolved), (key, by_hop)]);
 }
 
 #[test]
