@@ -34,7 +34,7 @@ enum What {
     Cni(cni::Arguments),
     /// Routes and packet rules: what it takes to write them into the kernel and to read them again, beside other senders.
     ///
-    /// One run takes about a minute on two cores.
+    /// One run takes 2 to 4 minutes on two cores.
     Dataplane(dataplane::Arguments),
     /// The tables of a result, in Markdown.
     Table(Tables),

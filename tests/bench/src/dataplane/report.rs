@@ -227,4 +227,17 @@ mod tests {
         assert_eq!(Report::parse(&json).unwrap().markdown(), report.markdown());
         assert!(Report::parse(r#"{"facts": {}, "seed": 7, "stores": {}}"#).is_err());
     }
+
+    #[test]
+    fn the_published_table_is_that_of_the_committed_result() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let result = std::fs::read_to_string(docs.join("performance/dataplane.json")).unwrap();
+        let document = std::fs::read_to_string(docs.join("performance.md")).unwrap();
+        let (_, rest) = document.split_once(BEGIN).unwrap();
+        let (published, _) = rest.split_once(END).unwrap();
+        assert!(
+            published.trim() == Report::parse(&result).unwrap().markdown().trim(),
+            "run: cargo xtask bench table docs/performance/dataplane.json --into docs/performance.md"
+        );
+    }
 }
