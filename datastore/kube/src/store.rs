@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod listing;
+mod namespaces;
 mod nodes;
 mod objects;
 mod seen_pods;
@@ -27,6 +28,7 @@ use crate::kept::Kept;
 use crate::node::KubeNode;
 use crate::pod::{KubePod, PodName};
 use crate::watch;
+use namespaces::Namespaces;
 use seen_pods::SeenPods;
 use witness::Witness;
 
@@ -53,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) kept: Option<Kept>,
     interface_prefix: String,
     pub(crate) seen_pods: SeenPods,
+    namespaces: Namespaces,
     witness: Witness,
     /// UID of the namespace `kube-system`, as it was last seen.
     cluster: Mutex<Option<Arc<str>>>,
@@ -83,6 +86,7 @@ impl KubeStore {
                 kept: options.kept.map(Kept::open),
                 interface_prefix,
                 seen_pods: SeenPods::default(),
+                namespaces: Namespaces::default(),
                 witness: Witness::default(),
                 cluster: Mutex::new(None),
             }),

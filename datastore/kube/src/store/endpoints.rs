@@ -11,6 +11,7 @@ use http::Method;
 use serde_json::Value;
 use tracing::warn;
 
+use super::namespaces::Namespace;
 use super::seen_pods::SeenPod;
 use super::{
     ATTEMPTS, Seen, Shared, conflict, failed, fits, is_absent, is_met, others_keep_changing,
@@ -19,7 +20,6 @@ use super::{
 use crate::client::{Error, Patch};
 use crate::group::segment;
 use crate::kept::Kept;
-use crate::metadata::Metadata;
 use crate::pod::{KubePod, PodName, Written, gone, gone_of};
 
 impl Shared {
@@ -206,8 +206,7 @@ impl Shared {
         Ok(Expect::standing(current.map(|current| current.version)))
     }
 
-    /// What people ask for of a Pod's network. Its namespace is read each time: who annotates it and then makes pods expects
-    /// it to count.
+    /// What people ask for of a Pod's network.
     pub(super) async fn pod_words(
         &self,
         pod: &PodName,
@@ -226,11 +225,16 @@ impl Shared {
                 }
             })
         };
-        let path = format!("/api/v1/namespaces/{}", segment(&pod.namespace));
         let namespace = async {
+            if let Some(known) = self.namespaces.get(&self.client, &pod.namespace) {
+                return Ok(known);
+            }
+            let path = format!("/api/v1/namespaces/{}", segment(&pod.namespace));
             match self.client.request(Method::GET, &path, None).await {
-                Ok(body) => crate::metadata::of(&body).map_err(|error| unreadable(&error)),
-                Err(error) if is_absent(&error) => Ok(Metadata::default()),
+                Ok(body) => crate::metadata::of(&body)
+                    .map(Namespace::from)
+                    .map_err(|error| unreadable(&error)),
+                Err(error) if is_absent(&error) => Ok(Namespace::default()),
                 Err(error) => Err(failed(key, error)),
             }
         };
@@ -238,7 +242,7 @@ impl Shared {
             futures_util::future::try_join(annotations, namespace).await?;
         Ok(PodWords {
             annotations,
-            namespace_annotations: crate::pod::asked(&namespace.annotations),
+            namespace_annotations: namespace.annotations,
             namespace_labels: namespace.labels,
         })
     }

@@ -207,3 +207,57 @@ async fn a_list_that_need_not_be_the_latest_holds_all_that_was_seen() {
     let names = store.names_since(Kind::IPPool, &never).await.unwrap();
     assert_eq!(names, store.names(Kind::IPPool).await.unwrap());
 }
+
+#[test]
+async fn namespaces_are_followed_by_one_watch_and_not_read_for_each_pod() {
+    let _ = kube_lab::required(&[]);
+    // Its own: what others ask for would be counted.
+    let started = ApiServer::start(Options::default());
+    let server = started.unwrap_or_else(|error| panic!("{error}"));
+    let client = setup::client(&server).await;
+    let store = setup::store(client.clone(), setup::folder(&server));
+    let scope = Scope::Node("n1".to_owned());
+    let mut watch = setup::watch(&store, Kind::WorkloadEndpoint, scope).await;
+    let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "none"}]});
+    let pod = json!({"metadata": {"name": "a"}, "spec": spec});
+    let path = "/api/v1/namespaces/default/pods";
+    let pod = client.create(path, &pod).await.unwrap();
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    watch.next().await.unwrap().unwrap();
+    let key = Key::namespaced(
+        Kind::WorkloadEndpoint,
+        "default",
+        endpoint_name("n1", "k8s", "a", "eth0"),
+    );
+    let read = || {
+        let counts = server.requests().unwrap();
+        let read = ("GET".to_owned(), "namespaces".to_owned());
+        counts.get(&read).copied().unwrap_or_default()
+    };
+    // Read until the watch stands.
+    loop {
+        let before = read();
+        let words = store.pod_words(&key, uid).await.unwrap().unwrap();
+        assert_eq!(words.namespace_annotations, BTreeMap::new());
+        if read() == before {
+            break;
+        }
+    }
+    let annotation = "cni.projectcalico.org/ipv4pools=[\"p\"]";
+    server
+        .kubectl(&["annotate", "namespace", "default", annotation])
+        .unwrap();
+    let before = read();
+    loop {
+        let words = store.pod_words(&key, uid).await.unwrap().unwrap();
+        let asked = words
+            .namespace_annotations
+            .get("cni.projectcalico.org/ipv4pools");
+        if asked.map(String::as_str) == Some("[\"p\"]") {
+            assert!(!words.namespace_labels.is_empty(), "Kubernetes' own");
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(read(), before);
+}

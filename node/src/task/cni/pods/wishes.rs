@@ -66,7 +66,7 @@ fn follow(mut request: Request, wishes: Wishes) -> Result<Request, String> {
     if let Some((ipv4, ipv6)) = wishes.families.filter(|_| !other_ipam) {
         (request.ipam.assign_ipv4, request.ipam.assign_ipv6) = (ipv4, ipv6);
     }
-    // The endpoint's reader gives the pod those that it may have.
+    // What they lead to is the agent's: it follows the Pod's annotation.
     if !wishes.floating_ips.is_empty() && !request.features.floating_ips {
         let text = "annotation cni.projectcalico.org/floatingIPs: allowed: where feature_control.floating_ips is true";
         return Err(text.to_owned());
