@@ -18,6 +18,9 @@ use crate::cooldown::Cooldown;
 use crate::error::Family;
 use crate::time::Timestamp;
 
+/// Attributes by which Calico says of which virtual machine of KubeVirt an address is.
+const VIRTUAL_MACHINE: [&str; 4] = ["vmi-name", "vmi-uid", "vm-uid", "vmim-uid"];
+
 /// Something that may go. Each names what was looked at: what was changed since is something else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Garbage {
@@ -230,9 +233,12 @@ impl Held<'_> {
         kind.is_some_and(|kind| kind.ends_with("TunnelAddress"))
     }
 
-    /// Whether it is a pod's, or one interface's of a container: those have endpoints.
+    /// Whether it is a pod's, or one interface's of a container: those have endpoints. A virtual machine keeps its address while it
+    /// has no pod.
     fn names_its_holder(&self) -> bool {
-        !self.has(&["type"])
+        let is_of_a_machine = VIRTUAL_MACHINE.iter().any(|name| self.has(&[name]));
+        !is_of_a_machine
+            && !self.has(&["type"])
             && (self.has(&["pod", "namespace"])
                 || self.has(&["network", "containerID", "interface"]))
     }

@@ -55,6 +55,8 @@ fn a_node_finds_addresses_of_its_pods_and_interfaces_that_nobody_uses() {
         held_by("n1", "by.hand", &[]),
         held_by("n2", "borrowed", POD),
         tunnel,
+        // It keeps its address while it is off.
+        held_by("n1", "machine", &["pod", "namespace", "vmi-name"]),
         // Of two addresses one is used.
         held_by("n1", "two", POD),
         held_by("n1", "two", POD),

@@ -30,6 +30,7 @@ use ipam::collect::{self, Garbage, Watchlist};
 use ipam::request::ReleaseAddress;
 use ipam::{Ipam, Timestamp};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -43,6 +44,8 @@ use crate::telemetry::Metrics;
 
 /// How long something must have been of no use.
 pub const GRACE: Duration = Duration::from_secs(15 * 60);
+/// How far clocks drift within a grace.
+const CLOCK_ERROR: Duration = Duration::from_secs(30);
 /// Looks within a grace.
 const LOOKS: u32 = 2;
 
@@ -98,10 +101,15 @@ impl Collector {
             return;
         }
         let mut found = Found::default();
+        let mut before = (SystemTime::now(), Instant::now());
         loop {
-            // Those that started together do not ask together: see `backoff`.
             tokio::time::sleep(self.grace / LOOKS).await;
-            self.look(&mut found, timestamp(SystemTime::now())).await;
+            let now = (SystemTime::now(), Instant::now());
+            if is_set(before, now) {
+                found = Found::default();
+            }
+            before = now;
+            self.look(&mut found, timestamp(now.0)).await;
             let waiting = found.own.len() + found.cluster.len();
             let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
             self.metrics.ipam_gc_candidates.set(waiting);
@@ -225,6 +233,13 @@ impl Collector {
         }
         Ok(())
     }
+}
+
+/// Whether somebody set the clock between two moments: how long something has been of no use is not known then.
+fn is_set(before: (SystemTime, Instant), now: (SystemTime, Instant)) -> bool {
+    let passed = now.1.saturating_duration_since(before.1);
+    let shown = now.0.duration_since(before.0);
+    shown.map_or(true, |shown| shown.abs_diff(passed) > CLOCK_ERROR)
 }
 
 /// Devices of pods in this kernel: whoever has one has its address, whatever the datastore says.

@@ -286,3 +286,16 @@ async fn an_answer_that_does_not_come_frees_nothing() {
     collector.look(&mut found, at(GRACE)).await;
     assert_eq!(place.handles(), [""; 0]);
 }
+
+#[test]
+fn a_clock_that_is_set_is_noticed_and_one_that_drifts_is_not() {
+    let seconds = Duration::from_secs;
+    let began = (SystemTime::UNIX_EPOCH + seconds(1_000_000), Instant::now());
+    let after = |shown: Duration, passed: Duration| (began.0 + shown, began.1 + passed);
+    assert!(!is_set(began, after(seconds(450), seconds(450))));
+    assert!(!is_set(began, after(seconds(451), seconds(450))));
+    assert!(is_set(began, after(seconds(4050), seconds(450))), "forward");
+    assert!(is_set(began, after(seconds(10), seconds(450))));
+    let back = (began.0 - seconds(5), began.1 + seconds(450));
+    assert!(is_set(began, back), "before it began");
+}
