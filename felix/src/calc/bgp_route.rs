@@ -43,10 +43,12 @@ impl BgpRoutes {
         Some(prefix)
     }
 
-    /// Next hops that at least so many routes have alone.
-    pub(super) fn shared_by(&self, routes: usize) -> impl Iterator<Item = IpAddr> + '_ {
+    /// Next hops that at least so many routes have alone, and how many.
+    pub(super) fn shared_by(&self, routes: usize) -> impl Iterator<Item = (IpAddr, usize)> + '_ {
         let shared = self.by_next_hop.iter();
-        shared.filter_map(move |(next_hop, count)| (*count >= routes).then_some(*next_hop))
+        shared
+            .filter(move |(_, count)| **count >= routes)
+            .map(|(next_hop, count)| (*next_hop, *count))
     }
 
     /// Prefixes with the next hops of their routes.

@@ -25,7 +25,11 @@ impl Graph {
         };
         let mut objects = Objects::new();
         let mut rows = BTreeMap::new();
-        for next_hop in self.bgp_routes.shared_by(routes) {
+        for (next_hop, count) in self.bgp_routes.shared_by(routes.div_ceil(2)) {
+            // One that stands is worth it for longer: routes that come and go at the limit must not write all of them again.
+            if count < routes && !self.objects.contains_key(&next_hop) {
+                continue;
+            }
             let id = NextHopId::of(next_hop);
             if let [
                 hop @ NextHop {

@@ -55,6 +55,16 @@ fn a_next_hop_that_many_routes_have_is_an_object_and_one_of_few_is_not() {
     assert_eq!(shown(&world), [object, "named", "named", "named", both]);
     world.bgp(&prefix(3), &[]);
     world.flush();
+    assert_eq!(
+        shown(&world),
+        [object, "named", "named", both],
+        "it stands until half of them are gone"
+    );
+    world.bgp(&prefix(2), &[]);
+    world.flush();
+    assert_eq!(shown(&world), [classic, both]);
+    world.bgp(&prefix(2), &[PEER]);
+    world.flush();
     assert_eq!(shown(&world), [classic, classic, both]);
 }
 
