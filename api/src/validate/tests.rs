@@ -322,7 +322,7 @@ fn each_rule_of_the_configurations_names_its_field() {
             ),
             (
                 json!({"cidr": "10.0.0.0/16", "assignmentMode": "Often", "namespaceSelector": "team ="}),
-                &["spec.assignmentMode", "spec.namespaceSelector"],
+                &["spec.namespaceSelector", "spec.assignmentMode"],
             ),
         ],
     );
