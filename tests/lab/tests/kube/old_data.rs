@@ -100,7 +100,7 @@ fn an_etcd_that_was_emptied_while_no_agent_ran_deletes_nothing_and_gives_no_addr
         }
         accept_at_start(&mut watched.lab, 1);
         watched.grow();
-        watched.ends_well();
+        watched.ends_with_pods_that_the_store_does_not_know();
     });
 }
 
