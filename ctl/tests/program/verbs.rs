@@ -298,7 +298,7 @@ fn everything_is_shown_and_can_be_carried_to_another_datastore() {
         let imported = ctl(&["apply", "-f", file.to_str().unwrap()], "");
         assert_eq!(
             out(&imported),
-            "Successfully applied 5 resource(s)\n",
+            "Successfully applied 6 resource(s)\n",
             "{}",
             err(&imported)
         );

@@ -97,8 +97,9 @@ impl Collector {
     }
 
     async fn collect(self) {
+        // A task that ends by itself ends the agent.
         if self.grace.is_zero() || self.blocks_from == BlocksFrom::PodCidrs {
-            return;
+            return std::future::pending().await;
         }
         let mut found = Found::default();
         let mut before = (SystemTime::now(), Instant::now());

@@ -299,3 +299,20 @@ fn a_clock_that_is_set_is_noticed_and_one_that_drifts_is_not() {
     let back = (began.0 - seconds(5), began.1 + seconds(450));
     assert!(is_set(began, back), "before it began");
 }
+
+#[tokio::test]
+async fn where_another_plugin_gives_addresses_the_task_waits_for_the_end() {
+    let place = Place::new().await;
+    let collector = Collector {
+        blocks_from: BlocksFrom::PodCidrs,
+        ..place.collector("n1", None)
+    };
+    let cancel = collector.cancel.clone();
+    let task = tokio::spawn(collector.run());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!task.is_finished(), "it ends the agent");
+    cancel.cancel();
+    task.await.unwrap();
+}
