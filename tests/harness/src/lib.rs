@@ -24,5 +24,5 @@ pub use inner::Inner;
 #[doc(hidden)]
 pub use inventory;
 pub use record::{Skipped, closing_lines, of_this_run};
-pub use run::{Test, plain, run, waits};
+pub use run::{Test, plain, run, run_side_by_side, waits};
 pub use skip::skip;

@@ -71,10 +71,21 @@ type Skips = Arc<Mutex<Vec<Skipped>>>;
 
 /// Runs the tests of this program as the command line says, with libtest's options. The program's `main` answers what this answers.
 pub fn run() -> ExitCode {
+    run_with(None)
+}
+
+/// As [`run`], with so many tests side by side unless the command line or `RUST_TEST_THREADS` says another number: for programs whose
+/// tests wait more than they work.
+pub fn run_side_by_side(tests: usize) -> ExitCode {
+    run_with(Some(tests))
+}
+
+fn run_with(side_by_side: Option<usize>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     if arguments.test_threads.is_none() {
         let threads = std::env::var("RUST_TEST_THREADS").ok();
-        arguments.test_threads = threads.and_then(|threads| threads.parse().ok());
+        let threads = threads.and_then(|threads| threads.parse().ok());
+        arguments.test_threads = threads.or(side_by_side);
     }
     keep_panics_of_tests();
     let skips = Skips::default();

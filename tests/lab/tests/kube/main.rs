@@ -30,7 +30,8 @@ use std::time::Duration;
 use lab::{Options, Programs, Store};
 
 fn main() -> std::process::ExitCode {
-    harness::run()
+    // Outages last minutes, in which nothing is to be done.
+    harness::run_side_by_side(4)
 }
 
 /// Runs `body` in a private world, with the product's programs built before. `name` is the test's full name.
