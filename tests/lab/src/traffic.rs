@@ -12,6 +12,8 @@ use crate::wait;
 
 /// Numbered packets each way between two pods.
 const PER_SECOND: u32 = 100;
+/// How long a packet may be on its way, in a guest of a busy machine.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
 /// How long after a node is connected again packets that cross it may be lost.
 pub const HEALED_AFTER: Duration = Duration::from_millis(100);
 
@@ -184,9 +186,17 @@ impl Account {
     fn note(&mut self, flow: &str, nodes: &[String; 2], at: Instant) {
         let of = self.events.iter().rposition(|event| event.began <= at);
         let number = of.unwrap_or_default();
+        let crosses = |node: &String| nodes.contains(node) && nodes[0] != nodes[1];
+        // What was on its way when the node was cut off.
+        if let Some(next) = self.events.get(number + 1)
+            && let Some((node, _)) = &next.cut
+            && crosses(node)
+            && next.began.saturating_duration_since(at) < ON_ITS_WAY
+        {
+            return;
+        }
         if let Some((node, back)) = &self.events[number].cut
-            && nodes.contains(node)
-            && nodes[0] != nodes[1]
+            && crosses(node)
         {
             let after = back.map_or(Duration::MAX, |back| at.saturating_duration_since(back));
             let late = self.late.entry(number).or_default();
