@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::metadata::Resource;
+use crate::metadata::{Resource, list_or_null};
 
 /// A `BGPConfiguration` object: `default`, or `node.<name>` for one node.
 pub type BGPConfiguration = Resource<BGPConfigurationSpec>;
@@ -39,21 +39,21 @@ pub struct BGPConfigurationSpec {
     #[serde(
         rename = "serviceClusterIPs",
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "ranges"
+        deserialize_with = "list_or_null"
     )]
     pub service_cluster_ips: Vec<ServiceRange>,
     /// Ranges of Services' external addresses.
     #[serde(
         rename = "serviceExternalIPs",
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "ranges"
+        deserialize_with = "list_or_null"
     )]
     pub service_external_ips: Vec<ServiceRange>,
     /// Ranges of Services' load balancer addresses.
     #[serde(
         rename = "serviceLoadBalancerIPs",
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "ranges"
+        deserialize_with = "list_or_null"
     )]
     pub service_load_balancer_ips: Vec<ServiceRange>,
     /// Fields not known here.
@@ -134,7 +134,10 @@ pub struct BGPPeerSpec {
     #[serde(rename = "reachableBy", skip_serializing_if = "Option::is_none")]
     pub reachable_by: Option<String>,
     /// Names of BGPFilters, in the order in which they are applied.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "names")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list_or_null"
+    )]
     pub filters: Vec<String>,
     /// AS presented to this peer.
     #[serde(
@@ -196,16 +199,6 @@ pub(crate) fn as_number_of(value: &Value) -> Option<u32> {
         },
         _ => None,
     }
-}
-
-/// Reads a list of names; `null` is an empty one.
-fn names<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
-    Option::deserialize(source).map(Option::unwrap_or_default)
-}
-
-/// Reads a list of ranges; `null` is an empty one.
-fn ranges<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<ServiceRange>, D::Error> {
-    Option::deserialize(source).map(Option::unwrap_or_default)
 }
 
 /// Reads what [`as_number_of`] reads; `null` is no number.

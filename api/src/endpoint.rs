@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::metadata::Resource;
+use crate::metadata::{Resource, list_or_null};
 
 /// A `WorkloadEndpoint` object; its name is [`endpoint_name`], its namespace the pod's.
 pub type WorkloadEndpoint = Resource<WorkloadEndpointSpec>;
@@ -45,11 +45,14 @@ pub struct WorkloadEndpointSpec {
     #[serde(
         rename = "ipNATs",
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "list"
+        deserialize_with = "list_or_null"
     )]
     pub ip_nats: Vec<IpNat>,
     /// Prefixes under which it may send besides its own addresses.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list_or_null"
+    )]
     pub allow_spoofed_source_prefixes: Vec<IpNet>,
     /// Fields not known here.
     #[serde(flatten)]
@@ -65,11 +68,6 @@ pub struct IpNat {
     /// What others send to.
     #[serde(rename = "externalIP")]
     pub external: IpAddr,
-}
-
-/// Reads a list; `null` is an empty one.
-fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<Vec<T>, D::Error> {
-    Option::deserialize(source).map(Option::unwrap_or_default)
 }
 
 /// Name of the file that says that an endpoint is connected: orchestrator, workload (`<namespace>/<pod>` of Kubernetes, else the

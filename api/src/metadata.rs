@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::key::Key;
@@ -76,4 +76,13 @@ impl<S> Resource<S> {
 /// The API version written by default.
 pub fn api_version() -> String {
     "projectcalico.org/v3".to_owned()
+}
+
+/// Reads a list; `null` is an empty one.
+pub(crate) fn list_or_null<'de, T, D>(source: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(source).map(Option::unwrap_or_default)
 }
