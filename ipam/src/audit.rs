@@ -272,15 +272,14 @@ impl Users {
 }
 
 fn allocations(found: &IPAMBlockSpec, users: &Users) -> Vec<Allocation> {
-    let taken = (0..found.allocations.len()).filter_map(|ordinal| {
-        let holder = block::holder(found, ordinal)?.clone();
+    let taken = block::held(found).filter_map(|(ordinal, holder)| {
         let address = block::address(found.cidr, ordinal)?.addr();
         Some(Allocation {
             address,
             block: found.cidr,
             affinity: found.affinity.clone(),
-            usage: usage(found, &holder, users.0.get(&address)),
-            holder,
+            usage: usage(found, holder, users.0.get(&address)),
+            holder: holder.clone(),
             sequence_number: block::sequence_number(found, ordinal),
         })
     });

@@ -146,6 +146,12 @@ pub fn holder(block: &IPAMBlockSpec, ordinal: usize) -> Option<&AllocationAttrib
     block.attributes.get(index)
 }
 
+/// Slots that somebody holds, and who, in order.
+pub fn held(block: &IPAMBlockSpec) -> impl Iterator<Item = (usize, &AllocationAttribute)> {
+    let slots = 0..block.allocations.len();
+    slots.filter_map(|ordinal| Some((ordinal, holder(block, ordinal)?)))
+}
+
 /// The block's number when slot `ordinal` was given out.
 pub fn sequence_number(block: &IPAMBlockSpec, ordinal: usize) -> Option<u64> {
     let numbers = &block.sequence_number_for_allocation;
@@ -162,8 +168,9 @@ pub fn is_handle(attribute: &AllocationAttribute, handle_id: &str) -> bool {
 
 /// The slots `handle_id` holds, in order.
 pub fn held_by(block: &IPAMBlockSpec, handle_id: &str) -> Vec<usize> {
-    (0..block.allocations.len())
-        .filter(|ordinal| holder(block, *ordinal).is_some_and(|by| is_handle(by, handle_id)))
+    held(block)
+        .filter(|(_, by)| is_handle(by, handle_id))
+        .map(|(ordinal, _)| ordinal)
         .collect()
 }
 

@@ -247,8 +247,7 @@ impl Held<'_> {
 /// What handles hold; an address that cools down is nobody's.
 fn held_in(blocks: &[IPAMBlockSpec]) -> impl Iterator<Item = Held<'_>> {
     blocks.iter().flat_map(|found| {
-        (0..found.allocations.len()).filter_map(move |ordinal| {
-            let by = block::holder(found, ordinal)?;
+        block::held(found).filter_map(move |(ordinal, by)| {
             let handle_id = by
                 .handle_id
                 .as_deref()

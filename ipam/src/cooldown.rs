@@ -38,9 +38,8 @@ impl Cooldown {
 
     /// Slots whose address has cooled down, those first that were released first.
     pub fn over(self, block: &IPAMBlockSpec) -> Vec<usize> {
-        let cooling = (0..block.allocations.len()).filter_map(|ordinal| {
-            let released = holder(block, ordinal)?.released_at()?;
-            Some((Timestamp::parse_rfc3339(released), ordinal))
+        let cooling = block::held(block).filter_map(|(ordinal, by)| {
+            Some((Timestamp::parse_rfc3339(by.released_at()?), ordinal))
         });
         let mut over: Vec<_> = cooling
             .filter(|(_, ordinal)| self.left(block, *ordinal).is_none())
