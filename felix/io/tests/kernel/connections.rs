@@ -1,14 +1,13 @@
 //! Tracked connections of addresses that move.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, UdpSocket};
 
 use felix::desired::Row;
 use felix::rules::{Action, Chain, FORWARD, Family, Hook, Match, Rule, Ruleset};
-use felix_io::{conntrack, netns};
+use felix_io::conntrack;
 
 use crate::namespace::kernel_test;
-use crate::node::{Node, Pod};
+use crate::node::{Node, Pod, bound};
 
 /// A rule that has connections tracked.
 fn tracking() -> Row {
@@ -34,11 +33,8 @@ fn tracking() -> Row {
 
 /// One packet from a pod to another one.
 async fn sent(from: &Pod, to: &Pod) {
-    let (own, addr) = (from.addr, to.addr);
-    let bound =
-        |netns, addr: IpAddr| netns::run(netns, move || UdpSocket::bind((addr, 0)).unwrap());
-    let at = bound(to.netns(), addr).await.unwrap();
-    let from = bound(from.netns(), own).await.unwrap();
+    let at = bound(to.netns(), to.addr).await;
+    let from = bound(from.netns(), from.addr).await;
     from.send_to(b"hello", at.local_addr().unwrap()).unwrap();
     at.recv_from(&mut [0; 8]).unwrap();
 }

@@ -1,16 +1,14 @@
 //! Packets that rules stop, and sets whose elements change one by one.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use felix::desired::{AddrKey, ElementKey, Row};
+use felix::desired::{ElementKey, Row};
 use felix::kernel::{KernelEvent, Op};
 use felix::rules::{Action, Chain, Family, Hook, INPUT, Match, PREROUTING, Rule, Rules, Ruleset};
-use felix_io::{Kernel, Table, netns};
+use felix_io::Table;
 
 use crate::namespace::kernel_test;
-use crate::node::{Node, events_until, ip, net};
+use crate::node::{Node, bound, events_until, give, ip};
 use crate::rules::nft;
 
 const NODE: &str = "10.0.0.1";
@@ -45,28 +43,6 @@ fn element(addr: &str) -> ElementKey {
     }
 }
 
-async fn bound(namespace: OwnedFd, addr: IpAddr, port: u16) -> UdpSocket {
-    let socket = netns::run(namespace, move || UdpSocket::bind((addr, port)).unwrap());
-    let socket = socket.await.unwrap();
-    // Bounds what never comes; a packet of one machine is there at once.
-    socket
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
-    socket
-}
-
-/// An address on a device of a namespace.
-async fn give(namespace: OwnedFd, device: &str, addr: &str) {
-    let kernel = netns::run(namespace, || Kernel::open().unwrap());
-    let addr = Row::Addr(AddrKey {
-        ifname: device.into(),
-        addr: net(addr),
-    });
-    for (_, result) in kernel.await.unwrap().apply(vec![Op::Set(addr)]).await {
-        result.unwrap();
-    }
-}
-
 /// Sends one packet from each socket, in order; which of them arrive, by their place. The last one must.
 fn arrivals(from: &[&UdpSocket], at: &UdpSocket, to: SocketAddr) -> Vec<u8> {
     for (number, socket) in (0_u8..).zip(from) {
@@ -94,11 +70,11 @@ kernel_test!(
         }
         // What stands for VXLAN's port, and another one.
         let (tunnel, other) = (
-            bound(crate::namespace::own(), ip(NODE), 0).await,
-            bound(crate::namespace::own(), ip(NODE), 0).await,
+            bound(crate::namespace::own(), ip(NODE)).await,
+            bound(crate::namespace::own(), ip(NODE)).await,
         );
-        let known = bound(world(), ip(WORLD), 0).await;
-        let stranger = bound(world(), ip(STRANGER), 0).await;
+        let known = bound(world(), ip(WORLD)).await;
+        let stranger = bound(world(), ip(STRANGER)).await;
         let to = tunnel.local_addr().unwrap();
         let rule = vec![
             Match::Protocol(UDP),
@@ -206,11 +182,11 @@ kernel_test!(a_pod_sends_under_its_own_address_only, async {
     let mut sockets = Vec::new();
     for addr in &foreign {
         give(pod.netns(), "lo", &format!("{addr}/32")).await;
-        sockets.push(bound(pod.netns(), ip(addr), 0).await);
+        sockets.push(bound(pod.netns(), ip(addr)).await);
     }
-    let own = bound(pod.netns(), pod.addr, 0).await;
+    let own = bound(pod.netns(), pod.addr).await;
     let from: Vec<&UdpSocket> = sockets.iter().chain([&own]).collect();
-    let at = bound(world(), ip(WORLD), 0).await;
+    let at = bound(world(), ip(WORLD)).await;
     let to = at.local_addr().unwrap();
     node.set(crate::node::sysctl("net/ipv4/conf/all/rp_filter", "0"))
         .await;
@@ -230,8 +206,8 @@ kernel_test!(a_pod_sends_under_its_own_address_only, async {
 kernel_test!(a_pod_gets_answers_of_its_node_and_nothing_else, async {
     let node = Node::new().await;
     let pod = node.pod(1).await;
-    let at_node = bound(crate::namespace::own(), ip(NODE), 0).await;
-    let at_pod = bound(pod.netns(), pod.addr, 0).await;
+    let at_node = bound(crate::namespace::own(), ip(NODE)).await;
+    let at_pod = bound(pod.netns(), pod.addr).await;
     let (of_node, of_pod) = (at_node.local_addr().unwrap(), at_pod.local_addr().unwrap());
     assert_eq!(arrivals(&[&at_pod], &at_node, of_node), [0]);
     let from_pods = || Match::InputDevice("cali+".into());
@@ -242,8 +218,8 @@ kernel_test!(a_pod_gets_answers_of_its_node_and_nothing_else, async {
     node.set(Row::Rules(Family::V4, filter(INPUT, 0, rules).into()))
         .await;
     // A new flow is asked about, one that the node began is not.
-    let fresh = bound(pod.netns(), pod.addr, 0).await;
-    let asking = bound(crate::namespace::own(), ip(NODE), 0).await;
+    let fresh = bound(pod.netns(), pod.addr).await;
+    let asking = bound(crate::namespace::own(), ip(NODE)).await;
     assert_eq!(arrivals(&[&asking], &at_pod, of_pod), [0]);
     fresh.send_to(&[7], asking.local_addr().unwrap()).unwrap();
     assert_eq!(

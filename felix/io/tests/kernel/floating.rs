@@ -1,18 +1,14 @@
 //! Floating addresses, prefixes that a pod may send under, and what nobody translated of Services' addresses.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use felix::desired::{AddrKey, Row};
-use felix::kernel::Op;
+use felix::desired::Row;
 use felix::rules::{
     Action, Chain, FORWARD, Family, Hook, Match, OUTPUT, POSTROUTING, PREROUTING, Rule, Ruleset,
 };
-use felix_io::{Kernel, netns};
 
 use crate::namespace::kernel_test;
-use crate::node::{Node, ip, net, sysctl};
+use crate::node::{Node, bound, give, ip, net, route, set_in, sysctl, via};
 use crate::rules::nft;
 
 const WORLD: &str = "10.0.0.2";
@@ -32,26 +28,6 @@ fn base(name: &'static str, kind: &'static str, number: u32, rules: Vec<Rule>) -
 
 fn rule(matches: Vec<Match>, action: Action) -> Rule {
     Rule { matches, action }
-}
-
-async fn give(namespace: OwnedFd, device: &str, addr: &str) {
-    let kernel = netns::run(namespace, || Kernel::open().unwrap());
-    let addr = Row::Addr(AddrKey {
-        ifname: device.into(),
-        addr: net(addr),
-    });
-    for (_, result) in kernel.await.unwrap().apply(vec![Op::Set(addr)]).await {
-        result.unwrap();
-    }
-}
-
-async fn bound(namespace: OwnedFd, addr: IpAddr) -> UdpSocket {
-    let socket = netns::run(namespace, move || UdpSocket::bind((addr, 0)).unwrap());
-    let socket = socket.await.unwrap();
-    // Bounds what never comes; a packet of one machine is there at once.
-    let patience = Some(Duration::from_secs(30));
-    socket.set_read_timeout(patience).unwrap();
-    socket
 }
 
 kernel_test!(
@@ -86,14 +62,8 @@ kernel_test!(
         let to = SocketAddr::new(ip(FLOATING), at.local_addr().unwrap().port());
         // The world, the node and the pod itself; the world's packets come by the node.
         give(world(), "lo", "203.0.113.1/32").await;
-        let kernel = netns::run(world(), || Kernel::open().unwrap());
-        let way = crate::node::route(
-            &format!("{FLOATING}/32"),
-            crate::node::via("10.0.0.1", "world0"),
-        );
-        for (_, result) in kernel.await.unwrap().apply(vec![Op::Set(way)]).await {
-            result.unwrap();
-        }
+        let way = route(&format!("{FLOATING}/32"), via("10.0.0.1", "world0"));
+        set_in(world(), way).await;
         let from_world = bound(world(), ip(WORLD)).await;
         let from_node = bound(crate::namespace::own(), ip("10.0.0.1")).await;
         let from_pod = bound(pod.netns(), pod.addr).await;
@@ -165,11 +135,8 @@ kernel_test!(
         let world = || node.world.try_clone().unwrap();
         // The router sends what is for Services to the node, whose default route leads back.
         give(world(), "world0", &format!("{WORLD}/24")).await;
-        let kernel = netns::run(world(), || Kernel::open().unwrap());
-        let way = crate::node::route("10.96.0.0/12", crate::node::via("10.0.0.1", "world0"));
-        for (_, result) in kernel.await.unwrap().apply(vec![Op::Set(way)]).await {
-            result.unwrap();
-        }
+        let way = route("10.96.0.0/12", via("10.0.0.1", "world0"));
+        set_in(world(), way).await;
         let ruleset = |action| Ruleset {
             sets: [("services", vec![net("10.96.0.0/12")])].into(),
             chains: vec![base(

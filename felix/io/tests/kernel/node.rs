@@ -1,7 +1,7 @@
 //! A node to test on: an underlay device, the kernel's handle, events, and comparisons.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use felix::desired::{
 };
 use felix::kernel::{KernelEvent, Op, OpError};
 use felix_io::workload::{self, Attached, Families, HOST_MAC, OldPair, PairSpec, PodNetwork};
-use felix_io::{Kernel, Table};
+use felix_io::{Kernel, Table, netns};
 use ipnet::IpNet;
 use tokio::sync::mpsc::Receiver;
 
@@ -217,6 +217,33 @@ pub(crate) async fn events_until(
         .is_ok();
     assert!(in_time, "the expected event did not come after {seen:?}");
     seen
+}
+
+/// Writes a row in another namespace.
+pub(crate) async fn set_in(namespace: OwnedFd, row: Row) {
+    let kernel = netns::run(namespace, || Kernel::open().unwrap()).await;
+    for (_, result) in kernel.unwrap().apply(vec![Op::Set(row)]).await {
+        result.unwrap();
+    }
+}
+
+/// An address on a device of a namespace.
+pub(crate) async fn give(namespace: OwnedFd, device: &str, addr: &str) {
+    let addr = AddrKey {
+        ifname: device.into(),
+        addr: net(addr),
+    };
+    set_in(namespace, Row::Addr(addr)).await;
+}
+
+/// A socket in a namespace, which waits for a packet as long as is needed to bound what never comes: one of the same machine is
+/// there at once.
+pub(crate) async fn bound(namespace: OwnedFd, addr: IpAddr) -> UdpSocket {
+    let socket = netns::run(namespace, move || UdpSocket::bind((addr, 0)).unwrap());
+    let socket = socket.await.unwrap();
+    let patience = Some(Duration::from_secs(30));
+    socket.set_read_timeout(patience).unwrap();
+    socket
 }
 
 /// `ip -j ARGS`, where iproute2 is installed: an independent reader.

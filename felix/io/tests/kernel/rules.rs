@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Duration;
 
 use felix::desired::{AddrKey, Row, RowKey};
-use felix::kernel::{KernelEvent, Op};
+use felix::kernel::KernelEvent;
 use felix::rules::{Action, Chain, Family, Hook, Match, OUTPUT, POSTROUTING, Rule, Rules, Ruleset};
-use felix_io::{Kernel, Table, netns};
+use felix_io::{Table, netns};
 
 use crate::namespace::kernel_test;
-use crate::node::{Node, Pod, events_until, ip, net};
+use crate::node::{Node, Pod, bound, events_until, give, ip, net};
 
 const WORLD: &str = "10.0.0.2";
 const NODE: &str = "10.0.0.1";
@@ -27,24 +26,10 @@ struct Place {
 impl Place {
     async fn new() -> Self {
         let node = Node::new().await;
-        let world = node.world.try_clone().unwrap();
-        let kernel = netns::run(world, || Kernel::open().unwrap()).await.unwrap();
-        let addr = Row::Addr(AddrKey {
-            ifname: "world0".into(),
-            addr: net(&format!("{WORLD}/24")),
-        });
-        for (_, result) in kernel.apply(vec![Op::Set(addr)]).await {
-            result.unwrap();
-        }
+        let world = || node.world.try_clone().unwrap();
+        give(world(), "world0", &format!("{WORLD}/24")).await;
         let pod = node.pod(1).await;
-        let world = netns::run(node.world.try_clone().unwrap(), || {
-            UdpSocket::bind((ip(WORLD), 0)).unwrap()
-        });
-        let world = world.await.unwrap();
-        // Bounds what never comes; a packet of one machine is there at once.
-        world
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
+        let world = bound(world(), ip(WORLD)).await;
         Self { node, pod, world }
     }
 
