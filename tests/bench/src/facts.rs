@@ -46,6 +46,22 @@ impl Facts {
         }
     }
 
+    /// Of what, and where and when.
+    pub(crate) fn measured(&self, what: &str) -> String {
+        let Self {
+            day,
+            kernel,
+            processor,
+            cores,
+            load: [begin, end],
+            ..
+        } = self;
+        format!(
+            "Measured {day}: {what}, {cores} cores of {processor}, Linux {kernel}, load average {begin:.1} when it began and {end:.1} when it \
+             ended (its own included)."
+        )
+    }
+
     /// It has ended.
     pub fn end(&mut self) {
         self.load[1] = load();
@@ -90,18 +106,10 @@ fn civil(mut days: u64) -> (u64, usize, u64) {
 
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            runs,
-            day,
-            kernel,
-            processor,
-            cores,
-            load: [begin, end],
-        } = self;
+        let measured = self.measured(&format!("medians of {} runs", self.runs));
         writeln!(
             f,
-            "Measured {day}: medians of {runs} runs, {cores} cores of {processor}, Linux {kernel}, load average {begin:.1} when it began and \
-             {end:.1} when it ended (its own included). Times are **wall seconds ± half the distance of the quartiles / CPU seconds of the daemon**.\n"
+            "{measured} Times are **wall seconds ± half the distance of the quartiles / CPU seconds of the daemon**.\n"
         )
     }
 }

@@ -1,5 +1,13 @@
 //! Numbers that look random and are the same in every run.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Another seed each time.
+pub(crate) fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::from(now.subsec_nanos()))
+}
+
 /// SplitMix64: the state is the seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Random(pub u64);

@@ -162,6 +162,20 @@ pub(crate) fn write_between(
     std::fs::write(path, new).with_context(|| path.display().to_string())
 }
 
+/// The document has what `markdown` makes of a committed result.
+#[cfg(test)]
+pub(crate) fn published(result: &str, (begin, end): (&str, &str), markdown: fn(&str) -> String) {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let json = std::fs::read_to_string(docs.join("performance").join(result)).unwrap();
+    let document = std::fs::read_to_string(docs.join("performance.md")).unwrap();
+    let (_, rest) = document.split_once(begin).unwrap();
+    let (published, _) = rest.split_once(end).unwrap();
+    assert!(
+        published.trim() == markdown(&json).trim(),
+        "run: cargo xtask bench table docs/performance/{result} --into docs/performance.md"
+    );
+}
+
 fn times(runs: &[Measured]) -> String {
     // A phase that did not end is longer than all that did.
     let wall = spread(runs, |run| run.wall_seconds.unwrap_or(f64::INFINITY));
@@ -267,15 +281,9 @@ mod tests {
 
     #[test]
     fn the_published_tables_are_those_of_the_committed_result() {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-        let result = Report::read(&docs.join("performance/result.json")).unwrap();
-        let document = std::fs::read_to_string(docs.join("performance.md")).unwrap();
-        let (_, rest) = document.split_once(BEGIN).unwrap();
-        let (published, _) = rest.split_once(END).unwrap();
-        assert!(
-            published.trim() == result.markdown().trim(),
-            "run: cargo xtask bench table docs/performance/result.json --into docs/performance.md"
-        );
+        published("result.json", (BEGIN, END), |json| {
+            serde_json::from_str::<Report>(json).unwrap().markdown()
+        });
     }
 
     #[test]

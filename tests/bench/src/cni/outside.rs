@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
@@ -44,10 +43,7 @@ pub struct Arguments {
 /// # Errors
 /// When a world fails: with what its programs said.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let seed = arguments.seed.unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.map_or(0, |now| u64::from(now.subsec_nanos()))
-    });
+    let seed = arguments.seed.unwrap_or_else(crate::random::seed);
     if lab::is_inside() {
         let (Some(&store), Some(&scenario)) =
             (arguments.store.first(), arguments.scenarios.first())

@@ -229,19 +229,8 @@ impl Report {
     /// The facts and two tables in Markdown: figures, and what is asked of the API server.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let facts = &self.facts;
-        let mut text = format!(
-            "Measured {}: {} runs, seed {}, {} cores of {}, Linux {}, load average {:.1} when it began and {:.1} when it ended (its own \
-             included).\n\n",
-            facts.day,
-            facts.runs,
-            self.seed,
-            facts.cores,
-            facts.processor,
-            facts.kernel,
-            facts.load[0],
-            facts.load[1]
-        );
+        let runs = format!("{} runs, seed {}", self.facts.runs, self.seed);
+        let mut text = format!("{}\n\n", self.facts.measured(&runs));
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}\n\n{}", self.figures(), self.requests());
         text
@@ -381,14 +370,8 @@ mod tests {
 
     #[test]
     fn the_published_tables_are_those_of_the_committed_result() {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-        let result = std::fs::read_to_string(docs.join("performance/cni.json")).unwrap();
-        let document = std::fs::read_to_string(docs.join("performance.md")).unwrap();
-        let (_, rest) = document.split_once(BEGIN).unwrap();
-        let (published, _) = rest.split_once(END).unwrap();
-        assert!(
-            published.trim() == Report::parse(&result).unwrap().markdown().trim(),
-            "run: cargo xtask bench table docs/performance/cni.json --into docs/performance.md"
-        );
+        crate::report::published("cni.json", (BEGIN, END), |json| {
+            Report::parse(json).unwrap().markdown()
+        });
     }
 }

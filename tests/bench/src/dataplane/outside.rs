@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum as _;
@@ -46,10 +45,7 @@ pub struct Arguments {
 /// # Errors
 /// When something cannot be measured: with what its program said.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let seed = arguments.seed.unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.map_or(0, |now| u64::from(now.subsec_nanos()))
-    });
+    let seed = arguments.seed.unwrap_or_else(crate::random::seed);
     if arguments.inside {
         let (Some(&work), Some(&way), Some(&routes)) = (
             arguments.works.first(),

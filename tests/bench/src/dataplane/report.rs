@@ -82,7 +82,6 @@ impl Report {
     /// The facts and the table in Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let facts = &self.facts;
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
         table.set_header([
@@ -98,18 +97,8 @@ impl Report {
         for row in &self.dataplane {
             row.show(&mut table);
         }
-        format!(
-            "Measured {}: medians of {} runs, seed {}, {} cores of {}, Linux {}, load average {:.1} when it began and {:.1} when it ended \
-             (its own included).\n\n{table}\n",
-            facts.day,
-            facts.runs,
-            self.seed,
-            facts.cores,
-            facts.processor,
-            facts.kernel,
-            facts.load[0],
-            facts.load[1]
-        )
+        let runs = format!("medians of {} runs, seed {}", self.facts.runs, self.seed);
+        format!("{}\n\n{table}\n", self.facts.measured(&runs))
     }
 
     /// Puts the table into a document, in place of the one in it.
@@ -230,14 +219,8 @@ mod tests {
 
     #[test]
     fn the_published_table_is_that_of_the_committed_result() {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-        let result = std::fs::read_to_string(docs.join("performance/dataplane.json")).unwrap();
-        let document = std::fs::read_to_string(docs.join("performance.md")).unwrap();
-        let (_, rest) = document.split_once(BEGIN).unwrap();
-        let (published, _) = rest.split_once(END).unwrap();
-        assert!(
-            published.trim() == Report::parse(&result).unwrap().markdown().trim(),
-            "run: cargo xtask bench table docs/performance/dataplane.json --into docs/performance.md"
-        );
+        crate::report::published("dataplane.json", (BEGIN, END), |json| {
+            Report::parse(json).unwrap().markdown()
+        });
     }
 }
