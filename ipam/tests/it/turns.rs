@@ -47,16 +47,27 @@ impl Delegate for Gate {
     }
 }
 
+/// The IPAM of a node whose questions for objects of such names wait.
+fn gated(world: &World, of: &'static str) -> (Arc<Delegating<Gate>>, Ipam) {
+    let gate = Arc::new(Delegating(Gate {
+        store: world.store.clone(),
+        of,
+        closed: AtomicBool::new(true),
+    }));
+    let ipam = Ipam::new(Arc::clone(&gate) as Arc<dyn Store>, "n1");
+    (gate, ipam)
+}
+
+/// The pool gets another mode.
+fn to_vxlan(world: &World) {
+    let spec = json!({"cidr": "10.9.0.0/24", "blockSize": 26, "vxlanMode": "Always"});
+    world.pool("pool", spec);
+}
+
 #[test]
 fn what_an_assignment_found_out_outlives_a_question_that_began_before_it() {
     let world = World::new(&[("pool", "10.9.0.0/24", 26)]);
-    let gate = Arc::new(Delegating(Gate {
-        store: world.store.clone(),
-        of: "vxlan-tunnel-addr",
-        closed: AtomicBool::new(true),
-    }));
-    let store: Arc<dyn Store> = Arc::clone(&gate) as Arc<dyn Store>;
-    let ipam = Ipam::new(store, "n1");
+    let (gate, ipam) = gated(&world, "vxlan-tunnel-addr");
     let handles = ["h".to_owned()];
     // The block is remembered as it is now.
     now(ipam.assign(request("g"))).unwrap();
@@ -85,12 +96,7 @@ fn what_an_assignment_found_out_outlives_a_question_that_began_before_it() {
 fn a_pool_that_changes_while_a_question_waits_is_known_after_it() {
     for is_remembered in [true, false] {
         let world = World::new(&[("pool", "10.9.0.0/24", 26)]);
-        let gate = Arc::new(Delegating(Gate {
-            store: world.store.clone(),
-            of: "-tunnel-addr",
-            closed: AtomicBool::new(true),
-        }));
-        let ipam = Ipam::new(Arc::clone(&gate) as Arc<dyn Store>, "n1");
+        let (gate, ipam) = gated(&world, "-tunnel-addr");
         if is_remembered {
             now(ipam.assign(request("g"))).unwrap();
         }
@@ -98,10 +104,7 @@ fn a_pool_that_changes_while_a_question_waits_is_known_after_it() {
         let mut keeper = pin!(ipam.held(&tunnels));
         let mut context = Context::from_waker(Waker::noop());
         assert!(keeper.as_mut().poll(&mut context).is_pending());
-        world.pool(
-            "pool",
-            json!({"cidr": "10.9.0.0/24", "blockSize": 26, "vxlanMode": "Always"}),
-        );
+        to_vxlan(&world);
         let pools = now(world.store.list(Kind::IPPool, &Scope::All)).unwrap();
         ipam.observe(&Change::Put(pools.items[0].clone()));
         gate.closed.store(false, Ordering::Relaxed);
@@ -117,21 +120,13 @@ fn a_pool_that_changes_while_a_question_waits_is_known_after_it() {
 #[test]
 fn what_was_forgotten_while_a_question_waits_is_read_again_after_it() {
     let world = World::new(&[("pool", "10.9.0.0/24", 26)]);
-    let gate = Arc::new(Delegating(Gate {
-        store: world.store.clone(),
-        of: "-tunnel-addr",
-        closed: AtomicBool::new(true),
-    }));
-    let ipam = Ipam::new(Arc::clone(&gate) as Arc<dyn Store>, "n1");
+    let (gate, ipam) = gated(&world, "-tunnel-addr");
     now(ipam.assign(request("g"))).unwrap();
     let tunnels = ["ipip-tunnel-addr-n1".to_owned()];
     let mut keeper = pin!(ipam.held(&tunnels));
     let mut context = Context::from_waker(Waker::noop());
     assert!(keeper.as_mut().poll(&mut context).is_pending());
-    world.pool(
-        "pool",
-        json!({"cidr": "10.9.0.0/24", "blockSize": 26, "vxlanMode": "Always"}),
-    );
+    to_vxlan(&world);
     ipam.forget();
     gate.closed.store(false, Ordering::Relaxed);
     assert!(keeper.as_mut().poll(&mut context).is_ready());
