@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use kube::client::Body;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::client::{Client, Error, lost, with_jitter};
@@ -82,5 +84,62 @@ impl Lines {
         self.rest.advance(1);
         self.count += 1;
         Some(line)
+    }
+}
+
+/// A watch of objects of one of Kubernetes' own kinds, which goes on where it was when the server ends it, as it does every few minutes.
+pub(crate) struct Watch {
+    client: Client,
+    /// With parameters, or `?` alone, before the `resourceVersion`.
+    path: String,
+    version: String,
+    lines: Lines,
+}
+
+/// What a watch tells.
+#[derive(Deserialize)]
+pub(crate) struct Event<T> {
+    /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) object: T,
+}
+
+/// An object that says as of when it is.
+pub(crate) trait Versioned {
+    fn resource_version(&self) -> &str;
+}
+
+impl Watch {
+    pub(crate) async fn open(client: &Client, path: &str, version: String) -> Result<Self, Error> {
+        Ok(Self {
+            lines: Self::lines(client, path, &version).await?,
+            client: client.clone(),
+            path: path.to_owned(),
+            version,
+        })
+    }
+
+    async fn lines(client: &Client, path: &str, version: &str) -> Result<Lines, Error> {
+        Lines::open(client, &format!("{path}resourceVersion={version}")).await
+    }
+
+    /// The next event; `None` when changes were missed: what there is must be listed again.
+    pub(crate) async fn next<T: DeserializeOwned + Versioned>(
+        &mut self,
+    ) -> Result<Option<Event<T>>, Error> {
+        loop {
+            if let Some(line) = self.lines.line() {
+                // An error is no event.
+                let event: Option<Event<T>> = serde_json::from_slice(&line).ok();
+                if let Some(event) = &event {
+                    self.version = event.object.resource_version().to_owned();
+                }
+                return Ok(event);
+            }
+            if !self.lines.read().await? {
+                self.lines = Self::lines(&self.client, &self.path, &self.version).await?;
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::client::{Client, Error, with_jitter};
 use crate::group::segment;
-use crate::lines::Lines;
+use crate::lines::{Versioned, Watch};
 
 /// First and longest wait before a Secret that could not be read is asked for again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -45,18 +45,17 @@ struct Object {
     data: BTreeMap<String, ByteString>,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    #[serde(rename = "type")]
-    kind: String,
-    object: Object,
+impl Versioned for Object {
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 }
 
 struct Following {
     client: Client,
     /// With its field selector.
     path: String,
-    watch: Option<(Lines, String)>,
+    watch: Option<Watch>,
     failures: u32,
 }
 
@@ -95,7 +94,7 @@ impl Following {
                 tokio::time::sleep(with_jitter(doubled.min(RETRY.1))).await;
             }
             let step = match self.watch.take() {
-                Some((lines, version)) => self.go_on(lines, version).await,
+                Some(watch) => self.go_on(watch).await,
                 None => self.read().await.map(Some),
             };
             match step {
@@ -119,42 +118,26 @@ impl Following {
         let list = self.client.get(&self.path).await?.unwrap_or_default();
         let list: List = serde_json::from_value(list).map_err(|error| unreadable(&error))?;
         let version = list.metadata.resource_version;
-        self.watch = Some((open(&self.client, &self.path, &version).await?, version));
+        let path = format!("{}&", self.path);
+        self.watch = Some(Watch::open(&self.client, &path, version).await?);
         let found = list.items.into_iter().flatten().next();
         Ok(found.map_or(Secret::Absent, Object::secret))
     }
 
-    /// Waits for the next line; the watch stays where it was unless it is lost.
-    async fn go_on(
-        &mut self,
-        mut lines: Lines,
-        mut version: String,
-    ) -> Result<Option<Secret>, Error> {
-        loop {
-            while let Some(line) = lines.line() {
-                let line: Line = match serde_json::from_slice(&line) {
-                    Ok(line) => line,
-                    // An error: what changed meanwhile is read.
-                    Err(_) => return Ok(None),
-                };
-                version = line.object.metadata.resource_version.clone();
-                let secret = match line.kind.as_str() {
-                    "ADDED" | "MODIFIED" => line.object.secret(),
-                    "DELETED" => Secret::Absent,
-                    _ => continue,
-                };
-                self.watch = Some((lines, version));
-                return Ok(Some(secret));
-            }
-            if !lines.read().await? {
-                lines = open(&self.client, &self.path, &version).await?;
-            }
+    /// Waits for the next change; the watch stays where it was unless it is lost.
+    async fn go_on(&mut self, mut watch: Watch) -> Result<Option<Secret>, Error> {
+        // Where some were missed, what changed meanwhile is read.
+        while let Some(event) = watch.next::<Object>().await? {
+            let secret = match event.kind.as_str() {
+                "ADDED" | "MODIFIED" => event.object.secret(),
+                "DELETED" => Secret::Absent,
+                _ => continue,
+            };
+            self.watch = Some(watch);
+            return Ok(Some(secret));
         }
+        Ok(None)
     }
-}
-
-async fn open(client: &Client, path: &str, version: &str) -> Result<Lines, Error> {
-    Lines::open(client, &format!("{path}&resourceVersion={version}")).await
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Error {

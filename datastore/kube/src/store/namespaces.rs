@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 use crate::client::{Client, Error, with_jitter};
-use crate::lines::Lines;
+use crate::lines::{Versioned, Watch};
 use crate::metadata::Metadata;
 
 const PATH: &str = "/api/v1/namespaces?";
@@ -68,16 +68,16 @@ fn lock(known: &Known) -> MutexGuard<'_, Option<BTreeMap<String, Namespace>>> {
 async fn follow(client: Client, known: Arc<Known>) {
     let mut wait = RETRY.0;
     loop {
-        let error = match list(&client).await {
+        let lost = match list(&client).await {
             Ok((namespaces, version)) => {
                 *lock(&known) = Some(namespaces);
                 wait = RETRY.0;
                 watch(&client, &known, version).await
             }
-            Err(error) => error,
+            Err(error) => Err(error),
         };
         *lock(&known) = None;
-        debug!(%error, "namespaces are read one by one meanwhile");
+        debug!(?lost, "namespaces are read one by one meanwhile");
         tokio::time::sleep(with_jitter(wait)).await;
         wait = wait.saturating_mul(2).min(RETRY.1);
     }
@@ -94,11 +94,10 @@ struct Object {
     metadata: Metadata,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    #[serde(rename = "type")]
-    kind: String,
-    object: Object,
+impl Versioned for Object {
+    fn resource_version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 }
 
 async fn list(client: &Client) -> Result<(BTreeMap<String, Namespace>, String), Error> {
@@ -111,43 +110,24 @@ async fn list(client: &Client) -> Result<(BTreeMap<String, Namespace>, String), 
     Ok((namespaces.collect(), list.metadata.resource_version))
 }
 
-/// Follows changes until the watch is lost; why it was.
-async fn watch(client: &Client, known: &Known, mut version: String) -> Error {
-    loop {
-        let path = format!("{PATH}resourceVersion={version}");
-        let mut lines = match Lines::open(client, &path).await {
-            Ok(lines) => lines,
-            Err(error) => return error,
-        };
-        loop {
-            while let Some(line) = lines.line() {
-                // An error says that changes were missed.
-                let line: Line = match serde_json::from_slice(&line) {
-                    Ok(line) => line,
-                    Err(error) => return unreadable(&error),
-                };
-                let Object { metadata } = line.object;
-                version.clone_from(&metadata.resource_version);
-                let mut known = lock(known);
-                let namespaces = known.get_or_insert_default();
-                match line.kind.as_str() {
-                    "ADDED" | "MODIFIED" => {
-                        namespaces.insert(metadata.name.clone(), metadata.into());
-                    }
-                    "DELETED" => {
-                        namespaces.remove(&metadata.name);
-                    }
-                    _ => {}
-                }
+/// Follows changes until some are missed, or the watch is lost.
+async fn watch(client: &Client, known: &Known, version: String) -> Result<(), Error> {
+    let mut watch = Watch::open(client, PATH, version).await?;
+    while let Some(event) = watch.next::<Object>().await? {
+        let metadata = event.object.metadata;
+        let mut known = lock(known);
+        let namespaces = known.get_or_insert_default();
+        match event.kind.as_str() {
+            "ADDED" | "MODIFIED" => {
+                namespaces.insert(metadata.name.clone(), metadata.into());
             }
-            match lines.read().await {
-                Ok(true) => {}
-                // The server ends it every few minutes.
-                Ok(false) => break,
-                Err(error) => return error,
+            "DELETED" => {
+                namespaces.remove(&metadata.name);
             }
+            _ => {}
         }
     }
+    Ok(())
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Error {
