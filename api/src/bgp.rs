@@ -56,6 +56,18 @@ pub struct BGPConfigurationSpec {
         deserialize_with = "list_or_null"
     )]
     pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// Names for communities, for `prefix_advertisements` of the same object.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list_or_null"
+    )]
+    pub communities: Vec<NamedCommunity>,
+    /// Communities that routes are announced with.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list_or_null"
+    )]
+    pub prefix_advertisements: Vec<PrefixAdvertisement>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -78,6 +90,35 @@ impl BGPConfigurationSpec {
 pub struct ServiceRange {
     /// Prefix.
     pub cidr: IpNet,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A community under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedCommunity {
+    /// What `prefixAdvertisements` call it.
+    pub name: String,
+    /// `aa:nn`, or `aa:nn:mm` for a large one; see [`crate::bgp_filter::CommunityValue`].
+    pub value: String,
+    /// Fields not known here.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// Communities of the routes inside a range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefixAdvertisement {
+    /// The range.
+    pub cidr: IpNet,
+    /// Names out of `communities`, or values.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list_or_null"
+    )]
+    pub communities: Vec<String>,
     /// Fields not known here.
     #[serde(flatten)]
     pub extra: Map<String, Value>,

@@ -163,13 +163,25 @@ pub(crate) static BGP_CONFIGURATION: Shape = Shape::Record(&[
     optional("nodeMeshMaxRestartTime", Shape::Text),
     optional("nodeMeshPassword", SECRET_REF),
     optional("bindMode", Shape::Word(&["None", "NodeIP"])),
-    without_effect("communities"),
+    optional(
+        "communities",
+        Shape::List(&Shape::Record(&[
+            required("name", Shape::Text),
+            required("value", Shape::Text),
+        ])),
+    ),
     without_effect("ignoredInterfaces"),
     without_effect("ipv4NormalRoutePriority"),
     without_effect("ipv6NormalRoutePriority"),
     without_effect("localWorkloadPeeringIPV4"),
     without_effect("localWorkloadPeeringIPV6"),
-    without_effect("prefixAdvertisements"),
+    optional(
+        "prefixAdvertisements",
+        Shape::List(&Shape::Record(&[
+            required("cidr", Shape::Cidr),
+            optional("communities", Shape::List(&Shape::Text)),
+        ])),
+    ),
     without_effect("programClusterRoutes"),
     optional("serviceClusterIPs", SERVICE_RANGES),
     optional("serviceExternalIPs", SERVICE_RANGES),

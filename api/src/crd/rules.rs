@@ -38,6 +38,7 @@ pub(super) fn is_of(limit: &str, path: &str) -> bool {
 const DURATION_LEN_MAX: usize = 64;
 const SELECTOR_LEN_MAX: usize = 1024;
 const PRIORITY_MAX: u64 = 2_147_483_646;
+const COMMUNITY_LEN_MAX: usize = 32;
 
 macro_rules! duration {
     ($more:literal) => {
@@ -146,6 +147,17 @@ pub(crate) const BGP_CONFIGURATION: Limits = &[
     ("listenPort", AtLeast(1)),
     ("nodeMeshMaxRestartTime", Length(DURATION_LEN_MAX)),
     ("nodeMeshMaxRestartTime", RESTART_TIME),
+    ("communities", Items(0, 500)),
+    ("communities[].value", Length(COMMUNITY_LEN_MAX)),
+    (
+        "communities[].value",
+        Rule(
+            "self.matches('^[0-9]{1,5}:[0-9]{1,5}$') || self.matches('^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$')",
+            "must be `aa:nn` of two numbers up to 65535, or `aa:nn:mm` of three up to 4294967295",
+        ),
+    ),
+    ("prefixAdvertisements", Items(0, 500)),
+    ("prefixAdvertisements[].communities", Items(0, 50)),
     (
         "",
         Rule(

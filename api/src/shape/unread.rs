@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn calicos_fields_without_effect_are_told_apart() {
-        let config = json!({"spec": {"asNumber": 64512, "communities": []}});
-        let expected = (vec![], vec!["spec.communities".to_owned()]);
-        assert_eq!(texts(Kind::BGPConfiguration, &config), expected);
+        let node = json!({"spec": {"bgp": {}, "wireguard": {}}});
+        let expected = (vec![], vec!["spec.wireguard".to_owned()]);
+        assert_eq!(texts(Kind::Node, &node), expected);
     }
 }

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::bgp_filter::check_community;
 use super::{Fault, check_as_number, check_restart_time, check_selector, check_word, is_unicast};
-use crate::bgp::{BGPConfiguration, BGPPeer, BGPPeerSpec, PeerAddress};
+use crate::bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec, PeerAddress};
 use crate::duration;
 
 /// KEEPALIVEs more often than this are forbidden (RFC 4271 §4.4).
 const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(1);
+/// Communities with a name, and ranges with communities, at most.
+const ENTRIES_MAX: usize = 500;
+/// Communities of one range, at most.
+const ENTRY_COMMUNITIES_MAX: usize = 50;
 
 pub(crate) fn check_configuration(config: &BGPConfiguration, faults: &mut Vec<Fault>) {
     let config = &config.spec;
@@ -38,6 +43,39 @@ pub(crate) fn check_configuration(config: &BGPConfiguration, faults: &mut Vec<Fa
             &restart_time,
             "must not be given, because spec.nodeToNodeMeshEnabled is false",
         ));
+    }
+    check_communities(config, faults);
+}
+
+/// A name of `prefixAdvertisements` that nothing has is no fault: the rest of the object counts without it.
+fn check_communities(config: &BGPConfigurationSpec, faults: &mut Vec<Fault>) {
+    let mut check_length = |field: String, length: usize, most: usize| {
+        if length > most {
+            faults.push(Fault::new(
+                field,
+                &length,
+                format!("must have {most} entries at most"),
+            ));
+        }
+    };
+    let advertised = &config.prefix_advertisements;
+    check_length(
+        "spec.communities".to_owned(),
+        config.communities.len(),
+        ENTRIES_MAX,
+    );
+    check_length(
+        "spec.prefixAdvertisements".to_owned(),
+        advertised.len(),
+        ENTRIES_MAX,
+    );
+    for (index, entry) in advertised.iter().enumerate() {
+        let field = format!("spec.prefixAdvertisements[{index}].communities");
+        check_length(field, entry.communities.len(), ENTRY_COMMUNITIES_MAX);
+    }
+    for (index, community) in config.communities.iter().enumerate() {
+        let field = format!("spec.communities[{index}].value");
+        check_community(&field, &community.value, faults);
     }
 }
 

@@ -160,7 +160,7 @@ fn check_operation(path: &str, operation: &Operation, faults: &mut Vec<Fault>) {
     }
 }
 
-fn check_community(field: &str, text: &str, faults: &mut Vec<Fault>) {
+pub(super) fn check_community(field: &str, text: &str, faults: &mut Vec<Fault>) {
     if CommunityValue::parse(text).is_none() {
         faults.push(Fault::new(field, &text, COMMUNITY));
     }

@@ -288,6 +288,21 @@ fn each_rule_of_the_configurations_names_its_field() {
                 json!({"nodeToNodeMeshEnabled": false, "nodeMeshMaxRestartTime": "120s"}),
                 &["spec.nodeMeshMaxRestartTime"],
             ),
+            (
+                json!({
+                    "communities": [{"name": "a", "value": "64512:100"}, {"name": "b", "value": "64512:1:2"}],
+                    "prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": ["a", "nobody", "1:2"]}],
+                }),
+                none,
+            ),
+            (
+                json!({"communities": [{"name": "a", "value": "64512"}, {"name": "b", "value": "65536:1"}]}),
+                &["spec.communities[0].value", "spec.communities[1].value"],
+            ),
+            (
+                json!({"prefixAdvertisements": [{"cidr": "10.0.0.0/8", "communities": vec!["1:2"; 51]}]}),
+                &["spec.prefixAdvertisements[0].communities"],
+            ),
         ],
     );
     assert_eq!(

@@ -4,6 +4,7 @@
 //! follow from another node's (`reverse`). The first one of an address and port counts. An explicit peer takes the place
 //! of a mesh peer with the same address and port.
 
+mod advertised;
 mod explicit;
 mod filter;
 mod password;
@@ -90,15 +91,21 @@ impl Peers {
             };
         };
         let holders = Holders::of(inputs.hosts);
+        let mut problems = holders.problems();
+        let communities = inputs.advertised(&mut problems);
         let mut builder = Builder {
             inputs,
             own,
             asn: Asn(own.asn.unwrap_or_else(|| inputs.global_asn())),
-            export: session::export_policy(inputs.pools, inputs.settings.learned_routes),
+            export: session::export_policy(
+                communities,
+                inputs.pools,
+                inputs.settings.learned_routes,
+            ),
             taken: BTreeMap::new(),
             peers: BTreeMap::new(),
             gateways: BTreeMap::new(),
-            problems: holders.problems(),
+            problems,
             holders,
         };
         builder.forward();

@@ -1,5 +1,6 @@
 //! The graph as its users see it: facts in, rows, configuration and originations out.
 
+mod advertised;
 mod dual_stack;
 mod filters;
 mod floating;

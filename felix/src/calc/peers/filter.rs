@@ -196,16 +196,10 @@ fn range(cidr: IpNet, rule: &BGPFilterRule) -> PrefixRange {
 fn edits(operation: &Operation) -> Result<Vec<Edit>, String> {
     let mut edits = Vec::new();
     if let Some(add) = &operation.add_community {
-        edits.push(
-            match community(&add.value, "operations.addCommunity.value")? {
-                CommunityValue::Standard(high, low) => {
-                    Edit::AddCommunities(vec![standard(high, low)])
-                }
-                CommunityValue::Large(global, one, two) => {
-                    Edit::AddLargeCommunities(vec![large(global, one, two)])
-                }
-            },
-        );
+        edits.push(add_community(community(
+            &add.value,
+            "operations.addCommunity.value",
+        )?));
     }
     if let Some(prepend) = &operation.prepend_as_path {
         // The last one is put in front first.
@@ -219,6 +213,16 @@ fn edits(operation: &Operation) -> Result<Vec<Edit>, String> {
         edits.push(Edit::SetLocalPref(local_pref(set.value)));
     }
     Ok(edits)
+}
+
+/// The change that gives a route a community that it lacks.
+pub(super) fn add_community(value: CommunityValue) -> Edit {
+    match value {
+        CommunityValue::Standard(high, low) => Edit::AddCommunities(vec![standard(high, low)]),
+        CommunityValue::Large(global, one, two) => {
+            Edit::AddLargeCommunities(vec![large(global, one, two)])
+        }
+    }
 }
 
 fn community(text: &str, field: &str) -> Result<CommunityValue, String> {

@@ -89,8 +89,12 @@ fn next_hop_mode(spec: &BGPPeerSpec, internal: bool) -> NextHopMode {
 }
 
 /// What is sent to every peer: what this node originates, and what it learned inside pools that are exported; with
-/// [`LearnedRoutes::All`] what it learned outside pools as well.
-pub(super) fn export_policy(pools: &Pools, learned: LearnedRoutes) -> RoutePolicy {
+/// [`LearnedRoutes::All`] what it learned outside pools as well. `communities` are terms that decide nothing.
+pub(super) fn export_policy(
+    communities: Vec<Term>,
+    pools: &Pools,
+    learned: LearnedRoutes,
+) -> RoutePolicy {
     let term = |name: String, matches, accept| Term {
         name: name.into(),
         matches,
@@ -105,7 +109,8 @@ pub(super) fn export_policy(pools: &Pools, learned: LearnedRoutes) -> RoutePolic
         let inside = Match::Prefix(vec![PrefixRange::or_longer(range)]);
         term(format!("pool {range}"), vec![inside], exported)
     };
-    let mut terms: Vec<Term> = pools.export_rules().into_iter().map(of_pool).collect();
+    let mut terms = communities;
+    terms.extend(pools.export_rules().into_iter().map(of_pool));
     let own = Match::PeerType(vec![RouteSource::Local]);
     terms.push(term("own routes".to_owned(), vec![own], true));
     RoutePolicy {

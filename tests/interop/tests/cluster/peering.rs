@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use interop::bird::Start;
+use interop::bird::{BirdRoute, Start};
+use interop::eventually;
 use lab::{Pinger, SourceReporter, ask_source};
 
 use crate::place::{CLUSTER, HOST, OUTSIDE, Place, TOR};
 use crate::with_bird;
 
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// What all pods' routes are announced with, by name and by value.
+const COMMUNITIES: &str = r#"{"apiVersion": "projectcalico.org/v3", "kind": "BGPConfiguration", "metadata": {"name": "default"},
+    "spec": {"communities": [{"name": "rack", "value": "64512:100"}],
+             "prefixAdvertisements": [{"cidr": "192.168.0.0/16", "communities": ["rack", "64512:7:9"]}]}}"#;
 
 /// From the router to every pod and, with the pod's own address, from every pod to a host that only the router knows.
 fn check_packets(place: &Place) {
@@ -43,6 +49,18 @@ fn an_external_router_gets_every_block_and_its_routes_reach_every_fib() {
                 place.sites()[0].address,
             );
             assert_eq!(block.attribute("as_path"), CLUSTER.to_string(), "{block:?}");
+
+            place.apply(COMMUNITIES);
+            eventually("blocks have the communities of their range", || {
+                let has_both = |route: &BirdRoute| {
+                    route.attribute("community") == "(64512,100)"
+                        && route.attribute("large_community") == "(64512, 7, 9)"
+                };
+                let routes = bird.routes_from("n1");
+                (routes.iter().any(has_both))
+                    .then_some(())
+                    .ok_or_else(|| format!("{routes:#?}"))
+            });
 
             // Without graceful restart a dead router's routes must go, and come back with it.
             bird.kill().unwrap();
