@@ -15,8 +15,9 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+pub use self::config::unused;
 use self::config::{Setting, config};
-use crate::plan::{Family, Layout, Phase, Plan};
+use crate::plan::{Family, Phase, Plan};
 use crate::usage::Processes;
 use crate::world::{Peer, World};
 
@@ -113,12 +114,21 @@ impl Kind {
             .find(|program| program.is_file())
     }
 
+    /// Whether it is told of all that a plan says: a policy is written for some only.
+    #[must_use]
+    pub const fn serves(self, plan: &Plan) -> bool {
+        match self {
+            Self::Tortie | Self::Bird1 | Self::Bird | Self::Bird3 | Self::Frr => true,
+            Self::Gobgp | Self::Rustybgp | Self::Openbgpd | Self::Floor => plan.terms == 0,
+        }
+    }
+
     /// Whether it can do a phase.
     #[must_use]
     pub const fn can(self, plan: &Plan, phase: Phase) -> bool {
         match self {
             Self::Floor => {
-                matches!(plan.layout, Layout::Own | Layout::Internet)
+                !plan.layout.is_shared()
                     && matches!(
                         phase,
                         Phase::Establish

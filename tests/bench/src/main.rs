@@ -51,6 +51,9 @@ struct Bgp {
     /// Scenarios by name. Default: all.
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<String>,
+    /// Decides about routes; each run has the next one. Default: another one each time.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Longest phase in seconds. Default: 60, and 120 for the scenario with a million prefixes.
     #[arg(long)]
     limit: Option<u64>,
@@ -140,9 +143,12 @@ fn bgp(arguments: &Bgp) -> anyhow::Result<ExitCode> {
         eprintln!("{kind} is not installed: left out");
     }
     let directory = std::env::temp_dir().join(format!("tortie-bench-{}", std::process::id()));
+    let seed = arguments.seed.unwrap_or_else(bench::random::seed);
+    eprintln!("seed {seed}");
     let mut runs = Runs {
         arguments,
-        report: Report::new(Facts::gather(arguments.runs), &kinds),
+        seed,
+        report: Report::new(Facts::gather(arguments.runs), &kinds, seed),
         kinds,
         directory,
         begin: Instant::now(),
@@ -170,6 +176,7 @@ fn bgp(arguments: &Bgp) -> anyhow::Result<ExitCode> {
 
 struct Runs<'a> {
     arguments: &'a Bgp,
+    seed: u64,
     kinds: Vec<Kind>,
     report: Report,
     directory: PathBuf,
@@ -189,7 +196,7 @@ impl Runs<'_> {
             .filter(|plan| chosen.is_empty() || chosen.iter().any(|name| name == plan.name));
         for plan in plans {
             for kind in self.kinds.clone() {
-                let there = kind.program(plan.family).is_some();
+                let there = kind.program(plan.family).is_some() && kind.serves(plan);
                 if there && !self.failed.contains(&(plan.name, kind)) {
                     self.one(number, plan, kind);
                 }
@@ -216,7 +223,9 @@ impl Runs<'_> {
             !kind.can(plan, **phase) || self.late.contains(&(plan.name, kind, **phase))
         };
         let skip: Vec<Phase> = plan.phases.iter().filter(left_out).copied().collect();
-        let outcome = scenario::run(plan, kind, World::PRIVATE, &self.directory, limit, &skip);
+        let seed = self.seed.wrapping_add(u64::try_from(number).unwrap_or(0));
+        let (world, directory) = (World::PRIVATE, &self.directory);
+        let outcome = scenario::run(plan, kind, world, directory, limit, &skip, seed);
         match outcome {
             Ok(outcome) => {
                 let seconds = self.begin.elapsed().as_secs();

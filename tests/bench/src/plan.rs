@@ -8,13 +8,17 @@ pub struct Plan {
     /// Its name on the command line and in the table.
     pub name: &'static str,
     /// Peers that announce.
-    pub senders: u8,
+    pub senders: u16,
     /// Prefixes of each sender.
     pub prefixes: u32,
     /// Attribute sets of each sender.
     pub sets: u32,
-    /// Peers that listen.
-    pub receivers: u8,
+    /// Further peers, which listen.
+    pub receivers: u16,
+    /// What the senders do with each other's routes.
+    pub hearing: Hearing,
+    /// Terms of the policy by which the daemon sends; none of them matches.
+    pub terms: u16,
     /// What is done.
     pub phases: &'static [Phase],
     /// Of the prefixes, and of the sessions outside the tests.
@@ -45,6 +49,15 @@ pub enum Peers {
     External,
 }
 
+/// What the senders do with what they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// They throw it away: a phase does not wait for them.
+    Deaf,
+    /// They check it as receivers do: all to all.
+    All,
+}
+
 /// Which prefixes a sender has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -54,6 +67,30 @@ pub enum Layout {
     Shared,
     /// Its own, with lengths and shares of attribute sets as in the Internet's table.
     Internet,
+    /// As [`Self::Internet`], but the prefixes of a set lie anywhere.
+    InternetScattered,
+    /// As [`Self::Internet`], the same for all senders; who is best is as with [`Self::Shared`].
+    InternetShared,
+}
+
+impl Layout {
+    /// All senders have the same prefixes.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        match self {
+            Self::Shared | Self::InternetShared => true,
+            Self::Own | Self::Internet | Self::InternetScattered => false,
+        }
+    }
+
+    /// Lengths and shares are the Internet's.
+    #[must_use]
+    pub const fn is_internet(self) -> bool {
+        match self {
+            Self::Internet | Self::InternetScattered | Self::InternetShared => true,
+            Self::Own | Self::Shared => false,
+        }
+    }
 }
 
 /// One thing that is timed.
@@ -118,6 +155,9 @@ const MASS: &[Phase] = &[
     Phase::Withdraw,
 ];
 
+/// Nodes that all announce a little, and hear of each other.
+const NODES: &[Phase] = &[Phase::Announce, Phase::Readvertise, Phase::Withdraw];
+
 const COMPETITION: &[Phase] = &[
     Phase::Announce,
     Phase::Readvertise,
@@ -134,10 +174,10 @@ impl Plan {
     #[must_use]
     pub const fn bulk(
         name: &'static str,
-        senders: u8,
+        senders: u16,
         prefixes: u32,
         sets: u32,
-        receivers: u8,
+        receivers: u16,
     ) -> Self {
         Self {
             name,
@@ -145,11 +185,39 @@ impl Plan {
             prefixes,
             sets,
             receivers,
+            hearing: Hearing::Deaf,
+            terms: 0,
             phases: BULK,
             family: Family::V4,
             peers: Peers::Reflected,
             layout: Layout::Own,
             limit: LIMIT,
+        }
+    }
+
+    /// Nodes with a few blocks each, all to all.
+    const fn nodes(name: &'static str, nodes: u16, blocks: u32) -> Self {
+        Self {
+            hearing: Hearing::All,
+            phases: NODES,
+            ..Self::bulk(name, nodes, blocks, 1, 0)
+        }
+    }
+
+    /// A sender and many receivers.
+    const fn mass(name: &'static str, receivers: u16) -> Self {
+        Self {
+            phases: MASS,
+            ..Self::bulk(name, 1, 1_000, 10, receivers)
+        }
+    }
+
+    /// The Internet's table.
+    const fn internet(name: &'static str, senders: u16, layout: Layout) -> Self {
+        Self {
+            layout,
+            limit: Duration::from_secs(120),
+            ..Self::bulk(name, senders, 1_000_000, 130_000, 2)
         }
     }
 }
@@ -175,12 +243,19 @@ pub const PLANS: &[Plan] = &[
         ..Plan::bulk("4-same-25k", 4, 25_000, 1_000, 4)
     },
     Plan {
-        layout: Layout::Internet,
-        limit: Duration::from_secs(120),
-        ..Plan::bulk("internet-1m", 1, 1_000_000, 130_000, 2)
+        terms: 100,
+        ..Plan::bulk("policy-100", 10, 10_000, 1_000, 10)
     },
+    Plan::internet("internet-1m", 1, Layout::Internet),
+    Plan::internet("internet-1m-scattered", 1, Layout::InternetScattered),
     Plan {
-        phases: MASS,
-        ..Plan::bulk("mass-100", 1, 1_000, 10, 100)
+        phases: COMPETITION,
+        ..Plan::internet("internet-1m-twice", 2, Layout::InternetShared)
     },
+    Plan::nodes("nodes-250", 250, 4),
+    Plan::nodes("nodes-500", 500, 4),
+    Plan::nodes("nodes-1000", 1_000, 4),
+    Plan::mass("mass-100", 100),
+    Plan::mass("mass-250", 250),
+    Plan::mass("mass-1000", 1_000),
 ];

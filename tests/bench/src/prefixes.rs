@@ -63,19 +63,20 @@ pub enum Prefixes {
 impl Prefixes {
     /// Those of a plan.
     #[must_use]
-    pub fn of(plan: &Plan) -> Self {
+    pub fn of(plan: &Plan, seed: u64) -> Self {
         match (plan.family, plan.layout) {
             (Family::V4, Layout::Own | Layout::Shared) => Self::PlainV4,
             (Family::V6, _) => Self::PlainV6,
-            (Family::V4, Layout::Internet) => {
-                Self::internet(u32::from(plan.senders) * plan.prefixes)
+            (Family::V4, Layout::InternetShared) => Self::internet(plan.prefixes, seed),
+            (Family::V4, Layout::Internet | Layout::InternetScattered) => {
+                Self::internet(u32::from(plan.senders) * plan.prefixes, seed)
             }
         }
     }
 
     /// Prefixes without overlap; each length has a region of its own, so that numbers in a row lie side by side in a few regions.
-    fn internet(count: u32) -> Self {
-        let mut random = Random(1);
+    fn internet(count: u32, seed: u64) -> Self {
+        let mut random = Random(seed);
         let lengths: Vec<u8> = (0..count)
             .map(|_| {
                 let mut ticket = random.below(1000);
@@ -215,14 +216,14 @@ mod tests {
     fn numbers_come_back_from_the_wire() {
         there_and_back(&Prefixes::PlainV4, &[0, 1, 99_999]);
         there_and_back(&Prefixes::PlainV6, &[0, 1, 99_999]);
-        let internet = Prefixes::internet(20_000);
+        let internet = Prefixes::internet(20_000, 5);
         let all: Vec<u32> = (0..20_000).collect();
         there_and_back(&internet, &all);
     }
 
     #[test]
     fn a_prefix_of_another_length_is_nobodys() {
-        let internet = Prefixes::internet(1_000);
+        let internet = Prefixes::internet(1_000, 5);
         let longer = (0..1_000)
             .map(|number| internet.encode(number))
             .find(|prefix| prefix.as_ref()[0] == 23)
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_million_prefixes_have_the_lengths_of_the_internet() {
-        let Prefixes::Internet { places, .. } = Prefixes::internet(1_000_000) else {
+        let Prefixes::Internet { places, .. } = Prefixes::internet(1_000_000, 5) else {
             panic!("asked for those");
         };
         let share = |length| places.iter().filter(|(_, bits)| *bits == length).count();

@@ -25,6 +25,9 @@ pub struct Report {
     pub facts: Facts,
     /// What the daemons call their versions.
     pub versions: BTreeMap<Kind, String>,
+    /// That of the routes; results from before seeds varied have none.
+    #[serde(default)]
+    seed: Option<u64>,
     rows: Vec<Row>,
 }
 
@@ -39,11 +42,12 @@ struct Row {
 impl Report {
     /// Nothing is measured yet.
     #[must_use]
-    pub fn new(facts: Facts, kinds: &[Kind]) -> Self {
+    pub fn new(facts: Facts, kinds: &[Kind], seed: u64) -> Self {
         let versions = kinds.iter().map(|kind| (*kind, kind.version())).collect();
         Self {
             facts,
             versions,
+            seed: Some(seed),
             rows: Vec::new(),
         }
     }
@@ -91,6 +95,9 @@ impl Report {
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = self.facts.to_string();
+        if let Some(seed) = self.seed {
+            let _ = writeln!(text, "Seed of the routes {seed}.\n");
+        }
         for (kind, version) in &self.versions {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "- {kind}: {version}");
@@ -232,6 +239,7 @@ mod tests {
             versions: [Kind::Tortie, Kind::Bird, Kind::Frr]
                 .map(|kind| (kind, "1".to_owned()))
                 .into(),
+            seed: Some(5),
             rows: Vec::new(),
         };
         for wall in [5.0, 1.0, 4.0, 2.0, 3.0] {

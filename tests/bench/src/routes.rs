@@ -39,66 +39,87 @@ pub struct Routes {
     relay: Relay,
     /// The prefixes' numbers.
     pub prefixes: Prefixes,
-    /// Attribute set by a sender's prefix, never less than that of the prefix before it.
+    /// Attribute set by a sender's prefix.
     sets: Vec<u32>,
+    /// A sender's prefixes in the order in which it announces and withdraws them: those of one set in a row.
+    order: Vec<u32>,
 }
 
 impl Routes {
     /// Those of a plan, sent through a daemon that does this to them.
     #[must_use]
-    pub fn new(plan: &Plan, relay: Relay) -> Self {
+    pub fn new(plan: &Plan, relay: Relay, seed: u64) -> Self {
         assert!(
             u32::from(plan.senders) * plan.sets < MOST_SETS,
             "tags have room"
         );
+        let mut sets: Vec<u32> = if plan.layout.is_internet() {
+            uneven(plan.prefixes, plan.sets, seed)
+        } else {
+            let share = plan.prefixes.div_ceil(plan.sets);
+            (0..plan.prefixes).map(|prefix| prefix / share).collect()
+        };
+        if plan.layout == Layout::InternetScattered {
+            shuffle(&mut sets, seed);
+        }
+        let mut order: Vec<u32> = (0..plan.prefixes).collect();
+        // Stable: within a set by number.
+        order.sort_by_key(|prefix| sets[*prefix as usize]);
         Self {
             plan: *plan,
             relay,
-            prefixes: Prefixes::of(plan),
-            sets: match plan.layout {
-                Layout::Own | Layout::Shared => {
-                    let share = plan.prefixes.div_ceil(plan.sets);
-                    (0..plan.prefixes).map(|prefix| prefix / share).collect()
-                }
-                Layout::Internet => uneven(plan.prefixes, plan.sets),
-            },
+            prefixes: Prefixes::of(plan, seed),
+            sets,
+            order,
         }
     }
 
     /// Prefixes that are announced, each counted once.
     #[must_use]
     pub fn total(&self) -> usize {
-        let senders = match self.plan.layout {
-            Layout::Own | Layout::Internet => usize::from(self.plan.senders),
-            Layout::Shared => 1,
+        let senders = if self.plan.layout.is_shared() {
+            1
+        } else {
+            usize::from(self.plan.senders)
         };
         senders * self.sets.len()
     }
 
+    /// Numbers of the prefixes that a sender alone has.
+    #[must_use]
+    pub fn own(&self, sender: u16) -> std::ops::Range<u32> {
+        if self.plan.layout.is_shared() {
+            return 0..0;
+        }
+        self.number(sender, 0)..self.number(sender, self.plan.prefixes)
+    }
+
     /// Version, sender and attribute set in one number that is never 0.
-    fn tag(&self, version: u8, sender: u8, set: u32) -> u32 {
+    fn tag(&self, version: u8, sender: u16, set: u32) -> u32 {
         u32::from(version) << 24 | (u32::from(sender) * self.plan.sets + set)
     }
 
     /// Number of a sender's prefix among all.
-    fn number(&self, sender: u8, prefix: u32) -> u32 {
-        match self.plan.layout {
-            Layout::Own | Layout::Internet => u32::from(sender) * self.plan.prefixes + prefix,
-            Layout::Shared => prefix,
+    fn number(&self, sender: u16, prefix: u32) -> u32 {
+        if self.plan.layout.is_shared() {
+            prefix
+        } else {
+            u32::from(sender) * self.plan.prefixes + prefix
         }
     }
 
     /// How much a sender's route is preferred. Senders never agree about a set they share.
-    fn preference(&self, sender: u8, set: u32) -> u32 {
-        match self.plan.layout {
-            Layout::Own | Layout::Internet => 100,
-            Layout::Shared => 100 + (set + u32::from(sender)) % u32::from(self.plan.senders),
+    fn preference(&self, sender: u16, set: u32) -> u32 {
+        if self.plan.layout.is_shared() {
+            100 + (set + u32::from(sender)) % u32::from(self.plan.senders)
+        } else {
+            100
         }
     }
 
     /// Tag by prefix number when these senders have announced this version.
     #[must_use]
-    pub fn contents(&self, version: u8, senders: std::ops::Range<u8>) -> Vec<u32> {
+    pub fn contents(&self, version: u8, senders: std::ops::Range<u16>) -> Vec<u32> {
         let mut contents = vec![0; self.total()];
         let mut best = vec![0; self.total()];
         for sender in senders {
@@ -116,16 +137,13 @@ impl Routes {
 
     /// Everything of a sender as UPDATEs.
     #[must_use]
-    pub fn announcement(&self, version: u8, sender: u8) -> Vec<u8> {
+    pub fn announcement(&self, version: u8, sender: u16) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut first = 0;
-        for run in self.sets.chunk_by(|one, next| one == next) {
-            let end =
-                first + u32::try_from(run.len()).expect("a plan's prefixes are counted in u32");
-            let numbers = (first..end).map(|prefix| self.number(sender, prefix));
-            let attributes = self.attributes(version, sender, run[0]);
+        let set = |prefix: &u32| self.sets[*prefix as usize];
+        for run in self.order.chunk_by(|one, next| set(one) == set(next)) {
+            let numbers = run.iter().map(|prefix| self.number(sender, *prefix));
+            let attributes = self.attributes(version, sender, set(&run[0]));
             wire::write_reach(&mut out, &attributes, &self.prefixes, numbers);
-            first = end;
         }
         out
     }
@@ -147,9 +165,9 @@ impl Routes {
 
     /// The withdrawal of everything of a sender.
     #[must_use]
-    pub fn withdrawal(&self, sender: u8) -> Vec<u8> {
+    pub fn withdrawal(&self, sender: u16) -> Vec<u8> {
         let mut out = Vec::new();
-        let numbers = (0..self.plan.prefixes).map(|prefix| self.number(sender, prefix));
+        let numbers = self.order.iter().map(|prefix| self.number(sender, *prefix));
         wire::write_unreach(&mut out, self.plan.family, &self.prefixes, numbers);
         out
     }
@@ -161,7 +179,7 @@ impl Routes {
     pub fn check(&self, reach: &Reach<'_>) -> anyhow::Result<()> {
         let number = reach.tag & TAG_SET;
         let (sender, set) = (number / self.plan.sets, number % self.plan.sets);
-        let sender = u8::try_from(sender)
+        let sender = u16::try_from(sender)
             .ok()
             .filter(|sender| *sender < self.plan.senders)
             .with_context(|| format!("no sender has the community {:#x}", reach.tag))?;
@@ -175,28 +193,29 @@ impl Routes {
     }
 
     /// A sender's AS_PATH of a set, of which `random` is the seed.
-    fn path(&self, sender: u8, set: u32, mut random: Random) -> impl Iterator<Item = u32> + Clone {
+    fn path(&self, sender: u16, set: u32, mut random: Random) -> impl Iterator<Item = u32> + Clone {
         let own = (self.plan.peers == Peers::External)
             .then(|| u32::from(World::sender_asn(self.plan.peers, sender)));
-        let others = match self.plan.layout {
-            Layout::Own | Layout::Shared => 0,
-            Layout::Internet => random.below(4),
+        let others = if self.plan.layout.is_internet() {
+            random.below(4)
+        } else {
+            0
         };
         own.into_iter()
             .chain([65_000, 100_000 + set, 200_000 + set % 97])
             .chain((0..others).map(move |_| 300_000 + random.below(80_000)))
     }
 
-    fn next_hop(&self, sender: u8) -> IpAddr {
+    fn next_hop(&self, sender: u16) -> IpAddr {
         match self.plan.family {
             Family::V4 => IpAddr::V4(World::next_hop(sender)),
             Family::V6 => IpAddr::V6(World::next_hop_v6(sender)),
         }
     }
 
-    fn attributes(&self, version: u8, sender: u8, set: u32) -> Attributes {
+    fn attributes(&self, version: u8, sender: u16, set: u32) -> Attributes {
         let mut communities = vec![self.tag(version, sender, set)];
-        if self.plan.layout == Layout::Internet {
+        if self.plan.layout.is_internet() {
             // Not the numbers that the path is made of.
             let mut random = Random(u64::from(set) | 1 << 32);
             communities
@@ -212,8 +231,8 @@ impl Routes {
 }
 
 /// Shares of `sets` sets in `prefixes` prefixes: most have one or two, a few have hundreds.
-fn uneven(prefixes: u32, sets: u32) -> Vec<u32> {
-    let mut random = Random(2);
+fn uneven(prefixes: u32, sets: u32, seed: u64) -> Vec<u32> {
+    let mut random = Random(!seed);
     let weights: Vec<u32> = (0..sets)
         .map(|_| (LARGEST_SHARE / (1 + random.below(LARGEST_SHARE))).max(1))
         .collect();
@@ -230,6 +249,15 @@ fn uneven(prefixes: u32, sets: u32) -> Vec<u32> {
     }
     all.truncate(prefixes as usize);
     all
+}
+
+/// Every order is as likely (Fisher and Yates).
+fn shuffle(values: &mut [u32], seed: u64) {
+    let mut random = Random(seed.rotate_left(32));
+    for end in (1..values.len()).rev() {
+        let below = u32::try_from(end + 1).expect("a plan's prefixes are counted in u32");
+        values.swap(end, random.below(below) as usize);
+    }
 }
 
 /// The tag among a route's communities.
@@ -265,14 +293,14 @@ mod tests {
 
     #[test]
     fn what_senders_of_their_own_prefixes_say_is_what_receivers_must_hold() {
-        for plan in PLANS.iter().filter(|plan| plan.layout != Layout::Shared) {
+        for plan in PLANS.iter().filter(|plan| !plan.layout.is_shared()) {
             // So many say as much as a million.
             let plan = Plan {
-                prefixes: plan.prefixes.min(20_000),
-                sets: plan.sets.min(2_600),
+                prefixes: plan.prefixes.min(5_000),
+                sets: plan.sets.min(650),
                 ..*plan
             };
-            let routes = Routes::new(&plan, Relay::Unchanged);
+            let routes = Routes::new(&plan, Relay::Unchanged, 5);
             let mut held = vec![0; routes.total()];
             for sender in 0..plan.senders {
                 read(
@@ -283,9 +311,9 @@ mod tests {
                 );
             }
             assert!(held == routes.contents(3, 0..plan.senders), "{}", plan.name);
-            let (bytes, tag) = routes.change(4, 5);
+            let (bytes, tag) = routes.change(4, 3);
             read(&routes, plan.family, &bytes, &mut held);
-            assert_eq!(held[5], tag);
+            assert_eq!(held[3], tag);
             for sender in 0..plan.senders {
                 read(&routes, plan.family, &routes.withdrawal(sender), &mut held);
             }
@@ -301,7 +329,7 @@ mod tests {
                 sets: 10,
                 ..*plan
             };
-            let routes = Routes::new(&plan, Relay::Unchanged);
+            let routes = Routes::new(&plan, Relay::Unchanged, 5);
             let sender = plan.senders - 1;
             let check = |change: fn(&mut Attributes)| {
                 let mut attributes = routes.attributes(1, sender, 7);
@@ -334,7 +362,7 @@ mod tests {
     #[test]
     fn senders_of_the_same_prefixes_are_each_best_for_a_share() {
         let plan = plan("4-same-25k");
-        let routes = Routes::new(plan, Relay::Unchanged);
+        let routes = Routes::new(plan, Relay::Unchanged, 5);
         let best = |contents: &[u32], sender: u32| {
             let range = sender * plan.sets..(sender + 1) * plan.sets;
             contents
@@ -351,7 +379,7 @@ mod tests {
 
     #[test]
     fn the_internets_sets_are_shared_unevenly_and_all_used() {
-        let sets = uneven(1_000_000, 130_000);
+        let sets = uneven(1_000_000, 130_000, 5);
         assert_eq!(sets.len(), 1_000_000);
         let mut shares: Vec<usize> = sets.chunk_by(|a, b| a == b).map(<[u32]>::len).collect();
         assert_eq!(shares.len(), 130_000);

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::daemon::{Daemon, Kind};
 use crate::load::{End, Load, PACE};
 use crate::place::Pinned;
-use crate::plan::{Peers, Phase, Plan};
+use crate::plan::{Hearing, Peers, Phase, Plan};
 use crate::routes::{Relay, Routes};
 use crate::table::{Contents, Table};
 use crate::usage::{Processes, own_cpu};
@@ -56,7 +56,7 @@ pub struct Outcome {
     pub late: Vec<(Phase, String)>,
 }
 
-/// Does the plan's phases with a fresh daemon, each for at most `limit`, without those to `skip`.
+/// Does the plan's phases with a fresh daemon, each for at most `limit`, without those to `skip`. `seed` decides about routes.
 ///
 /// # Errors
 /// When the daemon cannot be started or sends what is wrong.
@@ -67,6 +67,7 @@ pub fn run(
     directory: &Path,
     limit: Duration,
     skip: &[Phase],
+    seed: u64,
 ) -> anyhow::Result<Outcome> {
     let peers = world.peers(plan);
     let relay = match (plan.peers, kind) {
@@ -75,12 +76,16 @@ pub fn run(
             next_hop: world.daemon(plan.family),
         },
     };
-    let routes = Rc::new(Routes::new(plan, relay));
+    let routes = Rc::new(Routes::new(plan, relay, seed));
     let daemon = Daemon::start(kind, plan, world, &peers, directory)?;
     let _pinned = Pinned::to_last();
     let total = routes.total();
-    let clients = (0usize..).zip(&peers).map(|(number, peer)| {
-        let table = (number >= usize::from(plan.senders)).then(|| Table::new(total));
+    let clients = (0u16..).zip(&peers).map(|(number, peer)| {
+        let table = if number >= plan.senders {
+            Some(Table::new(total))
+        } else {
+            (plan.hearing == Hearing::All).then(|| Table::new(total).without(routes.own(number)))
+        };
         Client::new(*peer, plan.family, Rc::clone(&routes), table)
     });
     let run = Run {

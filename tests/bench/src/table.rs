@@ -1,5 +1,6 @@
 //! What a receiver holds, and how far that is from what it must hold.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use anyhow::Context;
@@ -12,6 +13,8 @@ pub type Contents = Rc<Vec<u32>>;
 pub struct Table {
     held: Vec<u32>,
     expected: Contents,
+    /// Prefixes that its peer announces itself: they say nothing.
+    own: Range<u32>,
     wrong: usize,
 }
 
@@ -22,8 +25,16 @@ impl Table {
         Self {
             held: vec![0; prefixes],
             expected: Rc::new(vec![0; prefixes]),
+            own: 0..0,
             wrong: 0,
         }
+    }
+
+    /// That of a peer which announces these prefixes itself.
+    #[must_use]
+    pub fn without(mut self, own: Range<u32>) -> Self {
+        self.own = own;
+        self
     }
 
     /// From now on it must hold this.
@@ -39,8 +50,14 @@ impl Table {
     }
 
     fn count(&mut self) {
-        let pairs = self.held.iter().zip(self.expected.iter());
-        self.wrong = pairs.filter(|(held, expected)| held != expected).count();
+        self.wrong = self.all_wrong().count();
+    }
+
+    fn all_wrong(&self) -> impl Iterator<Item = (u32, u32, u32)> {
+        let pairs = (0..).zip(self.held.iter().zip(self.expected.iter()));
+        pairs
+            .filter(|(number, (held, expected))| held != expected && !self.own.contains(number))
+            .map(|(number, (held, expected))| (number, *held, *expected))
     }
 
     /// A prefix has this tag now, or none.
@@ -53,9 +70,10 @@ impl Table {
         else {
             return Err(anyhow::anyhow!("prefix number {prefix}")).context("nobody announced it");
         };
-        let before = *held != *expected;
+        let counts = !self.own.contains(&prefix);
+        let before = counts && *held != *expected;
         *held = tag.unwrap_or(0);
-        let after = *held != *expected;
+        let after = counts && *held != *expected;
         self.wrong = self.wrong + usize::from(after) - usize::from(before);
         Ok(())
     }
@@ -63,13 +81,7 @@ impl Table {
     /// The first prefix that is not as it must be, with the tag it has and the tag it must have.
     #[must_use]
     pub fn first_wrong(&self) -> Option<(u32, u32, u32)> {
-        let pairs = self.held.iter().zip(self.expected.iter());
-        let mut wrong = (0..)
-            .zip(pairs)
-            .filter(|(_, (held, expected))| held != expected);
-        wrong
-            .next()
-            .map(|(number, (held, expected))| (number, *held, *expected))
+        self.all_wrong().next()
     }
 
     /// Prefixes that are not as they must be.
@@ -97,5 +109,15 @@ mod tests {
         table.set(2, None).unwrap();
         assert_eq!(table.wrong(), 0);
         assert!(table.set(3, None).is_err());
+    }
+
+    #[test]
+    fn what_the_peer_announces_itself_is_neither_right_nor_wrong() {
+        let mut table = Table::new(3).without(1..2);
+        table.expect(&Rc::new(vec![5, 6, 7]));
+        assert_eq!(table.wrong(), 2);
+        table.set(1, Some(9)).unwrap();
+        table.set(0, Some(5)).unwrap();
+        assert_eq!((table.wrong(), table.first_wrong()), (1, Some((2, 0, 7))));
     }
 }

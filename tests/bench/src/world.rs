@@ -18,8 +18,12 @@ const INSIDE: &str = "TORTIE_BENCH_INSIDE";
 const FIRST_SENDER_ASN: u16 = 64_601;
 /// AS of the first receiver outside the daemon's.
 const FIRST_RECEIVER_ASN: u16 = 64_701;
-/// Peers of one side at most.
-const MOST_PEERS: u8 = 100;
+/// Hosts of one /24 of peers.
+const HOSTS: u16 = 250;
+/// The third octet of the first sender's address, and of the first receiver's: there is room for 25,000 of each.
+const FIRST_NETS: [u8; 2] = [1, 101];
+/// IPv6 addresses of each side: each is an address of its own on the loopback device.
+const HOSTS_V6: u16 = 100;
 
 /// Where everybody is.
 #[derive(Clone, Copy, Debug)]
@@ -80,43 +84,55 @@ impl World {
     /// A plan's peers: the senders, then the receivers.
     #[must_use]
     pub fn peers(&self, plan: &Plan) -> Vec<Peer> {
-        let peer = |net: u8, number: u8, asn: u16| Peer {
-            address: self.address(plan.family, net, number + 1),
-            asn,
-            router_id: Ipv4Addr::new(self.base[0], self.base[1], net, number + 1),
+        let [of_senders, of_receivers] = FIRST_NETS;
+        let peer = |first_net: u8, number: u16, asn: u16| {
+            let (net, host) = place(first_net, number);
+            Peer {
+                address: self.address(plan.family, net, host),
+                asn,
+                router_id: Ipv4Addr::new(self.base[0], self.base[1], net, host),
+            }
         };
-        let senders =
-            (0..plan.senders).map(|number| peer(1, number, Self::sender_asn(plan.peers, number)));
+        let senders = (0..plan.senders)
+            .map(|number| peer(of_senders, number, Self::sender_asn(plan.peers, number)));
         let receivers = (0..plan.receivers).map(|number| {
             let asn = match plan.peers {
                 Peers::Reflected => ASN,
-                Peers::External => FIRST_RECEIVER_ASN + u16::from(number),
+                Peers::External => FIRST_RECEIVER_ASN + number,
             };
-            peer(2, number, asn)
+            peer(of_receivers, number, asn)
         });
         senders.chain(receivers).collect()
     }
 
     /// The AS of a sender.
     #[must_use]
-    pub fn sender_asn(peers: Peers, number: u8) -> u16 {
+    pub fn sender_asn(peers: Peers, number: u16) -> u16 {
         match peers {
             Peers::Reflected => ASN,
-            Peers::External => FIRST_SENDER_ASN + u16::from(number),
+            Peers::External => FIRST_SENDER_ASN + number,
         }
     }
 
     /// The next hop that a sender names: a neighbour on the link, so that no daemon has to doubt it.
     #[must_use]
-    pub const fn next_hop(number: u8) -> Ipv4Addr {
-        Ipv4Addr::new(198, 18, 1, number + 1)
+    pub fn next_hop(number: u16) -> Ipv4Addr {
+        let (net, host) = place(1, number);
+        Ipv4Addr::new(198, 18, net, host)
     }
 
     /// The same for IPv6 routes.
     #[must_use]
-    pub fn next_hop_v6(number: u8) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 1, u16::from(number) + 1)
+    pub fn next_hop_v6(number: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 1, number + 1)
     }
+}
+
+/// The last two octets of an address.
+fn place(first_net: u8, number: u16) -> (u8, u8) {
+    let net = u16::from(first_net) + number / HOSTS;
+    let octet = |number: u16| u8::try_from(number).expect("plans have fewer peers than nets");
+    (octet(net), octet(number % HOSTS + 1))
 }
 
 /// Runs this program again in a network namespace of its own, with the same arguments; `None` when this is that run, and the
@@ -161,11 +177,9 @@ fn furnish() -> anyhow::Result<()> {
          link set far up\n"
     );
     // On the loopback device a whole IPv4 prefix is local, so that every address in it can be bound; of IPv6 only each address.
-    for (net, host) in [1, 2]
-        .into_iter()
-        .flat_map(|net| (1..=MOST_PEERS).map(move |host| (net, host)))
-    {
-        let address = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, net, host.into());
+    let places = FIRST_NETS.map(|net| (0..HOSTS_V6).map(move |number| place(net, number)));
+    for (net, host) in places.into_iter().flatten() {
+        let address = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, net.into(), host.into());
         // Writing to a string cannot fail.
         let _ = writeln!(batch, "address add {address} dev lo");
     }

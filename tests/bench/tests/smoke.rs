@@ -9,7 +9,7 @@ use std::time::Duration;
 use bench::client::Client;
 use bench::daemon::{Daemon, Kind};
 use bench::load::{End, Load};
-use bench::plan::{Family, Layout, Peers, Phase, Plan};
+use bench::plan::{Family, Hearing, Layout, Peers, Phase, Plan};
 use bench::routes::{Relay, Routes};
 use bench::scenario;
 use bench::table::Table;
@@ -47,7 +47,7 @@ fn directory(name: &str) -> PathBuf {
 
 fn every_phase_ends(plan: &Plan, kind: Kind) {
     let directory = directory(plan.name);
-    let outcome = scenario::run(plan, kind, World::LOOPBACK, &directory, plan.limit, &[])
+    let outcome = scenario::run(plan, kind, World::LOOPBACK, &directory, plan.limit, &[], 5)
         .unwrap_or_else(|error| panic!("{error:#}"));
     assert!(std::fs::remove_dir_all(&directory).is_ok());
     assert_eq!(outcome.late, []);
@@ -96,6 +96,39 @@ fn routes_of_ipv6_external_peers_and_senders_of_the_same_prefixes_arrive() {
         layout: Layout::Internet,
         ..SMALL
     });
+    ours(Plan {
+        name: "smoke-scattered",
+        layout: Layout::InternetScattered,
+        ..SMALL
+    });
+    ours(Plan {
+        name: "smoke-twice",
+        layout: Layout::InternetShared,
+        phases: &[
+            Phase::Announce,
+            Phase::FlapSender,
+            Phase::Return,
+            Phase::Withdraw,
+        ],
+        ..SMALL
+    });
+    ours(Plan {
+        name: "smoke-policy",
+        terms: 3,
+        ..SMALL
+    });
+}
+
+#[test]
+fn nodes_hear_of_all_others() {
+    every_phase_ends(
+        &Plan {
+            hearing: Hearing::All,
+            phases: &[Phase::Announce, Phase::Readvertise, Phase::Withdraw],
+            ..Plan::bulk("smoke-nodes", 30, 4, 1, 0)
+        },
+        Kind::Tortie,
+    );
 }
 
 #[test]
@@ -123,7 +156,7 @@ fn a_receiver_that_misses_one_prefix_does_not_end_the_phase_and_is_named() {
     let world = World::LOOPBACK;
     let peers = world.peers(&plan);
     let daemon = Daemon::start(Kind::Tortie, &plan, world, &peers, &directory).unwrap();
-    let routes = Rc::new(Routes::new(&plan, Relay::Unchanged));
+    let routes = Rc::new(Routes::new(&plan, Relay::Unchanged, 5));
     let clients = peers.iter().enumerate().map(|(number, peer)| {
         let table = (number > 0).then(|| Table::new(routes.total()));
         Client::new(*peer, plan.family, Rc::clone(&routes), table)
@@ -173,7 +206,7 @@ fn announced(plan: &Plan, kind: Kind, relay: Relay) -> anyhow::Result<End> {
     let world = World::LOOPBACK;
     let peers = world.peers(plan);
     let daemon = Daemon::start(kind, plan, world, &peers, &directory)?;
-    let routes = Rc::new(Routes::new(plan, relay));
+    let routes = Rc::new(Routes::new(plan, relay, 5));
     let clients = peers.iter().enumerate().map(|(number, peer)| {
         let table = (number > 0).then(|| Table::new(routes.total()));
         Client::new(*peer, plan.family, Rc::clone(&routes), table)
@@ -245,7 +278,7 @@ fn a_session_that_stands_sends_keepalives() {
             keepalives += usize::from(message == Message::Keepalive);
         }
     });
-    let routes = Rc::new(Routes::new(&plan, Relay::Unchanged));
+    let routes = Rc::new(Routes::new(&plan, Relay::Unchanged, 5));
     let client = Client::new(World::LOOPBACK.peers(&plan)[0], plan.family, routes, None);
     let mut load = Load::new(address, vec![client]).unwrap();
     load.keepalive_time = Duration::from_millis(1);

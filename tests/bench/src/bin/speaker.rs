@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bgp::config::{Config, NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
+use bgp::policy::{Match, PrefixRange, Term, Verdict};
 use bgp::speaker::Speaker;
 use bgp::types::{AfiSafi, Asn, PeerName, RouterId};
 use bgp_io::{Command, Output};
@@ -63,11 +64,13 @@ fn config(text: &str) -> anyhow::Result<Config> {
         "ipv6" => AfiSafi::Ipv6Unicast,
         other => bail!("{other:?} is no family"),
     };
+    let terms: u16 = word("no number of terms")?.parse()?;
     let asn = Asn(u32::from(bench::wire::ASN));
     let mut peers = BTreeMap::new();
     while let Some(client) = words.next() {
         let peer_asn = words.next().context("a peer without an AS")?.parse()?;
-        let peer = peer(client.parse()?, Asn(peer_asn), asn, family);
+        let mut peer = peer(client.parse()?, Asn(peer_asn), asn, family);
+        peer.export.terms = (0..terms).map(term).collect();
         peers.insert(PeerName(client.into()), peer);
     }
     Ok(Config {
@@ -81,6 +84,17 @@ fn config(text: &str) -> anyhow::Result<Config> {
         multipath: 1,
         peers,
     })
+}
+
+/// Lets nothing of a prefix out that nobody announces.
+fn term(number: u16) -> Term {
+    let prefix = bench::daemon::unused(number);
+    Term {
+        name: number.to_string().into(),
+        matches: vec![Match::Prefix(vec![PrefixRange::or_longer(prefix.into())])],
+        edits: Vec::new(),
+        verdict: Verdict::Reject,
+    }
 }
 
 fn peer(address: IpAddr, asn: Asn, own: Asn, family: AfiSafi) -> PeerConfig {

@@ -1,7 +1,10 @@
 //! What each daemon is told: its best fair configuration for the same peers. docs/performance.md says what is set and why.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
+
+use ipnet::Ipv4Net;
 
 use super::Kind;
 use crate::plan::{Family, Peers, Plan};
@@ -42,9 +45,10 @@ fn tortie(setting: Setting<'_>) -> String {
         Family::V6 => "ipv6",
     };
     let head = format!(
-        "{} {daemon} {} {family}\n",
+        "{} {daemon} {} {family} {}\n",
         setting.world.router_id(),
-        setting.world.port
+        setting.world.port,
+        setting.plan.terms
     );
     with_peers(head, setting, |_, peer| {
         format!("{} {}\n", peer.address, peer.asn)
@@ -59,7 +63,30 @@ const fn bird_session(peers: Peers) -> &'static str {
     }
 }
 
+/// A filter with the plan's terms, and what is exported.
+fn bird_policy(plan: &Plan) -> (String, &'static str) {
+    if plan.terms == 0 {
+        return (String::new(), "all");
+    }
+    let terms =
+        (0..plan.terms).map(|number| format!("if net ~ [ {}+ ] then reject;\n", unused(number)));
+    let terms: String = terms.collect();
+    (
+        format!("filter policy {{\n{terms}accept;\n}}\n"),
+        "filter policy",
+    )
+}
+
+/// A prefix that nobody announces.
+#[must_use]
+pub fn unused(number: u16) -> Ipv4Net {
+    let [high, low] = number.to_be_bytes();
+    let net = Ipv4Net::new(Ipv4Addr::new(203, high, low, 0), 24);
+    net.expect("24 bits")
+}
+
 fn bird1(setting: Setting<'_>) -> String {
+    let (policy, export) = bird_policy(setting.plan);
     let daemon = setting.world.daemon(setting.plan.family);
     let head = format!(
         "router id {};\n\
@@ -70,11 +97,12 @@ fn bird1(setting: Setting<'_>) -> String {
          template bgp common {{\n\
            local {daemon} as {ASN};\n\
            {} passive on; multihop; hold time 240;\n\
-           igp table links; import all; export all;\n\
+           igp table links; import all; export {export};\n\
          }}\n",
         setting.world.router_id(),
         bird_session(setting.plan.peers)
     );
+    let head = policy + &head;
     with_peers(head, setting, |number, peer| {
         let Peer { address, asn, .. } = peer;
         format!("protocol bgp p{number} from common {{ neighbor {address} as {asn}; }}\n")
@@ -82,6 +110,7 @@ fn bird1(setting: Setting<'_>) -> String {
 }
 
 fn bird(setting: Setting<'_>) -> String {
+    let (policy, export) = bird_policy(setting.plan);
     let daemon = setting.world.daemon(setting.plan.family);
     let channel = match setting.plan.family {
         Family::V4 => "ipv4",
@@ -100,10 +129,11 @@ fn bird(setting: Setting<'_>) -> String {
          template bgp common {{\n\
            local {daemon} as {ASN};\n\
            {session} passive on; multihop; hold time 240;\n\
-           {channel} {{ igp table links; import all; export all; {of_channel} }};\n\
+           {channel} {{ igp table links; import all; export {export}; {of_channel} }};\n\
          }}\n",
         setting.world.router_id()
     );
+    let head = policy + &head;
     with_peers(head, setting, |number, peer| {
         let Peer { address, asn, .. } = peer;
         format!("protocol bgp p{number} from common {{ neighbor {address} as {asn}; }}\n")
@@ -145,9 +175,32 @@ fn frr(setting: Setting<'_>) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "neighbor {address} peer-group peers");
     }
-    text + &format!(
-        "address-family {family}\nneighbor peers activate\n{of_family}exit-address-family\n"
-    )
+    let (lists, policy) = frr_policy(setting.plan);
+    lists
+        + &text
+        + &format!(
+            "address-family {family}\nneighbor peers activate\n{of_family}{policy}exit-address-family\n"
+        )
+}
+
+/// Prefix lists and a route map of the plan's terms, and the line that names it.
+fn frr_policy(plan: &Plan) -> (String, &'static str) {
+    if plan.terms == 0 {
+        return (String::new(), "");
+    }
+    let mut text = String::new();
+    for number in 0..plan.terms {
+        let net = unused(number);
+        let place = u32::from(number) + 1;
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "ip prefix-list term{number} permit {net} le 32\n\
+             route-map policy deny {place}\nmatch ip address prefix-list term{number}\nexit"
+        );
+    }
+    text += "route-map policy permit 60000\nexit\n";
+    (text, "neighbor peers route-map policy out\n")
 }
 
 fn gobgp(setting: Setting<'_>) -> String {
@@ -224,7 +277,12 @@ mod tests {
                     directory: Path::new("/"),
                 };
                 let text = config(kind, setting);
-                assert!(text.contains("export all;"), "{text}");
+                let exported = if plan.terms == 0 {
+                    "export all;"
+                } else {
+                    "export filter policy;"
+                };
+                assert!(text.contains(exported), "{text}");
                 assert!(!text.contains("where"), "{text}");
                 // One line makes the table, one fills it, and one resolves next hops in it.
                 let links: Vec<&str> = text
