@@ -30,7 +30,7 @@ pub struct FelixConfigurationSpec {
 }
 
 /// Fields that have an effect, and the environment variable that means the same.
-pub const FIELDS: [(&str, &str); 38] = [
+pub const FIELDS: [(&str, &str); 39] = [
     (
         "allowIPIPPacketsFromWorkloads",
         "FELIX_ALLOWIPIPPACKETSFROMWORKLOADS",
@@ -51,6 +51,7 @@ pub const FIELDS: [(&str, &str); 38] = [
     ),
     ("endpointStatusPathPrefix", "FELIX_ENDPOINTSTATUSPATHPREFIX"),
     ("externalNodesList", "FELIX_EXTERNALNODESCIDRLIST"),
+    ("featureDetectOverride", "FELIX_FEATUREDETECTOVERRIDE"),
     ("floatingIPs", "FELIX_FLOATINGIPS"),
     ("healthEnabled", "FELIX_HEALTHENABLED"),
     ("healthHost", "FELIX_HEALTHHOST"),

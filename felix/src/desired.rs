@@ -154,12 +154,24 @@ pub enum LinkSpec {
         mac: Mac,
         /// MTU in bytes; `None` leaves it to the kernel, which takes the parent's less the encapsulation's.
         mtu_bytes: Option<u32>,
+        /// Who computes the checksums of what is sent.
+        checksums: Checksums,
     },
     /// `tunl0`, the kernel's fallback IPIP device, up.
     Ipip {
         /// MTU in bytes.
         mtu_bytes: Option<u32>,
     },
+}
+
+/// Who computes the checksums of the packets that a device sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksums {
+    /// Whoever it is now: hardware, by the kernel's default. Wanted, it matches either, as an operator may have turned that off.
+    #[default]
+    AsIs,
+    /// The kernel (`ethtool -K DEVICE tx off`): hardware gets those of inner packets wrong with Linux 5.7 and before.
+    Kernel,
 }
 
 /// The device below a VXLAN device.

@@ -29,7 +29,7 @@ use crate::passwords::PasswordTask;
 use crate::serve::{Serve, Starting, finish};
 use crate::socket::Socket;
 use crate::startup::address::Host as _;
-use crate::startup::host::{LiveHost, kernel_hostname};
+use crate::startup::host::{LiveHost, breaks_checksums, kernel_hostname, kernel_release};
 use crate::startup::tunnel::announcement::Accepting;
 use crate::startup::{Identity, Started, Startup, StartupError, Waits, files};
 use crate::store::Opened;
@@ -412,6 +412,7 @@ impl Agent {
         let kernel = KernelFacts {
             rp_filter: rp_filter.into(),
             has_ipv6: self.has_ipv6,
+            breaks_checksums: breaks_checksums(&kernel_release()),
             has_next_hop_objects: felix_io::kernel::has_next_hop_objects().unwrap_or_else(
                 |error| {
                     warn!(%error, "cannot ask for next-hop objects: going without");

@@ -286,6 +286,10 @@ parameters! {
     /// Whether pods are reached under further addresses that they ask for: annotation `cni.projectcalico.org/floatingIPs`.
     floating_ips: bool = value::enabled, ["FELIX_FLOATINGIPS"], "Disabled", "",
         IsUnset, TakesDefault, "`Enabled` or `Disabled`";
+    /// What of the kernel is to be taken otherwise than it is found. Of Felix's features `ChecksumOffloadBroken` is looked at here: VXLAN
+    /// devices leave no checksum to the hardware, as with Linux 5.7 and before. The others are known and without effect.
+    checksum_offload_broken: Option<bool> = value::checksum_offload_broken, ["FELIX_FEATUREDETECTOVERRIDE"], "", "",
+        IsUnset, TakesDefault, "features of Felix, joined by commas, each with `=true` or `=false`, as ChecksumOffloadBroken=true";
     /// Whether pods may send packets to VXLAN's port.
     allow_vxlan_from_workloads: bool = value::felix_bool, ["FELIX_ALLOWVXLANPACKETSFROMWORKLOADS"], "false", "",
         IsUnset, TakesDefault, "`true` or `false`";

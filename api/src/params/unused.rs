@@ -338,7 +338,7 @@ pub static UNUSED: &[Unused] = &[
         GO,
     ),
     unused(
-        &["FELIX_FEATUREDETECTOVERRIDE", "FELIX_FEATUREGATES"],
+        &["FELIX_FEATUREGATES"],
         &["none"],
         "the kernel is asked what it can do",
     ),

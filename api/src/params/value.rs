@@ -457,6 +457,38 @@ pub(super) fn source_spoofing(text: &str) -> Read<bool> {
     one_of(text, [("Any", true), ("Disabled", false)])
 }
 
+/// What Felix finds out about the kernel and iptables.
+const FEATURES: [&str; 9] = [
+    "SNATFullyRandom",
+    "MASQFullyRandom",
+    "RestoreSupportsLock",
+    "ChecksumOffloadBroken",
+    "IPIPDeviceIsL3",
+    "KernelSideRouteFiltering",
+    "NFLogSize",
+    "KernelHasUDPGSOFix",
+    "NFTablesSupported",
+];
+
+/// What a list of features says of `ChecksumOffloadBroken`; the last one counts.
+pub(super) fn checksum_offload_broken(text: &str) -> Read<Option<bool>> {
+    let mut broken = None;
+    if is_none(text) {
+        return Ok(broken);
+    }
+    let items = text.split(',').map(str::trim);
+    for item in items.filter(|item| !item.is_empty()) {
+        let (feature, value) = ok_or_no(item.split_once('='))?;
+        let mut known = FEATURES.into_iter();
+        let feature = ok_or_no(known.find(|known| feature.trim().eq_ignore_ascii_case(known)))?;
+        // Of NFLogSize it is a number.
+        if feature == "ChecksumOffloadBroken" {
+            broken = Some(felix_bool(value.trim())?);
+        }
+    }
+    Ok(broken)
+}
+
 /// One of these words, in any case.
 fn one_of<T, const N: usize>(text: &str, words: [(&str, T); N]) -> Read<T> {
     let mut words = words.into_iter();

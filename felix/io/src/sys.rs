@@ -1,8 +1,8 @@
 //! The one place for unsafe code.
 #![expect(
     unsafe_code,
-    reason = "tokio registers a descriptor on the caller's word only; rustix has no call for a namespace's type, nor for options of \
-              iptables"
+    reason = "tokio registers a descriptor on the caller's word only; rustix has no call for a namespace's type, for options of \
+              iptables and for settings of a device's hardware"
 )]
 
 use std::io;
@@ -119,3 +119,46 @@ fn outcome(done: i32) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// `struct ethtool_value` of linux/ethtool.h.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// `ETHTOOL_GTXCSUM` and `ETHTOOL_STXCSUM`.
+const GET_TX_CHECKSUMS: u32 = 0x16;
+const SET_TX_CHECKSUMS: u32 = 0x17;
+
+/// Whether a device, or its hardware, computes the checksums of what it sends (`ethtool -k`: tx-checksumming). Any socket will do.
+pub(crate) fn computes_checksums(socket: BorrowedFd<'_>, device: &str) -> io::Result<bool> {
+    ethtool(socket, device, GET_TX_CHECKSUMS, 0).map(|on| on != 0)
+}
+
+/// Leaves no checksum to a device (`ethtool -K DEVICE tx off`). The kernel notifies the device, as with each of its changes.
+pub(crate) fn leave_no_checksums(socket: BorrowedFd<'_>, device: &str) -> io::Result<()> {
+    ethtool(socket, device, SET_TX_CHECKSUMS, 0).map(drop)
+}
+
+fn ethtool(socket: BorrowedFd<'_>, device: &str, command: u32, data: u32) -> io::Result<u32> {
+    let mut value = EthtoolValue { command, data };
+    let mut name = [0; libc::IFNAMSIZ];
+    // The last octet stays 0.
+    for (place, octet) in name[..libc::IFNAMSIZ - 1].iter_mut().zip(device.bytes()) {
+        *place = octet.cast_signed();
+    }
+    let mut request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: (&raw mut value).cast(),
+        },
+    };
+    // SAFETY: netdevice(7), SIOCETHTOOL: the kernel reads the name, which ends with a 0, and reads and writes one `struct ethtool_value`
+    // at the pointer for both commands; both live until the call is over. The descriptor is borrowed for the whole call.
+    outcome(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) })?;
+    Ok(value.data)
+}
+
+/// `SIOCETHTOOL` of linux/sockios.h.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;

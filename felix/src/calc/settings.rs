@@ -11,7 +11,7 @@ use api::params::{
 };
 use ipnet::IpNet;
 
-use crate::desired::{RouteKey, RowKey};
+use crate::desired::{Checksums, RouteKey, RowKey};
 use crate::ownership::{BgpRoutes, ExternalRoutes, Ownership, PROTOCOL_BOOT, TABLE_MAIN};
 
 /// Where routes to other nodes' blocks come from, by the encapsulation of their pool. VXLAN pools are always routed from
@@ -82,6 +82,8 @@ pub struct KernelFacts {
     pub has_ipv6: bool,
     /// Whether it has next-hop objects (since Linux 5.3).
     pub has_next_hop_objects: bool,
+    /// Whether hardware gets the checksums of what VXLAN devices send wrong (until Linux 5.7).
+    pub breaks_checksums: bool,
 }
 
 impl Default for KernelFacts {
@@ -91,6 +93,7 @@ impl Default for KernelFacts {
             rp_filter: Arc::from("1"),
             has_ipv6: false,
             has_next_hop_objects: false,
+            breaks_checksums: false,
         }
     }
 }
@@ -118,6 +121,10 @@ pub struct Settings {
     pub vxlan_mtu_bytes: Option<u32>,
     /// MTU of the VXLAN device of IPv6; from the parent's when absent.
     pub vxlan_mtu_v6_bytes: Option<u32>,
+    /// Whether the kernel gets checksums of VXLAN devices wrong that it leaves to hardware.
+    pub kernel_breaks_checksums: bool,
+    /// Who computes them.
+    pub vxlan_checksums: Checksums,
     /// Overrides what the pools say.
     pub ipip_enabled: Option<bool>,
     /// MTU of the IPIP device; from the parent's when absent.
@@ -193,6 +200,8 @@ impl Settings {
             vxlan_enabled: None,
             vxlan_mtu_bytes: None,
             vxlan_mtu_v6_bytes: None,
+            kernel_breaks_checksums: false,
+            vxlan_checksums: Checksums::AsIs,
             ipip_enabled: None,
             ipip_mtu_bytes: None,
             cluster_routes: ClusterRoutes::default(),
@@ -245,6 +254,12 @@ impl Settings {
             vxlan_enabled: values.vxlan_enabled,
             vxlan_mtu_bytes: some(values.vxlan_mtu_bytes),
             vxlan_mtu_v6_bytes: some(values.vxlan_mtu_v6_bytes),
+            kernel_breaks_checksums: kernel.breaks_checksums,
+            vxlan_checksums: match values.checksum_offload_broken {
+                Some(true) => Checksums::Kernel,
+                None if kernel.breaks_checksums => Checksums::Kernel,
+                Some(false) | None => Checksums::AsIs,
+            },
             ipip_enabled: values.ipip_enabled,
             ipip_mtu_bytes: some(values.ipip_mtu_bytes),
             cluster_routes: match values.program_cluster_routes {
@@ -290,6 +305,10 @@ impl Settings {
     /// These with what parameters say by now; what is no parameter stays.
     #[must_use]
     pub fn with_live(&self, values: &Values) -> Self {
+        let kernel = KernelFacts {
+            breaks_checksums: self.kernel_breaks_checksums,
+            ..KernelFacts::default()
+        };
         Self {
             deferral_time: self.deferral_time,
             multipath: self.multipath,
@@ -301,7 +320,7 @@ impl Settings {
             ipv6_support: self.ipv6_support,
             rp_filter: Arc::clone(&self.rp_filter),
             next_hop_object_routes: self.next_hop_object_routes,
-            ..Self::from_params(self.node_name.clone(), values, &KernelFacts::default())
+            ..Self::from_params(self.node_name.clone(), values, &kernel)
         }
     }
 

@@ -28,7 +28,7 @@ use bgp::route::RouteSource;
 use serde_json::json;
 
 use super::*;
-use crate::desired::{IfName, LinkSpec, Parent, RouteKind, RouteSpec};
+use crate::desired::{Checksums, IfName, LinkSpec, Parent, RouteKind, RouteSpec};
 use crate::ownership::VXLAN_DEVICE;
 use world::{World, addr, affinity, block, endpoint, link, node, node_in, pool, route};
 
@@ -517,6 +517,7 @@ fn the_vxlan_device_and_every_other_nodes_endpoint_are_planned() {
                 parent: Parent::Device(IfName::from("eth0")),
                 mac,
                 mtu_bytes: Some(1450),
+                checksums: Checksums::AsIs,
             }
         )
     );

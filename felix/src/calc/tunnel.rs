@@ -127,6 +127,7 @@ impl Tunnels {
             },
             mac,
             mtu_bytes: vxlan.mtu_bytes,
+            checksums: settings.vxlan_checksums,
         };
         self.device(device, spec, addr);
         if family == Family::V4 {

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use crate::desired::{IfName, LinkSpec, NextHopId, Parent, RouteKind, RouteSpec, Row, RowKey};
+use crate::desired::{
+    Checksums, IfName, LinkSpec, NextHopId, Parent, RouteKind, RouteSpec, Row, RowKey,
+};
 use crate::kernel::{Op, OpError};
 use crate::ownership::Ownership;
 
@@ -212,7 +214,9 @@ fn sysctl_device(path: &str) -> Option<IfName> {
 pub(super) fn matches(wanted: &Row, held: &Row) -> bool {
     match (wanted, held) {
         (Row::Link(_, wanted), Row::Link(_, held)) => {
-            same_device(wanted, held) && mtu_matches(mtu(wanted), mtu(held))
+            same_device(wanted, held)
+                && mtu_matches(mtu(wanted), mtu(held))
+                && checksums_match(wanted, held)
         }
         (Row::Route(_, wanted), Row::Route(_, held)) => {
             wanted.kind == held.kind
@@ -249,6 +253,17 @@ fn mtu_matches(wanted: Option<u32>, held: Option<u32>) -> bool {
     wanted.is_none() || wanted == held
 }
 
+fn checksums_match(wanted: &LinkSpec, held: &LinkSpec) -> bool {
+    let of = |spec: &LinkSpec| match spec {
+        LinkSpec::Vxlan { checksums, .. } => *checksums,
+        LinkSpec::Ipip { .. } => Checksums::AsIs,
+    };
+    matches!(
+        (of(wanted), of(held)),
+        (Checksums::AsIs, _) | (Checksums::Kernel, Checksums::Kernel)
+    )
+}
+
 /// Whether a device can become the wanted one in place; otherwise it is made anew, and all that lies on it goes.
 pub(super) fn same_device(wanted: &LinkSpec, held: &LinkSpec) -> bool {
     match (wanted, held) {
@@ -260,6 +275,7 @@ pub(super) fn same_device(wanted: &LinkSpec, held: &LinkSpec) -> bool {
                 parent,
                 mac,
                 mtu_bytes: _,
+                checksums: _,
             },
             LinkSpec::Vxlan {
                 vni: held_vni,
@@ -268,6 +284,7 @@ pub(super) fn same_device(wanted: &LinkSpec, held: &LinkSpec) -> bool {
                 parent: held_parent,
                 mac: held_mac,
                 mtu_bytes: _,
+                checksums: _,
             },
         ) => {
             vni == held_vni

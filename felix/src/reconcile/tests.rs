@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::desired::{
-    AddrKey, ElementKey, FdbKey, Leftover, LinkSpec, Mac, NeighKey, NextHop, Parent, RouteKey,
-    RouteKind, RouteSpec, SysctlKey,
+    AddrKey, Checksums, ElementKey, FdbKey, Leftover, LinkSpec, Mac, NeighKey, NextHop, Parent,
+    RouteKey, RouteKind, RouteSpec, SysctlKey,
 };
 use crate::ownership::{BgpRoutes, ExternalRoutes, VXLAN_DEVICE};
 use crate::rules::{Family, Ruleset};
@@ -93,6 +93,7 @@ pub(super) fn vxlan(mtu: Option<u32>) -> Row {
         parent: Parent::Device(IfName::from("eth0")),
         mac: Mac([0x66, 0, 0, 0, 0, 1]),
         mtu_bytes: mtu,
+        checksums: Checksums::AsIs,
     };
     Row::Link(IfName::from(VXLAN_DEVICE), spec)
 }
@@ -604,6 +605,28 @@ fn a_tunnel_device_made_anew_gets_its_rows_again() {
     for row in &tunnel_rows()[1..] {
         assert!(bench.kernel.has(row), "{row:?}");
     }
+}
+
+#[test]
+fn checksums_are_taken_from_hardware_and_never_given_back_to_it() {
+    let with = |checksums| {
+        let mut row = vxlan(Some(1450));
+        if let Row::Link(_, LinkSpec::Vxlan { checksums: own, .. }) = &mut row {
+            *own = checksums;
+        }
+        row
+    };
+    let mut kernel = Kernel::with_links(&["eth0", VXLAN_DEVICE]);
+    kernel.insert(with(Checksums::Kernel));
+    let mut bench = Bench::new(kernel);
+    // Who turned it off may be an operator.
+    bench.reconciler.set(with(Checksums::AsIs));
+    assert_eq!(bench.run(), Vec::new());
+    bench.reconciler.set(with(Checksums::Kernel));
+    assert_eq!(bench.run(), Vec::new());
+    let on = KernelEvent::RowSet(with(Checksums::AsIs));
+    bench.reconciler.kernel_event(&on);
+    assert_eq!(bench.run(), vec![Op::Set(with(Checksums::Kernel))]);
 }
 
 #[test]

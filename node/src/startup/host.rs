@@ -119,9 +119,50 @@ pub fn kernel_hostname() -> String {
         .into_owned()
 }
 
+/// The kernel's release, as `uname -r` says it.
+pub fn kernel_release() -> String {
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Whether a kernel of this release leaves checksums of VXLAN's inner packets to hardware that gets them wrong: Linux 5.7 and before. One
+/// whose release cannot be read is taken for a newer one.
+pub fn breaks_checksums(release: &str) -> bool {
+    let mut numbers = release.split(|char: char| !char.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    match (number(), number()) {
+        (Some(major), Some(minor)) => (major, minor) <= (5, 7),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_up_to_5_7_break_checksums() {
+        for old in [
+            "5.7.19",
+            "5.7.0-3-amd64",
+            "5.4.0-150-generic",
+            "4.18.0-553.el8",
+        ] {
+            assert!(breaks_checksums(old), "{old}");
+        }
+        for new in [
+            "5.8.0",
+            "5.10.0-9-amd64",
+            "6.1",
+            "6.18.44-fc",
+            "unknown",
+            "",
+        ] {
+            assert!(!breaks_checksums(new), "{new}");
+        }
+    }
 
     #[tokio::test]
     async fn the_source_towards_a_destination_is_the_kernels_choice() {

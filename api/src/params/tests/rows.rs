@@ -72,6 +72,7 @@ const WRONG: &[(&str, &str)] = &[
     ("service_loop_prevention", "Accept"),
     ("source_spoofing", "Enabled"),
     ("floating_ips", "true"),
+    ("checksum_offload_broken", "ChecksumOffloadBroken"),
     ("allow_vxlan_from_workloads", "maybe"),
     ("allow_ipip_from_workloads", "maybe"),
     ("remove_external_routes", "maybe"),

@@ -206,7 +206,7 @@ fn link_info(info: Attr<'_>, link: &mut Link) {
 /// it is repaired. One that is being made appears down first, which is no loss.
 fn new_link(
     message: &Message<'_>,
-    socket: impl AsFd,
+    socket: impl AsFd + Copy,
     names: &mut Names,
     out: &mut Vec<KernelEvent>,
 ) {
@@ -244,6 +244,7 @@ fn new_link(
                 0 => Some(Parent::Routed),
                 parent => names.of(socket, parent).map(Parent::Device),
             };
+            let checksums = super::link::checksums(socket, &name);
             parent.map(|parent| LinkSpec::Vxlan {
                 vni,
                 port,
@@ -251,6 +252,7 @@ fn new_link(
                 parent,
                 mac,
                 mtu_bytes,
+                checksums,
             })
         }
         // Made by somebody else without a local address.

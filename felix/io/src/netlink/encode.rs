@@ -1,4 +1,5 @@
-//! Operations on rows with one message each: routes, MACs, addresses, neighbours, forwarding entries.
+//! Messages to the kernel: operations on rows with one message each (routes, MACs, addresses, neighbours, forwarding entries), tunnel
+//! devices and rules.
 
 use std::net::IpAddr;
 
@@ -6,7 +7,9 @@ use felix::desired::{
     AddrKey, FdbKey, IfName, Mac, NeighKey, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind,
     RouteSpec,
 };
+use ipnet::IpNet;
 
+use super::decode::Vxlan;
 use super::uapi::*;
 use super::wire::{Batch, RouteHead, Writer};
 
@@ -248,6 +251,62 @@ pub(crate) fn remove_fdb(batch: &mut Batch, key: &FdbKey, remote: IpAddr, ifinde
         writer.attr(NDA_LLADDR, &key.mac.0);
         writer.attr_ip(NDA_DST, remote);
     });
+}
+
+/// A VXLAN device to be made. IFF_UP here makes it appear up, in one notification.
+pub(crate) fn vxlan_device(
+    writer: &mut Writer<'_>,
+    name: &IfName,
+    wanted: &Vxlan,
+    mac: Mac,
+    mtu_bytes: Option<u32>,
+) {
+    writer.ifinfo(AF_UNSPEC, 0, IFF_UP, IFF_UP);
+    writer.attr_str(IFLA_IFNAME, &name.0);
+    writer.attr(IFLA_ADDRESS, &mac.0);
+    if let Some(mtu_bytes) = mtu_bytes {
+        writer.attr_u32(IFLA_MTU, mtu_bytes);
+    }
+    writer.block(IFLA_LINKINFO, |writer| {
+        writer.attr_str(IFLA_INFO_KIND, "vxlan");
+        writer.block(IFLA_INFO_DATA, |writer| {
+            writer.attr_u32(IFLA_VXLAN_ID, wanted.vni);
+            writer.attr(IFLA_VXLAN_PORT, &wanted.port.to_be_bytes());
+            if wanted.parent != 0 {
+                writer.attr_u32(IFLA_VXLAN_LINK, wanted.parent);
+            }
+            match wanted.local {
+                Some(local @ IpAddr::V4(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL, local),
+                Some(local @ IpAddr::V6(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL6, local),
+                None => {}
+            }
+        });
+    });
+}
+
+/// An IPIP device to be made.
+pub(crate) fn ipip_device(writer: &mut Writer<'_>, name: &IfName) {
+    writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+    writer.attr_str(IFLA_IFNAME, &name.0);
+    writer.block(IFLA_LINKINFO, |writer| {
+        writer.attr_str(IFLA_INFO_KIND, "ipip");
+    });
+}
+
+/// A device to be up, with this MTU.
+pub(crate) fn raised_device(writer: &mut Writer<'_>, ifindex: u32, mtu_bytes: Option<u32>) {
+    writer.ifinfo(AF_UNSPEC, ifindex, IFF_UP, IFF_UP);
+    if let Some(mtu_bytes) = mtu_bytes {
+        writer.attr_u32(IFLA_MTU, mtu_bytes);
+    }
+}
+
+/// A rule that packets from an address take this table.
+pub(crate) fn source_rule(writer: &mut Writer<'_>, addr: IpAddr, priority: u32, table: u32) {
+    writer.rule(family(addr), IpNet::from(addr).prefix_len(), FR_ACT_TO_TBL);
+    writer.attr_ip(FRA_SRC, addr);
+    writer.attr_u32(FRA_PRIORITY, priority);
+    writer.attr_u32(FRA_TABLE, table);
 }
 
 #[cfg(test)]

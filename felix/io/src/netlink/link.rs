@@ -1,14 +1,16 @@
 //! Tunnel devices: made as wanted, repaired in place where the kernel allows it, else made anew.
 
-use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use felix::desired::{IfName, LinkSpec, Mac, Parent};
+use felix::desired::{Checksums, IfName, LinkSpec, Mac, Parent};
 use felix::kernel::OpError;
 
 use super::decode::{self, Link, Vxlan};
+use super::encode;
 use super::socket::{Failure, Requests};
 use super::uapi::*;
+use crate::sys;
 
 /// The device of this name, if there is one.
 pub(crate) fn find(requests: &mut Requests, name: &IfName) -> Result<Option<Link>, Failure> {
@@ -84,6 +86,7 @@ pub(crate) fn set(requests: &mut Requests, name: &IfName, spec: &LinkSpec) -> Re
             parent,
             mac,
             mtu_bytes,
+            checksums,
         } => {
             let wanted = Vxlan {
                 vni: *vni,
@@ -92,7 +95,8 @@ pub(crate) fn set(requests: &mut Requests, name: &IfName, spec: &LinkSpec) -> Re
                 parent: parent_index(requests, name, parent)?,
             };
             set_vxlan(requests, name, &wanted, *mac, *mtu_bytes)
-                .map_err(|failure| vxlan_refused(failure, name))
+                .map_err(|failure| vxlan_refused(failure, name))?;
+            set_checksums(requests, name, *checksums)
         }
         LinkSpec::Ipip { mtu_bytes } => set_ipip(requests, name, *mtu_bytes),
     }
@@ -124,29 +128,28 @@ fn set_vxlan(
         }
         delete(requests, name)?;
     }
-    // IFF_UP here makes the device appear up, in one notification.
     requests.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |writer| {
-        writer.ifinfo(AF_UNSPEC, 0, IFF_UP, IFF_UP);
-        writer.attr_str(IFLA_IFNAME, &name.0);
-        writer.attr(IFLA_ADDRESS, &mac.0);
-        if let Some(mtu_bytes) = mtu_bytes {
-            writer.attr_u32(IFLA_MTU, mtu_bytes);
-        }
-        writer.nest(IFLA_LINKINFO, |writer| {
-            writer.attr_str(IFLA_INFO_KIND, "vxlan");
-            writer.nest(IFLA_INFO_DATA, |writer| {
-                writer.attr_u32(IFLA_VXLAN_ID, wanted.vni);
-                writer.attr(IFLA_VXLAN_PORT, &wanted.port.to_be_bytes());
-                if wanted.parent != 0 {
-                    writer.attr_u32(IFLA_VXLAN_LINK, wanted.parent);
-                }
-                match wanted.local {
-                    Some(local @ IpAddr::V4(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL, local),
-                    Some(local @ IpAddr::V6(_)) => writer.attr_ip(IFLA_VXLAN_LOCAL6, local),
-                    None => {}
-                }
-            });
-        });
+        encode::vxlan_device(writer, name, wanted, mac, mtu_bytes);
+    })
+}
+
+/// Who computes the checksums of what a device sends, as far as it can be asked.
+pub(crate) fn checksums(socket: impl AsFd, name: &IfName) -> Checksums {
+    match sys::computes_checksums(socket.as_fd(), &name.0) {
+        Ok(false) => Checksums::Kernel,
+        Ok(true) | Err(_) => Checksums::AsIs,
+    }
+}
+
+fn set_checksums(requests: &Requests, name: &IfName, wanted: Checksums) -> Result<(), OpError> {
+    if wanted == Checksums::AsIs || checksums(requests, name) == wanted {
+        return Ok(());
+    }
+    sys::leave_no_checksums(requests.as_fd(), &name.0).map_err(|error| OpError::Kernel {
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+        text: Arc::from(format!(
+            "{name} cannot be kept from leaving checksums to hardware, which gets them wrong (ChecksumOffloadBroken): {error}"
+        )),
     })
 }
 
@@ -157,11 +160,7 @@ fn set_ipip(requests: &mut Requests, name: &IfName, mtu_bytes: Option<u32>) -> R
         Some(link) => Some(link),
         None => {
             let created = requests.request(RTM_NEWLINK, NLM_F_CREATE, |writer| {
-                writer.ifinfo(AF_UNSPEC, 0, 0, 0);
-                writer.attr_str(IFLA_IFNAME, &name.0);
-                writer.nest(IFLA_LINKINFO, |writer| {
-                    writer.attr_str(IFLA_INFO_KIND, "ipip")
-                });
+                encode::ipip_device(writer, name);
             });
             let found = find(requests, name).map_err(|failure| refused(failure, name))?;
             // The kernel refuses to change the fallback device that its own loading has just made.
@@ -191,10 +190,7 @@ fn repair(requests: &mut Requests, link: &Link, mtu_bytes: Option<u32>) -> Resul
         return Ok(());
     }
     requests.request(RTM_NEWLINK, 0, |writer| {
-        writer.ifinfo(AF_UNSPEC, link.state.ifindex, IFF_UP, IFF_UP);
-        if let Some(mtu) = mtu {
-            writer.attr_u32(IFLA_MTU, mtu);
-        }
+        encode::raised_device(writer, link.state.ifindex, mtu);
     })
 }
 

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use felix::desired::{
-    AddrKey, FdbKey, LinkSpec, NeighKey, Parent, RouteKind, Row, RowKind, SysctlKey,
+    AddrKey, Checksums, FdbKey, LinkSpec, NeighKey, Parent, RouteKind, Row, RowKind, SysctlKey,
 };
 use felix::kernel::{KernelEvent, Op};
 use felix::ownership::{BgpRoutes, ExternalRoutes, Ownership, VXLAN_DEVICE};
@@ -33,6 +33,7 @@ fn wanted(pod: &Pod) -> Vec<Row> {
         parent: Parent::Device(UNDERLAY.into()),
         mac: mac(0x66),
         mtu_bytes: Some(1400),
+        checksums: Checksums::AsIs,
     };
     let pod_ifname = pod.attached.host_ifname.clone();
     let proxy_arp = format!("net/ipv4/conf/{pod_ifname}/proxy_arp");

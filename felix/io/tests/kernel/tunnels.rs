@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use felix::desired::{AddrKey, FdbKey, IfName, LinkSpec, Parent, Row, RowKey};
+use felix::desired::{AddrKey, Checksums, FdbKey, IfName, LinkSpec, Parent, Row, RowKey};
 use felix::kernel::{KernelEvent, LinkState, Op, OpError};
 use felix_io::Table;
 
@@ -19,6 +19,7 @@ fn vxlan(vni: u32, mtu_bytes: Option<u32>) -> Row {
         parent: Parent::Device(UNDERLAY.into()),
         mac: mac(0x66),
         mtu_bytes,
+        checksums: Checksums::AsIs,
     };
     Row::Link(NAME.into(), spec)
 }
@@ -89,6 +90,61 @@ kernel_test!(
     }
 );
 
+/// What `ethtool -k` says of the device: whether checksums are left to it.
+fn leaves_checksums() -> Option<bool> {
+    let output = std::process::Command::new("ethtool")
+        .args(["--show-features", NAME])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("tx-checksumming:"))?;
+    Some(line.ends_with(" on"))
+}
+
+fn with(checksums: Checksums) -> Row {
+    let mut row = vxlan(4096, Some(1400));
+    if let Row::Link(_, LinkSpec::Vxlan { checksums: own, .. }) = &mut row {
+        *own = checksums;
+    }
+    row
+}
+
+kernel_test!(
+    a_vxlan_device_computes_checksums_where_hardware_gets_them_wrong_and_again_after_a_change,
+    async {
+        let node = Node::new().await;
+        let key = RowKey::Link(NAME.into());
+        node.set(with(Checksums::AsIs)).await;
+        let made = state(&node, NAME).await.unwrap();
+        assert_eq!(node.rows(Table::Links).await[&key], with(Checksums::AsIs));
+        assert_ne!(leaves_checksums(), Some(false));
+        // The setting alone: nothing that lies on the device goes.
+        node.set(with(Checksums::Kernel)).await;
+        let off = state(&node, NAME).await.unwrap();
+        assert_eq!(off.ifindex, made.ifindex);
+        assert_eq!(node.rows(Table::Links).await[&key], with(Checksums::Kernel));
+        assert_ne!(leaves_checksums(), Some(true));
+        // What an operator has turned off stays so.
+        node.set(with(Checksums::AsIs)).await;
+        assert_eq!(node.rows(Table::Links).await[&key], with(Checksums::Kernel));
+        // A device that is made anew has it from the beginning of its use, and who turns it on is told of.
+        node.remove(with(Checksums::Kernel)).await;
+        let mut events = node.kernel.events().unwrap();
+        node.set(with(Checksums::Kernel)).await;
+        let told = KernelEvent::RowSet(with(Checksums::Kernel));
+        events_until(&mut events, |event| *event == told).await;
+        let turned = std::process::Command::new("ethtool")
+            .args(["--features", NAME, "tx", "on"])
+            .output();
+        if turned.is_ok_and(|output| output.status.success()) {
+            let told = KernelEvent::RowSet(with(Checksums::AsIs));
+            events_until(&mut events, |event| *event == told).await;
+        }
+    }
+);
+
 kernel_test!(a_vxlan_device_without_a_parent_is_made_and_adopted, async {
     let node = Node::new().await;
     let mut routed = vxlan(4096, Some(1400));
@@ -137,6 +193,7 @@ kernel_test!(a_vxlan_device_waits_for_its_parent, async {
         parent: Parent::Device("eth9".into()),
         mac,
         mtu_bytes,
+        checksums: Checksums::AsIs,
     };
     let result = node.try_op(Op::Set(Row::Link(name, spec))).await;
     assert_eq!(result, Err(OpError::NoDevice("eth9".into())));
@@ -245,6 +302,7 @@ kernel_test!(
                 parent: Parent::Device(UNDERLAY.into()),
                 mac: mac(0x67),
                 mtu_bytes: Some(1380),
+                checksums: Checksums::AsIs,
             },
         );
         let mut hops = via("fd10:0:0:1::", V6);
@@ -342,6 +400,7 @@ kernel_test!(
                 parent: Parent::Device(UNDERLAY.into()),
                 mac: mac(0x67),
                 mtu_bytes: Some(1380),
+                checksums: Checksums::AsIs,
             },
         );
         let to_block = |hop: (&str, &str)| {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use felix::desired::{IfName, LinkSpec, Mac, Parent, Row, SysctlKey};
+use felix::desired::{Checksums, IfName, LinkSpec, Mac, Parent, Row, SysctlKey};
 use felix::kernel::KernelEvent;
 use felix_io::workload::{
     self, Attachment, Families, Forwarding, HOST_MAC, HostEnd, OldPair, PairSpec, PodNetwork,
@@ -273,6 +273,7 @@ kernel_test!(
             parent: Parent::Device(UNDERLAY.into()),
             mac: mac(1),
             mtu_bytes: None,
+            checksums: Checksums::AsIs,
         };
         node.set(Row::Link("cali1".into(), spec)).await;
         let error = attach(namespace::new(), pair("cali1", "eth0"))

@@ -71,6 +71,7 @@ fn vxlan_over_ipv6_has_a_device_addresses_and_macs_of_its_own() {
             parent: Parent::Device(IfName::from("eth0")),
             mac: mac("n1"),
             mtu_bytes: Some(1430),
+            checksums: crate::desired::Checksums::AsIs,
         })
     );
     let expected = [

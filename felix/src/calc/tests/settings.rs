@@ -47,6 +47,42 @@ fn pods_get_the_least_mtu_of_the_encapsulations_in_use() {
 }
 
 #[test]
+fn hardware_computes_no_checksum_on_an_old_kernel_unless_a_setting_says_it_may() {
+    let checksums = |broken: bool, asked: &[(&str, &str)]| {
+        let given = asked
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let params = api::params::Params::from_env(given).expect("all are allowed");
+        let kernel = KernelFacts {
+            breaks_checksums: broken,
+            ..KernelFacts::default()
+        };
+        let settings = Settings::from_params("n1", &params, &kernel);
+        // A FelixConfiguration that says nothing of it leaves what the kernel is.
+        let settings = settings.with_live(&params);
+        let world = cluster_with(settings, vxlan("Always"));
+        match world.rows.get(&RowKey::Link(IfName::from(VXLAN_DEVICE))) {
+            Some(Row::Link(_, LinkSpec::Vxlan { checksums, .. })) => *checksums,
+            other => panic!("{other:?}"),
+        }
+    };
+    let variable = "FELIX_FEATUREDETECTOVERRIDE";
+    let yes = [(
+        variable,
+        "SNATFullyRandom=false, ChecksumOffloadBroken=true",
+    )];
+    let no = [(variable, "ChecksumOffloadBroken=false")];
+    for (broken, asked, expected) in [
+        (false, &[][..], Checksums::AsIs),
+        (true, &[][..], Checksums::Kernel),
+        (false, &yes[..], Checksums::Kernel),
+        (true, &no[..], Checksums::AsIs),
+    ] {
+        assert_eq!(checksums(broken, asked), expected, "{broken} {asked:?}");
+    }
+}
+
+#[test]
 fn a_setting_turns_the_vxlan_device_on_or_off_whatever_the_pools_say() {
     let mut settings = Settings::new("n1");
     settings.vxlan_enabled = Some(true);
@@ -204,6 +240,7 @@ fn each_setting_comes_from_its_parameter() {
     let params = api::params::Params::from_env(given).expect("all are allowed");
     assert!(params.rejected().is_empty(), "{:?}", params.rejected());
     let kernel = |has_ipv6| KernelFacts {
+        breaks_checksums: false,
         rp_filter: "2".into(),
         has_ipv6,
         has_next_hop_objects: true,
