@@ -17,7 +17,7 @@ use felix::desired::{IfName, Mac};
 use ipnet::IpNet;
 
 use super::{GATEWAY_V4, PodNetwork, Routing, WorkloadError};
-use crate::netlink::encode::family;
+use crate::netlink::encode;
 use crate::netlink::socket::{Failure, Requests};
 use crate::netlink::uapi::*;
 use crate::netlink::wire::{Attr, Attrs, Batch, RouteHead};
@@ -106,10 +106,7 @@ pub(super) fn add_rule(batch: &mut Batch, addr: IpAddr, ifname: &IfName) {
 
 fn rule(batch: &mut Batch, kind: u16, flags: u16, addr: IpAddr, table: u32) {
     batch.request(kind, flags, |writer| {
-        writer.rule(family(addr), IpNet::from(addr).prefix_len(), FR_ACT_TO_TBL);
-        writer.attr_ip(FRA_SRC, addr);
-        writer.attr_u32(FRA_PRIORITY, RULE_PRIORITY);
-        writer.attr_u32(FRA_TABLE, table);
+        encode::source_rule(writer, addr, RULE_PRIORITY, table);
     });
 }
 

@@ -4,6 +4,9 @@ use std::convert::Infallible;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -11,6 +14,7 @@ use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop as Hop, RouteNextHopFlags,
     RouteScope, RouteType, RouteVia,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::*;
@@ -278,5 +282,95 @@ fn neighbours_and_forwarding_entries_are_the_octets_that_the_crate_writes() {
         let removal = message(bridge, NeighbourState::None, own, both);
         let removal = theirs(RouteNetlinkMessage::DelNeighbour(removal), 0);
         assert_eq!(ours(|batch| remove_fdb(batch, &key, addr, 2)), removal);
+    }
+}
+
+/// A message about a device, which is to be up.
+fn device(index: u32, flags: LinkFlags, attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = flags;
+    message.header.change_mask = flags;
+    message.attributes = attributes;
+    message
+}
+
+#[test]
+fn tunnel_devices_are_the_octets_that_the_crate_writes() {
+    let new = NLM_F_CREATE | NLM_F_EXCL;
+    let mac = Mac([0x66, 0, 0, 0, 0, 2]);
+    for (local, parent, mtu_bytes) in [("10.0.0.1", 2, Some(1450)), ("fd00::1", 0, None)] {
+        let wanted = Vxlan {
+            vni: 4096,
+            port: 4789,
+            local: Some(local.parse().unwrap()),
+            parent,
+        };
+        let name = IfName::from("vxlan.calico");
+        let mut data = vec![InfoVxlan::Id(4096), InfoVxlan::Port(4789)];
+        data.extend((parent != 0).then_some(InfoVxlan::Link(parent)));
+        data.push(match local.parse().unwrap() {
+            IpAddr::V4(local) => InfoVxlan::Local(local),
+            IpAddr::V6(local) => InfoVxlan::Local6(local),
+        });
+        let mut attributes = vec![
+            LinkAttribute::IfName("vxlan.calico".to_owned()),
+            LinkAttribute::Address(mac.0.to_vec()),
+        ];
+        attributes.extend(mtu_bytes.map(LinkAttribute::Mtu));
+        attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(data)),
+        ]));
+        let expected = device(0, LinkFlags::Up, attributes);
+        let made = ours(|batch| {
+            batch.request(RTM_NEWLINK, new, |writer| {
+                vxlan_device(writer, &name, &wanted, mac, mtu_bytes);
+            });
+        });
+        let expected = theirs(RouteNetlinkMessage::NewLink(expected), new);
+        assert_eq!(made, expected, "{local}");
+    }
+    let made = ours(|batch| {
+        batch.request(RTM_NEWLINK, NLM_F_CREATE, |writer| {
+            ipip_device(writer, &IfName::from("tunl0"));
+        });
+    });
+    let attributes = vec![
+        LinkAttribute::IfName("tunl0".to_owned()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::IpIp)]),
+    ];
+    let expected = RouteNetlinkMessage::NewLink(device(0, LinkFlags::empty(), attributes));
+    assert_eq!(made, theirs(expected, NLM_F_CREATE));
+    for mtu_bytes in [None, Some(1480)] {
+        let raised = ours(|batch| {
+            batch.request(RTM_NEWLINK, 0, |writer| raised_device(writer, 2, mtu_bytes));
+        });
+        let attributes = mtu_bytes.map(LinkAttribute::Mtu).into_iter().collect();
+        let expected = RouteNetlinkMessage::NewLink(device(2, LinkFlags::Up, attributes));
+        assert_eq!(raised, theirs(expected, 0), "{mtu_bytes:?}");
+    }
+}
+
+#[test]
+fn rules_are_the_octets_that_the_crate_writes() {
+    for (addr, length) in [("10.65.1.7", 32), ("fd00::7", 128)] {
+        let addr: IpAddr = addr.parse().unwrap();
+        let mut message = RuleMessage::default();
+        message.header.family = of_family(addr);
+        message.header.src_len = length;
+        message.header.action = RuleAction::ToTable;
+        message.attributes = vec![
+            RuleAttribute::Source(addr),
+            RuleAttribute::Priority(32765),
+            RuleAttribute::Table(70_000),
+        ];
+        let rule = ours(|batch| {
+            batch.request(RTM_NEWRULE, SET, |writer| {
+                source_rule(writer, addr, 32765, 70_000);
+            });
+        });
+        let expected = theirs(RouteNetlinkMessage::NewRule(message), SET);
+        assert_eq!(rule, expected, "{addr}");
     }
 }
