@@ -35,6 +35,25 @@ pub enum Clock {
     Jumping,
 }
 
+/// The machine that a guest is.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Its clock.
+    pub clock: Clock,
+    /// What its kernel does not begin, by the names of the functions that would (`initcall_blacklist` of the kernel's parameters): it is
+    /// as one without these parts.
+    pub without: &'static [&'static str],
+}
+
+impl From<Clock> for Machine {
+    fn from(clock: Clock) -> Self {
+        Self {
+            clock,
+            without: &[],
+        }
+    }
+}
+
 /// What the guest's process 1 is to run.
 #[derive(Serialize, Deserialize)]
 struct Order {
@@ -74,7 +93,7 @@ pub fn kernel() -> Option<PathBuf> {
 ///
 /// # Panics
 /// When `body` panics, when the guest dies, or when `name` is not the test's.
-pub fn in_uml(name: &str, init: &Path, clock: Clock, body: impl FnOnce()) {
+pub fn in_uml(name: &str, init: &Path, machine: impl Into<Machine>, body: impl FnOnce()) {
     if is_guest() {
         body();
         return;
@@ -90,7 +109,7 @@ pub fn in_uml(name: &str, init: &Path, clock: Clock, body: impl FnOnce()) {
     let mut order = Order::of_this_program(arguments);
     let (variable, value) = Inner::variable();
     (order.environment).insert(variable.to_owned(), value.to_owned());
-    let output = Guest::run(&kernel, init, clock, &order, &mut |_| Ok(()))
+    let output = Guest::run(&kernel, init, machine.into(), &order, &mut |_| Ok(()))
         .unwrap_or_else(|error| panic!("running the guest: {error}"));
     inner.conclude_as(
         output.code == Some(0),
@@ -119,7 +138,13 @@ pub fn again(
         shown[1] += copy_from(&folder.join(ERRORS), shown[1], &mut io::stderr())?;
         Ok(())
     };
-    let guest = Guest::run(kernel, &order.program, Clock::Real, &order, &mut show)?;
+    let guest = Guest::run(
+        kernel,
+        &order.program,
+        Clock::Real.into(),
+        &order,
+        &mut show,
+    )?;
     let code = guest.code.and_then(|code| u8::try_from(code).ok());
     Ok(code.ok_or_else(|| format!("the guest ended early: {}\n{}", guest.status, guest.console)))
 }
@@ -160,7 +185,7 @@ impl Guest {
     fn run(
         kernel: &Path,
         init: &Path,
-        clock: Clock,
+        machine: Machine,
         order: &Order,
         look: &mut dyn FnMut(&Path) -> io::Result<()>,
     ) -> io::Result<Self> {
@@ -177,7 +202,8 @@ impl Guest {
             .args(["con=null", "con0=null,fd:1"])
             .arg(format!("umid=u{thread}"))
             .arg(format!("uml_dir={}/", folder.display()))
-            .args((clock == Clock::Jumping).then_some("time-travel"))
+            .args((machine.clock == Clock::Jumping).then_some("time-travel"))
+            .args((!machine.without.is_empty()).then(|| lacking(machine.without)))
             .arg(format!("init={}", init.display()))
             .arg("--")
             .arg(INIT)
@@ -210,6 +236,11 @@ impl Guest {
         fs::remove_dir_all(&folder)?;
         Ok(guest)
     }
+}
+
+/// The kernel's parameter that keeps it from beginning these.
+fn lacking(functions: &[&str]) -> String {
+    format!("initcall_blacklist={}", functions.join(","))
 }
 
 /// Where the guest's memory lies.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::uml::Clock;
+use lab::uml::{Clock, Machine};
 use lab::{Capture, Content, Families, Lab, Mode, Options, Packet, Programs, Progress};
 use lab::{RouteChange, RouteMonitor, Traffic};
 
@@ -20,11 +20,11 @@ fn main() -> std::process::ExitCode {
 }
 
 /// Runs `body` in a private world of a guest, with the programs built before.
-fn in_guest(name: &str, clock: Clock, body: impl FnOnce(Programs)) {
+fn in_guest(name: &str, machine: impl Into<Machine>, body: impl FnOnce(Programs)) {
     if !lab::uml::is_guest() {
         Programs::build(lab::Store::Local).unwrap_or_else(|error| panic!("{error}"));
     }
-    lab::uml::in_uml(name, Path::new(env!("CARGO_BIN_EXE_lab")), clock, || {
+    lab::uml::in_uml(name, Path::new(env!("CARGO_BIN_EXE_lab")), machine, || {
         lab::in_namespaces(name, || body(Programs::find().expect("built a moment ago")));
     });
 }
@@ -278,4 +278,64 @@ fn a_dead_agents_routes_go_at_the_end_of_the_restart_time_of_120_s() {
             assert!(least < lasted && lasted < most, "{lasted:?}");
         },
     );
+}
+
+/// Waits until the first node's status has a line with all these words.
+fn is_told(lab: &Lab, words: &[&str]) {
+    let site = lab.site("n1");
+    let mut said = String::new();
+    let found = lab::wait_until(Instant::now() + lab.options.patience, || {
+        let mut command = site.namespace.command(lab.programs().ctl());
+        command.envs(lab.options.environment_of(site));
+        let status = command.args(["node", "status"]).output().unwrap();
+        said = String::from_utf8_lossy(&status.stdout).into_owned();
+        let line = |line: &str| words.iter().all(|word| line.contains(word));
+        said.lines().any(line).then_some(())
+    });
+    assert!(found.is_some(), "{words:?}: {said}\n{}", lab::log_end("n1"));
+}
+
+#[test]
+fn a_kernel_without_vxlan_and_nf_tables_costs_what_needs_them_and_nothing_else() {
+    let name = "a_kernel_without_vxlan_and_nf_tables_costs_what_needs_them_and_nothing_else";
+    let machine = Machine {
+        clock: Clock::Real,
+        without: &["vxlan_init_module", "nf_tables_module_init"],
+    };
+    in_guest(name, machine, |programs| {
+        let two = Options {
+            nodes: 2,
+            pods: 1,
+            families: Families::Both,
+            ..options()
+        };
+        let mut lab = Lab::start(two, programs).unwrap_or_else(|error| panic!("{error}"));
+        lab.fill_pods(1)
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
+        let converged = lab
+            .wait_converged()
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+        is_told(
+            &lab,
+            &["table ip calico", "nf_tables", "load these modules"],
+        );
+        is_told(
+            &lab,
+            &["table ip6 calico", "nf_tables", "load these modules"],
+        );
+        let site = lab.site("n1");
+        let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: tunnelled}\n\
+                    spec: {cidr: 10.251.0.0/16, vxlanMode: Always}\n";
+        let file = "/run/tortie-lab/tunnelled.yaml";
+        std::fs::write(file, pool).unwrap();
+        let mut command = site.namespace.command(lab.programs().ctl());
+        command.envs(lab.options.environment_of(site));
+        let applied = command.args(["apply", "-f", file]).output().unwrap();
+        assert!(applied.status.success(), "{applied:?}");
+        is_told(&lab, &["vxlan.calico", "modprobe vxlan"]);
+        // The rest has its routes, and a pod is connected now, too.
+        assert_eq!(lab.prove().faults, Vec::<String>::new());
+        lab.add_pod(0).unwrap_or_else(|error| panic!("{error}"));
+    });
 }

@@ -48,16 +48,21 @@ pub(crate) fn replace(
     Ok(())
 }
 
-/// The number of the rules' present generation.
+/// The number of the rules' present generation. A kernel that has nfnetlink without nf_tables refuses the question as invalid, which it
+/// never is where nf_tables is: that counts as not supported.
 pub(super) fn generation(requests: &mut Requests) -> Result<Option<u32>, Failure> {
-    requests.query(
+    let answer = requests.query(
         message(GETGEN),
         |writer| writer.nfgen(AF_UNSPEC_NF, 0),
         |message| {
             let id = Attrs::after(message.payload, HEAD_BYTES).find(NFTA_GEN_ID)?;
             Some(u32::from_be_bytes(id.payload.try_into().ok()?))
         },
-    )
+    );
+    match answer {
+        Err(failure) if failure.errno == libc::EINVAL => Err(Failure::from_errno(libc::EOPNOTSUPP)),
+        answer => answer,
+    }
 }
 
 /// Adds elements to the sets of standing tables, or takes them away: all or none.

@@ -9,6 +9,7 @@ extern crate harness;
 
 mod addresses;
 mod annotations;
+mod bad_objects;
 mod checks;
 mod credentials;
 mod former;
