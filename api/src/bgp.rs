@@ -56,6 +56,9 @@ pub struct BGPConfigurationSpec {
         deserialize_with = "list_or_null"
     )]
     pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// `Enabled` unless set: ranges of load balancers are announced as wholes. `Disabled`: Services by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_load_balancer_aggregation: Option<String>,
     /// Names for communities, for `prefix_advertisements` of the same object.
     #[serde(
         skip_serializing_if = "Vec::is_empty",

@@ -11,6 +11,7 @@ use crate::ipam::{BlockAffinity, IPAMBlock, IPAMConfig, IPAMHandle, IPReservatio
 use crate::node::Node;
 use crate::node_status::CalicoNodeStatus;
 use crate::pool::{EncapMode, IPPool};
+use crate::service::{EndpointSlice, Service};
 
 /// Headings of a table, and those that a wide one has more.
 pub(crate) struct Headings(&'static [&'static str], &'static [&'static str]);
@@ -251,6 +252,41 @@ fn optional(value: Option<impl ToString>) -> String {
 
 fn net(net: Option<IpNet>) -> String {
     net.map_or_else(String::new, |net| net.to_string())
+}
+
+pub(crate) const SERVICE: Headings = Headings(
+    &["NAMESPACE", "NAME", "TYPE"],
+    &["CLUSTERIPS", "EXTERNALIPS", "POLICY"],
+);
+
+pub(crate) fn service(service: &Service, _: u32) -> Vec<String> {
+    let spec = &service.spec;
+    let list = |all: &[std::net::IpAddr]| {
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        all.join(",")
+    };
+    vec![
+        service.metadata.namespace.clone(),
+        service.metadata.name.clone(),
+        spec.kind.clone(),
+        list(&spec.cluster_ips),
+        list(&spec.external_ips),
+        spec.external_traffic_policy.clone().unwrap_or_default(),
+    ]
+}
+
+pub(crate) const ENDPOINT_SLICE: Headings =
+    Headings(&["NAMESPACE", "NAME", "SERVICE"], &["TYPE", "NODES"]);
+
+pub(crate) fn endpoint_slice(slice: &EndpointSlice, _: u32) -> Vec<String> {
+    let nodes: Vec<&str> = slice.spec.nodes.iter().map(String::as_str).collect();
+    vec![
+        slice.metadata.namespace.clone(),
+        slice.metadata.name.clone(),
+        slice.spec.service.clone(),
+        slice.spec.address_type.clone(),
+        nodes.join(","),
+    ]
 }
 
 #[cfg(test)]

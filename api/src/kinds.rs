@@ -16,6 +16,7 @@ use crate::metadata::Metadata;
 use crate::node::Node;
 use crate::node_status::CalicoNodeStatus;
 use crate::pool::IPPool;
+use crate::service::{EndpointSlice, Service};
 use crate::shape::{self, Shape};
 use crate::validate::{self, Fault, Naming};
 
@@ -62,6 +63,8 @@ enum Writer {
     Shown,
     /// IPAM, for itself.
     Internal,
+    /// Others, in kinds of Kubernetes' own: they are only read.
+    Kubernetes,
 }
 
 macro_rules! kinds {
@@ -430,6 +433,32 @@ kinds! {
             limits: &[],
         }),
     }
+    /// `Service`, of Kubernetes.
+    Service {
+        plural: "services",
+        aliases: ["svc"],
+        scope: Namespace,
+        writer: Kubernetes,
+        naming: Given,
+        spec: &shape::SERVICE,
+        validate: validate::nothing_more,
+        headings: columns::SERVICE,
+        cells: columns::service,
+        crd: None,
+    }
+    /// `EndpointSlice`, of Kubernetes.
+    EndpointSlice {
+        plural: "endpointslices",
+        aliases: [],
+        scope: Namespace,
+        writer: Kubernetes,
+        naming: Given,
+        spec: &shape::ENDPOINT_SLICE,
+        validate: validate::nothing_more,
+        headings: columns::ENDPOINT_SLICE,
+        cells: columns::endpoint_slice,
+        crd: None,
+    }
 }
 
 impl Kind {
@@ -467,9 +496,14 @@ impl Kind {
         self.row().scope == Scope::Namespace
     }
 
-    /// Whether IPAM writes the objects of this kind for itself.
+    /// Whether the objects of this kind are nobody's to look at here: IPAM's, or Kubernetes' own.
     pub fn internal(self) -> bool {
-        self.row().writer == Writer::Internal
+        self.row().writer != Writer::Shown
+    }
+
+    /// Whether the objects of this kind are Kubernetes' own, and only read.
+    pub fn only_read(self) -> bool {
+        self.row().writer == Writer::Kubernetes
     }
 
     /// Headings of the kind's table, as calicoctl has them; [`Object::cells`] stand below.

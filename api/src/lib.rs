@@ -28,6 +28,7 @@ pub mod path;
 pub mod pod;
 pub mod pool;
 pub mod selector;
+pub mod service;
 pub mod shape;
 pub mod validate;
 pub mod without_effect;

@@ -185,8 +185,25 @@ pub(crate) static BGP_CONFIGURATION: Shape = Shape::Record(&[
     without_effect("programClusterRoutes"),
     optional("serviceClusterIPs", SERVICE_RANGES),
     optional("serviceExternalIPs", SERVICE_RANGES),
-    without_effect("serviceLoadBalancerAggregation"),
+    optional(
+        "serviceLoadBalancerAggregation",
+        Shape::Word(&["Enabled", "Disabled"]),
+    ),
     optional("serviceLoadBalancerIPs", SERVICE_RANGES),
+]);
+
+pub(crate) static SERVICE: Shape = Shape::Record(&[
+    optional("type", Shape::Text),
+    optional("clusterIPs", Shape::List(&Shape::Text)),
+    optional("externalIPs", Shape::List(&Shape::Text)),
+    optional("externalTrafficPolicy", Shape::Text),
+]);
+
+pub(crate) static ENDPOINT_SLICE: Shape = Shape::Record(&[
+    optional("service", Shape::Text),
+    optional("addressType", Shape::Text),
+    optional("ready", Shape::Bool),
+    optional("nodes", Shape::List(&Shape::Text)),
 ]);
 
 pub(crate) static BGP_PEER: Shape = Shape::Record(&[

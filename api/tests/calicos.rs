@@ -36,7 +36,15 @@ fn calicos_objects_of_every_kind_are_read_valid_and_written_back_unchanged() {
         .filter(|kind| !read.contains(kind))
         .collect();
     // Those are read from Kubernetes' own objects.
-    assert_eq!(unread, [Kind::Node, Kind::WorkloadEndpoint]);
+    assert_eq!(
+        unread,
+        [
+            Kind::Node,
+            Kind::WorkloadEndpoint,
+            Kind::Service,
+            Kind::EndpointSlice
+        ]
+    );
 }
 
 /// The samples with which an API server is tried: what it refuses is not valid here either.

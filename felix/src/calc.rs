@@ -1,7 +1,7 @@
 //! The calculation graph: objects, BGP routes and the host's own links into rows of the wanted kernel, the speaker's
 //! configuration and the prefixes to announce.
 //!
-//! `handle_*` files each fact with the node it belongs to (pool, host, workload, block, bgp_route, underlay) and notes what
+//! `handle_*` files each fact with the node it belongs to (pool, host, workload, block, service, bgp_route, underlay) and notes what
 //! may follow from it; [`Graph::flush`] works the notes off in a fixed order.
 
 mod bgp_route;
@@ -20,6 +20,7 @@ mod pool;
 mod problem;
 mod route;
 mod rules;
+mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ pub use peers::{Secret, SecretRef};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
+use service::{Ranges, Services};
 pub use settings::{
     BlocksFrom, ClusterRoutes, KernelFacts, LearnedRoutes, Listen, NatExclusions, Settings,
 };
@@ -87,6 +89,7 @@ pub struct Graph {
     bgp_peers: BTreeMap<Key, Peer>,
     bgp_filters: BTreeMap<String, BGPFilterSpec>,
     passwords: BTreeMap<SecretRef, Secret>,
+    services: Services,
     underlay: Underlay,
     /// Device → address that it is to have before this node's object names it.
     tunnel_addrs: BTreeMap<&'static str, IpAddr>,
@@ -132,6 +135,10 @@ impl Graph {
         Kind::BlockAffinity,
     ];
 
+    /// Kinds of object that are looked at only where ranges of Services' addresses are configured: those may be announced once all
+    /// objects of these kinds were listed, and until then nothing else waits.
+    pub const ON_DEMAND: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
+
     /// A graph that knows nothing yet.
     pub fn new(settings: Settings) -> Self {
         let mut workloads = Workloads::default();
@@ -151,6 +158,7 @@ impl Graph {
             bgp_peers: BTreeMap::new(),
             bgp_filters: BTreeMap::new(),
             passwords: BTreeMap::new(),
+            services: Services::default(),
             underlay: Underlay::default(),
             tunnel_addrs: BTreeMap::new(),
             started: false,
@@ -194,6 +202,16 @@ impl Graph {
             Kind::BGPPeer => self.update_bgp_peer(key, spec!(BGPPeer)),
             Kind::BGPFilter => self.update_bgp_filter(key, spec!(BGPFilter)),
             Kind::WorkloadEndpoint => self.update_workload(key, spec!(WorkloadEndpoint)),
+            Kind::Service => {
+                let touched = self.services.update_service(key, spec!(Service));
+                self.dirty.services.extend(touched);
+            }
+            Kind::EndpointSlice => {
+                let slice = spec!(EndpointSlice);
+                let node = &self.settings.node_name;
+                let touched = self.services.update_slice(key, slice, node);
+                self.dirty.services.extend(touched);
+            }
             Kind::IPAMBlock | Kind::BlockAffinity
                 if self.settings.blocks_from == BlocksFrom::PodCidrs => {}
             Kind::IPAMBlock => self.update_block(key, spec!(IPAMBlock)),
@@ -245,6 +263,7 @@ impl Graph {
     /// All objects of this kind that existed at the start have been given.
     pub fn handle_in_sync(&mut self, kind: Kind) {
         self.synced.insert(kind);
+        self.dirty.all_services |= Self::ON_DEMAND.contains(&kind);
     }
 
     /// The address that this node's tunnel device is to have before this node's object names one: others send through the tunnel as
@@ -328,6 +347,7 @@ impl Graph {
         }
         self.flush_underlay(&mut dirty);
         self.flush_local(&mut dirty);
+        self.flush_services(&mut dirty);
         self.flush_peers(&mut dirty);
         self.flush_next_hops(&mut dirty);
         self.flush_prefixes(&dirty);
@@ -369,7 +389,8 @@ impl Graph {
 
     /// Whether every prefix this node announces has been polled: from then on the speaker may send End-of-RIB.
     pub fn originations_complete(&self) -> bool {
-        self.started && self.originations.is_read()
+        let services_known = self.services_synced() || !self.services.ranges().ask_for_services();
+        self.started && self.originations.is_read() && services_known
     }
 
     /// What is skipped, and why, sorted.
@@ -614,6 +635,33 @@ impl Graph {
         }
     }
 
+    fn services_synced(&self) -> bool {
+        Self::ON_DEMAND
+            .iter()
+            .all(|kind| self.synced.contains(kind))
+    }
+
+    /// Which addresses of Services are announced. Ranges follow from what the configuration of the speaker follows from.
+    fn flush_services(&mut self, dirty: &mut Dirty) {
+        if dirty.peers {
+            let config = self.bgp_configs.get("default");
+            let own = self.hosts.get(&self.settings.node_name);
+            let ranges = Ranges::of(&self.settings, config, own);
+            if let Some(wholes) = self.services.set_ranges(ranges) {
+                dirty.prefixes.extend(wholes);
+                dirty.bgp_prefixes = true;
+                dirty.all_services = true;
+            }
+        }
+        if dirty.all_services {
+            dirty.services.extend(self.services.keys());
+        }
+        let known = self.services_synced();
+        for service in &dirty.services {
+            dirty.prefixes.extend(self.services.review(service, known));
+        }
+    }
+
     /// Routes and originations.
     fn flush_prefixes(&mut self, dirty: &Dirty) {
         let mut prefixes = dirty.prefixes.clone();
@@ -626,6 +674,7 @@ impl Graph {
             prefixes.extend(self.local.tunnel_prefixes());
             prefixes.extend(self.routes.keys());
             prefixes.extend(self.originations.keys());
+            prefixes.extend(self.services.prefixes());
         }
         let facts = Facts {
             settings: &self.settings,
@@ -638,6 +687,7 @@ impl Graph {
             bgp: &self.bgp_routes,
             underlay: &self.underlay,
             objects: &self.objects,
+            services: &self.services,
         };
         for prefix in prefixes {
             self.originations.put(prefix, facts.originate(prefix));
@@ -740,6 +790,7 @@ impl Graph {
             settings: &self.settings,
             hosts: &self.hosts,
             pools: &self.pools,
+            services: self.services.ranges(),
             configs: &self.bgp_configs,
             peers: &self.bgp_peers,
             filters: &self.bgp_filters,

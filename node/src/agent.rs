@@ -49,7 +49,7 @@ use crate::task::namesake::Namesake;
 use crate::task::node_status::{NodeStatusTask, Sources};
 use crate::task::timestamp;
 use crate::task::token::{self, TokenTask};
-use crate::task::watch::WatchTask;
+use crate::task::watch::{OnDemand, WatchTask};
 use crate::task::without_effect::WithoutEffect;
 use crate::telemetry::{self, Metrics};
 
@@ -214,6 +214,10 @@ impl Agent {
         let watcher = WatchTask {
             store: Arc::clone(&self.opened.store),
             kinds: watched_kinds(&self.identity.name),
+            on_demand: OnDemand {
+                kinds: Graph::ON_DEMAND.map(|kind| (kind, Scope::All)).to_vec(),
+                from_the_start: !self.params.advertise_cluster_ips.is_empty(),
+            },
             calc: calc_inbox.clone(),
             ipam: Some(Arc::clone(&self.ipam)),
             socket: self.opened.place.clone(),

@@ -25,7 +25,7 @@ use node::task::bgp::BgpTask;
 use node::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use node::task::dataplane::DataplaneView;
 use node::task::endpoint_status::Endpoints;
-use node::task::watch::WatchTask;
+use node::task::watch::{OnDemand, WatchTask};
 use node::telemetry::Metrics;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -139,6 +139,8 @@ fn graph_settings(params: &Params, name: &str, source: &Source) -> Settings {
     settings.ipip_enabled = Some(false);
     // No packet passes, and peers hear of the best path only.
     settings.multipath = 1;
+    // Nor would one to a Service's address be translated here.
+    settings.announces_services = false;
     if matches!(source, Source::Files(_)) {
         settings.learned_routes = LearnedRoutes::All;
         settings.listen = Listen::NodeAddresses;
@@ -215,6 +217,7 @@ async fn start(
             let watcher = WatchTask {
                 store: opened.store,
                 kinds: KINDS.map(|kind| (kind, Scope::All)).to_vec(),
+                on_demand: OnDemand::default(),
                 calc: calc_inbox,
                 ipam: None,
                 socket: opened.place,

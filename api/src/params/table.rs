@@ -146,6 +146,9 @@ parameters! {
     /// no IPAM blocks, are the nodes'.
     use_pod_cidr: bool = value::felix_bool, ["USE_POD_CIDR"], "false", "",
         IsUnset, Stops, "`true` or `false`";
+    /// Ranges of Services' cluster addresses that are announced, in the place of BGPConfiguration's `serviceClusterIPs`.
+    advertise_cluster_ips: Vec<IpNet> = value::ranges, ["CALICO_ADVERTISE_CLUSTER_IPS"], "", "",
+        IsUnset, Stops, "ranges such as `10.96.0.0/12`, joined by commas";
     /// Where the cluster runs, words joined by commas: added to ClusterInformation's clusterType.
     cluster_type: String = value::text, ["CLUSTER_TYPE"], "", "",
         IsUnset, Stops, "words joined by commas";

@@ -77,11 +77,6 @@ pub static UNUSED: &[Unused] = &[
     unused(&["CALICO_DISABLE_FELIX"], &[], "the agent is one process"),
     unused(&["NODE_USER_ID"], &[], "the agent runs as root"),
     unused(
-        &["CALICO_ADVERTISE_CLUSTER_IPS"],
-        &[],
-        "addresses of services are not announced yet",
-    ),
-    unused(
         &["BGP_LOGSEVERITYSCREEN"],
         &[],
         "FELIX_LOGSEVERITYSCREEN is for the whole agent",

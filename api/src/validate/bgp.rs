@@ -34,6 +34,12 @@ pub(crate) fn check_configuration(config: &BGPConfiguration, faults: &mut Vec<Fa
         faults.push(Fault::new("spec.listenPort", &0, "must be 1 to 65535"));
     }
     check_extra_word(&config.extra, "bindMode", &["None", "NodeIP"], faults);
+    check_word(
+        "spec.serviceLoadBalancerAggregation",
+        config.service_load_balancer_aggregation.as_ref(),
+        &["Enabled", "Disabled"],
+        faults,
+    );
     check_secret_ref(&config.extra, "nodeMeshPassword", faults);
     let restart_time = config.node_mesh_max_restart_time.as_ref();
     check_restart_time("spec.nodeMeshMaxRestartTime", restart_time, faults);

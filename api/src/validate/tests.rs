@@ -277,6 +277,10 @@ fn each_rule_of_the_configurations_names_its_field() {
             (json!({"asNumber": 23456}), &["spec.asNumber"]),
             (json!({"bindMode": "NodeIp"}), &["spec.bindMode"]),
             (
+                json!({"serviceLoadBalancerAggregation": "Off"}),
+                &["spec.serviceLoadBalancerAggregation"],
+            ),
+            (
                 json!({"nodeMeshPassword": "secret"}),
                 &["spec.nodeMeshPassword"],
             ),

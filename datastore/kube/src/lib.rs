@@ -29,6 +29,7 @@ mod metadata;
 mod node;
 mod pod;
 mod secrets;
+mod service;
 pub mod settings;
 mod store;
 mod watch;

@@ -27,6 +27,7 @@ use crate::group::{Group, segment};
 use crate::kept::Kept;
 use crate::node::KubeNode;
 use crate::pod::{KubePod, PodName};
+use crate::service;
 use crate::watch;
 use namespaces::Namespaces;
 use seen_pods::SeenPods;
@@ -107,6 +108,13 @@ impl KubeStore {
             };
         }
         match op.key().kind {
+            kind if kind.only_read() => {
+                let text = format!(
+                    "{}: objects of this kind are Kubernetes' own: use kubectl",
+                    op.key()
+                );
+                Err(StoreError::Refused(text.into()))
+            }
             Kind::Node => shared.write_node(op).await,
             Kind::WorkloadEndpoint => match PodName::of(op.key()) {
                 Some(pod) => shared.write_endpoint(&pod, op).await,
@@ -214,6 +222,7 @@ impl Shared {
                 Some(pod) => return self.get_endpoint(&pod, key).await,
                 None => return Ok(self.kept.as_ref().and_then(|kept| kept.get(key))),
             },
+            kind if kind.only_read() => service::one(key),
             _ => group.one(key),
         };
         match self.client.request(Method::GET, &path, None).await {
@@ -246,7 +255,10 @@ impl Shared {
         let (path, field) = match kind {
             Kind::Node => ("/api/v1/nodes".to_owned(), "metadata.name"),
             Kind::WorkloadEndpoint => ("/api/v1/pods".to_owned(), "spec.nodeName"),
-            _ => (self.group(kind).await?.all(kind), ""),
+            _ => match service::all(kind) {
+                Some(path) => (path.to_owned(), ""),
+                None => (self.group(kind).await?.all(kind), ""),
+            },
         };
         Ok(match scope {
             Scope::All => Some(format!("{path}?")),
@@ -265,14 +277,15 @@ impl Shared {
                 .and_then(|node| node.read())
                 .map(Seen::of),
             Kind::WorkloadEndpoint => KubePod::parse(object).and_then(|pod| self.read_pod(&pod)),
+            kind if kind.only_read() => service::read(kind, object).map(Seen::of),
             _ => custom::read(group, kind, object).map(Seen::of),
         };
         read.map_err(|error| unreadable(&format!("{kind}: {error}")))
     }
 
-    /// The group of a kind's objects; for Nodes and Pods it does not matter.
+    /// The group of a kind's objects; for Kubernetes' own it does not matter.
     pub(crate) async fn group(&self, kind: Kind) -> Result<Group, StoreError> {
-        if matches!(kind, Kind::Node | Kind::WorkloadEndpoint) {
+        if is_kubernetes(kind) {
             return Ok(Group::Crd);
         }
         self.client.group().await.map_err(store_error)
@@ -326,6 +339,11 @@ impl Seen {
             object: Some(object),
         }
     }
+}
+
+/// Whether the objects of a kind are made of Kubernetes' own.
+fn is_kubernetes(kind: Kind) -> bool {
+    matches!(kind, Kind::Node | Kind::WorkloadEndpoint) || kind.only_read()
 }
 
 /// Whether a condition holds of what stands there.

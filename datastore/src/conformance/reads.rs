@@ -34,8 +34,10 @@ pub(super) async fn listings_are_ordered_and_of_one_kind_and_scope(store: &dyn S
         Scope::Node("n".to_owned()),
         Scope::Node("n-1".to_owned()),
     ];
+    // A store may have Services that nobody wrote here.
     for (kind, scope) in Kind::ALL
         .into_iter()
+        .filter(|kind| !kind.only_read())
         .flat_map(|kind| scopes.iter().map(move |scope| (kind, scope)))
     {
         let listing = store.list(kind, scope).await.expect("list works");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use api::key::Key;
 use ipnet::IpNet;
 
 use crate::desired::IfName;
@@ -33,6 +34,10 @@ pub(super) struct Dirty {
     pub(super) elements: bool,
     pub(super) tunnels: bool,
     pub(super) peers: bool,
+    /// Services whose addresses may be announced, or no longer.
+    pub(super) services: BTreeSet<Key>,
+    /// Every Service.
+    pub(super) all_services: bool,
 }
 
 impl Dirty {
@@ -46,6 +51,7 @@ impl Dirty {
         self.rules = true;
         self.tunnels = true;
         self.peers = true;
+        self.all_services = true;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What this node announces: its blocks as wholes, and the addresses it uses outside of them.
+//! What this node announces: its blocks as wholes, the addresses it uses outside of them, and those of Services.
 
 use api::ipam::AffinityState;
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ impl Facts<'_> {
         } else {
             self.announces_block(&prefix)
         };
+        let announced = announced || self.services.announces(&prefix);
         announced.then_some(Origination {
             prefix,
             next_hop: None,

@@ -26,6 +26,7 @@ use bgp::types::{Asn, PeerName, RouterId};
 use super::host::Host;
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
+use super::service::Ranges;
 use super::settings::{Listen, Settings};
 use crate::rules::Family;
 pub(super) use password::wanted as wanted_passwords;
@@ -52,6 +53,8 @@ pub(super) struct Inputs<'a> {
     pub(super) settings: &'a Settings,
     pub(super) hosts: &'a BTreeMap<String, Host>,
     pub(super) pools: &'a Pools,
+    /// Of Services' addresses.
+    pub(super) services: &'a Ranges,
     /// By name: `default`, `node.<name>`.
     pub(super) configs: &'a BTreeMap<String, BGPConfigurationSpec>,
     pub(super) peers: &'a BTreeMap<Key, Peer>,
@@ -100,6 +103,7 @@ impl Peers {
             export: session::export_policy(
                 communities,
                 inputs.pools,
+                session::service_ranges(inputs.services, own.cluster_id.is_some()),
                 inputs.settings.learned_routes,
             ),
             taken: BTreeMap::new(),

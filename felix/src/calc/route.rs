@@ -10,7 +10,8 @@
 //! | 4 | address that another node has outside its own blocks | to that node, as the pool says |
 //! | 5 | block of this node | blackhole, so that unused addresses do not follow the default route |
 //! | 6 | block of another node | to that node, as the pool says |
-//! | 7 | anything BGP knows, unless the pool's routes come from blocks | via the BGP next hops |
+//! | 7 | in a range of Services' addresses | none: who translates them does so before packets are routed |
+//! | 8 | anything BGP knows, unless the pool's routes come from blocks | via the BGP next hops |
 //!
 //! A tunnel is used once the other node's object names the address of its device, which says that packets are accepted there.
 //! Until then, and where BGP is to lead and does not (yet), packets take another way that the other node accepts
@@ -30,6 +31,7 @@ use super::local::{Local, LocalFamily, Tunnel, Uplink};
 use super::object::Objects;
 use super::pool::{Encap, Pool, Pools, Reach};
 use super::problem::Reason;
+use super::service::Services;
 use super::settings::Settings;
 use super::underlay::Underlay;
 use super::workload::{Workload, Workloads};
@@ -53,6 +55,7 @@ pub(super) struct Facts<'a> {
     pub(super) bgp: &'a BgpRoutes,
     pub(super) underlay: &'a Underlay,
     pub(super) objects: &'a Objects,
+    pub(super) services: &'a Services,
 }
 
 /// What becomes of a prefix.
@@ -110,6 +113,7 @@ impl Facts<'_> {
             };
         }
         let plan = match self.bgp.at(&dst) {
+            Some(_) if self.services.ranges().hold(&dst) => Plan::Nothing,
             Some(best) => self.via_bgp(dst, pool, best),
             None => Plan::Nothing,
         };

@@ -175,6 +175,10 @@ pub struct Settings {
     pub multipath: u16,
     /// Which learned routes are advertised to peers.
     pub learned_routes: LearnedRoutes,
+    /// Whether addresses of Services are announced: not by a reflector, where no packet for them could be translated.
+    pub announces_services: bool,
+    /// Ranges of Services' cluster addresses, in the place of BGPConfiguration's.
+    pub service_cluster_ranges: Vec<IpNet>,
     /// Which own addresses the speaker listens on when BGPConfiguration does not say it.
     pub listen: Listen,
     /// Where nodes' blocks come from.
@@ -227,6 +231,8 @@ impl Settings {
             deferral_time: Duration::from_secs(120),
             multipath: MULTIPATH,
             learned_routes: LearnedRoutes::default(),
+            announces_services: true,
+            service_cluster_ranges: Vec::new(),
             listen: Listen::default(),
             blocks_from: BlocksFrom::default(),
             next_hop_object_routes: None,
@@ -290,6 +296,7 @@ impl Settings {
             normal_route_metric: values.normal_route_priority,
             rp_filter: Arc::clone(&kernel.rp_filter),
             router_id: values.router_id,
+            service_cluster_ranges: values.advertise_cluster_ips.clone(),
             blocks_from: if values.use_pod_cidr {
                 BlocksFrom::PodCidrs
             } else {
@@ -313,6 +320,7 @@ impl Settings {
             deferral_time: self.deferral_time,
             multipath: self.multipath,
             learned_routes: self.learned_routes,
+            announces_services: self.announces_services,
             listen: self.listen,
             blocks_from: self.blocks_from,
             // The same kernel, and whether IPv6 is used was decided at the start.

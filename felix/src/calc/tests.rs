@@ -13,6 +13,7 @@ mod property;
 mod reference;
 mod routed;
 mod rules;
+mod services;
 mod sessions;
 mod settings;
 mod shared_address;

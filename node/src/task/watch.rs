@@ -57,6 +57,8 @@ pub struct WatchTask {
     pub store: Arc<dyn Store>,
     /// Which.
     pub kinds: Vec<(Kind, Scope)>,
+    /// Which more, and when.
+    pub on_demand: OnDemand,
     /// Where they go.
     pub calc: Inbox,
     /// Hears of blocks and pools, so that its next decision meets no conflict. Absent where no pod gets an address.
@@ -71,6 +73,15 @@ pub struct WatchTask {
     pub notes: Option<Notes>,
     /// End of the process.
     pub cancel: CancellationToken,
+}
+
+/// Kinds that are followed once there are ranges of Services' addresses: in a BGPConfiguration, or from the start.
+#[derive(Clone, Debug, Default)]
+pub struct OnDemand {
+    /// Which.
+    pub kinds: Vec<(Kind, Scope)>,
+    /// A parameter gives such a range.
+    pub from_the_start: bool,
 }
 
 /// Files for the next agent.
@@ -110,13 +121,14 @@ impl WatchTask {
         self.note(&mut read);
     }
 
-    /// The updates of some kinds. Each time `accepted` changes, the datastore is taken as it is.
+    /// The updates of some of these kinds. Each time `accepted` changes, the datastore is taken as it is.
     fn updates(
         &self,
+        kinds: &[(Kind, Scope)],
         wanted: impl Fn(Kind) -> bool,
         accepted: &watch::Receiver<u64>,
     ) -> impl Iterator<Item = Updates> {
-        let kinds = self.kinds.iter().filter(move |(kind, _)| wanted(*kind));
+        let kinds = kinds.iter().filter(move |(kind, _)| wanted(*kind));
         kinds.map(move |(kind, scope)| {
             let kind = *kind;
             let store = Arc::clone(&self.store);
@@ -143,11 +155,12 @@ impl WatchTask {
         let (accept, accepted) = watch::channel(0_u64);
         // Whether the datastore is locked must be known before anything else is acted on.
         let is_first = |kind| kind == Kind::ClusterInformation;
-        let mut updates = stream::select_all(self.updates(is_first, &accepted));
+        let mut updates = stream::select_all(self.updates(&self.kinds, is_first, &accepted));
         let mut rest = !updates.is_empty();
         if !rest {
-            updates.extend(self.updates(|_| true, &accepted));
+            updates.extend(self.updates(&self.kinds, |_| true, &accepted));
         }
+        let mut demanded = self.on_demand.kinds.is_empty();
         let mut note = tokio::time::interval(NOTE_EVERY);
         let mut lost = Lost::default();
         // Kinds whose first listing after an acceptance is still to come.
@@ -247,7 +260,13 @@ impl WatchTask {
             }
             if rest && matches!(update, Update::InSync(_)) {
                 rest = false;
-                updates.extend(self.updates(|kind| !is_first(kind), &accepted));
+                updates.extend(self.updates(&self.kinds, |kind| !is_first(kind), &accepted));
+            }
+            let from_now_on = self.on_demand.from_the_start && !rest;
+            if !demanded && (from_now_on || asks_for_services(&update)) {
+                demanded = true;
+                info!("ranges of Services' addresses are configured: following Services");
+                updates.extend(self.updates(&self.on_demand.kinds, |_| true, &accepted));
             }
             self.update(kind, update);
         }
@@ -395,6 +414,18 @@ impl WatchTask {
         let state = State::Absent;
         self.calc.object(key, Seen { since, state });
     }
+}
+
+/// Whether it is a BGPConfiguration that has ranges of Services' addresses.
+fn asks_for_services(update: &Update) -> bool {
+    let Update::Put(item) = update else {
+        return false;
+    };
+    item.key.kind == Kind::BGPConfiguration
+        && matches!(
+            Object::decode(&item.key, &item.value),
+            Ok(Object::BGPConfiguration(config)) if config.spec.service_ranges().next().is_some()
+        )
 }
 
 /// The later of two cursors of one store, the second where they cannot be told apart.

@@ -79,6 +79,11 @@ pub struct Agent {
     peers_reported: bool,
 }
 
+/// Every kind that an agent may follow.
+fn kinds() -> impl Iterator<Item = Kind> {
+    Graph::KINDS.into_iter().chain(Graph::ON_DEMAND)
+}
+
 /// How an agent starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -197,7 +202,7 @@ impl Agent {
             _ => Scope::All,
         };
         let mut listings = Vec::new();
-        for kind in Graph::KINDS {
+        for kind in kinds() {
             let Ok(listing) = executor::run(store.list(kind, &scope(kind))) else {
                 self.list_again_at = Some(now + Duration::from_secs(1));
                 return false;
@@ -217,7 +222,7 @@ impl Agent {
         for key in before.difference(&self.known) {
             self.graph.handle_update(key, None);
         }
-        for kind in Graph::KINDS {
+        for kind in kinds() {
             self.graph.handle_in_sync(kind);
         }
         self.watch = Some(select_all(watches));

@@ -29,6 +29,7 @@ const WRONG: &[(&str, &str)] = &[
     ("wait_for_datastore", "1"),
     ("no_default_pools", "on"),
     ("use_pod_cidr", "maybe"),
+    ("advertise_cluster_ips", "10.96.0.0/33"),
     ("pool_cidr", "10.244.0.0"),
     ("pool_block_size", "19"),
     ("pool_ipip", "Sometimes"),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::warn;
 
-use super::{Shared, failed_kind, unreadable};
+use super::{Shared, failed_kind, is_kubernetes, unreadable};
 use crate::client::Error;
 use crate::group::{Group, segment};
 
@@ -43,6 +43,8 @@ struct Named {
 #[derive(Deserialize)]
 struct Name {
     name: String,
+    #[serde(default)]
+    namespace: String,
 }
 
 /// What is asked for.
@@ -123,9 +125,7 @@ impl Shared {
         ask: Ask,
     ) -> Result<Option<Bytes>, StoreError> {
         // Calico's API server, which may serve the other group, has lists of its own.
-        if matches!(kind, Kind::Node | Kind::WorkloadEndpoint)
-            || self.group(kind).await? != Group::Crd
-        {
+        if is_kubernetes(kind) || self.group(kind).await? != Group::Crd {
             return Ok(None);
         }
         let path = self.all(kind, &Scope::All).await?.unwrap_or_default();
@@ -209,7 +209,8 @@ fn named(kind: Kind, pages: &[Bytes]) -> Result<Vec<Key>, StoreError> {
         for item in parsed(kind, page)?.items.into_iter().flatten() {
             let named: Named = serde_json::from_str(item.get())
                 .map_err(|error| unreadable(&format!("{kind}: {error}")))?;
-            names.push(Key::new(kind, named.metadata.name));
+            let Name { name, namespace } = named.metadata;
+            names.push(Key::namespaced(kind, namespace, name));
         }
     }
     names.sort();

@@ -15,6 +15,7 @@ mod groups;
 mod kubernetes;
 mod requests;
 mod secrets;
+mod services;
 mod setup;
 mod status;
 

@@ -10,8 +10,10 @@ use bgp::config::{NextHopMode, PeerConfig, PeerOptions, RoutePolicy};
 use bgp::policy::{Match, PrefixRange, Term, Verdict};
 use bgp::route::RouteSource;
 use bgp::types::{AfiSafi, Asn, PeerName};
+use ipnet::IpNet;
 
 use super::super::pool::Pools;
+use super::super::service::Ranges;
 use super::super::settings::LearnedRoutes;
 use super::{Builder, Remote, restart_time};
 
@@ -93,6 +95,7 @@ fn next_hop_mode(spec: &BGPPeerSpec, internal: bool) -> NextHopMode {
 pub(super) fn export_policy(
     communities: Vec<Term>,
     pools: &Pools,
+    services: Vec<IpNet>,
     learned: LearnedRoutes,
 ) -> RoutePolicy {
     let term = |name: String, matches, accept| Term {
@@ -111,12 +114,30 @@ pub(super) fn export_policy(
     };
     let mut terms = communities;
     terms.extend(pools.export_rules().into_iter().map(of_pool));
+    if !services.is_empty() {
+        let inside = services.into_iter().map(PrefixRange::or_longer).collect();
+        terms.push(term(
+            "addresses of Services".to_owned(),
+            vec![Match::Prefix(inside)],
+            true,
+        ));
+    }
     let own = Match::PeerType(vec![RouteSource::Local]);
     terms.push(term("own routes".to_owned(), vec![own], true));
     RoutePolicy {
         terms,
         default_accept: learned == LearnedRoutes::All,
     }
+}
+
+/// Ranges of Services' addresses of which other nodes' routes are sent as well: those that this node announces as wholes; by a
+/// reflector also those that are not the cluster's own.
+pub(super) fn service_ranges(ranges: &Ranges, reflects: bool) -> Vec<IpNet> {
+    let reflected = ranges.reflected().filter(|_| reflects);
+    let mut all: Vec<IpNet> = ranges.aggregates().chain(reflected).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 pub(super) fn peer_name(class: &str, remote: &Remote) -> PeerName {

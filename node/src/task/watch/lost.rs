@@ -113,7 +113,7 @@ impl Lost {
         let (_, (error, _)) = self.kinds.first_key_value()?;
         let (_, since) = self.since?;
         let since = timestamp(since).rfc3339();
-        let what = if self.kinds.len() == all {
+        let what = if self.kinds.len() >= all {
             "it".to_owned()
         } else {
             let names: Vec<&str> = self.kinds.keys().map(|kind| kind.name()).collect();

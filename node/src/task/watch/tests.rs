@@ -99,6 +99,7 @@ impl World {
         let kinds = [
             Kind::IPPool,
             Kind::Node,
+            Kind::BGPConfiguration,
             Kind::WorkloadEndpoint,
             Kind::IPAMBlock,
             Kind::BlockAffinity,
@@ -107,6 +108,10 @@ impl World {
         let task = WatchTask {
             store: Arc::new(client.clone()),
             kinds: kinds.map(|kind| (kind, Scope::All)).to_vec(),
+            on_demand: OnDemand {
+                kinds: Graph::ON_DEMAND.map(|kind| (kind, Scope::All)).to_vec(),
+                from_the_start: false,
+            },
             calc,
             ipam: Some(Arc::clone(&ipam)),
             socket: String::new(),
@@ -389,4 +394,45 @@ async fn a_node_that_was_registered_anew_counts_as_it_was_until_its_agent_has_wr
     world
         .until(|_, key| *key == InputKey::Object(Key::new(Kind::Node, "n2")))
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_followed_once_a_range_of_theirs_is_configured_and_not_before() {
+    let mut world = World::new().await;
+    let service = Key::namespaced(Kind::Service, "default", "kubernetes");
+    let json = serde_json::json!({
+        "metadata": {"name": "kubernetes", "namespace": "default"},
+        "spec": {"type": "ClusterIP", "clusterIPs": ["10.96.0.1"]},
+    });
+    let put = Op::Put {
+        key: service.clone(),
+        value: json.to_string().into(),
+        expect: Expect::Any,
+    };
+    world.store.write(put).await.unwrap();
+    let configs = [
+        serde_json::json!({}),
+        serde_json::json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]}),
+    ];
+    for (config, followed) in configs.into_iter().zip([false, true]) {
+        let config = object(Kind::BGPConfiguration, "default", config);
+        world.store.write(config).await.unwrap();
+        // Virtual time: everything that can be read is.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let told: Vec<InputKey> = world
+            .facts
+            .take_now(99)
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(
+            told.contains(&InputKey::Object(service.clone())),
+            followed,
+            "{told:?}"
+        );
+        for kind in Graph::ON_DEMAND {
+            assert_eq!(told.contains(&InputKey::InSync(kind)), followed, "{told:?}");
+        }
+    }
+    world.cancel.cancel();
 }

@@ -20,6 +20,7 @@ mod objects;
 mod old_data;
 mod outages;
 mod pod_cidr;
+mod services;
 mod slow;
 mod startup;
 mod takeover;

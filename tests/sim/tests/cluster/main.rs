@@ -8,6 +8,7 @@ mod ipam_race;
 mod mesh;
 mod next_hops;
 mod reflectors;
+mod services;
 mod switch;
 mod vxlan;
 
