@@ -159,6 +159,8 @@ pub struct PeerOptions {
     /// Routes are kept over NOTIFICATIONs and an expired hold timer, too, if the peer agrees (RFC 8538). Needs
     /// `graceful_restart`.
     pub notification_restart: bool,
+    /// Whether all paths of a prefix are sent and taken, if the peer does the other half.
+    pub add_paths: AddPaths,
     /// This is no peer but what peers of a range of addresses have in common.
     pub dynamic: Option<DynamicRange>,
     /// The peer stays configured, but there is no session with it: a standing one ends with Cease/Administrative Shutdown and
@@ -166,6 +168,15 @@ pub struct PeerOptions {
     pub shutdown: bool,
     /// Told to the peer's operator when the peer is shut down or removed (RFC 9003), as an Administrative Shutdown.
     pub shutdown_text: Option<Arc<str>>,
+}
+
+/// Several paths of one prefix on one session, in each direction (RFC 7911), for all families. Each path counts for a prefix limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddPaths {
+    /// The peer may send several.
+    pub receive: bool,
+    /// Every path that could be chosen here is sent, not the best one only.
+    pub send: bool,
 }
 
 /// Addresses from which anybody may connect. Each becomes a peer of its own, named after its template and its address, that

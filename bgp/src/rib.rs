@@ -21,7 +21,7 @@ use std::net::IpAddr;
 
 use crate::rib::group::{Group, GroupKey, Transition};
 use crate::rib::source::SourceId;
-use crate::rib::table::{PrefixId, Table};
+use crate::rib::table::{PathKey, Place, PrefixId, Table};
 use crate::route::Reachability;
 use crate::types::AfiSafi;
 
@@ -76,9 +76,8 @@ impl Rib {
             let Some(id) = self.table.next_undecided() else {
                 break;
             };
-            if self.table.decide(id) {
-                self.mark_dirty(id);
-            }
+            let best_changed = self.table.decide(id);
+            self.mark_dirty(id, best_changed);
             self.table.free_if_unused(id);
         }
         let left = self.has_work();
@@ -106,18 +105,19 @@ impl Rib {
     }
 
     /// Visits at most `budget` prefixes for what touches many at once. Returns the paths to check anew.
-    pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, SourceId)> {
+    pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, PathKey)> {
         let to_check = self.table.sweep(budget);
         for id in self.table.take_readvertised() {
-            self.mark_dirty(id);
+            self.mark_dirty(id, true);
         }
         to_check
     }
 
-    fn mark_dirty(&mut self, id: PrefixId) {
+    /// A prefix's paths changed, and perhaps the best of them.
+    fn mark_dirty(&mut self, id: PrefixId, best_changed: bool) {
         let family = self.table.family(id);
         for group in &mut self.groups {
-            if group.family() == family {
+            if group.family() == family && (best_changed || group.key().add_paths) {
                 group.mark_dirty(&mut self.table, id, &mut self.woken);
             }
         }
@@ -167,9 +167,9 @@ impl Rib {
                 if let Some(former) = moving.former
                     && let Some(before) = self.by_serial(former.from)
                 {
-                    let told: Vec<PrefixId> = before.sent_from(former.next).collect();
+                    let told: Vec<Place> = before.sent_from(former.next).collect();
                     told.into_iter()
-                        .for_each(|id| moving.miss(&mut self.table, id));
+                        .for_each(|place| moving.miss(&mut self.table, place));
                 }
                 let former = moving.former;
                 self.groups[old].add_dependent();

@@ -437,6 +437,7 @@ impl Speaker {
             keepalive_time: peer.config.options.keepalive_time,
             families: peer.config.families.clone(),
             restart,
+            add_paths: peer.config.options.add_paths,
             peer_asn: peer.config.asn,
             first_as: if peer.config.options.enforce_first_as {
                 FirstAsCheck::Enforce

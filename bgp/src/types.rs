@@ -79,6 +79,15 @@ impl ConnId {
     }
 }
 
+/// Tells the paths that one peer sends of a prefix apart (RFC 7911 §2): the peer's number, which nobody else knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathId(pub u32);
+
+impl PathId {
+    /// Of the only path, on a session whose UPDATEs have no path identifiers.
+    pub const ONLY: Self = Self(0);
+}
+
 /// Address family and subsequent family (RFC 4760), the two that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AfiSafi {

@@ -31,6 +31,8 @@ pub(crate) struct Candidate {
     pub(crate) peer_address: IpAddr,
     /// Tells peers apart that share an address: the port, then the number of the source.
     pub(crate) peer_instance: (u16, u32),
+    /// Tells the paths of one peer apart (RFC 7911).
+    pub(crate) path_id: u32,
 }
 
 type Alive = SmallVec<[usize; 8]>;
@@ -75,8 +77,13 @@ pub(crate) fn decide(
         before.clone_from(&alive);
         keep(candidates, &mut alive);
         if alive.len() < before.len() {
-            before.retain(|index| !alive.contains(index));
-            before.iter().for_each(|index| removed(*index, step));
+            // What is left is in the order in which it was.
+            let mut left = alive.iter().peekable();
+            for index in &before {
+                if left.next_if_eq(&index).is_none() {
+                    removed(*index, step);
+                }
+            }
         }
     }
     debug_assert!(alive.len() <= 1, "sources differ");
@@ -110,14 +117,15 @@ fn origin(candidates: &[Candidate], alive: &mut Alive) {
 }
 
 fn multi_exit_disc(candidates: &[Candidate], alive: &mut Alive) {
-    let rivals = alive.clone();
-    alive.retain(|index| {
-        let mine = &candidates[*index];
-        !rivals.iter().any(|rival| {
-            let other = &candidates[*rival];
-            other.neighbour_as == mine.neighbour_as && other.med < mine.med
-        })
-    });
+    let by_neighbour = |index: &usize| {
+        let candidate = &candidates[*index];
+        (candidate.neighbour_as, candidate.med)
+    };
+    // The lowest of each neighbouring AS; a prefix may have thousands of paths.
+    let mut lowest: SmallVec<[(Option<u32>, u32); 8]> = alive.iter().map(by_neighbour).collect();
+    lowest.sort_unstable();
+    lowest.dedup_by_key(|(neighbour_as, _)| *neighbour_as);
+    alive.retain(|index| lowest.binary_search(&by_neighbour(index)).is_ok());
 }
 
 fn ebgp_over_ibgp(candidates: &[Candidate], alive: &mut Alive) {
@@ -138,7 +146,11 @@ fn cluster_list_length(candidates: &[Candidate], alive: &mut Alive) {
 
 fn peer_address(candidates: &[Candidate], alive: &mut Alive) {
     keep_lowest(candidates, alive, |candidate| {
-        (candidate.peer_address, candidate.peer_instance)
+        (
+            candidate.peer_address,
+            candidate.peer_instance,
+            candidate.path_id,
+        )
     });
 }
 
@@ -165,6 +177,7 @@ mod tests {
             cluster_list_length: 0,
             peer_address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
             peer_instance: (179, u32::from(last)),
+            path_id: 0,
         }
     }
 

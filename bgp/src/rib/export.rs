@@ -156,6 +156,7 @@ mod tests {
             cluster_id: Ipv4Addr::new(7, 7, 7, 7),
             width: AsnWidth::Four,
             limit: MessageLimit::Standard,
+            add_paths: false,
             policy: RoutePolicy::accept_all(),
         }
     }

@@ -19,16 +19,20 @@
 //! | end of RIB | it joined | End-of-RIB, once that is allowed | that is sent |
 //!
 //! Nothing is packed before some peer has room. Bounds, in octets: a chunk (`CHUNK_OCTETS`), the logs of all groups together
-//! (`LOG_OCTETS_IN_ALL`), what is pending for a member (4 for each prefix of a slice) and what it has missed (one bit for
-//! each prefix of the table). No message waits for one member alone: those are written when there is room for them.
+//! (`LOG_OCTETS_IN_ALL`), what is pending for a member (8 for each place of a slice) and what it has missed (one bit for
+//! each prefix of the table; some 16 octets for each further path of it). No message waits for one member alone: those are written when there is room for them.
 //!
 //! A new group goes through the table in slices, too; what it has not come to yet needs no mark when it changes.
+//!
+//! Where all paths of a prefix are sent (RFC 7911), each has a place of its own: a number beside the prefix, which is also its
+//! path identifier. What is *pending* and *missed* are places; where the best path alone is sent, all have the number 0.
 //!
 //! A peer never gets its own routes back: a part of a chunk has an [`Audience`]. When the best route of a prefix moves
 //! to a peer of the group, that peer alone gets a withdrawal of what it was sent before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use ipnet::IpNet;
 
@@ -38,7 +42,7 @@ use crate::rib::Transmitted;
 use crate::rib::exported::{ExportId, Exports};
 use crate::rib::ids::IdSet;
 use crate::rib::source::SourceId;
-use crate::rib::table::{PrefixId, Table};
+use crate::rib::table::{Place, PrefixId, Table};
 use crate::types::{AfiSafi, Asn};
 use crate::wire::attr::AsnWidth;
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
@@ -78,6 +82,8 @@ pub(crate) struct GroupKey {
     pub(crate) cluster_id: Ipv4Addr,
     pub(crate) width: AsnWidth,
     pub(crate) limit: MessageLimit,
+    /// All paths are sent, with path identifiers (RFC 7911).
+    pub(crate) add_paths: bool,
     pub(crate) policy: RoutePolicy,
 }
 
@@ -97,9 +103,11 @@ pub(crate) struct Group {
     /// Members of other groups that are told the differences to what this one said.
     dependents: usize,
     /// Prefixes packed since [`Self::take_repacked`], while there are dependents.
-    repacked: Vec<PrefixId>,
+    repacked: Vec<Place>,
     /// By prefix id: what was packed last.
     sent: Vec<Option<Sent>>,
+    /// The same of the prefix's paths with other numbers than 0.
+    sent_others: BTreeMap<Place, Sent>,
     /// How many of these there are, and how many of each source.
     sent_count: usize,
     sent_of: Vec<usize>,
@@ -143,6 +151,7 @@ pub(crate) struct Withheld {
 impl Group {
     pub(crate) fn new(key: GroupKey, serial: u64, slice: usize) -> Self {
         Self {
+            log: Log::new(key.add_paths.then_some(key.family)),
             key,
             exports: Exports::new(),
             serial,
@@ -152,11 +161,11 @@ impl Group {
             dependents: 0,
             repacked: Vec::new(),
             sent: Vec::new(),
+            sent_others: BTreeMap::new(),
             sent_count: 0,
             sent_of: Vec::new(),
             dirty: VecDeque::new(),
             is_dirty: IdSet::default(),
-            log: Log::default(),
             members: BTreeMap::new(),
             awaiting_end_of_rib: 0,
             withheld: Vec::new(),
@@ -231,7 +240,14 @@ impl Group {
                 table.unhold(id_of(kept + index));
             }
         }
-        !self.dirty.is_empty() || !self.sent.is_empty()
+        for _ in 0..budget {
+            let Some((place, sent)) = self.sent_others.pop_first() else {
+                break;
+            };
+            self.exports.release(table, sent.exported);
+            table.unhold(place.id);
+        }
+        !(self.dirty.is_empty() && self.sent.is_empty() && self.sent_others.is_empty())
     }
 
     /// The state of a prefix is to be told to every member.
@@ -275,7 +291,7 @@ impl Group {
             .map(|(peer, _)| *peer)
     }
 
-    /// Prefixes that a member was or will be sent.
+    /// Routes that a member was or will be sent.
     pub(crate) fn advertised(&self, peer: SourceId) -> usize {
         let own = self.sent_of.get(peer.index()).copied().unwrap_or(0);
         self.sent_count - own
@@ -360,7 +376,7 @@ impl Group {
             Step::Changes
         } else if !member.pending.is_empty() {
             Step::Pending
-        } else if !member.missed.is_empty() {
+        } else if member.has_missed() {
             Step::Missed
         } else if let Some(transition) = member.transition {
             Step::Transition(transition)
@@ -388,9 +404,36 @@ impl Group {
         }
     }
 
-    /// What a member is told of a prefix; `None` when it is to have no route.
-    fn told(&self, peer: SourceId, id: PrefixId) -> Option<ExportId> {
-        let sent = self.sent.get(id.index()).copied().flatten();
+    /// What was packed last.
+    fn sent_at(&self, place: Place) -> Option<Sent> {
+        match place.number {
+            0 => self.sent.get(place.id.index()).copied().flatten(),
+            _ => self.sent_others.get(&place).copied(),
+        }
+    }
+
+    /// Enters what is packed; gives what was before.
+    fn set_sent(&mut self, place: Place, new: Option<Sent>) -> Option<Sent> {
+        match (place.number, new) {
+            (0, new) => std::mem::replace(&mut self.sent[place.id.index()], new),
+            (_, Some(new)) => self.sent_others.insert(place, new),
+            (_, None) => self.sent_others.remove(&place),
+        }
+    }
+
+    /// Places of the other numbers than 0 of a range of prefixes.
+    fn others_of(&self, ids: Range<usize>) -> impl Iterator<Item = (Place, Sent)> + '_ {
+        let [first, end] = [ids.start, ids.end].map(|index| Place::from(id_of(index)));
+        let others = (!self.sent_others.is_empty()).then(|| self.sent_others.range(first..end));
+        others
+            .into_iter()
+            .flatten()
+            .map(|(place, sent)| (*place, *sent))
+    }
+
+    /// What a member is told of a place; `None` when it is to have no route.
+    fn told(&self, peer: SourceId, place: Place) -> Option<ExportId> {
+        let sent = self.sent_at(place);
         sent.filter(|sent| sent.source != peer)
             .map(|sent| sent.exported)
     }
@@ -410,10 +453,12 @@ impl Group {
         let mut pending = std::mem::take(&mut member.pending);
         let states: Vec<State> = pending
             .iter()
-            .map(|id| (self.told(peer, *id), *id))
+            .map(|place| (self.told(peer, *place), *place))
             .collect();
         let done = self.write_states(table, &states, end, out);
-        pending.drain(..done).for_each(|id| table.unhold(id));
+        pending
+            .drain(..done)
+            .for_each(|place| table.unhold(place.id));
         if let Some(member) = self.members.get_mut(&peer) {
             member.pending = pending;
         }
@@ -425,11 +470,11 @@ impl Group {
             return;
         };
         // The table's mark that the id is named goes along.
-        let missed = std::iter::from_fn(|| member.missed.pop_first());
-        let slice: Vec<PrefixId> = missed.take(self.slice).collect();
+        let missed = std::iter::from_fn(|| member.pop_missed());
+        let slice: Vec<Place> = missed.take(self.slice).collect();
         let states = self.states(peer, slice.into_iter());
         if let Some(member) = self.members.get_mut(&peer) {
-            member.pending = states.into_iter().map(|(_, id)| id).collect();
+            member.pending = states.into_iter().map(|(_, place)| place).collect();
         }
     }
 
@@ -449,15 +494,16 @@ impl Group {
         let end = walk.end.min(self.sent.len());
         let next = (walk.next + self.slice).min(end);
         let slice = self.sent[walk.next.min(next)..next].iter().zip(walk.next..);
-        let told = slice.filter_map(|(sent, index)| {
-            let sent = sent.filter(|sent| sent.source != peer)?;
-            Some((Some(sent.exported), id_of(index)))
-        });
-        let mut states: Vec<State> = told.collect();
+        let told = slice.filter_map(|(sent, index)| Some((Place::from(id_of(index)), (*sent)?)));
+        let told = told.chain(self.others_of(walk.next.min(next)..next));
+        let told = told.filter(|(_, sent)| sent.source != peer);
+        let mut states: Vec<State> = told
+            .map(|(place, sent)| (Some(sent.exported), place))
+            .collect();
         states.sort_unstable();
         let done = self.write_states(table, &states, room_end, out);
-        let left: Vec<PrefixId> = states[done..].iter().map(|(_, id)| *id).collect();
-        left.iter().for_each(|id| table.hold(*id));
+        let left: Vec<Place> = states[done..].iter().map(|(_, place)| *place).collect();
+        left.iter().for_each(|place| table.hold(place.id));
         let is_over = next >= end && left.is_empty();
         if is_over && walk.enhanced {
             marker(RefreshKind::End, out);
@@ -468,9 +514,11 @@ impl Group {
         }
     }
 
-    /// What a member is told of prefixes, those with one set side by side.
-    fn states(&self, peer: SourceId, ids: impl Iterator<Item = PrefixId>) -> Vec<State> {
-        let mut states: Vec<State> = ids.map(|id| (self.told(peer, id), id)).collect();
+    /// What a member is told of places, those with one set side by side.
+    fn states(&self, peer: SourceId, places: impl Iterator<Item = Place>) -> Vec<State> {
+        let mut states: Vec<State> = places
+            .map(|place| (self.told(peer, place), place))
+            .collect();
         states.sort_unstable();
         states
     }

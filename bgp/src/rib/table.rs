@@ -15,7 +15,7 @@ use crate::rib::intern::Interner;
 use crate::rib::packed::{self, PackedAttributes};
 use crate::rib::source::{Provenance, Source, SourceId};
 use crate::status::DecisionStep;
-use crate::types::{AfiSafi, Asn, RouterId};
+use crate::types::{AfiSafi, Asn, PathId, RouterId};
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::PeerKind;
 
@@ -26,6 +26,7 @@ mod neighbours;
 mod next_hops;
 mod sweep;
 
+pub(crate) use adj_rib_in::TooManyPaths;
 use entry::{Entry, LongPrefixes};
 use neighbours::PrefixHasher;
 use next_hops::NextHops;
@@ -64,14 +65,55 @@ impl AttributesId {
     }
 }
 
+/// What tells a path of a prefix from the prefix's others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PathKey {
+    pub(crate) source: SourceId,
+    pub(crate) path_id: PathId,
+}
+
+impl From<SourceId> for PathKey {
+    fn from(source: SourceId) -> Self {
+        Self {
+            source,
+            path_id: PathId::ONLY,
+        }
+    }
+}
+
+/// A route's place in an Adj-RIB-Out: its prefix, and which of the prefix's paths it is, 0 where the best one alone is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) id: PrefixId,
+    pub(crate) number: u16,
+}
+
+impl From<PrefixId> for Place {
+    fn from(id: PrefixId) -> Self {
+        Self { id, number: 0 }
+    }
+}
+
 /// One peer's route to a prefix.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path {
     pub(crate) source: SourceId,
+    pub(crate) path_id: PathId,
     pub(crate) attributes: AttributesId,
+    /// Tells the prefix's paths apart where all are sent: the lowest that was free when it came.
+    pub(crate) number: u16,
     pub(crate) refusal: Option<RouteRefusal>,
     /// Of the source, in the prefix's family, that it came in.
     pub(crate) session: u8,
+}
+
+impl Path {
+    pub(crate) const fn key(&self) -> PathKey {
+        PathKey {
+            source: self.source,
+            path_id: self.path_id,
+        }
+    }
 }
 
 /// The Loc-RIB's choice. It has references of its own, for the path may be replaced before the next decision.
@@ -113,7 +155,7 @@ pub(crate) struct Table {
     undecided: VecDeque<PrefixId>,
     unreported: VecDeque<PrefixId>,
     /// Attributes as received, of the paths whose attributes an import policy edited.
-    received: BTreeMap<(PrefixId, SourceId), AttributesId>,
+    received: BTreeMap<(PrefixId, PathKey), AttributesId>,
     /// Most paths used side by side.
     multipath: u16,
     /// Next hops of the prefixes that have more than one, lowest first.
@@ -218,7 +260,8 @@ impl Table {
         source.client = new.client;
         source.router_id = new.router_id;
         self.reconsider(id);
-        if self.source(id).held.bests > 0 {
+        let held = self.source(id).held;
+        if held.bests > 0 || held.paths > 0 {
             self.request(Wanted::Readvertise(id));
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::config::AddPaths;
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::AsnWidth;
-use crate::wire::capability::{Capability, GracefulFamily, GracefulRestart};
+use crate::wire::capability::{AddPathFamily, Capability, GracefulFamily, GracefulRestart};
 use crate::wire::family::Family;
 use crate::wire::notification::Notification;
 use crate::wire::open::Open;
@@ -24,6 +25,7 @@ pub(crate) struct Offer {
     pub(crate) families: BTreeSet<AfiSafi>,
     /// `None` when graceful restart is not offered.
     pub(crate) restart: Option<OwnRestart>,
+    pub(crate) add_paths: AddPaths,
     /// AS the peer must have.
     pub(crate) peer_asn: Asn,
     pub(crate) first_as: FirstAsCheck,
@@ -55,6 +57,8 @@ pub(crate) struct Agreement {
     /// Between KEEPALIVEs, before jitter.
     pub(crate) keepalive_time: Duration,
     pub(crate) families: BTreeSet<AfiSafi>,
+    /// Those of them of which all paths are sent (RFC 7911).
+    pub(crate) add_paths: BTreeSet<AfiSafi>,
     pub(crate) asn_width: AsnWidth,
     pub(crate) enhanced_refresh: bool,
     /// Longest message the peer takes.
@@ -103,6 +107,17 @@ impl Offer {
             }));
         }
         capabilities.push(Capability::FourOctetAs(self.asn));
+        if self.add_paths != AddPaths::default() {
+            let AddPaths { receive, send } = self.add_paths;
+            let entry = |family: &AfiSafi| AddPathFamily {
+                family: Family::from(*family),
+                receive,
+                send,
+            };
+            capabilities.push(Capability::AddPath(
+                self.families.iter().map(entry).collect(),
+            ));
+        }
         capabilities.push(Capability::EnhancedRouteRefresh);
         capabilities
     }
@@ -150,6 +165,15 @@ impl Offer {
         } else {
             AsnWidth::Two
         };
+        let with = |agreed: fn(&AddPaths, &AddPathFamily) -> bool| -> BTreeSet<AfiSafi> {
+            let theirs = |family: &&AfiSafi| open.add_path(**family);
+            let both = families
+                .iter()
+                .filter(|family| theirs(family).is_some_and(|peer| agreed(&self.add_paths, &peer)));
+            both.copied().collect()
+        };
+        let received = with(|own, peer| own.receive && peer.send);
+        let sent = with(|own, peer| own.send && peer.receive);
         let hold_time = self.hold_time.min(open.hold_time);
         let third = hold_time / 3;
         let restart = self.restart.and_then(|_| open.graceful_restart().cloned());
@@ -159,6 +183,7 @@ impl Offer {
             kind,
             hold_time,
             keepalive_time: self.keepalive_time.map_or(third, |time| time.min(third)),
+            add_paths: sent,
             asn_width,
             enhanced_refresh: open.has_route_refresh() && open.has_enhanced_route_refresh(),
             limit: if open.has_extended_message() {
@@ -174,6 +199,7 @@ impl Offer {
                 peer_asn: self.peer_asn,
                 asn_width,
                 families: families.clone(),
+                add_paths: received,
                 first_as: self.first_as,
             },
             families,
@@ -204,6 +230,7 @@ mod tests {
                 forwarding: true,
                 notification: false,
             }),
+            add_paths: AddPaths::default(),
             peer_asn: Asn(64512),
             first_as: FirstAsCheck::Off,
             plain: false,

@@ -193,7 +193,8 @@ impl Speaker {
     /// One slice of what touches many prefixes.
     pub(super) fn sweep(&mut self, budget: usize) {
         let mut checks = BTreeMap::new();
-        for (prefix, id) in self.rib.sweep(budget) {
+        for (prefix, path) in self.rib.sweep(budget) {
+            let id = path.source;
             let check = checks.entry(id).or_insert_with(|| self.import_check_of(id));
             let (Some(check), Some(slot)) = (check, self.slots.get(&id)) else {
                 continue;
@@ -202,7 +203,7 @@ impl Speaker {
             let source = self.rib.table.route_source(id);
             self.rib
                 .table
-                .check_import(prefix, id, |prefix, attributes| {
+                .check_import(prefix, path, |prefix, attributes| {
                     checked_anew(check, peer, source, prefix, attributes)
                 });
         }

@@ -11,13 +11,15 @@ use crate::policy::{Applied, Subject, decide, edit};
 use crate::rib::export::own_attributes;
 use crate::rib::group::GroupKey;
 use crate::rib::source::SourceId;
-use crate::rib::table::AttributesId;
+use crate::rib::table::{AttributesId, PathKey, TooManyPaths};
 use crate::route::Origination;
 use crate::session::peer::Peer;
 use crate::speaker::Speaker;
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::as_path::SegmentKind;
 use crate::wire::attr::{NextHop, PathAttributes};
+use crate::wire::nlri::Nlri;
+use crate::wire::notification::Notification;
 use crate::wire::update::{Reach, Update};
 
 /// What a received route is checked by, apart from its prefix.
@@ -109,8 +111,14 @@ impl Speaker {
         if !update.faults.is_empty() && !self.note_faults(id, &update.faults) {
             return;
         }
-        for prefix in update.unreach.iter().flatten() {
-            self.rib.table.withdraw(prefix, id);
+        for (path_id, prefix) in update.unreach.iter().flat_map(Nlri::paths) {
+            self.rib.table.withdraw(
+                prefix,
+                PathKey {
+                    source: id,
+                    path_id,
+                },
+            );
             if let Some(slot) = self.slots.get_mut(&id) {
                 slot.shared_router_id.take_if(|shown| *shown == prefix);
             }
@@ -119,7 +127,12 @@ impl Speaker {
             for reach in &update.reach {
                 if !self.slots[&id].disabled.contains(&reach.nlri.family()) {
                     attributes.next_hop = Some(reach.next_hop);
-                    self.announce(id, &check, reach, &attributes);
+                    if self.announce(id, &check, reach, &attributes) == Err(TooManyPaths) {
+                        // RFC 4486 §4, subcode 8: what is left out would never come again.
+                        let notification = Notification::out_of_resources();
+                        self.with_peer(id, |peer, cx| peer.stop(cx, &notification));
+                        return;
+                    }
                 }
             }
         }
@@ -137,16 +150,16 @@ impl Speaker {
         check: &ImportCheck,
         reach: &Reach,
         attributes: &PathAttributes,
-    ) {
+    ) -> Result<(), TooManyPaths> {
         let refusal = check.refusal(attributes).or(check.policy_missing);
         let peer = &self.slots[&id].peer;
         if refusal.is_none() && !peer.config.import.accepts_all() {
-            self.announce_by_policy(id, reach, attributes);
-            return;
+            return self.announce_by_policy(id, reach, attributes);
         }
         let attributes = self.rib.table.acquire(attributes);
         let mut shared = None;
-        for prefix in &reach.nlri {
+        let mut outcome = Ok(());
+        for (path_id, prefix) in reach.nlri.paths() {
             if refusal == Some(RouteRefusal::OriginatorLoop)
                 && !self.originated.contains_key(&prefix)
             {
@@ -159,7 +172,12 @@ impl Speaker {
                     reason,
                 });
             }
-            self.rib.table.announce(prefix, id, attributes, refusal);
+            let path = PathKey {
+                source: id,
+                path_id,
+            };
+            let table = &mut self.rib.table;
+            outcome = outcome.and(table.announce(prefix, path, attributes, refusal));
         }
         self.rib.table.release(attributes);
         if shared.is_some()
@@ -167,39 +185,50 @@ impl Speaker {
         {
             slot.shared_router_id = shared;
         }
+        outcome
     }
 
     /// Each set of edits is made and interned once for all routes of an UPDATE.
-    fn announce_by_policy(&mut self, id: SourceId, reach: &Reach, attributes: &PathAttributes) {
+    fn announce_by_policy(
+        &mut self,
+        id: SourceId,
+        reach: &Reach,
+        attributes: &PathAttributes,
+    ) -> Result<(), TooManyPaths> {
         let policy = &self.slots[&id].peer.config.import;
         let table = &mut self.rib.table;
         let received = table.acquire(attributes);
         let source = table.route_source(id);
         let mut edited: BTreeMap<Applied, AttributesId> = BTreeMap::new();
-        for prefix in &reach.nlri {
+        let mut outcome = Ok(());
+        for (path_id, prefix) in reach.nlri.paths() {
+            let path = PathKey {
+                source: id,
+                path_id,
+            };
             let subject = Subject {
                 prefix,
                 attributes,
                 source,
                 peer: table.source(id).peer.as_ref(),
             };
-            match decide(policy, &subject) {
-                None => table.announce(prefix, id, received, Some(RouteRefusal::Policy)),
-                Some(applied) if applied.is_empty() => {
-                    table.announce(prefix, id, received, None);
-                }
+            let announced = match decide(policy, &subject) {
+                None => table.announce(prefix, path, received, Some(RouteRefusal::Policy)),
+                Some(applied) if applied.is_empty() => table.announce(prefix, path, received, None),
                 Some(applied) => {
                     let made = *edited.entry(applied).or_insert_with_key(|applied| {
                         let mut made = attributes.clone();
                         edit(&policy.terms, applied, &mut made);
                         table.acquire(&made)
                     });
-                    table.announce_edited(prefix, id, made, received);
+                    table.announce_edited(prefix, path, made, received)
                 }
-            }
+            };
+            outcome = outcome.and(announced);
         }
         edited.into_values().for_each(|made| table.release(made));
         table.release(received);
+        outcome
     }
 
     pub(super) fn originate(&mut self, prefix: IpNet, origination: Option<Origination>) {
@@ -211,10 +240,10 @@ impl Speaker {
                     .map(NextHop::from)
                     .filter(|next_hop| next_hop.family() == AfiSafi::of(prefix));
                 let attributes = self.rib.table.acquire(&own_attributes(next_hop));
-                self.rib
-                    .table
-                    .announce(prefix, SourceId::OWN, attributes, None);
-                self.rib.table.release(attributes);
+                let table = &mut self.rib.table;
+                let announced = table.announce(prefix, SourceId::OWN, attributes, None);
+                debug_assert_eq!(announced, Ok(()), "there are not so many peers");
+                table.release(attributes);
             }
             None => {
                 if self.originated.remove(&prefix).is_some() {
@@ -261,6 +290,7 @@ impl Speaker {
                 cluster_id: self.cluster_id(),
                 width: agreement.asn_width,
                 limit: agreement.limit,
+                add_paths: agreement.add_paths.contains(family),
                 policy: policy.clone(),
             })
             .collect();

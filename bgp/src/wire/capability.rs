@@ -8,7 +8,7 @@ use crate::types::{AfiSafi, Asn};
 use crate::wire::family::Family;
 use crate::wire::reader::{ReadError, Reader};
 
-/// One capability. Codes that are not listed, long-lived graceful restart (71), add-path (69), extended next hop (5),
+/// One capability. Codes that are not listed, long-lived graceful restart (71), extended next hop (5),
 /// role (9) and FQDN (73) among them, are kept as [`Capability::Unknown`].
 ///
 /// ```text
@@ -28,6 +28,8 @@ pub enum Capability {
     GracefulRestart(GracefulRestart),
     /// 65: the sender's AS in full (RFC 6793).
     FourOctetAs(Asn),
+    /// 69: path identifiers, by family (RFC 7911 §4).
+    AddPath(Vec<AddPathFamily>),
     /// 70: BoRR and EoRR are understood (RFC 7313).
     EnhancedRouteRefresh,
     /// Any other.
@@ -69,6 +71,23 @@ pub struct GracefulFamily {
     pub forwarding: bool,
 }
 
+/// One family of [`Capability::AddPath`].
+///
+/// ```text
+/// +-------------------------------+---------------+---------------+
+/// |              AFI              |     SAFI      | send/receive  |
+/// +-------------------------------+---------------+---------------+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddPathFamily {
+    /// The family.
+    pub family: Family,
+    /// The sender of the OPEN can take several paths.
+    pub receive: bool,
+    /// It can send them.
+    pub send: bool,
+}
+
 impl GracefulRestart {
     /// The family's entry, if the sender keeps its routes.
     pub fn family(&self, family: AfiSafi) -> Option<GracefulFamily> {
@@ -89,6 +108,7 @@ impl Capability {
             Self::ExtendedMessage => 6,
             Self::GracefulRestart(_) => 64,
             Self::FourOctetAs(_) => 65,
+            Self::AddPath(_) => 69,
             Self::EnhancedRouteRefresh => 70,
             Self::Unknown { code, .. } => *code,
         }
@@ -114,6 +134,7 @@ impl Capability {
             6 => Self::ExtendedMessage,
             64 => Self::GracefulRestart(decode_graceful_restart(&mut value)?),
             65 => Self::FourOctetAs(Asn(value.u32()?)),
+            69 => decode_add_path(value.rest()),
             70 => Self::EnhancedRouteRefresh,
             _ => Self::Unknown {
                 code,
@@ -135,11 +156,40 @@ impl Capability {
             Self::RouteRefresh | Self::ExtendedMessage | Self::EnhancedRouteRefresh => {}
             Self::GracefulRestart(restart) => encode_graceful_restart(restart, &mut value),
             Self::FourOctetAs(asn) => value.extend_from_slice(&asn.0.to_be_bytes()),
+            Self::AddPath(families) => {
+                for entry in families.iter().take(63) {
+                    value.extend_from_slice(&entry.family.afi.to_be_bytes());
+                    let directions = u8::from(entry.receive) | u8::from(entry.send) << 1;
+                    value.extend_from_slice(&[entry.family.safi, directions]);
+                }
+            }
             Self::Unknown { value: raw, .. } => value.extend(raw.iter().take(255)),
         }
         let length = u8::try_from(value.len()).expect("every arm keeps to 255 octets");
         out.extend_from_slice(&[self.code(), length]);
         out.extend_from_slice(&value);
+    }
+}
+
+/// RFC 7911 §4: with another value than 1 to 3, or half an entry, the capability is not understood.
+fn decode_add_path(value: &[u8]) -> Capability {
+    let (entries, rest) = value.as_chunks::<4>();
+    let families = entries.iter().map(|[high, low, safi, directions]| {
+        (1..=3).contains(directions).then(|| AddPathFamily {
+            family: Family {
+                afi: u16::from_be_bytes([*high, *low]),
+                safi: *safi,
+            },
+            receive: directions & 1 != 0,
+            send: directions & 2 != 0,
+        })
+    });
+    match families.collect() {
+        Some(families) if rest.is_empty() => Capability::AddPath(families),
+        Some(_) | None => Capability::Unknown {
+            code: 69,
+            value: Bytes::copy_from_slice(value),
+        },
     }
 }
 

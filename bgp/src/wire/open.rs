@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::types::{AfiSafi, Asn, RouterId};
-use crate::wire::capability::{Capability, GracefulRestart};
+use crate::wire::capability::{AddPathFamily, Capability, GracefulRestart};
+use crate::wire::family::Family;
 use crate::wire::message::{MessageType, write_message};
 use crate::wire::notification::Notification;
 use crate::wire::reader::{ReadError, Reader};
@@ -144,6 +145,20 @@ impl Open {
     /// The sender receives messages of up to 65535 octets (RFC 8654).
     pub fn has_extended_message(&self) -> bool {
         self.capabilities.contains(&Capability::ExtendedMessage)
+    }
+
+    /// What is said of several paths of a family; the last word counts (RFC 7911 §4).
+    pub fn add_path(&self, family: AfiSafi) -> Option<AddPathFamily> {
+        let family = Family::from(family);
+        let entries = self
+            .capabilities
+            .iter()
+            .filter_map(|capability| match capability {
+                Capability::AddPath(families) => Some(families),
+                _ => None,
+            });
+        let mut said = entries.flatten().filter(|entry| entry.family == family);
+        said.next_back().copied()
     }
 
     /// Graceful Restart; the last one when it is repeated (RFC 4724 §3).

@@ -27,6 +27,7 @@ fn context(peer: PeerKind, peer_asn: u32) -> ReceiveContext {
         peer_asn: Asn(peer_asn),
         asn_width: AsnWidth::Four,
         families: BTreeSet::from([AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast]),
+        add_paths: BTreeSet::new(),
         first_as: FirstAsCheck::Enforce,
     }
 }

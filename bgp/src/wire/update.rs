@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::types::{AfiSafi, Asn};
 use crate::wire::attr::{AsnWidth, AttributeCode, NextHop, PathAttributes};
 use crate::wire::family::Family;
-use crate::wire::nlri::Nlri;
+use crate::wire::nlri::{Nlri, PathIds};
 use crate::wire::notification::Notification;
 use crate::wire::reader::Reader;
 
@@ -32,8 +32,21 @@ pub struct ReceiveContext {
     pub asn_width: AsnWidth,
     /// Families negotiated; routes of others are ignored.
     pub families: BTreeSet<AfiSafi>,
+    /// Those of them whose prefixes come with path identifiers (RFC 7911).
+    pub add_paths: BTreeSet<AfiSafi>,
     /// Whether an eBGP peer must put its own AS first.
     pub first_as: FirstAsCheck,
+}
+
+impl ReceiveContext {
+    /// Whether prefixes of a family come with path identifiers.
+    pub fn path_ids(&self, family: AfiSafi) -> PathIds {
+        if self.add_paths.contains(&family) {
+            PathIds::Present
+        } else {
+            PathIds::Absent
+        }
+    }
 }
 
 /// Kind of a peer.
@@ -204,9 +217,13 @@ fn read_classic(
         draft.fault(None, Reason::Family { family }, Action::Discard, &[])?;
         return Ok(None);
     }
-    Nlri::new(family, draft.body.slice_ref(field))
-        .map(Some)
-        .map_err(|error| Reason::Prefix(error).notification(None, &[]))
+    Nlri::new(
+        family,
+        context.path_ids(family),
+        draft.body.slice_ref(field),
+    )
+    .map(Some)
+    .map_err(|error| Reason::Prefix(error).notification(None, &[]))
 }
 
 /// RFC 7606 §3 d. LOCAL_PREF of an iBGP peer may be missing: RFC 4271 §5.1.5 asks the sender for it, §5 does not

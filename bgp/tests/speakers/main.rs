@@ -1,5 +1,6 @@
 //! Several speakers together, through the public interface only.
 
+mod add_paths;
 mod configuration;
 mod dynamic;
 mod faults;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bgp::action::Action;
 use bgp::config::{
-    Config, DynamicRange, NextHopMode, Password, PeerConfig, PeerOptions, RoutePolicy,
+    AddPaths, Config, DynamicRange, NextHopMode, Password, PeerConfig, PeerOptions, RoutePolicy,
 };
 use bgp::speaker::Speaker;
 use bgp::types::{AfiSafi, Asn, ConnId, PeerName, RouterId};
@@ -49,6 +49,7 @@ pub(crate) fn message(data: &[u8]) {
             .into_iter()
             .take(if bit(2) { 1 } else { 2 })
             .collect(),
+        add_paths: FAMILIES.into_iter().filter(|_| bit(5)).collect(),
         first_as: if bit(3) {
             FirstAsCheck::Enforce
         } else {
@@ -115,6 +116,7 @@ fn update_again(update: &Update) {
         peer_asn: Asn(65001),
         asn_width: AsnWidth::Four,
         families: FAMILIES.into(),
+        add_paths: BTreeSet::new(),
         first_as: FirstAsCheck::Off,
     };
     for reach in &update.reach {
@@ -230,6 +232,7 @@ impl Turn {
             enforce_first_as: self.bit(6),
             require_policy: self.bit(5),
             notification_restart: self.notification(),
+            add_paths: AddPaths::default(),
             dynamic: None,
             shutdown: false,
             shutdown_text: self.bit(7).then(|| "moved".into()),
@@ -486,6 +489,7 @@ impl Driven {
             peer_asn: Asn(65000),
             asn_width: AsnWidth::Four,
             families: FAMILIES.into(),
+            add_paths: BTreeSet::new(),
             first_as: FirstAsCheck::Off,
         };
         let sent = whole_messages(&self.sent);
@@ -607,6 +611,7 @@ pub(crate) mod sabotage {
             peer_asn: Asn(65001),
             asn_width: AsnWidth::Four,
             families: FAMILIES.into(),
+            add_paths: BTreeSet::new(),
             first_as: FirstAsCheck::Enforce,
         };
         let Ok(Message::Update(mut update)) = Message::decode(&raw, &context) else {

@@ -85,7 +85,16 @@ pub trait Daemon {
     ///
     /// # Errors
     /// What it has instead, or that it does not answer.
-    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen>;
+    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
+        let mut paths = self.paths(prefix)?.into_iter();
+        paths.next().ok_or_else(|| Unseen::Absent(String::new()))
+    }
+
+    /// All that it learned of a prefix, the best one first; at least one.
+    ///
+    /// # Errors
+    /// As [`Self::seen`].
+    fn paths(&self, prefix: IpNet) -> Result<Vec<Seen>, Unseen>;
 
     /// Whether its session with one of our addresses stands.
     ///
@@ -184,6 +193,27 @@ impl dyn Daemon {
                 Err(error) => Err(format!("{error}\n{}", self.said())),
             },
         )
+    }
+
+    /// Waits until it has learned a prefix by these next hops and no other.
+    ///
+    /// # Panics
+    /// When it has not in time: with what it has.
+    #[track_caller]
+    pub fn wait_next_hops(&self, prefix: &str, wanted: &[IpAddr]) {
+        let prefix: IpNet = prefix.parse().expect("a prefix");
+        let wanted: BTreeSet<IpAddr> = wanted.iter().copied().collect();
+        eventually(&format!("it has {prefix} by {wanted:?}"), || {
+            let paths = match self.paths(prefix) {
+                Ok(paths) => paths,
+                Err(error) => return Err(format!("{error}\n{}", self.said())),
+            };
+            let found: BTreeSet<IpAddr> = paths.iter().filter_map(|path| path.next_hop).collect();
+            match found == wanted {
+                true => Ok(()),
+                false => Err(format!("{paths:#?}")),
+            }
+        });
     }
 
     /// Waits until its table does not have the prefix.

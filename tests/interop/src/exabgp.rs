@@ -112,7 +112,7 @@ impl ExaBgp {
 }
 
 impl Daemon for ExaBgp {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
+    fn paths(&self, prefix: IpNet) -> Result<Vec<Seen>, Unseen> {
         let mut found = Err(Unseen::Absent(format!("{prefix} was not announced")));
         for update in self
             .peers()
@@ -138,7 +138,7 @@ impl Daemon for ExaBgp {
                 found = Err(Unseen::Absent(format!("{prefix} was withdrawn")));
             }
         }
-        found
+        found.map(|seen| vec![seen])
     }
 
     fn established(&self, ours: IpAddr) -> Result<(), String> {

@@ -93,7 +93,7 @@ impl Frr {
 }
 
 impl Daemon for Frr {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
+    fn paths(&self, prefix: IpNet) -> Result<Vec<Seen>, Unseen> {
         let family = if prefix.addr().is_ipv4() {
             "ipv4"
         } else {
@@ -109,10 +109,10 @@ impl Daemon for Frr {
             .filter(|path| path["sourced"].is_null() && path["local"].is_null())
             .collect();
         learned.sort_by_key(|path| path["bestpath"]["overall"] != true);
-        let path = learned
-            .first()
-            .ok_or_else(|| Unseen::Absent(format!("{detail:#}")))?;
-        Ok(from_path(path))
+        if learned.is_empty() {
+            return Err(Unseen::Absent(format!("{detail:#}")));
+        }
+        Ok(learned.iter().map(from_path).collect())
     }
 
     fn established(&self, ours: IpAddr) -> Result<(), String> {

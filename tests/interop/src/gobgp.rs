@@ -87,7 +87,7 @@ impl GoBgp {
 }
 
 impl Daemon for GoBgp {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
+    fn paths(&self, prefix: IpNet) -> Result<Vec<Seen>, Unseen> {
         let family = if prefix.addr().is_ipv4() {
             "ipv4"
         } else {
@@ -104,8 +104,11 @@ impl Daemon for GoBgp {
             from.parse::<IpAddr>()
                 .is_ok_and(|address| !address.is_unspecified())
         };
-        let path = paths.iter().find(learned).ok_or(Unseen::Absent(text))?;
-        Ok(from_path(path))
+        let learned: Vec<Seen> = paths.iter().filter(learned).map(from_path).collect();
+        if learned.is_empty() {
+            return Err(Unseen::Absent(text));
+        }
+        Ok(learned)
     }
 
     fn established(&self, ours: IpAddr) -> Result<(), String> {
@@ -236,6 +239,9 @@ fn session(text: &mut String, neighbour: &Neighbour) -> fmt::Result {
             text,
             "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{word}\""
         )?;
+        if neighbour.add_paths {
+            text.push_str("[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n");
+        }
         if graceful {
             text.push_str("[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n");
         }

@@ -35,6 +35,7 @@ impl Plan {
                 graceful: Graceful::Off,
                 client: false,
                 four_octet: true,
+                add_paths: false,
                 hold_time: 240,
             }],
             routes: Vec::new(),
@@ -87,6 +88,8 @@ pub struct Neighbour {
     pub client: bool,
     /// RFC 6793.
     pub four_octet: bool,
+    /// All paths of a prefix, both ways (RFC 7911).
+    pub add_paths: bool,
     /// Offered, in seconds.
     pub hold_time: u16,
 }

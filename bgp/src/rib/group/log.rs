@@ -8,14 +8,16 @@ use ipnet::IpNet;
 use crate::rib::group::member::Member;
 use crate::rib::source::SourceId;
 use crate::rib::table::Table;
-use crate::types::{AfiSafi, Asn};
+use crate::types::{AfiSafi, Asn, PathId};
 use crate::wire::attr::AsnWidth;
 use crate::wire::message::HEADER_LENGTH;
 use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext, decode_update};
 
 /// Chunks that some member has not taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Log {
+    /// The family of prefixes with path identifiers.
+    add_paths: Option<AfiSafi>,
     chunks: VecDeque<Chunk>,
     octets: usize,
     /// Sequence number of the first chunk.
@@ -74,6 +76,17 @@ impl Chunk {
 }
 
 impl Log {
+    /// Without chunks. The family is given if its prefixes have path identifiers.
+    pub(super) const fn new(add_paths: Option<AfiSafi>) -> Self {
+        Self {
+            add_paths,
+            chunks: VecDeque::new(),
+            octets: 0,
+            start: 0,
+            limit: 0,
+        }
+    }
+
     /// Sequence number of the chunk that comes next.
     pub(super) fn end(&self) -> u64 {
         self.start + self.chunks.len() as u64
@@ -139,14 +152,14 @@ impl Log {
         true
     }
 
-    /// Prefixes in what a member has not taken.
-    pub(super) fn unread(&self, member: &Member) -> Vec<IpNet> {
+    /// Prefixes in what a member has not taken, with the numbers of their paths.
+    pub(super) fn unread(&self, member: &Member) -> Vec<(IpNet, u16)> {
         let first = self.index(member.chunk);
         let mut prefixes = Vec::new();
         for (index, chunk) in self.chunks.iter().enumerate().skip(first) {
             if chunk.is_for(member) {
                 let taken = if index == first { member.offset } else { 0 };
-                prefixes.extend(prefixes_in(&chunk.bytes[taken..]));
+                prefixes.extend(prefixes_in(self.add_paths, &chunk.bytes[taken..]));
             }
         }
         prefixes
@@ -159,12 +172,14 @@ impl Log {
                 break;
             }
             if chunk.readers > 0 {
-                let prefixes = prefixes_in(&chunk.bytes);
+                let prefixes = prefixes_in(self.add_paths, &chunk.bytes);
                 let behind = |member: &&mut Member| member.chunk == self.start;
                 for member in members.values_mut().filter(behind) {
                     if chunk.is_for(member) {
                         let prefixes = prefixes.iter();
-                        prefixes.for_each(|prefix| member.miss_prefix(table, *prefix));
+                        prefixes.for_each(|(prefix, number)| {
+                            member.miss_prefix(table, *prefix, *number)
+                        });
                     }
                     member.chunk += 1;
                     member.offset = 0;
@@ -182,25 +197,39 @@ impl Log {
 }
 
 /// Prefixes announced or withdrawn in UPDATEs that we wrote ourselves. They are read from there, since few are asked for.
-fn prefixes_in(bytes: &[u8]) -> Vec<IpNet> {
+fn prefixes_in(add_paths: Option<AfiSafi>, bytes: &[u8]) -> Vec<(IpNet, u16)> {
     let context = ReceiveContext {
         peer: PeerKind::Ibgp,
         peer_asn: Asn::TRANS,
         asn_width: AsnWidth::Four,
         families: [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast].into(),
+        add_paths: add_paths.into_iter().collect(),
         first_as: FirstAsCheck::Off,
     };
+    let numbered = |(path_id, prefix)| (prefix, number_of(path_id));
     let mut prefixes = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
         let (message, tail) = rest.split_at(whole_messages(rest, 1));
         let body = Bytes::copy_from_slice(&message[HEADER_LENGTH..]);
         let update = decode_update(&body, &context).expect("own UPDATEs are in order");
-        prefixes.extend(update.unreach.iter().flatten());
-        prefixes.extend(update.reach.iter().flat_map(|reach| &reach.nlri));
+        let reach = update.reach.iter().map(|reach| &reach.nlri);
+        for nlri in update.unreach.iter().chain(reach) {
+            prefixes.extend(nlri.paths().map(numbered));
+        }
         rest = tail;
     }
     prefixes
+}
+
+/// The path identifier that a path of this number is sent with: never 0, which some take for none.
+pub(super) fn path_id_of(number: u16) -> PathId {
+    PathId(u32::from(number) + 1)
+}
+
+fn number_of(PathId(id): PathId) -> u16 {
+    // Without identifiers it is 0 everywhere.
+    u16::try_from(id.saturating_sub(1)).expect("we made it of a number")
 }
 
 /// Octets of the whole messages at the start of `bytes` that reach `room`, at least one message.

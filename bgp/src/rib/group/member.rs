@@ -1,21 +1,25 @@
 //! What a group knows of one peer.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
 use crate::rib::group::transition::Transition;
 use crate::rib::ids::IdSet;
-use crate::rib::table::{PrefixId, Table};
+use crate::rib::table::{Place, Table};
 
-/// A peer of the group. Each id in `pending` and `missed` is held in the table.
+/// A peer of the group. The prefix of each place in `pending` and of what it missed is held in the table.
 #[derive(Debug)]
 pub(super) struct Member {
     /// Chunk to read next, and the place in it.
     pub(super) chunk: u64,
     pub(super) offset: usize,
-    /// Prefixes to write next.
-    pub(super) pending: Vec<PrefixId>,
-    /// Prefixes whose present state it must be told.
+    /// Places to write next.
+    pub(super) pending: Vec<Place>,
+    /// Prefixes of whose first place it must be told the present state.
     pub(super) missed: IdSet,
+    /// Other places of which it must be told that.
+    pub(super) missed_others: BTreeSet<Place>,
     pub(super) transition: Option<Transition>,
     pub(super) walk: Option<Walk>,
     pub(super) awaits_end_of_rib: bool,
@@ -58,29 +62,46 @@ impl Member {
             offset: 0,
             pending: Vec::new(),
             missed: IdSet::default(),
+            missed_others: BTreeSet::new(),
             transition: None,
             walk: None,
             awaits_end_of_rib: false,
         }
     }
 
-    /// It does not know the present state of a prefix.
-    pub(super) fn miss(&mut self, table: &mut Table, id: PrefixId) {
-        if self.missed.insert(id) {
-            table.hold(id);
+    /// It does not know the present state of a place.
+    pub(super) fn miss(&mut self, table: &mut Table, place: impl Into<Place>) {
+        let place = place.into();
+        let is_new = match place.number {
+            0 => self.missed.insert(place.id),
+            _ => self.missed_others.insert(place),
+        };
+        if is_new {
+            table.hold(place.id);
         }
     }
 
     /// As [`Self::miss`], of a prefix that may have no id any more.
-    pub(super) fn miss_prefix(&mut self, table: &mut Table, prefix: IpNet) {
+    pub(super) fn miss_prefix(&mut self, table: &mut Table, prefix: IpNet, number: u16) {
         let id = table.find_or_add(prefix);
-        self.miss(table, id);
+        self.miss(table, Place { id, number });
+    }
+
+    pub(super) fn has_missed(&self) -> bool {
+        !(self.missed.is_empty() && self.missed_others.is_empty())
+    }
+
+    /// Removes a place from what it missed. Its prefix stays held.
+    pub(super) fn pop_missed(&mut self) -> Option<Place> {
+        let first = self.missed.pop_first().map(Place::from);
+        first.or_else(|| self.missed_others.pop_first())
     }
 
     /// Names no prefix any more.
     pub(super) fn forget_all(&mut self, table: &mut Table) {
-        let missed = std::iter::from_fn(|| self.missed.pop_first());
-        let all = std::mem::take(&mut self.pending).into_iter().chain(missed);
-        all.for_each(|id| table.unhold(id));
+        let pending = std::mem::take(&mut self.pending);
+        let missed = std::iter::from_fn(|| self.pop_missed());
+        let all = pending.into_iter().chain(missed);
+        all.for_each(|place| table.unhold(place.id));
     }
 }

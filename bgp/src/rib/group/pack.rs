@@ -10,26 +10,27 @@ use crate::event::ExportRefusal;
 use crate::policy::{Applied, Subject, decide};
 use crate::rib::export::NotFor;
 use crate::rib::exported::{Encoded, ExportId, Recipe, exported};
-use crate::rib::group::log::{Audience, Chunk};
+use crate::rib::group::log::{Audience, Chunk, path_id_of};
 use crate::rib::group::{CHUNK_OCTETS, Group, GroupKey, Sent, Withheld, id_of};
 use crate::rib::source::SourceId;
-use crate::rib::table::{AttributesId, PrefixId, Table};
+use crate::rib::table::{AttributesId, Place, PrefixId, Table};
+use crate::types::PathId;
 use crate::wire::attr::PathAttributes;
-use crate::wire::update::encode::{MessageLimit, write_reach, write_unreach};
+use crate::wire::update::encode::{write_reach, write_unreach};
 
-/// A best route: its attributes in the Loc-RIB, who sent it, of what.
-type Route = (AttributesId, SourceId, PrefixId);
+/// A route to send: its attributes in the Loc-RIB, who sent it, its place.
+type Route = (AttributesId, SourceId, Place);
 
-/// What a member is told of a prefix.
-pub(super) type State = (Option<ExportId>, PrefixId);
+/// What a member is told of a place.
+pub(super) type State = (Option<ExportId>, Place);
 
 /// A chunk in the making.
 #[derive(Default)]
 struct Packing {
     chunk: Chunk,
-    withdrawn: Vec<(Audience, PrefixId)>,
-    /// Prefixes of the present run that are to be written.
-    changed: Vec<PrefixId>,
+    withdrawn: Vec<(Audience, Place)>,
+    /// Places of the present run that are to be written.
+    changed: Vec<Place>,
     /// A set that the present run's was compared with, and whether the two look alike.
     compared: Option<(ExportId, bool)>,
     /// Memory for the attributes of the present run.
@@ -53,10 +54,19 @@ impl Group {
         let mut reach = Vec::new();
         for id in &ids {
             self.is_dirty.remove(*id);
-            match table.best(*id) {
-                Some(best) => reach.push((best.attributes, best.source, *id)),
-                None => self.forget(table, *id, &mut packing),
+            if self.key.add_paths {
+                self.gather_paths(table, *id, &mut reach, &mut packing);
+                continue;
             }
+            match table.best(*id) {
+                Some(best) => reach.push((best.attributes, best.source, Place::from(*id))),
+                None => self.forget(table, Place::from(*id), &mut packing),
+            }
+        }
+        if self.dependents > 0 {
+            let places = reach.iter().map(|(_, _, place)| *place);
+            let gone = packing.withdrawn.iter().map(|(_, place)| *place);
+            self.repacked.extend(places.chain(gone));
         }
         reach.sort_unstable();
         let mut runs = reach.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1));
@@ -68,22 +78,42 @@ impl Group {
             }
         }
         // What has no room any more is packed next, and was named by the table's mark all along.
-        let left: Vec<PrefixId> = runs.flatten().map(|(_, _, id)| *id).collect();
+        let left: Vec<PrefixId> = runs.flatten().map(|(_, _, place)| place.id).collect();
         if !left.is_empty() {
             for id in left.iter().rev() {
-                self.is_dirty.insert(*id);
-                self.dirty.push_front(*id);
+                if self.is_dirty.insert(*id) {
+                    self.dirty.push_front(*id);
+                }
             }
             ids.retain(|id| !self.is_dirty.contains(*id));
-        }
-        if self.dependents > 0 {
-            self.repacked.extend(&ids);
         }
         packing.write_withdrawn(table, &self.key);
         packing.chunk.first_pass = first_pass;
         self.publish(table, packing.chunk);
         // The set of changed prefixes named the ids until here.
         ids.iter().for_each(|id| table.unhold(*id));
+    }
+
+    /// The paths of a prefix that are to be sent; those sent before that are none of them are forgotten.
+    fn gather_paths(
+        &mut self,
+        table: &mut Table,
+        id: PrefixId,
+        reach: &mut Vec<Route>,
+        packing: &mut Packing,
+    ) {
+        let first = reach.len();
+        reach.extend(table.eligible(id).map(|path| {
+            let number = path.number;
+            (path.attributes, path.source, Place { id, number })
+        }));
+        let stays = |place: &Place| reach[first..].iter().any(|(_, _, other)| other == place);
+        let others = self.others_of(id.index()..id.index() + 1);
+        let sent = std::iter::once(Place::from(id)).chain(others.map(|(place, _)| place));
+        let gone: SmallVec<[Place; 4]> = sent.filter(|place| !stays(place)).collect();
+        for place in gone {
+            self.forget(table, place, packing);
+        }
     }
 
     /// Puts a chunk into the log, if anybody is to have it.
@@ -113,11 +143,11 @@ impl Group {
         match &export.sent {
             Ok(exported) => self.pack_same(table, exported, export, packing),
             Err(reason) => {
-                for (_, _, id) in export.run.iter() {
+                for (_, _, place) in export.run.iter() {
                     if *reason == NotFor::NoNextHop {
-                        self.withhold(table.prefix(*id), ExportRefusal::NoNextHop);
+                        self.withhold(table.prefix(place.id), ExportRefusal::NoNextHop);
                     }
-                    self.forget(table, *id, packing);
+                    self.forget(table, *place, packing);
                 }
             }
         }
@@ -144,13 +174,13 @@ impl Group {
         let new = Sent { exported, source };
         packing.changed.clear();
         packing.compared = None;
-        for (_, _, id) in export.run.iter() {
-            if self.note_sent(table, *id, new, packing) {
-                packing.changed.push(*id);
+        for (_, _, place) in export.run.iter() {
+            if self.note_sent(table, *place, new, packing) {
+                packing.changed.push(*place);
             }
         }
         self.exports.release(table, exported);
-        let too_long = packing.write(table, &encoded, self.key.limit);
+        let too_long = packing.write(table, &encoded, &self.key);
         packing.block = encoded.block;
         packing
             .chunk
@@ -159,9 +189,9 @@ impl Group {
             } else {
                 Audience::All
             });
-        for id in too_long {
-            self.withhold(table.prefix(id), ExportRefusal::TooLong);
-            self.forget(table, id, packing);
+        for place in too_long {
+            self.withhold(table.prefix(place.id), ExportRefusal::TooLong);
+            self.forget(table, place, packing);
         }
     }
 
@@ -169,25 +199,23 @@ impl Group {
     fn note_sent(
         &mut self,
         table: &mut Table,
-        id: PrefixId,
+        place: Place,
         new: Sent,
         packing: &mut Packing,
     ) -> bool {
-        let old = self.sent[id.index()];
-        if old == Some(new) {
+        if self.sent_at(place) == Some(new) {
             return false;
         }
         self.exports.retain(new.exported);
         self.count_sent(new.source);
-        self.sent[id.index()] = Some(new);
-        let Some(old) = old else {
-            table.hold(id);
+        let Some(old) = self.set_sent(place, Some(new)) else {
+            table.hold(place.id);
             return true;
         };
         let is_member = |source: &SourceId| self.members.contains_key(source);
         let other_source = old.source != new.source;
         if other_source && is_member(&new.source) {
-            packing.withdrawn.push((Audience::Only(new.source), id));
+            packing.withdrawn.push((Audience::Only(new.source), place));
         }
         // A member that was the source has not been told.
         let was_told = !(other_source && is_member(&old.source));
@@ -235,17 +263,19 @@ impl Group {
         self.withheld.push(Withheld { prefix, reason });
     }
 
-    fn forget(&mut self, table: &mut Table, id: PrefixId, packing: &mut Packing) {
-        if let Some(old) = self.sent[id.index()].take() {
-            packing.withdrawn.push((Audience::Except(old.source), id));
+    fn forget(&mut self, table: &mut Table, place: Place, packing: &mut Packing) {
+        if let Some(old) = self.set_sent(place, None) {
+            packing
+                .withdrawn
+                .push((Audience::Except(old.source), place));
             self.exports.release(table, old.exported);
             self.discount_sent(old.source);
             // The caller's set of changed prefixes names the id, so it is not freed here.
-            table.unhold(id);
+            table.unhold(place.id);
         }
     }
 
-    /// Writes what members are told of prefixes until `out` has `end` octets; returns of how many from the first on.
+    /// Writes what members are told of places until `out` has `end` octets; returns of how many from the first on.
     pub(super) fn write_states(
         &self,
         table: &Table,
@@ -256,7 +286,8 @@ impl Group {
         let (family, limit) = (self.key.family, self.key.limit);
         let mut done = 0;
         for run in states.chunk_by(|a, b| a.0 == b.0) {
-            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id)).peekable();
+            let entry = |(_, place): &State| entry(table, &self.key, *place);
+            let mut prefixes = run.iter().map(entry).peekable();
             let encoded = run[0]
                 .0
                 .map(|id| self.exports.encoded(table, &self.key, id));
@@ -281,10 +312,11 @@ impl Group {
 
 impl Packing {
     /// Writes as many messages as the changed prefixes take; returns those that fit into none.
-    fn write(&mut self, table: &Table, encoded: &Encoded, limit: MessageLimit) -> Vec<PrefixId> {
-        let changed = &self.changed;
+    fn write(&mut self, table: &Table, encoded: &Encoded, key: &GroupKey) -> Vec<Place> {
+        let (changed, limit) = (&self.changed, key.limit);
         let out = &mut self.chunk.bytes;
-        let mut prefixes = changed.iter().map(|id| table.prefix(*id)).peekable();
+        let entries = changed.iter().map(|place| entry(table, key, *place));
+        let mut prefixes = entries.peekable();
         let mut done = 0;
         let mut too_long = Vec::new();
         loop {
@@ -303,11 +335,18 @@ impl Packing {
     fn write_withdrawn(&mut self, table: &Table, key: &GroupKey) {
         self.withdrawn.sort_unstable();
         for run in self.withdrawn.chunk_by(|a, b| a.0 == b.0) {
-            let mut prefixes = run.iter().map(|(_, id)| table.prefix(*id)).peekable();
+            let entries = run.iter().map(|(_, place)| entry(table, key, *place));
+            let mut prefixes = entries.peekable();
             while write_unreach(&mut self.chunk.bytes, key.family, &mut prefixes, key.limit) > 0 {}
             self.chunk.close_part(run[0].0);
         }
     }
+}
+
+/// A place as it is written.
+fn entry(table: &Table, key: &GroupKey, place: Place) -> (Option<PathId>, IpNet) {
+    let path_id = key.add_paths.then(|| path_id_of(place.number));
+    (path_id, table.prefix(place.id))
 }
 
 /// What a group makes of routes.
@@ -361,9 +400,9 @@ fn evaluate_each(
     let mut alike: BTreeMap<Applied, Vec<Route>> = BTreeMap::new();
     let mut barred = Vec::new();
     for route in run {
-        let (_, source, id) = *route;
+        let (_, source, place) = *route;
         let subject = Subject {
-            prefix: table.prefix(id),
+            prefix: table.prefix(place.id),
             attributes: received,
             source: table.route_source(source),
             peer: table.source(source).peer.as_ref(),

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::{Edit, Match, PrefixRange, Term, Verdict};
 use crate::rib::Rib;
-use crate::rib::group::log::whole_messages;
+use crate::rib::group::log::{path_id_of, whole_messages};
 use crate::rib::source::Source;
-use crate::types::{PeerName, RouterId};
+use crate::rib::table::PathKey;
+use crate::types::{PathId, PeerName, RouterId};
 use crate::wire::attr::community::{Community, ExtendedCommunity};
 use crate::wire::attr::{AttributeCode, NextHop, PathAttributes, RawAttribute};
 use crate::wire::message::{HEADER_LENGTH, Message, MessageType, RawMessage};
@@ -31,6 +32,7 @@ fn key() -> GroupKey {
         cluster_id: Ipv4Addr::new(9, 9, 9, 9),
         width: AsnWidth::Four,
         limit: MessageLimit::Standard,
+        add_paths: false,
         policy: RoutePolicy::accept_all(),
     }
 }
@@ -43,6 +45,8 @@ fn net(n: u32) -> IpNet {
 #[derive(Default)]
 struct Receiver {
     table: BTreeMap<IpNet, u32>,
+    /// With path identifiers, if there are any.
+    paths: BTreeMap<(IpNet, PathId), u32>,
     messages: Vec<Message>,
 }
 
@@ -52,6 +56,8 @@ struct Bench {
     receivers: BTreeMap<SourceId, Receiver>,
     /// Numbers of those that do not have the first one.
     policies: BTreeMap<SourceId, usize>,
+    /// All paths are sent.
+    add_paths: bool,
 }
 
 /// Everything; no odd prefixes; another MED for every third one; nothing.
@@ -119,19 +125,27 @@ impl Bench {
             peers,
             receivers: BTreeMap::new(),
             policies: BTreeMap::new(),
+            add_paths: false,
+        }
+    }
+
+    fn key(&self) -> GroupKey {
+        GroupKey {
+            add_paths: self.add_paths,
+            ..key()
         }
     }
 
     fn join(&mut self, peer: SourceId) {
         self.receivers.insert(peer, Receiver::default());
-        self.rib.join(peer, key());
+        self.rib.join(peer, self.key());
     }
 
     /// A member gets another export policy: one of those of [`policy`].
     fn change(&mut self, peer: SourceId, number: usize) {
         let key = GroupKey {
             policy: policy(number),
-            ..key()
+            ..self.key()
         };
         self.policies.insert(peer, number);
         self.rib.join(peer, key);
@@ -143,22 +157,22 @@ impl Bench {
         self.rib.leave(peer, FAMILY);
     }
 
-    fn announce(&mut self, source: SourceId, prefix: u32, med: u32, communities: u32) {
+    fn announce(&mut self, path: impl Into<PathKey>, prefix: u32, med: u32, communities: u32) {
         let attributes = self.rib.table.acquire(&PathAttributes {
             next_hop: Some(NextHop::V4(Ipv4Addr::new(10, 0, 2, 1))),
             med: Some(med),
             communities: (0..communities).map(Community).collect(),
             ..PathAttributes::default()
         });
-        self.rib
-            .table
-            .announce(net(prefix), source, attributes, None);
+        let table = &mut self.rib.table;
+        let announced = table.announce(net(prefix), path, attributes, None);
+        assert_eq!(announced, Ok(()));
         self.rib.table.release(attributes);
         self.rib.decide(usize::MAX);
     }
 
-    fn withdraw(&mut self, source: SourceId, prefix: u32) {
-        self.rib.table.withdraw(net(prefix), source);
+    fn withdraw(&mut self, path: impl Into<PathKey>, prefix: u32) {
+        self.rib.table.withdraw(net(prefix), path);
         self.rib.decide(usize::MAX);
     }
 
@@ -175,7 +189,7 @@ impl Bench {
         let mut rest = &out[..];
         while !rest.is_empty() {
             let (message, tail) = rest.split_at(whole_messages(rest, 1));
-            receiver.receive(message);
+            receiver.receive(message, self.add_paths);
             rest = tail;
         }
         drained
@@ -188,18 +202,24 @@ impl Bench {
         }
     }
 
-    /// What a peer should know: every best route that is not its own.
-    fn expected(&self, peer: SourceId) -> BTreeMap<IpNet, u32> {
+    /// What a peer should know: every best route, or every path, that is not its own.
+    fn expected(&self, peer: SourceId) -> BTreeMap<(IpNet, PathId), u32> {
         let table = &self.rib.table;
         let mut expected = BTreeMap::new();
         for id in table.ids_in_use() {
-            if let Some(best) = table.best(id)
-                && best.source != peer
-            {
-                let med = table.attributes(best.attributes).med.expect("all have one");
+            let best = table.best(id).filter(|_| !self.add_paths);
+            let best = best.map(|best| (best.source, best.attributes, PathId::ONLY));
+            let all = table.eligible(id).filter(|_| self.add_paths);
+            let all = all.map(|path| (path.source, path.attributes, path_id_of(path.number)));
+            for (source, attributes, path_id) in best.into_iter().chain(all) {
+                if source == peer {
+                    continue;
+                }
+                let med = table.attributes(attributes).med.expect("all have one");
                 let number = self.policies.get(&peer).copied().unwrap_or(0);
                 let prefix = table.prefix(id);
-                expected.extend(by_policy(number, prefix, med).map(|med| (prefix, med)));
+                let told = by_policy(number, prefix, med);
+                expected.extend(told.map(|med| ((prefix, path_id), med)));
             }
         }
         expected
@@ -208,15 +228,15 @@ impl Bench {
     fn check(&mut self) {
         self.drain();
         for (peer, receiver) in &self.receivers {
-            assert_eq!(receiver.table, self.expected(*peer), "{peer:?}");
+            assert_eq!(receiver.paths, self.expected(*peer), "{peer:?}");
             let advertised = self.rib.advertised(*peer, FAMILY);
-            assert_eq!(advertised, receiver.table.len(), "{peer:?}");
+            assert_eq!(advertised, receiver.paths.len(), "{peer:?}");
         }
     }
 }
 
 impl Receiver {
-    fn receive(&mut self, message: &[u8]) {
+    fn receive(&mut self, message: &[u8], add_paths: bool) {
         let raw = RawMessage {
             kind: MessageType::from_code(message[18]).expect("a type"),
             body: Bytes::copy_from_slice(&message[HEADER_LENGTH..]),
@@ -226,21 +246,25 @@ impl Receiver {
             peer_asn: Asn(1),
             asn_width: AsnWidth::Four,
             families: BTreeSet::from([FAMILY]),
+            add_paths: add_paths.then_some(FAMILY).into_iter().collect(),
             first_as: FirstAsCheck::Off,
         };
         let message = Message::decode(&raw, &context).expect("in order");
         if let Message::Update(update) = &message {
             assert!(update.faults.is_empty(), "{:?}", update.faults);
-            for prefix in update.unreach.iter().flatten() {
+            for (path_id, prefix) in update.unreach.iter().flat_map(|nlri| nlri.paths()) {
                 self.table.remove(&prefix);
+                self.paths.remove(&(prefix, path_id));
             }
-            for prefix in update.reach.iter().flat_map(|reach| &reach.nlri) {
+            let reach = update.reach.iter().flat_map(|reach| reach.nlri.paths());
+            for (path_id, prefix) in reach {
                 let med = update
                     .attributes
                     .as_ref()
                     .and_then(|a| a.med)
                     .expect("all have one");
                 self.table.insert(prefix, med);
+                self.paths.insert((prefix, path_id), med);
             }
         }
         self.messages.push(message);
@@ -451,6 +475,7 @@ fn sent_to_ebgp(edits: Vec<Edit>) -> PathAttributes {
         peer_asn: Asn(1),
         asn_width: AsnWidth::Four,
         families: [FAMILY].into(),
+        add_paths: BTreeSet::new(),
         first_as: FirstAsCheck::Off,
     };
     let update = decode_update(&body, &context).expect("in order");
@@ -492,7 +517,8 @@ fn a_route_that_fills_a_message_to_the_last_octet_is_sent() {
             .into(),
             ..PathAttributes::default()
         });
-        bench.rib.table.announce(net(1), sender, attributes, None);
+        let announced = bench.rib.table.announce(net(1), sender, attributes, None);
+        assert_eq!(announced, Ok(()));
         bench.rib.table.release(attributes);
         bench.rib.decide(usize::MAX);
         let mut out = Vec::new();
@@ -587,8 +613,8 @@ fn a_changed_policy_sends_what_it_changes_and_nothing_else() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Announce(usize, u32, u32),
-    Withdraw(usize, u32),
+    Announce(usize, u32, u32, u32),
+    Withdraw(usize, u32, u32),
     Join(usize),
     Leave(usize),
     Transmit(usize, usize),
@@ -600,8 +626,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let peer = 0..4usize;
     prop_oneof![
-        6 => (peer.clone(), 0..12u32, 0..4u32).prop_map(|(p, n, med)| Step::Announce(p, n, med)),
-        4 => (peer.clone(), 0..12u32).prop_map(|(p, n)| Step::Withdraw(p, n)),
+        6 => (peer.clone(), 0..12u32, 0..4u32, 0..3u32)
+            .prop_map(|(p, n, med, path)| Step::Announce(p, n, med, path)),
+        4 => (peer.clone(), 0..12u32, 0..3u32).prop_map(|(p, n, path)| Step::Withdraw(p, n, path)),
         2 => peer.clone().prop_map(Step::Join),
         1 => peer.clone().prop_map(Step::Leave),
         5 => (peer.clone(), 1..300usize).prop_map(|(p, room)| Step::Transmit(p, room)),
@@ -611,18 +638,75 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[test]
+fn where_all_paths_are_sent_each_has_an_identifier_that_stays() {
+    let mut bench = Bench::new(4);
+    bench.add_paths = true;
+    let (low, high, third) = (bench.peers[0], bench.peers[1], bench.peers[2]);
+    let receiver = bench.peers[3];
+    bench.join(receiver);
+    bench.announce(low, 1, 5, 0);
+    bench.announce(high, 1, 6, 0);
+    bench.check();
+    let told = |bench: &Bench| bench.receivers[&receiver].paths.clone();
+    let one = |number, med| ((net(1), path_id_of(number)), med);
+    assert_eq!(told(&bench), [one(0, 5), one(1, 6)].into());
+    // The best one goes: the other is not sent again.
+    let before = bench.receivers[&receiver].messages.len();
+    bench.withdraw(low, 1);
+    bench.check();
+    assert_eq!(told(&bench), [one(1, 6)].into());
+    assert_eq!(bench.receivers[&receiver].messages.len(), before + 1);
+    bench.announce(third, 1, 7, 0);
+    bench.check();
+    assert_eq!(told(&bench), [one(0, 7), one(1, 6)].into());
+}
+
+#[test]
+fn a_peer_that_overtook_the_log_is_told_of_every_path_and_of_none_that_went() {
+    let mut bench = Bench::new(3);
+    bench.add_paths = true;
+    let (sender, reader, sleeper) = (bench.peers[0], bench.peers[1], bench.peers[2]);
+    let path = |path_id| PathKey {
+        source: sender,
+        path_id: PathId(path_id),
+    };
+    bench.join(reader);
+    bench.join(sleeper);
+    (0..400).for_each(|n| (0..2).for_each(|id| bench.announce(path(id), n, n, 0)));
+    bench.drain();
+    for round in 0..12 {
+        for n in 0..400 {
+            bench.announce(path(round % 3), n, n + 10_000 * round, 900);
+        }
+        (0..100).for_each(|n| bench.withdraw(path((round + 1) % 3), n));
+        while !bench.transmit(reader, 10_000) {}
+    }
+    let member = &bench.rib.groups[0].members[&sleeper];
+    assert!(!member.missed.is_empty() && !member.missed_others.is_empty());
+    bench.check();
+}
+
 proptest! {
     #[test]
-    fn every_member_ends_with_every_best_route_but_its_own(
+    fn every_member_ends_with_every_best_route_or_path_but_its_own(
         steps in prop::collection::vec(step(), 0..120),
         slice in 1..6usize,
+        add_paths in any::<bool>(),
+        several in any::<bool>(),
     ) {
         let mut bench = Bench::new(4);
         bench.rib.slice = slice;
+        bench.add_paths = add_paths;
+        let peers = bench.peers.clone();
+        let key = |peer: usize, path: u32| PathKey {
+            source: peers[peer],
+            path_id: PathId(if several { path } else { 0 }),
+        };
         for step in steps {
             match step {
-                Step::Announce(peer, n, med) => bench.announce(bench.peers[peer], n, med, 0),
-                Step::Withdraw(peer, n) => bench.withdraw(bench.peers[peer], n),
+                Step::Announce(peer, n, med, path) => bench.announce(key(peer, path), n, med, 0),
+                Step::Withdraw(peer, n, path) => bench.withdraw(key(peer, path), n),
                 Step::Join(peer) => {
                     if !bench.receivers.contains_key(&bench.peers[peer]) {
                         bench.join(bench.peers[peer]);
@@ -647,7 +731,8 @@ proptest! {
         }
         bench.check();
         for group in &bench.rib.groups {
-            let sent: BTreeSet<ExportId> = group.sent.iter().flatten().map(|s| s.exported).collect();
+            let sent = group.sent.iter().flatten().chain(group.sent_others.values());
+            let sent: BTreeSet<ExportId> = sent.map(|sent| sent.exported).collect();
             prop_assert_eq!(group.exports.len(), sent.len(), "no other set is kept");
         }
         let members: Vec<SourceId> = bench.receivers.keys().copied().collect();
@@ -655,8 +740,12 @@ proptest! {
         while bench.rib.is_interrupted() {
             bench.rib.resume(3);
         }
-        let paths = bench.rib.table.ids_in_use().len();
-        prop_assert!(bench.rib.table.attribute_sets() <= paths * 4);
+        let ids = bench.rib.table.ids_in_use();
+        prop_assert!(bench.rib.table.attribute_sets() <= ids.len() * 12);
+        for id in ids {
+            let numbers: BTreeSet<u16> = bench.rib.table.eligible(id).map(|p| p.number).collect();
+            prop_assert_eq!(numbers.len(), bench.rib.table.eligible(id).count(), "told apart");
+        }
         prop_assert!(bench.rib.groups.is_empty());
     }
 }

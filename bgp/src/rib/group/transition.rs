@@ -6,7 +6,7 @@
 use crate::rib::group::member::{Member, Walk};
 use crate::rib::group::{Group, id_of};
 use crate::rib::source::SourceId;
-use crate::rib::table::{PrefixId, Table};
+use crate::rib::table::{Place, Table};
 
 /// Where a member comes from: of each prefix it knows what that group said, and is told what this one says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +29,9 @@ pub(crate) struct Moving {
 }
 
 impl Moving {
-    /// The member may have been told something of a prefix by the group before the one it left.
-    pub(crate) fn miss(&mut self, table: &mut Table, id: PrefixId) {
-        self.member.miss(table, id);
+    /// The member may have been told something of a place by the group before the one it left.
+    pub(crate) fn miss(&mut self, table: &mut Table, place: Place) {
+        self.member.miss(table, place);
     }
 }
 
@@ -51,12 +51,12 @@ impl Group {
     pub(crate) fn depart(&mut self, table: &mut Table, peer: SourceId) -> Option<Moving> {
         let unread = self.log.unread(self.members.get(&peer)?);
         let mut member = self.remove_member(table, peer)?;
-        for prefix in unread {
-            member.miss_prefix(table, prefix);
+        for (prefix, number) in unread {
+            member.miss_prefix(table, prefix, number);
         }
-        for id in std::mem::take(&mut member.pending) {
-            member.miss(table, id);
-            table.unhold(id);
+        for place in std::mem::take(&mut member.pending) {
+            member.miss(table, place);
+            table.unhold(place.id);
         }
         let former = member.transition;
         member.transition = Some(Transition {
@@ -79,11 +79,13 @@ impl Group {
         self.members.insert(peer, member);
     }
 
-    /// Prefixes that the group has sent, from an id on.
-    pub(crate) fn sent_from(&self, first: usize) -> impl Iterator<Item = PrefixId> {
+    /// Places that the group has sent, from a prefix id on.
+    pub(crate) fn sent_from(&self, first: usize) -> impl Iterator<Item = Place> {
         let sent = self.sent.iter().enumerate().skip(first);
-        sent.filter(|(_, sent)| sent.is_some())
-            .map(|(index, _)| id_of(index))
+        let sent = sent.filter(|(_, sent)| sent.is_some());
+        let others = self.others_of(first..self.sent.len().max(first));
+        sent.map(|(index, _)| Place::from(id_of(index)))
+            .chain(others.map(|(place, _)| place))
     }
 
     /// Serial number of the group that a member comes from.
@@ -91,19 +93,20 @@ impl Group {
         Some(self.members.get(&peer)?.transition?.from)
     }
 
-    /// Prefixes that this group packed while others were told the differences to it.
-    pub(crate) fn take_repacked(&mut self) -> Vec<PrefixId> {
+    /// Places that this group packed while others were told the differences to it.
+    pub(crate) fn take_repacked(&mut self) -> Vec<Place> {
         std::mem::take(&mut self.repacked)
     }
 
-    /// The members that come from `origin` do not know what it says of these prefixes any more.
-    pub(crate) fn miss_repacked(&mut self, table: &mut Table, origin: u64, ids: &[PrefixId]) {
+    /// The members that come from `origin` do not know what it says of these places any more.
+    pub(crate) fn miss_repacked(&mut self, table: &mut Table, origin: u64, places: &[Place]) {
         for member in self.members.values_mut() {
             if let Some(transition) = member.transition
                 && transition.from == origin
             {
-                let unknown = ids.iter().filter(|id| id.index() >= transition.next);
-                unknown.for_each(|id| member.miss(table, *id));
+                let is_unknown = |place: &&Place| place.id.index() >= transition.next;
+                let unknown = places.iter().filter(is_unknown);
+                unknown.for_each(|place| member.miss(table, *place));
             }
         }
     }
@@ -120,11 +123,11 @@ impl Group {
         let next = (transition.next + self.slice).min(all);
         // Neighbours mostly share a set.
         let mut compared = None;
-        let mut differs = |id: &PrefixId| {
-            let (was, is) = match (origin.told(peer, *id), self.told(peer, *id)) {
+        let mut differs = |place: &Place| {
+            let (was, is) = match (origin.told(peer, *place), self.told(peer, *place)) {
                 (None, None) => return false,
                 (Some(_), None) | (None, Some(_)) => return true,
-                (Some(_), Some(_)) if id.index() >= transition.forced_from => return true,
+                (Some(_), Some(_)) if place.id.index() >= transition.forced_from => return true,
                 (Some(was), Some(is)) => (was, is),
             };
             match compared {
@@ -136,10 +139,17 @@ impl Group {
                 }
             }
         };
-        let ids = (transition.next..next).map(id_of);
-        let differing: Vec<PrefixId> = ids.filter(|id| differs(id)).collect();
+        // Of what both have, one is as good as the other, and twice is once.
+        let ids = transition.next..next;
+        let others = origin
+            .others_of(ids.clone())
+            .chain(self.others_of(ids.clone()));
+        let places = ids.map(|index| Place::from(id_of(index)));
+        let places = places.chain(others.map(|(place, _)| place));
+        let differing: Vec<Place> = places.filter(|place| differs(place)).collect();
         if let Some(member) = self.members.get_mut(&peer) {
-            differing.iter().for_each(|id| member.miss(table, *id));
+            let differing = differing.iter();
+            differing.for_each(|place| member.miss(table, *place));
             member.transition = (next < all).then_some(Transition { next, ..transition });
         }
     }

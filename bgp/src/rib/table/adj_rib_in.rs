@@ -1,51 +1,68 @@
 //! Paths come and go.
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use crate::event::RouteRefusal;
 use crate::rib::source::{Age, SourceId};
+use crate::rib::table::entry::Paths;
 use crate::rib::table::sweep::Wanted;
-use crate::rib::table::{AttributesId, Path, PrefixId, Table};
+use crate::rib::table::{AttributesId, Path, PathKey, PrefixId, Table};
 use crate::types::AfiSafi;
 use crate::wire::attr::PathAttributes;
 
+/// Most paths of one prefix that one source may have: what is done with a prefix takes as long as it has paths.
+pub(crate) const PATHS_MAX: usize = 4096;
+
+/// A source has as many paths of one prefix as it may have, or the prefix as many as can be told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyPaths;
+
 impl Table {
-    /// A source's route to a prefix, in place of its former one (RFC 4271 §9). The table takes one reference of
-    /// `attributes` of its own.
+    /// A source's route to a prefix, in place of its former one of that path identifier (RFC 4271 §9, RFC 7911 §3). The table
+    /// takes one reference of `attributes` of its own.
+    ///
+    /// # Errors
+    /// Nothing was noted.
     pub(crate) fn announce(
         &mut self,
         prefix: IpNet,
-        source: SourceId,
+        path: impl Into<PathKey>,
         attributes: AttributesId,
         refusal: Option<RouteRefusal>,
-    ) {
-        let id = self.find_or_add(prefix);
+    ) -> Result<(), TooManyPaths> {
+        let (id, path) = (self.find_or_add(prefix), path.into());
+        self.announce_id(id, path, attributes, refusal)?;
         if !self.received.is_empty() {
-            self.set_received(id, source, None);
+            self.set_received(id, path, None);
         }
-        self.announce_id(id, source, attributes, refusal);
+        Ok(())
     }
 
     /// As [`Self::announce`], of a route whose attributes the import policy edited; `received` are those it came with.
+    ///
+    /// # Errors
+    /// Nothing was noted.
     pub(crate) fn announce_edited(
         &mut self,
         prefix: IpNet,
-        source: SourceId,
+        path: PathKey,
         attributes: AttributesId,
         received: AttributesId,
-    ) {
+    ) -> Result<(), TooManyPaths> {
         let id = self.find_or_add(prefix);
-        self.set_received(id, source, Some(received));
-        self.announce_id(id, source, attributes, None);
+        self.announce_id(id, path, attributes, None)?;
+        self.set_received(id, path, Some(received));
+        Ok(())
     }
 
-    fn set_received(&mut self, id: PrefixId, source: SourceId, new: Option<AttributesId>) {
+    fn set_received(&mut self, id: PrefixId, path: PathKey, new: Option<AttributesId>) {
         let old = match new {
             Some(new) => {
                 self.retain(new);
-                self.received.insert((id, source), new)
+                self.received.insert((id, path), new)
             }
-            None => self.received.remove(&(id, source)),
+            None => self.received.remove(&(id, path)),
         };
         if let Some(old) = old {
             self.release(old);
@@ -55,27 +72,36 @@ impl Table {
     fn announce_id(
         &mut self,
         id: PrefixId,
-        source: SourceId,
+        PathKey { source, path_id }: PathKey,
         attributes: AttributesId,
         refusal: Option<RouteRefusal>,
-    ) {
-        self.retain(attributes);
+    ) -> Result<(), TooManyPaths> {
         let family = self.family(id);
-        let path = Path {
+        let mut path = Path {
             source,
+            path_id,
             attributes,
+            number: 0,
             refusal,
             session: self.source(source).session(family),
         };
         let paths = &mut self.entries[id.index()].paths;
-        let old = paths.iter_mut().find(|path| path.source == source);
-        let old = match old {
-            Some(old) => Some(std::mem::replace(old, path)),
+        let old = match paths.position(path.key()) {
+            Some(position) => {
+                path.number = paths[position].number;
+                Some(std::mem::replace(&mut paths[position], path))
+            }
             None => {
+                let Some(number) = room_for(paths, source) else {
+                    self.free_if_unused(id);
+                    return Err(TooManyPaths);
+                };
+                path.number = number;
                 paths.push(path);
                 None
             }
         };
+        self.retain(attributes);
         let of_source = self.source_mut(source);
         match &old {
             Some(old) => of_source.discount(family, old),
@@ -93,27 +119,28 @@ impl Table {
             self.watch(attributes);
             self.mark_undecided(id);
         }
+        Ok(())
     }
 
     /// A source's route to a prefix is gone.
-    pub(crate) fn withdraw(&mut self, prefix: IpNet, source: SourceId) {
+    pub(crate) fn withdraw(&mut self, prefix: IpNet, path: impl Into<PathKey>) {
         if let Some(id) = self.find(prefix) {
-            self.remove_path(id, source);
+            self.remove_path(id, path.into());
         }
     }
 
-    pub(super) fn remove_path(&mut self, id: PrefixId, source: SourceId) {
+    pub(super) fn remove_path(&mut self, id: PrefixId, path: PathKey) {
         let paths = &mut self.entries[id.index()].paths;
-        let Some(position) = paths.iter().position(|path| path.source == source) else {
+        let Some(position) = paths.position(path) else {
             return;
         };
         let old = paths.remove(position);
         let family = self.family(id);
-        let of_source = self.source_mut(source);
+        let of_source = self.source_mut(path.source);
         of_source.discount(family, &old);
         of_source.held.paths -= 1;
         if !self.received.is_empty() {
-            self.set_received(id, source, None);
+            self.set_received(id, path, None);
         }
         self.release(old.attributes);
         self.mark_undecided(id);
@@ -149,10 +176,13 @@ impl Table {
     fn clean_at_once(&mut self, source: SourceId) {
         for id in self.ids() {
             let entry = &self.entries[id.index()];
-            let of_source = entry.paths.iter().find(|path| path.source == source);
-            let is_dead = |path| self.source(source).age(entry.family, path) == Age::Dead;
-            if entry.in_use && of_source.is_some_and(is_dead) {
-                self.remove_path(id, source);
+            let is_dead = |path: &&Path| {
+                path.source == source && self.source(source).age(entry.family, path) == Age::Dead
+            };
+            let dead = entry.paths.iter().filter(is_dead).map(Path::key);
+            let dead: SmallVec<[PathKey; 4]> = dead.filter(|_| entry.in_use).collect();
+            for path in dead {
+                self.remove_path(id, path);
             }
         }
     }
@@ -178,14 +208,14 @@ impl Table {
     pub(crate) fn check_import(
         &mut self,
         id: PrefixId,
-        source: SourceId,
+        path: PathKey,
         check: impl FnOnce(IpNet, &PathAttributes) -> Result<Option<PathAttributes>, RouteRefusal>,
     ) {
         let paths = &self.entries[id.index()].paths;
-        let Some(path) = paths.iter().find(|path| path.source == source).copied() else {
+        let Some(path) = paths.position(path).map(|position| paths[position]) else {
             return;
         };
-        let received = self.received.get(&(id, source)).copied();
+        let received = self.received.get(&(id, path.key())).copied();
         let received = received.unwrap_or(path.attributes);
         let checked = check(self.prefix(id), &self.attributes(received).unpack());
         let (edited, refusal) = match checked {
@@ -211,14 +241,14 @@ impl Table {
         self.release(attributes);
     }
 
-    /// Puts `new` in the place of `old`, a path of the same source.
+    /// Puts `new` in the place of `old`, the same source's path of the same identifier.
     fn replace(&mut self, id: PrefixId, old: Path, new: Path, received: Option<AttributesId>) {
         self.retain(new.attributes);
         // Before the old attributes go: they may be those received.
-        self.set_received(id, new.source, received);
+        self.set_received(id, new.key(), received);
         let paths = &mut self.entries[id.index()].paths;
-        if let Some(path) = paths.iter_mut().find(|path| path.source == new.source) {
-            *path = new;
+        if let Some(position) = paths.position(new.key()) {
+            paths[position] = new;
         }
         let family = self.family(id);
         let of_source = self.source_mut(new.source);
@@ -235,4 +265,18 @@ impl Table {
             self.request(Wanted::Reconsider(source));
         }
     }
+}
+
+/// The number of a further path of a source. The last one is kept for our own route.
+fn room_for(paths: &Paths, source: SourceId) -> Option<u16> {
+    if paths.len() >= usize::from(u16::MAX) && source != SourceId::OWN {
+        return None;
+    }
+    if paths.len() >= PATHS_MAX {
+        let of_source = paths.iter().filter(|path| path.source == source);
+        if of_source.count() >= PATHS_MAX {
+            return None;
+        }
+    }
+    paths.free_number()
 }

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use smallvec::SmallVec;
 
 use crate::rib::source::SourceId;
-use crate::rib::table::{AttributesId, Best, Path};
+use crate::rib::table::{AttributesId, Best, Path, PathKey};
 use crate::types::AfiSafi;
 
 /// One prefix.
@@ -153,6 +153,31 @@ pub(super) enum Paths {
 }
 
 impl Paths {
+    pub(super) fn position(&self, key: PathKey) -> Option<usize> {
+        self.iter().position(|path| path.key() == key)
+    }
+
+    /// The lowest number that no path has; `None` when all are taken.
+    pub(super) fn free_number(&self) -> Option<u16> {
+        match self {
+            Self::None => Some(0),
+            Self::One(only) => Some(u16::from(only.number == 0)),
+            Self::Many(all) => {
+                let mut taken: SmallVec<[u64; 4]> = SmallVec::from_elem(0, all.len() / 64 + 1);
+                for path in all.iter() {
+                    let number = usize::from(path.number);
+                    if let Some(word) = taken.get_mut(number / 64) {
+                        *word |= 1 << (number % 64);
+                    }
+                }
+                // So many paths leave one of so many numbers and one more.
+                let word = taken.iter().position(|word| *word != u64::MAX)?;
+                let bit = usize::try_from(taken[word].trailing_ones()).ok()?;
+                u16::try_from(word * 64 + bit).ok()
+            }
+        }
+    }
+
     pub(super) fn push(&mut self, path: Path) {
         match self {
             Self::None => *self = Self::One(path),
@@ -204,6 +229,8 @@ impl DerefMut for Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rib::source::SourceId;
+    use crate::types::PathId;
 
     #[test]
     fn an_entry_takes_40_octets() {
@@ -233,16 +260,26 @@ mod tests {
     fn paths_come_and_go_in_every_number() {
         let path = |source| Path {
             source: SourceId(source),
+            path_id: PathId(7),
             attributes: AttributesId::new(source),
+            number: u16::try_from(source).expect("few"),
             refusal: None,
             session: 0,
         };
         let mut paths = Paths::None;
         assert!(paths.is_empty());
-        for count in 0..6 {
+        for count in 0..200 {
+            assert_eq!(paths.free_number().map(u32::from), Some(count));
             paths.push(path(count));
         }
-        for left in (0..6).rev() {
+        for gap in [0, 1, 63, 64, 199] {
+            let key = path(gap).key();
+            let removed = paths.remove(paths.position(key).expect("it is there"));
+            assert_eq!(paths.position(key), None);
+            assert_eq!(paths.free_number(), Some(removed.number));
+            paths.push(removed);
+        }
+        for left in (0..200).rev() {
             paths.remove(0);
             assert_eq!(paths.len(), left);
         }

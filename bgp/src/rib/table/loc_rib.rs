@@ -10,7 +10,7 @@ use crate::rib::decision::{self, Candidate};
 use crate::rib::export::LOCAL_PREF_DEFAULT;
 use crate::rib::source::{Age, SourceId};
 use crate::rib::table::sweep::Wanted;
-use crate::rib::table::{AttributesId, Best, Explained, Path, PrefixId, Table};
+use crate::rib::table::{AttributesId, Best, Explained, Path, PathKey, PrefixId, Table};
 use crate::route::{BestRoute, Reachability, RouteChange, RouteSource};
 use crate::status::DecisionStep;
 use crate::types::AfiSafi;
@@ -75,17 +75,17 @@ impl Table {
     /// Finds the next hops to use side by side; true when they are others than before.
     fn decide_ecmp(&mut self, id: PrefixId) -> bool {
         let (family, paths) = (self.family(id), &self.entries[id.index()].paths);
-        let mut equals: Vec<(SourceId, DecisionStep)> = Vec::new();
-        let best = self.choose(family, paths, |source, step| {
+        let mut equals: Vec<(PathKey, DecisionStep)> = Vec::new();
+        let best = self.choose(family, paths, |path, step| {
             if step.is_tie_break() {
-                equals.push((source, step));
+                equals.push((path, step));
             }
         });
         // The later a path lost, the sooner it is taken.
-        equals.sort_by_key(|(source, step)| (std::cmp::Reverse(*step), *source));
+        equals.sort_by_key(|(path, step)| (std::cmp::Reverse(*step), *path));
         let others = equals
             .iter()
-            .filter_map(|(source, _)| paths.iter().find(|path| path.source == *source));
+            .filter_map(|(path, _)| Some(&paths[paths.position(*path)?]));
         let mut next_hops: Vec<IpAddr> = Vec::new();
         for path in best.iter().chain(others) {
             if let Some(next_hop) = self.next_hop(path.attributes)
@@ -116,24 +116,41 @@ impl Table {
         self.request(Wanted::Several);
     }
 
+    /// The paths of a prefix that one may be chosen from: taken, of nobody who is awaited, with a next hop that can be reached.
+    pub(crate) fn eligible(&self, id: PrefixId) -> impl Iterator<Item = Path> + '_ {
+        let entry = &self.entries[id.index()];
+        let paths = entry.paths.iter().copied();
+        paths.filter(|path| self.takes_part(entry.family, path) && self.can_be_reached(path))
+    }
+
+    fn takes_part(&self, family: AfiSafi, path: &Path) -> bool {
+        let source = self.source(path.source);
+        path.refusal.is_none() && !source.deferred && source.age(family, path) != Age::Dead
+    }
+
+    fn can_be_reached(&self, path: &Path) -> bool {
+        let next_hop = self.next_hop(path.attributes);
+        let next_hop = next_hop.filter(|_| path.source != SourceId::OWN);
+        next_hop.is_none_or(|next_hop| {
+            self.next_hops.reachability(next_hop.address()) != Reachability::Unreachable
+        })
+    }
+
     fn choose(
         &self,
         family: AfiSafi,
         paths: &[Path],
-        mut removed: impl FnMut(SourceId, DecisionStep),
+        mut removed: impl FnMut(PathKey, DecisionStep),
     ) -> Option<Path> {
         let usable: SmallVec<[Path; 4]> = paths
             .iter()
             .copied()
-            .filter(|path| {
-                let source = self.source(path.source);
-                path.refusal.is_none() && !source.deferred && source.age(family, path) != Age::Dead
-            })
+            .filter(|path| self.takes_part(family, path))
             .collect();
         let candidates: SmallVec<[Candidate; 4]> =
             usable.iter().map(|path| self.candidate(path)).collect();
         decision::decide(&candidates, |index, step| {
-            removed(usable[index].source, step)
+            removed(usable[index].key(), step)
         })
         .map(|index| usable[index])
     }
@@ -174,6 +191,7 @@ impl Table {
             cluster_list_length: u32::try_from(cluster_list_length).unwrap_or(u32::MAX),
             peer_address: source.address,
             peer_instance: (source.port, path.source.0),
+            path_id: path.path_id.0,
         }
     }
 
@@ -269,14 +287,14 @@ impl Table {
     }
 
     fn explain(&self, id: PrefixId, paths: &[Path]) -> Vec<Explained> {
-        let mut lost: BTreeMap<SourceId, DecisionStep> = BTreeMap::new();
+        let mut lost: BTreeMap<PathKey, DecisionStep> = BTreeMap::new();
         let family = self.family(id);
-        let best = self.choose(family, paths, |source, step| {
-            lost.insert(source, step);
+        let best = self.choose(family, paths, |path, step| {
+            lost.insert(path, step);
         });
         let used = self.ecmp.get(&id).map_or(&[][..], |used| used);
         let explain = |path: &Path| {
-            let lost = lost.get(&path.source).copied();
+            let lost = lost.get(&path.key()).copied();
             let next_hop = self.next_hop(path.attributes);
             let multipath = lost.is_some_and(DecisionStep::is_tie_break)
                 && next_hop.is_some_and(|hop| used.contains(&hop.address()));
@@ -293,12 +311,12 @@ impl Table {
             .map(explain)
             .collect();
         explained.sort_by_key(|one| {
-            let is_best = best.is_some_and(|best| best.source == one.path.source);
+            let is_best = best.is_some_and(|best| best.key() == one.path.key());
             (
                 !is_best,
                 one.lost.is_none(),
                 std::cmp::Reverse(one.lost),
-                one.path.source,
+                one.path.key(),
             )
         });
         explained

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use crate::rib::source::{Age, SourceId};
-use crate::rib::table::{PrefixId, Table};
+use crate::rib::table::{PathKey, PrefixId, Table};
 
 /// Requests that are not done, and how far the circle is.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub(super) enum Wanted {
     Reconsider(SourceId),
     /// Name the source's paths to the caller, for its import policy has changed.
     CheckImport(SourceId),
-    /// Send anew where the source's path is the best: it looks otherwise when it is sent.
+    /// Send anew where the source has a path: it looks otherwise when it is sent.
     Readvertise(SourceId),
     /// Decide anew where a path uses this next hop.
     NextHop(IpAddr),
@@ -80,7 +80,7 @@ impl Table {
 
     /// Visits at most `budget` prefixes. Returns the paths whose source's import policy has changed: to be given to
     /// [`Self::check_import`].
-    pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, SourceId)> {
+    pub(crate) fn sweep(&mut self, budget: usize) -> Vec<(PrefixId, PathKey)> {
         let mut to_check = Vec::new();
         let mut budget = budget;
         while budget > 0 && self.is_sweeping() {
@@ -124,14 +124,16 @@ impl Table {
         &mut self,
         id: PrefixId,
         requests: &Requests,
-        to_check: &mut Vec<(PrefixId, SourceId)>,
+        to_check: &mut Vec<(PrefixId, PathKey)>,
     ) {
         let entry = &self.entries[id.index()];
         if !entry.in_use {
             return;
         }
-        if let Some(best) = entry.best()
-            && requests.of_source[best.source.index()].readvertise
+        let readvertised = |source: SourceId| requests.of_source[source.index()].readvertise;
+        let mut paths = entry.paths.iter();
+        if entry.best().is_some_and(|best| readvertised(best.source))
+            || paths.any(|path| readvertised(path.source))
         {
             self.sweep.readvertised.push(id);
         }
@@ -139,17 +141,17 @@ impl Table {
             return;
         }
         let mut decide = requests.several && entry.paths.len() > 1;
-        let mut dead: SmallVec<[SourceId; 4]> = SmallVec::new();
+        let mut dead: SmallVec<[PathKey; 4]> = SmallVec::new();
         for path in entry.paths.iter() {
             let request = requests.of_source[path.source.index()];
             let age = self.source(path.source).age(entry.family, path);
             match age {
-                Age::Dead if request.clean => dead.push(path.source),
+                Age::Dead if request.clean => dead.push(path.key()),
                 Age::Dead => {}
                 Age::Stale | Age::Present => {
                     decide |= request.reconsider || (request.clean && age == Age::Stale);
                     if request.check_import {
-                        to_check.push((id, path.source));
+                        to_check.push((id, path.key()));
                     }
                 }
             }
@@ -161,8 +163,8 @@ impl Table {
         if decide {
             self.mark_undecided(id);
         }
-        for source in dead {
-            self.remove_path(id, source);
+        for path in dead {
+            self.remove_path(id, path);
         }
     }
 }

@@ -72,7 +72,8 @@ impl Bench {
             local_pref: Some(local_pref),
             ..PathAttributes::default()
         });
-        self.table.announce(net(prefix), source, attributes, None);
+        let announced = self.table.announce(net(prefix), source, attributes, None);
+        assert_eq!(announced, Ok(()));
         self.table.release(attributes);
     }
 

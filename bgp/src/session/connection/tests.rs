@@ -23,6 +23,7 @@ fn offer(own: u8, hold_time: Duration) -> Offer {
         keepalive_time: None,
         families: [AfiSafi::Ipv4Unicast].into(),
         restart: None,
+        add_paths: crate::config::AddPaths::default(),
         peer_asn: Asn(65000),
         first_as: crate::wire::update::FirstAsCheck::Off,
         plain: false,

@@ -10,13 +10,13 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::{context, encoded, messages};
-use crate::types::{AfiSafi, Asn, RouterId};
+use crate::types::{AfiSafi, Asn, PathId, RouterId};
 use crate::wire::attr::as_path::{AsPath, SegmentKind};
 use crate::wire::attr::community::{Community, ExtendedCommunity, LargeCommunity};
 use crate::wire::attr::{
     Aggregator, AsnWidth, AttributeCode, NextHop, Origin, Partial, PathAttributes, RawAttribute,
 };
-use crate::wire::capability::{Capability, GracefulFamily, GracefulRestart};
+use crate::wire::capability::{AddPathFamily, Capability, GracefulFamily, GracefulRestart};
 use crate::wire::family::Family;
 use crate::wire::framer::Framer;
 use crate::wire::message::{Message, MessageType, RawMessage, write_keepalive};
@@ -62,6 +62,14 @@ fn capability() -> impl Strategy<Value = Capability> {
         Just(Capability::ExtendedMessage),
         Just(Capability::EnhancedRouteRefresh),
         restart.prop_map(Capability::GracefulRestart),
+        vec((family(), 1..4_u8), 0..4).prop_map(|families| {
+            let entry = |(family, directions): (Family, u8)| AddPathFamily {
+                family,
+                receive: directions & 1 != 0,
+                send: directions & 2 != 0,
+            };
+            Capability::AddPath(families.into_iter().map(entry).collect())
+        }),
         (71..=255_u8, vec(any::<u8>(), 0..60)).prop_map(|(code, value)| Capability::Unknown {
             code,
             value: value.into(),
@@ -212,6 +220,11 @@ fn decode_only(bytes: &[u8], context: &ReceiveContext) -> Message {
     Message::decode(&raw[0], context).expect("what we write is valid")
 }
 
+/// Some path identifier for a prefix.
+fn path_id(prefix: IpNet) -> PathId {
+    PathId(u32::from(prefix.prefix_len()) * 0x0101_0101)
+}
+
 proptest! {
     #[test]
     fn an_open_is_read_back(open in open()) {
@@ -253,6 +266,7 @@ proptest! {
         attributes in attributes(),
         (next_hop, prefixes) in routes(),
         narrow in any::<bool>(),
+        with_ids in any::<bool>(),
     ) {
         let mut context = context(PeerKind::Ibgp, 1);
         if narrow {
@@ -262,7 +276,10 @@ proptest! {
         sent.next_hop = Some(next_hop);
         let block = encoded(&sent, context.asn_width);
         let mut bytes = Vec::new();
-        let mut left = prefixes.iter().copied().peekable();
+        let family = next_hop.family();
+        context.add_paths.extend(with_ids.then_some(family));
+        let entries = |prefix: &IpNet| (with_ids.then(|| path_id(*prefix)), *prefix);
+        let mut left = prefixes.iter().map(entries).peekable();
         let count = write_reach(&mut bytes, &block, &next_hop, &mut left, MessageLimit::Extended)
             .expect("room for prefixes");
         prop_assert_eq!(count, prefixes.len());
@@ -272,7 +289,9 @@ proptest! {
         prop_assert_eq!(&update.faults, &[]);
         prop_assert_eq!(update.reach.len(), 1);
         prop_assert_eq!(update.reach[0].next_hop, next_hop);
-        prop_assert_eq!(update.reach[0].nlri.iter().collect::<Vec<_>>(), prefixes);
+        let expected = |prefix: &IpNet| (if with_ids { path_id(*prefix) } else { PathId::ONLY }, *prefix);
+        let expected: Vec<_> = prefixes.iter().map(expected).collect();
+        prop_assert_eq!(update.reach[0].nlri.paths().collect::<Vec<_>>(), expected);
         let mut received = update.attributes.expect("announced");
         if narrow {
             // Merging may join sequences, and a 2-octet aggregator speaks for a path without 4-octet numbers.

@@ -3,8 +3,6 @@
 use std::iter::Peekable;
 use std::ops::ControlFlow;
 
-use ipnet::IpNet;
-
 use crate::types::AfiSafi;
 use crate::wire::attr::codec::{append_attribute, write_attribute};
 use crate::wire::attr::{AsnWidth, NextHop, PathAttributes, table};
@@ -13,7 +11,7 @@ use crate::wire::message::{
     HEADER_LENGTH, MAX_EXTENDED_LENGTH, MAX_LENGTH, MessageType, begin_message, end_message,
     patch_u16,
 };
-use crate::wire::nlri::{max_prefix_octets, prefix_octets, write_prefix};
+use crate::wire::nlri::{Entry, max_prefix_octets, path_id_octets, prefix_octets, write_prefix};
 
 /// How long a message the peer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +76,7 @@ pub fn append_attributes(attributes: &PathAttributes, width: AsnWidth, out: &mut
 ///
 /// # Panics
 /// When the prefixes are of different families.
-pub fn write_reach<I: Iterator<Item = IpNet>>(
+pub fn write_reach<E: Entry, I: Iterator<Item = E>>(
     out: &mut Vec<u8>,
     attributes: &[u8],
     next_hop: &NextHop,
@@ -88,7 +86,7 @@ pub fn write_reach<I: Iterator<Item = IpNet>>(
     let Some(first) = prefixes.peek().copied() else {
         return Ok(0);
     };
-    let family = AfiSafi::of(first);
+    let family = AfiSafi::of(first.prefix());
     let is_classic = (family, next_hop.family()) == (AfiSafi::Ipv4Unicast, AfiSafi::Ipv4Unicast);
     // Flags, type, length; AFI, SAFI, next hop with its length, reserved octet.
     let head = match next_hop {
@@ -156,7 +154,7 @@ fn write_next_hop(out: &mut Vec<u8>, next_hop: &NextHop) {
 ///
 /// # Panics
 /// When a prefix is not of `family`.
-pub fn write_unreach<I: Iterator<Item = IpNet>>(
+pub fn write_unreach<E: Entry, I: Iterator<Item = E>>(
     out: &mut Vec<u8>,
     family: AfiSafi,
     prefixes: &mut Peekable<I>,
@@ -203,14 +201,15 @@ pub fn write_end_of_rib(out: &mut Vec<u8>, family: AfiSafi) {
 
 /// Appends the first prefix, which is known to fit, and then more for as long as the longest of the family would end at `end` or
 /// before; the others stay in the iterator.
-fn write_prefixes<I: Iterator<Item = IpNet>>(
+fn write_prefixes<E: Entry, I: Iterator<Item = E>>(
     out: &mut Vec<u8>,
     family: AfiSafi,
     prefixes: &mut Peekable<I>,
     end: usize,
 ) -> usize {
     let mut count = 0;
-    let last_start = end - max_prefix_octets(family);
+    let id_octets = prefixes.peek().map_or(0, |first| path_id_octets(*first));
+    let last_start = end - max_prefix_octets(family) - id_octets;
     // Inner iteration: `Peekable::next` looks each time whether something was peeked at.
     let _full = prefixes.try_for_each(|prefix| {
         write_prefix(out, family, prefix);

@@ -38,8 +38,12 @@ pub(in crate::wire) fn decode_reach<'a>(
         .map_err(|error| unreadable(short(error)))?;
     reader.u8().map_err(|error| unreadable(short(error)))?;
     let next_hop = decode_next_hop(&mut next_hop, family).map_err(unreadable)?;
-    let nlri = Nlri::new(family, draft.body.slice_ref(reader.rest()))
-        .map_err(|error| unreadable(Reason::Prefix(error)))?;
+    let nlri = Nlri::new(
+        family,
+        context.path_ids(family),
+        draft.body.slice_ref(reader.rest()),
+    )
+    .map_err(|error| unreadable(Reason::Prefix(error)))?;
     draft.reach = Some(Reach { next_hop, nlri });
     Ok(())
 }
@@ -60,7 +64,12 @@ pub(in crate::wire) fn decode_unreach<'a>(
         allowed: "at least 3",
     };
     let family = family(&mut reader, context).map_err(|error| error.or(short))?;
-    let nlri = Nlri::new(family, draft.body.slice_ref(reader.rest())).map_err(|error| Flaw {
+    let nlri = Nlri::new(
+        family,
+        context.path_ids(family),
+        draft.body.slice_ref(reader.rest()),
+    )
+    .map_err(|error| Flaw {
         reason: Reason::Prefix(error),
         action: Some(disable(family, context)),
     })?;

@@ -26,16 +26,17 @@ impl Bird {
 }
 
 impl Daemon for Bird {
-    fn seen(&self, prefix: IpNet) -> Result<Seen, Unseen> {
+    fn paths(&self, prefix: IpNet) -> Result<Vec<Seen>, Unseen> {
         let routes = self.routes_of(self.table_of(prefix));
         let learned = |route: &&BirdRoute| {
             route.prefix == prefix && self.sessions.values().any(|name| *name == route.protocol)
         };
-        let of_prefix: Vec<&BirdRoute> = routes.iter().filter(learned).collect();
-        let best = of_prefix.iter().find(|route| route.best);
-        best.or(of_prefix.first())
-            .map(|route| from_route(route))
-            .ok_or_else(|| Unseen::Absent(format!("{routes:#?}")))
+        let mut of_prefix: Vec<&BirdRoute> = routes.iter().filter(learned).collect();
+        of_prefix.sort_by_key(|route| !route.best);
+        if of_prefix.is_empty() {
+            return Err(Unseen::Absent(format!("{routes:#?}")));
+        }
+        Ok(of_prefix.into_iter().map(from_route).collect())
     }
 
     fn established(&self, ours: IpAddr) -> Result<(), String> {

@@ -93,6 +93,7 @@ fn two(plan: &Plan) -> Result<String, fmt::Error> {
     for (n, neighbour) in plan.neighbours.iter().enumerate() {
         begin_session(&mut text, n, neighbour, plan)?;
         text.push_str("enable extended messages on;\n");
+        let add_paths = add_paths(neighbour);
         for family in &neighbour.families {
             let word = match family {
                 AfiSafi::Ipv4Unicast => "ipv4",
@@ -106,7 +107,7 @@ fn two(plan: &Plan) -> Result<String, fmt::Error> {
                 });
             writeln!(
                 text,
-                "{word} {{ import all; {next_hop} export {}; }};",
+                "{word} {{ import all; {add_paths} {next_hop} export {}; }};",
                 exported(plan)
             )?;
         }
@@ -137,9 +138,22 @@ fn one(plan: &Plan) -> Result<String, fmt::Error> {
             "BIRD 1.6 has one family a process"
         );
         begin_session(&mut text, n, neighbour, plan)?;
-        writeln!(text, "import all; export {};\n}}", exported(plan))?;
+        let add_paths = add_paths(neighbour);
+        writeln!(
+            text,
+            "{add_paths} import all; export {};\n}}",
+            exported(plan)
+        )?;
     }
     Ok(text)
+}
+
+const fn add_paths(neighbour: &Neighbour) -> &'static str {
+    if neighbour.add_paths {
+        "add paths on;"
+    } else {
+        ""
+    }
 }
 
 fn exported(plan: &Plan) -> &'static str {

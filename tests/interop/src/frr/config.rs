@@ -45,6 +45,9 @@ pub(super) fn of(plan: &Plan) -> Result<String, fmt::Error> {
             }
             let address = neighbour.address;
             writeln!(text, "  neighbor {address} activate")?;
+            if neighbour.add_paths {
+                writeln!(text, "  neighbor {address} addpath-tx-all-paths")?;
+            }
             if neighbour.client {
                 writeln!(text, "  neighbor {address} route-reflector-client")?;
             }

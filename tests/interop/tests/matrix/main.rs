@@ -27,6 +27,7 @@ macro_rules! daemons_test {
     (@ exabgp) => { interop::Kind::ExaBgp };
 }
 
+mod add_paths;
 mod attributes;
 mod malformed;
 mod on_the_wire;

@@ -103,6 +103,7 @@ fn context(peer: PeerKind, width: AsnWidth) -> ReceiveContext {
         peer_asn: Asn(65001),
         asn_width: width,
         families: [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast].into(),
+        add_paths: BTreeSet::new(),
         first_as: FirstAsCheck::Off,
     }
 }

@@ -10,7 +10,7 @@ fn announce_long(bench: &mut Bench, count: u32) {
 
 /// Octets that the Adj-RIBs-Out keep beside what they say of each prefix.
 fn buffered(bench: &Bench) -> usize {
-    let pending = |member: &Member| 4 * member.pending.capacity();
+    let pending = |member: &Member| size_of::<Place>() * member.pending.capacity();
     let of_group = |group: &Group| {
         let members: usize = group.members.values().map(pending).sum();
         group.log.octets() + members
