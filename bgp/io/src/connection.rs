@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::types::ConnId;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::driver::FromTask;
 
 /// Chunks that the driver gives a connection ahead of the socket.
-pub(crate) const CHUNKS_AHEAD: usize = 2;
+pub(crate) const CHUNKS_AHEAD: usize = 1;
 /// Octets read at a time: at first, which is enough for a session's own messages, and from a peer that sends much.
 const READ_OCTETS_FIRST: usize = 4 << 10;
 const READ_OCTETS: usize = 64 << 10;
@@ -29,6 +29,27 @@ pub(crate) enum Write {
     Last(Vec<u8>),
 }
 
+/// Where a connection's task puts what it reads.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    pub(crate) messages: mpsc::Sender<FromTask>,
+    /// Room for octets, of all connections together.
+    pub(crate) octets: Arc<Semaphore>,
+}
+
+impl Inbox {
+    /// Waits for room for octets that were read; false when the driver is gone.
+    async fn put(&self, conn: ConnId, bytes: Bytes) -> bool {
+        // The semaphore lasts as long as the inbox, and no read is longer than it.
+        let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.octets).acquire_many_owned(octets).await else {
+            return false;
+        };
+        let message = FromTask::Bytes { conn, bytes, room };
+        self.messages.send(message).await.is_ok()
+    }
+}
+
 /// The channel for [`Write`]: it has room for all chunks ahead and the end, so the driver never waits.
 pub(crate) fn channel() -> (mpsc::Sender<Write>, mpsc::Receiver<Write>) {
     mpsc::channel(CHUNKS_AHEAD + 1)
@@ -39,15 +60,15 @@ pub(crate) async fn run(
     conn: ConnId,
     stream: Arc<TcpStream>,
     writes: mpsc::Receiver<Write>,
-    driver: mpsc::Sender<FromTask>,
+    inbox: Inbox,
     closing: tokio::sync::oneshot::Receiver<()>,
 ) {
-    let write = write(conn, &stream, writes, driver.clone());
+    let write = write(conn, &stream, writes, inbox.messages.clone());
     let ended = async {
         tokio::select! {
             // The end of what is read, or a failure either way, ends the connection. After `Last` the far end has time
             // to close first: to close with bytes unread would reset the connection and could destroy our last words.
-            result = read(conn, &stream, driver.clone()) => result,
+            result = read(conn, &stream, &inbox) => result,
             result = write => match result {
                 Ok(never) => match never {},
                 Err(error) => Err(error),
@@ -60,7 +81,7 @@ pub(crate) async fn run(
     };
     let reason = result.err().map(|error| error.to_string());
     // The driver may be gone: then nobody asks.
-    let _ = driver.send(FromTask::Closed { conn, reason }).await;
+    let _ = inbox.messages.send(FromTask::Closed { conn, reason }).await;
 }
 
 async fn given_up(closing: tokio::sync::oneshot::Receiver<()>) {
@@ -70,7 +91,7 @@ async fn given_up(closing: tokio::sync::oneshot::Receiver<()>) {
     }
 }
 
-async fn read(conn: ConnId, stream: &TcpStream, driver: mpsc::Sender<FromTask>) -> io::Result<()> {
+async fn read(conn: ConnId, stream: &TcpStream, inbox: &Inbox) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     let mut room = READ_OCTETS_FIRST;
     loop {
@@ -79,13 +100,22 @@ async fn read(conn: ConnId, stream: &TcpStream, driver: mpsc::Sender<FromTask>) 
         match stream.try_read_buf(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(octets) if octets >= room => room = READ_OCTETS,
+            // What a peer that sent much has left is not kept for a KEEPALIVE.
+            Ok(octets) if octets < READ_OCTETS_FIRST && room > READ_OCTETS_FIRST => {
+                room = READ_OCTETS_FIRST;
+                let bytes = std::mem::take(&mut buffer).freeze();
+                if !inbox.put(conn, bytes).await {
+                    return Ok(());
+                }
+                continue;
+            }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
         let bytes = buffer.split().freeze();
         // Full: the socket's own window holds the far end back.
-        if driver.send(FromTask::Bytes { conn, bytes }).await.is_err() {
+        if !inbox.put(conn, bytes).await {
             return Ok(());
         }
     }

@@ -17,11 +17,11 @@ use bgp::types::{ConnId, PeerName};
 use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::debug;
 
-use crate::connection::{self, CHUNKS_AHEAD, Write};
+use crate::connection::{self, CHUNKS_AHEAD, Inbox, Write};
 use crate::listeners::Listeners;
 use crate::listing::Listings;
 use crate::security::{Key, Security};
@@ -102,6 +102,8 @@ pub(crate) enum FromTask {
     Bytes {
         conn: ConnId,
         bytes: Bytes,
+        /// Of the octets that may wait.
+        room: OwnedSemaphorePermit,
     },
     Written {
         conn: ConnId,
@@ -110,6 +112,22 @@ pub(crate) enum FromTask {
         conn: ConnId,
         reason: Option<String>,
     },
+}
+
+impl FromTask {
+    fn octets(&self) -> usize {
+        match self {
+            Self::Bytes { bytes, .. } => bytes.len(),
+            Self::Listening { .. }
+            | Self::ListenFailed { .. }
+            | Self::Accepted { .. }
+            | Self::Connected { .. }
+            | Self::ConnectFailed { .. }
+            | Self::Refused { .. }
+            | Self::Written { .. }
+            | Self::Closed { .. } => 0,
+        }
+    }
 }
 
 /// The far end of a connection, and the key its socket has for it.
@@ -121,9 +139,14 @@ pub(crate) struct Far {
 }
 
 /// Messages of other tasks that wait. Full: sockets are read no further, so TCP holds the peers back.
-const INBOX_ROOM: usize = 64;
-/// Messages handled before the speaker's outputs are drained and other inputs looked at.
-const MESSAGES_PER_TURN: usize = 16;
+const INBOX_ROOM: usize = 1024;
+/// Octets of all sockets that were read and wait. Full: as above.
+const INBOX_OCTETS: usize = 4 << 20;
+/// Messages, and octets in them, that are handled before the speaker's outputs are drained and other inputs looked at.
+const MESSAGES_PER_TURN: usize = 1024;
+const OCTETS_PER_TURN: usize = 1 << 20;
+/// So many messages at a time are a crowd: more are on their way.
+const CROWD: usize = 4;
 /// Octets asked for at a time.
 const CHUNK_OCTETS: usize = 64 << 10;
 /// Chunks written to one socket before others have their turn.
@@ -145,6 +168,7 @@ pub async fn run(
         speaker,
         outputs,
         inbox_in,
+        inbox_octets: Arc::new(Semaphore::new(INBOX_OCTETS)),
         connections: BTreeMap::new(),
         listeners: Listeners::new(),
         listings: Listings::default(),
@@ -165,6 +189,7 @@ struct Driver {
     speaker: Speaker,
     outputs: mpsc::Sender<Output>,
     inbox_in: mpsc::Sender<FromTask>,
+    inbox_octets: Arc<Semaphore>,
     connections: BTreeMap<ConnId, Connection>,
     listeners: Listeners,
     listings: Listings,
@@ -213,15 +238,7 @@ impl Driver {
                     Some(command) => self.command(command),
                     None => return,
                 },
-                Some(message) = inbox.recv() => {
-                    self.message(message);
-                    for _ in 1..MESSAGES_PER_TURN {
-                        let Ok(message) = inbox.try_recv() else {
-                            break;
-                        };
-                        self.message(message);
-                    }
-                }
+                Some(message) = inbox.recv() => self.messages(message, &mut inbox).await,
                 () = until(deadline) => self.speaker.handle_timeout(now()),
                 () = std::future::ready(()), if !self.listings.is_empty() => {
                     self.listings.go_on(&self.speaker);
@@ -233,6 +250,29 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// Handles a message, and what else came. Of a crowd, those that are still to be read have their turn before anything is
+    /// sent: what many peers say at one time goes to each other peer in a few writes. A message that comes alone is passed on at
+    /// once.
+    async fn messages(&mut self, first: FromTask, inbox: &mut mpsc::Receiver<FromTask>) {
+        let (mut messages, mut octets) = (0, 0);
+        let mut next = Some(first);
+        loop {
+            let before = messages;
+            while let Some(message) = next.take().or_else(|| inbox.try_recv().ok()) {
+                messages += 1;
+                octets += message.octets();
+                self.message(message);
+                if messages >= MESSAGES_PER_TURN || octets >= OCTETS_PER_TURN {
+                    return;
+                }
+            }
+            if messages - before < CROWD {
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -322,7 +362,10 @@ impl Driver {
                 self.connections.remove(&conn);
                 self.speaker.handle_connect_failed(now(), conn, &error);
             }
-            FromTask::Bytes { conn, bytes } => self.speaker.handle_bytes(now(), conn, &bytes),
+            FromTask::Bytes { conn, bytes, room } => {
+                self.speaker.handle_bytes(now(), conn, &bytes);
+                drop(room);
+            }
             FromTask::Written { conn } => self.send(conn, News::Written),
             FromTask::Closed { conn, reason } => {
                 debug!(conn = conn.0, reason, "transport ended");
@@ -381,7 +424,11 @@ impl Driver {
         let (closing, closing_out) = oneshot::channel();
         let stream = Arc::new(stream);
         let shared = Arc::clone(&stream);
-        let task = connection::run(conn, shared, writes_out, self.inbox_in.clone(), closing_out);
+        let inbox = Inbox {
+            messages: self.inbox_in.clone(),
+            octets: Arc::clone(&self.inbox_octets),
+        };
+        let task = connection::run(conn, shared, writes_out, inbox, closing_out);
         self.tasks.spawn(task);
         let open = Open {
             stream,
