@@ -57,7 +57,7 @@ pub enum Event {
         /// Who it could have been.
         peers: Vec<PeerName>,
     },
-    /// A received route does not enter the decision process.
+    /// A received route does not enter the decision process: the first of those that one UPDATE announces.
     RouteRefused {
         /// Sender.
         peer: PeerName,
@@ -96,7 +96,7 @@ pub enum Event {
         /// Where the session ends, if anywhere.
         limit: Option<u32>,
     },
-    /// An own route could not be sent to a peer.
+    /// A route could not be sent to a peer: the first of those with one reason that were to be sent at one time.
     NotAdvertised {
         /// The peer.
         peer: PeerName,

@@ -141,7 +141,7 @@ enum Step {
     Drained,
 }
 
-/// A route that could not be sent.
+/// A route that could not be sent, the first of those with one reason since that was last told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Withheld {
     pub(crate) prefix: IpNet,
@@ -297,7 +297,7 @@ impl Group {
         self.sent_count - own
     }
 
-    /// Routes that could not be sent, each named for every member.
+    /// Routes that could not be sent, the first of each reason, named for every member.
     pub(crate) fn take_withheld(&mut self) -> Vec<(SourceId, Withheld)> {
         if self.withheld.is_empty() {
             return Vec::new();

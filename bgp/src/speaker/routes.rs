@@ -157,6 +157,14 @@ impl Speaker {
             return self.announce_by_policy(id, reach, attributes);
         }
         let attributes = self.rib.table.acquire(attributes);
+        // One event, however many prefixes an UPDATE has.
+        if let Some((reason, prefix)) = refusal.zip(reach.nlri.iter().next()) {
+            self.events.push_back(Event::RouteRefused {
+                peer: peer.name.clone(),
+                prefix,
+                reason,
+            });
+        }
         let mut shared = None;
         let mut outcome = Ok(());
         for (path_id, prefix) in reach.nlri.paths() {
@@ -164,13 +172,6 @@ impl Speaker {
                 && !self.originated.contains_key(&prefix)
             {
                 shared = Some(prefix);
-            }
-            if let Some(reason) = refusal {
-                self.events.push_back(Event::RouteRefused {
-                    peer: peer.name.clone(),
-                    prefix,
-                    reason,
-                });
             }
             let path = PathKey {
                 source: id,

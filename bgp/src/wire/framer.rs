@@ -8,6 +8,9 @@ use crate::wire::message::{
 use crate::wire::notification::Notification;
 use crate::wire::reader::Reader;
 
+/// Memory that an empty buffer keeps: after a flood a session needs no more than before.
+const KEPT: usize = 4096;
+
 /// Finds messages in received bytes, however the stream is cut.
 ///
 /// ```text
@@ -59,6 +62,9 @@ impl Framer {
     /// Message header errors, RFC 4271 §6.1.
     pub fn next_message(&mut self) -> Result<Option<RawMessage>, Notification> {
         let Some((kind, length)) = self.header()? else {
+            if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+                self.buffer = BytesMut::new();
+            }
             return Ok(None);
         };
         if self.buffer.len() < length {

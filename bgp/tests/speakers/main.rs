@@ -4,6 +4,7 @@ mod add_paths;
 mod configuration;
 mod dynamic;
 mod faults;
+mod hostile;
 mod identity;
 mod limits;
 mod mesh;

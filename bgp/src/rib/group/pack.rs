@@ -259,8 +259,11 @@ impl Group {
         self.sent_count -= 1;
     }
 
+    /// Of each reason the first: there may be a million prefixes and a thousand members.
     fn withhold(&mut self, prefix: IpNet, reason: ExportRefusal) {
-        self.withheld.push(Withheld { prefix, reason });
+        if self.withheld.iter().all(|known| known.reason != reason) {
+            self.withheld.push(Withheld { prefix, reason });
+        }
     }
 
     fn forget(&mut self, table: &mut Table, place: Place, packing: &mut Packing) {
