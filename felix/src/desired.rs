@@ -5,6 +5,7 @@ mod text;
 use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -263,13 +264,37 @@ pub struct RouteSpec {
     /// Routing protocol number: 3 boot, 12 bird, 80 Felix's remote routes.
     pub protocol: u8,
     /// Next hops; empty for a blackhole, and where `object` says it.
-    pub next_hops: Vec<NextHop>,
+    pub next_hops: Hops,
     /// One of the agent's own next-hop objects. What stands in others' objects is in `next_hops`.
     pub object: Option<NextHopId>,
     /// Preferred source address.
     pub prefsrc: Option<IpAddr>,
     /// MTU attribute, bytes.
     pub mtu_bytes: Option<u32>,
+}
+
+/// Next hops of a route, in order. A clone is the same ones: very many routes have few.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hops(Arc<[NextHop]>);
+
+impl Deref for Hops {
+    type Target = [NextHop];
+
+    fn deref(&self) -> &[NextHop] {
+        &self.0
+    }
+}
+
+impl From<Vec<NextHop>> for Hops {
+    fn from(hops: Vec<NextHop>) -> Self {
+        Self(hops.into())
+    }
+}
+
+impl FromIterator<NextHop> for Hops {
+    fn from_iter<I: IntoIterator<Item = NextHop>>(hops: I) -> Self {
+        Self(hops.into_iter().collect())
+    }
 }
 
 /// What a route does.

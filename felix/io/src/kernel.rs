@@ -1,6 +1,7 @@
 //! The kernel of one network namespace: operations in, results and objects out.
 
 mod leftovers;
+mod routes;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -15,11 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::netlink::decode::{self, Names};
 use crate::netlink::monitor::{Monitor, RulesMonitor};
-use crate::netlink::nexthop::NextHops;
 use crate::netlink::nftables::Change;
 use crate::netlink::socket::{BATCH_BYTES, BATCH_MESSAGES, Failure, Requests};
 use crate::netlink::uapi::*;
-use crate::netlink::wire::{Batch, RouteHead};
+use crate::netlink::wire::Batch;
 use crate::netlink::{encode, link};
 use crate::sysctl;
 
@@ -27,6 +27,9 @@ use crate::sysctl;
 const COMMANDS: usize = 64;
 /// Events that wait for the receiver; beyond that the kernel's socket buffer is the queue.
 const EVENTS: usize = 4096;
+
+/// Pieces of a table that wait for who reads them.
+const PIECES: usize = 4;
 
 /// What can be read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,11 +79,52 @@ pub struct DumpError {
     pub text: Arc<str>,
 }
 
+/// A part of a table that is read piece by piece.
+#[derive(Debug)]
+pub enum Piece {
+    /// What was given before is void: the table changed while it was read, and is read from the beginning.
+    Again,
+    /// More of it.
+    Events(Vec<KernelEvent>),
+}
+
+/// A table as it is read.
+#[derive(Debug)]
+pub struct Pieces {
+    table: Table,
+    pieces: mpsc::Receiver<Result<Piece, DumpError>>,
+    is_whole: bool,
+}
+
+impl Pieces {
+    /// The next piece; none once the table was given as a whole. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Kernel::dump`]'s.
+    pub async fn next(&mut self) -> Result<Option<Piece>, DumpError> {
+        match self.pieces.recv().await {
+            // Nothing comes after the whole.
+            Some(Ok(Piece::Events(events))) if events.is_empty() => {
+                self.is_whole = true;
+                Ok(None)
+            }
+            Some(piece) => piece.map(Some),
+            None if self.is_whole => Ok(None),
+            None => Err(DumpError {
+                table: self.table,
+                errno: libc::ESHUTDOWN,
+                text: Arc::from("the kernel thread has ended"),
+            }),
+        }
+    }
+}
+
 enum Command {
     ReadSysctls(Vec<SysctlKey>, oneshot::Sender<Vec<KernelEvent>>),
     Apply(Vec<Op>, oneshot::Sender<Vec<(RowKey, Result<(), OpError>)>>),
     Dropping(oneshot::Sender<Vec<String>>),
     Dump(Table, oneshot::Sender<Result<Vec<KernelEvent>, DumpError>>),
+    Read(Table, mpsc::Sender<Result<Piece, DumpError>>),
 }
 
 /// Handle of the thread that writes to one namespace's kernel. The thread ends with the last handle.
@@ -145,6 +189,19 @@ impl Kernel {
                 text,
             })
         })
+    }
+
+    /// Reads a table piece by piece, so that a large one is nowhere as a whole. Subscribe before, as for [`Kernel::dump`].
+    pub async fn read(&self, table: Table) -> Pieces {
+        // Full: the thread waits, and the kernel's table with it.
+        let (sender, pieces) = mpsc::channel(PIECES);
+        // A closed channel shows in the end that never comes.
+        let _ = self.commands.send(Command::Read(table, sender)).await;
+        Pieces {
+            table,
+            pieces,
+            is_whole: false,
+        }
     }
 
     /// Reads sysctls: a [`KernelEvent::RowSet`] for each, [`KernelEvent::RowGone`] for one that cannot be read.
@@ -229,13 +286,10 @@ impl Worker {
                 }
                 Command::Dropping(reply) => drop(reply.send(self.dropping())),
                 Command::Dump(table, reply) => {
-                    let result = self.dump(table).map_err(|failure| DumpError {
-                        table,
-                        errno: failure.errno,
-                        text: Arc::from(failure.text),
-                    });
+                    let result = self.dump(table).map_err(|failure| failure.of(table));
                     drop(reply.send(result));
                 }
+                Command::Read(table, pieces) => self.read_pieces(table, &pieces),
             }
         }
     }
@@ -318,9 +372,6 @@ impl Worker {
 
     fn dump(&mut self, table: Table) -> Result<Vec<KernelEvent>, Failure> {
         let mut names = Names::default();
-        if table == Table::Routes {
-            names.next_hops = NextHops::read(&mut self.requests)?;
-        }
         match table {
             Table::NextHops => match self.read(RTM_GETNEXTHOP, AF_UNSPEC, &mut names) {
                 Err(failure) if failure.errno == libc::EOPNOTSUPP => Ok(Vec::new()),
@@ -331,14 +382,10 @@ impl Worker {
             Table::Fdb => self.read(RTM_GETNEIGH, AF_BRIDGE, &mut names),
             Table::Rules => self.dump_rules(),
             Table::Leftovers => self.dump_leftovers(),
-            Table::Routes | Table::Neighbours => {
-                let kind = if table == Table::Routes {
-                    RTM_GETROUTE
-                } else {
-                    RTM_GETNEIGH
-                };
-                let mut events = self.read(kind, AF_INET, &mut names)?;
-                events.append(&mut self.read(kind, AF_INET6, &mut names)?);
+            Table::Routes => self.dump_routes(),
+            Table::Neighbours => {
+                let mut events = self.read(RTM_GETNEIGH, AF_INET, &mut names)?;
+                events.append(&mut self.read(RTM_GETNEIGH, AF_INET6, &mut names)?);
                 Ok(events)
             }
         }
@@ -353,7 +400,7 @@ impl Worker {
     ) -> Result<Vec<KernelEvent>, Failure> {
         // A second socket-like handle for name look-ups, as the first is borrowed by the dump.
         let lookup = self.requests.as_fd().try_clone_to_owned()?;
-        let answer = self.requests.dump(
+        self.requests.dump(
             kind,
             |writer| match kind {
                 RTM_GETLINK => {
@@ -362,14 +409,7 @@ impl Worker {
                 }
                 RTM_GETADDR => writer.ifaddr(family, 0, 0, 0),
                 RTM_GETNEXTHOP => writer.next_hop_object(family, 0, 0),
-                RTM_GETNEIGH => writer.neigh(family, 0, 0, 0),
-                _ => {
-                    writer.route(RouteHead {
-                        family,
-                        ..RouteHead::default()
-                    });
-                    writer.attr_u32(RTA_TABLE, u32::from(RT_TABLE_MAIN));
-                }
+                _ => writer.neigh(family, 0, 0, 0),
             },
             |message, events| {
                 // A kernel without the family answers with all of them.
@@ -377,12 +417,7 @@ impl Worker {
                     decode::events(&message, lookup.as_fd(), names, events);
                 }
             },
-        );
-        match answer {
-            // A namespace in which nobody has written a route yet has no table.
-            Err(failure) if failure.errno == libc::ENOENT => Ok(Vec::new()),
-            answer => answer,
-        }
+        )
     }
 }
 
@@ -417,7 +452,7 @@ fn to_gateway(op: &Op) -> Option<Row> {
     let Op::Set(Row::Route(key, spec)) = op else {
         return None;
     };
-    let [hop] = spec.next_hops.as_slice() else {
+    let [hop] = &*spec.next_hops else {
         return None;
     };
     let gateway = hop
@@ -434,7 +469,7 @@ fn to_gateway(op: &Op) -> Option<Row> {
         ..hop.clone()
     };
     let spec = RouteSpec {
-        next_hops: vec![hop],
+        next_hops: vec![hop].into(),
         mtu_bytes: None,
         ..spec.clone()
     };

@@ -398,12 +398,12 @@ fn family_of(dst: &IpNet) -> Family {
     Family::of(dst.addr())
 }
 
-const fn unicast(protocol: u8, next_hops: Vec<NextHop>) -> RouteSpec {
+fn unicast(protocol: u8, next_hops: Vec<NextHop>) -> RouteSpec {
     RouteSpec {
         kind: RouteKind::Unicast,
         scope: SCOPE_UNIVERSE,
         protocol,
-        next_hops,
+        next_hops: next_hops.into(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,

@@ -153,14 +153,14 @@ mod tests {
             kind: RouteKind::Unicast,
             scope: 0,
             protocol: 12,
-            next_hops: vec![hop("10.0.0.2", "eth0"), hop("10.0.0.3", "eth1")],
+            next_hops: vec![hop("10.0.0.2", "eth0"), hop("10.0.0.3", "eth1")].into(),
             object: None,
             prefsrc: None,
             mtu_bytes: None,
         };
         let hole = RouteSpec {
             kind: RouteKind::Blackhole,
-            next_hops: Vec::new(),
+            next_hops: Hops::default(),
             ..spec.clone()
         };
         let elsewhere = RouteKey {

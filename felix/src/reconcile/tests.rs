@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::desired::{
-    AddrKey, Checksums, ElementKey, FdbKey, Leftover, LinkSpec, Mac, NeighKey, NextHop, Parent,
-    RouteKey, RouteKind, RouteSpec, SysctlKey,
+    AddrKey, Checksums, ElementKey, FdbKey, Hops, Leftover, LinkSpec, Mac, NeighKey, NextHop,
+    Parent, RouteKey, RouteKind, RouteSpec, SysctlKey,
 };
 use crate::ownership::{BgpRoutes, ExternalRoutes, VXLAN_DEVICE};
 use crate::rules::{Family, Ruleset};
@@ -54,7 +54,7 @@ pub(super) fn route(
         kind: RouteKind::Unicast,
         scope: if gateway.is_some() { 0 } else { 253 },
         protocol,
-        next_hops: vec![hop(gateway, ifname)],
+        next_hops: vec![hop(gateway, ifname)].into(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,
@@ -67,7 +67,7 @@ pub(super) fn blackhole(dst: &str, protocol: u8) -> Row {
         kind: RouteKind::Blackhole,
         scope: 0,
         protocol,
-        next_hops: Vec::new(),
+        next_hops: Hops::default(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,
@@ -228,6 +228,22 @@ fn nothing_is_planned_before_the_kernel_was_read() {
         reconciler.poll_op(1),
         Some(Op::Set(blackhole("10.1.0.0/26", 12)))
     );
+}
+
+#[test]
+fn a_reading_that_begins_again_forgets_what_it_had_shown() {
+    let (stays, gone) = (blackhole("10.1.0.0/26", 12), blackhole("10.1.0.64/26", 12));
+    let mut reconciler = Reconciler::new(ownership());
+    for row in [&stays, &gone] {
+        reconciler.set(row.clone());
+    }
+    reconciler.resync_begin(RowKind::Route);
+    reconciler.resync_entry(gone.clone());
+    reconciler.resync_begin(RowKind::Route);
+    reconciler.resync_entry(stays);
+    reconciler.resync_end(RowKind::Route);
+    assert_eq!(reconciler.poll_op(1), Some(Op::Set(gone)));
+    assert_eq!(reconciler.poll_op(1), None);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use felix::desired::{IfName, Row, RowKey, RowKind, SysctlKey};
 use felix::kernel::{KernelEvent, Op};
 use felix::ownership::{IPIP_DEVICE, VXLAN_DEVICE, VXLAN_V6_DEVICE, is_tunnel};
 use felix::reconcile::Reconciler;
+use felix_io::kernel::{DumpError, Piece};
 use felix_io::{Kernel, Table};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -475,10 +476,10 @@ impl DataplaneTask {
     async fn resync(&mut self, state: &mut State, adopted: &mut Option<oneshot::Sender<Adopted>>) {
         self.metrics.resyncs_started.inc();
         match self.read_kernel().await {
-            Ok(events) => {
+            Ok((events, routes)) => {
                 if let Some(adopted) = adopted.take() {
                     // The receiver is the start of the process; without it nobody needs to know.
-                    let _ = adopted.send(self.adopted(&events));
+                    let _ = adopted.send(Adopted { routes });
                 }
                 for event in &events {
                     self.has_lost_routes(event, state);
@@ -499,9 +500,7 @@ impl DataplaneTask {
     /// Reads the packet rules: what somebody else made of them is undone.
     async fn read_rules(&mut self, state: &mut State) {
         state.rules_due = None;
-        for kind in RULES {
-            self.reconciler.resync_begin(*kind);
-        }
+        self.begin(RULES);
         match self.kernel.dump(Table::Rules).await {
             Ok(events) => {
                 for event in events {
@@ -532,35 +531,55 @@ impl DataplaneTask {
         }
     }
 
-    fn adopted(&self, events: &[KernelEvent]) -> Adopted {
-        let ours = |event: &&KernelEvent| match event {
-            KernelEvent::RowSet(row @ Row::Route(..)) => self.reconciler.ownership().owns(row),
-            _ => false,
-        };
-        Adopted {
-            routes: events.iter().filter(ours).count(),
-        }
-    }
-
-    async fn read_kernel(&mut self) -> Result<Vec<KernelEvent>, felix_io::kernel::DumpError> {
-        let mut all = Vec::new();
+    /// Reads the kernel: what the calculation is told of it, and how many routes are this agent's own. Those it knows, and a million of them
+    /// are not kept for it.
+    async fn read_kernel(&mut self) -> Result<(Vec<KernelEvent>, usize), DumpError> {
+        let mut for_calc = Vec::new();
+        let mut own_routes = 0;
         for (table, kinds) in TABLES {
-            for kind in kinds {
-                self.reconciler.resync_begin(*kind);
-            }
-            let events = self.kernel.dump(table).await?;
-            for event in &events {
-                match event {
-                    KernelEvent::RowSet(row) => self.reconciler.resync_entry(row.clone()),
-                    event => self.reconciler.kernel_event(event),
+            let (kept, own) = (for_calc.len(), own_routes);
+            self.begin(kinds);
+            let mut pieces = self.kernel.read(table).await;
+            while let Some(piece) = pieces.next().await? {
+                let events = match piece {
+                    Piece::Events(events) => events,
+                    Piece::Again => {
+                        self.begin(kinds);
+                        for_calc.truncate(kept);
+                        own_routes = own;
+                        continue;
+                    }
+                };
+                for event in events {
+                    match event {
+                        KernelEvent::RowSet(row) => {
+                            let is_route = row.key().kind() == RowKind::Route;
+                            if is_route && self.reconciler.ownership().owns(&row) {
+                                own_routes += 1;
+                            } else if is_route {
+                                for_calc.push(KernelEvent::RowSet(row.clone()));
+                            }
+                            self.reconciler.resync_entry(row);
+                        }
+                        event => {
+                            self.reconciler.kernel_event(&event);
+                            for_calc.push(event);
+                        }
+                    }
                 }
             }
             for kind in kinds {
                 self.reconciler.resync_end(*kind);
             }
-            all.extend(events);
         }
-        Ok(all)
+        Ok((for_calc, own_routes))
+    }
+
+    /// Rows of these kinds are being read, from the beginning.
+    fn begin(&mut self, kinds: &[RowKind]) {
+        for kind in kinds {
+            self.reconciler.resync_begin(*kind);
+        }
     }
 }
 
@@ -632,7 +651,8 @@ mod tests {
                 gateway: None,
                 ifname: Some("cali1".into()),
                 onlink: false,
-            }],
+            }]
+            .into(),
             object: None,
             prefsrc: None,
             mtu_bytes: None,

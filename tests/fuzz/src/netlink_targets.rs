@@ -21,7 +21,7 @@ pub(crate) fn notifications(data: &[u8]) {
             }
             KernelEvent::RowSet(row) => {
                 if let Row::Route(_, spec) = &row {
-                    for hop in &spec.next_hops {
+                    for hop in spec.next_hops.iter() {
                         hop.ifname.iter().for_each(name);
                     }
                 }

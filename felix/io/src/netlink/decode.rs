@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use felix::desired::{
-    AddrKey, FdbKey, IfName, LinkSpec, Mac, NeighKey, NextHop, NextHopId, Parent, RouteKey,
+    AddrKey, FdbKey, Hops, IfName, LinkSpec, Mac, NeighKey, NextHop, NextHopId, Parent, RouteKey,
     RouteKind, RouteSpec, Row, RowKey,
 };
 use felix::kernel::{KernelEvent, LinkState};
@@ -26,7 +26,14 @@ pub(crate) struct Names {
     names: BTreeMap<u32, Option<IfName>>,
     tunnels_up: BTreeSet<u32>,
     pub(crate) next_hops: NextHops,
+    /// Routes' only next hops as they were read, so that routes share them.
+    alone: BTreeMap<Hop, Hops>,
+    /// Those of a route that has none.
+    nowhere: Hops,
 }
+
+/// Next hops that are remembered at most.
+const ALONE: usize = 4096;
 
 impl Names {
     /// Knows these devices.
@@ -41,6 +48,14 @@ impl Names {
         names
     }
 
+    /// Knows these next-hop objects.
+    pub(crate) fn knowing(next_hops: NextHops) -> Self {
+        Self {
+            next_hops,
+            ..Self::default()
+        }
+    }
+
     /// The name of `ifindex` in the namespace of the socket.
     pub(crate) fn of(&mut self, socket: impl AsFd, ifindex: u32) -> Option<IfName> {
         self.names
@@ -52,12 +67,40 @@ impl Names {
             .clone()
     }
 
+    /// A next hop with its device's name; `None` when that has none any more.
+    fn named(&mut self, socket: impl AsFd + Copy, hop: Hop) -> Option<NextHop> {
+        named(hop, &mut |ifindex| self.of(socket, ifindex))
+    }
+
+    /// The same as the only one of a route.
+    fn alone(&mut self, socket: impl AsFd + Copy, hop: Hop) -> Option<Hops> {
+        if let Some(known) = self.alone.get(&hop) {
+            return Some(known.clone());
+        }
+        let hops = Hops::from(vec![self.named(socket, hop.clone())?]);
+        if self.alone.len() >= ALONE {
+            self.alone.clear();
+        }
+        self.alone.insert(hop, hops.clone());
+        Some(hops)
+    }
+
+    /// The next hops of the object of this number, if it is known.
+    fn behind(&self, object: Option<u32>) -> Option<Vec<Hop>> {
+        self.next_hops.hops(object?)
+    }
+
     /// Learns a name; returns the one it had.
     fn learn(&mut self, ifindex: u32, name: &IfName) -> Option<IfName> {
-        self.names.insert(ifindex, Some(name.clone())).flatten()
+        let known = self.names.insert(ifindex, Some(name.clone())).flatten();
+        if known.as_ref() != Some(name) {
+            self.alone.clear();
+        }
+        known
     }
 
     fn forget(&mut self, ifindex: u32) {
+        self.alone.clear();
         self.names.remove(&ifindex);
         self.tunnels_up.remove(&ifindex);
     }
@@ -107,12 +150,7 @@ pub(crate) fn events(
         RTM_DELLINK => gone_link(message, names, out),
         RTM_NEWADDR | RTM_DELADDR => addr(message, socket, names, out),
         RTM_NEWROUTE => {
-            let id = next_hop_id(message);
-            let object = match id.map(NextHopId).filter(|id| id.is_own()) {
-                Some(own) => Some(Named::Own(own)),
-                None => id.and_then(|id| names.next_hops.hops(id)).map(Named::Other),
-            };
-            let route = route(message, object, &mut |ifindex| names.of(socket, ifindex));
+            let route = RouteRead::of(message).and_then(|read| read.row(socket, names));
             out.extend(route.map(|(key, spec)| KernelEvent::RowSet(Row::Route(key, spec))));
         }
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
@@ -125,7 +163,8 @@ pub(crate) fn events(
             }));
         }
         RTM_DELROUTE => {
-            out.extend(route_key(message).map(|key| KernelEvent::RowGone(RowKey::Route(key))));
+            let key = RouteRead::of(message).map(|read| RowKey::Route(read.key));
+            out.extend(key.map(KernelEvent::RowGone));
         }
         RTM_NEWNETCONF => netconf::events(message, |ifindex| names.of(socket, ifindex), out),
         RTM_NEWNEIGH | RTM_DELNEIGH => out.extend(neigh(message, socket, names)),
@@ -314,112 +353,113 @@ fn route_kind(kind: u8) -> Option<RouteKind> {
     }
 }
 
-/// The key of a route of table main that forwards or drops.
-fn route_key(message: &Message<'_>) -> Option<RouteKey> {
-    let [family, dst_len, src_len, tos, table, _, _, kind] = *message.payload.first_chunk()?;
-    let flags = u32_at(message.payload, 8)?;
-    if src_len != 0 || flags & RTM_F_CLONED != 0 || route_kind(kind).is_none() {
-        return None;
+/// What a message says of a route of table main that forwards or drops: `struct rtmsg` and its attributes, each looked at once. Tables of a
+/// million routes are read this way.
+struct RouteRead<'a> {
+    key: RouteKey,
+    kind: RouteKind,
+    scope: u8,
+    protocol: u8,
+    /// The only next hop, where there is one.
+    hop: Hop,
+    multipath: Option<&'a [u8]>,
+    /// Number of its next-hop object.
+    object: Option<u32>,
+    prefsrc: Option<IpAddr>,
+    mtu_bytes: Option<u32>,
+}
+
+impl<'a> RouteRead<'a> {
+    fn of(message: &Message<'a>) -> Option<Self> {
+        let [family, dst_len, src_len, tos, table, protocol, scope, kind] =
+            *message.payload.first_chunk()?;
+        let flags = u32_at(message.payload, 8)?;
+        if src_len != 0 || flags & RTM_F_CLONED != 0 {
+            return None;
+        }
+        let mut table = u32::from(table);
+        let mut dst = match family {
+            AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => return None,
+        };
+        let mut read = Self {
+            key: RouteKey {
+                table: u32::from(RT_TABLE_MAIN),
+                dst: IpNet::from(dst),
+                tos,
+                metric: 0,
+            },
+            kind: route_kind(kind)?,
+            scope,
+            protocol,
+            hop: Hop {
+                gateway: None,
+                ifindex: None,
+                onlink: flags & u32::from(RTNH_F_ONLINK) != 0,
+            },
+            multipath: None,
+            object: None,
+            prefsrc: None,
+            mtu_bytes: None,
+        };
+        for attr in Attrs::after(message.payload, 12) {
+            match attr.kind {
+                RTA_DST => dst = attr.ip()?,
+                RTA_TABLE => table = attr.u32()?,
+                RTA_PRIORITY => read.key.metric = attr.u32()?,
+                RTA_NH_ID => read.object = attr.u32(),
+                RTA_PREFSRC => read.prefsrc = attr.ip(),
+                RTA_MULTIPATH => read.multipath = Some(attr.payload),
+                RTA_METRICS => read.mtu_bytes = attr.nested().find(RTAX_MTU).and_then(Attr::u32),
+                _ => read.hop.take(attr),
+            }
+        }
+        read.key.dst = IpNet::new(dst, dst_len).ok()?.trunc();
+        (table == u32::from(RT_TABLE_MAIN)).then_some(read)
     }
-    let attrs = Attrs::after(message.payload, 12);
-    let table = attrs
-        .find(RTA_TABLE)
-        .and_then(Attr::u32)
-        .unwrap_or(u32::from(table));
-    if table != u32::from(RT_TABLE_MAIN) {
-        return None;
+
+    /// The route with its devices' names; `None` when one has no name any more.
+    fn row(self, socket: impl AsFd + Copy, names: &mut Names) -> Option<(RouteKey, RouteSpec)> {
+        let own = self.object.map(NextHopId).filter(|id| id.is_own());
+        // IPv6 shows `lo` as the device of a blackhole; it leads nowhere all the same. The kernel names the next hops that an object had
+        // when the route was notified, and is silent when it gets others.
+        let next_hops = if self.kind != RouteKind::Unicast || own.is_some() {
+            names.nowhere.clone()
+        } else if let Some(multipath) = self.multipath {
+            let name = &mut |ifindex| names.of(socket, ifindex);
+            multipath_hops(multipath, name)?.into()
+        } else if let (None, Some(hops)) = (self.hop.ifindex, names.behind(self.object)) {
+            let hops = hops.into_iter().map(|hop| names.named(socket, hop));
+            hops.collect::<Option<Vec<NextHop>>>()?.into()
+        } else {
+            names.alone(socket, self.hop)?
+        };
+        let spec = RouteSpec {
+            kind: self.kind,
+            scope: self.scope,
+            protocol: self.protocol,
+            next_hops,
+            object: own,
+            prefsrc: self.prefsrc,
+            mtu_bytes: self.mtu_bytes,
+        };
+        Some((self.key, spec))
     }
-    let unspecified = match family {
-        AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
-    };
-    let dst = attrs.find(RTA_DST).map_or(Some(unspecified), Attr::ip)?;
-    Some(RouteKey {
-        table,
-        dst: IpNet::new(dst, dst_len).ok()?.trunc(),
-        tos,
-        metric: attrs.find(RTA_PRIORITY).and_then(Attr::u32).unwrap_or(0),
-    })
 }
 
-/// The next-hop object of a route.
-fn next_hop_id(message: &Message<'_>) -> Option<u32> {
-    Attrs::after(message.payload, 12)
-        .find(RTA_NH_ID)
-        .and_then(Attr::u32)
-}
-
-/// The next-hop object of a route.
-enum Named {
-    /// One of the agent's own.
-    Own(NextHopId),
-    /// What another one comes to.
-    Other(Vec<Hop>),
-}
-
-/// A route; `object` is its next-hop object, if it has one that is known.
-fn route(
-    message: &Message<'_>,
-    object: Option<Named>,
-    name: &mut dyn FnMut(u32) -> Option<IfName>,
-) -> Option<(RouteKey, RouteSpec)> {
-    let key = route_key(message)?;
-    let [_, _, _, _, _, protocol, scope, kind] = *message.payload.first_chunk()?;
-    let flags = *message.payload.get(8)?;
-    let attrs = Attrs::after(message.payload, 12);
-    let kind = route_kind(kind)?;
-    // IPv6 shows `lo` as the device of a blackhole; it leads nowhere all the same.
-    let own = match object {
-        Some(Named::Own(id)) => Some(id),
-        Some(Named::Other(_)) | None => None,
-    };
-    // The kernel names the next hops that the object had when the route was notified, and is silent when it gets others.
-    let next_hops = if kind != RouteKind::Unicast || own.is_some() {
-        Vec::new()
-    } else if let Some(multipath) = attrs.find(RTA_MULTIPATH) {
-        multipath_hops(multipath.payload, name)?
-    } else if let (None, Some(Named::Other(object))) = (attrs.find(RTA_OIF), object) {
-        object
-            .into_iter()
-            .map(|hop| named(hop, name))
-            .collect::<Option<_>>()?
-    } else {
-        let onlink = flags & RTNH_F_ONLINK != 0;
-        let ifindex = attrs.find(RTA_OIF).and_then(Attr::u32);
-        vec![next_hop(attrs, ifindex, onlink, name)?]
-    };
-    let mtu = attrs
-        .find(RTA_METRICS)
-        .and_then(|metrics| metrics.nested().find(RTAX_MTU));
-    let spec = RouteSpec {
-        kind,
-        scope,
-        protocol,
-        next_hops,
-        object: own,
-        prefsrc: attrs.find(RTA_PREFSRC).and_then(Attr::ip),
-        mtu_bytes: mtu.and_then(Attr::u32),
-    };
-    Some((key, spec))
-}
-
-fn next_hop(
-    attrs: Attrs<'_>,
-    ifindex: Option<u32>,
-    onlink: bool,
-    name: &mut dyn FnMut(u32) -> Option<IfName>,
-) -> Option<NextHop> {
-    let via = |attr: Attr<'_>| ip(attr.payload.get(2..)?);
-    let hop = Hop {
-        gateway: attrs
-            .find(RTA_GATEWAY)
-            .and_then(Attr::ip)
-            .or(attrs.find(RTA_VIA).and_then(via)),
-        ifindex,
-        onlink,
-    };
-    named(hop, name)
+impl Hop {
+    /// Takes in an attribute of a route, or of one of its next hops, that is about where it leads. Only one of both forms of a gateway is
+    /// given.
+    fn take(&mut self, attr: Attr<'_>) {
+        match attr.kind {
+            RTA_OIF => self.ifindex = attr.u32(),
+            RTA_GATEWAY => self.gateway = attr.ip(),
+            // RFC 8950: `struct rtvia` is the family (2 bytes) and the address.
+            RTA_VIA => self.gateway = attr.payload.get(2..).and_then(ip),
+            _ => {}
+        }
+    }
 }
 
 /// `None` when the device has no name any more.
@@ -444,9 +484,15 @@ fn multipath_hops(
     while !bytes.is_empty() {
         let length = usize::from(u16_at(bytes, 0)?);
         let hop = bytes.get(..length)?;
-        let onlink = *hop.get(2)? & RTNH_F_ONLINK != 0;
-        let ifindex = Some(u32_at(hop, 4)?);
-        hops.push(next_hop(Attrs::after(hop, 8), ifindex, onlink, name)?);
+        let mut read = Hop {
+            gateway: None,
+            ifindex: Some(u32_at(hop, 4)?),
+            onlink: *hop.get(2)? & RTNH_F_ONLINK != 0,
+        };
+        for attr in Attrs::after(hop, 8) {
+            read.take(attr);
+        }
+        hops.push(named(read, name)?);
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(hops)

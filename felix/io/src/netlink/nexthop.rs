@@ -13,7 +13,7 @@ use super::uapi::*;
 use super::wire::{Attr, Attrs, Message, u32_at};
 
 /// One next hop; its device by index.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Hop {
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) ifindex: Option<u32>,

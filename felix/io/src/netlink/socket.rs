@@ -74,7 +74,7 @@ impl From<Failure> for io::Error {
 }
 
 /// Result of an exchange that may be repeated.
-enum Broken {
+pub(crate) enum Broken {
     /// Answers were lost (receive buffer full) or the dump is inconsistent.
     Again(Failure),
     /// No use in trying again.
@@ -213,21 +213,29 @@ impl Requests {
         fill: impl Fn(&mut Writer<'_>),
         mut read: impl FnMut(Message<'_>, &mut Vec<T>),
     ) -> Result<Vec<T>, Failure> {
+        attempts(|| {
+            let mut items = Vec::new();
+            self.dump_once(kind, &fill, &mut |message| read(message, &mut items))?;
+            Ok(items)
+        })
+    }
+
+    /// Reads a table once: `read` sees each object. What it saw is void when the table changed meanwhile.
+    pub(crate) fn dump_once(
+        &mut self,
+        kind: u16,
+        fill: impl Fn(&mut Writer<'_>),
+        read: &mut dyn FnMut(Message<'_>),
+    ) -> Result<(), Broken> {
         let mut batch = Batch::default();
         batch.message(kind, NLM_F_REQUEST | NLM_F_DUMP, fill);
-        let mut last = Failure::from_errno(libc::EIO);
-        for _ in 0..ATTEMPTS {
-            let mut items = Vec::new();
-            let mut results = vec![None];
-            match self.exchange_once(&batch, &mut results, &mut |message| {
-                read(message, &mut items)
-            }) {
-                Ok(()) => return results.pop().flatten().unwrap_or(Ok(())).map(|()| items),
-                Err(Broken::Again(failure)) => last = failure,
-                Err(Broken::Final(failure)) => return Err(failure),
-            }
-        }
-        Err(last)
+        let mut results = vec![None];
+        self.exchange_once(&batch, &mut results, read)?;
+        results
+            .pop()
+            .flatten()
+            .unwrap_or(Ok(()))
+            .map_err(Broken::Final)
     }
 
     /// Sends the messages without a result yet and reads until each has one.
@@ -319,6 +327,19 @@ impl Requests {
             }
         }
     }
+}
+
+/// Tries what may have to be done again, a few times.
+pub(crate) fn attempts<T>(mut attempt: impl FnMut() -> Result<T, Broken>) -> Result<T, Failure> {
+    let mut last = Failure::from_errno(libc::EIO);
+    for _ in 0..ATTEMPTS {
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(Broken::Again(failure)) => last = failure,
+            Err(Broken::Final(failure)) => return Err(failure),
+        }
+    }
+    Err(last)
 }
 
 /// How many messages have no answer yet.

@@ -185,7 +185,7 @@ impl Pair {
                 kind: RouteKind::Unicast,
                 scope,
                 protocol: RTPROT_BOOT,
-                next_hops: vec![hop],
+                next_hops: vec![hop].into(),
                 object: None,
                 prefsrc: None,
                 mtu_bytes: None,

@@ -13,6 +13,7 @@ mod monitor;
 mod namespace;
 mod node;
 mod objects;
+mod pieces;
 mod restart;
 mod rows;
 mod rules;

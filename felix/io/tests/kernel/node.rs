@@ -163,7 +163,7 @@ pub(crate) fn spec(next_hops: Vec<NextHop>) -> RouteSpec {
         kind: RouteKind::Unicast,
         scope: 0,
         protocol: 12,
-        next_hops,
+        next_hops: next_hops.into(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,

@@ -1,7 +1,7 @@
 //! Each kind of row: set, adopted, replaced without a gap, foreign ones left alone, removed.
 
 use felix::desired::{
-    AddrKey, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey,
+    AddrKey, Hops, NeighKey, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey,
 };
 use felix::kernel::{KernelEvent, Op, OpError};
 use felix_io::{Kernel, Table, host, sysctl};
@@ -31,13 +31,13 @@ fn all_routes() -> Vec<Row> {
         route("10.65.2.0/26", vec![onlink]),
         route("10.65.3.0/26", two),
         with("10.65.4.0/26", &|spec| {
-            (spec.kind, spec.next_hops) = (RouteKind::Blackhole, vec![])
+            (spec.kind, spec.next_hops) = (RouteKind::Blackhole, Hops::default())
         }),
         with("10.65.9.0/26", &|spec| {
-            (spec.kind, spec.next_hops) = (RouteKind::Unreachable, vec![])
+            (spec.kind, spec.next_hops) = (RouteKind::Unreachable, Hops::default())
         }),
         with("10.65.10.0/26", &|spec| {
-            (spec.kind, spec.next_hops) = (RouteKind::Prohibit, vec![])
+            (spec.kind, spec.next_hops) = (RouteKind::Prohibit, Hops::default())
         }),
         with("10.65.5.0/26", &|spec| spec.prefsrc = Some(ip("10.0.0.1"))),
         with("10.65.6.0/26", &|spec| {
@@ -94,7 +94,7 @@ kernel_test!(a_removal_takes_the_route_it_means_and_no_other, async {
                 key.metric = 60;
                 value.kind = RouteKind::Unicast;
                 value.scope = 0;
-                value.next_hops = via("10.0.0.9", UNDERLAY);
+                value.next_hops = via("10.0.0.9", UNDERLAY).into();
             }),
         ];
         for row in &foreign {

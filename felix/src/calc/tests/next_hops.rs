@@ -46,7 +46,7 @@ fn of_kind(row: Row, kind: RouteKind) -> Row {
     match row {
         Row::Route(key, mut spec) => {
             spec.kind = kind;
-            spec.next_hops.clear();
+            spec.next_hops = crate::desired::Hops::default();
             Row::Route(key, spec)
         }
         row => row,

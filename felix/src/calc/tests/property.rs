@@ -285,8 +285,8 @@ const PARTS: [&str; 7] = [
 
 /// Changes one part of a route, if it has it.
 fn spoil(what: &str, key: &mut RouteKey, spec: &mut RouteSpec) -> bool {
-    let hop = spec.next_hops.first_mut();
-    match (what, hop) {
+    let mut hops = spec.next_hops.to_vec();
+    match (what, hops.first_mut()) {
         ("gateway", Some(hop)) if hop.gateway.is_some() => {
             hop.gateway = Some("10.0.0.99".parse().unwrap());
         }
@@ -298,6 +298,7 @@ fn spoil(what: &str, key: &mut RouteKey, spec: &mut RouteSpec) -> bool {
         ("type", _) => spec.kind = RouteKind::Prohibit,
         _ => return false,
     }
+    spec.next_hops = hops.into();
     true
 }
 

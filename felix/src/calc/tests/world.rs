@@ -266,7 +266,8 @@ pub(super) fn route(dst: &str, gateway: &str, ifname: &str) -> Row {
             gateway: Some(gateway.parse().unwrap()),
             ifname: Some(IfName::from(ifname)),
             onlink: false,
-        }],
+        }]
+        .into(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,

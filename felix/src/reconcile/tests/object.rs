@@ -1,7 +1,7 @@
 //! Next-hop objects: made before the routes that name them, deleted after, and written again with them.
 
 use super::*;
-use crate::desired::{NextHopId, NextHopSpec};
+use crate::desired::{Hops, NextHopId, NextHopSpec};
 
 const PEER: &str = "10.0.0.3";
 
@@ -25,7 +25,7 @@ fn by_object(dst: &str) -> Row {
     match by_hop(dst) {
         Row::Route(key, spec) => {
             let spec = RouteSpec {
-                next_hops: Vec::new(),
+                next_hops: Hops::default(),
                 object: Some(id()),
                 ..spec
             };

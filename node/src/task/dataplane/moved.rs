@@ -108,7 +108,7 @@ pub(super) async fn forget(addrs: BTreeSet<IpAddr>) {
 mod tests {
     use std::sync::Arc;
 
-    use felix::desired::{RouteKey, RouteKind, RouteSpec};
+    use felix::desired::{Hops, RouteKey, RouteKind, RouteSpec};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -124,7 +124,7 @@ mod tests {
             kind: RouteKind::Unicast,
             scope: 253,
             protocol: 3,
-            next_hops: Vec::new(),
+            next_hops: Hops::default(),
             object: None,
             prefsrc: None,
             mtu_bytes: None,

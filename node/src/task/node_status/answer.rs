@@ -111,7 +111,9 @@ pub(super) fn with_next_hops(events: Vec<KernelEvent>) -> Vec<(RouteKey, RouteSp
     }
     for (_, spec) in &mut routes {
         let hop = spec.object.and_then(|id| objects.get(&id));
-        spec.next_hops.extend(hop.cloned());
+        if let Some(hop) = hop {
+            spec.next_hops = vec![hop.clone()].into();
+        }
     }
     routes
 }

@@ -13,7 +13,7 @@ use bgp::status::{
 use bgp::types::{Asn, PeerName};
 use datastore::memory::MemoryStore;
 use datastore::store::{Expect, Op};
-use felix::desired::{NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row};
+use felix::desired::{Hops, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row};
 use felix::kernel::KernelEvent;
 use serde_json::{Value, json};
 
@@ -281,7 +281,7 @@ fn a_route_that_names_an_object_leads_where_the_object_does() {
         hop: by_hop.next_hops[0].clone(),
     };
     let named = RouteSpec {
-        next_hops: Vec::new(),
+        next_hops: Hops::default(),
         object: Some(id),
         ..by_hop.clone()
     };

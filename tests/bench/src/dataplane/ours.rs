@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure};
 use felix::desired::{
-    IfName, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row, RowKind,
+    Hops, IfName, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row, RowKind,
 };
 use felix::kernel::KernelEvent;
 use felix::ownership::{BgpRoutes, ExternalRoutes, Ownership, TABLE_MAIN};
 use felix::reconcile::Reconciler;
+use felix_io::kernel::Piece;
 use felix_io::{Kernel, Table};
 use tokio::sync::mpsc;
 
@@ -62,10 +63,17 @@ impl Ours {
     pub(super) async fn resync(&mut self) -> anyhow::Result<()> {
         for (table, kind) in TABLES {
             self.reconciler.resync_begin(kind);
-            for event in self.kernel.dump(table).await? {
-                match event {
-                    KernelEvent::RowSet(row) => self.reconciler.resync_entry(row),
-                    event => self.reconciler.kernel_event(&event),
+            let mut pieces = self.kernel.read(table).await;
+            while let Some(piece) = pieces.next().await? {
+                let Piece::Events(events) = piece else {
+                    self.reconciler.resync_begin(kind);
+                    continue;
+                };
+                for event in events {
+                    match event {
+                        KernelEvent::RowSet(row) => self.reconciler.resync_entry(row),
+                        event => self.reconciler.kernel_event(&event),
+                    }
                 }
             }
             self.reconciler.resync_end(kind);
@@ -136,7 +144,7 @@ pub(super) fn row(wanted: &Wanted, device: usize) -> Row {
         kind: RouteKind::Unicast,
         scope: 0,
         protocol: PROTOCOL,
-        next_hops: vec![hop(wanted, device)],
+        next_hops: vec![hop(wanted, device)].into(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,
@@ -149,7 +157,7 @@ pub(super) fn named(wanted: &Wanted) -> Row {
     match row(wanted, 0) {
         Row::Route(key, spec) => {
             let spec = RouteSpec {
-                next_hops: Vec::new(),
+                next_hops: Hops::default(),
                 object: Some(id(wanted)),
                 ..spec
             };

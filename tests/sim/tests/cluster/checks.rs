@@ -141,7 +141,7 @@ fn a_packet_is_followed_on_every_next_hop() {
         kind: RouteKind::Unicast,
         scope: 0,
         protocol: 12,
-        next_hops: vec![hop("10.0.0.3"), hop("10.0.0.2")],
+        next_hops: vec![hop("10.0.0.3"), hop("10.0.0.2")].into(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,
@@ -151,7 +151,7 @@ fn a_packet_is_followed_on_every_next_hop() {
     let kernel = &mut world.nodes[0].kernel;
     kernel.set_foreign(Row::Route(key.clone(), spec.clone()));
     assert_eq!(check::walk(&world, 0, pod), Ok(vec![0, 2]));
-    spec.next_hops[1] = hop("10.0.0.9");
+    spec.next_hops = vec![hop("10.0.0.3"), hop("10.0.0.9")].into();
     let kernel = &mut world.nodes[0].kernel;
     kernel.set_foreign(Row::Route(key, spec));
     assert_eq!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::pool::EncapMode;
 use bgp::route::Origination;
-use felix::desired::{RouteKey, RouteKind, RouteSpec, Row};
+use felix::desired::{Hops, RouteKey, RouteKind, RouteSpec, Row};
 use ipnet::IpNet;
 use sim::check;
 use sim::world::World;
@@ -42,7 +42,8 @@ fn gateways(world: &World) -> Vec<String> {
         Row::Route(key, spec) if key.dst == outside() => Some(&spec.next_hops),
         _ => None,
     });
-    let gateways = hops.into_iter().flatten().filter_map(|hop| hop.gateway);
+    let hops = hops.into_iter().flat_map(|hops| hops.iter());
+    let gateways = hops.filter_map(|hop| hop.gateway);
     gateways.map(|gateway| gateway.to_string()).collect()
 }
 
@@ -59,7 +60,7 @@ fn hole(to: &str) -> Row {
         kind: RouteKind::Blackhole,
         scope: 0,
         protocol: 4,
-        next_hops: Vec::new(),
+        next_hops: Hops::default(),
         object: None,
         prefsrc: None,
         mtu_bytes: None,

@@ -87,7 +87,7 @@ fn message(key: &RouteKey, spec: &RouteSpec, is_set: bool) -> RouteMessage {
     if key.metric != 0 {
         attributes.push(RouteAttribute::Priority(key.metric));
     }
-    match spec.next_hops.as_slice() {
+    match &*spec.next_hops {
         [] => {}
         [hop] => {
             if hop.onlink && is_set {
@@ -183,7 +183,7 @@ fn routes_are_the_octets_that_the_crate_writes() {
                         kind,
                         scope: if next_hops.is_empty() { 253 } else { 0 },
                         protocol,
-                        next_hops: next_hops.clone(),
+                        next_hops: next_hops.clone().into(),
                         object,
                         prefsrc: source.map(|source| source.parse().unwrap()),
                         mtu_bytes,
