@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::entry::devices;
+use super::object::{by_object, object};
 use super::{
     NowForTests, blackhole, element, ownership, pod, route, sysctl, table, tunnel_rows, vxlan,
 };
@@ -114,6 +115,7 @@ impl Kernel {
         let ifname = IfName::from(name);
         if self.links.remove(&ifname).is_some() {
             self.rows.retain(|_, row| !devices(row).contains(&ifname));
+            self.routes_go_with_objects();
             self.events.push_back(KernelEvent::LinkGone(ifname));
         }
     }
@@ -349,6 +351,9 @@ fn wanted_rows() -> Vec<Row> {
         table(&["nodes", "others"]),
         element("nodes", "10.0.0.2"),
         element("nodes", "10.0.0.3"),
+        object("eth0"),
+        by_object("10.3.0.0/26"),
+        by_object("10.2.0.0/26"),
     ]);
     rows
 }
@@ -368,7 +373,7 @@ const LINKS: [&str; 3] = ["eth0", "cali1", "cali2"];
 
 fn step() -> impl Strategy<Value = Step> {
     let row = 0..wanted_rows().len();
-    let foreign = 0..foreign_rows().len() + 5;
+    let foreign = 0..foreign_rows().len() + 6;
     let link = 0..LINKS.len();
     prop_oneof![
         6 => row.clone().prop_map(Step::Want),
@@ -400,6 +405,7 @@ fn hand_row(index: usize) -> Row {
         rows.push(Row::Sysctl(SysctlKey(path.into()), "0".into()));
     }
     rows.push(element("nodes", "10.0.0.9"));
+    rows.push(object("eth0"));
     rows.swap_remove(index)
 }
 
@@ -549,7 +555,10 @@ impl World {
             let waits = row.key().kind() != RowKind::Link && !devices(row).iter().all(exists);
             let without_table =
                 matches!(row, Row::Element(key) if !self.kernel.has_table(key.family));
-            if !(foreign || waits || without_table || held == Some(row)) {
+            let without_object = matches!(row, Row::Route(_, spec) if spec
+                .object
+                .is_some_and(|id| !self.wanted.contains_key(&RowKey::NextHop(id))));
+            if !(foreign || waits || without_table || without_object || held == Some(row)) {
                 let problems = self.reconciler.problems();
                 faults.push(format!("{row}: the kernel has {held:?}; {problems:?}"));
             }

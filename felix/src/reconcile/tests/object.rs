@@ -9,7 +9,7 @@ fn id() -> NextHopId {
     NextHopId::of(PEER.parse().unwrap())
 }
 
-fn object(ifname: &str) -> Row {
+pub(super) fn object(ifname: &str) -> Row {
     let spec = NextHopSpec {
         protocol: 12,
         hop: hop(Some(PEER), ifname),
@@ -21,7 +21,7 @@ fn by_hop(dst: &str) -> Row {
     route(dst, 1024, 12, Some(PEER), "eth0")
 }
 
-fn by_object(dst: &str) -> Row {
+pub(super) fn by_object(dst: &str) -> Row {
     match by_hop(dst) {
         Row::Route(key, spec) => {
             let spec = RouteSpec {
