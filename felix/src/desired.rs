@@ -329,17 +329,32 @@ impl NextHopId {
     /// The agent's own numbers: other programs count from 1.
     const FIRST: u32 = 0x5000_0000;
     const LAST: u32 = 0x5fff_ffff;
+    /// From here on they are those of groups: in the order of numbers a group comes after its members.
+    const FIRST_GROUP: u32 = 0x5800_0000;
 
-    /// That of a BGP next hop. The same in every process, so that an agent that starts anew finds its predecessor's object; two
-    /// addresses may have the same.
-    pub fn of(next_hop: IpAddr) -> Self {
+    /// That of BGP next hops which routes have together, in any order: of the one alone, or of the group. The same in every process, so that
+    /// an agent that starts anew finds its predecessor's object; two sets may have the same.
+    pub fn of(next_hops: &[IpAddr]) -> Self {
         // FNV-1a.
         let fold = |hash: u32, octet: &u8| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193);
-        let hash = match next_hop {
+        let of_one = |next_hop: &IpAddr| match next_hop {
             IpAddr::V4(addr) => addr.octets().iter().fold(0x811c_9dc5, fold),
             IpAddr::V6(addr) => addr.octets().iter().fold(0x811c_9dc5, fold),
         };
-        Self(Self::FIRST | (hash & (Self::LAST - Self::FIRST)))
+        let hash = match next_hops {
+            [alone] => of_one(alone),
+            together => {
+                let mut hashes: Vec<u32> = together.iter().map(of_one).collect();
+                hashes.sort_unstable();
+                let octets = hashes.iter().flat_map(|hash| hash.to_be_bytes());
+                octets.fold(0x811c_9dc5, |hash, octet| fold(hash, &octet))
+            }
+        };
+        let of_kind = hash & (Self::FIRST_GROUP - Self::FIRST - 1);
+        Self(match next_hops {
+            [_] => Self::FIRST | of_kind,
+            _ => Self::FIRST_GROUP | of_kind,
+        })
     }
 
     /// Whether it is one of the agent's own numbers.
@@ -354,7 +369,39 @@ pub struct NextHopSpec {
     /// Routing protocol number: who made it.
     pub protocol: u8,
     /// Where it leads.
-    pub hop: NextHop,
+    pub leads: Leads,
+}
+
+/// Where a next-hop object leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// To one next hop.
+    To(NextHop),
+    /// By any of these objects, each as often as the others; in the order of their numbers. None of them is a group.
+    Over(Vec<NextHopId>),
+}
+
+impl NextHopSpec {
+    /// The next hop, where it leads to one.
+    pub const fn hop(&self) -> Option<&NextHop> {
+        match &self.leads {
+            Leads::To(hop) => Some(hop),
+            Leads::Over(_) => None,
+        }
+    }
+
+    /// The objects that it needs.
+    pub fn members(&self) -> &[NextHopId] {
+        match &self.leads {
+            Leads::To(_) => &[],
+            Leads::Over(members) => members,
+        }
+    }
+
+    /// Its device.
+    pub fn ifname(&self) -> Option<&IfName> {
+        self.hop()?.ifname.as_ref()
+    }
 }
 
 /// Key of an address in a set of the agent's nftables table.

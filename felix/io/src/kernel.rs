@@ -10,7 +10,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
-use felix::desired::{ElementKey, IfName, NextHop, RouteKey, RouteSpec, Row, RowKey, SysctlKey};
+use felix::desired::{
+    ElementKey, IfName, Leads, NextHop, RouteKey, RouteSpec, Row, RowKey, SysctlKey,
+};
 use felix::kernel::{KernelEvent, Op, OpError, says_absent};
 use tokio::sync::{mpsc, oneshot};
 
@@ -491,12 +493,15 @@ impl Run {
             Op::Set(Row::Fdb(key, remote)) => {
                 encode::set_fdb(batch, key, *remote, index(&key.ifname)?);
             }
-            Op::Set(Row::NextHop(id, spec)) => {
-                let Some(ifname) = &spec.hop.ifname else {
-                    return Ok(false);
-                };
-                encode::set_next_hop(batch, *id, spec, index(ifname)?);
-            }
+            Op::Set(Row::NextHop(id, spec)) => match &spec.leads {
+                Leads::To(hop) => {
+                    let Some(ifname) = &hop.ifname else {
+                        return Ok(false);
+                    };
+                    encode::set_next_hop(batch, *id, spec.protocol, hop, index(ifname)?);
+                }
+                Leads::Over(members) => encode::set_group(batch, *id, spec.protocol, members),
+            },
             Op::Remove(Row::NextHop(id, _)) => encode::remove_next_hop(batch, *id),
             Op::Remove(Row::Route(key, spec)) => {
                 encode::remove_route(batch, key, spec, &mut index)?;
@@ -591,7 +596,7 @@ fn device(op: &Op) -> Option<IfName> {
         Row::Addr(key) => Some(key.ifname.clone()),
         Row::Neigh(key, _) => Some(key.ifname.clone()),
         Row::Fdb(key, _) => Some(key.ifname.clone()),
-        Row::NextHop(_, spec) => spec.hop.ifname.clone(),
+        Row::NextHop(_, spec) => spec.ifname().cloned(),
         Row::Route(_, spec) => spec.next_hops.iter().find_map(|hop| hop.ifname.clone()),
         Row::Rules(..) | Row::Element(_) | Row::Leftover(_) | Row::Sysctl(..) => None,
     }

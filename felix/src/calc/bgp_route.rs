@@ -6,11 +6,19 @@ use std::net::IpAddr;
 use bgp::route::{BestRoute, RouteChange, RouteSource};
 use ipnet::IpNet;
 
+/// Next hops of a route in an order that is the same for all that have them.
+pub(super) fn together(next_hops: &[IpAddr]) -> Vec<IpAddr> {
+    let mut together = next_hops.to_vec();
+    together.sort_unstable();
+    together.dedup();
+    together
+}
+
 #[derive(Debug, Default)]
 pub(super) struct BgpRoutes {
     by_prefix: BTreeMap<IpNet, BestRoute>,
-    /// Next hop → routes that have it alone.
-    by_next_hop: BTreeMap<IpAddr, usize>,
+    /// Next hops, sorted → routes that have these together and no others.
+    by_next_hops: BTreeMap<Vec<IpAddr>, usize>,
 }
 
 impl BgpRoutes {
@@ -29,26 +37,26 @@ impl BgpRoutes {
         if before == now {
             return None;
         }
-        if let Some([alone]) = now.as_deref() {
-            *self.by_next_hop.entry(*alone).or_default() += 1;
+        if let Some(now) = now {
+            *self.by_next_hops.entry(together(&now)).or_default() += 1;
         }
-        if let Some([alone]) = before.as_deref()
-            && let Some(count) = self.by_next_hop.get_mut(alone)
+        if let Some(before) = before.map(|before| together(&before))
+            && let Some(count) = self.by_next_hops.get_mut(&before)
         {
             *count -= 1;
             if *count == 0 {
-                self.by_next_hop.remove(alone);
+                self.by_next_hops.remove(&before);
             }
         }
         Some(prefix)
     }
 
-    /// Next hops that at least so many routes have alone, and how many.
-    pub(super) fn shared_by(&self, routes: usize) -> impl Iterator<Item = (IpAddr, usize)> + '_ {
-        let shared = self.by_next_hop.iter();
+    /// Next hops that at least so many routes have together, and how many.
+    pub(super) fn shared_by(&self, routes: usize) -> impl Iterator<Item = (&[IpAddr], usize)> {
+        let shared = self.by_next_hops.iter();
         shared
             .filter(move |(_, count)| **count >= routes)
-            .map(|(next_hop, count)| (*next_hop, *count))
+            .map(|(next_hops, count)| (next_hops.as_slice(), *count))
     }
 
     /// Prefixes with the next hops of their routes.

@@ -35,7 +35,7 @@ use super::service::Services;
 use super::settings::Settings;
 use super::underlay::Underlay;
 use super::workload::{Workload, Workloads};
-use crate::desired::{IfName, NextHop, NextHopId, RouteKey, RouteKind, RouteSpec};
+use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec};
 use crate::ownership::{IPIP_DEVICE, PROTOCOL_BGP, vxlan_device};
 use crate::rules::Family;
 
@@ -365,12 +365,11 @@ impl Facts<'_> {
             }
             Some(_) | None => false,
         };
-        if let [alone] = best.next_hops[..]
-            && self.objects.contains_key(&alone)
-            && !is_tunnelled(alone)
+        if let Some(id) = self.objects.of(&best.next_hops)
+            && !best.next_hops.iter().copied().any(is_tunnelled)
         {
             let spec = RouteSpec {
-                object: Some(NextHopId::of(alone)),
+                object: Some(id),
                 ..unicast(PROTOCOL_BGP, Vec::new())
             };
             return Plan::Route(self.settings.route_key(dst, metric), spec);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Leftover, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey};
+use super::{Leads, Leftover, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey, SysctlKey};
 use crate::ownership::TABLE_MAIN;
 use crate::rules::{Family, TABLE};
 
@@ -30,6 +30,18 @@ impl fmt::Display for RowKey {
     }
 }
 
+impl fmt::Display for Leads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::To(hop) => hop.fmt(f),
+            Self::Over(members) => {
+                let numbers: Vec<String> = members.iter().map(|id| id.0.to_string()).collect();
+                write!(f, " group {}", numbers.join("/"))
+            }
+        }
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key();
@@ -38,7 +50,7 @@ impl fmt::Display for Row {
             Self::Mac(_, mac) => write!(f, "{key}: {mac}"),
             Self::Neigh(_, mac) => write!(f, "{key}: {mac}"),
             Self::Fdb(_, remote) => write!(f, "{key}: {remote}"),
-            Self::NextHop(_, spec) => write!(f, "{key}{} proto {}", spec.hop, spec.protocol),
+            Self::NextHop(_, spec) => write!(f, "{key}{} proto {}", spec.leads, spec.protocol),
             Self::Route(key, spec) => write!(
                 f,
                 "route {}{spec} proto {}{}",
@@ -131,7 +143,7 @@ impl fmt::Display for SysctlKey {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AddrKey, FdbKey, IfName, Mac, NeighKey};
+    use super::super::{AddrKey, FdbKey, Hops, IfName, Mac, NeighKey};
     use super::*;
 
     #[test]

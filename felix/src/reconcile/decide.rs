@@ -26,11 +26,12 @@ impl Reconciler {
     pub(super) fn edit(&mut self, key: &RowKey, change: impl FnOnce(&mut Entry)) {
         let entry = self.entries.entry(key.clone()).or_default();
         let before = entry.workloads(&self.ownership);
-        let object = entry.object();
+        let (object, members) = (entry.object(), entry.members());
         let stood = matches!(entry.held, Held::Has(_));
         change(entry);
         let after = entry.workloads(&self.ownership);
         let (named, stands) = (entry.object(), matches!(entry.held, Held::Has(_)));
+        let members_now = entry.members();
         if before != after {
             for ifname in before.iter().filter(|name| !after.contains(*name)) {
                 self.unindex(ifname, key);
@@ -44,6 +45,14 @@ impl Reconciler {
         self.review_destination(key);
         if object != named {
             self.named_instead(object, named);
+        }
+        if members != members_now {
+            for member in members_now {
+                self.named_instead(None, Some(member));
+            }
+            for member in members {
+                self.named_instead(Some(member), None);
+            }
         }
         if let (RowKey::NextHop(id), true, false) = (key, stood, stands) {
             self.object_lost(*id);
@@ -137,6 +146,10 @@ impl Reconciler {
                 Some(object) => return Some(object).filter(|key| !self.is_programmed(key)),
                 None => spec,
             },
+            Row::NextHop(_, spec) => {
+                let mut members = spec.members().iter().map(|id| RowKey::NextHop(*id));
+                return members.find(|key| !self.is_programmed(key));
+            }
             Row::Sysctl(key, _) if key.is_of_conntrack() => {
                 return Some(RowKey::Rules(Family::V4)).filter(|table| self.is_on_its_way(table));
             }

@@ -136,6 +136,14 @@ impl Entry {
         }
     }
 
+    /// The next-hop objects that the kernel's group needs.
+    pub(super) fn members(&self) -> Vec<NextHopId> {
+        match self.held.row() {
+            Some(Row::NextHop(_, spec)) => spec.members().to_vec(),
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     /// As it is wanted, and neither written nor to be written again.
     pub(super) const fn is_at_rest(&self) -> bool {
         self.programmed && self.flight.is_none() && self.failure.is_none() && self.repeats == 0
@@ -190,7 +198,7 @@ pub(super) fn devices(row: &Row) -> Vec<IfName> {
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
         Row::Fdb(key, _) => vec![key.ifname.clone()],
-        Row::NextHop(_, spec) => spec.hop.ifname.iter().cloned().collect(),
+        Row::NextHop(_, spec) => spec.ifname().cloned().into_iter().collect(),
         Row::Route(_, spec) => route_devices(spec).cloned().collect(),
         Row::Rules(..) | Row::Element(_) | Row::Leftover(_) => Vec::new(),
         Row::Sysctl(key, _) => sysctl_device(&key.0).into_iter().collect(),

@@ -223,7 +223,7 @@ fn devices(row: &Row) -> Vec<IfName> {
         Row::Addr(key) => vec![key.ifname.clone()],
         Row::Neigh(key, _) => vec![key.ifname.clone()],
         Row::Fdb(key, _) => vec![key.ifname.clone()],
-        Row::NextHop(_, spec) => spec.hop.ifname.iter().cloned().collect(),
+        Row::NextHop(_, spec) => spec.ifname().cloned().into_iter().collect(),
         Row::Route(_, spec) => spec
             .next_hops
             .iter()

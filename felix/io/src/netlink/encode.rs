@@ -4,8 +4,7 @@
 use std::net::IpAddr;
 
 use felix::desired::{
-    AddrKey, FdbKey, IfName, Mac, NeighKey, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind,
-    RouteSpec,
+    AddrKey, FdbKey, IfName, Mac, NeighKey, NextHop, NextHopId, RouteKey, RouteKind, RouteSpec,
 };
 use ipnet::IpNet;
 
@@ -89,18 +88,37 @@ pub(crate) fn remove_route<E>(
     Ok(())
 }
 
-/// Creates or replaces a next-hop object: routes that name it lead there from then on.
-pub(crate) fn set_next_hop(batch: &mut Batch, id: NextHopId, spec: &NextHopSpec, ifindex: u32) {
-    let hop = &spec.hop;
+/// Creates or replaces a next-hop object that leads to a next hop: routes that name it lead there from then on.
+pub(crate) fn set_next_hop(
+    batch: &mut Batch,
+    id: NextHopId,
+    protocol: u8,
+    hop: &NextHop,
+    ifindex: u32,
+) {
     let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
     let family = hop.gateway.map_or(AF_INET, family);
     batch.request(RTM_NEWNEXTHOP, SET, |writer| {
-        writer.next_hop_object(family, spec.protocol, flags.into());
+        writer.next_hop_object(family, protocol, flags.into());
         writer.attr_u32(NHA_ID, id.0);
         if let Some(gateway) = hop.gateway {
             writer.attr_ip(NHA_GATEWAY, gateway);
         }
         writer.attr_u32(NHA_OIF, ifindex);
+    });
+}
+
+/// The same of a group: `struct nexthop_grp` is a number (4 bytes), a weight less one, and 3 reserved bytes.
+pub(crate) fn set_group(batch: &mut Batch, id: NextHopId, protocol: u8, members: &[NextHopId]) {
+    let group = members.iter().flat_map(|member| {
+        let [a, b, c, d] = member.0.to_ne_bytes();
+        [a, b, c, d, 0, 0, 0, 0]
+    });
+    let group: Vec<u8> = group.collect();
+    batch.request(RTM_NEWNEXTHOP, SET, |writer| {
+        writer.next_hop_object(AF_UNSPEC, protocol, 0);
+        writer.attr_u32(NHA_ID, id.0);
+        writer.attr(NHA_GROUP, &group);
     });
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use felix::desired::{IfName, NextHop, NextHopId, NextHopSpec};
+use felix::desired::{IfName, Leads, NextHop, NextHopId, NextHopSpec};
 
 use super::socket::{Failure, Requests};
 use super::uapi::*;
@@ -73,7 +73,7 @@ impl NextHops {
     }
 }
 
-/// An object's row, if it has one of the agent's own numbers. What no such object of the agent is comes without gateway and device.
+/// An object's row, if it has one of the agent's own numbers. A group's weights are not looked at.
 pub(crate) fn row(
     message: &Message<'_>,
     name: &mut dyn FnMut(u32) -> Option<IfName>,
@@ -81,19 +81,15 @@ pub(crate) fn row(
     let (id, object) = object(message)?;
     let id = NextHopId(id);
     let protocol = *message.payload.get(2)?;
-    let hop = match object {
-        Object::Hop(hop) => NextHop {
+    let leads = match object {
+        Object::Hop(hop) => Leads::To(NextHop {
             gateway: hop.gateway,
             ifname: hop.ifindex.and_then(name),
             onlink: hop.onlink,
-        },
-        Object::Group(_) => NextHop {
-            gateway: None,
-            ifname: None,
-            onlink: false,
-        },
+        }),
+        Object::Group(members) => Leads::Over(members.into_iter().map(NextHopId).collect()),
     };
-    id.is_own().then_some((id, NextHopSpec { protocol, hop }))
+    id.is_own().then_some((id, NextHopSpec { protocol, leads }))
 }
 
 /// Number and content. `struct nhmsg`: family, scope, protocol, reserved (1 each), flags (4), attributes.

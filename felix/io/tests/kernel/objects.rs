@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use felix::desired::{AddrKey, NextHopId, NextHopSpec, RouteSpec, Row};
+use felix::desired::{AddrKey, Leads, NextHopId, NextHopSpec, RouteSpec, Row};
 use felix::kernel::{KernelEvent, Op};
 use felix::reconcile::Reconciler;
 use felix_io::Table;
@@ -17,12 +17,19 @@ const PEER: &str = "10.0.0.3";
 const ROUTES: [&str; 2] = ["10.81.0.0/24", "10.82.0.0/24"];
 
 fn id() -> NextHopId {
-    NextHopId::of(ip(PEER))
+    NextHopId::of(&[ip(PEER)])
 }
 
 fn object(gateway: &str, ifname: &str) -> Row {
     let [hop] = via(gateway, ifname).try_into().unwrap();
-    Row::NextHop(id(), NextHopSpec { protocol: 12, hop })
+    let leads = Leads::To(hop);
+    Row::NextHop(
+        id(),
+        NextHopSpec {
+            protocol: 12,
+            leads,
+        },
+    )
 }
 
 fn named(dst: &str) -> Row {
@@ -213,5 +220,137 @@ kernel_test!(
         assert_eq!(shown(), leading(PEER, UNDERLAY));
         let rows = node.rows(Table::Routes).await;
         assert_eq!(rows.get(&named(ROUTES[0]).key()), Some(&named(ROUTES[0])));
+    }
+);
+
+/// The group of two peers on two devices, the peers' objects, and routes over both.
+fn grouped() -> Vec<Row> {
+    let one = |peer: &str, ifname: &str| {
+        let [hop] = via(peer, ifname).try_into().unwrap();
+        let leads = Leads::To(hop);
+        let id = NextHopId::of(&[ip(peer)]);
+        Row::NextHop(
+            id,
+            NextHopSpec {
+                protocol: 12,
+                leads,
+            },
+        )
+    };
+    let mut rows = vec![one(PEER, UNDERLAY), one(SECOND, "eth1")];
+    let mut members: Vec<NextHopId> = [PEER, SECOND]
+        .iter()
+        .map(|peer| NextHopId::of(&[ip(peer)]))
+        .collect();
+    members.sort();
+    let leads = Leads::Over(members);
+    rows.push(Row::NextHop(
+        group_id(),
+        NextHopSpec {
+            protocol: 12,
+            leads,
+        },
+    ));
+    rows.extend(ROUTES.into_iter().map(|dst| match named(dst) {
+        Row::Route(key, spec) => {
+            let object = Some(group_id());
+            Row::Route(key, RouteSpec { object, ..spec })
+        }
+        row => row,
+    }));
+    rows
+}
+
+const SECOND: &str = "10.1.0.3";
+
+fn group_id() -> NextHopId {
+    NextHopId::of(&[ip(PEER), ip(SECOND)])
+}
+
+/// Number and gateways of the routes, as iproute2 shows them.
+fn shown_over() -> Vec<(Value, Vec<String>)> {
+    let all = ip_json("-4 route show proto bird").unwrap();
+    let all = all.as_array().unwrap().iter();
+    let gateways = |route: &Value| {
+        let hops = route["nexthops"].as_array().cloned().unwrap_or_default();
+        let gateway = |hop: &Value| hop["gateway"].as_str().unwrap_or_default().to_owned();
+        let mut gateways: Vec<String> = hops.iter().map(gateway).collect();
+        gateways.sort();
+        gateways
+    };
+    all.filter(|route| ROUTES.iter().any(|dst| route["dst"] == **dst))
+        .map(|route| (route["nhid"].clone(), gateways(route)))
+        .collect()
+}
+
+kernel_test!(
+    routes_over_a_group_are_one_write_away_and_what_a_group_lost_comes_back,
+    async {
+        ensure_able();
+        let node = Node::new().await;
+        let world = crate::namespace::new();
+        let spec = PairSpec {
+            host_mac: mac(2),
+            ..pair("eth1", "world1")
+        };
+        workload::attach(
+            world.try_clone().unwrap(),
+            spec,
+            PodNetwork::new(Vec::new()),
+        )
+        .await
+        .unwrap();
+        node.set(Row::Addr(AddrKey {
+            ifname: "eth1".into(),
+            addr: net("10.1.0.1/24"),
+        }))
+        .await;
+        let mut events = node.kernel.events().unwrap();
+        let mut agent = wanting_default();
+        for row in grouped() {
+            agent.set(row);
+        }
+        agent.allow_deletes();
+        agent.allow_bgp_deletes();
+        reconcile(&node, &mut agent).await;
+        let over_both = || {
+            let gateways = vec![PEER.to_owned(), SECOND.to_owned()];
+            vec![(json!(group_id().0), gateways); ROUTES.len()]
+        };
+        assert_eq!(shown_over(), over_both());
+        drain(&node, &mut events).await;
+        // A new process finds it as it is wanted.
+        let mut second = wanting_default();
+        for row in grouped() {
+            second.set(row);
+        }
+        second.allow_deletes();
+        second.allow_bgp_deletes();
+        assert_eq!(reconcile(&node, &mut second).await, []);
+        // Somebody deletes a member: the kernel leaves it out of the group.
+        by_hand(&format!(
+            "nexthop del id {}",
+            NextHopId::of(&[ip(SECOND)]).0
+        ));
+        assert_ne!(shown_over(), over_both());
+        for event in drain(&node, &mut events).await {
+            second.kernel_event(&event);
+        }
+        reconcile(&node, &mut second).await;
+        assert_eq!(shown_over(), over_both());
+        // A device goes down and comes back: of what goes with it the kernel notifies nothing.
+        by_hand("link set eth1 down");
+        by_hand("link set eth1 up");
+        for event in drain(&node, &mut events).await {
+            second.kernel_event(&event);
+        }
+        reconcile(&node, &mut second).await;
+        assert_eq!(shown_over(), over_both());
+        for row in grouped() {
+            second.remove(&row.key());
+        }
+        reconcile(&node, &mut second).await;
+        assert_eq!(shown_over(), []);
+        assert_eq!(ip_json("nexthop").unwrap(), json!([]));
     }
 );

@@ -16,7 +16,7 @@ fn world() -> World {
 }
 
 fn id() -> NextHopId {
-    NextHopId::of(PEER.parse().unwrap())
+    NextHopId::of(&[PEER.parse().unwrap()])
 }
 
 fn prefix(number: u8) -> String {
@@ -26,7 +26,7 @@ fn prefix(number: u8) -> String {
 /// What routes name, and where the object leads, as iproute2 writes it.
 fn shown(world: &World) -> Vec<String> {
     let rows = world.rows.values().filter_map(|row| match row {
-        Row::NextHop(_, spec) => Some(format!("object{}", spec.hop)),
+        Row::NextHop(_, spec) => Some(format!("object{}", spec.leads)),
         Row::Route(_, spec) if spec.protocol == 12 => Some(match spec.object {
             Some(named) if named == id() => "named".to_owned(),
             Some(other) => format!("{other:?}"),
@@ -96,7 +96,7 @@ fn two_next_hops_never_have_one_number() {
     let mut seen = std::collections::BTreeMap::new();
     let addrs = (0..200_000_u32).map(|number| std::net::Ipv4Addr::from(0x0a00_0000 + number));
     let twice = addrs.map(std::net::IpAddr::V4).find_map(|addr| {
-        let before = seen.insert(NextHopId::of(addr), addr)?;
+        let before = seen.insert(NextHopId::of(&[addr]), addr)?;
         Some([before, addr])
     });
     let Some(twice) = twice else {
@@ -116,4 +116,71 @@ fn two_next_hops_never_have_one_number() {
         .filter(|key| matches!(key, RowKey::NextHop(_)));
     assert_eq!(objects.count(), 1);
     assert_eq!(shown(&world).len(), 3, "{:?}", shown(&world));
+}
+
+#[test]
+fn next_hops_that_many_routes_have_together_are_a_group_and_their_ways_change_without_the_routes() {
+    let mut world = world();
+    let both = [PEER, "10.0.0.4"];
+    let id = |next_hops: &[&str]| {
+        let next_hops: Vec<std::net::IpAddr> =
+            next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
+        NextHopId::of(&next_hops)
+    };
+    let turned = ["10.0.0.4", PEER];
+    assert_eq!(id(&both), id(&turned), "in any order");
+    for (number, next_hops) in [(1, &both), (2, &turned), (3, &both)] {
+        world.bgp(&prefix(number), next_hops);
+    }
+    // Alone, few routes have it.
+    world.bgp(&prefix(9), &[PEER]);
+    world.flush();
+    let mut members = [id(&[PEER]).0, id(&["10.0.0.4"]).0];
+    members.sort_unstable();
+    let group = format!("object group {}/{}", members[0], members[1]);
+    let found = shown(&world);
+    for wanted in [
+        "object via 10.0.0.3 dev eth0",
+        "object via 10.0.0.4 dev eth0",
+        &group,
+        " via 10.0.0.3 dev eth0",
+    ] {
+        assert!(found.iter().any(|row| row == wanted), "{wanted}: {found:?}");
+    }
+    let named = format!("{:?}", id(&both));
+    assert_eq!(
+        found.iter().filter(|row| **row == named).count(),
+        3,
+        "{found:?}"
+    );
+    assert_eq!(found.len(), 7);
+    // One of both is reached otherwise: its object alone changes, and the route of its own.
+    world.kernel(&KernelEvent::RowSet(route(
+        "10.0.0.3/32",
+        "10.0.0.9",
+        "eth0",
+    )));
+    world.graph.flush();
+    let mut changed = Vec::new();
+    while let Some((key, _)) = world.graph.poll_desired() {
+        changed.push(key);
+    }
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert!(
+        changed.contains(&RowKey::NextHop(id(&[PEER]))),
+        "{changed:?}"
+    );
+    // Both lead to one gateway: no group of a gateway with itself.
+    world.kernel(&KernelEvent::RowSet(route(
+        "10.0.0.4/32",
+        "10.0.0.9",
+        "eth0",
+    )));
+    world.flush();
+    for number in 2..=3 {
+        world.bgp(&prefix(number), &[]);
+    }
+    world.flush();
+    let found = shown(&world);
+    assert_eq!(found.len(), 2, "no object is left: {found:?}");
 }

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::entry::devices;
-use super::object::{by_object, object};
+use super::object::{by_object, group, object, over};
 use super::{
     NowForTests, blackhole, element, ownership, pod, route, sysctl, table, tunnel_rows, vxlan,
 };
-use crate::desired::{IfName, LinkSpec, Mac, Parent, Row, RowKey, RowKind, SysctlKey};
+use crate::desired::{
+    IfName, Leads, LinkSpec, Mac, NextHopId, Parent, Row, RowKey, RowKind, SysctlKey,
+};
 use crate::kernel::{KernelEvent, LinkState, Op, OpError};
 use crate::reconcile::Reconciler;
 use crate::rules::{Family, Rules};
@@ -131,8 +133,27 @@ impl Kernel {
         });
     }
 
-    /// Routes go silently with the object that they name.
+    /// Groups lack the members that went, and go with the last; routes go silently with the object that they name.
     fn routes_go_with_objects(&mut self) {
+        let there: BTreeSet<NextHopId> = self
+            .rows
+            .keys()
+            .filter_map(|key| match key {
+                RowKey::NextHop(id) => Some(*id),
+                _ => None,
+            })
+            .collect();
+        for row in self.rows.values_mut() {
+            if let Row::NextHop(_, spec) = row
+                && let Leads::Over(members) = &mut spec.leads
+            {
+                members.retain(|member| there.contains(member));
+            }
+        }
+        self.rows.retain(|_, row| match row {
+            Row::NextHop(_, spec) => spec.leads != Leads::Over(Vec::new()),
+            _ => true,
+        });
         let names_nothing = |row: &Row| match row {
             Row::Route(_, spec) => spec
                 .object
@@ -203,6 +224,15 @@ impl Kernel {
                 Err(OpError::Kernel {
                     errno: 22,
                     text: "nexthop id does not exist".into(),
+                })
+            }
+            Op::Set(Row::NextHop(_, spec))
+                if !(spec.members().iter())
+                    .all(|id| self.rows.contains_key(&RowKey::NextHop(*id))) =>
+            {
+                Err(OpError::Kernel {
+                    errno: 22,
+                    text: "invalid nexthop id".into(),
                 })
             }
             Op::Set(row) => {
@@ -354,7 +384,10 @@ fn wanted_rows() -> Vec<Row> {
         object("eth0"),
         by_object("10.3.0.0/26"),
         by_object("10.2.0.0/26"),
+        over("10.4.0.0/26"),
+        over("10.2.0.0/26"),
     ]);
+    rows.extend(group());
     rows
 }
 
@@ -369,7 +402,7 @@ fn foreign_rows() -> Vec<Row> {
     ]
 }
 
-const LINKS: [&str; 3] = ["eth0", "cali1", "cali2"];
+const LINKS: [&str; 4] = ["eth0", "cali1", "cali2", "eth1"];
 
 fn step() -> impl Strategy<Value = Step> {
     let row = 0..wanted_rows().len();
@@ -407,6 +440,15 @@ fn hand_row(index: usize) -> Row {
     rows.push(element("nodes", "10.0.0.9"));
     rows.push(object("eth0"));
     rows.swap_remove(index)
+}
+
+/// The objects that a row names.
+fn names(row: &Row) -> Vec<NextHopId> {
+    match row {
+        Row::Route(_, spec) => spec.object.into_iter().collect(),
+        Row::NextHop(_, spec) => spec.members().to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 struct World {
@@ -555,9 +597,7 @@ impl World {
             let waits = row.key().kind() != RowKind::Link && !devices(row).iter().all(exists);
             let without_table =
                 matches!(row, Row::Element(key) if !self.kernel.has_table(key.family));
-            let without_object = matches!(row, Row::Route(_, spec) if spec
-                .object
-                .is_some_and(|id| !self.wanted.contains_key(&RowKey::NextHop(id))));
+            let without_object = !self.needed(row).is_empty();
             if !(foreign || waits || without_table || without_object || held == Some(row)) {
                 let problems = self.reconciler.problems();
                 faults.push(format!("{row}: the kernel has {held:?}; {problems:?}"));
@@ -566,11 +606,26 @@ impl World {
         for (key, row) in &self.kernel.rows {
             let ours =
                 ownership().owns(row) && !matches!(key.kind(), RowKind::Mac | RowKind::Sysctl);
-            if ours && !self.wanted.contains_key(key) {
+            let is_named = |id| self.kernel.rows.values().any(|row| names(row).contains(id));
+            let in_use = matches!(key, RowKey::NextHop(id) if is_named(id));
+            if ours && !in_use && !self.wanted.contains_key(key) {
                 faults.push(format!("{row}: left behind"));
             }
         }
         faults
+    }
+
+    /// Objects that a row names, by others as well, and that are not wanted or whose device is gone for good.
+    fn needed(&self, row: &Row) -> Vec<NextHopId> {
+        let named = names(row);
+        let lacks = |id: &NextHopId| match self.wanted.get(&RowKey::NextHop(*id)) {
+            Some(object) => {
+                let exists = |ifname: &IfName| self.kernel.links.contains_key(ifname);
+                !devices(object).iter().all(exists) || !self.needed(object).is_empty()
+            }
+            None => true,
+        };
+        named.into_iter().filter(lacks).collect()
     }
 
     fn settle(&mut self) {
@@ -639,12 +694,20 @@ fn the_final_check_names_each_row_that_is_spoilt_missing_or_left_behind() {
         world.kernel.insert(row.clone());
 
         let wanted = world.wanted.remove(&row.key()).unwrap();
-        let setting = matches!(row, Row::Mac(..) | Row::Sysctl(..));
+        // A setting has no absence, and an object stays while it is named.
+        let stays = matches!(row, Row::Mac(..) | Row::Sysctl(..) | Row::NextHop(..));
         let faults = world.faults();
         let named = faults.len() == 1 && faults[0] == format!("{row}: left behind");
-        assert!(named || (setting && faults.is_empty()), "{faults:?}");
+        assert!(named || (stays && faults.is_empty()), "{faults:?}");
         world.wanted.insert(wanted.key(), wanted);
     }
+    let orphan = match object("eth0") {
+        Row::NextHop(id, spec) => Row::NextHop(NextHopId(id.0 ^ 1), spec),
+        row => row,
+    };
+    world.kernel.insert(orphan.clone());
+    assert_eq!(world.faults(), [format!("{orphan}: left behind")]);
+    world.kernel.rows.remove(&orphan.key());
     let Some(Row::Route(key, mut spec)) = world.wanted.get(&pod(1).key()).cloned() else {
         unreachable!("a pod's route is wanted")
     };

@@ -1,18 +1,18 @@
 //! Next-hop objects: made before the routes that name them, deleted after, and written again with them.
 
 use super::*;
-use crate::desired::{Hops, NextHopId, NextHopSpec};
+use crate::desired::{Hops, Leads, NextHopId, NextHopSpec};
 
 const PEER: &str = "10.0.0.3";
 
 fn id() -> NextHopId {
-    NextHopId::of(PEER.parse().unwrap())
+    NextHopId::of(&[PEER.parse().unwrap()])
 }
 
 pub(super) fn object(ifname: &str) -> Row {
     let spec = NextHopSpec {
         protocol: 12,
-        hop: hop(Some(PEER), ifname),
+        leads: Leads::To(hop(Some(PEER), ifname)),
     };
     Row::NextHop(id(), spec)
 }
@@ -206,4 +206,110 @@ fn what_goes_with_an_object_is_written_again() {
         assert_eq!(ops.first(), Some(&Op::Set(object("eth0"))));
         assert!(rows().iter().all(|row| bench.kernel.has(row)), "{ops:?}");
     }
+}
+
+const OTHER: &str = "10.0.0.4";
+
+fn number(next_hops: &[&str]) -> NextHopId {
+    let next_hops: Vec<IpAddr> = next_hops.iter().map(|hop| hop.parse().unwrap()).collect();
+    NextHopId::of(&next_hops)
+}
+
+/// Both peers, and their group.
+pub(super) fn group() -> [Row; 3] {
+    let protocol = 12;
+    let one = |peer, ifname| {
+        let leads = Leads::To(hop(Some(peer), ifname));
+        Row::NextHop(number(&[peer]), NextHopSpec { protocol, leads })
+    };
+    let mut members = vec![number(&[PEER]), number(&[OTHER])];
+    members.sort();
+    let leads = Leads::Over(members);
+    let both = Row::NextHop(number(&[PEER, OTHER]), NextHopSpec { protocol, leads });
+    [one(PEER, "eth0"), one(OTHER, "eth1"), both]
+}
+
+/// A route over both.
+pub(super) fn over(dst: &str) -> Row {
+    match by_object(dst) {
+        Row::Route(key, spec) => {
+            let object = Some(number(&[PEER, OTHER]));
+            Row::Route(key, RouteSpec { object, ..spec })
+        }
+        row => row,
+    }
+}
+
+fn over_group() -> Bench {
+    let mut bench = Bench::new(Kernel::with_links(&["eth0", "eth1"]));
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    for row in ROUTES.into_iter().map(over).chain(group()) {
+        bench.reconciler.set(row);
+    }
+    bench
+}
+
+#[test]
+fn a_group_is_made_after_its_members_and_before_its_routes_and_goes_between_them() {
+    let mut bench = over_group();
+    let [first, second, both] = group();
+    let ops = bench.run();
+    assert!(
+        ops[..2].contains(&Op::Set(first.clone())) && ops[..2].contains(&Op::Set(second.clone()))
+    );
+    assert_eq!(ops[2], Op::Set(both.clone()));
+    assert_eq!(ops.len(), 5);
+    // Another process finds it as it is wanted.
+    let mut bench = Bench::new(bench.kernel);
+    for row in ROUTES.into_iter().map(over).chain(group()) {
+        bench.reconciler.set(row);
+    }
+    bench.reconciler.allow_deletes();
+    bench.reconciler.allow_bgp_deletes();
+    assert_eq!(bench.run(), []);
+    // A member that moves is one write.
+    let Row::NextHop(id, spec) = &first else {
+        unreachable!()
+    };
+    let leads = Leads::To(hop(Some(PEER), "eth1"));
+    let moved = Row::NextHop(
+        *id,
+        NextHopSpec {
+            leads,
+            ..spec.clone()
+        },
+    );
+    bench.reconciler.set(moved.clone());
+    assert_eq!(bench.run(), [Op::Set(moved.clone())]);
+    for row in ROUTES.into_iter().map(over).chain(group()) {
+        bench.reconciler.remove(&row.key());
+    }
+    let ops = removes(&bench.run());
+    assert_eq!(ops.len(), 5);
+    assert_eq!(ops[2], both.key(), "{ops:?}");
+}
+
+#[test]
+fn a_group_that_lost_a_member_gets_it_back_with_what_went_along() {
+    for name in ["eth0", "eth1"] {
+        let mut bench = over_group();
+        bench.run();
+        bench.kernel.link(name, false);
+        bench.run();
+        bench.kernel.link(name, true);
+        bench.run();
+        let all = ROUTES.into_iter().map(over).chain(group());
+        for row in all {
+            assert!(bench.kernel.has(&row), "{name}: {row}");
+        }
+    }
+    let mut bench = over_group();
+    bench.run();
+    for row in group() {
+        bench.kernel.remove_by_hand(&row.key());
+    }
+    bench.run();
+    let mut all = ROUTES.into_iter().map(over).chain(group());
+    assert!(all.all(|row| bench.kernel.has(&row)));
 }

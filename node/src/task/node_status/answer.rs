@@ -9,7 +9,7 @@ use api::node_status::{
     Readiness, RouteSource, RouteStatus, RouteTable, RoutesStatus, SpeakerStatus,
 };
 use bgp::status::{PathStanding, PathStatus, PeerState};
-use felix::desired::{NextHop, RouteKey, RouteKind, RouteSpec, Row};
+use felix::desired::{NextHop, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row};
 use felix::kernel::KernelEvent;
 use felix_io::{Kernel, Table};
 use ipnet::IpNet;
@@ -96,23 +96,24 @@ async fn kernel_routes() -> Result<Vec<(RouteKey, RouteSpec)>, String> {
     Ok(with_next_hops(events))
 }
 
-/// The routes among these rows, those that name a next-hop object with its next hop.
+/// The routes among these rows, those that name a next-hop object with its next hops.
 pub(super) fn with_next_hops(events: Vec<KernelEvent>) -> Vec<(RouteKey, RouteSpec)> {
     let mut objects = BTreeMap::new();
     let mut routes = Vec::new();
     for event in events {
         match event {
             KernelEvent::RowSet(Row::NextHop(id, spec)) => {
-                objects.insert(id, spec.hop);
+                objects.insert(id, spec);
             }
             KernelEvent::RowSet(Row::Route(key, spec)) => routes.push((key, spec)),
             _ => {}
         }
     }
     for (_, spec) in &mut routes {
-        let hop = spec.object.and_then(|id| objects.get(&id));
-        if let Some(hop) = hop {
-            spec.next_hops = vec![hop.clone()].into();
+        if let Some(object) = spec.object.and_then(|id| objects.get(&id)) {
+            let members = object.members().iter().filter_map(|id| objects.get(id));
+            let hops = members.chain([object]).filter_map(NextHopSpec::hop);
+            spec.next_hops = hops.cloned().collect();
         }
     }
     routes

@@ -13,7 +13,9 @@ use bgp::status::{
 use bgp::types::{Asn, PeerName};
 use datastore::memory::MemoryStore;
 use datastore::store::{Expect, Op};
-use felix::desired::{Hops, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row};
+use felix::desired::{
+    Hops, Leads, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row,
+};
 use felix::kernel::KernelEvent;
 use serde_json::{Value, json};
 
@@ -275,10 +277,10 @@ fn a_route_that_names_an_object_leads_where_the_object_does() {
         RouteKind::Unicast,
         Some((Some("10.0.0.2"), "eth0")),
     );
-    let id = NextHopId::of("10.0.0.2".parse().unwrap());
+    let id = NextHopId::of(&["10.0.0.2".parse().unwrap()]);
     let object = NextHopSpec {
         protocol: 12,
-        hop: by_hop.next_hops[0].clone(),
+        leads: Leads::To(by_hop.next_hops[0].clone()),
     };
     let named = RouteSpec {
         next_hops: Hops::default(),

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure};
 use felix::desired::{
-    Hops, IfName, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row, RowKind,
+    Hops, IfName, Leads, NextHop, NextHopId, NextHopSpec, RouteKey, RouteKind, RouteSpec, Row,
+    RowKind,
 };
 use felix::kernel::KernelEvent;
 use felix::ownership::{BgpRoutes, ExternalRoutes, Ownership, TABLE_MAIN};
@@ -171,14 +172,14 @@ pub(super) fn named(wanted: &Wanted) -> Row {
 pub(super) fn object(wanted: &Wanted, device: usize) -> Row {
     let spec = NextHopSpec {
         protocol: PROTOCOL,
-        hop: hop(wanted, device),
+        leads: Leads::To(hop(wanted, device)),
     };
     Row::NextHop(id(wanted), spec)
 }
 
 /// As the agent numbers it: by the peer, wherever it is.
 fn id(wanted: &Wanted) -> NextHopId {
-    NextHopId::of(wanted.gateway(0).into())
+    NextHopId::of(&[wanted.gateway(0).into()])
 }
 
 fn hop(wanted: &Wanted, device: usize) -> NextHop {
