@@ -84,6 +84,10 @@ impl Ipam {
         &self.node
     }
 
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
     /// Serves one request; see [`Ipam::assign_many`].
     pub async fn assign(
         &self,

@@ -5,6 +5,9 @@
 //! An address that nobody uses can be told only where its attributes name its holder: a pod, or a container's interface.
 //! Whatever else holds addresses is left alone.
 
+pub mod election;
+pub mod looks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;

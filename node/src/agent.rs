@@ -332,10 +332,8 @@ impl Agent {
         settings: &Settings,
     ) -> Collector {
         Collector {
-            node: self.identity.name.clone(),
             interface_prefix: self.interface_prefix(),
             blocks_from: settings.blocks_from,
-            store: Arc::clone(&self.opened.store),
             ipam: Arc::clone(&self.ipam),
             calc: calc.clone(),
             kubernetes: self.kubernetes.clone(),

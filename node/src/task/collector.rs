@@ -5,29 +5,21 @@
 //! of ClusterInformation; where Calico's controllers run, by those. Nothing depends on there being one: an address is freed
 //! only if it is still what was looked at, so two that do the same are one too many and no more.
 //!
-//! Nothing is freed for lack of evidence: every question must have been answered, the same must have been found for the
-//! grace, and a device of the pod's in this kernel counts as much as its endpoint.
+//! What is looked at, and when it is freed, stands in `ipam::collect`. Here is what only the agent knows: whether anything may
+//! be said at all, and devices in this kernel, which count as much as endpoints.
 
-mod cluster;
-mod election;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use api::attachment::AttachmentId;
 use api::ipam::AllocationAttribute;
-use api::key::Kind;
-use api::object::Object;
-use datastore::scope::Scope;
-use datastore::store::Store;
 use felix::calc::BlocksFrom;
-use felix_io::workload::{self, HostEnd};
-use ipam::collect::{self, Garbage, Watchlist};
-use ipam::request::ReleaseAddress;
+use felix_io::workload::{self, HostEnd, WorkloadError};
+use ipam::collect::looks::{Done, Freed, Looks};
 use ipam::{Ipam, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -51,14 +43,10 @@ const LOOKS: u32 = 2;
 
 /// What the task is made of.
 pub struct Collector {
-    /// Node name.
-    pub node: String,
     /// Beginning of the names of pods' devices.
     pub interface_prefix: String,
     /// Where the node's ranges come from: what another plugin gives out is no concern of ours.
     pub blocks_from: BlocksFrom,
-    /// Objects.
-    pub store: Arc<dyn Store>,
     /// Addresses.
     pub ipam: Arc<Ipam>,
     /// Where own writes are echoed.
@@ -79,13 +67,6 @@ pub struct Collector {
     pub cancel: CancellationToken,
 }
 
-/// What was found before.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    own: Watchlist,
-    cluster: Watchlist,
-}
-
 impl Collector {
     /// Runs until the token is cancelled.
     pub async fn run(self) {
@@ -101,43 +82,52 @@ impl Collector {
         if self.grace.is_zero() || self.blocks_from == BlocksFrom::PodCidrs {
             return std::future::pending().await;
         }
-        let mut found = Found::default();
+        let mut looks = self.looks();
         let mut before = (SystemTime::now(), Instant::now());
         loop {
             tokio::time::sleep(self.grace / LOOKS).await;
             let now = (SystemTime::now(), Instant::now());
             if is_set(before, now) {
-                found = Found::default();
+                looks.forget();
             }
             before = now;
-            self.look(&mut found, timestamp(now.0)).await;
-            let waiting = found.own.len() + found.cluster.len();
-            let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+            self.look(&mut looks, timestamp(now.0)).await;
+            let waiting = i64::try_from(looks.waiting()).unwrap_or(i64::MAX);
             self.metrics.ipam_gc_candidates.set(waiting);
         }
     }
 
+    pub(crate) fn looks(&self) -> Looks {
+        Looks::new(Arc::clone(&self.ipam), self.grace)
+    }
+
     /// Looks once, and frees what has been of no use for long enough.
-    pub(crate) async fn look(&self, found: &mut Found, now: Timestamp) {
+    pub(crate) async fn look(&self, looks: &mut Looks, now: Timestamp) {
         if let Some(why) = self.unsure() {
             debug!(why, "nothing is collected");
-            *found = Found::default();
+            looks.forget();
             return;
         }
-        if let Err(error) = self.look_at_own(&mut found.own, now).await {
+        let mut done = Done::default();
+        if let Err(error) = looks.at_own(self.devices(), now, &mut done).await {
+            let error = chain(&error);
             warn!(error, "looking for addresses of this node that nobody uses");
         }
+        self.report(done);
         if self.may_lack_others || self.health.objects_kept() > 0 {
-            found.cluster.clear();
+            looks.forget_cluster();
             return;
         }
-        match self.is_elected(now).await {
+        match self.is_elected(looks, now).await {
             Ok(true) => {
-                if let Err(error) = self.look_at_cluster(&mut found.cluster, now).await {
+                let mut done = Done::default();
+                if let Err(error) = looks.at_cluster(now, &mut done).await {
+                    let error = chain(&error);
                     warn!(error, "looking for addresses that no node uses");
                 }
+                self.report(done);
             }
-            Ok(false) => found.cluster.clear(),
+            Ok(false) => looks.forget_cluster(),
             Err(error) => debug!(error, "who collects for the cluster is not known"),
         }
     }
@@ -156,83 +146,42 @@ impl Collector {
             .or_else(|| self.health.namesake())
     }
 
-    async fn look_at_own(&self, list: &mut Watchlist, now: Timestamp) -> Result<(), String> {
-        // Before the endpoints: what is given out from here on is not looked at.
-        let Some(blocks) = self.ipam.own_blocks() else {
-            return Ok(());
-        };
-        let used = self.used_by(&self.node).await?;
-        let ends = workload::host_ends(self.interface_prefix.clone()).await;
-        let ends = ends.map_err(|error| chain(&error))?;
+    /// Whether this agent looks at the cluster now: not where Calico's controllers do.
+    async fn is_elected(&self, looks: &Looks, now: Timestamp) -> Result<bool, String> {
+        if let Some(kubernetes) = &self.kubernetes
+            && kubernetes
+                .kube_controllers()
+                .await
+                .map_err(|error| error.to_string())?
+        {
+            return Ok(false);
+        }
+        looks.is_elected(now).await.map_err(|error| chain(&error))
+    }
+
+    async fn devices(&self) -> Result<impl Fn(&AllocationAttribute) -> bool, WorkloadError> {
+        let ends = workload::host_ends(self.interface_prefix.clone()).await?;
         let devices = Devices::of(&self.interface_prefix, ends);
-        let found = collect::of_node(
-            &self.node,
-            &blocks,
-            self.ipam.cooldown(now),
-            |address, held| used.contains(&address) || devices.are_of(held),
-        );
-        let ripe = list.look(found, now, self.grace);
-        self.free(&ripe, now).await
+        Ok(move |held: &AllocationAttribute| devices.are_of(held))
     }
 
-    /// Addresses that the endpoints of a node have.
-    async fn used_by(&self, node: &str) -> Result<BTreeSet<IpAddr>, String> {
-        let scope = Scope::Node(node.to_owned());
-        let listed = self.store.list(Kind::WorkloadEndpoint, &scope).await;
-        let listed = listed.map_err(|error| chain(&error))?;
-        let mut used = BTreeSet::new();
-        for item in listed.items {
-            match Object::decode(&item.key, &item.value) {
-                Ok(Object::WorkloadEndpoint(endpoint)) => {
-                    used.extend(endpoint.spec.ip_networks.iter().map(ipnet::IpNet::addr));
+    fn report(&self, done: Done) {
+        echo(&self.calc, &done.written);
+        for freed in done.freed {
+            match freed {
+                Freed::Address(address) => {
+                    info!(%address, "address released: nobody uses it");
+                    self.metrics.ipam_gc_reclamations.inc();
                 }
-                Ok(_) => {}
-                // It may say that an address is used.
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        Ok(used)
-    }
-
-    /// Frees addresses and gives up blocks, each if it is still what was looked at.
-    async fn free(&self, ripe: &BTreeSet<Garbage>, now: Timestamp) -> Result<(), String> {
-        let addresses = ripe.iter().filter_map(|garbage| match garbage {
-            Garbage::Address {
-                address,
-                handle_id,
-                sequence_number,
-            } => Some(ReleaseAddress {
-                address: *address,
-                handle_id: Some(handle_id.clone()),
-                sequence_number: *sequence_number,
-            }),
-            _ => None,
-        });
-        let addresses: Vec<ReleaseAddress> = addresses.collect();
-        if !addresses.is_empty() {
-            let freed = self.ipam.release_ips(&addresses, now).await;
-            let freed = freed.map_err(|error| chain(&error))?;
-            echo(&self.calc, &freed.written);
-            for address in &freed.outcome.released {
-                info!(%address, "address released: nobody uses it");
-                self.metrics.ipam_gc_reclamations.inc();
-            }
-        }
-        for garbage in ripe {
-            if let Garbage::Block {
-                cidr,
-                sequence_number,
-            } = garbage
-            {
-                let given_up = self.ipam.release_block(*cidr, *sequence_number, now).await;
-                let given_up = given_up.map_err(|error| chain(&error))?;
-                echo(&self.calc, &given_up.written);
-                if given_up.outcome {
-                    info!(block = %cidr, "block given up: it is empty, and the node has another");
+                Freed::Block(block) => {
+                    info!(%block, "block given up: it is empty, and the node has another");
+                }
+                Freed::Handle(handle) => info!(handle, "handle deleted: no address has it"),
+                Freed::Node { node, blocks } => {
+                    info!(node, blocks, "blocks of a node that is gone are given up");
                 }
             }
         }
-        Ok(())
     }
 }
 

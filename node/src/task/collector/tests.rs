@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use api::key::Key;
+use api::key::{Key, Kind};
 use api::pool::AllowedUse;
 use datastore::memory::MemoryStore;
-use datastore::store::{Expect, Op};
+use datastore::store::{Expect, Op, Store};
 use ipam::{AssignRequest, Wanted};
 use serde_json::json;
 
@@ -70,12 +71,10 @@ impl Place {
     fn collector(&self, node: &str, kubernetes: Option<Arc<Fake>>) -> Collector {
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
         Collector {
-            node: node.to_owned(),
             // No device of this machine.
             interface_prefix: "collectortest".to_owned(),
             blocks_from: BlocksFrom::default(),
-            ipam: Arc::new(Ipam::new(Arc::clone(&store), node)),
-            store,
+            ipam: Arc::new(Ipam::new(store, node)),
             calc: Inbox::new().0,
             kubernetes: kubernetes.map(|fake| fake as _),
             view: self.view.subscribe(),
@@ -121,7 +120,7 @@ async fn an_address_of_the_node_that_nobody_uses_is_released_after_the_grace() {
     let used = give(&collector.ipam, "web").await;
     place.endpoint("n1", "web", used).await;
     give(&collector.ipam, "gone").await;
-    let mut found = Found::default();
+    let mut found = collector.looks();
     collector.look(&mut found, at(0)).await;
     collector.look(&mut found, at(GRACE - 1)).await;
     assert_eq!(place.handles(), ["net.gone", "net.web"]);
@@ -143,7 +142,7 @@ async fn an_address_that_was_given_anew_meanwhile_stays() {
     let place = Place::new().await;
     let collector = place.collector("n1", None);
     give(&collector.ipam, "pod").await;
-    let mut found = Found::default();
+    let mut found = collector.looks();
     collector.look(&mut found, at(0)).await;
     collector
         .ipam
@@ -174,7 +173,7 @@ async fn empty_blocks_are_given_up_but_for_one() {
             .await
             .unwrap();
     }
-    let mut found = Found::default();
+    let mut found = collector.looks();
     collector.look(&mut found, at(0)).await;
     collector.look(&mut found, at(GRACE)).await;
     assert_eq!(place.count(Kind::IPAMBlock), 1);
@@ -196,7 +195,7 @@ async fn the_elected_agent_frees_what_a_node_that_is_gone_had() {
         .await;
 
     let (first, second) = (place.collector("n1", None), place.collector("n2", None));
-    let (mut of_first, mut of_second) = (Found::default(), Found::default());
+    let (mut of_first, mut of_second) = (first.looks(), second.looks());
     for time in [0, GRACE] {
         first.look(&mut of_first, at(time)).await;
         second.look(&mut of_second, at(time)).await;
@@ -204,7 +203,7 @@ async fn the_elected_agent_frees_what_a_node_that_is_gone_had() {
     assert_eq!(place.handles(), ["net.still"], "its pod's endpoint stands");
     assert_eq!(first.metrics.ipam_gc_reclamations.get(), 1);
     assert_eq!(second.metrics.ipam_gc_reclamations.get(), 0);
-    assert!(of_second.cluster.is_empty(), "it is not elected");
+    assert!(of_second.waiting() == 0, "it is not elected");
     assert_eq!(place.count(Kind::IPAMBlock), 1);
 
     // The elected one goes; its term ends, and the other goes on.
@@ -226,7 +225,7 @@ async fn beside_calicos_controllers_no_agent_looks_at_the_cluster() {
     let fake = Arc::new(Fake::default());
     fake.content().kube_controllers = true;
     let collector = place.collector("n1", Some(Arc::clone(&fake)));
-    let mut found = Found::default();
+    let mut found = collector.looks();
     for time in [0, GRACE, 2 * GRACE] {
         collector.look(&mut found, at(time)).await;
     }
@@ -253,7 +252,7 @@ async fn while_others_may_not_have_written_back_nothing_is_said_of_them() {
         ..place.collector("n1", None)
     };
     for agent in [collector, started_so] {
-        let mut found = Found::default();
+        let mut found = agent.looks();
         for time in [0, GRACE, 2 * GRACE] {
             agent.look(&mut found, at(time)).await;
         }
@@ -269,7 +268,7 @@ async fn an_answer_that_does_not_come_frees_nothing() {
     place.delete(Key::new(Kind::Node, "n3")).await;
     let collector = place.collector("n1", None);
     give(&collector.ipam, "mine").await;
-    let mut found = Found::default();
+    let mut found = collector.looks();
     collector.look(&mut found, at(0)).await;
     for kind in [Kind::WorkloadEndpoint, Kind::Node, Kind::IPAMBlock] {
         place.store.set_fault_plan(move |request| {

@@ -5,56 +5,47 @@ use std::time::Duration;
 use api::key::{Key, Kind};
 use api::object::Object;
 use datastore::store::{Expect, Op, StoreError};
-use ipam::Timestamp;
 
-use super::Collector;
-use crate::startup::chain;
+use super::looks::{LookError, Looks};
+use crate::time::Timestamp;
 
-/// `<node> <RFC 3339 time>`: who looks, and since when at least.
-pub(super) const ANNOTATION: &str = "networking.tortie.dev/ipam-collector";
+/// Annotation of ClusterInformation: `<node> <RFC 3339 time>`: who looks, and since when at least.
+pub const ANNOTATION: &str = "networking.tortie.dev/ipam-collector";
 
 /// A term, in graces: one look may be missed.
 const TERM: u32 = 2;
 
-impl Collector {
+impl Looks {
     /// Whether this agent looks at the cluster now; renews its term.
-    pub(super) async fn is_elected(&self, now: Timestamp) -> Result<bool, String> {
-        if let Some(kubernetes) = &self.kubernetes
-            && kubernetes
-                .kube_controllers()
-                .await
-                .map_err(|error| error.to_string())?
-        {
-            return Ok(false);
-        }
+    pub async fn is_elected(&self, now: Timestamp) -> Result<bool, LookError> {
         let key = Key::new(Kind::ClusterInformation, "default");
-        let stands = self.store.get(&key).await;
-        let Some(stands) = stands.map_err(|error| chain(&error))? else {
+        let (store, node) = (self.ipam().store(), self.ipam().node());
+        let Some(stands) = store.get(&key).await? else {
             return Ok(false);
         };
         let Ok(Object::ClusterInformation(mut info)) = Object::decode(&key, &stands.value) else {
-            return Err(format!("{key} cannot be read"));
+            return Err(LookError::Unreadable(key));
         };
         let annotations = &mut info.metadata.annotations;
-        let term = self.grace * TERM;
+        let term = self.grace() * TERM;
         if annotations
             .get(ANNOTATION)
-            .is_some_and(|text| is_others(text, &self.node, now, term))
+            .is_some_and(|text| is_others(text, node, now, term))
         {
             return Ok(false);
         }
-        let text = format!("{} {}", self.node, now.rfc3339());
+        let text = format!("{node} {}", now.rfc3339());
         annotations.insert(ANNOTATION.to_owned(), text);
         let put = Op::Put {
             key,
             value: Object::ClusterInformation(info).encode().into(),
             expect: Expect::Version(stands.version),
         };
-        match self.store.write(put).await {
+        match store.write(put).await {
             Ok(_) => Ok(true),
             // Somebody was quicker, or changed something else: the next look tells.
             Err(StoreError::Conflict { .. }) => Ok(false),
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 }
