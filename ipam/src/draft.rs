@@ -17,7 +17,7 @@ use serde_json::Map;
 use crate::cooldown::Cooldown;
 use crate::plan::Halt;
 use crate::time::Timestamp;
-use crate::view::{Known, View, affinity_key, block_key, config_key, handle_key, is_of_node};
+use crate::view::{self, Known, View, affinity_key, block_key, config_key, handle_key, is_of_node};
 
 /// A view and the changes decided so far; `None` deletes.
 pub(crate) struct Draft<'v> {
@@ -157,10 +157,15 @@ impl<'v> Draft<'v> {
         self.doubtful.iter().any(shared)
     }
 
-    /// Whether another block than that of `cidr` shares addresses with it.
+    /// Another block than that of `cidr` that shares addresses with it.
+    pub(crate) fn shared_with(&self, cidr: IpNet) -> Option<IpNet> {
+        let shared = |other: &IpNet| *other != cidr && view::share(cidr, *other);
+        self.block_cidrs().find(shared)
+    }
+
+    /// Whether there is one.
     pub(crate) fn is_shared(&self, cidr: IpNet) -> bool {
-        self.block_cidrs()
-            .any(|other| other != cidr && (other.contains(&cidr) || cidr.contains(&other)))
+        self.shared_with(cidr).is_some()
     }
 
     /// A block that shares addresses with `cidr`, which is no block itself: of several the first.

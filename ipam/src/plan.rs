@@ -83,9 +83,9 @@ pub(crate) fn need(draft: &Draft<'_>, extent: Extent) -> Result<(), Halt> {
 /// Finishes what a crashed claim or release of this node left behind, as far as it is in the way.
 ///
 /// An affinity whose block went to somebody else, or to nobody, is void, as is one without a block that lies over another
-/// block; one that was being given up and whose block is gone is given up. One that is not confirmed, with an empty block
-/// that no pool would make now or that shares addresses with another, is withdrawn with the block. One whose block is
-/// missing, or not yet confirmed, is completed when the block is used.
+/// block; one that was being given up and whose block is gone is given up. One with an empty block that shares addresses with
+/// another is withdrawn with the block, as is one that is not confirmed where no pool would make its empty block now. One whose
+/// block is missing, or not yet confirmed, is completed when the block is used.
 fn repair(draft: &mut Draft<'_>, node: &str) {
     use api::ipam::AffinityState::{Confirmed, PendingDeletion};
     let host = host_affinity(node);
@@ -93,9 +93,11 @@ fn repair(draft: &mut Draft<'_>, node: &str) {
         let cidr = affinity.cidr;
         let (void, withdrawn) = match draft.block(cidr) {
             Known::Present(found) if found.spec.affinity.as_deref() == Some(&host) => {
-                let unused = affinity.state != Confirmed && draft.cooldown().is_empty(&found.spec);
-                let is_sound = is_made_by_a_pool(draft.view(), cidr) && !draft.is_shared(cidr);
-                (unused && !is_sound, unused && !is_sound)
+                let is_stray =
+                    affinity.state != Confirmed && !is_made_by_a_pool(draft.view(), cidr);
+                let is_unused = draft.cooldown().is_empty(&found.spec);
+                let goes = is_unused && (is_stray || draft.is_shared(cidr));
+                (goes, goes)
             }
             Known::Present(_) => (true, false),
             Known::Absent => {
@@ -292,6 +294,13 @@ fn pick_address(
         }
         return pick_slot(cidr, pool, Source::Claim, address);
     };
+    if let Some(other) = draft.shared_with(cidr) {
+        return Err(Stop::Error(AssignError::Overlap {
+            address,
+            block: cidr,
+            other,
+        }));
+    }
     let owner = found.spec.affinity.as_deref();
     let ordinal = block::ordinal(cidr, address);
     let cools = ordinal.and_then(|ordinal| draft.cooldown().left(&found.spec, ordinal));

@@ -113,9 +113,10 @@ impl Search<'_, '_> {
         Some(name_of(pool))
     }
 
+    /// Of a block that shares addresses with another none is taken: each may be somebody's there.
     fn pick(&mut self, block: IpNet, pool: String, source: Source, room: usize) {
         let count = room.min(self.missing);
-        if count > 0 {
+        if count > 0 && !self.draft.is_shared(block) {
             self.missing -= count;
             self.picks.push(Pick {
                 block,
@@ -216,7 +217,7 @@ impl Search<'_, '_> {
     }
 
     /// Takes over empty blocks of other nodes, up to the limit.
-    fn take_over(&mut self, mut owned: u32, now: Timestamp) -> Result<(), AssignError> {
+    fn take_over(&mut self, mut owned: u32, now: Timestamp) -> Result<(), Stop> {
         if !self.draft.view().config().auto_allocate_blocks {
             return Ok(());
         }
@@ -227,6 +228,9 @@ impl Search<'_, '_> {
             .map(|(cidr, _)| cidr)
             .collect();
         for cidr in empty {
+            if let Known::Present(found) = self.draft.block(cidr) {
+                self.know_the_claim_on(&found.spec)?;
+            }
             let room = unreserved(self.draft, cidr);
             let Some(pool) = self.pool(cidr).filter(|_| room > 0) else {
                 continue;
@@ -239,6 +243,14 @@ impl Search<'_, '_> {
             self.pick(cidr, pool, Source::Reclaim, room);
         }
         Ok(())
+    }
+
+    /// The claim of whoever had a block goes with it, and must be known for that.
+    fn know_the_claim_on(&self, found: &IPAMBlockSpec) -> Result<(), Halt> {
+        match owner_of(found).map(|owner| affinity_key(owner, found.cidr)) {
+            Some(claim) if !self.draft.view().was_looked_at(&claim) => Err(Halt::Read(claim)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn may_be_taken_over(&self, found: &IPAMBlockSpec, now: Timestamp) -> bool {
@@ -265,12 +277,7 @@ impl Search<'_, '_> {
                 continue;
             };
             if may_own && self.may_be_taken_over(found, now) {
-                // The claim of whoever had it goes with it.
-                if let Some(claim) = owner_of(found).map(|owner| affinity_key(owner, cidr))
-                    && !self.draft.view().was_looked_at(&claim)
-                {
-                    return Err(Halt::Read(claim));
-                }
+                self.know_the_claim_on(found)?;
                 let room = unreserved(self.draft, cidr);
                 self.pick(cidr, pool, Source::Reclaim, room);
                 return Ok(());

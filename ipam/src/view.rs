@@ -167,13 +167,14 @@ impl View {
         }
     }
 
-    /// Keeps pools, configuration, handles that exist, and what is `node`'s.
+    /// Keeps pools, configuration, handles that exist, what is `node`'s, and blocks that lie over its own.
     pub fn narrow(&mut self, node: &str) {
         self.extent = Extent::Own;
-        self.named.clear();
         let host = block::host_affinity(node);
-        self.blocks
-            .retain(|cidr, block| owned(*cidr, block, &host).is_some());
+        let own: BTreeSet<IpNet> = self.blocks_of(&host).map(|(cidr, _)| cidr).collect();
+        let lies_over = |cidr: &IpNet| own.iter().any(|own| share(*own, *cidr));
+        self.blocks.retain(|cidr, _| lies_over(cidr));
+        self.named.retain(|cidr| lies_over(cidr));
         for (cidr, block) in &mut self.blocks {
             block.shrink(|| block_key(*cidr));
         }
@@ -204,6 +205,12 @@ impl View {
         let Change::Put(item) = change else {
             return false;
         };
+        if let Some(cidr) = block_cidr(&item.key.name)
+            && item.key.kind == Kind::IPAMBlock
+            && self.blocks.keys().any(|own| share(*own, cidr))
+        {
+            return true;
+        }
         match Object::decode(&item.key, &item.value) {
             Ok(Object::IPPool(_) | Object::IPAMConfig(_) | Object::IPReservation(_)) => true,
             Ok(Object::BlockAffinity(affinity)) => is_of_node(&affinity, node),
@@ -402,6 +409,19 @@ impl View {
         })
     }
 
+    /// Claims of `node` on blocks that are not its own, by name, each with its version.
+    pub fn lone_claims(&self, node: &str) -> Vec<(String, IpNet, Version)> {
+        let host = block::host_affinity(node);
+        let own: BTreeSet<IpNet> = self.blocks_of(&host).map(|(cidr, _)| cidr).collect();
+        let lone = self.affinities_of(node).filter_map(|(name, claim)| {
+            let key = Key::new(Kind::BlockAffinity, name);
+            let version = self.versions.get(&key)?.clone()?;
+            let cidr = claim.spec.cidr;
+            (!own.contains(&cidr)).then(|| (name.to_owned(), cidr, version))
+        });
+        lone.collect()
+    }
+
     /// Whether an object was read or written, whether it stands or not.
     pub fn was_looked_at(&self, key: &Key) -> bool {
         self.versions.contains_key(key)
@@ -458,6 +478,11 @@ fn owned<'a>(cidr: IpNet, block: &'a Lazy<IPAMBlock>, host: &str) -> Option<&'a 
     (found.spec.affinity.as_deref() == Some(host)).then_some(found)
 }
 
+/// Whether two ranges have addresses in common.
+pub fn share(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
 /// The affinity if it is `node`'s own.
 fn of_node<'a>(
     name: &str,
@@ -470,7 +495,7 @@ fn of_node<'a>(
 }
 
 /// Whether Calico's Kubernetes store marked it as deleted, on the way to deleting it.
-fn is_tombstone(object: &Object) -> bool {
+pub(crate) fn is_tombstone(object: &Object) -> bool {
     match object {
         Object::IPAMBlock(found) => found.spec.deleted,
         Object::BlockAffinity(found) => found.spec.deleted == "true",

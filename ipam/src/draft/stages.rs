@@ -7,7 +7,7 @@
 //! 4  blocks made, taken over: one may lie over another that is given up
 //! 5  pools and rules looked at once more (of blocks that are the node's, where that costs nothing); handles that gain
 //! 6  affinities confirmed, or deleted; addresses taken and freed in blocks
-//! 7  handles that lose
+//! 7  handles that lose; affinities confirmed of blocks that stood before: that they are the node's, 6 has shown
 //! ```
 //! The steps of a stage may be done side by side: an address from a block that the node has costs two round trips, one
 //! with a new block four. Whatever part of it is done, no address is given twice, none is held without its handle saying
@@ -43,7 +43,7 @@ enum Stage {
     Preconditions,
     /// What others see of the plan in the end.
     Effects,
-    HandlesDown,
+    Last,
 }
 
 impl Stages<'_> {
@@ -122,7 +122,8 @@ impl Draft<'_> {
                     in_state(after, AffinityState::Pending),
                     expect,
                 );
-                stages.put(Stage::Effects, &key, confirmed(after), Expect::Own);
+                let stage = self.confirming(after.spec.cidr);
+                stages.put(stage, &key, confirmed(after), Expect::Own);
             }
             (Some((_, AffinityState::PendingDeletion)), Some(after)) => {
                 let expect = stages.expect(&key);
@@ -132,11 +133,13 @@ impl Draft<'_> {
                     in_state(after, AffinityState::Pending),
                     expect,
                 );
-                stages.put(Stage::Effects, &key, confirmed(after), Expect::Own);
+                let stage = self.confirming(after.spec.cidr);
+                stages.put(stage, &key, confirmed(after), Expect::Own);
             }
             (Some(_), Some(after)) => {
                 let expect = stages.expect(&key);
-                stages.put(Stage::Effects, &key, confirmed(after), expect);
+                let stage = self.confirming(after.spec.cidr);
+                stages.put(stage, &key, confirmed(after), expect);
             }
             (Some((before, state)), None) => {
                 let mut expect = stages.expect(&key);
@@ -148,6 +151,15 @@ impl Draft<'_> {
                 }
                 stages.delete(Stage::Effects, &key, expect);
             }
+        }
+    }
+
+    /// When a claim is confirmed: of a block that stood before, whoever's it was, after the last write that only succeeds if
+    /// the block is the node's. Of one that this plan makes nobody knows yet.
+    fn confirming(&self, cidr: IpNet) -> Stage {
+        match self.view.block(cidr) {
+            Known::Present(_) => Stage::Last,
+            Known::Absent | Known::Unreadable(_) | Known::Unknown => Stage::Effects,
         }
     }
 
@@ -252,7 +264,7 @@ fn plan_handle(stages: &mut Stages<'_>, name: &str, after: Option<&IPAMHandle>) 
         stages.put(Stage::Preconditions, &key, Object::IPAMHandle(both), expect);
         if !is_all {
             let last = Object::IPAMHandle(after.clone());
-            stages.put(Stage::HandlesDown, &key, last, Expect::Own);
+            stages.put(Stage::Last, &key, last, Expect::Own);
         }
         return;
     }
@@ -262,13 +274,13 @@ fn plan_handle(stages: &mut Stages<'_>, name: &str, after: Option<&IPAMHandle>) 
         Some(after) => {
             let expect = stages.expect(&key);
             let last = Object::IPAMHandle(after.clone());
-            stages.put(Stage::HandlesDown, &key, last, expect);
+            stages.put(Stage::Last, &key, last, expect);
         }
         None => {
             let expect = stages.view.expect(&key);
             // Made and unmade in this draft.
             if expect != Expect::Absent {
-                stages.delete(Stage::HandlesDown, &key, expect);
+                stages.delete(Stage::Last, &key, expect);
             }
         }
     }
