@@ -224,6 +224,13 @@ impl Ipam {
         memory.view.as_ref().map(own)
     }
 
+    /// The node's claims on blocks that it is not known to own, as they are remembered.
+    pub fn lone_claims(&self) -> Vec<(String, IpNet, Version)> {
+        let memory = self.remembered();
+        let lone = |view: &Arc<View>| view.lone_claims(&self.node);
+        memory.view.as_ref().map(lone).unwrap_or_default()
+    }
+
     /// The rules for cool-down as they are remembered, at this time.
     pub fn cooldown(&self, now: Timestamp) -> Cooldown {
         let memory = self.remembered();

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use api::ipam::{AllocationAttribute, BlockAffinitySpec, IPAMBlockSpec};
+use api::key::Key;
 use datastore::version::Version;
 use ipnet::IpNet;
 
@@ -43,10 +44,26 @@ pub enum Garbage {
         /// Its number.
         sequence_number: u64,
     },
+    /// A node's claim on a block that is not its own: a claim that stopped half way.
+    Claim {
+        /// Name of the affinity.
+        name: String,
+        /// What it claims.
+        cidr: IpNet,
+        /// As it stands.
+        version: Version,
+    },
     /// A handle that no address names, by the name of its object.
     Handle {
         /// Name.
         name: String,
+        /// As it stands.
+        version: Version,
+    },
+    /// An object that was marked as deleted by somebody who did not come to delete it.
+    Tombstone {
+        /// Which.
+        key: Key,
         /// As it stands.
         version: Version,
     },
@@ -136,6 +153,8 @@ pub struct Cluster {
     pub affinities: Vec<BlockAffinitySpec>,
     /// Blocks that can be read.
     pub blocks: Vec<IPAMBlockSpec>,
+    /// Blocks and claims that are marked as deleted.
+    pub tombstones: Vec<(Key, Version)>,
     /// Names of the objects of all handles.
     pub handles: BTreeSet<String>,
 }
@@ -187,6 +206,8 @@ impl Cluster {
         };
         let gone = self.nodes_gone().into_iter().filter(has_something);
         found.extend(gone.map(Garbage::Node));
+        let tombstones = self.tombstones.iter().cloned();
+        found.extend(tombstones.map(|(key, version)| Garbage::Tombstone { key, version }));
         found
     }
 

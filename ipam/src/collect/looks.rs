@@ -21,6 +21,7 @@ use crate::block;
 use crate::error::AssignError;
 use crate::request::ReleaseAddress;
 use crate::time::Timestamp;
+use crate::view::{block_key, is_tombstone};
 
 /// Why a look ended early. What it did before stands; the next one begins anew.
 #[derive(Debug, Error)]
@@ -46,8 +47,12 @@ pub enum Freed {
     Address(IpAddr),
     /// An empty block of a node that has another.
     Block(IpNet),
+    /// A claim on a block that is not the node's, by the name of the affinity.
+    Claim(String),
     /// A handle without an address, by the name of its object.
     Handle(String),
+    /// What was marked as deleted and still there.
+    Tombstone(Key),
     /// Blocks of a node that is gone.
     Node {
         /// Its name.
@@ -131,11 +136,30 @@ impl Looks {
         let has_device = devices
             .await
             .map_err(|error| LookError::Devices(error.into()))?;
-        let found = of_node(node, &blocks, self.ipam.cooldown(now), |address, held| {
+        let claims = self.ipam.lone_claims().into_iter();
+        let mut found = of_node(node, &blocks, self.ipam.cooldown(now), |address, held| {
             used.contains(&address) || has_device(held)
         });
+        found.extend(claims.map(|(name, cidr, version)| Garbage::Claim {
+            name,
+            cidr,
+            version,
+        }));
         let ripe = self.own.look(found, now, self.grace);
-        self.free(&ripe, now, done).await
+        self.free(&ripe, now, done).await?;
+        for garbage in ripe {
+            if let Garbage::Claim {
+                name,
+                cidr,
+                version,
+            } = garbage
+                && !self.owns(cidr).await?
+            {
+                let key = Key::new(Kind::BlockAffinity, name.as_str());
+                self.delete(key, version, Freed::Claim(name), done).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at what is no living node's own concern: for the elected agent.
@@ -162,10 +186,15 @@ impl Looks {
         for garbage in ripe {
             match garbage {
                 Garbage::Handle { name, version } => {
-                    self.delete_handle(&name, version, done).await?;
+                    let key = Key::new(Kind::IPAMHandle, name.as_str());
+                    self.delete(key, version, Freed::Handle(name), done).await?;
+                }
+                Garbage::Tombstone { key, version } => {
+                    let freed = Freed::Tombstone(key.clone());
+                    self.delete(key, version, freed, done).await?;
                 }
                 Garbage::Node(node) => self.release_node(&node, now, done).await?,
-                Garbage::Address { .. } | Garbage::Block { .. } => {}
+                Garbage::Address { .. } | Garbage::Block { .. } | Garbage::Claim { .. } => {}
             }
         }
         Ok(())
@@ -201,6 +230,9 @@ impl Looks {
             for item in store.list(kind, &Scope::All).await?.items {
                 let object = Object::decode(&item.key, &item.value);
                 match object {
+                    Ok(object) if is_tombstone(&object) => {
+                        cluster.tombstones.push((item.key, item.version));
+                    }
                     Ok(Object::BlockAffinity(claim)) => cluster.affinities.push(claim.spec),
                     Ok(Object::IPAMBlock(found)) if block::fault(&found.spec).is_none() => {
                         cluster.blocks.push(found.spec);
@@ -264,19 +296,37 @@ impl Looks {
         Ok(())
     }
 
-    async fn delete_handle(
+    /// Whether a block is the node's own.
+    async fn owns(&self, cidr: IpNet) -> Result<bool, LookError> {
+        let key = block_key(cidr);
+        let Some(stands) = self.ipam.store().get(&key).await? else {
+            return Ok(false);
+        };
+        match Object::decode(&key, &stands.value) {
+            Ok(Object::IPAMBlock(found)) => {
+                let host = block::host_affinity(self.ipam.node());
+                Ok(found.spec.affinity == Some(host))
+            }
+            Ok(_) | Err(_) => Err(LookError::Unreadable(key)),
+        }
+    }
+
+    /// Deletes an object that is still as it was looked at.
+    async fn delete(
         &self,
-        name: &str,
+        key: Key,
         version: Version,
+        freed: Freed,
         done: &mut Done,
     ) -> Result<(), LookError> {
-        let delete = Op::Delete {
-            key: Key::new(Kind::IPAMHandle, name),
-            expect: Expect::Version(version),
-        };
-        match self.ipam.store().write(delete).await {
-            Ok(_) => {
-                done.freed.push(Freed::Handle(name.to_owned()));
+        let expect = Expect::Version(version);
+        match self.ipam.store().write(Op::Delete { key, expect }).await {
+            Ok(deleted) => {
+                if let Some(change) = deleted {
+                    self.ipam.observe(&change);
+                    done.written.push(change);
+                }
+                done.freed.push(freed);
                 Ok(())
             }
             // Somebody uses it again.

@@ -36,8 +36,9 @@ fn words(found: &BTreeSet<Garbage>) -> Vec<String> {
     let word = |garbage: &Garbage| match garbage {
         Garbage::Address { address, .. } => address.to_string(),
         Garbage::Block { cidr, .. } => cidr.to_string(),
-        Garbage::Handle { name, .. } => name.clone(),
+        Garbage::Claim { name, .. } | Garbage::Handle { name, .. } => name.clone(),
         Garbage::Node(name) => name.clone(),
+        Garbage::Tombstone { key, .. } => key.name.clone(),
     };
     found.iter().map(word).collect()
 }
@@ -104,6 +105,7 @@ fn what_a_node_that_is_gone_had_is_found_and_what_its_pods_use_stays() {
         handles: ["a", "b", "own", "far", "orphan", "vxlan-tunnel-addr-gone"]
             .map(str::to_owned)
             .into(),
+        ..Cluster::default()
     };
     assert_eq!(Vec::from_iter(cluster.nodes_gone()), ["gone", "left"]);
     assert_eq!(Vec::from_iter(cluster.to_be_asked()), ["gone", "n2"]);

@@ -176,7 +176,13 @@ impl Collector {
                 Freed::Block(block) => {
                     info!(%block, "block given up: it is empty, and the node has another");
                 }
+                Freed::Claim(affinity) => {
+                    info!(affinity, "claim deleted: its block is not this node's");
+                }
                 Freed::Handle(handle) => info!(handle, "handle deleted: no address has it"),
+                Freed::Tombstone(object) => {
+                    info!(%object, "deleted: it was marked so, and still there");
+                }
                 Freed::Node { node, blocks } => {
                     info!(node, blocks, "blocks of a node that is gone are given up");
                 }
