@@ -83,6 +83,8 @@ pub struct Audit {
     pub leaked_handles: Vec<String>,
     /// Objects that cannot be read or contradict each other.
     pub faults: Vec<Fault>,
+    /// What some writer left half done, and the next one puts right: no problems.
+    pub leftovers: Vec<Fault>,
     /// Blocks, nodes, pods' interfaces that were looked at.
     pub looked_at: LookedAt,
 }
@@ -138,6 +140,7 @@ impl Audit {
         blocks.sort_by_key(|found| block::first(found.spec.cidr));
         let mut all = Self {
             faults: check::faults(items),
+            leftovers: check::leftovers(items),
             looked_at,
             ..Self::default()
         };

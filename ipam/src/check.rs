@@ -1,6 +1,6 @@
 //! Whether stored addresses make sense together. For tests, simulation and `tortiectl`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::ipam::{AffinityState, BlockAffinitySpec, IPAMBlockSpec};
 use api::key::Key;
@@ -9,7 +9,7 @@ use datastore::store::KeyValue;
 use ipnet::IpNet;
 
 use crate::block::{self, first, last};
-use crate::view::block_key;
+use crate::view::{block_key, handle_key};
 
 /// Something that must never be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,18 @@ struct Found {
     /// Handle in lower case → block → count.
     handles: BTreeMap<String, BTreeMap<String, u32>>,
     faults: Vec<Fault>,
+    leftovers: Vec<Fault>,
+}
+
+/// What some writer left half done: harmless, and put right by the next one that comes by it. An object that is marked as
+/// deleted; an affinity that is not confirmed, or has no block; a block whose owner has no affinity for it; a handle that
+/// counts more addresses than blocks have of it.
+pub fn leftovers(items: &[KeyValue]) -> Vec<Fault> {
+    let mut found = Found::of(items);
+    found.look_for_lone_claims();
+    found.look_for_lone_blocks();
+    found.look_for_high_counts();
+    found.leftovers
 }
 
 /// Looks for contradictions among blocks, affinities and handles of one listing.
@@ -36,16 +48,21 @@ struct Found {
 /// handle with a higher count than addresses. Faults: a block that contradicts itself or overlaps another, two confirmed
 /// claims on one block, a confirmed claim on somebody else's block, an address whose handle does not count it.
 pub fn faults(items: &[KeyValue]) -> Vec<Fault> {
-    let mut found = Found::default();
-    for item in items {
-        found.sort_in(item);
-    }
+    let mut found = Found::of(items);
     found.check_blocks();
     found.check_claims();
     found.faults
 }
 
 impl Found {
+    fn of(items: &[KeyValue]) -> Self {
+        let mut found = Self::default();
+        for item in items {
+            found.sort_in(item);
+        }
+        found
+    }
+
     fn sort_in(&mut self, item: &KeyValue) {
         match Object::decode(&item.key, &item.value) {
             Ok(Object::IPAMBlock(block)) if !block.spec.deleted => {
@@ -57,6 +74,9 @@ impl Found {
             Ok(Object::IPAMHandle(handle)) if !handle.spec.deleted => {
                 let name = handle.spec.handle_id.to_lowercase();
                 self.handles.insert(name, handle.spec.block);
+            }
+            Ok(Object::IPAMBlock(_) | Object::BlockAffinity(_) | Object::IPAMHandle(_)) => {
+                self.left(&item.key, "is marked as deleted and still there".to_owned());
             }
             Ok(_) => {}
             Err(error) => self.faults.push(Fault {
@@ -117,6 +137,76 @@ impl Found {
                 let key = key.clone();
                 self.faults.push(Fault { key, what });
             }
+        }
+    }
+
+    fn left(&mut self, key: &Key, what: String) {
+        let key = key.clone();
+        self.leftovers.push(Fault { key, what });
+    }
+
+    fn look_for_lone_claims(&mut self) {
+        for (key, claim) in std::mem::take(&mut self.affinities) {
+            let owner = format!("{}:{}", claim.affinity_type, claim.node);
+            let cidr = claim.cidr;
+            let held = self.blocks.get(&cidr);
+            let holder = held.map(|spec| spec.affinity.as_deref().unwrap_or("nobody"));
+            let block = match holder {
+                None => format!(", and block {cidr} does not exist"),
+                Some(holder) if holder != owner => format!(", and block {cidr} is {holder}'s"),
+                Some(_) => String::new(),
+            };
+            let state = match claim.state {
+                AffinityState::Confirmed if block.is_empty() => "",
+                AffinityState::Confirmed => "is confirmed",
+                AffinityState::Pending => "is pending",
+                AffinityState::PendingDeletion => "is pendingDeletion",
+            };
+            if !state.is_empty() {
+                self.left(&key, format!("{state}{block}"));
+            }
+            self.affinities.push((key, claim));
+        }
+    }
+
+    fn look_for_lone_blocks(&mut self) {
+        let claims = self.affinities.iter();
+        let claimed: BTreeSet<(String, IpNet)> = claims
+            .map(|(_, claim)| {
+                let owner = format!("{}:{}", claim.affinity_type, claim.node);
+                (owner, claim.cidr)
+            })
+            .collect();
+        let lone = self.blocks.iter().filter_map(|(cidr, spec)| {
+            let owner = spec.affinity.clone()?;
+            (!claimed.contains(&(owner.clone(), *cidr))).then_some((*cidr, owner))
+        });
+        for (cidr, owner) in lone.collect::<Vec<_>>() {
+            self.left(
+                &block_key(cidr),
+                format!("is {owner}'s, which has no affinity for it"),
+            );
+        }
+    }
+
+    fn look_for_high_counts(&mut self) {
+        let has = |block: &String, handle: &String| {
+            let spec = self.blocks.get(&block.parse().ok()?)?;
+            counts(spec).get(handle).copied()
+        };
+        let mut high = Vec::new();
+        for (handle, blocks) in &self.handles {
+            for (block, count) in blocks {
+                let held = has(block, handle).unwrap_or(0);
+                if held < *count {
+                    let what =
+                        format!("counts {count} addresses in block {block}, which has {held}");
+                    high.push((handle_key(handle), what));
+                }
+            }
+        }
+        for (key, what) in high {
+            self.left(&key, what);
         }
     }
 }

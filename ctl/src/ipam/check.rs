@@ -86,4 +86,12 @@ fn say_problems(audit: &Audit, each: bool) {
             outln!("  {one}");
         }
     }
+    let left = &audit.leftovers;
+    outln!(
+        "Found {} objects that were left half done, which the next claim or release puts right.",
+        left.len()
+    );
+    for one in left.iter().filter(|_| each) {
+        outln!("  {}: {}", one.key, one.what);
+    }
 }

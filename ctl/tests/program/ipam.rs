@@ -255,6 +255,7 @@ spec: {bgp: {ipv4Address: 172.16.0.1/24}, ipv4VXLANTunnelAddr: 10.48.0.251}
         "  192.0.2.7 (Workload(shop/other))",
         "  h.Left",
         "Found 2 addresses are used and not given out.",
+        "  IPAMHandle(h.left): counts 1 addresses in block 10.48.0.0/26, which has 0",
         "Check complete; found 6 problems.",
     ] {
         assert!(
