@@ -1,10 +1,13 @@
 //! Assignment and release over the memory store.
 
+mod anomalies;
 mod assign;
 mod beside;
 mod calico;
+mod cluster;
 mod cooldown;
 mod few;
+mod garbage;
 mod interleave;
 mod leftovers;
 mod orders;
@@ -13,6 +16,7 @@ mod release;
 mod reserved;
 mod stale;
 mod steps;
+mod trusting;
 mod tunnel;
 mod turns;
 mod world;
