@@ -11,6 +11,7 @@ mod cluster;
 mod conformance;
 mod faults;
 mod fixtures;
+mod garbage;
 mod groups;
 mod kubernetes;
 mod requests;

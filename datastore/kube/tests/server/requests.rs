@@ -15,7 +15,7 @@ use ipam::{AssignRequest, Ipam, Timestamp, Wanted};
 use kube_lab::{ApiServer, Options};
 use serde_json::json;
 
-use crate::setup;
+use crate::{garbage, setup};
 
 type Counts = BTreeMap<(String, String), u64>;
 
@@ -177,6 +177,8 @@ async fn a_pods_address_costs_three_writes_eight_pods_one_of_their_block_and_han
         !asked.contains_key(&("LIST".to_owned(), "ipamhandles".to_owned())),
         "{asked:?}"
     );
+    // On the same server, which nobody else uses.
+    garbage::goes_after_the_grace(&server, &(store as Arc<dyn Store>)).await;
 }
 
 /// For the latest list the API server waits until it knows how far etcd has come: up to 100 ms.
