@@ -74,6 +74,12 @@ impl<'v> Draft<'v> {
         self.relied_on.insert(config_key());
     }
 
+    /// What a block does not have must not be there when the changes are written.
+    pub(crate) fn rely_on_block(&mut self, cidr: IpNet) {
+        self.look = Look::Always;
+        self.relied_on.insert(block_key(cidr));
+    }
+
     pub(crate) fn block(&self, cidr: IpNet) -> Known<'_, IPAMBlock> {
         match self.blocks.get(&cidr) {
             Some(Some(block)) => Known::Present(block),

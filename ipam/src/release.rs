@@ -84,8 +84,8 @@ fn release_handle(
     looked_at: &[ReleaseAddress],
 ) -> Result<Released, Stop> {
     let mut done = Released::default();
-    let blocks: Vec<IpNet> = match draft.handle(handle_id) {
-        Known::Present(handle) => blocks_of(handle.spec.block.keys()),
+    let counts: BTreeMap<String, u32> = match draft.handle(handle_id) {
+        Known::Present(handle) => handle.spec.block.clone(),
         Known::Unknown => return Err(Stop::Halt(Halt::Read(handle_key(handle_id)))),
         Known::Absent if draft.view().is_tombstone(&handle_key(handle_id)) => {
             // Whoever marked it as deleted has not come to it.
@@ -95,7 +95,7 @@ fn release_handle(
         Known::Absent | Known::Unreadable(_) => return Ok(done),
     };
     let mut kept = BTreeMap::new();
-    for cidr in blocks {
+    for cidr in blocks_of(counts.keys()) {
         let now: Vec<ReleaseAddress> = match draft.block(cidr) {
             Known::Present(found) => held_in(&found.spec, handle_id).collect(),
             Known::Absent => Vec::new(),
@@ -129,6 +129,11 @@ fn release_handle(
         }
         if stays > 0 {
             kept.insert(cidr.to_string(), stays);
+        }
+        let counted = counts.get(&cidr.to_string());
+        if ordinals.is_empty() && counted.is_some_and(|counted| *counted > stays) {
+            // Either the handle counts too much, or the block is another than is remembered.
+            draft.rely_on_block(cidr);
         }
         free(draft, cidr, &ordinals);
     }

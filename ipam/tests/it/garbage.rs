@@ -63,9 +63,10 @@ pub(crate) fn left_over(
             block.cidr == affinity.cidr && block.affinity.as_ref() == Some(&host)
         };
         let block = blocks.iter().find(of_it);
-        // While another node's pod has an address of it the block stays with who is gone.
+        // While another node's pod has an address of it the block stays with who is gone. A living node's claim on a block of
+        // its own is confirmed when the block is used.
         let is_of_use = |block| living.contains(&affinity.node) || !ipam::block::is_empty(block);
-        if affinity.state != AffinityState::Confirmed || !block.is_some_and(is_of_use) {
+        if affinity.state == AffinityState::PendingDeletion || !block.is_some_and(is_of_use) {
             found.push(format!("left over: {affinity:?}"));
         }
     }
