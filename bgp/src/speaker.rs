@@ -68,8 +68,8 @@ pub struct Speaker {
     slots: BTreeMap<SourceId, Slot>,
     by_name: BTreeMap<PeerName, SourceId>,
     by_endpoint: BTreeMap<Endpoint, SourceId>,
-    /// The addresses for which templates have peers.
-    instances: BTreeMap<PeerName, BTreeSet<IpAddr>>,
+    /// The addresses for which templates have peers, each with its zone.
+    instances: BTreeMap<PeerName, BTreeSet<Endpoint>>,
     /// Of these, some that may have neither connection nor routes left.
     idle: Vec<SourceId>,
     /// Connections that came in and are nobody's yet.

@@ -56,7 +56,7 @@ impl Speaker {
         let id = match (first, second) {
             (Some((_, id)), None) => id,
             (Some(_), Some(_)) => return self.await_open(conn, remote, local),
-            (None, _) => self.make_dynamic(remote.ip().to_canonical())?,
+            (None, _) => self.make_dynamic(Endpoint::from(remote).host())?,
         };
         self.accept(id, conn, remote, local)?;
         self.work();

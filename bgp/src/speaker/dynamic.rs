@@ -1,11 +1,10 @@
 //! Peers that are not configured one by one: who connects from a range becomes one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::action::Refused;
-use crate::config::{Config, PeerConfig};
+use crate::config::{Config, Endpoint, PeerConfig};
 use crate::rib::source::SourceId;
 use crate::speaker::{Slot, Speaker};
 use crate::types::PeerName;
@@ -19,19 +18,18 @@ impl Speaker {
             .filter(|(_, peer)| peer.options.dynamic.is_none())
             .map(|(name, peer)| (name.clone(), peer.clone()))
             .collect();
-        let taken: BTreeSet<IpAddr> = peers.values().map(|peer| peer.address).collect();
-        self.instances.retain(|template, addresses| {
-            addresses.retain(|address| {
+        let hosts = peers.values().map(|peer| peer.endpoint().host());
+        let taken: BTreeSet<Endpoint> = hosts.collect();
+        self.instances.retain(|template, hosts| {
+            hosts.retain(|host| {
                 let from = config.peers.get(template);
-                let made = from.and_then(|from| made_from(from, *address));
-                match made.filter(|_| !taken.contains(address)) {
-                    Some(made) => peers
-                        .insert(instance_name(template, *address), made)
-                        .is_none(),
+                let made = from.and_then(|from| made_from(from, *host));
+                match made.filter(|_| !taken.contains(host)) {
+                    Some(made) => peers.insert(instance_name(template, *host), made).is_none(),
                     None => false,
                 }
             });
-            !addresses.is_empty()
+            !hosts.is_empty()
         });
         peers
     }
@@ -49,25 +47,26 @@ impl Speaker {
         !u32::try_from(count).is_ok_and(|count| count < limit)
     }
 
-    /// Makes a peer for an address of a range.
-    pub(super) fn make_dynamic(&mut self, address: IpAddr) -> Result<SourceId, Refused> {
+    /// Makes a peer for an address of a range; a link-local one is another on each interface.
+    pub(super) fn make_dynamic(&mut self, host: Endpoint) -> Result<SourceId, Refused> {
         let config = self.config.clone().ok_or(Refused::UnknownAddress)?;
         let mut refused = Refused::UnknownAddress;
         for (template, peer) in &config.peers {
             let dynamic = peer.options.dynamic;
-            let Some(dynamic) = dynamic.filter(|dynamic| dynamic.range.contains(&address)) else {
+            let Some(dynamic) = dynamic.filter(|dynamic| dynamic.range.contains(&host.address))
+            else {
                 continue;
             };
             if self.is_full(template, dynamic.limit) {
                 refused = Refused::RangeFull;
                 continue;
             }
-            let Some(made) = made_from(peer, address) else {
+            let Some(made) = made_from(peer, host) else {
                 continue;
             };
             let of_template = self.instances.entry(template.clone()).or_default();
-            of_template.insert(address);
-            let name = instance_name(template, address);
+            of_template.insert(host);
+            let name = instance_name(template, host);
             self.add_peer(&name, &made, &config);
             return self.by_name.get(&name).copied().ok_or(refused);
         }
@@ -77,8 +76,9 @@ impl Speaker {
     /// The template of a peer of this name.
     pub(super) fn template_of(&self, name: &PeerName, peer: &PeerConfig) -> Option<PeerName> {
         let mut instances = self.instances.iter();
-        let is_of = |(template, addresses): &(&PeerName, &BTreeSet<IpAddr>)| {
-            addresses.contains(&peer.address) && instance_name(template, peer.address) == *name
+        let host = peer.endpoint().host();
+        let is_of = |(template, hosts): &(&PeerName, &BTreeSet<Endpoint>)| {
+            hosts.contains(&host) && instance_name(template, host) == *name
         };
         instances.find(is_of).map(|(template, _)| template.clone())
     }
@@ -90,27 +90,36 @@ impl Speaker {
                 continue;
             };
             let Slot { template, peer, .. } = slot;
-            let (name, address) = (peer.name.clone(), peer.config.address);
+            let (name, host) = (peer.name.clone(), peer.config.endpoint().host());
             if let Some(template) = template
-                && let Some(addresses) = self.instances.get_mut(template)
+                && let Some(hosts) = self.instances.get_mut(template)
             {
-                addresses.remove(&address);
+                hosts.remove(&host);
                 self.remove_peer(&name, id);
             }
         }
     }
 }
 
-fn instance_name(template: &PeerName, address: IpAddr) -> PeerName {
-    PeerName(Arc::from(format!("{template}/{address}")))
+/// Named as addresses with zones are written (RFC 4007 §11).
+fn instance_name(template: &PeerName, host: Endpoint) -> PeerName {
+    let Endpoint {
+        address, scope_id, ..
+    } = host;
+    let name = match scope_id {
+        0 => format!("{template}/{address}"),
+        zone => format!("{template}/{address}%{zone}"),
+    };
+    PeerName(Arc::from(name))
 }
 
 /// The peer of this address; `None` when `template` is none, or its range is another one.
-fn made_from(template: &PeerConfig, address: IpAddr) -> Option<PeerConfig> {
+fn made_from(template: &PeerConfig, host: Endpoint) -> Option<PeerConfig> {
     let dynamic = template.options.dynamic?;
-    dynamic.range.contains(&address).then(|| {
+    dynamic.range.contains(&host.address).then(|| {
         let mut made = template.clone();
-        made.address = address;
+        made.address = host.address;
+        made.options.scope_id = host.scope_id;
         made.port = 0;
         made.passive = true;
         made.options.dynamic = None;

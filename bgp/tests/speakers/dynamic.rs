@@ -1,9 +1,12 @@
 //! Peers that come from a range of addresses.
 
-use std::time::Duration;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::{Duration, Instant};
 
-use bgp::config::DynamicRange;
-use bgp::types::{Asn, PeerName};
+use bgp::action::Refused;
+use bgp::config::{Config, DynamicRange};
+use bgp::speaker::Speaker;
+use bgp::types::{Asn, ConnId, PeerName};
 
 use crate::network::{Network, address, block, config, peer_config, prefix};
 
@@ -115,4 +118,59 @@ fn a_template_that_changes_or_goes_takes_its_peers_along() {
     network.reconfigure(0, |config| config.peers.clear());
     network.run(SECOND);
     assert!(names(&mut network).is_empty() && !network.has_route(0, block(1)));
+}
+
+const NEIGHBOUR: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+
+/// Takes link-local neighbours on any interface, at most two.
+fn unnumbered() -> Config {
+    let mut own = config(0, 64512, &[]);
+    let mut template = peer_config(0, 64513);
+    template.options.dynamic = Some(DynamicRange {
+        range: prefix("fe80::/10"),
+        limit: 2,
+    });
+    own.peers.insert(PeerName("rack".into()), template);
+    own
+}
+
+/// The neighbour connects on an interface.
+fn connects(speaker: &mut Speaker, now: Instant, number: u64, zone: u32) -> Result<(), Refused> {
+    let end = |address, port| SocketAddr::V6(SocketAddrV6::new(address, port, 0, zone));
+    let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let conn = ConnId::incoming(number);
+    let accepted = speaker.handle_accepted(now, conn, end(NEIGHBOUR, 40_000), end(own, 179));
+    while speaker.poll_action().is_some() {}
+    accepted
+}
+
+fn names_of(speaker: &Speaker, now: Instant) -> Vec<String> {
+    let peers = speaker.peers(now).into_iter();
+    peers.map(|peer| peer.name.to_string()).collect()
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant to count from; nothing else is read from the clock"
+)]
+fn one_link_local_address_on_two_interfaces_is_two_peers() {
+    let now = Instant::now();
+    let mut speaker = Speaker::new(1, now);
+    speaker.handle_config(now, unnumbered());
+    assert_eq!(connects(&mut speaker, now, 1, 3), Ok(()));
+    assert_eq!(connects(&mut speaker, now, 2, 4), Ok(()));
+    let both = ["rack/fe80::2%3", "rack/fe80::2%4"];
+    assert_eq!(names_of(&speaker, now), both);
+    assert_eq!(connects(&mut speaker, now, 3, 5), Err(Refused::RangeFull));
+    // A peer that is configured on one of the interfaces takes nothing from the other.
+    let mut with_one = unnumbered();
+    let mut configured = peer_config(0, 64513);
+    configured.address = NEIGHBOUR.into();
+    configured.options.scope_id = 3;
+    configured.passive = true;
+    let name = PeerName("configured".into());
+    with_one.peers.insert(name, configured);
+    speaker.handle_config(now, with_one);
+    assert_eq!(names_of(&speaker, now), ["configured", "rack/fe80::2%4"]);
 }
