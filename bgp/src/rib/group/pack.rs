@@ -16,7 +16,8 @@ use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, Place, PrefixId, Table};
 use crate::types::PathId;
 use crate::wire::attr::PathAttributes;
-use crate::wire::update::encode::{write_reach, write_unreach};
+use crate::wire::nlri::Entry;
+use crate::wire::update::encode::{MessageLimit, write_reach, write_unreach};
 
 /// A route to send: its attributes in the Loc-RIB, who sent it, its place.
 type Route = (AttributesId, SourceId, Place);
@@ -286,28 +287,47 @@ impl Group {
         end: usize,
         out: &mut Vec<u8>,
     ) -> usize {
-        let (family, limit) = (self.key.family, self.key.limit);
         let mut done = 0;
         for run in states.chunk_by(|a, b| a.0 == b.0) {
-            let entry = |(_, place): &State| entry(table, &self.key, *place);
-            let mut prefixes = run.iter().map(entry).peekable();
             let encoded = run[0]
                 .0
                 .map(|id| self.exports.encoded(table, &self.key, id));
-            while prefixes.peek().is_some() {
-                if out.len() >= end {
-                    return done;
-                }
-                done += match &encoded {
-                    Some(encoded) => {
-                        let (next_hop, block) = (&encoded.next_hop, &encoded.block);
-                        write_reach(out, block, next_hop, &mut prefixes, limit)
-                            // It fitted once, so it is not in `sent` if it does not.
-                            .unwrap_or_else(|_| usize::from(prefixes.next().is_some()))
-                    }
-                    None => write_unreach(out, family, &mut prefixes, limit),
-                };
+            let places = run.iter().map(|(_, place)| *place);
+            let written = if self.key.add_paths {
+                let entries = places.map(|place| with_path_id(table, place));
+                self.write_run(encoded.as_ref(), entries, end, out)
+            } else {
+                let entries = places.map(|place| table.prefix(place.id));
+                self.write_run(encoded.as_ref(), entries, end, out)
+            };
+            done += written;
+            if written < run.len() {
+                return done;
             }
+        }
+        done
+    }
+
+    /// Writes what has one set, or none, until `out` has `end` octets; returns of how many from the first on.
+    fn write_run<E: Entry>(
+        &self,
+        encoded: Option<&Encoded>,
+        entries: impl Iterator<Item = E>,
+        end: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let (family, limit) = (self.key.family, self.key.limit);
+        let mut entries = entries.peekable();
+        let mut done = 0;
+        while entries.peek().is_some() && out.len() < end {
+            done += match encoded {
+                Some(Encoded { next_hop, block }) => {
+                    write_reach(out, block, next_hop, &mut entries, limit)
+                        // It fitted once, so it is not in `sent` if it does not.
+                        .unwrap_or_else(|_| usize::from(entries.next().is_some()))
+                }
+                None => write_unreach(out, family, &mut entries, limit),
+            };
         }
         done
     }
@@ -316,40 +336,63 @@ impl Group {
 impl Packing {
     /// Writes as many messages as the changed prefixes take; returns those that fit into none.
     fn write(&mut self, table: &Table, encoded: &Encoded, key: &GroupKey) -> Vec<Place> {
-        let (changed, limit) = (&self.changed, key.limit);
+        let changed = self.changed.iter();
         let out = &mut self.chunk.bytes;
-        let entries = changed.iter().map(|place| entry(table, key, *place));
-        let mut prefixes = entries.peekable();
-        let mut done = 0;
-        let mut too_long = Vec::new();
-        loop {
-            match write_reach(out, &encoded.block, &encoded.next_hop, &mut prefixes, limit) {
-                Ok(0) => return too_long,
-                Ok(count) => done += count,
-                Err(_) => {
-                    too_long.push(changed[done]);
-                    done += 1;
-                    prefixes.next();
-                }
-            }
-        }
+        let too_long = if key.add_paths {
+            let entries = changed.map(|place| with_path_id(table, *place));
+            write_all(encoded, entries, key.limit, out)
+        } else {
+            let entries = changed.map(|place| table.prefix(place.id));
+            write_all(encoded, entries, key.limit, out)
+        };
+        let of_place = |number: usize| self.changed[number];
+        too_long.into_iter().map(of_place).collect()
     }
 
     fn write_withdrawn(&mut self, table: &Table, key: &GroupKey) {
         self.withdrawn.sort_unstable();
         for run in self.withdrawn.chunk_by(|a, b| a.0 == b.0) {
-            let entries = run.iter().map(|(_, place)| entry(table, key, *place));
-            let mut prefixes = entries.peekable();
-            while write_unreach(&mut self.chunk.bytes, key.family, &mut prefixes, key.limit) > 0 {}
+            let places = run.iter().map(|(_, place)| *place);
+            let out = &mut self.chunk.bytes;
+            if key.add_paths {
+                let entries = places.map(|place| with_path_id(table, place));
+                let mut entries = entries.peekable();
+                while write_unreach(out, key.family, &mut entries, key.limit) > 0 {}
+            } else {
+                let mut entries = places.map(|place| table.prefix(place.id)).peekable();
+                while write_unreach(out, key.family, &mut entries, key.limit) > 0 {}
+            }
             self.chunk.close_part(run[0].0);
         }
     }
 }
 
-/// A place as it is written.
-fn entry(table: &Table, key: &GroupKey, place: Place) -> (Option<PathId>, IpNet) {
-    let path_id = key.add_paths.then(|| path_id_of(place.number));
-    (path_id, table.prefix(place.id))
+/// A place as it is written where all paths are sent.
+fn with_path_id(table: &Table, place: Place) -> (Option<PathId>, IpNet) {
+    (Some(path_id_of(place.number)), table.prefix(place.id))
+}
+
+/// Writes as many messages as it takes; returns the numbers of those entries that fit into none.
+fn write_all<E: Entry>(
+    encoded: &Encoded,
+    entries: impl Iterator<Item = E>,
+    limit: MessageLimit,
+    out: &mut Vec<u8>,
+) -> Vec<usize> {
+    let mut entries = entries.peekable();
+    let mut done = 0;
+    let mut too_long = Vec::new();
+    loop {
+        match write_reach(out, &encoded.block, &encoded.next_hop, &mut entries, limit) {
+            Ok(0) => return too_long,
+            Ok(count) => done += count,
+            Err(_) => {
+                too_long.push(done);
+                done += 1;
+                entries.next();
+            }
+        }
+    }
 }
 
 /// What a group makes of routes.
