@@ -44,6 +44,8 @@ pub(crate) struct Rib {
     woken: Vec<SourceId>,
     /// End-of-RIB may be sent (RFC 4724 §4.1).
     pub(crate) end_of_rib_allowed: bool,
+    /// It could be after the last decisions: nothing was left to decide. Who joins then needs no other call.
+    end_of_rib_open: bool,
 }
 
 /// What a peer's session needs of its Adj-RIB-Out.
@@ -67,6 +69,7 @@ impl Rib {
             paused: Vec::new(),
             woken: Vec::new(),
             end_of_rib_allowed: true,
+            end_of_rib_open: false,
         }
     }
 
@@ -83,10 +86,12 @@ impl Rib {
         let left = self.has_work();
         if !left {
             self.trim();
-            if self.end_of_rib_allowed {
-                self.wake_for_end_of_rib();
-            }
         }
+        let open = self.end_of_rib_allowed && !left;
+        if open && !std::mem::replace(&mut self.end_of_rib_open, open) {
+            self.wake_for_end_of_rib();
+        }
+        self.end_of_rib_open = open;
         left
     }
 

@@ -307,6 +307,45 @@ fn prefixes_of_one_attribute_set_share_messages_and_end_of_rib_follows_once() {
 }
 
 #[test]
+fn who_waits_for_end_of_rib_is_called_once_when_the_last_prefix_is_decided() {
+    let mut bench = Bench::new(3);
+    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
+    bench.announce(sender, 1, 1, 0);
+    bench.join(receiver);
+    bench.drain();
+    assert_eq!(bench.receivers[&receiver].count(is_end_of_rib), 1);
+    let second = bench.peers[2];
+    bench.join(second);
+    while bench.rib.next_woken().is_some() {}
+    // It has not been given anything yet, and what others do is no reason to call it again and again.
+    for _ in 0..10 {
+        bench.rib.decide(usize::MAX);
+    }
+    assert_eq!(bench.rib.next_woken(), None);
+    // While something is to be decided it is told all but the end.
+    let prefixes = [2, 3].map(net);
+    for prefix in prefixes {
+        let attributes = bench.rib.table.acquire(&PathAttributes {
+            next_hop: Some(NextHop::V4(Ipv4Addr::new(10, 0, 2, 1))),
+            med: Some(1),
+            ..PathAttributes::default()
+        });
+        let announced = bench.rib.table.announce(prefix, sender, attributes, None);
+        assert_eq!(announced, Ok(()));
+        bench.rib.table.release(attributes);
+    }
+    bench.rib.decide(1);
+    while !bench.transmit(second, 10_000) {}
+    while bench.rib.next_woken().is_some() {}
+    assert_eq!(bench.receivers[&second].count(is_end_of_rib), 0);
+    bench.rib.decide(usize::MAX);
+    let woken: Vec<SourceId> = std::iter::from_fn(|| bench.rib.next_woken()).collect();
+    assert!(woken.contains(&second), "{woken:?}");
+    bench.check();
+    assert_eq!(bench.receivers[&second].count(is_end_of_rib), 1);
+}
+
+#[test]
 fn changes_while_nobody_reads_are_one_change() {
     let mut bench = Bench::new(2);
     let (sender, receiver) = (bench.peers[0], bench.peers[1]);
