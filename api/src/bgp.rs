@@ -56,6 +56,9 @@ pub struct BGPConfigurationSpec {
         deserialize_with = "list_or_null"
     )]
     pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// Which pools' routes come from BGP: `Enabled`, `Disabled`, `EnabledIPIPOnly`, `EnabledNoEncapOnly`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program_cluster_routes: Option<String>,
     /// `Enabled` unless set: ranges of load balancers are announced as wholes. `Disabled`: Services by themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_load_balancer_aggregation: Option<String>,

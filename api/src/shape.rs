@@ -182,7 +182,15 @@ pub(crate) static BGP_CONFIGURATION: Shape = Shape::Record(&[
             optional("communities", Shape::List(&Shape::Text)),
         ])),
     ),
-    without_effect("programClusterRoutes"),
+    optional(
+        "programClusterRoutes",
+        Shape::Word(&[
+            "Enabled",
+            "Disabled",
+            "EnabledIPIPOnly",
+            "EnabledNoEncapOnly",
+        ]),
+    ),
     optional("serviceClusterIPs", SERVICE_RANGES),
     optional("serviceExternalIPs", SERVICE_RANGES),
     optional(

@@ -6,6 +6,10 @@ use ipnet::IpNet;
 
 use crate::types::PeerName;
 
+/// LOCAL_PREF of an own route of normal priority, as Calico's nodes give it, so that mixed clusters agree: 2147483647 less the
+/// metric 1024.
+pub const NORMAL_LOCAL_PREF: u32 = 2_147_482_623;
+
 /// The best route of one prefix changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteChange {
@@ -22,6 +26,8 @@ pub struct BestRoute {
     pub next_hops: Vec<IpAddr>,
     /// Where it was learned.
     pub source: RouteSource,
+    /// LOCAL_PREF that the decision used.
+    pub local_pref: u32,
     /// The peer of the best path; `None` for own routes.
     pub peer: Option<PeerName>,
     /// Retained across the peer's restart (RFC 4724 §4.2), not refreshed yet.
@@ -64,4 +70,6 @@ pub struct Origination {
     pub prefix: IpNet,
     /// NEXT_HOP to announce; `None` means the session's own address.
     pub next_hop: Option<IpAddr>,
+    /// LOCAL_PREF to announce it with inside the AS; `None`: [`NORMAL_LOCAL_PREF`].
+    pub local_pref: Option<u32>,
 }

@@ -90,6 +90,8 @@ pub struct Graph {
     bgp_filters: BTreeMap<String, BGPFilterSpec>,
     passwords: BTreeMap<SecretRef, Secret>,
     services: Services,
+    /// What BGPConfiguration says of pools' routes.
+    of_bgp: Option<ClusterRoutes>,
     underlay: Underlay,
     /// Device → address that it is to have before this node's object names it.
     tunnel_addrs: BTreeMap<&'static str, IpAddr>,
@@ -159,6 +161,7 @@ impl Graph {
             bgp_filters: BTreeMap::new(),
             passwords: BTreeMap::new(),
             services: Services::default(),
+            of_bgp: None,
             underlay: Underlay::default(),
             tunnel_addrs: BTreeMap::new(),
             started: false,
@@ -348,6 +351,7 @@ impl Graph {
         self.flush_underlay(&mut dirty);
         self.flush_local(&mut dirty);
         self.flush_services(&mut dirty);
+        self.flush_owner(&mut dirty);
         self.flush_peers(&mut dirty);
         self.flush_next_hops(&mut dirty);
         self.flush_prefixes(&dirty);
@@ -662,6 +666,16 @@ impl Graph {
         }
     }
 
+    /// Whether pools' routes may come from BGP.
+    fn flush_owner(&mut self, dirty: &mut Dirty) {
+        if !dirty.peers {
+            return;
+        }
+        let of_bgp = peers::cluster_routes(&self.settings, self.bgp_configs.get("default"));
+        dirty.all_prefixes |= of_bgp != self.of_bgp;
+        self.of_bgp = of_bgp;
+    }
+
     /// Routes and originations.
     fn flush_prefixes(&mut self, dirty: &Dirty) {
         let mut prefixes = dirty.prefixes.clone();
@@ -688,6 +702,7 @@ impl Graph {
             underlay: &self.underlay,
             objects: &self.objects,
             services: &self.services,
+            of_bgp: self.of_bgp,
         };
         for prefix in prefixes {
             self.originations.put(prefix, facts.originate(prefix));

@@ -79,6 +79,7 @@ impl Running {
         let origination = Origination {
             prefix,
             next_hop: Some(NEXT_HOP),
+            local_pref: None,
         };
         self.command(Command::Originate(prefix, Some(origination)))
             .await;

@@ -121,12 +121,11 @@ fn reflect(sent: &mut PathAttributes, from: &Provenance, to: &GroupKey) -> Resul
     Ok(())
 }
 
-/// Attributes of an own route: LOCAL_PREF as Calico's nodes give it to routes of normal priority, so that mixed clusters
-/// agree (2147483647 less the metric 1024).
-pub(crate) fn own_attributes(next_hop: Option<NextHop>) -> PathAttributes {
+/// Attributes of an own route.
+pub(crate) fn own_attributes(next_hop: Option<NextHop>, local_pref: u32) -> PathAttributes {
     PathAttributes {
         next_hop,
-        local_pref: Some(2_147_482_623),
+        local_pref: Some(local_pref),
         ..PathAttributes::default()
     }
 }
@@ -137,6 +136,7 @@ mod tests {
 
     use super::*;
     use crate::config::RoutePolicy;
+    use crate::route::NORMAL_LOCAL_PREF;
     use crate::types::{AfiSafi, Asn, RouterId};
     use crate::wire::attr::AsnWidth;
     use crate::wire::attr::as_path::AsPath;
@@ -289,7 +289,7 @@ mod tests {
         let mut own = from(PeerKind::Ibgp);
         own.own = true;
         let sent = |next_hop, to: &GroupKey| {
-            let attributes = own_attributes(next_hop);
+            let attributes = own_attributes(next_hop, NORMAL_LOCAL_PREF);
             export(attributes, &own, to).map(|sent| sent.next_hop)
         };
         let far = Some(NextHop::V4(FAR));

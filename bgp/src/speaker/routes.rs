@@ -12,7 +12,7 @@ use crate::rib::export::own_attributes;
 use crate::rib::group::GroupKey;
 use crate::rib::source::SourceId;
 use crate::rib::table::{AttributesId, PathKey, TooManyPaths};
-use crate::route::Origination;
+use crate::route::{NORMAL_LOCAL_PREF, Origination};
 use crate::session::peer::Peer;
 use crate::speaker::Speaker;
 use crate::types::{AfiSafi, Asn, RouterId};
@@ -240,7 +240,9 @@ impl Speaker {
                     .next_hop
                     .map(NextHop::from)
                     .filter(|next_hop| next_hop.family() == AfiSafi::of(prefix));
-                let attributes = self.rib.table.acquire(&own_attributes(next_hop));
+                let local_pref = origination.local_pref.unwrap_or(NORMAL_LOCAL_PREF);
+                let attributes = own_attributes(next_hop, local_pref);
+                let attributes = self.rib.table.acquire(&attributes);
                 let table = &mut self.rib.table;
                 let announced = table.announce(prefix, SourceId::OWN, attributes, None);
                 debug_assert_eq!(announced, Ok(()), "there are not so many peers");

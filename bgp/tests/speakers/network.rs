@@ -241,6 +241,7 @@ impl Network {
         let origination = Origination {
             prefix,
             next_hop: None,
+            local_pref: None,
         };
         self.speaker(node)
             .handle_originate(now, prefix, Some(origination));

@@ -211,7 +211,11 @@ fn both_families_share_a_session_and_a_route_without_next_hop_of_its_family_is_t
     let without = crate::network::prefix("fd00:2::/64");
     let next_hop = "fd00::1".parse().ok();
     for (prefix, next_hop) in [(with, next_hop), (without, None)] {
-        let origination = Origination { prefix, next_hop };
+        let origination = Origination {
+            prefix,
+            next_hop,
+            local_pref: None,
+        };
         network
             .speaker(0)
             .handle_originate(now, prefix, Some(origination));

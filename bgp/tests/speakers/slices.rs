@@ -199,7 +199,11 @@ fn an_export_policy_is_compared_in_slices_and_sends_the_one_difference() {
         let own = Ipv4Net::new(Ipv4Addr::from_bits(0x3000_0000 + (n << 8)), 24);
         let prefix = IpNet::V4(own.expect("24 bits"));
         let next_hop = None;
-        let origination = Origination { prefix, next_hop };
+        let origination = Origination {
+            prefix,
+            next_hop,
+            local_pref: None,
+        };
         let now = scripted.now;
         scripted
             .speaker

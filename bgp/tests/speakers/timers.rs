@@ -162,6 +162,7 @@ fn a_peer_without_hold_time_that_reads_nothing_is_given_up_by_the_send_hold_time
     let route = Origination {
         prefix,
         next_hop: None,
+        local_pref: None,
     };
     peer.speaker.handle_originate(peer.now, prefix, Some(route));
     peer.drain();

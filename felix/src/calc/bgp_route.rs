@@ -28,19 +28,20 @@ impl BgpRoutes {
         let best = change
             .best
             .filter(|best| best.source != RouteSource::Local && !best.next_hops.is_empty());
-        let now = best.as_ref().map(|best| best.next_hops.clone());
+        let used = |best: &BestRoute| (best.next_hops.clone(), best.local_pref);
+        let now = best.as_ref().map(used);
         let before = match best {
             Some(best) => self.by_prefix.insert(prefix, best),
             None => self.by_prefix.remove(&prefix),
         };
-        let before = before.map(|before| before.next_hops);
+        let before = before.as_ref().map(used);
         if before == now {
             return None;
         }
-        if let Some(now) = now {
-            *self.by_next_hops.entry(together(&now)).or_default() += 1;
+        if let Some((next_hops, _)) = &now {
+            *self.by_next_hops.entry(together(next_hops)).or_default() += 1;
         }
-        if let Some(before) = before.map(|before| together(&before))
+        if let Some(before) = before.map(|(next_hops, _)| together(&next_hops))
             && let Some(count) = self.by_next_hops.get_mut(&before)
         {
             *count -= 1;

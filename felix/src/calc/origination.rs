@@ -3,7 +3,7 @@
 use api::ipam::AffinityState;
 use ipnet::IpNet;
 
-use super::route::Facts;
+use super::route::{Facts, local_pref};
 use bgp::route::Origination;
 
 impl Facts<'_> {
@@ -20,6 +20,7 @@ impl Facts<'_> {
         announced.then_some(Origination {
             prefix,
             next_hop: None,
+            local_pref: Some(local_pref(self.settings.normal_route_metric)),
         })
     }
 

@@ -27,7 +27,7 @@ use super::host::Host;
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
 use super::service::Ranges;
-use super::settings::{Listen, Settings};
+use super::settings::{ClusterRoutes, Listen, Settings};
 use crate::rules::Family;
 pub(super) use password::wanted as wanted_passwords;
 pub use password::{Secret, SecretRef};
@@ -96,6 +96,7 @@ impl Peers {
         let holders = Holders::of(inputs.hosts);
         let mut problems = holders.problems();
         let communities = inputs.advertised(&mut problems);
+        problems.extend(inputs.owners_of_routes());
         let mut builder = Builder {
             inputs,
             own,
@@ -139,7 +140,39 @@ impl Peers {
     }
 }
 
+/// What BGPConfiguration says of pools' routes; `None`: all that Felix's side does not write.
+pub(super) fn cluster_routes(
+    settings: &Settings,
+    config: Option<&BGPConfigurationSpec>,
+) -> Option<ClusterRoutes> {
+    let word = config?.program_cluster_routes.as_deref()?;
+    ClusterRoutes::of_bgp(word).filter(|_| settings.backend == Backend::Bgp)
+}
+
 impl Inputs<'_> {
+    /// Kinds of pool whose routes both settings ask for, or none.
+    fn owners_of_routes(&self) -> Option<Problem> {
+        let felix = self.settings.cluster_routes;
+        let of_bgp = cluster_routes(self.settings, self.global())?;
+        let kinds = [
+            ("of IPIP pools", felix.ipip(), of_bgp.ipip()),
+            ("of pools without tunnel", felix.plain(), of_bgp.plain()),
+        ];
+        let told = |(what, by_felix, by_bgp): (&str, bool, bool)| match (by_felix, by_bgp) {
+            (true, true) => Some(format!(
+                "routes {what} are made from blocks, as FelixConfiguration's programClusterRoutes says"
+            )),
+            (false, false) => Some(format!(
+                "nobody makes routes {what}: FelixConfiguration's programClusterRoutes leaves them out as well"
+            )),
+            _ => None,
+        };
+        let faults: Vec<String> = kinds.into_iter().filter_map(told).collect();
+        let key = Key::new(Kind::BGPConfiguration, "default");
+        let reason = Reason::Invalid(faults.join("; ").into());
+        (!faults.is_empty()).then(|| problem(&key, "spec.programClusterRoutes", reason))
+    }
+
     fn global(&self) -> Option<&BGPConfigurationSpec> {
         self.configs.get("default")
     }

@@ -42,12 +42,20 @@ pub(super) struct Pool {
 impl Pool {
     /// Whether routes to other nodes' parts of it come from blocks; otherwise they come from BGP.
     pub(super) const fn is_routed_by_blocks(self, owned: ClusterRoutes) -> bool {
-        use ClusterRoutes::{Enabled, EnabledIpipOnly, EnabledNoEncapOnly};
         match self.encap {
             Encap::Vxlan(_) => true,
-            Encap::Ipip(_) => matches!(owned, Enabled | EnabledIpipOnly),
-            Encap::Plain => matches!(owned, Enabled | EnabledNoEncapOnly),
+            Encap::Ipip(_) => owned.ipip(),
+            Encap::Plain => owned.plain(),
         }
+    }
+
+    /// Whether routes into it may come from BGP; `of_bgp` is what BGPConfiguration says, if anything.
+    pub(super) fn may_come_from_bgp(self, of_bgp: Option<ClusterRoutes>) -> bool {
+        of_bgp.is_none_or(|of_bgp| match self.encap {
+            Encap::Vxlan(_) => false,
+            Encap::Ipip(_) => of_bgp.ipip(),
+            Encap::Plain => of_bgp.plain(),
+        })
     }
 
     fn of(spec: &IPPoolSpec) -> Self {

@@ -32,7 +32,7 @@ use super::object::Objects;
 use super::pool::{Encap, Pool, Pools, Reach};
 use super::problem::Reason;
 use super::service::Services;
-use super::settings::Settings;
+use super::settings::{ClusterRoutes, Settings};
 use super::underlay::Underlay;
 use super::workload::{Workload, Workloads};
 use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec};
@@ -42,6 +42,9 @@ use crate::rules::Family;
 /// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_LINK` of rtnetlink(7).
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
+
+/// Metric and LOCAL_PREF of a route add up to this.
+const LOCAL_PREF_BASE: u32 = 2_147_483_647;
 
 /// Everything a route depends on.
 pub(super) struct Facts<'a> {
@@ -56,6 +59,8 @@ pub(super) struct Facts<'a> {
     pub(super) underlay: &'a Underlay,
     pub(super) objects: &'a Objects,
     pub(super) services: &'a Services,
+    /// What BGPConfiguration says of pools' routes.
+    pub(super) of_bgp: Option<ClusterRoutes>,
 }
 
 /// What becomes of a prefix.
@@ -111,6 +116,9 @@ impl Facts<'_> {
                 Some(owner) => self.to_node(dst, pool, owner),
                 None => Plan::Nothing,
             };
+        }
+        if pool.is_some_and(|pool| !pool.may_come_from_bgp(self.of_bgp)) {
+            return Plan::Nothing;
         }
         let plan = match self.bgp.at(&dst) {
             Some(_) if self.services.ranges().hold(&dst) => Plan::Nothing,
@@ -358,7 +366,7 @@ impl Facts<'_> {
     }
 
     fn via_bgp(&self, dst: IpNet, pool: Option<Pool>, best: &BestRoute) -> Plan {
-        let metric = self.settings.normal_route_metric;
+        let metric = bgp_metric(best.local_pref);
         let is_tunnelled = |next_hop| match pool.map(|pool| pool.encap) {
             Some(Encap::Ipip(reach)) => {
                 reach == Reach::Always || !self.local.shares_subnet(next_hop)
@@ -390,6 +398,20 @@ impl Facts<'_> {
             self.settings.route_key(dst, metric),
             unicast(PROTOCOL_BGP, next_hops),
         )
+    }
+}
+
+/// LOCAL_PREF of an own route of a metric.
+pub(super) const fn local_pref(metric: u32) -> u32 {
+    LOCAL_PREF_BASE.saturating_sub(metric)
+}
+
+/// Metric of a route from BGP, as nodes of Calico derive it: the higher LOCAL_PREF, the lower. Nodes announce their own with what
+/// 1024 is short of [`LOCAL_PREF_BASE`]; a route of another AS comes without and counts as 100.
+const fn bgp_metric(local_pref: u32) -> u32 {
+    match LOCAL_PREF_BASE.saturating_sub(local_pref) {
+        0 => 1,
+        metric => metric,
     }
 }
 

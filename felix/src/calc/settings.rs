@@ -30,6 +30,29 @@ pub enum ClusterRoutes {
     EnabledNoEncapOnly,
 }
 
+impl ClusterRoutes {
+    /// BGPConfiguration's word; one of a newer release is none.
+    pub(super) fn of_bgp(word: &str) -> Option<Self> {
+        match word {
+            "Enabled" => Some(Self::Enabled),
+            "Disabled" => Some(Self::Disabled),
+            "EnabledIPIPOnly" => Some(Self::EnabledIpipOnly),
+            "EnabledNoEncapOnly" => Some(Self::EnabledNoEncapOnly),
+            _ => None,
+        }
+    }
+
+    /// Whether IPIP pools are among them.
+    pub(super) const fn ipip(self) -> bool {
+        matches!(self, Self::Enabled | Self::EnabledIpipOnly)
+    }
+
+    /// Whether pools without tunnel are among them.
+    pub(super) const fn plain(self) -> bool {
+        matches!(self, Self::Enabled | Self::EnabledNoEncapOnly)
+    }
+}
+
 /// Next hops of a BGP route, as many as Calico's speaker gives the kernel.
 const MULTIPATH: u16 = 16;
 

@@ -5,6 +5,7 @@ mod dual_stack;
 mod filters;
 mod floating;
 mod identity;
+mod metric;
 mod next_hops;
 mod objects;
 mod peering;

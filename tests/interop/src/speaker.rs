@@ -78,6 +78,7 @@ impl OurSpeaker {
             let origination = Origination {
                 prefix,
                 next_hop: None,
+                local_pref: None,
             };
             speaker.tell(Command::Originate(prefix, Some(origination)));
         }

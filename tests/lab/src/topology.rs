@@ -30,7 +30,7 @@ const NODE_DIRECTORIES: [&str; 6] = [
 ];
 const BRIDGE: &str = "br0";
 /// Metric of a machine's own default route: a last resort, behind one learned by BGP.
-const DEFAULT_METRIC: u32 = 4096;
+const DEFAULT_METRIC: u32 = 4_294_967_040;
 /// How long a link may take to come up, by far.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -227,6 +227,7 @@ impl Table {
         BestRoute {
             next_hops,
             source: self.route_source(best.source),
+            local_pref: (self.attributes(best.attributes).local_pref).unwrap_or(LOCAL_PREF_DEFAULT),
             peer: source.peer.clone(),
             stale: best.stale,
         }

@@ -223,6 +223,8 @@ pub(super) fn bgp_route(prefix: &str, next_hops: &[&str]) -> RouteChange {
     let best = BestRoute {
         next_hops: next_hops.iter().map(|hop| hop.parse().unwrap()).collect(),
         source: RouteSource::Ibgp,
+        // Of a route of normal priority: metric 1024.
+        local_pref: 2_147_482_623,
         peer: None,
         stale: false,
     };

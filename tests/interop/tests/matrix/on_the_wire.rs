@@ -235,6 +235,7 @@ fn a_refresh_is_framed_for_who_understands_it() {
             let own = Origination {
                 prefix: "192.168.7.0/26".parse().unwrap(),
                 next_hop: None,
+                local_pref: None,
             };
             ours.tell(Command::Originate(own.prefix, Some(own)));
             let mut scripted = Scripted::connect(&far, NEAR);

@@ -101,6 +101,7 @@ pub(crate) fn originate(speaker: &OurSpeaker, text: &str, next_hop: impl Into<Ip
     let origination = Origination {
         prefix: prefix(text),
         next_hop: Some(next_hop.into()),
+        local_pref: None,
     };
     speaker.tell(Command::Originate(prefix(text), Some(origination)));
 }

@@ -26,6 +26,7 @@ fn anycast() -> World {
         let own = Origination {
             prefix: outside(),
             next_hop: None,
+            local_pref: None,
         };
         agent
             .speaker

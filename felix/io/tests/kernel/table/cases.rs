@@ -362,6 +362,7 @@ fn bgp() -> Vec<RouteChange> {
         Some(BestRoute {
             next_hops: next_hops.iter().map(|hop| hop.parse().unwrap()).collect(),
             source: RouteSource::Ibgp,
+            local_pref: 2_147_482_623,
             peer: None,
             stale: false,
         })

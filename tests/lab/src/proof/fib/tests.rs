@@ -350,11 +350,11 @@ fn the_routers_routes_must_use_all_that_live_and_none_else_before_all_others() {
         hop(Some(OWNER), ETH0, false),
         hop(Some(GATEWAY), ETH0, false),
     ];
-    let both = route(IpNet::default(), 12, 1024, &hops);
+    let both = route(IpNet::default(), 12, 2_147_483_547, &hops);
     let last_resort = route(
         IpNet::default(),
         4,
-        4096,
+        4_294_967_040,
         &[hop(Some(GATEWAY), ETH0, false)],
     );
     let wanted = Wanted::by_bgp(vec![GATEWAY, OWNER]);

@@ -1,6 +1,6 @@
 //! The one route that a destination must have, attribute by attribute. Calico's numbers: protocol 3 for pods and through VXLAN, 12 for what
 //! comes from BGP, 80 for other routes between nodes (of pools with a tunnel, as FELIX_PROGRAMCLUSTERROUTES has it by default); metric
-//! 1024, but 0 for routes between nodes that do not come from BGP.
+//! 1024, but 0 for routes between nodes that do not come from BGP, and 2147483547 for what routers of another AS announce.
 
 use std::net::IpAddr;
 
@@ -24,6 +24,8 @@ const PROTO_BOOT: u8 = 3;
 const PROTO_BIRD: u8 = 12;
 const PROTO_FELIX: u8 = 80;
 const METRIC_NORMAL: u32 = 1024;
+/// 2147483647 less the LOCAL_PREF that a route without one counts as, 100.
+const METRIC_FROM_OUTSIDE: u32 = 2_147_483_547;
 
 /// Octets that an encapsulation adds to a packet.
 const VXLAN_OVERHEAD: u32 = 50;
@@ -81,7 +83,7 @@ impl Wanted {
     pub(super) const fn by_bgp(gateways: Vec<IpAddr>) -> Self {
         Self {
             protocol: PROTO_BIRD,
-            metric: METRIC_NORMAL,
+            metric: METRIC_FROM_OUTSIDE,
             ways: Ways::Gateways {
                 gateways,
                 device: UNDERLAY,
@@ -127,7 +129,10 @@ impl Wanted {
                     mtu_on_route: false,
                 },
             },
-            Path::Plain => Self::by_bgp(vec![next_hop]),
+            Path::Plain => Self {
+                metric: METRIC_NORMAL,
+                ..Self::by_bgp(vec![next_hop])
+            },
             Path::Ipip => Self {
                 protocol: PROTO_FELIX,
                 metric: metric_0(owner),
