@@ -1,6 +1,6 @@
 //! `BGPConfiguration` and `BGPPeer`.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -56,6 +56,18 @@ pub struct BGPConfigurationSpec {
         deserialize_with = "list_or_null"
     )]
     pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// A node's address on the devices of pods that are its peers.
+    #[serde(
+        rename = "localWorkloadPeeringIPV4",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub local_workload_peering_ip_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    #[serde(
+        rename = "localWorkloadPeeringIPV6",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub local_workload_peering_ip_v6: Option<Ipv6Addr>,
     /// Which pools' routes come from BGP: `Enabled`, `Disabled`, `EnabledIPIPOnly`, `EnabledNoEncapOnly`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program_cluster_routes: Option<String>,
@@ -153,6 +165,9 @@ pub struct BGPPeerSpec {
     /// Nodes that are the peers; not with `peerIP`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub peer_selector: String,
+    /// Pods that are the peers of their own nodes; not with `peerIP` or `peerSelector`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub local_workload_selector: String,
     /// Leave NEXT_HOP alone towards an eBGP peer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_original_next_hop: bool,

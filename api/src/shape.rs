@@ -173,8 +173,8 @@ pub(crate) static BGP_CONFIGURATION: Shape = Shape::Record(&[
     without_effect("ignoredInterfaces"),
     without_effect("ipv4NormalRoutePriority"),
     without_effect("ipv6NormalRoutePriority"),
-    without_effect("localWorkloadPeeringIPV4"),
-    without_effect("localWorkloadPeeringIPV6"),
+    optional("localWorkloadPeeringIPV4", Shape::Ipv4),
+    optional("localWorkloadPeeringIPV6", Shape::Ipv6),
     optional(
         "prefixAdvertisements",
         Shape::List(&Shape::Record(&[
@@ -232,11 +232,7 @@ pub(crate) static BGP_PEER: Shape = Shape::Record(&[
     optional("password", SECRET_REF),
     optional("reversePeering", Shape::Word(&["Auto", "Manual"])),
     optional("filters", Shape::List(&Shape::Text)),
-    Field {
-        name: "localWorkloadSelector",
-        need: Need::NoEffect,
-        shape: Shape::Text,
-    },
+    optional("localWorkloadSelector", Shape::Text),
 ]);
 
 const COMMUNITY_VALUES: Shape = Shape::Record(&[required("values", Shape::List(&Shape::Text))]);

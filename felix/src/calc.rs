@@ -561,6 +561,8 @@ impl Graph {
     fn update_workload(&mut self, key: &Key, endpoint: Option<&api::endpoint::WorkloadEndpoint>) {
         let ours = endpoint.filter(|endpoint| endpoint.spec.node == self.settings.node_name);
         let touched = self.workloads.update(key, ours);
+        let has_peers = |peer: &Peer| !peer.spec.local_workload_selector.is_empty();
+        self.dirty.peers |= !touched.ifnames.is_empty() && self.bgp_peers.values().any(has_peers);
         self.dirty.ifnames.extend(touched.ifnames);
         self.dirty.rules |= touched.rules;
         for addr in touched.addrs {
@@ -636,6 +638,25 @@ impl Graph {
             dirty.all_prefixes = true;
             dirty.rules = true;
             dirty.tunnels = true;
+        }
+    }
+
+    /// This node's addresses on the devices of pods that are peers, and the way to these.
+    fn flush_pods_ends(&mut self, peers: &Peers, dirty: &mut Dirty) {
+        let devices = peers.on_pods.iter();
+        let devices = devices.map(|(pod, key)| (*pod, key.ifname.clone()));
+        if self.underlay.set_pods(devices.collect()) == Change::Some {
+            dirty.next_hops = true;
+            dirty.rules = true;
+        }
+        let wanted: BTreeSet<_> = peers.on_pods.values().collect();
+        let before: BTreeSet<_> = self.peers.on_pods.values().collect();
+        for gone in before.difference(&wanted) {
+            self.rows.put(RowKey::Addr((*gone).clone()), None);
+        }
+        for new in wanted.difference(&before) {
+            let row = Row::Addr((*new).clone());
+            self.rows.put(row.key(), Some(row));
         }
     }
 
@@ -747,6 +768,8 @@ impl Graph {
             hosts: &self.hosts,
             workloads: &self.workloads,
             services: self.bgp_configs.get("default"),
+            peers: self.peers.config.as_ref(),
+            on_pods: &self.peers.on_pods,
         };
         let mut elements = BTreeSet::new();
         for family in Family::ALL {
@@ -805,6 +828,7 @@ impl Graph {
             settings: &self.settings,
             hosts: &self.hosts,
             pools: &self.pools,
+            workloads: &self.workloads,
             services: self.services.ranges(),
             configs: &self.bgp_configs,
             peers: &self.bgp_peers,
@@ -822,6 +846,7 @@ impl Graph {
             dirty.prefixes.extend(before);
             dirty.next_hops = true;
         }
+        self.flush_pods_ends(&peers, dirty);
         self.config_touched = true;
         self.peers = peers;
     }

@@ -77,7 +77,11 @@ impl Ownership {
         match row {
             Row::Link(name, _) => is_tunnel(name),
             Row::Mac(name, _) => self.is_workload(name),
-            Row::Addr(AddrKey { ifname, addr }) => is_tunnel(ifname) && !is_link_local(addr),
+            // On pods' devices, its end of sessions with them.
+            Row::Addr(AddrKey { ifname, addr }) => {
+                let whole = addr.prefix_len() == addr.max_prefix_len();
+                (is_tunnel(ifname) || (whole && self.is_workload(ifname))) && !is_link_local(addr)
+            }
             Row::Neigh(key, _) => {
                 is_vxlan(&key.ifname) || (key.addr.is_ipv4() && self.is_workload(&key.ifname))
             }

@@ -118,16 +118,7 @@ pub(crate) fn check_peer(peer: &BGPPeer, faults: &mut Vec<Fault>) {
     check_reachable_by(peer, faults);
     check_extra_word(&peer.extra, "reversePeering", &["Auto", "Manual"], faults);
     check_secret_ref(&peer.extra, "password", faults);
-    if let Some(value) = peer.extra.get("localWorkloadSelector") {
-        match value.as_str() {
-            Some(text) => check_selector("spec.localWorkloadSelector", text, faults),
-            None => faults.push(Fault::new(
-                "spec.localWorkloadSelector",
-                value,
-                "must be a selector in quotes",
-            )),
-        }
-    }
+    check_local_workloads(peer, faults);
 }
 
 /// A field that is read where it is used: its value must be one of these words.
@@ -205,7 +196,7 @@ fn check_scope(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
 
 fn check_remote_end(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
     check_selector("spec.peerSelector", &peer.peer_selector, faults);
-    let local_workloads = peer.extra.contains_key("localWorkloadSelector");
+    let local_workloads = !peer.local_workload_selector.is_empty();
     if peer.peer_ip.is_empty() && peer.peer_selector.is_empty() && !local_workloads {
         faults.push(Fault::absent(
             "spec.peerIP",
@@ -244,6 +235,28 @@ fn check_remote_end(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
             &peer.as_number,
             "must not be given together with spec.peerSelector: the selected nodes name their AS",
         ));
+    }
+}
+
+fn check_local_workloads(peer: &BGPPeerSpec, faults: &mut Vec<Fault>) {
+    let text = &peer.local_workload_selector;
+    check_selector("spec.localWorkloadSelector", text, faults);
+    if text.is_empty() {
+        return;
+    }
+    if !peer.peer_ip.is_empty() || !peer.peer_selector.is_empty() {
+        faults.push(Fault::new(
+            "spec.localWorkloadSelector",
+            text,
+            "must not be given together with spec.peerIP or spec.peerSelector",
+        ));
+    } else if peer.as_number.unwrap_or(0) == 0 {
+        faults.push(Fault::absent(
+            "spec.asNumber",
+            "must be 1 to 4294967295: with spec.localWorkloadSelector the pods' AS must be known",
+        ));
+    } else {
+        check_as_number("spec.asNumber", peer.as_number, faults);
     }
 }
 

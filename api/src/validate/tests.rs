@@ -110,7 +110,15 @@ fn each_rule_of_a_peer_names_its_field() {
                 &["spec.reversePeering"],
             ),
             (
-                json!({"localWorkloadSelector": "a = b"}),
+                json!({"localWorkloadSelector": "a = b", "asNumber": 65000}),
+                &["spec.localWorkloadSelector"],
+            ),
+            (
+                json!({"localWorkloadSelector": "has(bgp)"}),
+                &["spec.asNumber"],
+            ),
+            (
+                json!({"localWorkloadSelector": "has(bgp)", "peerIP": "10.0.0.1", "asNumber": 65000}),
                 &["spec.localWorkloadSelector"],
             ),
             (

@@ -8,6 +8,7 @@ mod advertised;
 mod explicit;
 mod filter;
 mod password;
+mod pods;
 mod reverse;
 mod session;
 mod shared;
@@ -28,6 +29,8 @@ use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
 use super::service::Ranges;
 use super::settings::{ClusterRoutes, Listen, Settings};
+use super::workload::Workloads;
+use crate::desired::AddrKey;
 use crate::rules::Family;
 pub(super) use password::wanted as wanted_passwords;
 pub use password::{Secret, SecretRef};
@@ -53,6 +56,7 @@ pub(super) struct Inputs<'a> {
     pub(super) settings: &'a Settings,
     pub(super) hosts: &'a BTreeMap<String, Host>,
     pub(super) pools: &'a Pools,
+    pub(super) workloads: &'a Workloads,
     /// Of Services' addresses.
     pub(super) services: &'a Ranges,
     /// By name: `default`, `node.<name>`.
@@ -70,6 +74,8 @@ pub(super) struct Peers {
     pub(super) config: Option<Config>,
     /// Peers that are reached by a gateway of their own (`reachableBy`), and it.
     pub(super) gateways: BTreeMap<IpAddr, IpAddr>,
+    /// Peers that are pods of this node, and its own address on the device of each.
+    pub(super) on_pods: BTreeMap<IpAddr, AddrKey>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -110,10 +116,12 @@ impl Peers {
             taken: BTreeMap::new(),
             peers: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            on_pods: BTreeMap::new(),
             problems,
             holders,
         };
         builder.forward();
+        builder.pods();
         builder.reverse();
         builder.mesh();
         builder.share_addresses();
@@ -125,7 +133,7 @@ impl Peers {
             asn: builder.asn,
             router_id: RouterId(inputs.settings.router_id(v4)),
             listen_port: inputs.listen_port(name),
-            listen_addresses: inputs.listen_addresses(own),
+            listen_addresses: inputs.listen_addresses(own, &builder.on_pods),
             cluster_id: own.cluster_id,
             restart_time: inputs.restart_time(),
             deferral_time: inputs.settings.deferral_time,
@@ -135,6 +143,7 @@ impl Peers {
         Self {
             config: Some(config),
             gateways: builder.gateways,
+            on_pods: builder.on_pods,
             problems: builder.problems,
         }
     }
@@ -197,13 +206,18 @@ impl Inputs<'_> {
             .unwrap_or(DEFAULT_PORT)
     }
 
-    fn listen_addresses(&self, own: &Host) -> BTreeSet<IpAddr> {
+    fn listen_addresses(
+        &self,
+        own: &Host,
+        on_pods: &BTreeMap<IpAddr, AddrKey>,
+    ) -> BTreeSet<IpAddr> {
         let mode = self
             .global()
             .and_then(|config| config.extra.get("bindMode"));
         let only_own = self.settings.listen == Listen::NodeAddresses;
         if only_own || mode.and_then(|mode| mode.as_str()) == Some("NodeIP") {
-            own.addresses().collect()
+            let towards_pods = on_pods.values().map(|key| key.addr.addr());
+            own.addresses().chain(towards_pods).collect()
         } else {
             BTreeSet::new()
         }
@@ -273,6 +287,7 @@ struct Builder<'a> {
     taken: BTreeMap<SocketAddr, Key>,
     peers: BTreeMap<PeerName, PeerConfig>,
     gateways: BTreeMap<IpAddr, IpAddr>,
+    on_pods: BTreeMap<IpAddr, AddrKey>,
     problems: Vec<Problem>,
     holders: Holders<'a>,
 }

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use api::bgp::BGPConfigurationSpec;
+use bgp::config::Config;
 use ipnet::IpNet;
 
 use super::host::Host;
@@ -17,7 +18,7 @@ use super::local::{Local, Tunnel};
 use super::pool::Pools;
 use super::settings::{NatExclusions, Settings};
 use super::workload::Workloads;
-use crate::desired::ElementKey;
+use crate::desired::{AddrKey, ElementKey};
 use crate::ownership::{IPIP_DEVICE, vxlan_device};
 use crate::rules::{Action, Chain, Family, Hook, Match, POSTROUTING, Rule, Ruleset};
 
@@ -73,6 +74,9 @@ pub(super) struct Facts<'a> {
     pub(super) workloads: &'a Workloads,
     /// BGPConfiguration `default`, which has the ranges of Services' addresses.
     pub(super) services: Option<&'a BGPConfigurationSpec>,
+    pub(super) peers: Option<&'a Config>,
+    /// Peers that are pods of this node, and its own address on the device of each.
+    pub(super) on_pods: &'a BTreeMap<IpAddr, AddrKey>,
 }
 
 impl Facts<'_> {

@@ -10,6 +10,7 @@ mod next_hops;
 mod objects;
 mod peering;
 mod pod_cidrs;
+mod pod_peers;
 mod property;
 mod reference;
 mod routed;

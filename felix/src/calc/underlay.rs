@@ -173,6 +173,8 @@ pub(super) struct Underlay {
     trie: JointPrefixMap<IpNet, Route>,
     /// Addresses of peers that this agent routes to by a gateway (`reachableBy`).
     gateways: BTreeMap<IpAddr, IpAddr>,
+    /// Addresses of peers that are pods of this node, and their devices.
+    pods: BTreeMap<IpAddr, IfName>,
 }
 
 /// Whether something that matters here changed.
@@ -296,6 +298,14 @@ impl Underlay {
         if self.gateways.contains_key(&next_hop) {
             return self.by_gateway(next_hop).map(|hop| (vec![hop], 0));
         }
+        if let Some(ifname) = self.pods.get(&next_hop) {
+            let hop = NextHop {
+                gateway: Some(next_hop),
+                ifname: Some(ifname.clone()),
+                onlink: true,
+            };
+            return Ok((vec![hop], 0));
+        }
         match self.trie.get_lpm(&IpNet::from(next_hop)) {
             Some((_, Route::Via { hops, cost })) => {
                 let hops = hops.iter().map(|hop| hop.towards(next_hop));
@@ -336,6 +346,14 @@ impl Underlay {
             return Change::None;
         }
         self.gateways.clone_from(gateways);
+        Change::Some
+    }
+
+    pub(super) fn set_pods(&mut self, pods: BTreeMap<IpAddr, IfName>) -> Change {
+        if self.pods == pods {
+            return Change::None;
+        }
+        self.pods = pods;
         Change::Some
     }
 

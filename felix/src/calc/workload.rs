@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use api::endpoint::WorkloadEndpoint;
 use api::ipam::IPAMBlockSpec;
 use api::key::Key;
+use api::selector::Selector;
 use ipnet::IpNet;
 
 use super::host::parse_mac;
@@ -21,6 +22,7 @@ pub(super) struct Workload {
     pub(super) addrs: BTreeSet<IpAddr>,
     /// Floating addresses, and the own ones that they stand for.
     pub(super) floating: BTreeMap<IpAddr, IpAddr>,
+    pub(super) labels: BTreeMap<String, String>,
     /// Prefixes under which it may send besides its addresses.
     pub(super) sources: BTreeSet<IpNet>,
     holder: Holder,
@@ -215,6 +217,7 @@ impl Workloads {
             mac,
             addrs,
             floating,
+            labels: endpoint.metadata.labels.clone(),
             sources: spec
                 .allow_spoofed_source_prefixes
                 .iter()
@@ -235,6 +238,25 @@ impl Workloads {
         };
         let mut given = keys.iter().filter(|_| keys.len() > 1).filter(holds);
         given.next().or_else(|| keys.first())
+    }
+
+    /// Devices and addresses of selected workloads, of each the first address of a family.
+    pub(super) fn selected(&self, selector: &Selector) -> Vec<(&IfName, IpAddr)> {
+        let mut selected = Vec::new();
+        for (key, workload) in &self.by_key {
+            if !selector.matches(&workload.labels) {
+                continue;
+            }
+            for v4 in [true, false] {
+                let mut addrs = workload.addrs.iter();
+                if let Some(addr) = addrs.find(|addr| addr.is_ipv4() == v4)
+                    && self.key_at(addr) == Some(key)
+                {
+                    selected.push((&workload.ifname, *addr));
+                }
+            }
+        }
+        selected
     }
 
     /// The workload that has an address.

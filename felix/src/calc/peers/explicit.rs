@@ -12,15 +12,13 @@ use super::super::host::Host;
 use super::super::problem::Reason;
 use super::{Builder, DEFAULT_PORT, Refusal, Remote, Scope, problem, refusal, session};
 
-/// Fields without which the session would be another one than the operator asked for.
-const UNSUPPORTED: [(&str, &str); 1] = [("localWorkloadSelector", "spec.localWorkloadSelector")];
-
 impl Builder<'_> {
     pub(super) fn forward(&mut self) {
         for wanted in [Scope::Global, Scope::Node] {
             let inputs = self.inputs;
             for (key, peer) in super::in_order(inputs.peers) {
                 if Scope::of(&peer.spec) == wanted
+                    && peer.spec.local_workload_selector.is_empty()
                     && let Err(Refusal { field, reason }) = self.forward_peer(key, &peer.spec)
                 {
                     self.problems.push(problem(key, field, reason));
@@ -33,19 +31,13 @@ impl Builder<'_> {
         if !self.has_peer(spec, &self.inputs.settings.node_name, self.own)? {
             return Ok(());
         }
-        check_supported(spec)?;
         let mut held = Ok(());
         for remote in self.remotes(spec)? {
             let at = SocketAddr::new(remote.address, remote.port);
             let Some(mut config) = self.session(&remote, Some(spec)) else {
                 continue;
             };
-            if let Some(of) = self.taken.get(&at) {
-                let reason = Reason::Duplicate {
-                    value: at.to_string(),
-                    of: of.clone(),
-                };
-                self.problems.push(problem(key, "spec.peerIP", reason));
+            if !self.is_free(key, &remote) {
                 continue;
             }
             self.taken.insert(at, key.clone());
@@ -64,6 +56,20 @@ impl Builder<'_> {
             }
         }
         held
+    }
+
+    /// Whether no object before this one has the address and port; told otherwise.
+    pub(super) fn is_free(&mut self, key: &Key, remote: &Remote) -> bool {
+        let at = SocketAddr::new(remote.address, remote.port);
+        let Some(of) = self.taken.get(&at) else {
+            return true;
+        };
+        let reason = Reason::Duplicate {
+            value: at.to_string(),
+            of: of.clone(),
+        };
+        self.problems.push(problem(key, "spec.peerIP", reason));
+        false
     }
 
     /// Gives a session what it must not be without. A session that is held down for lack of it still has its address:
@@ -146,16 +152,6 @@ impl Builder<'_> {
     }
 }
 
-/// The fields that are known but not acted on yet.
-pub(super) fn check_supported(spec: &BGPPeerSpec) -> Result<(), Refusal> {
-    for (name, field) in UNSUPPORTED {
-        if spec.extra.get(name).is_some_and(|value| !is_empty(value)) {
-            return Err(refusal(field, Reason::Unsupported));
-        }
-    }
-    Ok(())
-}
-
 /// By which gateway the peer is reached; `None` when the host knows itself.
 fn gateway(spec: &BGPPeerSpec) -> Result<Option<IpAddr>, Refusal> {
     let Some(text) = &spec.reachable_by else {
@@ -179,14 +175,4 @@ pub(super) fn parse_peer_ip(text: &str) -> Result<PeerAddress, Refusal> {
 
 pub(super) fn parse_selector(field: &'static str, text: &str) -> Result<Selector, Refusal> {
     Selector::parse(text).map_err(|error| refusal(field, Reason::Invalid(error.to_string().into())))
-}
-
-fn is_empty(value: &serde_json::Value) -> bool {
-    match value {
-        serde_json::Value::Null => true,
-        serde_json::Value::String(text) => text.is_empty(),
-        serde_json::Value::Array(items) => items.is_empty(),
-        serde_json::Value::Object(fields) => fields.is_empty(),
-        serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
-    }
 }

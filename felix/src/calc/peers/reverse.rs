@@ -9,7 +9,7 @@ use api::bgp::BGPPeerSpec;
 use api::key::Key;
 use bgp::types::Asn;
 
-use super::explicit::{check_supported, parse_peer_ip, parse_selector};
+use super::explicit::{parse_peer_ip, parse_selector};
 use super::{Builder, Refusal, Remote, Scope, problem, session};
 
 impl Builder<'_> {
@@ -28,10 +28,13 @@ impl Builder<'_> {
 
     fn reverse_peer(&mut self, key: &Key, spec: &BGPPeerSpec) -> Result<(), Refusal> {
         let mode = spec.extra.get("reversePeering");
-        if mode.and_then(|mode| mode.as_str()) == Some("Manual") || !self.is_meant(spec)? {
+        let of_pods = !spec.local_workload_selector.is_empty();
+        if mode.and_then(|mode| mode.as_str()) == Some("Manual")
+            || of_pods
+            || !self.is_meant(spec)?
+        {
             return Ok(());
         }
-        check_supported(spec)?;
         let mut held = Ok(());
         let mirrored = mirrored(spec);
         for remote in self.near_nodes(spec)? {

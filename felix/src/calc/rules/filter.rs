@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::params::ServiceLoopPrevention;
 use ipnet::IpNet;
 
-use super::{Facts, UDP, sets};
+use super::{Facts, TCP, UDP, sets};
 use crate::rules::{
     Action, Chain, FORWARD, Family, Hook, INPUT, Match, OUTPUT, PREROUTING, Rule, Ruleset,
 };
@@ -40,7 +40,7 @@ impl Facts<'_> {
         }
         let mut input = self.tunnels_from_strangers(family, ruleset);
         if !self.settings.pods_reach_host {
-            ruleset.chains.push(to_host(family));
+            ruleset.chains.push(self.to_host(family));
             input.extend(self.at_workloads(TO_HOST));
         }
         if !input.is_empty() {
@@ -136,6 +136,35 @@ impl Facts<'_> {
         chain(FROM_WORKLOADS, rules.collect())
     }
 
+    /// What pods send to their own node: answers, how they find their IPv6 gateway, and their sessions of BGP with it.
+    fn to_host(&self, family: Family) -> Chain {
+        let mut taken = vec![vec![Match::Established]];
+        if family == Family::V6 {
+            // Listeners' reports and router solicitations; neighbour solicitations and advertisements (RFC 2710, RFC 4861).
+            for types in [130..=133, 135..=136] {
+                taken.push(vec![Match::Protocol(ICMPV6), Match::IcmpType(types)]);
+            }
+        }
+        if let Some(config) = self.peers {
+            let of_family = self
+                .on_pods
+                .values()
+                .filter(|key| Family::of(key.addr.addr()) == family);
+            taken.extend(of_family.map(|key| {
+                vec![
+                    Match::InputDevice(Arc::clone(&key.ifname.0)),
+                    Match::Protocol(TCP),
+                    Match::DestinationPort(config.listen_port),
+                ]
+            }));
+        }
+        let taken = taken.into_iter().map(|matches| Rule {
+            matches,
+            action: Action::Return,
+        });
+        chain(TO_HOST, taken.chain([drop(Vec::new())]).collect())
+    }
+
     fn to_vxlan(&self) -> Vec<Match> {
         let port = self.settings.vxlan_port;
         vec![Match::Protocol(UDP), Match::DestinationPort(port)]
@@ -165,22 +194,6 @@ impl Facts<'_> {
             .map(|tunnel| drop([tunnel, strangers.clone(), vec![Match::ToHost]].concat()))
             .collect()
     }
-}
-
-/// What pods send to their own node: answers, and how they find their IPv6 gateway.
-fn to_host(family: Family) -> Chain {
-    let mut taken = vec![vec![Match::Established]];
-    if family == Family::V6 {
-        // Listeners' reports and router solicitations; neighbour solicitations and advertisements (RFC 2710, RFC 4861).
-        for types in [130..=133, 135..=136] {
-            taken.push(vec![Match::Protocol(ICMPV6), Match::IcmpType(types)]);
-        }
-    }
-    let taken = taken.into_iter().map(|matches| Rule {
-        matches,
-        action: Action::Return,
-    });
-    chain(TO_HOST, taken.chain([drop(Vec::new())]).collect())
 }
 
 fn drop(matches: Vec<Match>) -> Rule {

@@ -265,19 +265,6 @@ fn a_bgppeer_for_all_nodes_counts_before_one_for_this_node() {
 }
 
 #[test]
-fn a_bgppeer_that_asks_for_what_is_not_there_yet_gets_no_session_rather_than_another() {
-    let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
-    world.put(bgp_peer(
-        "tor",
-        json!({"peerIP": "10.0.0.200", "asNumber": 65001, "localWorkloadSelector": "all()"}),
-    ));
-    world.flush();
-    assert_eq!(world.peer_names(), Vec::<String>::new());
-    let problems = world.graph.problems();
-    assert_eq!(problems[0].field, "spec.localWorkloadSelector");
-}
-
-#[test]
 fn a_peer_behind_a_gateway_gets_a_host_route_that_carries_its_next_hop() {
     let mut world = nodes(&[("n1", "10.0.0.1/24", json!({}))]);
     world.kernel(&KernelEvent::RowGone(

@@ -99,6 +99,7 @@ fn peer_type(name: &str) -> &'static str {
     match name.split_once('_').map(|(class, _)| class) {
         Some("Mesh") => api::admin::MESH,
         Some("Global") => "global",
+        Some("Local") => "local workload",
         _ => "node specific",
     }
 }

@@ -9,6 +9,7 @@ extern crate harness;
 
 mod peering;
 mod place;
+mod pods;
 mod refused;
 mod restart;
 
