@@ -60,7 +60,7 @@ pub use peers::{Secret, SecretRef};
 use pool::Pools;
 pub use problem::{Problem, Reason, Subject};
 use route::{Facts, Plan};
-use service::{Ranges, Services};
+use service::Services;
 pub use settings::{
     BlocksFrom, ClusterRoutes, KernelFacts, LearnedRoutes, Listen, NatExclusions, Settings,
 };
@@ -639,62 +639,6 @@ impl Graph {
             dirty.rules = true;
             dirty.tunnels = true;
         }
-    }
-
-    /// This node's addresses on the devices of pods that are peers, and the way to these.
-    fn flush_pods_ends(&mut self, peers: &Peers, dirty: &mut Dirty) {
-        let devices = peers.on_pods.iter();
-        let devices = devices.map(|(pod, key)| (*pod, key.ifname.clone()));
-        if self.underlay.set_pods(devices.collect()) == Change::Some {
-            dirty.next_hops = true;
-            dirty.rules = true;
-        }
-        let wanted: BTreeSet<_> = peers.on_pods.values().collect();
-        let before: BTreeSet<_> = self.peers.on_pods.values().collect();
-        for gone in before.difference(&wanted) {
-            self.rows.put(RowKey::Addr((*gone).clone()), None);
-        }
-        for new in wanted.difference(&before) {
-            let row = Row::Addr((*new).clone());
-            self.rows.put(row.key(), Some(row));
-        }
-    }
-
-    fn services_synced(&self) -> bool {
-        Self::ON_DEMAND
-            .iter()
-            .all(|kind| self.synced.contains(kind))
-    }
-
-    /// Which addresses of Services are announced. Ranges follow from what the configuration of the speaker follows from.
-    fn flush_services(&mut self, dirty: &mut Dirty) {
-        if dirty.peers {
-            let config = self.bgp_configs.get("default");
-            let own = self.hosts.get(&self.settings.node_name);
-            let ranges = Ranges::of(&self.settings, config, own);
-            if let Some(wholes) = self.services.set_ranges(ranges) {
-                dirty.prefixes.extend(wholes);
-                dirty.bgp_prefixes = true;
-                dirty.all_services = true;
-            }
-        }
-        if dirty.all_services {
-            dirty.services.extend(self.services.keys());
-        }
-        let known = self.services_synced();
-        for service in &dirty.services {
-            dirty.prefixes.extend(self.services.review(service, known));
-        }
-    }
-
-    /// Whether pools' routes may come from BGP.
-    fn flush_owner(&mut self, dirty: &mut Dirty) {
-        if !dirty.peers {
-            return;
-        }
-        let of_bgp = peers::cluster_routes(&self.settings, self.bgp_configs.get("default"));
-        dirty.all_prefixes |= of_bgp != self.of_bgp;
-        self.of_bgp = of_bgp;
     }
 
     /// Routes and originations.

@@ -36,7 +36,7 @@ pub(crate) fn check_configuration(config: &BGPConfiguration, faults: &mut Vec<Fa
     check_extra_word(&config.extra, "bindMode", &["None", "NodeIP"], faults);
     check_word(
         "spec.serviceLoadBalancerAggregation",
-        config.service_load_balancer_aggregation.as_ref(),
+        (config.service_load_balancer_aggregation.as_ref()).filter(|word| !word.is_empty()),
         &["Enabled", "Disabled"],
         faults,
     );

@@ -24,6 +24,8 @@ use api::params::Backend;
 use bgp::config::{Config, PeerConfig, RoutePolicy};
 use bgp::types::{Asn, PeerName, RouterId};
 
+use super::Graph;
+use super::dirty::Dirty;
 use super::host::Host;
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
@@ -150,12 +152,24 @@ impl Peers {
 }
 
 /// What BGPConfiguration says of pools' routes; `None`: all that Felix's side does not write.
-pub(super) fn cluster_routes(
+fn cluster_routes(
     settings: &Settings,
     config: Option<&BGPConfigurationSpec>,
 ) -> Option<ClusterRoutes> {
     let word = config?.program_cluster_routes.as_deref()?;
     ClusterRoutes::of_bgp(word).filter(|_| settings.backend == Backend::Bgp)
+}
+
+impl Graph {
+    /// Whether pools' routes may come from BGP.
+    pub(super) fn flush_owner(&mut self, dirty: &mut Dirty) {
+        if !dirty.peers {
+            return;
+        }
+        let of_bgp = cluster_routes(&self.settings, self.bgp_configs.get("default"));
+        dirty.all_prefixes |= of_bgp != self.of_bgp;
+        self.of_bgp = of_bgp;
+    }
 }
 
 impl Inputs<'_> {

@@ -21,9 +21,41 @@ use api::key::{Key, Kind};
 use api::service::{EXCLUDE_NODE, EndpointSlice, Service, load_balancer_ips};
 use ipnet::IpNet;
 
+use super::Graph;
+use super::dirty::Dirty;
 use super::host::Host;
 use super::settings::Settings;
 use crate::rules::Family;
+
+impl Graph {
+    /// Whether all Services and endpoints were told.
+    pub(super) fn services_synced(&self) -> bool {
+        Self::ON_DEMAND
+            .iter()
+            .all(|kind| self.synced.contains(kind))
+    }
+
+    /// Which addresses of Services are announced. Ranges follow from what the configuration of the speaker follows from.
+    pub(super) fn flush_services(&mut self, dirty: &mut Dirty) {
+        if dirty.peers {
+            let config = self.bgp_configs.get("default");
+            let own = self.hosts.get(&self.settings.node_name);
+            let ranges = Ranges::of(&self.settings, config, own);
+            if let Some(wholes) = self.services.set_ranges(ranges) {
+                dirty.prefixes.extend(wholes);
+                dirty.bgp_prefixes = true;
+                dirty.all_services = true;
+            }
+        }
+        if dirty.all_services {
+            dirty.services.extend(self.services.keys());
+        }
+        let known = self.services_synced();
+        for service in &dirty.services {
+            dirty.prefixes.extend(self.services.review(service, known));
+        }
+    }
+}
 
 /// Ranges of Services' addresses, and what this node does with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! select a pod the first by name counts. Of the object only its AS numbers and its filters do; without a rule for what the pod
 //! announces, nothing of it is taken.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use api::bgp::BGPPeerSpec;
@@ -12,13 +13,37 @@ use bgp::config::{PeerConfig, RoutePolicy};
 use bgp::types::Asn;
 use ipnet::IpNet;
 
+use super::super::Graph;
+use super::super::dirty::Dirty;
 use super::super::problem::Reason;
+use super::super::underlay::Change;
 use super::explicit::parse_selector;
-use super::{Builder, DEFAULT_PORT, Inputs, Refusal, Remote, problem, refusal, session};
-use crate::desired::AddrKey;
+use super::{Builder, DEFAULT_PORT, Inputs, Peers, Refusal, Remote, problem, refusal, session};
+use crate::desired::{AddrKey, Row, RowKey};
 use crate::rules::Family;
 
 const SELECTOR: &str = "spec.localWorkloadSelector";
+
+impl Graph {
+    /// This node's addresses on the devices of pods that are peers, and the way to these.
+    pub(in super::super) fn flush_pods_ends(&mut self, peers: &Peers, dirty: &mut Dirty) {
+        let devices = peers.on_pods.iter();
+        let devices = devices.map(|(pod, key)| (*pod, key.ifname.clone()));
+        if self.underlay.set_pods(devices.collect()) == Change::Some {
+            dirty.next_hops = true;
+            dirty.rules = true;
+        }
+        let wanted: BTreeSet<_> = peers.on_pods.values().collect();
+        let before: BTreeSet<_> = self.peers.on_pods.values().collect();
+        for gone in before.difference(&wanted) {
+            self.rows.put(RowKey::Addr((*gone).clone()), None);
+        }
+        for new in wanted.difference(&before) {
+            let row = Row::Addr((*new).clone());
+            self.rows.put(row.key(), Some(row));
+        }
+    }
+}
 
 impl Inputs<'_> {
     /// This node's address on pods' devices.
