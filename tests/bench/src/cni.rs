@@ -9,6 +9,8 @@
 //! Each scenario has a world of its own (a PID namespace), which is gone with it. What a pod's object says, kubectl writes between the
 //! timed calls, as its user, its scheduler and its kubelet would.
 
+mod beside;
+mod call;
 mod cluster;
 mod floor;
 mod many;
@@ -39,13 +41,20 @@ pub enum Scenario {
     Claims,
     /// 100 nodes and 2,900 pods: memory, and what an idle minute costs. Only with an API server.
     Many,
+    /// ADD and DEL by this plugin, and by the reference plugins ptp and bridge with host-local, where they are installed. Only with the
+    /// embedded store.
+    Beside,
 }
 
 impl Scenario {
     /// Whether a store can be measured so.
     #[must_use]
     pub fn is_for(self, store: Store) -> bool {
-        self != Self::Many || store == Store::Kube
+        match self {
+            Self::Pods | Self::Parallel | Self::Claims => true,
+            Self::Many => store == Store::Kube,
+            Self::Beside => store == Store::Local,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::sys;
 use crate::topology::{Site, addresses};
 
 /// Where the plugin is installed on every node, under the name of the network's type.
-pub(crate) const PLUGIN_DIRECTORY: &str = "/run/tortie-lab/cni-bin";
+pub const PLUGIN_DIRECTORY: &str = "/run/tortie-lab/cni-bin";
 /// The network's configuration on every node.
 pub(crate) const CONFLIST_PATH: &str = "/etc/cni/net.d/10-calico.conflist";
 const CNI_VERSION: &str = "1.0.0";
@@ -103,8 +103,9 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// CNI_ARGS as kubelet's runtimes have them.
-    fn arguments(&self) -> Option<String> {
+    /// CNI_ARGS as kubelet's runtimes have them; none for a container outside Kubernetes.
+    #[must_use]
+    pub fn arguments(&self) -> Option<String> {
         let (name, id) = (&self.pod_name, &self.container_id);
         (!name.is_empty()).then(|| {
             let uid = self.pod_uid.as_ref();

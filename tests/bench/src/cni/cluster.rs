@@ -1,22 +1,17 @@
 //! Two nodes with their agents, and pods that are made and ended as a runtime, a kubelet and users do.
 
 use std::net::Ipv4Addr;
-use std::process::Output;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use lab::{
-    Lab, Options, Programs, Sandbox, Site, Store, call_plugin, make_sandbox, plugin_configuration,
-    remove_sandbox,
-};
+use anyhow::{Context, ensure};
+use lab::{Lab, Options, Programs, Sandbox, Site, Store, make_sandbox, remove_sandbox};
 use serde_json::{Value, json};
 
+use super::call::{Plugin, call_all};
 use crate::random::Random;
 
 /// How long agents may take to come up with objects of a hundred nodes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A pod's sandbox on the first node, and the address that it got.
 #[derive(Clone, Debug)]
@@ -30,6 +25,14 @@ impl Container {
     /// The pod's name.
     pub(super) fn name(&self) -> &str {
         &self.sandbox.pod_name
+    }
+
+    fn take_address(&mut self, answer: &[u8]) -> anyhow::Result<()> {
+        let answer: Value = serde_json::from_slice(answer)?;
+        let text = answer["ips"][0]["address"].as_str().unwrap_or_default();
+        let address = text.split('/').next().unwrap_or_default();
+        self.address = address.parse().with_context(|| format!("ADD: {answer}"))?;
+        Ok(())
     }
 }
 
@@ -55,8 +58,7 @@ pub(super) struct Cluster {
     store: Store,
     random: Random,
     made: u32,
-    /// What the plugin is given.
-    configuration: String,
+    plugin: Plugin,
 }
 
 impl Cluster {
@@ -80,10 +82,10 @@ impl Cluster {
         let mut lab = Lab::without_agents(options, Programs::find()?)?;
         before(&mut lab)?;
         lab.start_agents()?;
-        let configuration = plugin_configuration(&lab.topology.sites[0])?;
+        let plugin = Plugin::ours(&lab.topology.sites[0])?;
         let cluster = Self {
             lab,
-            configuration,
+            plugin,
             store,
             random: Random(seed),
             made: 0,
@@ -147,74 +149,31 @@ impl Cluster {
     /// # Errors
     /// The plugin's words.
     pub(super) fn add(&self, container: &mut Container) -> anyhow::Result<Duration> {
-        let (output, took) = self.call(container, "ADD")?;
-        let answer: Value = serde_json::from_slice(&output.stdout)?;
-        let text = answer["ips"][0]["address"].as_str().unwrap_or_default();
-        let address = text.split('/').next().unwrap_or_default();
-        container.address = address.parse().with_context(|| format!("ADD: {answer}"))?;
-        Ok(took)
-    }
-
-    /// DEL of one container: how long the plugin ran.
-    ///
-    /// # Errors
-    /// The plugin's words.
-    pub(super) fn del(&self, container: &Container) -> anyhow::Result<Duration> {
-        Ok(self.call(container, "DEL")?.1)
-    }
-
-    fn call(&self, container: &Container, command: &str) -> anyhow::Result<(Output, Duration)> {
-        let started = Instant::now();
-        let configuration = Some(self.configuration.as_str());
-        let output = call_plugin(self.site(), &container.sandbox, command, configuration)?;
-        let took = started.elapsed();
-        ensure!(
-            output.status.success(),
-            "{command} of {}: {} {}",
-            container.sandbox.pod_name,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok((output, took))
+        let (_, times) = self.call_all(std::slice::from_mut(container), "ADD", 1)?;
+        times.first().copied().context("one was called")
     }
 
     /// Calls the plugin for all, some at a time: how long it took until the last answered, and each one's time.
     ///
     /// # Errors
     /// The plugin's words.
-    ///
-    /// # Panics
-    /// When a thread of it does.
     pub(super) fn call_all(
         &self,
         containers: &mut [Container],
         command: &str,
         together: usize,
     ) -> anyhow::Result<(Duration, Vec<Duration>)> {
-        let next = AtomicUsize::new(0);
-        let slots: Vec<Mutex<&mut Container>> = containers.iter_mut().map(Mutex::new).collect();
-        let started = Instant::now();
-        let work = || -> anyhow::Result<Vec<Duration>> {
-            let mut times = Vec::new();
-            while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let mut container = slot.lock().expect("one thread has it");
-                times.push(match command {
-                    "ADD" => self.add(&mut container)?,
-                    _ => self.del(&container)?,
-                });
+        let sandboxes: Vec<Sandbox> = containers.iter().map(|pod| pod.sandbox.clone()).collect();
+        let (took, answers) = call_all(self.site(), &self.plugin, &sandboxes, command, together)?;
+        ensure!(answers.len() == containers.len(), "an answer is missing");
+        let mut times = Vec::with_capacity(answers.len());
+        for (container, (time, answer)) in containers.iter_mut().zip(answers) {
+            if command == "ADD" {
+                container.take_address(&answer)?;
             }
-            Ok(times)
-        };
-        let times = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..together).map(|_| scope.spawn(work)).collect();
-            let times = threads.into_iter().map(|thread| match thread.join() {
-                Ok(times) => times,
-                Err(_) => bail!("a thread panicked"),
-            });
-            times.collect::<anyhow::Result<Vec<_>>>()
-        })?;
-        let took = started.elapsed();
-        Ok((took, times.into_iter().flatten().collect()))
+            times.push(time);
+        }
+        Ok((took, times))
     }
 
     /// Says of pods what their kubelet says once their containers run: this comes after ADD, and changes their version.

@@ -27,10 +27,14 @@ pub struct Arguments {
     /// Runs of each scenario, each in a world of its own.
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
+    /// Timed rounds of scenario `beside`.
+    #[arg(long, default_value_t = 8)]
+    pub rounds: usize,
     /// From which names and the order of pods follow. Default: another one each time, which is printed.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Write the result here as JSON, after every world.
+    /// Write the result here as JSON, after every world. At its top, for each of `tortie`, `ptp` and `bridge` that scenario `beside`
+    /// measured: `add_p50_ms`, `add_p99_ms`, `del_p50_ms`, `del_p99_ms`, `pods_per_s_8`, `dels_per_s_8`.
     #[arg(long)]
     pub json: Option<PathBuf>,
     /// Write the tables into this document, between their marks.
@@ -50,7 +54,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         else {
             anyhow::bail!("a world has one store and one scenario");
         };
-        let measures = inside(store, scenario, seed)?;
+        let measures = inside(store, scenario, (seed, arguments.rounds))?;
         println!("{RESULT}{}", serde_json::to_string(&measures)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -66,7 +70,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         for scenario in scenarios {
             for store in stores.iter().filter(|store| scenario.is_for(**store)) {
                 eprintln!("run {}, {}: {scenario}", run + 1, store.name());
-                let measures = world(*store, *scenario, seed.wrapping_add(run as u64))?;
+                let of_run = (seed.wrapping_add(run as u64), arguments.rounds);
+                let measures = world(*store, *scenario, of_run)?;
                 report.add(*store, measures);
                 report.facts.end();
                 if let Some(path) = &arguments.json {
@@ -101,7 +106,11 @@ fn stores(chosen: &[Store]) -> Vec<Store> {
 }
 
 /// Runs this program again as the first process of a world.
-fn world(store: Store, scenario: Scenario, seed: u64) -> anyhow::Result<Measures> {
+fn world(
+    store: Store,
+    scenario: Scenario,
+    (seed, rounds): (u64, usize),
+) -> anyhow::Result<Measures> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args([
@@ -112,6 +121,7 @@ fn world(store: Store, scenario: Scenario, seed: u64) -> anyhow::Result<Measures
             &scenario.to_string(),
         ])
         .args(["--seed", &seed.to_string()])
+        .args(["--rounds", &rounds.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     lab::as_init(&mut command);

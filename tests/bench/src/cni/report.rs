@@ -19,8 +19,16 @@ const BEGIN: &str = "<!-- bench cni: begin. `cargo xtask bench table` writes wha
 const END: &str = "<!-- bench cni: end -->";
 
 /// All that was measured.
+///
+/// As JSON it begins with `tortie`, `ptp` and `bridge`, where scenario `beside` was measured: `add_p50_ms` and so on.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tortie: Option<Beside>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ptp: Option<Beside>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bridge: Option<Beside>,
     /// Where and when.
     pub facts: Facts,
     /// From which the worlds' names follow.
@@ -28,6 +36,54 @@ pub struct Report {
     /// By the store's name.
     stores: BTreeMap<String, Measures>,
 }
+
+/// What one plugin takes beside the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Beside {
+    /// One ADD at a time, milliseconds from before the program's start until it has ended.
+    add_p50_ms: f64,
+    /// The same.
+    add_p99_ms: f64,
+    /// One DEL at a time.
+    del_p50_ms: f64,
+    /// The same.
+    del_p99_ms: f64,
+    /// ADDs each second, 8 at a time: the median of the rounds.
+    pods_per_s_8: f64,
+    /// DELs each second, 8 at a time.
+    dels_per_s_8: f64,
+}
+
+impl Beside {
+    fn of(plugin: &str, measures: &Measures) -> Option<Self> {
+        let samples = |what: &str| measures.samples.get(&format!("{plugin} {what}"));
+        let (add, del) = (samples("ADD ms")?, samples("DEL ms")?);
+        Some(Self {
+            add_p50_ms: p50(add),
+            add_p99_ms: p99(add),
+            del_p50_ms: p50(del),
+            del_p99_ms: p99(del),
+            pods_per_s_8: p50(samples("ADD each second, 8 at a time")?),
+            dels_per_s_8: p50(samples("DEL each second, 8 at a time")?),
+        })
+    }
+}
+
+/// A row of the table of plugins: what, the goal, and the figure.
+type BesideRow = (&'static str, &'static str, fn(&Beside) -> f64);
+
+const BESIDE: [BesideRow; 6] = [
+    ("ADD, one at a time: p50, ms", "≤ 1.0", |of| of.add_p50_ms),
+    ("the same: p99, ms", "≤ 3", |of| of.add_p99_ms),
+    ("ADD, 8 at a time: each second", "≥ 1500", |of| {
+        of.pods_per_s_8
+    }),
+    ("DEL, one at a time: p50, ms", "≤ 0.8", |of| of.del_p50_ms),
+    ("the same: p99, ms", "", |of| of.del_p99_ms),
+    ("DEL, 8 at a time: each second", "≥ 2000", |of| {
+        of.dels_per_s_8
+    }),
+];
 
 /// A figure of the table.
 struct Figure {
@@ -195,6 +251,9 @@ impl Report {
     #[must_use]
     pub fn new(facts: Facts, seed: u64) -> Self {
         Self {
+            tortie: None,
+            ptp: None,
+            bridge: None,
             facts,
             seed,
             stores: BTreeMap::new(),
@@ -204,10 +263,12 @@ impl Report {
     /// Adds what a world measured.
     pub fn add(&mut self, store: Store, measures: Measures) {
         let all = self.stores.entry(store.name().to_owned()).or_default();
-        for (name, samples) in measures.samples {
-            all.samples.entry(name).or_default().extend(samples);
+        all.take(measures);
+        if store == Store::Local {
+            self.tortie = Beside::of("tortie", all);
+            self.ptp = Beside::of("ptp", all);
+            self.bridge = Beside::of("bridge", all);
         }
-        all.requests.extend(measures.requests);
     }
 
     /// Reads what [`Report::json`] wrote.
@@ -226,14 +287,38 @@ impl Report {
         serde_json::to_string_pretty(self)
     }
 
-    /// The facts and two tables in Markdown: figures, and what is asked of the API server.
+    /// The facts and the tables in Markdown: plugins beside each other, figures, and what is asked of the API server.
     #[must_use]
     pub fn markdown(&self) -> String {
         let runs = format!("{} runs, seed {}", self.facts.runs, self.seed);
         let mut text = format!("{}\n\n", self.facts.measured(&runs));
         // Writing to a string cannot fail.
+        if let Some(beside) = self.beside() {
+            let _ = writeln!(text, "{beside}\n");
+        }
         let _ = writeln!(text, "{}\n\n{}", self.figures(), self.requests());
         text
+    }
+
+    /// `None` when it was not measured.
+    fn beside(&self) -> Option<Table> {
+        let tortie = self.tortie.as_ref()?;
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN);
+        table.set_header([
+            "with the embedded store",
+            "goal",
+            "tortie",
+            "ptp, host-local",
+            "bridge, host-local",
+        ]);
+        for (what, goal, figure) in BESIDE {
+            let shown =
+                |of: Option<&Beside>| of.map_or_else(|| "—".to_owned(), |of| number(figure(of)));
+            let (ptp, bridge) = (shown(self.ptp.as_ref()), shown(self.bridge.as_ref()));
+            table.add_row([what, goal, &number(figure(tortie)), &ptp, &bridge]);
+        }
+        Some(table)
     }
 
     fn value(&self, store: &str, figure: &Figure) -> Option<f64> {
@@ -358,6 +443,35 @@ mod tests {
         );
         assert_eq!(cells("DEL: p50"), ["≤ 10", "112", "—", "—", "—"]);
         assert!(markdown.contains("1.00 PUT ipamblocks"), "{markdown}");
+    }
+
+    #[test]
+    fn plugins_beside_each_other_stand_first_in_the_json_and_in_a_table_of_their_own() {
+        let mut report = report();
+        assert!(!report.markdown().contains("bridge"));
+        let mut beside = Measures::default();
+        for name in ["tortie", "ptp"] {
+            for (command, milliseconds) in [("ADD", [2.0, 1.0, 9.0]), ("DEL", [3.0, 4.0, 5.0])] {
+                for took in milliseconds {
+                    beside.note(format!("{name} {command} ms"), took);
+                }
+                beside.note(format!("{name} {command} each second, 8 at a time"), 500.0);
+            }
+        }
+        report.add(Store::Local, beside);
+        let json = report.json().unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["tortie"]["add_p50_ms"], 2.0);
+        assert_eq!(value["ptp"]["add_p99_ms"], 9.0);
+        assert_eq!(value["ptp"]["del_p50_ms"], 4.0);
+        assert_eq!(value["tortie"]["pods_per_s_8"], 500.0);
+        assert_eq!(value["tortie"]["dels_per_s_8"], 500.0);
+        assert!(value.get("bridge").is_none(), "it was not there");
+        let again = Report::parse(&json).unwrap().markdown();
+        assert_eq!(again, report.markdown());
+        let row = again.lines().find(|line| line.contains("≤ 1.0")).unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(cells[2..6], ["≤ 1.0", "2.00", "2.00", "—"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use lab::{RouteChange, RouteMonitor, Store};
 use serde::{Deserialize, Serialize};
 
 use super::Scenario;
+use super::beside;
 use super::cluster::{Cluster, Container};
 use super::floor;
 use super::many;
@@ -47,10 +48,18 @@ impl Measures {
         self.samples.entry(name.into()).or_default().push(value);
     }
 
-    fn note_times(&mut self, name: &str, times: &[Duration]) {
+    pub(super) fn note_times(&mut self, name: &str, times: &[Duration]) {
         for time in times {
             self.note(name, milliseconds(*time));
         }
+    }
+
+    /// Adds what another world, or part of one, measured.
+    pub(super) fn take(&mut self, other: Self) {
+        for (name, samples) in other.samples {
+            self.samples.entry(name).or_default().extend(samples);
+        }
+        self.requests.extend(other.requests);
     }
 
     /// What `count` calls of a command cost the programs.
@@ -81,17 +90,22 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Runs a scenario in the world that this process is the first of.
+/// Runs a scenario in the world that this process is the first of; `rounds` are those of [`Scenario::Beside`].
 ///
 /// # Errors
 /// When a program does not come up, or the plugin fails.
-pub fn inside(store: Store, scenario: Scenario, seed: u64) -> anyhow::Result<Measures> {
+pub fn inside(
+    store: Store,
+    scenario: Scenario,
+    (seed, rounds): (u64, usize),
+) -> anyhow::Result<Measures> {
     lab::prepare()?;
     match scenario {
         Scenario::Pods => pods(store, seed),
         Scenario::Parallel => parallel(store, seed),
         Scenario::Claims => claims(store, seed),
         Scenario::Many => many::run(seed),
+        Scenario::Beside => beside::run(rounds),
     }
 }
 
