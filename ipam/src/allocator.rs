@@ -16,6 +16,7 @@ use futures_util::future::try_join;
 use ipnet::IpNet;
 
 use crate::block;
+use crate::companion::{Accompanied, Companion, Laid, RefusedKeys};
 use crate::cooldown::Cooldown;
 use crate::draft::Draft;
 use crate::error::AssignError;
@@ -109,23 +110,53 @@ impl Ipam {
         &self,
         requests: &[AssignRequest],
     ) -> Committed<Vec<Result<Assignment, AssignError>>> {
+        let all = self.assign_with(requests, &[]).await;
+        let outcome = all.outcome.into_iter();
+        Committed {
+            outcome: outcome.map(|given| given.map(|(given, _)| given)).collect(),
+            written: all.written,
+        }
+    }
+
+    /// As [`Ipam::assign_many`]; each request that gets what it wants takes along the companion at its place, if there is one.
+    pub async fn assign_with(
+        &self,
+        requests: &[AssignRequest],
+        companions: &[Option<Companion>],
+    ) -> Committed<Vec<Result<(Assignment, Accompanied), AssignError>>> {
         let latest = requests.iter().map(|request| request.now).max();
         let now = latest.unwrap_or_default();
         let planned = self
-            .commit(now, |draft| plan::assign_all(draft, &self.node, requests))
+            .commit(now, |draft| {
+                let assigned = plan::assign_all(draft, &self.node, requests)?;
+                let mut all = Vec::with_capacity(assigned.len());
+                for (number, assigned) in assigned.into_iter().enumerate() {
+                    all.push(assigned.map(|given| {
+                        let companion = companions.get(number).and_then(Option::as_ref);
+                        let laid = companion.map(|found| found.lay(draft, &given.addresses));
+                        (given, laid.unwrap_or(Laid::None))
+                    }));
+                }
+                Ok(all)
+            })
             .await;
-        let mut planned = planned.unwrap_or_else(|error| Committed {
+        let planned = planned.unwrap_or_else(|error| Committed {
             outcome: vec![Err(error); requests.len()],
             written: Vec::new(),
         });
-        // What an earlier attempt of this call took, a later one finds.
-        for (request, given) in requests.iter().zip(&mut planned.outcome) {
+        let written = planned.written;
+        let outcome = requests.iter().zip(planned.outcome);
+        let outcome = outcome.map(|(request, given)| {
+            let (mut given, laid) = given?;
+            // What an earlier attempt of this call took, a later one finds.
             let handle = handle_key(&request.handle_id);
-            if let Ok(given) = given {
-                given.existing &= !planned.written.iter().any(|change| *change.key() == handle);
-            }
+            given.existing &= !written.iter().any(|change| *change.key() == handle);
+            Ok((given, laid.done(&written)))
+        });
+        Committed {
+            outcome: outcome.collect(),
+            written,
         }
-        planned
     }
 
     /// Frees all addresses of a handle. Freeing nothing is success: it may be called again and again.
@@ -173,6 +204,26 @@ impl Ipam {
     ) -> Result<Committed<Vec<Released>>, AssignError> {
         self.commit(now, |draft| release::release_held(draft, looks))
             .await
+    }
+
+    /// As [`Ipam::release_held`]; each takes along the companion at its place, if there is one.
+    pub async fn release_with(
+        &self,
+        looks: &[(String, Vec<ReleaseAddress>)],
+        companions: &[Option<Companion>],
+        now: Timestamp,
+    ) -> Result<Committed<Vec<(Released, Accompanied)>>, AssignError> {
+        let done = self
+            .commit(now, |draft| release::release_with(draft, looks, companions))
+            .await?;
+        let written = done.written;
+        let outcome = done.outcome.into_iter();
+        Ok(Committed {
+            outcome: outcome
+                .map(|(released, laid)| (released, laid.done(&written)))
+                .collect(),
+            written,
+        })
     }
 
     /// Frees single addresses, each only if handle and sequence number are those that were looked at.
@@ -229,6 +280,14 @@ impl Ipam {
         let memory = self.remembered();
         let lone = |view: &Arc<View>| view.lone_claims(&self.node);
         memory.view.as_ref().map(lone).unwrap_or_default()
+    }
+
+    /// The objects of which something is remembered between calls: pools, rules, own blocks and the handles in them. Empty while nothing
+    /// is.
+    pub fn remembered_keys(&self) -> Vec<Key> {
+        let memory = self.remembered();
+        let view = memory.view.iter();
+        view.flat_map(|view| view.keys().cloned()).collect()
     }
 
     /// The rules for cool-down as they are remembered, at this time.
@@ -326,12 +385,16 @@ impl Ipam {
         };
         let doubtful = Arc::clone(&self.doubtful());
         let mut written = Vec::new();
+        let mut refused = RefusedKeys::new();
         for _ in 0..ATTEMPTS_MAX {
             let decided = {
-                let mut draft = Draft::new(&view, &doubtful, now);
-                decide(&mut draft).map(|outcome| (outcome, draft.into_plan(self.store.folds())))
+                let mut draft = Draft::new(&view, &doubtful, now).without(&refused);
+                decide(&mut draft).map(|outcome| {
+                    let companions = draft.companions();
+                    (outcome, companions, draft.into_plan(self.store.folds()))
+                })
             };
-            let (outcome, plan) = match decided {
+            let (outcome, companions, plan) = match decided {
                 Ok(decided) => decided,
                 Err(Stop::Error(error)) => return Err(error),
                 Err(Stop::Halt(Halt::Widen(extent))) => {
@@ -365,7 +428,11 @@ impl Ipam {
                         *self.diverged() = Some(error.clone());
                         return Err(AssignError::Store(error));
                     }
-                    Arc::make_mut(&mut view).learn(&key, current.as_deref());
+                    if companions.contains(&key) {
+                        refused.insert(key, current.map(|current| *current));
+                    } else {
+                        Arc::make_mut(&mut view).learn(&key, current.as_deref());
+                    }
                 }
             }
         }
@@ -560,7 +627,9 @@ fn lost_write(plan: &Plan, key: &Key, current: Option<&KeyValue>) -> Option<Stor
 
 fn follow(view: &mut Arc<View>, changes: &[Change]) {
     let known = Arc::make_mut(view);
-    for change in changes {
+    // Companions are not IPAM's to remember.
+    let is_ipams = |change: &&Change| change.key().kind != Kind::WorkloadEndpoint;
+    for change in changes.iter().filter(is_ipams) {
         known.follow(change);
     }
 }

@@ -11,9 +11,11 @@ use api::ipam::{
 };
 use api::key::{Key, Kind};
 use api::metadata::Resource;
+use datastore::store::{KeyValue, Op};
 use ipnet::IpNet;
 use serde_json::Map;
 
+use crate::companion::RefusedKeys;
 use crate::cooldown::Cooldown;
 use crate::plan::Halt;
 use crate::time::Timestamp;
@@ -34,7 +36,13 @@ pub(crate) struct Draft<'v> {
     relied_on: BTreeSet<Key>,
     /// Whether that is looked at again in any case.
     look: Look,
+    /// What is written last, of objects that are not IPAM's.
+    beside: Vec<Op>,
+    refused: &'v RefusedKeys,
 }
+
+/// Nothing was refused.
+static NONE_REFUSED: RefusedKeys = RefusedKeys::new();
 
 /// Whether pool and rules are looked at again before an address is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +65,33 @@ impl<'v> Draft<'v> {
             handles: BTreeMap::new(),
             relied_on: BTreeSet::new(),
             look: Look::IfFree,
+            beside: Vec::new(),
+            refused: &NONE_REFUSED,
         }
+    }
+
+    /// Companions that the store has refused are left out.
+    pub(crate) fn without(self, refused: &'v RefusedKeys) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// What stands in the place of a companion that was refused; `None` for one that was not.
+    pub(crate) fn refused(&self, key: &Key) -> Option<&'v Option<KeyValue>> {
+        self.refused.get(key)
+    }
+
+    /// Lays a companion over the view; whether it is the first one about its object.
+    pub(crate) fn lay_beside(&mut self, op: Op) -> bool {
+        let is_first = self.beside.iter().all(|other| other.key() != op.key());
+        if is_first {
+            self.beside.push(op);
+        }
+        is_first
+    }
+
+    /// The objects of all companions.
+    pub(crate) fn companions(&self) -> BTreeSet<Key> {
+        self.beside.iter().map(|op| op.key().clone()).collect()
     }
 
     pub(crate) const fn view(&self) -> &'v View {

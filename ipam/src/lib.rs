@@ -22,6 +22,7 @@ pub mod block;
 pub mod candidates;
 pub mod check;
 pub mod collect;
+pub mod companion;
 pub mod cooldown;
 mod draft;
 pub mod error;
@@ -36,6 +37,7 @@ pub mod tunnel;
 pub mod view;
 
 pub use allocator::Ipam;
+pub use companion::{Accompanied, Companion};
 pub use error::AssignError;
 pub use request::{AssignRequest, Assignment, Committed, Released, Wanted};
 pub use time::Timestamp;

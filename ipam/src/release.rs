@@ -7,6 +7,7 @@ use api::ipam::IPAMBlockSpec;
 use ipnet::IpNet;
 
 use crate::block::{self, host_affinity};
+use crate::companion::{Companion, Laid};
 use crate::draft::Draft;
 use crate::plan::{Halt, Stop, need};
 use crate::request::{ReleaseAddress, ReleaseRefused, Released};
@@ -41,6 +42,25 @@ pub(crate) fn release_held(
         .iter()
         .map(|(handle_id, looked_at)| release_handle(draft, handle_id, looked_at))
         .collect()
+}
+
+/// As [`release_held`], each with the companion at its place; one whose companion was refused is left as it is.
+pub(crate) fn release_with(
+    draft: &mut Draft<'_>,
+    looks: &[(String, Vec<ReleaseAddress>)],
+    companions: &[Option<Companion>],
+) -> Result<Vec<(Released, Laid)>, Stop> {
+    let mut all = Vec::with_capacity(looks.len());
+    for (number, (handle_id, looked_at)) in looks.iter().enumerate() {
+        let companion = companions.get(number).and_then(Option::as_ref);
+        let laid = companion.map_or(Laid::None, |found| found.lay(draft, &[]));
+        let released = match &laid {
+            Laid::Not(_) => Released::default(),
+            Laid::None | Laid::Over(_) => release_handle(draft, handle_id, looked_at)?,
+        };
+        all.push((released, laid));
+    }
+    Ok(all)
 }
 
 /// The addresses that a handle has, each as it stands now.

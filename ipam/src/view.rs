@@ -349,6 +349,11 @@ impl View {
         }
     }
 
+    /// Every key of which something is remembered.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.versions.keys()
+    }
+
     /// Whether the object counts as deleted and its name is still taken.
     pub fn is_tombstone(&self, key: &Key) -> bool {
         self.tombstones.contains(key)

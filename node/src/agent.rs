@@ -261,7 +261,7 @@ impl Agent {
         if let Some(prefix) = &self.params.endpoint_status_path_prefix {
             let status = EndpointStatusTask {
                 directory: Path::new(prefix).join("endpoint-status"),
-                endpoints,
+                endpoints: endpoints.clone(),
                 view: calc_view.clone(),
                 settings: settings.clone(),
                 waits: waits_in.clone(),
@@ -275,6 +275,7 @@ impl Agent {
         );
         let serving = Serving {
             ipam: Arc::clone(&self.ipam),
+            endpoints,
             calc: calc_inbox,
             calc_view: calc_view.clone(),
             waits: waits_in,
@@ -477,6 +478,7 @@ impl Agent {
             last_mtu_bytes: self.last_mtu_bytes,
             store: Arc::clone(&self.opened.store),
             addresses,
+            endpoints: serving.endpoints,
             calc: serving.calc,
             view: serving.calc_view,
             waits: serving.waits,
@@ -528,6 +530,7 @@ async fn follow_severity(mut live: Live, cancel: CancellationToken) {
 /// What the CNI task shares with others.
 struct Serving {
     ipam: Arc<Ipam>,
+    endpoints: watch::Receiver<Endpoints>,
     calc: Inbox,
     calc_view: watch::Receiver<CalcView>,
     waits: mpsc::Sender<Wait>,

@@ -8,6 +8,7 @@
 //! 5  pools and rules looked at once more (of blocks that are the node's, where that costs nothing); handles that gain
 //! 6  affinities confirmed, or deleted; addresses taken and freed in blocks
 //! 7  handles that lose; affinities confirmed of blocks that stood before: that they are the node's, 6 has shown
+//! 8  companions: a pod's endpoint
 //! ```
 //! The steps of a stage may be done side by side: an address from a block that the node has costs two round trips, one
 //! with a new block four. Whatever part of it is done, no address is given twice, none is held without its handle saying
@@ -100,9 +101,9 @@ impl Draft<'_> {
                 stages.push(Stage::Preconditions, Op::Check { key, expect });
             }
         }
-        let stages = stages.ops.into_iter().filter(|ops| !ops.is_empty());
+        let stages = stages.ops.into_iter().chain([self.beside]);
         Plan {
-            stages: stages.collect(),
+            stages: stages.filter(|ops| !ops.is_empty()).collect(),
         }
     }
 

@@ -5,6 +5,7 @@ mod assign;
 mod beside;
 mod calico;
 mod cluster;
+mod companion;
 mod cooldown;
 mod few;
 mod garbage;

@@ -9,6 +9,7 @@
 //!       └ veth pair ┘   └ endpoint written, echoed, /32 in FIB┘
 //! DEL   host end down ∥ endpoint deleted, address released ──► reply; the device goes with the pod or in a sweep
 //! ```
+//! Where the store does plans as a whole the endpoint is written with the address, and deleted with its release.
 
 pub mod addresses;
 pub mod connection;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipam::request::ReleaseAddress;
-use ipam::{AssignError, AssignRequest, Assignment, Ipam, Released};
+use ipam::{Accompanied, AssignError, AssignRequest, Assignment, Companion, Ipam, Released};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -18,10 +18,13 @@ const QUEUE: usize = 256;
 const TOGETHER: usize = 64;
 
 enum Ask {
-    Assign(Box<AssignRequest>, Answer<Assignment>),
+    Assign(Box<AssignRequest>, Option<Companion>, Answer<Assigned>),
     Held(String, Answer<Vec<ReleaseAddress>>),
-    Release(Look, Answer<Released>),
+    Release(Look, Option<Companion>, Answer<(Released, Accompanied)>),
 }
+
+/// What was assigned, and what became of the companion.
+type Assigned = (Assignment, Accompanied);
 
 /// What a handle held when it was looked at.
 type Look = (String, Vec<ReleaseAddress>);
@@ -50,11 +53,15 @@ impl Addresses {
         (Self(asks), serve)
     }
 
-    /// An address for a handle; `None` when the agent is stopping.
-    pub async fn assign(&self, request: AssignRequest) -> Option<Result<Assignment, AssignError>> {
+    /// An address for a handle, and with it in one plan a companion; `None` when the agent is stopping.
+    pub async fn assign(
+        &self,
+        request: AssignRequest,
+        companion: Option<Companion>,
+    ) -> Option<Result<(Assignment, Accompanied), AssignError>> {
         let (answer, asked) = oneshot::channel();
         self.0
-            .send(Ask::Assign(Box::new(request), answer))
+            .send(Ask::Assign(Box::new(request), companion, answer))
             .await
             .ok()?;
         asked.await.ok()
@@ -70,15 +77,16 @@ impl Addresses {
         asked.await.ok()
     }
 
-    /// Frees those of a handle's addresses that are still as they were looked at; `None` when the agent is stopping.
+    /// Frees those of a handle's addresses that are still as they were looked at, and does with it in one plan a companion's deletion;
+    /// `None` when the agent is stopping.
     pub async fn release(
         &self,
-        handle_id: String,
-        looked_at: Vec<ReleaseAddress>,
-    ) -> Option<Result<Released, AssignError>> {
+        look: (String, Vec<ReleaseAddress>),
+        companion: Option<Companion>,
+    ) -> Option<Result<(Released, Accompanied), AssignError>> {
         let (answer, asked) = oneshot::channel();
-        let look = (handle_id, looked_at);
-        self.0.send(Ask::Release(look, answer)).await.ok()?;
+        let ask = Ask::Release(look, companion, answer);
+        self.0.send(ask).await.ok()?;
         asked.await.ok()
     }
 }
@@ -91,9 +99,13 @@ async fn serve(ipam: &Ipam, calc: &Inbox, mut queue: mpsc::Receiver<Ask>) {
         let mut looks = Vec::new();
         for ask in asks.drain(..) {
             match ask {
-                Ask::Assign(request, answer) => assigns.push((*request, answer)),
+                Ask::Assign(request, companion, answer) => {
+                    assigns.push(((*request, companion), answer));
+                }
                 Ask::Held(handle, answer) => looks.push((handle, answer)),
-                Ask::Release(look, answer) => releases.push((look, answer)),
+                Ask::Release(look, companion, answer) => {
+                    releases.push(((look, companion), answer));
+                }
             }
         }
         look(ipam, looks).await;
@@ -124,15 +136,17 @@ async fn look(ipam: &Ipam, looks: Vec<(String, Answer<Vec<ReleaseAddress>>)>) {
     }
 }
 
-async fn release(ipam: &Ipam, calc: &Inbox, releases: Vec<(Look, Answer<Released>)>) {
+/// A request with its companion, and who waits for the answer.
+type Waiting<Q, A> = ((Q, Option<Companion>), Answer<A>);
+
+async fn release(ipam: &Ipam, calc: &Inbox, releases: Vec<Waiting<Look, (Released, Accompanied)>>) {
     if releases.is_empty() {
         return;
     }
-    let (looks, answers): (Vec<Look>, Vec<_>) = releases.into_iter().unzip();
-    match ipam
-        .release_held(&looks, timestamp(SystemTime::now()))
-        .await
-    {
+    let (asked, answers): (Vec<_>, Vec<_>) = releases.into_iter().unzip();
+    let (looks, companions): (Vec<Look>, Vec<_>) = asked.into_iter().unzip();
+    let now = timestamp(SystemTime::now());
+    match ipam.release_with(&looks, &companions, now).await {
         Ok(committed) => {
             echo(calc, &committed.written);
             for (freed, answer) in committed.outcome.into_iter().zip(answers) {
@@ -149,16 +163,17 @@ async fn release(ipam: &Ipam, calc: &Inbox, releases: Vec<(Look, Answer<Released
     }
 }
 
-async fn assign(ipam: &Ipam, calc: &Inbox, assigns: Vec<(AssignRequest, Answer<Assignment>)>) {
+async fn assign(ipam: &Ipam, calc: &Inbox, assigns: Vec<Waiting<AssignRequest, Assigned>>) {
     if assigns.is_empty() {
         return;
     }
-    let (requests, answers): (Vec<AssignRequest>, Vec<_>) = assigns.into_iter().unzip();
-    let committed = ipam.assign_many(&requests).await;
+    let (asked, answers): (Vec<_>, Vec<_>) = assigns.into_iter().unzip();
+    let (requests, companions): (Vec<AssignRequest>, Vec<_>) = asked.into_iter().unzip();
+    let committed = ipam.assign_with(&requests, &companions).await;
     echo(calc, &committed.written);
     let mut unwanted = Vec::new();
     for ((outcome, answer), request) in committed.outcome.into_iter().zip(answers).zip(requests) {
-        let given = outcome.as_ref().is_ok_and(|given| !given.existing);
+        let given = outcome.as_ref().is_ok_and(|(given, _)| !given.existing);
         if answer.send(outcome).is_err() && given {
             unwanted.push(request.handle_id);
         }
@@ -226,7 +241,7 @@ mod tests {
         tokio::pin!(serve);
 
         // Every one of them waits before the task looks for the first time.
-        let mut asked = Box::pin(join_all((0..7).map(|n| addresses.assign(request(n)))));
+        let mut asked = Box::pin(join_all((0..7).map(|n| addresses.assign(request(n), None))));
         std::future::poll_fn(|context| {
             assert!(asked.as_mut().poll(context).is_pending());
             Poll::Ready(())
@@ -238,7 +253,7 @@ mod tests {
         };
         let mut given: Vec<_> = answers
             .into_iter()
-            .map(|answer| answer.unwrap().unwrap().addresses[0].addr())
+            .map(|answer| answer.unwrap().unwrap().0.addresses[0].addr())
             .collect();
         given.sort();
         given.dedup();

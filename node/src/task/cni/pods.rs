@@ -23,8 +23,8 @@ use cni::spec::error::{CniError, Code};
 use datastore::store::{KeyValue, Store, StoreError};
 use felix::desired::{IfName, Mac};
 use felix_io::workload::{self, WorkloadError};
-use ipam::AssignError;
-use ipam::request::ReleaseAddress;
+use ipam::request::{ReleaseAddress, Released};
+use ipam::{Accompanied, AssignError, Companion};
 use ipnet::IpNet;
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tracing::warn;
@@ -34,7 +34,8 @@ use super::locks::Locks;
 use crate::health::Health;
 use crate::task::calc::{CalcView, Inbox};
 use crate::task::dataplane::Wait;
-use endpoint::Identity;
+use crate::task::endpoint_status::Endpoints;
+use endpoint::{Identity, Record};
 use error::{assign_error, kernel_error, stopping, store_error};
 use record::Found;
 
@@ -63,6 +64,8 @@ pub struct Pods {
     pub store: Arc<dyn Store>,
     /// Addresses.
     pub addresses: Addresses,
+    /// This node's endpoints, as the watch tells them.
+    pub endpoints: watch::Receiver<Endpoints>,
     /// Where own writes are echoed.
     pub calc: Inbox,
     /// MTU and labels.
@@ -115,6 +118,12 @@ impl Pods {
         }
         let looked = self.look(handles);
         let looks = match &found {
+            Found::Own(record) if self.store.folds() => {
+                let (detached, looks) = tokio::join!(detach(attachment, device), looked);
+                detached.map_err(|error| kernel_error(&error))?;
+                self.detached.notify_one();
+                return self.release_with(record, looks?).await;
+            }
             Found::Own(record) => {
                 let (detached, deleted, looks) = tokio::join!(
                     detach(attachment, device),
@@ -165,20 +174,49 @@ impl Pods {
         Ok(looks)
     }
 
+    /// Releases what an endpoint's handles held when they were looked at, and deletes it with the first of them, in one transaction.
+    async fn release_with(
+        &self,
+        record: &Record,
+        looks: Vec<(String, Vec<ReleaseAddress>)>,
+    ) -> Result<(), CniError> {
+        self.forget_written(record.key());
+        let mut deleted = false;
+        for (handle, held) in looks {
+            if !deleted {
+                let version = record.stored.version.clone();
+                let companion = Companion::delete(record.key().clone(), version);
+                let look = (handle.clone(), held.clone());
+                let (released, became) = self.ask_release(look, Some(companion)).await?;
+                deleted = true;
+                if let Accompanied::Done(_) = became {
+                    all_released(&handle, &released)?;
+                    continue;
+                }
+                let apart = self.delete_record(record).await;
+                apart.map_err(|error| store_error(&error))?;
+            }
+            self.release(handle, held).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_release(
+        &self,
+        look: (String, Vec<ReleaseAddress>),
+        companion: Option<Companion>,
+    ) -> Result<(Released, Accompanied), CniError> {
+        match self.addresses.release(look, companion).await {
+            Some(Ok(released)) => Ok(released),
+            Some(Err(error)) => Err(self.ipam_error(&error)),
+            None => Err(stopping()),
+        }
+    }
+
     /// Releases what a handle held when it was looked at.
     async fn release(&self, handle: String, held: Vec<ReleaseAddress>) -> Result<(), CniError> {
-        let released = match self.addresses.release(handle.clone(), held).await {
-            Some(Ok(released)) => released,
-            Some(Err(error)) => return Err(self.ipam_error(&error)),
-            None => return Err(stopping()),
-        };
-        match released.refused.first() {
-            None => Ok(()),
-            Some((address, why)) => Err(CniError::new(
-                Code::TRY_AGAIN_LATER,
-                format!("address {address} of {handle} was not released: {why}"),
-            )),
-        }
+        let (released, _) = self.ask_release((handle.clone(), held), None).await?;
+        all_released(&handle, &released)
     }
 
     /// The ranges that Kubernetes gave this node.
@@ -295,6 +333,17 @@ impl Pods {
             present.await.map_err(|_| stopping())?;
         }
         Ok(())
+    }
+}
+
+/// An error where an address was not released.
+fn all_released(handle: &str, released: &Released) -> Result<(), CniError> {
+    match released.refused.first() {
+        None => Ok(()),
+        Some((address, why)) => Err(CniError::new(
+            Code::TRY_AGAIN_LATER,
+            format!("address {address} of {handle} was not released: {why}"),
+        )),
     }
 }
 

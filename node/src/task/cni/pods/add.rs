@@ -9,18 +9,18 @@ use api::pool::AllowedUse;
 use cni::protocol::Request;
 use cni::spec::error::{CniError, Code};
 use cni::spec::result::{AddResult, Interface, IpConfig, Route};
-use datastore::store::Expect;
+use datastore::store::{Change, Expect, StoreError};
 use felix::calc::BlocksFrom;
 use felix::desired::{IfName, Mac};
 use felix_io::workload::{
     ALIAS_MAX, Attached, Attachment, Families, Forwarding, HOST_MAC, OldPair, PairSpec,
     WorkloadError,
 };
-use ipam::{AssignRequest, Assignment, Wanted};
+use ipam::{Accompanied, AssignRequest, Assignment, Companion, Wanted};
 use ipnet::IpNet;
 use tracing::{debug, warn};
 
-use super::endpoint::Identity;
+use super::endpoint::{Identity, Record};
 use super::error::{kernel_error, stopping, store_error};
 use super::record::Found;
 use super::wishes::NamespaceLabels;
@@ -29,6 +29,14 @@ use crate::task::timestamp;
 
 /// How long ADD waits for the route.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How the endpoint's record comes into the store.
+pub(super) enum Recording {
+    /// It is there: it was written with the address.
+    Written,
+    /// It is to be written over this.
+    Apart(Expect),
+}
 
 impl Pods {
     /// Connects a pod, unless by then nobody `waits` for it: once the plugin has died, its runtime may have called DEL, which
@@ -56,30 +64,56 @@ impl Pods {
             return Err(CniError::new(Code::TRY_AGAIN_LATER, text));
         }
         let container = request.container_id.as_str();
+        let early = self.early_mac(request, &pod);
+        let standing = async {
+            match early {
+                Some(_) => Ok(None),
+                None => self.standing(&pod).await.map(Some),
+            }
+        };
         // Both take their time and neither needs the other.
         let begun = tokio::join!(
-            timed(container, "address", self.assign(request, &pod, labels)),
-            timed(container, "pair", self.begin(request, &pod, netns)),
-            timed(container, "look", self.standing(&pod)),
+            timed(
+                container,
+                "address",
+                self.assign_for(request, &pod, labels, early)
+            ),
+            timed(container, "pair", self.begin(request, &pod, (netns, early))),
+            timed(container, "look", standing),
         );
-        let (assignment, attachment, standing) = match begun {
-            (Ok(assignment), attachment, standing) => (assignment, attachment, standing),
+        let ((assignment, recording), attachment, standing) = match begun {
+            (Ok(assigned), attachment, standing) => (assigned, attachment, standing),
             (Err(error), Ok(attachment), _) => {
                 attachment.abandon().await;
                 return Err(error);
             }
             (Err(error), Err(_), _) => return Err(error),
         };
-        let connected = match (attachment, standing) {
-            (Ok(attachment), Ok(standing)) => {
-                let begun = (attachment, standing);
+        let is_written = matches!(recording, Some(Recording::Written));
+        let recording = match (recording, standing) {
+            (Some(recording), _) => Ok(recording),
+            (None, Ok(standing)) => Ok(Recording::Apart(standing.unwrap_or(Expect::Absent))),
+            (None, Err(error)) => Err(error),
+        };
+        let connected = match (attachment, recording) {
+            (Ok(attachment), Ok(recording)) => {
+                let begun = (attachment, recording);
                 self.connect(request, &pod, &assignment, begun).await
             }
-            (Ok(attachment), Err(error)) => {
-                attachment.abandon().await;
-                Err(error)
+            (attachment, recording) => {
+                let failed = match (attachment, recording) {
+                    (Ok(attachment), Err(error)) => {
+                        attachment.abandon().await;
+                        error
+                    }
+                    (Err(error), _) => error,
+                    (Ok(_), Ok(_)) => unreachable!("matched above"),
+                };
+                if is_written {
+                    self.undo_endpoint(&pod).await;
+                }
+                Err(failed)
             }
-            (Err(error), _) => Err(error),
         };
         match connected {
             Ok(attached) => Ok(result(request, &assignment, &attached)),
@@ -92,16 +126,69 @@ impl Pods {
         }
     }
 
+    /// The MAC that the pod's end is given when its endpoint can be written together with its address: where the store does plans as a
+    /// whole, and nothing is known to stand in the endpoint's place. Otherwise the kernel chooses one.
+    pub(super) fn early_mac(&self, request: &Request, pod: &Identity) -> Option<Mac> {
+        let is_given = !request.given.is_empty() || request.ip.is_some() || !request.ips.is_empty();
+        if is_given || !self.store.folds() || !self.seems_absent(pod) {
+            return None;
+        }
+        Some(request.mac.map_or_else(|| pod.pod_mac(), Mac))
+    }
+
+    /// Addresses, and with a MAC the endpoint's record in the same transaction; `None` of it where it was not asked for.
+    pub(super) async fn assign_for(
+        &self,
+        request: &Request,
+        pod: &Identity,
+        labels: &NamespaceLabels,
+        early: Option<Mac>,
+    ) -> Result<(Assignment, Option<Recording>), CniError> {
+        let Some(mac) = early else {
+            return Ok((self.assign(request, pod, labels).await?, None));
+        };
+        self.may_assign()?;
+        let (of, node) = (pod.clone(), self.node.clone());
+        let compose = move |addresses: &[IpNet]| of.endpoint(&node, addresses, mac);
+        let companion = Companion::put(pod.key.clone(), Expect::Absent, Box::new(compose));
+        let asked = self.asked(pod, labels, any_of(request));
+        let (given, became) = self.ask_assign(asked, Some(companion)).await?;
+        let recording = match became {
+            Accompanied::Done(change) => {
+                if let Change::Put(stored) = change {
+                    self.note_written(stored);
+                }
+                Recording::Written
+            }
+            // One that cannot be read is nobody's.
+            Accompanied::Refused(stands) => match stands.clone().and_then(Record::read) {
+                None => Recording::Apart(Expect::standing(stands.map(|found| found.version))),
+                Some(_) => {
+                    if !given.existing {
+                        self.undo_address(pod).await;
+                    }
+                    return Err(store_error(&StoreError::Conflict {
+                        key: pod.key.clone(),
+                        current: stands.map(Box::new),
+                    }));
+                }
+            },
+            Accompanied::None => Recording::Apart(Expect::Absent),
+        };
+        Ok((given, Some(recording)))
+    }
+
     /// Makes the pair. One of its name is replaced if it is an earlier one of the same attachment or of the pod's former
     /// container, or nobody's.
     async fn begin(
         &self,
         request: &Request,
         pod: &Identity,
-        netns: OwnedFd,
+        (netns, mac): (OwnedFd, Option<Mac>),
     ) -> Result<Attachment, CniError> {
         let cannot = |error: WorkloadError| kernel_error(&error);
-        let pair = self.pair(request, pod);
+        let mut pair = self.pair(request, pod);
+        pair.pod_mac = mac.or(pair.pod_mac);
         let again = netns
             .try_clone()
             .map_err(|error| cannot(WorkloadError::Namespace(error)))?;
@@ -144,7 +231,7 @@ impl Pods {
         request: &Request,
         pod: &Identity,
         assignment: &Assignment,
-        (attachment, standing): (Attachment, Expect),
+        (attachment, recording): (Attachment, Recording),
     ) -> Result<Attached, CniError> {
         let addresses: Vec<IpAddr> = assignment.addresses.iter().map(IpNet::addr).collect();
         let mut network = pod.network(addresses.clone());
@@ -154,12 +241,21 @@ impl Pods {
         if request.allow_ip_forwarding {
             network.forwarding = Forwarding::On;
         }
-        let object = pod.endpoint(&self.node, &assignment.addresses, attachment.pod_mac);
+        let pod_mac = attachment.pod_mac;
+        let record = async {
+            match recording {
+                Recording::Written => Ok(()),
+                Recording::Apart(standing) => {
+                    let object = pod.endpoint(&self.node, &assignment.addresses, pod_mac);
+                    self.write_endpoint(object, standing).await
+                }
+            }
+        };
         let made = (attachment.host_ifindex, attachment.pod_mac);
         let container = request.container_id.as_str();
         let (attached, written) = tokio::join!(
             timed(container, "pod", attachment.finish(network)),
-            timed(container, "endpoint", self.write_endpoint(object, standing))
+            timed(container, "endpoint", record)
         );
         let failed = match (attached, written) {
             (Ok(attached), Ok(())) => {
@@ -173,20 +269,22 @@ impl Pods {
             (Err(error), _) => kernel_error(&error),
             (Ok(_), Err(error)) => self.detached(pod, error).await,
         };
-        if let Err(error) = self.undo_endpoint(pod).await {
-            let error = error.msg;
-            warn!(error, endpoint = %pod.key, "endpoint of a failed ADD is left behind; DEL will delete it");
-        }
+        self.undo_endpoint(pod).await;
         Err(failed)
     }
 
-    async fn undo_endpoint(&self, pod: &Identity) -> Result<(), CniError> {
-        match self.find(pod).await? {
-            Found::Own(record) => self
+    async fn undo_endpoint(&self, pod: &Identity) {
+        let undone = match self.find(pod).await {
+            Ok(Found::Own(record)) => self
                 .delete_record(&record)
                 .await
                 .map_err(|error| store_error(&error)),
-            Found::Others(_) | Found::Nothing => Ok(()),
+            Ok(Found::Others(_) | Found::Nothing) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = undone {
+            let error = error.msg;
+            warn!(error, endpoint = %pod.key, "endpoint of a failed ADD is left behind; DEL will delete it");
         }
     }
 
@@ -230,24 +328,13 @@ impl Pods {
                 existing: true,
             });
         }
-        if self.settings.blocks_from == BlocksFrom::PodCidrs {
-            return Err(CniError::new(
-                Code::INVALID_CONFIG,
-                "ipam.type: \"calico-ipam\" gives out no addresses where USE_POD_CIDR is set; allowed: host-local with \
-                 the subnet \"usePodCidr\"",
-            ));
-        }
+        self.may_assign()?;
         let explicit = match request.ip {
             Some(address) => vec![address],
             None => request.ips.clone(),
         };
         if explicit.is_empty() {
-            let any = Wanted::Any {
-                ipv4: usize::from(request.ipam.assign_ipv4),
-                ipv6: usize::from(request.ipam.assign_ipv6),
-                pools: [&request.ipam.ipv4_pools[..], &request.ipam.ipv6_pools[..]].concat(),
-            };
-            return self.assign_wanted(pod, labels, any).await;
+            return self.assign_wanted(pod, labels, any_of(request)).await;
         }
         let mut all = Assignment {
             existing: true,
@@ -275,13 +362,19 @@ impl Pods {
         Ok(all)
     }
 
-    async fn assign_wanted(
-        &self,
-        pod: &Identity,
-        labels: &NamespaceLabels,
-        wanted: Wanted,
-    ) -> Result<Assignment, CniError> {
-        let asked = AssignRequest {
+    fn may_assign(&self) -> Result<(), CniError> {
+        if self.settings.blocks_from == BlocksFrom::PodCidrs {
+            return Err(CniError::new(
+                Code::INVALID_CONFIG,
+                "ipam.type: \"calico-ipam\" gives out no addresses where USE_POD_CIDR is set; allowed: host-local with \
+                 the subnet \"usePodCidr\"",
+            ));
+        }
+        Ok(())
+    }
+
+    fn asked(&self, pod: &Identity, labels: &NamespaceLabels, wanted: Wanted) -> AssignRequest {
+        AssignRequest {
             node_labels: self.view.borrow().node_labels.clone(),
             namespace_labels: labels.clone(),
             handle_id: pod.attachment.handle_id(),
@@ -289,11 +382,28 @@ impl Pods {
             allowed_use: AllowedUse::Workload,
             wanted,
             now: timestamp(SystemTime::now()),
-        };
-        match self.addresses.assign(asked).await {
+        }
+    }
+
+    async fn ask_assign(
+        &self,
+        asked: AssignRequest,
+        companion: Option<Companion>,
+    ) -> Result<(Assignment, Accompanied), CniError> {
+        match self.addresses.assign(asked, companion).await {
             Some(outcome) => outcome.map_err(|error| self.ipam_error(&error)),
             None => Err(stopping()),
         }
+    }
+
+    async fn assign_wanted(
+        &self,
+        pod: &Identity,
+        labels: &NamespaceLabels,
+        wanted: Wanted,
+    ) -> Result<Assignment, CniError> {
+        let asked = self.asked(pod, labels, wanted);
+        Ok(self.ask_assign(asked, None).await?.0)
     }
 
     async fn undo_address(&self, pod: &Identity) {
@@ -343,6 +453,15 @@ impl Pods {
                     ),
                 ))
             })
+    }
+}
+
+/// As many addresses of each family as the configuration says, from its pools.
+fn any_of(request: &Request) -> Wanted {
+    Wanted::Any {
+        ipv4: usize::from(request.ipam.assign_ipv4),
+        ipv6: usize::from(request.ipam.assign_ipv6),
+        pools: [&request.ipam.ipv4_pools[..], &request.ipam.ipv6_pools[..]].concat(),
     }
 }
 

@@ -61,6 +61,18 @@ impl Identity {
         pod.and_then(|pod| pod.uid.as_deref()).unwrap_or_default()
     }
 
+    /// A MAC for the pod's end that follows from the attachment, so that the endpoint can be written before the device is made: unicast,
+    /// locally administered (IEEE 802, clause 8.4).
+    pub(super) fn pod_mac(&self) -> Mac {
+        // FNV-1a.
+        let path = self.attachment.path();
+        let hash = path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let [a, b, c, d, e, f, g, h] = hash.to_be_bytes();
+        Mac([(a ^ g) & 0xfe | 0x02, b ^ h, c, d, e, f])
+    }
+
     /// What is configured inside the pod.
     pub(super) fn network(&self, addresses: Vec<IpAddr>) -> PodNetwork {
         PodNetwork {
@@ -286,6 +298,19 @@ mod tests {
         let attributes = [("namespace", "default"), ("node", "n1"), ("pod", "web-0")];
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         assert_eq!(identity.attributes("n1"), attributes.map(owned).into());
+    }
+
+    #[test]
+    fn an_attachments_mac_is_its_own_a_unicast_one_and_always_the_same() {
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..1000 {
+            let mut request = request(WEB, "k8s-pod-network", "eth0");
+            request.container_id = format!("{number:064x}");
+            let Mac(mac) = Identity::new("n1", "cali", &request).pod_mac();
+            assert_eq!(mac[0] & 3, 2, "{mac:x?}");
+            assert_eq!(Identity::new("n2", "x", &request).pod_mac(), Mac(mac));
+            assert!(seen.insert(mac), "{mac:x?}");
+        }
     }
 
     #[test]

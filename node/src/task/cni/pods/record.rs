@@ -75,6 +75,22 @@ impl Pods {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Remembers an endpoint that an ADD wrote.
+    pub(super) fn note_written(&self, stored: KeyValue) {
+        self.last_written().insert(stored.key.clone(), stored);
+    }
+
+    /// An endpoint is about to be deleted.
+    pub(super) fn forget_written(&self, key: &Key) {
+        self.last_written().remove(key);
+    }
+
+    /// Whether nothing of this name is known to stand in the store: neither the watch has told of it, nor did this process write it.
+    pub(super) fn seems_absent(&self, pod: &Identity) -> bool {
+        !self.endpoints.borrow().contains_key(&pod.key)
+            && !self.last_written().contains_key(&pod.key)
+    }
+
     /// What a write of the endpoint is to find: what stands there now, of the pod's former container or of an earlier ADD.
     pub(super) async fn standing(&self, pod: &Identity) -> Result<Expect, CniError> {
         let uid = pod.pod_uid();
@@ -98,7 +114,7 @@ impl Pods {
         let written = written.map_err(|error| store_error(&error))?;
         echo(&self.calc, &written);
         if let Some(Change::Put(stored)) = written {
-            self.last_written().insert(stored.key.clone(), stored);
+            self.note_written(stored);
         }
         Ok(())
     }
@@ -106,7 +122,7 @@ impl Pods {
     /// Deletes an endpoint that was read or written; what was written there since is deleted as long as it is the same
     /// attachment's.
     pub(super) async fn delete_record(&self, record: &Record) -> Result<(), StoreError> {
-        self.last_written().remove(record.key());
+        self.forget_written(record.key());
         let mut version = record.stored.version.clone();
         for _ in 0..ATTEMPTS {
             let delete = Op::Delete {

@@ -23,6 +23,7 @@ fn starting() -> (Pods, watch::Sender<CalcView>, Arc<MemoryStore>) {
     tokio::spawn(serve);
     let (view_in, view) = watch::channel(CalcView::default());
     let (waits, _) = mpsc::channel(1);
+    let (_, endpoints) = watch::channel(Endpoints::new());
     let pods = Pods {
         node: "n1".to_owned(),
         interface_prefix: "cali".to_owned(),
@@ -30,6 +31,7 @@ fn starting() -> (Pods, watch::Sender<CalcView>, Arc<MemoryStore>) {
         last_mtu_bytes: Some(1400),
         store: Arc::clone(&store) as Arc<dyn Store>,
         addresses,
+        endpoints,
         calc,
         view,
         waits,
@@ -323,4 +325,111 @@ async fn a_pool_for_some_namespaces_serves_their_pods_and_no_others() {
     }
     let given = pods.assign(&request, &pod, &of_team("red")).await.unwrap();
     assert_eq!(given.pools, ["pool"]);
+}
+
+/// A store with a pool, which says how often it was asked to write or to read.
+async fn counted(store: &MemoryStore) -> Arc<[AtomicUsize; 2]> {
+    let pool = serde_json::json!({"metadata": {"name": "pool"}, "spec": {"cidr": "10.0.0.0/24"}});
+    let put = Op::Put {
+        key: Key::new(api::key::Kind::IPPool, "pool"),
+        value: pool.to_string().into(),
+        expect: Expect::Absent,
+    };
+    store.write(put).await.unwrap();
+    let counts = Arc::new([const { AtomicUsize::new(0) }; 2]);
+    let counted = Arc::clone(&counts);
+    store.set_fault_plan(move |asked| {
+        let is_write = matches!(asked, Asked::Write(_) | Asked::Commit(_));
+        counted[usize::from(!is_write)].fetch_add(1, Ordering::Relaxed);
+        None
+    });
+    counts
+}
+
+#[tokio::test]
+async fn a_pods_records_are_written_by_one_transaction_and_deleted_by_one_where_the_store_has_them()
+{
+    let (mut pods, _view, store) = starting();
+    // No device of the machine that runs the test begins like this.
+    pods.interface_prefix = "zz-t".to_owned();
+    let counts = counted(&store).await;
+    let took = || {
+        counts
+            .each_ref()
+            .map(|count| count.swap(0, Ordering::Relaxed))
+    };
+    for round in 0..3 {
+        let mut request = request("ADD");
+        request.container_id = format!("c{round}");
+        let pod = pods.identify(&request).unwrap();
+        let mac = pods.early_mac(&request, &pod);
+        assert_eq!(mac, Some(pod.pod_mac()));
+        let (given, recording) = pods.assign_for(&request, &pod, &None, mac).await.unwrap();
+        assert!(matches!(recording, Some(super::add::Recording::Written)));
+        let [writes, reads] = took();
+        assert_eq!(writes, 1);
+        // What is remembered afterwards serves the later ones.
+        assert!(round == 0 || reads == 0, "{reads}");
+        let stored = store.get(&pod.key).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&stored.value).into_owned();
+        assert!(
+            text.contains(&given.addresses[0].addr().to_string()),
+            "{text}"
+        );
+        assert!(text.contains(&pod.pod_mac().to_string()), "{text}");
+        // Once more, as a runtime does that had no answer: the endpoint stands, and is looked at.
+        assert_eq!(pods.early_mac(&request, &pod), None);
+        took();
+        pods.del(&request).await.unwrap();
+        assert_eq!(took(), [1, 0]);
+        assert_eq!(store.get(&pod.key).await.unwrap(), None);
+        assert!(pods.early_mac(&request, &pod).is_some());
+        took();
+    }
+    store.set_folds(false);
+    let request = request("ADD");
+    let pod = pods.identify(&request).unwrap();
+    assert_eq!(
+        pods.early_mac(&request, &pod),
+        None,
+        "step by step the order counts"
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_came_meanwhile_is_not_overwritten_and_one_that_cannot_be_read_is() {
+    let (pods, _view, store) = starting();
+    counted(&store).await;
+    let request = request("ADD");
+    let pod = pods.identify(&request).unwrap();
+    let mac = pods.early_mac(&request, &pod);
+    let stands = async |value: &[u8]| {
+        let put = Op::Put {
+            key: pod.key.clone(),
+            value: bytes::Bytes::copy_from_slice(value),
+            expect: Expect::Any,
+        };
+        store.write(put).await.unwrap();
+        store.get(&pod.key).await.unwrap().unwrap()
+    };
+    let addresses = ["10.0.0.9/32".parse().unwrap()];
+    let readable = pod.endpoint("n1", &addresses, Mac([2; 6])).encode();
+    let before = stands(&readable).await;
+    let error = match pods.assign_for(&request, &pod, &None, mac).await {
+        Err(error) => error,
+        Ok(_) => panic!("it stands"),
+    };
+    assert_eq!(error.code, Code::TRY_AGAIN_LATER, "{}", error.msg);
+    assert_eq!(store.get(&pod.key).await.unwrap(), Some(before));
+    let handle = pod.attachment.handle_id();
+    let held = pods.look([handle].into()).await.unwrap();
+    assert_eq!(held[0].1, [], "the address is free again");
+    let unreadable = stands(b"{}").await;
+    let (_, recording) = pods.assign_for(&request, &pod, &None, mac).await.unwrap();
+    match recording {
+        Some(super::add::Recording::Apart(Expect::Version(version))) => {
+            assert_eq!(version, unreadable.version);
+        }
+        _ => panic!("it is to be written over"),
+    }
 }
