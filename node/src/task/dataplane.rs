@@ -230,6 +230,7 @@ impl DataplaneTask {
                 () = until(retry) => self.reconciler.handle_timeout(Instant::now()),
                 () = until(state.resync_due) => self.resync(&mut state, &mut adopted).await,
                 () = until(state.rules_due) => self.read_rules(&mut state).await,
+                () = until(state.moved.due()) => state.moved.begin_due(Instant::now(), moved::forget),
                 () = until(state.account_due) => self.account(&mut state),
                 Ok(()) = self.live.changed() => {
                     state.resync_due = next_resync(&self.live.borrow_and_update());
@@ -268,13 +269,13 @@ impl DataplaneTask {
                     None => state.pods.remove(&key),
                 };
                 if before.is_some() && before != now {
-                    state.moved.note(&key);
+                    state.moved.note(&key, Instant::now());
                 }
                 self.reconciler.set(row);
             }
             (DesiredKey::Row(key), Desired::Remove | Desired::Allow) => {
                 if state.pods.remove(&key).is_some() {
-                    state.moved.note(&key);
+                    state.moved.note(&key, Instant::now());
                 }
                 self.reconciler.remove(&key);
             }
@@ -376,7 +377,6 @@ impl DataplaneTask {
             ops.push(op);
         }
         if ops.is_empty() {
-            state.moved.begin(moved::forget);
             self.answer_waits(state);
             return false;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use felix::desired::{Row, RowKey};
 use felix::kernel::Op;
@@ -11,22 +12,47 @@ use tracing::{debug, warn};
 
 /// How often it is tried.
 const ATTEMPTS: usize = 3;
+/// How long an address may wait for others: one walk through the kernel's table, which takes a millisecond even when that is empty,
+/// serves all pods that end in that time. Nobody waits for it unless the address is given to another pod meanwhile.
+const TOGETHER_WITHIN: Duration = Duration::from_millis(100);
 
 /// The kernel's table of connections may be large: it is gone through in the background, once for all addresses that wait.
 #[derive(Debug, Default)]
 pub(super) struct Moved {
     waiting: BTreeSet<IpAddr>,
+    /// When it is time for those that wait.
+    due: Option<Instant>,
     running: Option<(BTreeSet<IpAddr>, JoinHandle<()>)>,
 }
 
 impl Moved {
     /// The route of a pod is not wanted any more, or leads to another device.
-    pub(super) fn note(&mut self, key: &RowKey) {
+    pub(super) fn note(&mut self, key: &RowKey, now: Instant) {
         self.waiting.extend(address(key));
+        if !self.waiting.is_empty() && self.due.is_none() {
+            self.due = Some(now + TOGETHER_WITHIN);
+        }
+    }
+
+    /// When [`Moved::begin_due`] is to be called.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Begins with what waits if it is time for it; what is under way then takes as long again.
+    pub(super) fn begin_due<F>(&mut self, now: Instant, forget: impl Fn(BTreeSet<IpAddr>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.begin(forget);
+        self.due = (!self.waiting.is_empty()).then(|| now + TOGETHER_WITHIN);
     }
 
     /// Begins with what waits, if nothing is under way.
-    pub(super) fn begin<F>(&mut self, forget: impl Fn(BTreeSet<IpAddr>) -> F)
+    fn begin<F>(&mut self, forget: impl Fn(BTreeSet<IpAddr>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -47,18 +73,17 @@ impl Moved {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let written: BTreeSet<IpAddr> = ops.iter().filter_map(written).collect();
         loop {
-            self.begin(&forget);
-            let Some((addrs, running)) = &mut self.running else {
-                return;
-            };
-            let is_awaited = ops
-                .iter()
-                .filter_map(written)
-                .any(|addr| addrs.contains(&addr) || self.waiting.contains(&addr));
-            if !is_awaited {
+            let is_running = |(addrs, _): &(BTreeSet<IpAddr>, _)| !addrs.is_disjoint(&written);
+            if self.waiting.is_disjoint(&written) && !self.running.as_ref().is_some_and(is_running)
+            {
                 return;
             }
+            self.begin(&forget);
+            let Some((_, running)) = &mut self.running else {
+                return;
+            };
             if let Err(error) = running.await {
                 warn!(%error, "forgetting the connections of pods that are gone");
             }
@@ -140,11 +165,13 @@ mod tests {
             async move { gate.acquire().await.unwrap().forget() }
         };
         let mut moved = Moved::default();
-        moved.note(&route("10.1.1.5/32").key());
-        moved.note(&route("10.1.1.0/26").key());
-        moved.begin(forget);
+        let now = Instant::now();
+        moved.note(&route("10.1.1.5/32").key(), now);
+        moved.note(&route("10.1.1.0/26").key(), now);
+        moved.begin_due(now + TOGETHER_WITHIN, forget);
+        assert!(moved.running.is_some() && moved.due().is_none());
         // While that goes on another pod goes.
-        moved.note(&route("10.1.1.6/32").key());
+        moved.note(&route("10.1.1.6/32").key(), now);
         let others = [
             Op::Set(route("10.1.1.7/32")),
             Op::Remove(route("10.1.1.5/32")),
@@ -160,6 +187,32 @@ mod tests {
             waits.await;
         }
         assert!(moved.running.is_none() && moved.waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn pods_that_end_together_share_a_walk_and_one_whose_address_is_given_anew_does_not_wait_for_it()
+     {
+        let walks = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let forget = |addrs: BTreeSet<IpAddr>| {
+            let walks = Arc::clone(&walks);
+            async move { walks.lock().unwrap().push(addrs.len()) }
+        };
+        let mut moved = Moved::default();
+        let now = Instant::now();
+        for last in 1..=9 {
+            let at = now + TOGETHER_WITHIN / 10 * last;
+            moved.note(&route(&format!("10.1.1.{last}/32")).key(), at);
+            moved.begin_due(at, forget);
+        }
+        assert_eq!(
+            moved.due(),
+            Some(now + TOGETHER_WITHIN / 10 + TOGETHER_WITHIN)
+        );
+        moved.before(&[Op::Set(route("10.1.2.1/32"))], forget).await;
+        assert!(moved.running.is_none(), "nobody waits yet");
+        moved.before(&[Op::Set(route("10.1.1.4/32"))], forget).await;
+        assert_eq!(*walks.lock().unwrap(), [9]);
+        assert!(moved.waiting.is_empty());
     }
 
     /// What a future gives without waiting.
