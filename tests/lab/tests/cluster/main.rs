@@ -14,6 +14,7 @@ mod cleanup;
 mod datastore;
 mod faults;
 mod filter;
+mod gone;
 mod instances;
 mod modes;
 mod nat;
