@@ -197,7 +197,12 @@ impl Pods {
             begun => return begun.map_err(cannot),
         };
         let own = &pod.attachment;
-        let other_network = match self.find(pod).await? {
+        let found = match mac {
+            // Nothing stood there, and what does now is this ADD's own.
+            Some(_) => Found::Nothing,
+            None => self.find(pod).await?,
+        };
+        let other_network = match found {
             Found::Own(_) => None,
             Found::Others(Some(record)) if record.is_of_interface(own) => {
                 Some(record.network().unwrap_or_default().to_owned())
