@@ -32,7 +32,7 @@ fn written(name: &str) -> Option<Companion> {
 }
 
 fn stands(world: &World, name: &str) -> Option<KeyValue> {
-    now(world.store.get(&key(name))).unwrap()
+    now(world.store.get(&key(name))).expect("it answers")
 }
 
 fn put(world: &World, name: &str) -> KeyValue {
@@ -41,8 +41,8 @@ fn put(world: &World, name: &str) -> KeyValue {
         value: Bytes::from(endpoint(name, &[]).encode()),
         expect: Expect::Any,
     };
-    now(world.store.write(put)).unwrap();
-    stands(world, name).unwrap()
+    now(world.store.write(put)).expect("unconditional");
+    stands(world, name).expect("just written")
 }
 
 #[test]
