@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 
-use api::ipam::{AffinityState, IPAMBlockSpec};
+use api::ipam::IPAMBlockSpec;
 
 use crate::cluster::{Cluster, Sabotage, Way};
 use crate::world::World;
@@ -64,9 +64,9 @@ pub(crate) fn left_over(
         };
         let block = blocks.iter().find(of_it);
         // While another node's pod has an address of it the block stays with who is gone. A living node's claim on a block of
-        // its own is confirmed when the block is used.
+        // its own, in whatever state, is confirmed when the block is used.
         let is_of_use = |block| living.contains(&affinity.node) || !ipam::block::is_empty(block);
-        if affinity.state == AffinityState::PendingDeletion || !block.is_some_and(is_of_use) {
+        if !block.is_some_and(is_of_use) {
             found.push(format!("left over: {affinity:?}"));
         }
     }
