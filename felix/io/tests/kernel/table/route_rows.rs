@@ -212,10 +212,10 @@ pub(super) fn settings() -> Vec<Line> {
             r#"{"type": "6", "protocol": "99"}"#
         ),
         route!(
-            "a prefix from beyond the cluster is BGP's all the same",
+            "a prefix from beyond the cluster is BGP's all the same, with the metric of its LOCAL_PREF",
             "-4",
             "172.16.0.0/16",
-            r#"{"gateway": "10.0.0.254", "protocol": "12", "metric": 512}"#
+            r#"{"gateway": "10.0.0.254", "protocol": "12", "metric": 1024}"#
         ),
     ]
 }
