@@ -202,8 +202,12 @@ impl Ipam {
         looks: &[(String, Vec<ReleaseAddress>)],
         now: Timestamp,
     ) -> Result<Committed<Vec<Released>>, AssignError> {
-        self.commit(now, |draft| release::release_held(draft, looks))
-            .await
+        let done = self.release_with(looks, &[], now).await?;
+        let outcome = done.outcome.into_iter();
+        Ok(Committed {
+            outcome: outcome.map(|(released, _)| released).collect(),
+            written: done.written,
+        })
     }
 
     /// As [`Ipam::release_held`]; each takes along the companion at its place, if there is one.

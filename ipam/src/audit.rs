@@ -138,9 +138,10 @@ impl Audit {
             }
         }
         blocks.sort_by_key(|found| block::first(found.spec.cidr));
+        let check::Looked { faults, leftovers } = check::look(items);
         let mut all = Self {
-            faults: check::faults(items),
-            leftovers: check::leftovers(items),
+            faults,
+            leftovers,
             looked_at,
             ..Self::default()
         };

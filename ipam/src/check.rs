@@ -27,19 +27,35 @@ struct Found {
     affinities: Vec<(Key, BlockAffinitySpec)>,
     /// Handle in lower case → block → count.
     handles: BTreeMap<String, BTreeMap<String, u32>>,
-    faults: Vec<Fault>,
-    leftovers: Vec<Fault>,
+    looked: Looked,
 }
 
-/// What some writer left half done: harmless, and put right by the next one that comes by it. An object that is marked as
-/// deleted; an affinity that is not confirmed, or has no block; a block whose owner has no affinity for it; a handle that
-/// counts more addresses than blocks have of it.
-pub fn leftovers(items: &[KeyValue]) -> Vec<Fault> {
+/// Everything that a listing says of itself.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// See [`faults`].
+    pub faults: Vec<Fault>,
+    /// What some writer left half done: harmless, and put right by the next one that comes by it. An object that is marked as
+    /// deleted; an affinity that is not confirmed, or has no block; a block whose owner has no affinity for it; a handle that
+    /// counts more addresses than blocks have of it.
+    pub leftovers: Vec<Fault>,
+}
+
+impl Looked {
+    fn left(&mut self, key: Key, what: String) {
+        self.leftovers.push(Fault { key, what });
+    }
+}
+
+/// Looks for contradictions among blocks, affinities and handles of one listing, and for what was left half done.
+pub fn look(items: &[KeyValue]) -> Looked {
     let mut found = Found::of(items);
+    found.check_blocks();
+    found.check_claims();
     found.look_for_lone_claims();
     found.look_for_lone_blocks();
     found.look_for_high_counts();
-    found.leftovers
+    found.looked
 }
 
 /// Looks for contradictions among blocks, affinities and handles of one listing.
@@ -51,7 +67,7 @@ pub fn faults(items: &[KeyValue]) -> Vec<Fault> {
     let mut found = Found::of(items);
     found.check_blocks();
     found.check_claims();
-    found.faults
+    found.looked.faults
 }
 
 impl Found {
@@ -76,10 +92,11 @@ impl Found {
                 self.handles.insert(name, handle.spec.block);
             }
             Ok(Object::IPAMBlock(_) | Object::BlockAffinity(_) | Object::IPAMHandle(_)) => {
-                self.left(&item.key, "is marked as deleted and still there".to_owned());
+                let what = "is marked as deleted and still there".to_owned();
+                self.looked.left(item.key.clone(), what);
             }
             Ok(_) => {}
-            Err(error) => self.faults.push(Fault {
+            Err(error) => self.looked.faults.push(Fault {
                 key: item.key.clone(),
                 what: error.message,
             }),
@@ -91,7 +108,7 @@ impl Found {
         for (cidr, spec) in &self.blocks {
             let key = block_key(*cidr);
             if let Some(what) = block::fault(spec) {
-                self.faults.push(Fault { key, what });
+                self.looked.faults.push(Fault { key, what });
                 continue;
             }
             if let Some(before) = before
@@ -100,7 +117,7 @@ impl Found {
             {
                 let what = format!("overlaps {before}");
                 let key = key.clone();
-                self.faults.push(Fault { key, what });
+                self.looked.faults.push(Fault { key, what });
             }
             before = Some(*cidr);
             for (handle, count) in counts(spec) {
@@ -111,7 +128,7 @@ impl Found {
                     let what =
                         format!("{count} addresses of handle {handle}, which counts {known}");
                     let key = key.clone();
-                    self.faults.push(Fault { key, what });
+                    self.looked.faults.push(Fault { key, what });
                 }
             }
         }
@@ -126,28 +143,23 @@ impl Found {
             if let Some(other) = owners.insert(cidr, key) {
                 let what = format!("claims {cidr}, as {other} does");
                 let key = key.clone();
-                self.faults.push(Fault { key, what });
+                self.looked.faults.push(Fault { key, what });
             }
-            let owner = format!("{}:{}", affinity.affinity_type, affinity.node);
+            let owner = owner_of(affinity);
             if let Some(spec) = self.blocks.get(&cidr)
                 && spec.affinity.as_deref() != Some(&owner)
             {
                 let holder = spec.affinity.as_deref().unwrap_or("nobody");
                 let what = format!("claims {cidr}, which is {holder}'s");
                 let key = key.clone();
-                self.faults.push(Fault { key, what });
+                self.looked.faults.push(Fault { key, what });
             }
         }
     }
 
-    fn left(&mut self, key: &Key, what: String) {
-        let key = key.clone();
-        self.leftovers.push(Fault { key, what });
-    }
-
     fn look_for_lone_claims(&mut self) {
-        for (key, claim) in std::mem::take(&mut self.affinities) {
-            let owner = format!("{}:{}", claim.affinity_type, claim.node);
+        for (key, claim) in &self.affinities {
+            let owner = owner_of(claim);
             let cidr = claim.cidr;
             let held = self.blocks.get(&cidr);
             let holder = held.map(|spec| spec.affinity.as_deref().unwrap_or("nobody"));
@@ -163,29 +175,23 @@ impl Found {
                 AffinityState::PendingDeletion => "is pendingDeletion",
             };
             if !state.is_empty() {
-                self.left(&key, format!("{state}{block}"));
+                self.looked.left(key.clone(), format!("{state}{block}"));
             }
-            self.affinities.push((key, claim));
         }
     }
 
     fn look_for_lone_blocks(&mut self) {
         let claims = self.affinities.iter();
         let claimed: BTreeSet<(String, IpNet)> = claims
-            .map(|(_, claim)| {
-                let owner = format!("{}:{}", claim.affinity_type, claim.node);
-                (owner, claim.cidr)
-            })
+            .map(|(_, claim)| (owner_of(claim), claim.cidr))
             .collect();
-        let lone = self.blocks.iter().filter_map(|(cidr, spec)| {
-            let owner = spec.affinity.clone()?;
-            (!claimed.contains(&(owner.clone(), *cidr))).then_some((*cidr, owner))
-        });
-        for (cidr, owner) in lone.collect::<Vec<_>>() {
-            self.left(
-                &block_key(cidr),
-                format!("is {owner}'s, which has no affinity for it"),
-            );
+        for (cidr, spec) in &self.blocks {
+            if let Some(owner) = &spec.affinity
+                && !claimed.contains(&(owner.clone(), *cidr))
+            {
+                let what = format!("is {owner}'s, which has no affinity for it");
+                self.looked.left(block_key(*cidr), what);
+            }
         }
     }
 
@@ -194,29 +200,29 @@ impl Found {
             let spec = self.blocks.get(&block.parse().ok()?)?;
             counts(spec).get(handle).copied()
         };
-        let mut high = Vec::new();
         for (handle, blocks) in &self.handles {
             for (block, count) in blocks {
                 let held = has(block, handle).unwrap_or(0);
                 if held < *count {
                     let what =
                         format!("counts {count} addresses in block {block}, which has {held}");
-                    high.push((handle_key(handle), what));
+                    self.looked.left(handle_key(handle), what);
                 }
             }
         }
-        for (key, what) in high {
-            self.left(&key, what);
-        }
     }
+}
+
+/// The owner that a claimed block names.
+fn owner_of(claim: &BlockAffinitySpec) -> String {
+    format!("{}:{}", claim.affinity_type, claim.node)
 }
 
 /// How many addresses each handle has in a block.
 fn counts(spec: &IPAMBlockSpec) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
-    for ordinal in 0..spec.allocations.len() {
-        let holder = block::holder(spec, ordinal).filter(|by| by.released_at().is_none());
-        if let Some(handle) = holder.and_then(|by| by.handle_id.as_deref()) {
+    for (_, by) in block::held(spec).filter(|(_, by)| by.released_at().is_none()) {
+        if let Some(handle) = by.handle_id.as_deref() {
             *counts.entry(handle.to_lowercase()).or_default() += 1;
         }
     }

@@ -33,18 +33,8 @@ pub(crate) fn held_by_handles(
     handle_ids.iter().map(|id| held(draft, id)).collect()
 }
 
-/// Frees what was held by each handle when it was looked at; one result a handle.
-pub(crate) fn release_held(
-    draft: &mut Draft<'_>,
-    looks: &[(String, Vec<ReleaseAddress>)],
-) -> Result<Vec<Released>, Stop> {
-    looks
-        .iter()
-        .map(|(handle_id, looked_at)| release_handle(draft, handle_id, looked_at))
-        .collect()
-}
-
-/// As [`release_held`], each with the companion at its place; one whose companion was refused is left as it is.
+/// Frees what was held by each handle when it was looked at, with the companion at its place; one result a handle. A handle whose
+/// companion was refused is left as it is.
 pub(crate) fn release_with(
     draft: &mut Draft<'_>,
     looks: &[(String, Vec<ReleaseAddress>)],

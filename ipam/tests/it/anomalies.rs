@@ -51,6 +51,13 @@ fn block(world: &World, cidr: &str, owner: &str, handles: &[&str]) {
     world.put(Kind::IPAMBlock, &api::ipam::block_name(cidr), json!(made));
 }
 
+/// Another node's block around [`BLOCK`], in use.
+fn larger_block(world: &World) {
+    block(world, "10.0.0.0/29", "n2", &["n2.old"]);
+    let claim = json!({"node": "n2", "state": "confirmed", "cidr": "10.0.0.0/29", "deleted": "false", "type": "host"});
+    world.put(Kind::BlockAffinity, "n2-10-0-0-0-29", claim);
+}
+
 fn tombstone(world: &World) {
     block(world, BLOCK, "n9", &[]);
     let mut spec = json!(
@@ -118,9 +125,7 @@ const ANOMALIES: [Anomaly; 13] = [
     Anomaly {
         what: "an empty block over another",
         put: |world| {
-            block(world, "10.0.0.0/29", "n2", &["n2.old"]);
-            let claim = json!({"node": "n2", "state": "confirmed", "cidr": "10.0.0.0/29", "deleted": "false", "type": "host"});
-            world.put(Kind::BlockAffinity, "n2-10-0-0-0-29", claim);
+            larger_block(world);
             affinity(world, "n1", "confirmed", "false");
             block(world, BLOCK, "n1", &[]);
         },
@@ -130,9 +135,7 @@ const ANOMALIES: [Anomaly; 13] = [
     Anomaly {
         what: "a block in use over another",
         put: |world| {
-            block(world, "10.0.0.0/29", "n2", &["n2.old"]);
-            let claim = json!({"node": "n2", "state": "confirmed", "cidr": "10.0.0.0/29", "deleted": "false", "type": "host"});
-            world.put(Kind::BlockAffinity, "n2-10-0-0-0-29", claim);
+            larger_block(world);
             affinity(world, "n1", "confirmed", "false");
             block(world, BLOCK, "n1", &["n1.old"]);
         },
@@ -174,8 +177,8 @@ const ANOMALIES: [Anomaly; 13] = [
 /// What a check says.
 fn said(world: &World) -> Vec<String> {
     let items = world.store.objects();
-    let faults = ipam::check::faults(&items).into_iter();
-    let all = faults.chain(ipam::check::leftovers(&items));
+    let looked = ipam::check::look(&items);
+    let all = looked.faults.into_iter().chain(looked.leftovers);
     all.map(|fault| format!("{}: {}", fault.key, fault.what))
         .collect()
 }
