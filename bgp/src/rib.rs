@@ -88,7 +88,7 @@ impl Rib {
             self.trim();
         }
         let open = self.end_of_rib_allowed && !left;
-        if open && !std::mem::replace(&mut self.end_of_rib_open, open) {
+        if open && !self.end_of_rib_open {
             self.wake_for_end_of_rib();
         }
         self.end_of_rib_open = open;

@@ -97,25 +97,24 @@ async fn read(conn: ConnId, stream: &TcpStream, inbox: &Inbox) -> io::Result<()>
     loop {
         stream.readable().await?;
         buffer.reserve(room);
-        match stream.try_read_buf(&mut buffer) {
+        let octets = match stream.try_read_buf(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(octets) if octets >= room => room = READ_OCTETS,
-            // What a peer that sent much has left is not kept for a KEEPALIVE.
-            Ok(octets) if octets < READ_OCTETS_FIRST && room > READ_OCTETS_FIRST => {
-                room = READ_OCTETS_FIRST;
-                let bytes = std::mem::take(&mut buffer).freeze();
-                if !inbox.put(conn, bytes).await {
-                    return Ok(());
-                }
-                continue;
-            }
-            Ok(_) => {}
+            Ok(octets) => octets,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
-        }
-        let bytes = buffer.split().freeze();
+        };
+        let bytes = if octets < READ_OCTETS_FIRST && room > READ_OCTETS_FIRST {
+            // What a peer that sent much has left is not kept for a KEEPALIVE.
+            room = READ_OCTETS_FIRST;
+            std::mem::take(&mut buffer)
+        } else {
+            if octets >= room {
+                room = READ_OCTETS;
+            }
+            buffer.split()
+        };
         // Full: the socket's own window holds the far end back.
-        if !inbox.put(conn, bytes).await {
+        if !inbox.put(conn, bytes.freeze()).await {
             return Ok(());
         }
     }

@@ -20,7 +20,8 @@
 //!
 //! Nothing is packed before some peer has room. Bounds, in octets: a chunk (`CHUNK_OCTETS`), the logs of all groups together
 //! (`LOG_OCTETS_IN_ALL`), what is pending for a member (8 for each place of a slice) and what it has missed (one bit for
-//! each prefix of the table; some 16 octets for each further path of it). No message waits for one member alone: those are written when there is room for them.
+//! each prefix of the table; some 16 octets for each further path of it). No message waits for one member alone: those are
+//! written when there is room for them.
 //!
 //! A new group goes through the table in slices, too; what it has not come to yet needs no mark when it changes.
 //!

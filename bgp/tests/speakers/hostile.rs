@@ -25,7 +25,7 @@ use bgp::wire::open::Open;
 use bgp::wire::refresh::{RefreshKind, RouteRefresh};
 
 use crate::network::{address, config};
-use crate::scripted::attributes;
+use crate::scripted::{attributes, update};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HONEST: (ConnId, usize) = (ConnId::incoming(1), 1);
@@ -127,14 +127,7 @@ impl Scene {
 
     /// An UPDATE of the hostile peer.
     fn update(&mut self, attributes: &[u8], nlri: &[u8]) {
-        let length = |octets: usize| u16::try_from(octets).expect("short").to_be_bytes();
-        let mut bytes = vec![0xff; 16];
-        bytes.extend(length(23 + attributes.len() + nlri.len()));
-        bytes.extend([2, 0, 0]);
-        bytes.extend(length(attributes.len()));
-        bytes.extend(attributes);
-        bytes.extend(nlri);
-        self.say(HOSTILE.0, &bytes);
+        self.say(HOSTILE.0, &update(attributes, nlri));
     }
 
     fn drain(&mut self) {
@@ -235,15 +228,7 @@ fn refreshes_without_end_cost_one_pass_for_each_time_the_table_was_read() {
     let mut scene = Scene::new(240 * SECOND, None);
     for first in (0..5_000).step_by(500) {
         let nlri: Vec<u8> = (first..first + 500).flat_map(net).collect();
-        let length = |octets: usize| u16::try_from(octets).expect("short").to_be_bytes();
-        let block = attributes(65001);
-        let mut bytes = vec![0xff; 16];
-        bytes.extend(length(23 + block.len() + nlri.len()));
-        bytes.extend([2, 0, 0]);
-        bytes.extend(length(block.len()));
-        bytes.extend(block);
-        bytes.extend(nlri);
-        scene.say(HONEST.0, &bytes);
+        scene.say(HONEST.0, &update(&attributes(65001), &nlri));
     }
     scene.wait(SECOND);
     let table = scene.sent;

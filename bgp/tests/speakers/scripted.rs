@@ -20,6 +20,18 @@ use crate::network::{address, config, prefix};
 
 pub(crate) const CONN: ConnId = ConnId::incoming(1);
 
+/// An UPDATE of these attributes and IPv4 prefixes.
+pub(crate) fn update(attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
+    let length = |octets: usize| u16::try_from(octets).expect("short").to_be_bytes();
+    let mut bytes = vec![0xff; 16];
+    bytes.extend(length(23 + attributes.len() + nlri.len()));
+    bytes.extend([2, 0, 0]);
+    bytes.extend(length(attributes.len()));
+    bytes.extend(attributes);
+    bytes.extend(nlri);
+    bytes
+}
+
 /// The speaker is node 0, the scripted peer node 1.
 pub(crate) struct Scripted {
     pub(crate) speaker: Speaker,
@@ -145,14 +157,7 @@ impl Scripted {
 
     /// The peer sends an UPDATE of these attributes and IPv4 prefixes.
     pub(crate) fn update(&mut self, attributes: &[u8], nlri: &[u8]) {
-        let length = |octets: usize| u16::try_from(octets).expect("short").to_be_bytes();
-        let mut bytes = vec![0xff; 16];
-        bytes.extend(length(23 + attributes.len() + nlri.len()));
-        bytes.extend([2, 0, 0]);
-        bytes.extend(length(attributes.len()));
-        bytes.extend(attributes);
-        bytes.extend(nlri);
-        self.say(&bytes);
+        self.say(&update(attributes, nlri));
     }
 
     /// The peer sends End-of-RIB for IPv4.

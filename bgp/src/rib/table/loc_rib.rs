@@ -75,17 +75,15 @@ impl Table {
     /// Finds the next hops to use side by side; true when they are others than before.
     fn decide_ecmp(&mut self, id: PrefixId) -> bool {
         let (family, paths) = (self.family(id), &self.entries[id.index()].paths);
-        let mut equals: Vec<(PathKey, DecisionStep)> = Vec::new();
+        let mut equals: Vec<(Path, DecisionStep)> = Vec::new();
         let best = self.choose(family, paths, |path, step| {
             if step.is_tie_break() {
-                equals.push((path, step));
+                equals.push((*path, step));
             }
         });
         // The later a path lost, the sooner it is taken.
-        equals.sort_by_key(|(path, step)| (std::cmp::Reverse(*step), *path));
-        let others = equals
-            .iter()
-            .filter_map(|(path, _)| Some(&paths[paths.position(*path)?]));
+        equals.sort_by_key(|(path, step)| (std::cmp::Reverse(*step), path.key()));
+        let others = equals.iter().map(|(path, _)| path);
         let mut next_hops: Vec<IpAddr> = Vec::new();
         for path in best.iter().chain(others) {
             if let Some(next_hop) = self.next_hop(path.attributes)
@@ -140,7 +138,7 @@ impl Table {
         &self,
         family: AfiSafi,
         paths: &[Path],
-        mut removed: impl FnMut(PathKey, DecisionStep),
+        mut removed: impl FnMut(&Path, DecisionStep),
     ) -> Option<Path> {
         let usable: SmallVec<[Path; 4]> = paths
             .iter()
@@ -149,10 +147,8 @@ impl Table {
             .collect();
         let candidates: SmallVec<[Candidate; 4]> =
             usable.iter().map(|path| self.candidate(path)).collect();
-        decision::decide(&candidates, |index, step| {
-            removed(usable[index].key(), step)
-        })
-        .map(|index| usable[index])
+        decision::decide(&candidates, |index, step| removed(&usable[index], step))
+            .map(|index| usable[index])
     }
 
     fn candidate(&self, path: &Path) -> Candidate {
@@ -291,7 +287,7 @@ impl Table {
         let mut lost: BTreeMap<PathKey, DecisionStep> = BTreeMap::new();
         let family = self.family(id);
         let best = self.choose(family, paths, |path, step| {
-            lost.insert(path, step);
+            lost.insert(path.key(), step);
         });
         let used = self.ecmp.get(&id).map_or(&[][..], |used| used);
         let explain = |path: &Path| {
