@@ -1,17 +1,21 @@
 //! Best routes of BGP, own ones left out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bgp::route::{BestRoute, RouteChange, RouteSource};
 use ipnet::IpNet;
 
-/// Next hops of a route in an order that is the same for all that have them.
-pub(super) fn together(next_hops: &[IpAddr]) -> Vec<IpAddr> {
+/// Next hops of a route in an order that is the same for all that have them: that in which the speaker gives them.
+pub(super) fn together(next_hops: &[IpAddr]) -> Cow<'_, [IpAddr]> {
+    if next_hops.is_sorted_by(|one, next| one < next) {
+        return Cow::Borrowed(next_hops);
+    }
     let mut together = next_hops.to_vec();
     together.sort_unstable();
     together.dedup();
-    together
+    Cow::Owned(together)
 }
 
 #[derive(Debug, Default)]
@@ -28,25 +32,30 @@ impl BgpRoutes {
         let best = change
             .best
             .filter(|best| best.source != RouteSource::Local && !best.next_hops.is_empty());
-        let used = |best: &BestRoute| (best.next_hops.clone(), best.local_pref);
-        let now = best.as_ref().map(used);
+        let now = best.as_ref();
+        let now = now.map(|best| (best.next_hops.clone(), best.local_pref));
         let before = match best {
             Some(best) => self.by_prefix.insert(prefix, best),
             None => self.by_prefix.remove(&prefix),
         };
-        let before = before.as_ref().map(used);
+        let before = before.map(|before| (before.next_hops, before.local_pref));
         if before == now {
             return None;
         }
         if let Some((next_hops, _)) = &now {
-            *self.by_next_hops.entry(together(next_hops)).or_default() += 1;
+            let now = together(next_hops);
+            match self.by_next_hops.get_mut(&*now) {
+                Some(count) => *count += 1,
+                None => drop(self.by_next_hops.insert(now.into_owned(), 1)),
+            }
         }
-        if let Some(before) = before.map(|(next_hops, _)| together(&next_hops))
-            && let Some(count) = self.by_next_hops.get_mut(&before)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.by_next_hops.remove(&before);
+        if let Some((next_hops, _)) = &before {
+            let before = together(next_hops);
+            if let Some(count) = self.by_next_hops.get_mut(&*before) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_next_hops.remove(&*before);
+                }
             }
         }
         Some(prefix)

@@ -30,7 +30,7 @@ impl Objects {
             return None;
         }
         let next_hops = together(next_hops);
-        let is_named = self.named.contains(&next_hops);
+        let is_named = self.named.contains(&*next_hops);
         is_named.then(|| NextHopId::of(&next_hops))
     }
 
@@ -90,8 +90,8 @@ impl Graph {
         if dirty.next_hops || objects.named != self.objects.named {
             let stays = |next_hops: &[IpAddr]| {
                 let next_hops = together(next_hops);
-                let had = self.objects.named.contains(&next_hops);
-                let has = objects.named.contains(&next_hops);
+                let had = self.objects.named.contains(&*next_hops);
+                let has = objects.named.contains(&*next_hops);
                 had == has && (has || !dirty.next_hops)
             };
             let all = self.bgp_routes.next_hops();

@@ -401,7 +401,7 @@ impl Facts<'_> {
     }
 }
 
-/// LOCAL_PREF of an own route of a metric.
+/// LOCAL_PREF of an own route of a metric, which Calico calls its priority.
 pub(super) const fn local_pref(metric: u32) -> u32 {
     LOCAL_PREF_BASE.saturating_sub(metric)
 }

@@ -26,12 +26,12 @@ impl Reconciler {
     pub(super) fn edit(&mut self, key: &RowKey, change: impl FnOnce(&mut Entry)) {
         let entry = self.entries.entry(key.clone()).or_default();
         let before = entry.workloads(&self.ownership);
-        let (object, members) = (entry.object(), entry.members());
+        let (object, members) = (entry.object(), entry.members().to_vec());
         let stood = matches!(entry.held, Held::Has(_));
         change(entry);
         let after = entry.workloads(&self.ownership);
         let (named, stands) = (entry.object(), matches!(entry.held, Held::Has(_)));
-        let members_now = entry.members();
+        let members_now = entry.members().to_vec();
         if before != after {
             for ifname in before.iter().filter(|name| !after.contains(*name)) {
                 self.unindex(ifname, key);

@@ -137,10 +137,10 @@ impl Entry {
     }
 
     /// The next-hop objects that the kernel's group needs.
-    pub(super) fn members(&self) -> Vec<NextHopId> {
+    pub(super) fn members(&self) -> &[NextHopId] {
         match self.held.row() {
-            Some(Row::NextHop(_, spec)) => spec.members().to_vec(),
-            Some(_) | None => Vec::new(),
+            Some(Row::NextHop(_, spec)) => spec.members(),
+            Some(_) | None => &[],
         }
     }
 

@@ -553,7 +553,7 @@ impl DataplaneTask {
                 for event in events {
                     match event {
                         KernelEvent::RowSet(row) => {
-                            let is_route = row.key().kind() == RowKind::Route;
+                            let is_route = matches!(row, Row::Route(..));
                             if is_route && self.reconciler.ownership().owns(&row) {
                                 own_routes += 1;
                             } else if is_route {

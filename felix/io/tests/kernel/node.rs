@@ -24,27 +24,27 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Adds a device with an address, whose other end is in `world`.
+    pub(crate) async fn add_device(&self, world: &OwnedFd, spec: PairSpec, addr: &str) {
+        let ifname = spec.host_ifname.clone();
+        let world = world.try_clone().unwrap();
+        workload::attach(world, spec, PodNetwork::new(Vec::new()))
+            .await
+            .unwrap();
+        let addr = net(addr);
+        self.set(Row::Addr(AddrKey { ifname, addr })).await;
+    }
+
     /// `eth0` with 10.0.0.1/24 and a default route via 10.0.0.2; forwarding on.
     pub(crate) async fn new() -> Self {
         let world = crate::namespace::new();
         let kernel = Kernel::open().unwrap();
+        let node = Self { kernel, world };
         let spec = PairSpec {
             host_mac: mac(1),
             ..pair(UNDERLAY, "world0")
         };
-        workload::attach(
-            world.try_clone().unwrap(),
-            spec,
-            PodNetwork::new(Vec::new()),
-        )
-        .await
-        .unwrap();
-        let node = Self { kernel, world };
-        node.set(Row::Addr(AddrKey {
-            ifname: UNDERLAY.into(),
-            addr: net("10.0.0.1/24"),
-        }))
-        .await;
+        node.add_device(&node.world, spec, "10.0.0.1/24").await;
         node.set(route("0.0.0.0/0", via("10.0.0.2", UNDERLAY)))
             .await;
         node.set(sysctl("net/ipv4/ip_forward", "1")).await;

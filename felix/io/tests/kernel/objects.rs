@@ -1,16 +1,17 @@
 //! Next-hop objects of the agent's own, as iproute2 shows them.
 
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use felix::desired::{AddrKey, Leads, NextHopId, NextHopSpec, RouteSpec, Row};
+use felix::desired::{Leads, NextHopId, NextHopSpec, RouteSpec, Row};
 use felix::kernel::{KernelEvent, Op};
 use felix::reconcile::Reconciler;
 use felix_io::Table;
-use felix_io::workload::{self, PairSpec, PodNetwork};
+use felix_io::workload::PairSpec;
 use serde_json::{Value, json};
 
 use crate::namespace::kernel_test;
-use crate::node::{Node, UNDERLAY, ip, ip_json, mac, net, pair, route, via};
+use crate::node::{Node, UNDERLAY, ip, ip_json, mac, pair, route, via};
 use crate::restart::{drain, reconcile, reconciler};
 
 const PEER: &str = "10.0.0.3";
@@ -46,6 +47,17 @@ fn rows() -> Vec<Row> {
     let mut rows: Vec<Row> = ROUTES.into_iter().map(named).collect();
     rows.push(object(PEER, UNDERLAY));
     rows
+}
+
+/// Gives a node `eth1` with 10.1.0.1/24; the other end is where the answer says.
+async fn add_eth1(node: &Node) -> OwnedFd {
+    let world = crate::namespace::new();
+    let spec = PairSpec {
+        host_mac: mac(2),
+        ..pair("eth1", "world1")
+    };
+    node.add_device(&world, spec, "10.1.0.1/24").await;
+    world
 }
 
 /// An agent that wants the route which every node here has.
@@ -94,20 +106,7 @@ kernel_test!(
     async {
         ensure_able();
         let node = Node::new().await;
-        let world = crate::namespace::new();
-        let spec = PairSpec {
-            host_mac: mac(2),
-            ..pair("eth1", "world1")
-        };
-        let held = world.try_clone().unwrap();
-        workload::attach(held, spec, PodNetwork::new(Vec::new()))
-            .await
-            .unwrap();
-        node.set(Row::Addr(AddrKey {
-            ifname: "eth1".into(),
-            addr: net("10.1.0.1/24"),
-        }))
-        .await;
+        let _world = add_eth1(&node).await;
         let mut events = node.kernel.events().unwrap();
         let mut agent = wanting_default();
         for row in rows() {
@@ -288,23 +287,7 @@ kernel_test!(
     async {
         ensure_able();
         let node = Node::new().await;
-        let world = crate::namespace::new();
-        let spec = PairSpec {
-            host_mac: mac(2),
-            ..pair("eth1", "world1")
-        };
-        workload::attach(
-            world.try_clone().unwrap(),
-            spec,
-            PodNetwork::new(Vec::new()),
-        )
-        .await
-        .unwrap();
-        node.set(Row::Addr(AddrKey {
-            ifname: "eth1".into(),
-            addr: net("10.1.0.1/24"),
-        }))
-        .await;
+        let _world = add_eth1(&node).await;
         let mut events = node.kernel.events().unwrap();
         let mut agent = wanting_default();
         for row in grouped() {

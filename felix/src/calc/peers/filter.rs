@@ -15,11 +15,10 @@ use bgp::wire::attr::community::{Community, LargeCommunity};
 use ipnet::IpNet;
 
 use super::super::problem::Reason;
+use super::super::route::local_pref;
 use super::{Builder, Inputs, Refusal, refusal};
 
 const FIELD: &str = "spec.filters";
-/// LOCAL_PREF is what a priority is short of this.
-const PRIORITY_BASE: u32 = 2_147_483_647;
 
 /// Filters of one peer, with their names.
 pub(super) type Filters<'a> = Vec<(&'a str, &'a BGPFilterSpec)>;
@@ -240,8 +239,4 @@ const fn large(global: u32, local1: u32, local2: u32) -> LargeCommunity {
         local1,
         local2,
     }
-}
-
-const fn local_pref(priority: u32) -> u32 {
-    PRIORITY_BASE.saturating_sub(priority)
 }
