@@ -60,8 +60,8 @@ pub use reflectors::Reflector;
 pub use report::{NodeReport, PacketCounts, PingCounts, Quantiles, Report, SessionCounts};
 pub use run::{Run, RunError, has_nft, run};
 pub use runtime::{
-    PLUGIN_DIRECTORY, Pod, RuntimeError, Sandbox, call_plugin, make_sandbox, plugin_configuration,
-    remove_sandbox,
+    PLUGIN_DIRECTORY, Pod, RuntimeError, Sandbox, as_plugin_call, call_plugin, make_sandbox,
+    plugin_configuration, remove_sandbox,
 };
 pub use topology::{Families, Rack, Site, Topology};
 pub use tors::{Tor, find_bird};

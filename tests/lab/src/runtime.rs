@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::UnshareFlags;
@@ -314,6 +314,27 @@ pub fn remove_sandbox(site: &Site, sandbox: &Sandbox) -> Result<(), RuntimeError
         })
 }
 
+/// Makes a program a CNI plugin that is called: `command` is CNI_COMMAND, `path` CNI_PATH. Nothing of this process' environment is left.
+pub fn as_plugin_call<'a>(
+    program: &'a mut Command,
+    command: &str,
+    sandbox: &Sandbox,
+    path: &Path,
+) -> &'a mut Command {
+    program
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("CNI_COMMAND", command)
+        .env("CNI_CONTAINERID", &sandbox.container_id)
+        .env("CNI_NETNS", &sandbox.netns_path)
+        .env("CNI_IFNAME", &sandbox.ifname)
+        .env("CNI_PATH", path)
+        .envs(sandbox.arguments().map(|text| ("CNI_ARGS", text)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+}
+
 /// Calls the plugin on a node. `configuration` replaces what the conflist says.
 ///
 /// # Errors
@@ -334,21 +355,9 @@ pub fn call_plugin(
     };
     // Spawning from a thread that lives until the call is over: the plugin dies with it.
     let run = || -> io::Result<Output> {
-        let mut child = site
-            .namespace
-            .command(Path::new(PLUGIN_DIRECTORY).join("calico"))
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", &sandbox.container_id)
-            .env("CNI_NETNS", &sandbox.netns_path)
-            .env("CNI_IFNAME", &sandbox.ifname)
-            .env("CNI_PATH", PLUGIN_DIRECTORY)
-            .envs(sandbox.arguments().map(|text| ("CNI_ARGS", text)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let plugins = Path::new(PLUGIN_DIRECTORY);
+        let mut program = site.namespace.command(plugins.join("calico"));
+        let mut child = as_plugin_call(&mut program, command, sandbox, plugins).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(configuration.as_bytes())?;
         }

@@ -152,12 +152,7 @@ fn a_pool_to_ipip_and_from_it_to_every_other_way_loses_no_packet() {
             let strict = ("net/ipv4/conf/default/rp_filter", "1");
             site.namespace.set_sysctl(strict.0, strict.1).unwrap();
         }
-        lab.fill_pods(1)
-            .unwrap_or_else(|errors| panic!("{errors:?}"));
-        let converged = lab
-            .wait_converged()
-            .unwrap_or_else(|error| panic!("{error}"));
-        assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+        settle(&mut lab);
         let traffic = Traffic::start(&lab).unwrap();
         let modes = [
             Mode::Ipip,
@@ -220,6 +215,16 @@ fn hears_of_the_second(lab: &Lab) {
     assert!(heard.is_some(), "no message from n2 within 120 s");
 }
 
+/// Gives each node a pod, and waits until all is as it should be.
+fn settle(lab: &mut Lab) {
+    lab.fill_pods(1)
+        .unwrap_or_else(|errors| panic!("{errors:?}"));
+    let converged = lab
+        .wait_converged()
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+}
+
 /// Two nodes with a pod each, converged; and how long after `fault` on the second the first loses the route to its block.
 fn route_lasts(programs: Programs, fault: impl FnOnce(&mut Lab)) -> Duration {
     let two = Options {
@@ -228,12 +233,7 @@ fn route_lasts(programs: Programs, fault: impl FnOnce(&mut Lab)) -> Duration {
         ..options()
     };
     let mut lab = Lab::start(two, programs).unwrap_or_else(|error| panic!("{error}"));
-    lab.fill_pods(1)
-        .unwrap_or_else(|errors| panic!("{errors:?}"));
-    let converged = lab
-        .wait_converged()
-        .unwrap_or_else(|error| panic!("{error}"));
-    assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+    settle(&mut lab);
     let block = lab
         .blocks()
         .into_iter()
@@ -310,12 +310,7 @@ fn a_kernel_without_vxlan_and_nf_tables_costs_what_needs_them_and_nothing_else()
             ..options()
         };
         let mut lab = Lab::start(two, programs).unwrap_or_else(|error| panic!("{error}"));
-        lab.fill_pods(1)
-            .unwrap_or_else(|errors| panic!("{errors:?}"));
-        let converged = lab
-            .wait_converged()
-            .unwrap_or_else(|error| panic!("{error}"));
-        assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+        settle(&mut lab);
         is_told(
             &lab,
             &["table ip calico", "nf_tables", "load these modules"],

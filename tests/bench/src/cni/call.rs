@@ -5,13 +5,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use lab::{Sandbox, Site, plugin_configuration};
+use lab::{Sandbox, Site, as_plugin_call, plugin_configuration};
 
 /// A plugin as a runtime knows it.
 #[derive(Clone, Debug)]
@@ -41,18 +41,7 @@ impl Plugin {
     /// One call, on a thread within the machine's namespaces.
     fn call(&self, sandbox: &Sandbox, command: &str) -> anyhow::Result<(Duration, Vec<u8>)> {
         let mut program = Command::new(&self.program);
-        program
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", &sandbox.container_id)
-            .env("CNI_NETNS", &sandbox.netns_path)
-            .env("CNI_IFNAME", &sandbox.ifname)
-            .env("CNI_PATH", &self.path)
-            .envs(sandbox.arguments().map(|text| ("CNI_ARGS", text)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        as_plugin_call(&mut program, command, sandbox, &self.path);
         let started = Instant::now();
         let mut child = program.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
