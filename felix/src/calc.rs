@@ -10,6 +10,7 @@ mod changes;
 mod device;
 mod dirty;
 mod family;
+mod filing;
 mod host;
 mod local;
 mod next_hop;
@@ -34,7 +35,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::bgp::BGPConfigurationSpec;
-use api::bgp_filter::{BGPFilter, BGPFilterSpec};
+use api::bgp_filter::BGPFilterSpec;
 use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::config::Config;
@@ -205,28 +206,12 @@ impl Graph {
             Kind::BGPPeer => self.update_bgp_peer(key, spec!(BGPPeer)),
             Kind::BGPFilter => self.update_bgp_filter(key, spec!(BGPFilter)),
             Kind::WorkloadEndpoint => self.update_workload(key, spec!(WorkloadEndpoint)),
-            Kind::Service => {
-                let touched = self.services.update_service(key, spec!(Service));
-                self.dirty.services.extend(touched);
-            }
-            Kind::EndpointSlice => {
-                let slice = spec!(EndpointSlice);
-                let node = &self.settings.node_name;
-                let touched = self.services.update_slice(key, slice, node);
-                self.dirty.services.extend(touched);
-            }
+            Kind::Service => self.update_service(key, spec!(Service)),
+            Kind::EndpointSlice => self.update_slice(key, spec!(EndpointSlice)),
             Kind::IPAMBlock | Kind::BlockAffinity
                 if self.settings.blocks_from == BlocksFrom::PodCidrs => {}
             Kind::IPAMBlock => self.update_block(key, spec!(IPAMBlock)),
-            Kind::BlockAffinity => {
-                let ours = spec!(BlockAffinity)
-                    .map(|object| &object.spec)
-                    .filter(|spec| {
-                        spec.node == self.settings.node_name && spec.affinity_type == "host"
-                    });
-                let touched = self.blocks.update_affinity(key, ours);
-                self.touch_ranges(touched);
-            }
+            Kind::BlockAffinity => self.update_affinity(key, spec!(BlockAffinity)),
             _ => {}
         }
     }
@@ -476,138 +461,6 @@ impl Graph {
     /// Its settings.
     pub const fn settings(&self) -> &Settings {
         &self.settings
-    }
-}
-
-/// Filing of facts.
-impl Graph {
-    fn update_pool(&mut self, key: &Key, pool: Option<&api::pool::IPPool>) {
-        let ranges = self.pools.update(key, pool.map(|pool| &pool.spec));
-        if !ranges.is_empty() {
-            self.dirty.local = true;
-            self.dirty.rules = true;
-            self.dirty.peers = true;
-        }
-        for range in ranges {
-            self.dirty
-                .prefixes
-                .extend(self.blocks.prefixes_inside(&range));
-            self.dirty
-                .prefixes
-                .extend(self.bgp_routes.prefixes_inside(&range));
-            self.dirty.prefixes.extend(self.addrs_inside(&range));
-        }
-    }
-
-    fn update_node(&mut self, key: &Key, node: Option<&api::node::Node>) {
-        let new = node.map(|node| Host::of(&key.name, &node.spec, &node.metadata));
-        if self.hosts.get(&key.name) == new.as_ref() {
-            return;
-        }
-        match new {
-            Some(new) => self.hosts.insert(key.name.clone(), new),
-            None => self.hosts.remove(&key.name),
-        };
-        self.dirty.prefixes.extend(self.blocks.of_node(&key.name));
-        self.dirty.local = true;
-        self.dirty.elements = true;
-        self.dirty.tunnels = true;
-        self.dirty.peers = true;
-    }
-
-    fn update_bgp_config(&mut self, key: &Key, config: Option<&api::bgp::BGPConfiguration>) {
-        self.dirty.rules = true;
-        match config {
-            Some(config) => {
-                let spec = config.spec.clone();
-                self.bgp_configs.insert(key.name.clone(), spec);
-            }
-            None => {
-                self.bgp_configs.remove(&key.name);
-            }
-        }
-        self.dirty.peers = true;
-    }
-
-    fn update_bgp_peer(&mut self, key: &Key, peer: Option<&api::bgp::BGPPeer>) {
-        match peer {
-            Some(peer) => {
-                let peer = Peer {
-                    created: peer.metadata.creation_timestamp.clone(),
-                    spec: peer.spec.clone(),
-                };
-                self.bgp_peers.insert(key.clone(), peer);
-            }
-            None => {
-                self.bgp_peers.remove(key);
-            }
-        }
-        self.dirty.peers = true;
-    }
-
-    fn update_bgp_filter(&mut self, key: &Key, filter: Option<&BGPFilter>) {
-        match filter {
-            Some(filter) => {
-                let spec = filter.spec.clone();
-                self.bgp_filters.insert(key.name.clone(), spec);
-            }
-            None => {
-                self.bgp_filters.remove(&key.name);
-            }
-        }
-        self.dirty.peers = true;
-    }
-
-    fn update_workload(&mut self, key: &Key, endpoint: Option<&api::endpoint::WorkloadEndpoint>) {
-        let ours = endpoint.filter(|endpoint| endpoint.spec.node == self.settings.node_name);
-        let touched = self.workloads.update(key, ours);
-        let has_peers = |peer: &Peer| !peer.spec.local_workload_selector.is_empty();
-        self.dirty.peers |= !touched.ifnames.is_empty() && self.bgp_peers.values().any(has_peers);
-        self.dirty.ifnames.extend(touched.ifnames);
-        self.dirty.rules |= touched.rules;
-        for addr in touched.addrs {
-            self.dirty.prefixes.insert(IpNet::from(addr));
-            self.dirty.neighbours.insert(addr);
-        }
-    }
-
-    /// A node's ranges of Kubernetes, in the place of IPAM's blocks and of confirmed affinities to them.
-    fn update_pod_cidrs(&mut self, key: &Key, node: Option<&api::node::Node>) {
-        if self.settings.blocks_from != BlocksFrom::PodCidrs {
-            return;
-        }
-        let ranges = node.map(api::node::pod_cidrs).unwrap_or_default();
-        let is_own = key.name == self.settings.node_name;
-        let touched = self.blocks.update_pod_cidrs(key, &ranges, is_own);
-        self.touch_ranges(touched);
-    }
-
-    fn update_block(&mut self, key: &Key, block: Option<&api::ipam::IPAMBlock>) {
-        let spec = block.map(|block| &block.spec);
-        let touched = self.blocks.update(key, spec);
-        self.touch_ranges(touched);
-        let node = &self.settings.node_name;
-        for addr in self.workloads.update_block(key, spec, node) {
-            self.dirty.prefixes.insert(IpNet::from(addr));
-            self.dirty.neighbours.insert(addr);
-        }
-    }
-
-    /// Blocks and affinities decide about themselves and about whether addresses inside them are announced.
-    fn touch_ranges(&mut self, ranges: impl IntoIterator<Item = IpNet>) {
-        for range in ranges {
-            self.dirty.prefixes.insert(range);
-            self.dirty.prefixes.extend(self.addrs_inside(&range));
-        }
-    }
-
-    /// This node's own addresses inside a range: of pods and of tunnels.
-    fn addrs_inside(&self, range: &IpNet) -> Vec<IpNet> {
-        let tunnels = self.local.tunnel_prefixes();
-        self.workloads
-            .addrs_inside(range)
-            .chain(tunnels.filter(|addr| range.contains(addr)))
-            .collect()
     }
 }
 
