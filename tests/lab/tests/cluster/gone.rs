@@ -17,6 +17,14 @@ const PODS: usize = 500;
 /// Calls of the plugin at a time.
 const TOGETHER: usize = 8;
 
+/// What an agent writes by itself when it starts, be there pods or not.
+const OF_THE_AGENT: [&str; 4] = [
+    "/var/lib/calico/mtu",
+    "/var/lib/calico/tortie-datastore",
+    "/var/lib/calico/tortie-own",
+    "/var/run/calico/endpoint-status",
+];
+
 /// What pods can leave in a node's kernel, each entry as one line. Blocks stay the node's, with a route each that drops what is for
 /// nobody.
 fn kernel(site: &Site) -> BTreeSet<String> {
@@ -129,9 +137,17 @@ fn of_five_hundred_pods_on_a_node_nothing_is_left_when_all_are_deleted() {
             nodes: 1,
             ..options()
         };
+        let patience = options.patience;
         let lab = Lab::start(options, programs).unwrap_or_else(|error| panic!("{error}"));
         let site = lab.topology.sites[0].clone();
-        let before = [kernel(&site), files(&site)];
+        // A cluster of one node has no neighbour to be pinged, so that the agent may still be starting.
+        let started = wait_until(Instant::now() + patience, || {
+            let there = files(&site);
+            let all = OF_THE_AGENT.iter().all(|name| there.contains(*name));
+            all.then_some(there)
+        });
+        let written = started.expect("an agent that has started writes its files");
+        let before = [kernel(&site), written];
         let pods: Vec<Sandbox> = (0..PODS)
             .map(|number| make_sandbox(&site, &format!("s{number}")).unwrap().0)
             .collect();
