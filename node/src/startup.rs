@@ -212,6 +212,9 @@ impl Startup<'_> {
 
     /// Makes this node one of the cluster's: its object, its tunnels' addresses, and last the nodename file.
     async fn join(&self, identity: &Identity, ipam: &Ipam) -> Result<(), StartupError> {
+        if self.kubernetes.is_none() {
+            self.let_pods_reach_the_node(&identity.name).await?;
+        }
         if self.params.backend != Backend::None {
             self.write_node(identity).await?;
             // New addresses are named once their devices take packets.

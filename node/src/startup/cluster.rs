@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::cluster::{ClusterInformation, ClusterInformationSpec};
-use api::felix::{FelixConfiguration, given_to};
+use api::felix::{FelixConfiguration, FelixConfigurationSpec, Given, given_to};
 use api::key::{Key, Kind};
 use api::object::Object;
 use api::params::Params;
@@ -82,8 +82,34 @@ impl Startup<'_> {
         Ok(())
     }
 
+    /// Makes FelixConfiguration `node.<name>`, by which pods reach their own node, unless it exists or another one says for this
+    /// node what `defaultEndpointToHostAction` is. As calico/node does outside Kubernetes, where no manifest has set the variable;
+    /// its default alone, `DROP`, would leave pods without the services of their node.
+    pub(super) async fn let_pods_reach_the_node(&self, name: &str) -> Result<(), StartupError> {
+        const FIELD: &str = "defaultEndpointToHostAction";
+        let said = self.given(name).await?;
+        let place = format!(": spec.{FIELD}");
+        if said.iter().any(|given| given.place.ends_with(&place)) {
+            return Ok(());
+        }
+        let spec = FelixConfigurationSpec {
+            node_selector: None,
+            fields: [(FIELD.to_owned(), "Return".into())].into_iter().collect(),
+        };
+        let key = Key::new(Kind::FelixConfiguration, format!("node.{name}"));
+        let own = Object::FelixConfiguration(FelixConfiguration::new(&key, spec));
+        let made = objects::create(&*self.store, own).await;
+        made.map_err(self.failed("creating the node's FelixConfiguration"))?;
+        Ok(())
+    }
+
     /// The settings with what FelixConfigurations give this node.
     pub async fn settings(&self, name: &str) -> Result<Params, StartupError> {
+        Ok(self.params.with(&self.given(name).await?))
+    }
+
+    /// What FelixConfigurations give this node.
+    async fn given(&self, name: &str) -> Result<Vec<Given>, StartupError> {
         let listing = self
             .store
             .list(Kind::FelixConfiguration, &Scope::All)
@@ -106,7 +132,7 @@ impl Startup<'_> {
         }
         let node = self.stored_node(name).await?;
         let labels = node.map(|node| node.metadata.labels).unwrap_or_default();
-        Ok(self.params.with(&given_to(&configs, name, &labels)))
+        Ok(given_to(&configs, name, &labels))
     }
 }
 

@@ -135,3 +135,30 @@ async fn settings_of_the_datastore_stand_below_the_environment() {
     assert_eq!(settings.vxlan_port, 2);
     assert_eq!(settings.ipip_mtu_bytes, 1400);
 }
+
+/// FelixConfiguration `node.n1` after a start of n1.
+async fn own_configuration(world: &World) -> Option<serde_json::Value> {
+    world.startup().let_pods_reach_the_node("n1").await.unwrap();
+    let key = Key::new(Kind::FelixConfiguration, "node.n1");
+    let stored = datastore::store::Store::get(&*world.store, &key).await;
+    let stored: serde_json::Value = serde_json::from_slice(&stored.unwrap()?.value).unwrap();
+    Some(stored["spec"].clone())
+}
+
+#[tokio::test]
+async fn outside_kubernetes_pods_reach_their_node_unless_a_configuration_says_otherwise() {
+    let action = |action: &str| json!({"defaultEndpointToHostAction": action});
+    let world = World::new(&[]);
+    assert_eq!(own_configuration(&world).await, Some(action("Return")));
+    // What the operator makes of it stays.
+    world
+        .put(Kind::FelixConfiguration, "node.n1", action("Drop"))
+        .await;
+    assert_eq!(own_configuration(&world).await, Some(action("Drop")));
+
+    let world = World::new(&[]);
+    world
+        .put(Kind::FelixConfiguration, "default", action("Drop"))
+        .await;
+    assert_eq!(own_configuration(&world).await, None);
+}

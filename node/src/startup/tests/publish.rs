@@ -118,19 +118,21 @@ async fn objects_come_before_the_nodename_file_and_the_pool_before_the_node() {
     publish(&store, "bird").await;
     let kinds = store.kinds();
     assert_eq!(
-        kinds[..6],
+        kinds[..7],
         [
             Kind::IPPool,
             Kind::FelixConfiguration,
             Kind::BGPConfiguration,
             Kind::IPAMConfig,
             Kind::ClusterInformation,
+            // The node's own.
+            Kind::FelixConfiguration,
             Kind::Node,
         ]
     );
     // The tunnel's address: from a block, under a handle; into the Node once the device takes packets.
-    assert!(kinds[6..].contains(&Kind::IPAMBlock) && kinds[6..].contains(&Kind::IPAMHandle));
-    assert!(!kinds[6..].contains(&Kind::Node));
+    assert!(kinds[7..].contains(&Kind::IPAMBlock) && kinds[7..].contains(&Kind::IPAMHandle));
+    assert!(!kinds[7..].contains(&Kind::Node));
     let written = store.written.lock().unwrap().clone();
     assert!(written.iter().all(|(_, named)| !named), "{written:?}");
     assert_eq!(std::fs::read_to_string(&store.file).unwrap(), "n1");

@@ -83,10 +83,14 @@ fn run_ctl(lab: &Lab, arguments: &[&str]) {
 }
 
 fn set(lab: &Lab, setting: &str) {
+    set_in(lab, "default", setting);
+}
+
+fn set_in(lab: &Lab, configuration: &str, setting: &str) {
     let patch = format!("{{\"spec\": {setting}}}");
     run_ctl(
         lab,
-        &["patch", "felixconfiguration", "default", "-p", &patch],
+        &["patch", "felixconfiguration", configuration, "-p", &patch],
     );
 }
 
@@ -211,10 +215,17 @@ fn pods_send_under_their_own_addresses_and_to_their_node_as_the_setting_says() {
             };
             arrivals(&[&of_itself, &answer], &at_node)
         };
-        assert_eq!(reaches(), [1], "DROP");
-        set(&lab, "{\"defaultEndpointToHostAction\": \"Accept\"}");
+        assert_eq!(reaches(), [0, 1], "as the agent's start has set it");
+        let of_node = format!("node.{}", site.name);
+        let act = |action: &str| {
+            let setting = format!("{{\"defaultEndpointToHostAction\": \"{action}\"}}");
+            set_in(&lab, &of_node, &setting);
+        };
+        act("Drop");
+        comes_to(&[1], "DROP", reaches);
+        act("Accept");
         comes_to(&[0, 1], "ACCEPT", reaches);
-        set(&lab, "{\"defaultEndpointToHostAction\": \"Drop\"}");
+        act("Drop");
         comes_to(&[1], "DROP again", reaches);
         what_is_for_services_goes_no_further(&lab, pod, far);
     });
