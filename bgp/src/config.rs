@@ -161,6 +161,9 @@ pub struct PeerOptions {
     pub notification_restart: bool,
     /// Whether all paths of a prefix are sent and taken, if the peer does the other half.
     pub add_paths: AddPaths,
+    /// IPv4 prefixes may have IPv6 next hops, in both directions, if the peer agrees (RFC 8950); its own address is the next hop
+    /// of IPv4 prefixes on an IPv6 session then.
+    pub ipv6_next_hops: bool,
     /// This is no peer but what peers of a range of addresses have in common.
     pub dynamic: Option<DynamicRange>,
     /// The peer stays configured, but there is no session with it: a standing one ends with Cease/Administrative Shutdown and

@@ -438,6 +438,7 @@ impl Speaker {
             families: peer.config.families.clone(),
             restart,
             add_paths: peer.config.options.add_paths,
+            ipv6_next_hops: peer.config.options.ipv6_next_hops,
             peer_asn: peer.config.asn,
             first_as: if peer.config.options.enforce_first_as {
                 FirstAsCheck::Enforce

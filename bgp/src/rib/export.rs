@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use crate::config::NextHopMode;
 use crate::rib::group::GroupKey;
 use crate::rib::source::Provenance;
+use crate::types::AfiSafi;
 use crate::wire::attr::community::{Community, ExtendedCommunity};
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::update::PeerKind;
@@ -85,7 +86,8 @@ pub(crate) fn remove_internal(sent: &mut PathAttributes, to: PeerKind) {
 
 /// RFC 4271 §5.1.3. Of an IPv6 next hop only the global address goes on: the link-local one beside it is for peers that share
 /// a subnet with that next hop (RFC 2545 §3), and which do is not known here. One that is link-local alone means nothing to
-/// another peer: an eBGP neighbour's is replaced by our own address, and what another speaker of our AS sent is not passed on.
+/// another peer, and one of another family nothing to a peer that did not agree to it (RFC 8950 §4): an eBGP neighbour's is
+/// replaced by our own address, and what another speaker of our AS sent is not passed on.
 fn next_hop(
     attributes: &PathAttributes,
     from: &Provenance,
@@ -96,15 +98,26 @@ fn next_hop(
         (NextHopMode::Auto, PeerKind::Ebgp) | (NextHopMode::SelfAddress, _) => None,
     };
     match unchanged {
-        Some(next_hop) if !next_hop.is_link_local() => return Ok(next_hop.without_link_local()),
+        Some(next_hop) if !next_hop.is_link_local() && to.takes(&next_hop) => {
+            return Ok(next_hop.without_link_local());
+        }
         Some(_) if from.kind == PeerKind::Ibgp => return Err(NotFor::NoNextHop),
         Some(_) | None => {}
     }
     let address = NextHop::from(to.local_address);
-    if address.family() == to.family {
+    if to.takes(&address) {
         Ok(address)
     } else {
         Err(NotFor::NoNextHop)
+    }
+}
+
+impl GroupKey {
+    /// The peers understand a next hop.
+    fn takes(&self, next_hop: &NextHop) -> bool {
+        let family = next_hop.family();
+        let extended = self.ipv6_next_hops && family == AfiSafi::Ipv6Unicast;
+        family == self.family || extended
     }
 }
 
@@ -137,7 +150,7 @@ mod tests {
     use super::*;
     use crate::config::RoutePolicy;
     use crate::route::NORMAL_LOCAL_PREF;
-    use crate::types::{AfiSafi, Asn, RouterId};
+    use crate::types::{Asn, RouterId};
     use crate::wire::attr::AsnWidth;
     use crate::wire::attr::as_path::AsPath;
     use crate::wire::update::encode::MessageLimit;
@@ -151,6 +164,7 @@ mod tests {
             kind,
             local_asn: Asn(65000),
             local_address: IpAddr::V4(SELF),
+            ipv6_next_hops: false,
             next_hop: NextHopMode::Auto,
             client: false,
             cluster_id: Ipv4Addr::new(7, 7, 7, 7),
@@ -265,6 +279,37 @@ mod tests {
         }
         let own_address = sent(link_local, None, &client, NextHopMode::SelfAddress);
         assert_eq!(own_address, plain(own));
+    }
+
+    #[test]
+    fn an_ipv6_next_hop_of_an_ipv4_prefix_goes_to_who_agreed_to_it() {
+        let far: std::net::Ipv6Addr = "2001:db8::9".parse().unwrap();
+        let own: std::net::Ipv6Addr = "2001:db8::1".parse().unwrap();
+        let mut client = from(PeerKind::Ibgp);
+        client.client = true;
+        let sent = |source: &Provenance, kind, agreed, local_address: IpAddr| {
+            let mut attributes = learned();
+            attributes.next_hop = Some(NextHop::from(IpAddr::V6(far)));
+            let mut key = to(kind);
+            key.ipv6_next_hops = agreed;
+            key.local_address = local_address;
+            export(attributes, source, &key).map(|sent| sent.next_hop)
+        };
+        let v4 = IpAddr::V4(SELF);
+        let plain = |address: IpAddr| Ok(Some(NextHop::from(address)));
+        let ebgp = from(PeerKind::Ebgp);
+        for source in [&client, &ebgp] {
+            assert_eq!(sent(source, PeerKind::Ibgp, true, v4), plain(far.into()));
+        }
+        let refused = Err(NotFor::NoNextHop);
+        assert_eq!(sent(&client, PeerKind::Ibgp, false, v4), refused);
+        assert_eq!(sent(&ebgp, PeerKind::Ibgp, false, v4), plain(v4));
+        // Next hop self on an IPv6 session.
+        assert_eq!(
+            sent(&ebgp, PeerKind::Ebgp, true, own.into()),
+            plain(own.into())
+        );
+        assert_eq!(sent(&ebgp, PeerKind::Ebgp, false, own.into()), refused);
     }
 
     #[test]

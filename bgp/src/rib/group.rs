@@ -78,6 +78,8 @@ pub(crate) struct GroupKey {
     pub(crate) local_asn: Asn,
     /// Next hop "self".
     pub(crate) local_address: IpAddr,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub(crate) ipv6_next_hops: bool,
     pub(crate) next_hop: NextHopMode,
     pub(crate) client: bool,
     pub(crate) cluster_id: Ipv4Addr,

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::config::AddPaths;
 use crate::types::{AfiSafi, Asn, RouterId};
 use crate::wire::attr::AsnWidth;
-use crate::wire::capability::{AddPathFamily, Capability, GracefulFamily, GracefulRestart};
+use crate::wire::capability::{
+    AddPathFamily, Capability, GracefulFamily, GracefulRestart, NextHopFamily,
+};
 use crate::wire::family::Family;
 use crate::wire::notification::Notification;
 use crate::wire::open::Open;
@@ -26,6 +28,8 @@ pub(crate) struct Offer {
     /// `None` when graceful restart is not offered.
     pub(crate) restart: Option<OwnRestart>,
     pub(crate) add_paths: AddPaths,
+    /// IPv6 next hops of IPv4 prefixes are taken and sent (RFC 8950).
+    pub(crate) ipv6_next_hops: bool,
     /// AS the peer must have.
     pub(crate) peer_asn: Asn,
     pub(crate) first_as: FirstAsCheck,
@@ -59,6 +63,8 @@ pub(crate) struct Agreement {
     pub(crate) families: BTreeSet<AfiSafi>,
     /// Those of them of which all paths are sent (RFC 7911).
     pub(crate) add_paths: BTreeSet<AfiSafi>,
+    /// IPv4 prefixes may have IPv6 next hops, in both directions.
+    pub(crate) ipv6_next_hops: bool,
     pub(crate) asn_width: AsnWidth,
     pub(crate) enhanced_refresh: bool,
     /// Longest message the peer takes.
@@ -93,6 +99,10 @@ impl Offer {
             .map(|family| Capability::Multiprotocol((*family).into()))
             .collect();
         capabilities.push(Capability::RouteRefresh);
+        if self.ipv6_next_hops {
+            let entries = vec![NextHopFamily::IPV6_OF_IPV4];
+            capabilities.push(Capability::ExtendedNextHop(entries));
+        }
         capabilities.push(Capability::ExtendedMessage);
         if let Some(restart) = &self.restart {
             let entry = |family: &AfiSafi| GracefulFamily {
@@ -174,6 +184,7 @@ impl Offer {
         };
         let received = with(|own, peer| own.receive && peer.send);
         let sent = with(|own, peer| own.send && peer.receive);
+        let ipv6_next_hops = self.ipv6_next_hops && open.has_ipv6_next_hops();
         let hold_time = self.hold_time.min(open.hold_time);
         let third = hold_time / 3;
         let restart = self.restart.and_then(|_| open.graceful_restart().cloned());
@@ -184,6 +195,7 @@ impl Offer {
             hold_time,
             keepalive_time: self.keepalive_time.map_or(third, |time| time.min(third)),
             add_paths: sent,
+            ipv6_next_hops,
             asn_width,
             enhanced_refresh: open.has_route_refresh() && open.has_enhanced_route_refresh(),
             limit: if open.has_extended_message() {
@@ -200,6 +212,7 @@ impl Offer {
                 asn_width,
                 families: families.clone(),
                 add_paths: received,
+                ipv6_next_hops,
                 first_as: self.first_as,
             },
             families,
@@ -231,6 +244,7 @@ mod tests {
                 notification: false,
             }),
             add_paths: AddPaths::default(),
+            ipv6_next_hops: false,
             peer_asn: Asn(64512),
             first_as: FirstAsCheck::Off,
             plain: false,

@@ -288,6 +288,7 @@ impl Speaker {
                 kind: agreement.kind,
                 local_asn: agreement.local_asn,
                 local_address,
+                ipv6_next_hops: agreement.ipv6_next_hops,
                 next_hop: slot.peer.config.next_hop,
                 client: slot.peer.config.route_reflector_client,
                 cluster_id: self.cluster_id(),

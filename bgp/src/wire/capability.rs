@@ -8,8 +8,8 @@ use crate::types::{AfiSafi, Asn};
 use crate::wire::family::Family;
 use crate::wire::reader::{ReadError, Reader};
 
-/// One capability. Codes that are not listed, long-lived graceful restart (71), extended next hop (5),
-/// role (9) and FQDN (73) among them, are kept as [`Capability::Unknown`].
+/// One capability. Codes that are not listed, long-lived graceful restart (71), role (9) and FQDN (73) among them, are kept as
+/// [`Capability::Unknown`].
 ///
 /// ```text
 /// +---------------+---------------+-------------------------------+
@@ -22,6 +22,8 @@ pub enum Capability {
     Multiprotocol(Family),
     /// 2: ROUTE-REFRESH is answered (RFC 2918).
     RouteRefresh,
+    /// 5: families whose prefixes may have next hops of another family (RFC 8950 §4).
+    ExtendedNextHop(Vec<NextHopFamily>),
     /// 6: messages of up to 65535 octets are received (RFC 8654).
     ExtendedMessage,
     /// 64 (RFC 4724, RFC 8538).
@@ -39,6 +41,21 @@ pub enum Capability {
         /// Its value.
         value: Bytes,
     },
+}
+
+/// One entry of [`Capability::ExtendedNextHop`].
+///
+/// ```text
+/// +-------------------------------+-------------------------------+-------------------------------+
+/// |           NLRI AFI            |           NLRI SAFI           |         next hop AFI          |
+/// +-------------------------------+-------------------------------+-------------------------------+
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHopFamily {
+    /// The prefixes' family.
+    pub family: Family,
+    /// AFI that their next hops may have.
+    pub next_hop_afi: u16,
 }
 
 /// Graceful Restart (RFC 4724 §3).
@@ -88,6 +105,14 @@ pub struct AddPathFamily {
     pub send: bool,
 }
 
+impl NextHopFamily {
+    /// IPv6 next hops of IPv4 unicast prefixes.
+    pub const IPV6_OF_IPV4: Self = Self {
+        family: Family { afi: 1, safi: 1 },
+        next_hop_afi: 2,
+    };
+}
+
 impl GracefulRestart {
     /// The family's entry, if the sender keeps its routes.
     pub fn family(&self, family: AfiSafi) -> Option<GracefulFamily> {
@@ -105,6 +130,7 @@ impl Capability {
         match self {
             Self::Multiprotocol(_) => 1,
             Self::RouteRefresh => 2,
+            Self::ExtendedNextHop(_) => 5,
             Self::ExtendedMessage => 6,
             Self::GracefulRestart(_) => 64,
             Self::FourOctetAs(_) => 65,
@@ -131,6 +157,7 @@ impl Capability {
                 Self::Multiprotocol(Family { afi, safi })
             }
             2 => Self::RouteRefresh,
+            5 => decode_extended_next_hop(value.rest()),
             6 => Self::ExtendedMessage,
             64 => Self::GracefulRestart(decode_graceful_restart(&mut value)?),
             65 => Self::FourOctetAs(Asn(value.u32()?)),
@@ -155,6 +182,13 @@ impl Capability {
             }
             Self::RouteRefresh | Self::ExtendedMessage | Self::EnhancedRouteRefresh => {}
             Self::GracefulRestart(restart) => encode_graceful_restart(restart, &mut value),
+            Self::ExtendedNextHop(entries) => {
+                for entry in entries.iter().take(42) {
+                    value.extend_from_slice(&entry.family.afi.to_be_bytes());
+                    value.extend_from_slice(&u16::from(entry.family.safi).to_be_bytes());
+                    value.extend_from_slice(&entry.next_hop_afi.to_be_bytes());
+                }
+            }
             Self::FourOctetAs(asn) => value.extend_from_slice(&asn.0.to_be_bytes()),
             Self::AddPath(families) => {
                 for entry in families.iter().take(63) {
@@ -169,6 +203,27 @@ impl Capability {
         out.extend_from_slice(&[self.code(), length]);
         out.extend_from_slice(&value);
     }
+}
+
+/// A SAFI of more than 255 there is not: such an entry says nothing. Half an entry leaves the capability not understood.
+fn decode_extended_next_hop(value: &[u8]) -> Capability {
+    let (entries, rest) = value.as_chunks::<6>();
+    if !rest.is_empty() {
+        return Capability::Unknown {
+            code: 5,
+            value: Bytes::copy_from_slice(value),
+        };
+    }
+    let entries = entries.iter().filter_map(|[a, b, c, d, e, f]| {
+        let parts = [[*a, *b], [*c, *d], [*e, *f]];
+        let [afi, safi, next_hop_afi] = parts.map(u16::from_be_bytes);
+        let safi = u8::try_from(safi).ok()?;
+        Some(NextHopFamily {
+            family: Family { afi, safi },
+            next_hop_afi,
+        })
+    });
+    Capability::ExtendedNextHop(entries.collect())
 }
 
 /// RFC 7911 §4: with another value than 1 to 3, or half an entry, the capability is not understood.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::types::{AfiSafi, Asn, RouterId};
-use crate::wire::capability::{AddPathFamily, Capability, GracefulRestart};
+use crate::wire::capability::{AddPathFamily, Capability, GracefulRestart, NextHopFamily};
 use crate::wire::family::Family;
 use crate::wire::message::{MessageType, write_message};
 use crate::wire::notification::Notification;
@@ -159,6 +159,14 @@ impl Open {
             });
         let mut said = entries.flatten().filter(|entry| entry.family == family);
         said.next_back().copied()
+    }
+
+    /// The sender takes IPv6 next hops of IPv4 prefixes (RFC 8950 §4).
+    pub fn has_ipv6_next_hops(&self) -> bool {
+        let wanted = NextHopFamily::IPV6_OF_IPV4;
+        self.capabilities.iter().any(|capability| {
+            matches!(capability, Capability::ExtendedNextHop(entries) if entries.contains(&wanted))
+        })
     }
 
     /// Graceful Restart; the last one when it is repeated (RFC 4724 §3).

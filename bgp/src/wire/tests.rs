@@ -15,6 +15,7 @@ use crate::wire::update::{FirstAsCheck, PeerKind, ReceiveContext};
 
 mod framer;
 mod golden;
+mod next_hops;
 mod open;
 mod rfc7606;
 mod round_trip;
@@ -28,6 +29,7 @@ fn context(peer: PeerKind, peer_asn: u32) -> ReceiveContext {
         asn_width: AsnWidth::Four,
         families: BTreeSet::from([AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast]),
         add_paths: BTreeSet::new(),
+        ipv6_next_hops: false,
         first_as: FirstAsCheck::Enforce,
     }
 }

@@ -34,6 +34,8 @@ pub struct ReceiveContext {
     pub families: BTreeSet<AfiSafi>,
     /// Those of them whose prefixes come with path identifiers (RFC 7911).
     pub add_paths: BTreeSet<AfiSafi>,
+    /// IPv4 prefixes may come with IPv6 next hops (RFC 8950).
+    pub ipv6_next_hops: bool,
     /// Whether an eBGP peer must put its own AS first.
     pub first_as: FirstAsCheck,
 }

@@ -50,6 +50,7 @@ pub(crate) fn message(data: &[u8]) {
             .take(if bit(2) { 1 } else { 2 })
             .collect(),
         add_paths: FAMILIES.into_iter().filter(|_| bit(5)).collect(),
+        ipv6_next_hops: bit(6),
         first_as: if bit(3) {
             FirstAsCheck::Enforce
         } else {
@@ -117,6 +118,7 @@ fn update_again(update: &Update) {
         asn_width: AsnWidth::Four,
         families: FAMILIES.into(),
         add_paths: BTreeSet::new(),
+        ipv6_next_hops: true,
         first_as: FirstAsCheck::Off,
     };
     for reach in &update.reach {
@@ -233,6 +235,7 @@ impl Turn {
             require_policy: self.bit(5),
             notification_restart: self.notification(),
             add_paths: AddPaths::default(),
+            ipv6_next_hops: self.bit(5),
             dynamic: None,
             shutdown: false,
             shutdown_text: self.bit(7).then(|| "moved".into()),
@@ -490,6 +493,7 @@ impl Driven {
             asn_width: AsnWidth::Four,
             families: FAMILIES.into(),
             add_paths: BTreeSet::new(),
+            ipv6_next_hops: false,
             first_as: FirstAsCheck::Off,
         };
         let sent = whole_messages(&self.sent);
@@ -612,6 +616,7 @@ pub(crate) mod sabotage {
             asn_width: AsnWidth::Four,
             families: FAMILIES.into(),
             add_paths: BTreeSet::new(),
+            ipv6_next_hops: false,
             first_as: FirstAsCheck::Enforce,
         };
         let Ok(Message::Update(mut update)) = Message::decode(&raw, &context) else {

@@ -36,6 +36,7 @@ impl Plan {
                 client: false,
                 four_octet: true,
                 add_paths: false,
+                ipv6_next_hops: false,
                 hold_time: 240,
             }],
             routes: Vec::new(),
@@ -90,6 +91,8 @@ pub struct Neighbour {
     pub four_octet: bool,
     /// All paths of a prefix, both ways (RFC 7911).
     pub add_paths: bool,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub ipv6_next_hops: bool,
     /// Offered, in seconds.
     pub hold_time: u16,
 }

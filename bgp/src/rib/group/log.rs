@@ -204,6 +204,7 @@ fn prefixes_in(add_paths: Option<AfiSafi>, bytes: &[u8]) -> Vec<(IpNet, u16)> {
         asn_width: AsnWidth::Four,
         families: [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast].into(),
         add_paths: add_paths.into_iter().collect(),
+        ipv6_next_hops: true,
         first_as: FirstAsCheck::Off,
     };
     let numbered = |(path_id, prefix)| (prefix, number_of(path_id));

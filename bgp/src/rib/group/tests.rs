@@ -32,6 +32,7 @@ fn key() -> GroupKey {
         cluster_id: Ipv4Addr::new(9, 9, 9, 9),
         width: AsnWidth::Four,
         limit: MessageLimit::Standard,
+        ipv6_next_hops: false,
         add_paths: false,
         policy: RoutePolicy::accept_all(),
     }
@@ -247,6 +248,7 @@ impl Receiver {
             asn_width: AsnWidth::Four,
             families: BTreeSet::from([FAMILY]),
             add_paths: add_paths.then_some(FAMILY).into_iter().collect(),
+            ipv6_next_hops: false,
             first_as: FirstAsCheck::Off,
         };
         let message = Message::decode(&raw, &context).expect("in order");
@@ -515,6 +517,7 @@ fn sent_to_ebgp(edits: Vec<Edit>) -> PathAttributes {
         asn_width: AsnWidth::Four,
         families: [FAMILY].into(),
         add_paths: BTreeSet::new(),
+        ipv6_next_hops: false,
         first_as: FirstAsCheck::Off,
     };
     let update = decode_update(&body, &context).expect("in order");

@@ -24,6 +24,7 @@ fn offer(own: u8, hold_time: Duration) -> Offer {
         families: [AfiSafi::Ipv4Unicast].into(),
         restart: None,
         add_paths: crate::config::AddPaths::default(),
+        ipv6_next_hops: false,
         peer_asn: Asn(65000),
         first_as: crate::wire::update::FirstAsCheck::Off,
         plain: false,

@@ -16,7 +16,9 @@ use crate::wire::attr::community::{Community, ExtendedCommunity, LargeCommunity}
 use crate::wire::attr::{
     Aggregator, AsnWidth, AttributeCode, NextHop, Origin, Partial, PathAttributes, RawAttribute,
 };
-use crate::wire::capability::{AddPathFamily, Capability, GracefulFamily, GracefulRestart};
+use crate::wire::capability::{
+    AddPathFamily, Capability, GracefulFamily, GracefulRestart, NextHopFamily,
+};
 use crate::wire::family::Family;
 use crate::wire::framer::Framer;
 use crate::wire::message::{Message, MessageType, RawMessage, write_keepalive};
@@ -69,6 +71,13 @@ fn capability() -> impl Strategy<Value = Capability> {
                 send: directions & 2 != 0,
             };
             Capability::AddPath(families.into_iter().map(entry).collect())
+        }),
+        vec((family(), any::<u16>()), 0..4).prop_map(|entries| {
+            let entry = |(family, next_hop_afi)| NextHopFamily {
+                family,
+                next_hop_afi,
+            };
+            Capability::ExtendedNextHop(entries.into_iter().map(entry).collect())
         }),
         (71..=255_u8, vec(any::<u8>(), 0..60)).prop_map(|(code, value)| Capability::Unknown {
             code,
@@ -205,7 +214,12 @@ fn routes() -> impl Strategy<Value = (NextHop, Vec<IpNet>)> {
         global: Ipv6Addr::from_bits((0x2001_u128 << 112) | bits),
         link_local: local.then(|| Ipv6Addr::from_bits((0xfe80_u128 << 112) | bits)),
     });
-    prop_oneof![(v4_hop, vec(v4_net, 1..100)), (v6_hop, vec(v6_net, 1..100)),]
+    prop_oneof![
+        (v4_hop, vec(v4_net.clone(), 1..100)),
+        (v6_hop.clone(), vec(v6_net, 1..100)),
+        // RFC 8950.
+        (v6_hop, vec(v4_net, 1..100)),
+    ]
 }
 
 fn two_octet(mut context: ReceiveContext) -> ReceiveContext {
@@ -276,7 +290,8 @@ proptest! {
         sent.next_hop = Some(next_hop);
         let block = encoded(&sent, context.asn_width);
         let mut bytes = Vec::new();
-        let family = next_hop.family();
+        let family = AfiSafi::of(prefixes[0]);
+        context.ipv6_next_hops = next_hop.family() != family;
         context.add_paths.extend(with_ids.then_some(family));
         let entries = |prefix: &IpNet| (with_ids.then(|| path_id(*prefix)), *prefix);
         let mut left = prefixes.iter().map(entries).peekable();
@@ -307,10 +322,10 @@ proptest! {
     }
 
     #[test]
-    fn withdrawals_are_read_back((next_hop, prefixes) in routes()) {
+    fn withdrawals_are_read_back((_, prefixes) in routes()) {
         let mut bytes = Vec::new();
         let mut left = prefixes.iter().copied().peekable();
-        let family = next_hop.family();
+        let family = AfiSafi::of(prefixes[0]);
         let count = write_unreach(&mut bytes, family, &mut left, MessageLimit::Standard);
         prop_assert_eq!(count, prefixes.len());
         let Message::Update(update) = decode_only(&bytes, &context(PeerKind::Ibgp, 1)) else {

@@ -1,6 +1,6 @@
 //! MP_REACH_NLRI and MP_UNREACH_NLRI (RFC 4760 §3, §4; RFC 2545 §3).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::types::AfiSafi;
 use crate::wire::attr::NextHop;
@@ -37,7 +37,7 @@ pub(in crate::wire) fn decode_reach<'a>(
         .sub(usize::from(next_hop_length))
         .map_err(|error| unreadable(short(error)))?;
     reader.u8().map_err(|error| unreadable(short(error)))?;
-    let next_hop = decode_next_hop(&mut next_hop, family).map_err(unreadable)?;
+    let next_hop = decode_next_hop(&mut next_hop, family, context).map_err(unreadable)?;
     let nlri = Nlri::new(
         family,
         context.path_ids(family),
@@ -114,20 +114,27 @@ fn disable(family: AfiSafi, context: &ReceiveContext) -> Action {
     }
 }
 
-/// RFC 7606 §7.11: a length that the family does not have makes the rest unreadable. IPv6 next hops of IPv4 routes
-/// (RFC 8950) would be read here.
-fn decode_next_hop(reader: &mut Reader<'_>, family: AfiSafi) -> Result<NextHop, Reason> {
+/// RFC 7606 §7.11: a length that the family does not have makes the rest unreadable. That of an IPv4 prefix's next hop tells its
+/// family (RFC 8950 §3).
+fn decode_next_hop(
+    reader: &mut Reader<'_>,
+    family: AfiSafi,
+    context: &ReceiveContext,
+) -> Result<NextHop, Reason> {
     let found = reader.remaining();
-    let allowed = match family {
-        AfiSafi::Ipv4Unicast => "4",
-        AfiSafi::Ipv6Unicast => "16 or 32",
+    let (allowed, next_hop_family) = match family {
+        AfiSafi::Ipv4Unicast if context.ipv6_next_hops && found != 4 => {
+            ("4, 16 or 32", AfiSafi::Ipv6Unicast)
+        }
+        AfiSafi::Ipv4Unicast => ("4", family),
+        AfiSafi::Ipv6Unicast => ("16 or 32", family),
     };
     let wrong = |_: ReadError| Reason::NextHopLength {
         found,
         allowed,
         family,
     };
-    let next_hop = match family {
+    let next_hop = match next_hop_family {
         AfiSafi::Ipv4Unicast => {
             NextHop::V4(reader.array::<4>().map(Ipv4Addr::from).map_err(wrong)?)
         }
@@ -140,7 +147,13 @@ fn decode_next_hop(reader: &mut Reader<'_>, family: AfiSafi) -> Result<NextHop, 
                 // Some speakers fill the second half with zeros or repeat the first.
                 Some(address).filter(|address| address.is_unicast_link_local())
             };
-            NextHop::V6 { global, link_local }
+            match link_local {
+                // Of a speaker without a global address: it writes ::, or the link-local address twice.
+                Some(alone) if global.is_unspecified() || global == alone => {
+                    NextHop::from(IpAddr::V6(alone))
+                }
+                _ => NextHop::V6 { global, link_local },
+            }
         }
     };
     reader.finish().map_err(wrong)?;

@@ -99,6 +99,10 @@ fn two(plan: &Plan) -> Result<String, fmt::Error> {
                 AfiSafi::Ipv4Unicast => "ipv4",
                 AfiSafi::Ipv6Unicast => "ipv6",
             };
+            let extended = match family {
+                AfiSafi::Ipv4Unicast if neighbour.ipv6_next_hops => "extended next hop on;",
+                AfiSafi::Ipv4Unicast | AfiSafi::Ipv6Unicast => "",
+            };
             let next_hop = plan
                 .routes_of(*family)
                 .find_map(|route| route.next_hop)
@@ -107,7 +111,7 @@ fn two(plan: &Plan) -> Result<String, fmt::Error> {
                 });
             writeln!(
                 text,
-                "{word} {{ import all; {add_paths} {next_hop} export {}; }};",
+                "{word} {{ import all; {add_paths} {extended} {next_hop} export {}; }};",
                 exported(plan)
             )?;
         }

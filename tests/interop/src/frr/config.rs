@@ -51,7 +51,9 @@ pub(super) fn of(plan: &Plan) -> Result<String, fmt::Error> {
             if neighbour.client {
                 writeln!(text, "  neighbor {address} route-reflector-client")?;
             }
-            if let Some(next_hop) = plan.routes_of(family).find_map(|route| route.next_hop) {
+            // An IPv6 next hop of an IPv4 prefix is what the session has anyway.
+            let next_hop = plan.routes_of(family).find_map(|route| route.next_hop);
+            if let Some(next_hop) = next_hop.filter(|_| !neighbour.ipv6_next_hops) {
                 writeln!(text, "  neighbor {address} route-map NEXTHOP{next_hop} out")?;
             }
         }
@@ -109,6 +111,9 @@ fn session(text: &mut String, neighbour: &Neighbour) -> fmt::Result {
     }
     if neighbour.ttl_security {
         writeln!(text, " neighbor {address} ttl-security hops 1")?;
+    }
+    if neighbour.ipv6_next_hops {
+        writeln!(text, " neighbor {address} capability extended-nexthop")?;
     }
     assert!(
         neighbour.four_octet,

@@ -30,6 +30,7 @@ macro_rules! daemons_test {
 mod add_paths;
 mod attributes;
 mod malformed;
+mod next_hops;
 mod on_the_wire;
 mod place;
 mod reflection;

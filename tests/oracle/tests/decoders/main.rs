@@ -104,6 +104,7 @@ fn context(peer: PeerKind, width: AsnWidth) -> ReceiveContext {
         asn_width: width,
         families: [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast].into(),
         add_paths: BTreeSet::new(),
+        ipv6_next_hops: false,
         first_as: FirstAsCheck::Off,
     }
 }

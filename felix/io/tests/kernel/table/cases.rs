@@ -349,11 +349,12 @@ fn block(range: &str, owner: Option<&str>, held: &[(usize, &str)]) -> (Key, Obje
     )
 }
 
-/// Blocks of others in the plain pools, and a prefix from beyond the cluster.
-const ROUTES: [(&str, &[&str]); 4] = [
+/// Blocks of others in the plain pools, and prefixes from beyond the cluster.
+const ROUTES: [(&str, &[&str]); 5] = [
     ("10.1.2.0/26", &["10.0.0.2"]),
     ("10.1.4.0/26", &["10.0.0.2", "10.0.0.4"]),
     ("172.16.0.0/16", &["10.9.0.3"]),
+    ("172.17.0.0/16", &["fd00::2"]),
     ("fd01:0:0:2::/122", &["fd00::2"]),
 ];
 

@@ -217,5 +217,11 @@ pub(super) fn settings() -> Vec<Line> {
             "172.16.0.0/16",
             r#"{"gateway": "10.0.0.254", "protocol": "12", "metric": 1024}"#
         ),
+        route!(
+            "an IPv4 prefix by an IPv6 next hop (RFC 8950): via inet6",
+            "-4",
+            "172.17.0.0/16",
+            r#"{"via": {"family": "inet6", "host": "fd00::2"}, "gateway": null, "protocol": "12", "metric": 1024}"#
+        ),
     ]
 }
