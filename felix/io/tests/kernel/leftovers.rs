@@ -1,5 +1,6 @@
 //! What Felix leaves in the packet filter is found and taken out; what is beside it stays.
 
+use std::io::ErrorKind;
 use std::process::Command;
 
 use felix::desired::{Leftover, Row, RowKey};
@@ -13,6 +14,14 @@ use crate::rules::nft;
 /// Output of a program, words apart by blanks; the test is skipped where it is not installed.
 fn run(words: &str) -> String {
     let words: Vec<&str> = words.split(' ').collect();
+    // The file is the machine's root's also in another user's namespaces.
+    let tables = std::fs::read("/proc/net/ip_tables_names");
+    if tables.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+        harness::skip(
+            "iptables",
+            "only root may list the tables of iptables-legacy (/proc/net/ip_tables_names)",
+        );
+    }
     let output = Command::new(words[0])
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .args(&words[1..])
