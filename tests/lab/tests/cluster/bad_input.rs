@@ -7,7 +7,7 @@ use lab::{Families, Lab, Mode, Options, Sandbox, Site, call_plugin, make_sandbox
 use serde_json::Value;
 
 use crate::telemetry::{metric, metrics};
-use crate::{converged, ctl, options, with_programs};
+use crate::{apply, converged, ctl, options, with_programs};
 
 /// An agent with these variables must end with an error that has all these words.
 fn agent_refuses(lab: &Lab, environment: &[(&str, &str)], words: &[&str]) {
@@ -243,12 +243,10 @@ fn told(lab: &Lab, arguments: &[&str]) {
 
 /// A pool beside the default one.
 fn pool(lab: &Lab, name: &str, spec: &str) {
-    let file = format!("/run/tortie-lab/{name}.yaml");
     let text = format!(
         "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {spec}\n"
     );
-    std::fs::write(&file, text).unwrap();
-    told(lab, &["apply", "-f", &file]);
+    apply(lab, &text);
 }
 
 /// Waits until a node says all these words of one thing, and counts it in its metrics.

@@ -1,13 +1,12 @@
 //! What the datastore says to all agents: settings, and its lock.
 
-use std::io::Write;
 use std::process::Output;
 use std::time::Instant;
 
 use lab::{Lab, Options, Pod, call_plugin, make_sandbox, wait_until};
 use serde_json::Value;
 
-use crate::{converged, ctl, options, with_programs};
+use crate::{apply, converged, ctl, options, with_programs};
 
 /// A machine with an agent and a pod.
 fn one_pod(programs: lab::Programs) -> Lab {
@@ -24,19 +23,6 @@ fn one_pod(programs: lab::Programs) -> Lab {
 
 fn succeeds(output: &Output) {
     assert!(output.status.success(), "{output:?}");
-}
-
-fn apply(lab: &Lab, manifest: &str) {
-    let mut file = tempfile(lab);
-    file.1.write_all(manifest.as_bytes()).unwrap();
-    succeeds(&ctl(lab, &["apply", "-f", &file.0]));
-}
-
-/// A new file in this test's private file system.
-fn tempfile(lab: &Lab) -> (String, std::fs::File) {
-    let path = std::env::temp_dir().join(format!("{}-{}", lab.pods.len(), std::process::id()));
-    let file = std::fs::File::create(&path).unwrap();
-    (path.display().to_string(), file)
 }
 
 /// Metrics of the kernel's routes to a pod.

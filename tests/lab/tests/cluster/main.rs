@@ -82,6 +82,15 @@ fn ctl(lab: &Lab, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// `tortiectl apply` of these documents, which must be taken.
+fn apply(lab: &Lab, manifest: &str) {
+    // In the file system that this test alone sees.
+    let file = format!("{}/manifest.yaml", lab::BASE);
+    std::fs::write(&file, manifest).unwrap();
+    let output = ctl(lab, &["apply", "-f", &file]);
+    assert!(output.status.success(), "{manifest}: {output:?}");
+}
+
 /// Runs everything that `cargo lab` runs and tears down.
 fn run(options: Options) -> Run {
     let mut run = lab::run(options, Progress::new()).unwrap_or_else(|error| panic!("{error}"));
