@@ -112,6 +112,9 @@ pub struct Path {
     /// Session it came from; absent for an own route.
     #[serde(default)]
     pub peer: Option<String>,
+    /// The peer's number for it, where the peer may send several of one prefix (RFC 7911).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_id: Option<u32>,
     /// `local`, `ebgp` or `ibgp`.
     pub source: String,
     /// NEXT_HOP.

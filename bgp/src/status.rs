@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::event::{DownReason, RouteRefusal};
 use crate::route::RouteSource;
-use crate::types::{AfiSafi, Asn, PeerName, RouterId};
+use crate::types::{AfiSafi, Asn, PathId, PeerName, RouterId};
 
 /// One peer as it stands.
 #[derive(Clone, Debug)]
@@ -128,6 +128,8 @@ pub struct RouteStatus {
 pub struct PathStatus {
     /// Who announced it; `None` for our own.
     pub peer: Option<PeerName>,
+    /// The peer's number for it, if the peer may send several of one prefix (RFC 7911).
+    pub path_id: Option<PathId>,
     /// Kind of source.
     pub source: RouteSource,
     /// NEXT_HOP; `None` for an own route that takes each session's address.

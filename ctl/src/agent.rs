@@ -196,6 +196,15 @@ fn peers(agent: &Agent) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The session, and which of its paths of the prefix it is, where there may be several.
+fn learned_from(path: &api::admin::Path) -> String {
+    match (&path.peer, path.path_id) {
+        (Some(peer), Some(id)) => format!("{peer} path {id}"),
+        (Some(peer), None) => peer.clone(),
+        (None, _) => "(own)".to_owned(),
+    }
+}
+
 fn peer_row(peer: &Peer) -> Vec<String> {
     let sum = |count: fn(&api::admin::PrefixCounts) -> usize| {
         peer.prefixes.values().map(count).sum::<usize>().to_string()
@@ -225,7 +234,7 @@ fn routes(agent: &Agent) -> anyhow::Result<()> {
                 route.prefix.to_string(),
                 path.next_hop
                     .map_or_else(|| "self".to_owned(), |hop| hop.to_string()),
-                path.peer.clone().unwrap_or_else(|| "(own)".to_owned()),
+                learned_from(path),
                 if path.as_path.is_empty() {
                     "-".to_owned()
                 } else {

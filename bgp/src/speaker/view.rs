@@ -11,7 +11,7 @@ use crate::status::{
     GracefulRestartState, PathStanding, PathStatus, PeerState, PeerStatus, PrefixCounts,
     RouteStatus,
 };
-use crate::types::AfiSafi;
+use crate::types::{AfiSafi, PathId};
 use crate::wire::attr::Origin;
 use crate::wire::update::PeerKind;
 
@@ -53,7 +53,7 @@ impl Speaker {
                 prefix,
                 paths: paths
                     .iter()
-                    .map(|explained| self.path_status(explained))
+                    .map(|explained| self.path_status(AfiSafi::of(prefix), explained))
                     .collect(),
             }
         }));
@@ -107,7 +107,7 @@ impl Speaker {
         }
     }
 
-    fn path_status(&self, explained: &Explained) -> PathStatus {
+    fn path_status(&self, family: AfiSafi, explained: &Explained) -> PathStatus {
         let path = &explained.path;
         let table = &self.rib.table;
         let attributes = table.attributes(path.attributes).unpack();
@@ -120,10 +120,15 @@ impl Speaker {
             (None, Some(step)) => PathStanding::Lost(step),
             (None, None) => PathStanding::Best,
         };
+        let agreement = self.slots.get(&path.source);
+        let agreement = agreement.and_then(|slot| slot.peer.agreement());
+        let several = agreement.is_some_and(|agreed| agreed.receive.add_paths.contains(&family));
         let plain = attributes.communities.iter().map(ToString::to_string);
         let large = attributes.large_communities.iter().map(ToString::to_string);
         PathStatus {
             peer: source.peer.clone(),
+            // Of a peer that is away, one of 0 may be the only path.
+            path_id: (several || path.path_id != PathId::ONLY).then_some(path.path_id),
             source: table.route_source(path.source),
             next_hop: attributes.next_hop.map(|next_hop| next_hop.address()),
             standing,

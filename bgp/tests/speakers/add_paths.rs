@@ -74,6 +74,23 @@ fn a_client_of_a_reflector_uses_every_path_for_as_long_as_it_is_there() {
 }
 
 #[test]
+fn the_listing_tells_the_paths_of_one_peer_apart_by_their_numbers() {
+    let network = reflected(1, BOTH, BOTH);
+    let paths = |node: usize| {
+        let speaker = network.nodes[node].speaker.as_ref().expect("running");
+        let mut routes = speaker.routes();
+        routes.retain(|route| route.prefix == block(9));
+        let ids = routes.iter().flat_map(|route| &route.paths);
+        ids.map(|path| path.path_id).collect::<Vec<_>>()
+    };
+    let client = paths(1);
+    assert_eq!(client.len(), 2);
+    assert!(client.iter().all(Option::is_some), "{client:?}");
+    assert_ne!(client[0], client[1]);
+    assert_eq!(paths(0), [None, None], "where none are sent there are none");
+}
+
+#[test]
 fn both_ends_have_to_want_a_direction() {
     let only = |receive, send| AddPaths { receive, send };
     for (reflector, client, paths) in [

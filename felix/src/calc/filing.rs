@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::Graph;
 use super::host::Host;
-use super::peers::Peer;
+use super::peers::{Peer, options};
 use super::settings::BlocksFrom;
 
 impl Graph {
@@ -69,6 +69,7 @@ impl Graph {
             Some(peer) => {
                 let peer = Peer {
                     created: peer.metadata.creation_timestamp.clone(),
+                    options: options::of(&peer.metadata.annotations),
                     spec: peer.spec.clone(),
                 };
                 self.bgp_peers.insert(key.clone(), peer);

@@ -7,6 +7,7 @@
 mod advertised;
 mod explicit;
 mod filter;
+pub(super) mod options;
 mod password;
 mod pods;
 mod reverse;
@@ -50,6 +51,8 @@ const RESTART_TIME_MAX: Duration = Duration::from_secs(4095);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) created: Option<String>,
+    /// Those that are about its sessions.
+    pub(super) options: BTreeMap<String, String>,
     pub(super) spec: BGPPeerSpec,
 }
 

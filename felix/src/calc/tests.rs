@@ -16,6 +16,7 @@ mod reference;
 mod routed;
 mod rules;
 mod services;
+mod session_options;
 mod sessions;
 mod settings;
 mod shared_address;

@@ -81,6 +81,9 @@ impl Builder<'_> {
         config: &mut PeerConfig,
     ) -> Result<(), Refusal> {
         config.password = self.password(key, spec)?;
+        if let Some(peer) = self.inputs.peers.get(key) {
+            super::options::apply(&peer.options, config)?;
+        }
         let filters = self.inputs.filters_of(spec)?;
         self.apply_filters(&filters, config)
     }

@@ -10,9 +10,9 @@ use api::bgp_filter::{BGPFilterRule, BGPFilterSpec, CommunityValue, Operation};
 use bgp::config::PeerConfig;
 use bgp::policy::{Edit, Match, PrefixRange, Term, Verdict};
 use bgp::route::RouteSource;
-use bgp::types::Asn;
+use bgp::types::{AfiSafi, Asn};
 use bgp::wire::attr::community::{Community, LargeCommunity};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::super::problem::Reason;
 use super::super::route::local_pref;
@@ -44,27 +44,43 @@ impl Builder<'_> {
         filters: &Filters<'_>,
         config: &mut PeerConfig,
     ) -> Result<(), Refusal> {
-        let v4 = config.address.is_ipv4();
         let session = Session {
             local: config.local_asn.unwrap_or(self.asn),
             remote: config.asn,
         };
         let (mut imports, mut exports) = (Vec::new(), Vec::new());
-        for (name, spec) in filters {
-            let (import, export) = if v4 {
-                (("importV4", &spec.import_v4), ("exportV4", &spec.export_v4))
-            } else {
-                (("importV6", &spec.import_v6), ("exportV6", &spec.export_v6))
-            };
-            let import = session.terms(name, import.0, Direction::Import, import.1)?;
-            let export = session.terms(name, export.0, Direction::Export, export.1)?;
-            imports.extend(import);
-            exports.extend(export);
+        for family in &config.families {
+            let v4 = *family == AfiSafi::Ipv4Unicast;
+            for (name, spec) in filters {
+                let (import, export) = if v4 {
+                    (("importV4", &spec.import_v4), ("exportV4", &spec.export_v4))
+                } else {
+                    (("importV6", &spec.import_v6), ("exportV6", &spec.export_v6))
+                };
+                let mut import = session.terms(name, import.0, Direction::Import, import.1)?;
+                let mut export = session.terms(name, export.0, Direction::Export, export.1)?;
+                if config.families.len() > 1 {
+                    for term in import.iter_mut().chain(&mut export) {
+                        term.matches.push(all_of(*family));
+                    }
+                }
+                imports.extend(import);
+                exports.extend(export);
+            }
         }
         config.import.terms.splice(0..0, imports);
         config.export.terms.splice(0..0, exports);
         Ok(())
     }
+}
+
+/// Every prefix of a family: a rule without `cidr` is about its own list's only.
+fn all_of(family: AfiSafi) -> Match {
+    let all: IpNet = match family {
+        AfiSafi::Ipv4Unicast => Ipv4Net::default().into(),
+        AfiSafi::Ipv6Unicast => Ipv6Net::default().into(),
+    };
+    Match::Prefix(vec![PrefixRange::or_longer(all)])
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

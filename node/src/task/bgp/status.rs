@@ -135,6 +135,7 @@ pub fn route(status: &RouteStatus, lost: &BTreeMap<IpAddr, String>) -> Route {
 fn path(path: &PathStatus, lost: &BTreeMap<IpAddr, String>) -> Path {
     Path {
         peer: path.peer.as_ref().map(ToString::to_string),
+        path_id: path.path_id.map(|id| id.0),
         source: match path.source {
             RouteSource::Local => "local",
             RouteSource::Ebgp => "ebgp",
@@ -189,6 +190,7 @@ mod tests {
         let next_hop: IpAddr = "10.0.0.9".parse().expect("a literal");
         let status = PathStatus {
             peer: None,
+            path_id: None,
             source: RouteSource::Ibgp,
             next_hop: Some(next_hop),
             standing: PathStanding::Lost(DecisionStep::NextHopReachable),

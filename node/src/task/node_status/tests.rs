@@ -224,6 +224,7 @@ async fn without_all_that_is_asked_for_nothing_is_written_and_it_is_tried_again(
 fn path(peer: Option<&str>, next_hop: Option<&str>, standing: PathStanding) -> PathStatus {
     PathStatus {
         peer: peer.map(|name| PeerName(name.into())),
+        path_id: None,
         source: if peer.is_some() {
             RouteSource::Ibgp
         } else {
