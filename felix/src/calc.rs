@@ -489,6 +489,7 @@ impl Graph {
         if local != self.local {
             self.local = local;
             dirty.all_prefixes = true;
+            dirty.own_addresses = true;
             dirty.rules = true;
             dirty.tunnels = true;
         }
@@ -618,14 +619,27 @@ impl Graph {
     }
 
     fn flush_peers(&mut self, dirty: &mut Dirty) {
-        if !dirty.peers {
+        let devices = dirty.next_hops || dirty.own_addresses;
+        let concerned = dirty.peers || (self.peers.by_interface && devices);
+        if !concerned {
             return;
         }
+        let before = self.underlay.to_peers();
+        self.derive_peers(dirty);
+        if self.peers.by_interface && self.underlay.to_peers() != before {
+            self.derive_peers(dirty);
+        }
+    }
+
+    fn derive_peers(&mut self, dirty: &mut Dirty) {
         let mut peers = Peers::derive(&Inputs {
             settings: &self.settings,
             hosts: &self.hosts,
             pools: &self.pools,
             workloads: &self.workloads,
+            blocks: &self.blocks,
+            local: &self.local,
+            underlay: &self.underlay,
             services: self.services.ranges(),
             configs: &self.bgp_configs,
             peers: &self.bgp_peers,

@@ -34,6 +34,8 @@ pub(super) struct Dirty {
     pub(super) elements: bool,
     pub(super) tunnels: bool,
     pub(super) peers: bool,
+    /// This node's addresses, or which of them are announced by themselves.
+    pub(super) own_addresses: bool,
     /// Services whose addresses may be announced, or no longer.
     pub(super) services: BTreeSet<Key>,
     /// Every Service.

@@ -101,6 +101,7 @@ impl Graph {
         self.dirty.peers |= !touched.ifnames.is_empty() && self.bgp_peers.values().any(has_peers);
         self.dirty.ifnames.extend(touched.ifnames);
         self.dirty.rules |= touched.rules;
+        self.dirty.own_addresses |= !touched.addrs.is_empty();
         for addr in touched.addrs {
             self.dirty.prefixes.insert(IpNet::from(addr));
             self.dirty.neighbours.insert(addr);
@@ -124,6 +125,7 @@ impl Graph {
         self.touch_ranges(touched);
         let node = &self.settings.node_name;
         for addr in self.workloads.update_block(key, spec, node) {
+            self.dirty.own_addresses = true;
             self.dirty.prefixes.insert(IpNet::from(addr));
             self.dirty.neighbours.insert(addr);
         }
@@ -152,6 +154,7 @@ impl Graph {
     /// Blocks and affinities decide about themselves and about whether addresses inside them are announced.
     fn touch_ranges(&mut self, ranges: impl IntoIterator<Item = IpNet>) {
         for range in ranges {
+            self.dirty.own_addresses = true;
             self.dirty.prefixes.insert(range);
             self.dirty.prefixes.extend(self.addrs_inside(&range));
         }

@@ -26,12 +26,15 @@ use bgp::config::{Config, PeerConfig, RoutePolicy};
 use bgp::types::{Asn, PeerName, RouterId};
 
 use super::Graph;
+use super::block::Blocks;
 use super::dirty::Dirty;
 use super::host::Host;
+use super::local::Local;
 use super::pool::Pools;
 use super::problem::{Problem, Reason, Subject};
 use super::service::Ranges;
 use super::settings::{ClusterRoutes, Listen, Settings};
+use super::underlay::Underlay;
 use super::workload::Workloads;
 use crate::desired::AddrKey;
 use crate::rules::Family;
@@ -62,6 +65,10 @@ pub(super) struct Inputs<'a> {
     pub(super) hosts: &'a BTreeMap<String, Host>,
     pub(super) pools: &'a Pools,
     pub(super) workloads: &'a Workloads,
+    pub(super) blocks: &'a Blocks,
+    pub(super) local: &'a Local,
+    /// How next hops are reached.
+    pub(super) underlay: &'a Underlay,
     /// Of Services' addresses.
     pub(super) services: &'a Ranges,
     /// By name: `default`, `node.<name>`.
@@ -81,6 +88,8 @@ pub(super) struct Peers {
     pub(super) gateways: BTreeMap<IpAddr, IpAddr>,
     /// Peers that are pods of this node, and its own address on the device of each.
     pub(super) on_pods: BTreeMap<IpAddr, AddrKey>,
+    /// What filters say depends on how routes leave this node.
+    pub(super) by_interface: bool,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -149,6 +158,7 @@ impl Peers {
             config: Some(config),
             gateways: builder.gateways,
             on_pods: builder.on_pods,
+            by_interface: filter::ask_for_interfaces(inputs.filters),
             problems: builder.problems,
         }
     }

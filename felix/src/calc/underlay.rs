@@ -6,7 +6,7 @@
 //! name, which depend on connected networks only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::joint::JointPrefixMap;
@@ -15,6 +15,9 @@ use super::next_hop::NextHopLoss;
 use crate::desired::{IfName, NextHop, RouteKey, RouteKind, RouteSpec, Row, RowKey};
 use crate::kernel::{KernelEvent, LinkState};
 use crate::ownership::{Ownership, TABLE_MAIN, is_tunnel};
+
+/// RFC 4291 §2.5.6.
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
 /// The part of the kernel that is not this agent's. Pods' devices and tunnels are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -323,6 +326,45 @@ impl Underlay {
             .unwrap_or_default()
     }
 
+    /// The addresses whose packets leave by a device that fits, as few ranges as they come to. Link-local ones are not among
+    /// them: the address alone does not say where they are.
+    pub(super) fn leading_by(&self, fits: impl Fn(&str) -> bool) -> Vec<IpNet> {
+        let leads = |route: &Route| match route {
+            Route::Via { hops, .. } => hops.iter().any(|hop| fits(&hop.ifname.0)),
+            Route::Dropped => false,
+        };
+        let routes = self.fib.routes.iter();
+        let mut says: BTreeMap<IpNet, bool> =
+            routes.map(|(net, route)| (*net, leads(route))).collect();
+        says.insert(IpNet::V6(LINK_LOCAL), false);
+        for peer in self.gateways.keys() {
+            let hop = self.by_gateway(*peer).ok().and_then(|hop| hop.ifname);
+            says.insert(IpNet::from(*peer), hop.is_some_and(|name| fits(&name.0)));
+        }
+        let pods = self.pods.iter();
+        says.extend(pods.map(|(pod, ifname)| (IpNet::from(*pod), fits(&ifname.0))));
+        // A range comes before those inside it.
+        let mut ranges: BTreeSet<IpNet> = BTreeSet::new();
+        for (net, leads) in says {
+            let mut wider = std::iter::successors(Some(net), IpNet::supernet);
+            let inside = wider.find(|wider| ranges.contains(wider));
+            match (inside, leads) {
+                (None, true) => drop(ranges.insert(net)),
+                (Some(wider), false) => {
+                    ranges.remove(&wider);
+                    ranges.extend(without(wider, net));
+                }
+                (Some(_), true) | (None, false) => {}
+            }
+        }
+        ranges.into_iter().collect()
+    }
+
+    /// The ways to peers that follow from their objects.
+    pub(super) fn to_peers(&self) -> (BTreeMap<IpAddr, IpAddr>, BTreeMap<IpAddr, IfName>) {
+        (self.gateways.clone(), self.pods.clone())
+    }
+
     /// The next hop to a peer that is reached by a gateway of its own, which must be on link.
     pub(super) fn by_gateway(&self, peer: IpAddr) -> Result<NextHop, NextHopLoss> {
         let gateway = *self.gateways.get(&peer).ok_or(NextHopLoss::NoRoute)?;
@@ -368,6 +410,17 @@ impl Underlay {
             None => NextHopLoss::NoRoute,
         }
     }
+}
+
+/// What is left of a range without one inside it.
+fn without(range: IpNet, inner: IpNet) -> Vec<IpNet> {
+    let up = std::iter::successors(Some(inner), IpNet::supernet);
+    let up = up.take_while(|net| *net != range);
+    up.filter_map(|net| {
+        let mut halves = net.supernet()?.subnets(net.prefix_len()).ok()?;
+        halves.find(|half| *half != net)
+    })
+    .collect()
 }
 
 /// Whether no packet leaves the host by a device: the loopback device, and its likes that people make for addresses.

@@ -5,6 +5,10 @@
 //! names a filter that does not exist, or whose rules cannot be followed, is held down: going without would let through what the
 //! operator wants kept back.
 
+mod interface;
+
+use std::collections::BTreeMap;
+
 use api::bgp::BGPPeerSpec;
 use api::bgp_filter::{BGPFilterRule, BGPFilterSpec, CommunityValue, Operation};
 use bgp::config::PeerConfig;
@@ -37,6 +41,15 @@ impl Inputs<'_> {
     }
 }
 
+/// Whether any rule is about devices.
+pub(super) fn ask_for_interfaces(filters: &BTreeMap<String, BGPFilterSpec>) -> bool {
+    let rules = filters.values().flat_map(|filter| {
+        let of_v4 = filter.import_v4.iter().chain(&filter.export_v4);
+        of_v4.chain(&filter.import_v6).chain(&filter.export_v6)
+    });
+    rules.into_iter().any(|rule| rule.interface.is_some())
+}
+
 impl Builder<'_> {
     /// Puts a session under filters.
     pub(super) fn apply_filters(
@@ -45,6 +58,7 @@ impl Builder<'_> {
         config: &mut PeerConfig,
     ) -> Result<(), Refusal> {
         let session = Session {
+            inputs: self.inputs,
             local: config.local_asn.unwrap_or(self.asn),
             remote: config.asn,
         };
@@ -90,12 +104,13 @@ enum Direction {
 }
 
 /// What rules depend on.
-struct Session {
+struct Session<'a> {
+    inputs: &'a Inputs<'a>,
     local: Asn,
     remote: Asn,
 }
 
-impl Session {
+impl Session<'_> {
     fn terms(
         &self,
         filter: &str,
@@ -106,16 +121,39 @@ impl Session {
         let mut terms = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             let place = format!("{filter}: spec.{list}[{index}]");
-            let term = self.term(direction, rule, &place).map_err(|why| {
+            let more = self.rule(direction, rule, &place).map_err(|why| {
                 let why = format!("BGPFilter {place}.{why}");
                 refusal(FIELD, Reason::Invalid(why.into()))
             })?;
-            terms.extend(term);
+            terms.extend(more);
         }
         Ok(terms)
     }
 
-    /// `None` when the rule matches no route of this session. The error names the field of the rule.
+    /// A rule's terms: one, or with `interface` one for learned and one for own routes, as far as any could match. The error
+    /// names the field of the rule.
+    fn rule(
+        &self,
+        direction: Direction,
+        rule: &BGPFilterRule,
+        name: &str,
+    ) -> Result<Vec<Term>, String> {
+        let Some(term) = self.term(direction, rule, name)? else {
+            return Ok(Vec::new());
+        };
+        let Some(pattern) = &rule.interface else {
+            return Ok(vec![term]);
+        };
+        let ways = self.inputs.leaves_by(pattern, direction);
+        let by = |way: Vec<Match>| {
+            let mut term = term.clone();
+            term.matches.extend(way);
+            term
+        };
+        Ok(ways.into_iter().map(by).collect())
+    }
+
+    /// All of a rule but `interface`; `None` when that matches no route of this session.
     fn term(
         &self,
         direction: Direction,
@@ -127,9 +165,6 @@ impl Session {
             Some("eBGP") if internal => return Ok(None),
             Some("iBGP") if !internal => return Ok(None),
             _ => {}
-        }
-        if rule.interface.is_some() {
-            return Err("interface: not supported, so no session is made".to_owned());
         }
         let mut matches: Vec<Match> = prefix(rule)?.into_iter().collect();
         if rule.source.is_some() {

@@ -7,7 +7,9 @@ use bgp::types::Asn;
 use bgp::wire::attr::community::Community;
 use serde_json::Value;
 
-use super::world::{World, bgp_filter, bgp_peer, node};
+use super::world::{
+    World, addr, affinity, bgp_filter, bgp_peer, block, endpoint, link, node, pool, route,
+};
 use super::*;
 
 fn peer(world: &World, name: &str) -> Option<PeerConfig> {
@@ -209,18 +211,104 @@ fn a_session_waits_for_its_filters_and_does_not_go_without_one() {
         ["a", "b"].map(|name| format!("BGPPeer({name}): {held}"))
     );
 
-    let rule = json!({"action": "Reject", "interface": "eth*"});
-    world.put(bgp_filter("f", json!({"importV4": [rule]})));
-    world.flush();
-    assert_eq!(world.peer_names(), Vec::<String>::new());
-    let text = world.graph.problems()[0].to_string();
-    let told = "BGPFilter f: spec.importV4[0].interface: not supported";
-    assert!(text.contains(told), "{text}");
-
     world.put(bgp_filter("f", json!({})));
     world.flush();
     assert_eq!(world.peer_names().len(), 2);
     assert!(world.graph.problems().is_empty());
+}
+
+/// What each term of a rule on `interface` is about: `own` or `learned`, and the prefixes or next hops.
+fn ways(terms: &[Term]) -> Vec<String> {
+    let one = |term: &Term| {
+        let parts = term.matches.iter().map(|condition| match condition {
+            Match::PeerType(of) if *of == [RouteSource::Local] => "own".to_owned(),
+            Match::PeerType(_) => "learned".to_owned(),
+            Match::NextHop(ranges) => {
+                let ranges = ranges.iter().map(ToString::to_string);
+                ranges.collect::<Vec<_>>().join(" ")
+            }
+            Match::Prefix(ranges) => {
+                let ranges = ranges.iter().map(|range| range.prefix.to_string());
+                ranges.collect::<Vec<_>>().join(" ")
+            }
+            other => format!("{other:?}"),
+        });
+        parts.collect::<Vec<_>>().join(": ")
+    };
+    terms.iter().map(one).collect()
+}
+
+#[test]
+fn a_rule_on_a_device_is_about_next_hops_that_lead_there_and_follows_the_hosts_routes() {
+    let mut world = filtered(json!({"importV4": [{"action": "Accept", "interface": "eth0"}]}));
+    let import = |world: &World| ways(&external(world).import.terms);
+    assert_eq!(import(&world), ["learned: 0.0.0.0/0"]);
+
+    // A network inside it leads elsewhere.
+    world.kernel(&link("docker0", true, 1500));
+    world.kernel(&addr("docker0", "192.0.2.1/31"));
+    world.flush();
+    let wider = import(&world).remove(0);
+    let ranges: Vec<IpNet> = wider["learned: ".len()..].split(' ').map(net).collect();
+    let has = |addr: &str| ranges.iter().any(|range| range.contains(&net(addr)));
+    assert!(has("10.0.0.201/32") && has("192.0.2.2/32") && has("192.0.1.255/32"));
+    assert!(!has("192.0.2.0/32") && !has("192.0.2.1/32"));
+    assert_eq!(ranges.len(), 31, "{wider}");
+
+    // The default route goes; the connected network is left.
+    let default = route("0.0.0.0/0", "10.0.0.254", "eth0");
+    world.kernel(&KernelEvent::RowGone(default.key()));
+    world.flush();
+    assert_eq!(import(&world), ["learned: 10.0.0.0/24"]);
+    world.kernel(&link("eth0", false, 1500));
+    world.flush();
+    assert_eq!(import(&world), Vec::<String>::new(), "no route fits");
+    assert!(world.graph.problems().is_empty(), "{:?}", world.problems());
+}
+
+#[test]
+fn an_exported_address_leaves_by_the_device_of_its_pod_and_a_block_by_none() {
+    let rules = json!([{"action": "Reject", "interface": "cali*"}]);
+    let mut world = filtered(json!({"exportV4": rules}));
+    let export = |world: &World| ways(&exports(external(world)));
+    world.put(pool("p", json!({"cidr": "10.1.0.0/16"})));
+    world.put(block("10.1.0.0/26", Some("n1"), &[]));
+    world.put(affinity("n1", "10.1.0.0/26", "confirmed"));
+    world.put(endpoint("inside", "n1", "cali1", &["10.1.0.5/32"]));
+    world.flush();
+    assert_eq!(export(&world), Vec::<String>::new());
+
+    // An address of another node's block goes by itself.
+    world.put(endpoint("borrowed", "n1", "cali2", &["10.1.9.5/32"]));
+    world.flush();
+    assert_eq!(export(&world), ["own: 10.1.9.5/32"]);
+    assert!(world.announced().contains(&"10.1.9.5/32".to_owned()));
+
+    // As does that of a block that is being given up.
+    world.put(affinity("n1", "10.1.0.0/26", "pendingDeletion"));
+    world.flush();
+    assert_eq!(export(&world), ["own: 10.1.0.5/32 10.1.9.5/32"]);
+    world.remove(&Key::namespaced(
+        Kind::WorkloadEndpoint,
+        "default",
+        "borrowed",
+    ));
+    world.flush();
+    assert_eq!(export(&world), ["own: 10.1.0.5/32"]);
+}
+
+#[test]
+fn by_device_a_peer_behind_a_gateway_is_where_its_gateway_is() {
+    let rules = json!([{"action": "Accept", "interface": "eth1"}]);
+    let mut world = filtered(json!({"importV4": rules}));
+    world.kernel(&link("eth1", true, 1500));
+    world.kernel(&addr("eth1", "10.8.0.1/24"));
+    let spec = json!({"peerIP": "192.0.2.7", "asNumber": 65001, "reachableBy": "10.8.0.9", "filters": ["f"]});
+    world.put(bgp_peer("far", spec));
+    world.flush();
+    let far = peer(&world, "Global_192_0_2_7").expect("a session");
+    let terms = ways(&far.import.terms);
+    assert_eq!(terms, ["learned: 10.8.0.0/24 192.0.2.7/32"]);
 }
 
 #[test]

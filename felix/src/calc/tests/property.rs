@@ -134,6 +134,13 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
         vec![
             bgp_filter("f", json!({"importV4": [{"action": "Reject"}]})),
             bgp_filter("f", json!({"exportV4": [{"action": "Accept"}]})),
+            bgp_filter(
+                "f",
+                json!({
+                    "importV4": [{"action": "Accept", "interface": "eth*"}],
+                    "exportV4": [{"action": "Reject", "interface": "cali1"}, {"action": "Accept", "interface": "*"}],
+                }),
+            ),
         ],
     ];
     let mut subjects: Vec<(Id, Vec<Fact>)> = objects

@@ -171,6 +171,17 @@ fn an_edited_filter_takes_routes_from_the_router_and_from_the_fib_and_gives_them
             place.wait_fib(site, "0.0.0.0/0", Some(place.tor.address));
             assert_eq!(bird.session(&site.name), "Established");
 
+            // By device: the next hops of what the router says and of the default route are behind eth0.
+            let rule =
+                |device: &str| format!("importV4: [{{action: Reject, interface: {device}}}]");
+            place.apply(&filter(&rule("eth*")));
+            place.wait_fib(site, "0.0.0.0/0", None);
+            bird.wait_route(&site.name, &block, site.address);
+            place.apply(&filter(&rule("eth9")));
+            place.wait_outside_in_fibs();
+            place.wait_fib(site, "0.0.0.0/0", Some(place.tor.address));
+            assert_eq!(bird.session(&site.name), "Established");
+
             let longer_path = "operations: [{prependASPath: {prefix: [64999, 64998]}}]";
             place.apply(&filter(&format!(
                 "exportV4: [{{action: Accept, matchOperator: In, cidr: {block}, {longer_path}}}]"
