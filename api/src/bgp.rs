@@ -68,6 +68,18 @@ pub struct BGPConfigurationSpec {
         skip_serializing_if = "Option::is_none"
     )]
     pub local_workload_peering_ip_v6: Option<Ipv6Addr>,
+    /// Metric that counts as normal: LOCAL_PREF of own blocks is 2147483647 less this. That of pods' routes unless set.
+    #[serde(
+        rename = "ipv4NormalRoutePriority",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv4_normal_route_priority: Option<u32>,
+    /// The same for IPv6.
+    #[serde(
+        rename = "ipv6NormalRoutePriority",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub ipv6_normal_route_priority: Option<u32>,
     /// Which pools' routes come from BGP: `Enabled`, `Disabled`, `EnabledIPIPOnly`, `EnabledNoEncapOnly`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program_cluster_routes: Option<String>,

@@ -171,8 +171,8 @@ pub(crate) static BGP_CONFIGURATION: Shape = Shape::Record(&[
         ])),
     ),
     without_effect("ignoredInterfaces"),
-    without_effect("ipv4NormalRoutePriority"),
-    without_effect("ipv6NormalRoutePriority"),
+    optional("ipv4NormalRoutePriority", U32),
+    optional("ipv6NormalRoutePriority", U32),
     optional("localWorkloadPeeringIPV4", Shape::Ipv4),
     optional("localWorkloadPeeringIPV6", Shape::Ipv6),
     optional(

@@ -51,6 +51,7 @@ use block::Blocks;
 use changes::Changes;
 pub use device::pod_neighbour;
 use dirty::Dirty;
+use family::PerFamily;
 use host::Host;
 use local::Local;
 pub use next_hop::NextHopLoss;
@@ -93,6 +94,8 @@ pub struct Graph {
     services: Services,
     /// What BGPConfiguration says of pools' routes.
     of_bgp: Option<ClusterRoutes>,
+    /// What it says is the metric of normal routes.
+    normal: PerFamily<u32>,
     underlay: Underlay,
     /// Device → address that it is to have before this node's object names it.
     tunnel_addrs: BTreeMap<&'static str, IpAddr>,
@@ -163,6 +166,7 @@ impl Graph {
             passwords: BTreeMap::new(),
             services: Services::default(),
             of_bgp: None,
+            normal: PerFamily::default(),
             underlay: Underlay::default(),
             tunnel_addrs: BTreeMap::new(),
             started: false,
@@ -522,6 +526,7 @@ impl Graph {
             objects: &self.objects,
             services: &self.services,
             of_bgp: self.of_bgp,
+            normal: self.normal,
         };
         for prefix in prefixes {
             self.originations.put(prefix, facts.originate(prefix));
@@ -640,6 +645,7 @@ impl Graph {
             blocks: &self.blocks,
             local: &self.local,
             underlay: &self.underlay,
+            normal: self.normal,
             services: self.services.ranges(),
             configs: &self.bgp_configs,
             peers: &self.bgp_peers,

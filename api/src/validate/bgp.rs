@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::bgp_filter::check_community;
+use super::bgp_filter::{check_community, check_priority};
 use super::{Fault, check_as_number, check_restart_time, check_selector, check_word, is_unicast};
 use crate::bgp::{BGPConfiguration, BGPConfigurationSpec, BGPPeer, BGPPeerSpec, PeerAddress};
 use crate::duration;
@@ -32,6 +32,20 @@ pub(crate) fn check_configuration(config: &BGPConfiguration, faults: &mut Vec<Fa
     check_as_number("spec.asNumber", config.as_number, faults);
     if config.listen_port == Some(0) {
         faults.push(Fault::new("spec.listenPort", &0, "must be 1 to 65535"));
+    }
+    for (field, priority) in [
+        (
+            "spec.ipv4NormalRoutePriority",
+            config.ipv4_normal_route_priority,
+        ),
+        (
+            "spec.ipv6NormalRoutePriority",
+            config.ipv6_normal_route_priority,
+        ),
+    ] {
+        if let Some(priority) = priority {
+            check_priority(field, priority, faults);
+        }
     }
     check_extra_word(&config.extra, "bindMode", &["None", "NodeIP"], faults);
     check_word(

@@ -166,7 +166,7 @@ pub(super) fn check_community(field: &str, text: &str, faults: &mut Vec<Fault>) 
     }
 }
 
-fn check_priority(field: &str, priority: u32, faults: &mut Vec<Fault>) {
+pub(super) fn check_priority(field: &str, priority: u32, faults: &mut Vec<Fault>) {
     if !(1..=PRIORITY_MAX).contains(&priority) {
         faults.push(Fault::new(
             field,

@@ -293,6 +293,10 @@ fn each_rule_of_the_configurations_names_its_field() {
                 &["spec.nodeMeshPassword"],
             ),
             (
+                json!({"ipv4NormalRoutePriority": 1024, "ipv6NormalRoutePriority": 0}),
+                &["spec.ipv6NormalRoutePriority"],
+            ),
+            (
                 json!({"asNumber": 0, "listenPort": 0}),
                 &["spec.asNumber", "spec.listenPort"],
             ),

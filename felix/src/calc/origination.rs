@@ -4,6 +4,7 @@ use api::ipam::AffinityState;
 use ipnet::IpNet;
 
 use super::route::{Facts, local_pref};
+use crate::rules::Family;
 use bgp::route::Origination;
 
 impl Facts<'_> {
@@ -11,16 +12,20 @@ impl Facts<'_> {
         if !self.is_supported(&prefix) {
             return None;
         }
-        let announced = if prefix.prefix_len() == prefix.max_prefix_len() {
-            self.announces_address(&prefix)
+        let normal = self.normal[Family::of(prefix.addr())];
+        let is_address = prefix.prefix_len() == prefix.max_prefix_len();
+        let metric = if is_address && self.announces_address(&prefix, normal) {
+            self.settings.normal_route_metric
+        } else if self.services.announces(&prefix) || (!is_address && self.announces_block(&prefix))
+        {
+            normal
         } else {
-            self.announces_block(&prefix)
+            return None;
         };
-        let announced = announced || self.services.announces(&prefix);
-        announced.then_some(Origination {
+        Some(Origination {
             prefix,
             next_hop: None,
-            local_pref: Some(local_pref(self.settings.normal_route_metric)),
+            local_pref: Some(local_pref(metric)),
         })
     }
 
@@ -34,11 +39,13 @@ impl Facts<'_> {
         ours && self.pools.covering(block).is_none_or(|pool| pool.exported)
     }
 
-    /// Addresses inside an announced block are left out; outside every pool none is announced.
-    fn announces_address(&self, addr: &IpNet) -> bool {
+    /// Addresses inside an announced block are left out, unless their routes are better than normal ones; outside every pool none is
+    /// announced.
+    fn announces_address(&self, addr: &IpNet, normal: u32) -> bool {
         let used = self.workloads.at(&addr.addr()).is_some()
             || self.local.tunnel_prefixes().any(|own| own == *addr);
         used && self.pools.covering(addr).is_some_and(|pool| pool.exported)
-            && !self.blocks.is_aggregated(&self.settings.node_name, addr)
+            && (self.settings.normal_route_metric < normal
+                || !self.blocks.is_aggregated(&self.settings.node_name, addr))
     }
 }

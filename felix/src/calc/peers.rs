@@ -28,6 +28,7 @@ use bgp::types::{Asn, PeerName, RouterId};
 use super::Graph;
 use super::block::Blocks;
 use super::dirty::Dirty;
+use super::family::PerFamily;
 use super::host::Host;
 use super::local::Local;
 use super::pool::Pools;
@@ -69,6 +70,8 @@ pub(super) struct Inputs<'a> {
     pub(super) local: &'a Local,
     /// How next hops are reached.
     pub(super) underlay: &'a Underlay,
+    /// Metric of routes that are not elevated.
+    pub(super) normal: PerFamily<u32>,
     /// Of Services' addresses.
     pub(super) services: &'a Ranges,
     /// By name: `default`, `node.<name>`.
@@ -117,6 +120,7 @@ impl Peers {
         let mut problems = holders.problems();
         let communities = inputs.advertised(&mut problems);
         problems.extend(inputs.owners_of_routes());
+        problems.extend(inputs.other_priorities());
         let mut builder = Builder {
             inputs,
             own,
@@ -173,15 +177,29 @@ fn cluster_routes(
     ClusterRoutes::of_bgp(word).filter(|_| settings.backend == Backend::Bgp)
 }
 
+/// The metric of normal routes: BGPConfiguration's, else that of pods' routes.
+fn normal_metric(settings: &Settings, config: Option<&BGPConfigurationSpec>) -> PerFamily<u32> {
+    let given = |family| match family {
+        Family::V4 => config?.ipv4_normal_route_priority,
+        Family::V6 => config?.ipv6_normal_route_priority,
+    };
+    PerFamily::of(|family| given(family).unwrap_or(settings.normal_route_metric))
+}
+
 impl Graph {
-    /// Whether pools' routes may come from BGP.
+    /// Whether pools' routes may come from BGP, and which of them are normal.
     pub(super) fn flush_owner(&mut self, dirty: &mut Dirty) {
         if !dirty.peers {
             return;
         }
-        let of_bgp = cluster_routes(&self.settings, self.bgp_configs.get("default"));
-        dirty.all_prefixes |= of_bgp != self.of_bgp;
+        let config = self.bgp_configs.get("default");
+        let of_bgp = cluster_routes(&self.settings, config);
+        let normal = normal_metric(&self.settings, config);
+        let changed = of_bgp != self.of_bgp || normal != self.normal;
+        dirty.all_prefixes |= changed;
+        dirty.own_addresses |= changed;
         self.of_bgp = of_bgp;
+        self.normal = normal;
     }
 }
 
@@ -207,6 +225,28 @@ impl Inputs<'_> {
         let key = Key::new(Kind::BGPConfiguration, "default");
         let reason = Reason::Invalid(faults.join("; ").into());
         (!faults.is_empty()).then(|| problem(&key, "spec.programClusterRoutes", reason))
+    }
+
+    /// Metrics that should be one and are not.
+    fn other_priorities(&self) -> impl Iterator<Item = Problem> + use<> {
+        let normal = self.normal;
+        let metric = self.settings.normal_route_metric;
+        Family::ALL.into_iter().filter_map(move |family| {
+            let (field, given) = match family {
+                Family::V4 => ("spec.ipv4NormalRoutePriority", normal[family]),
+                Family::V6 => ("spec.ipv6NormalRoutePriority", normal[family]),
+            };
+            let comes_of_it = if metric < given {
+                "so every pod's address is announced beside its block"
+            } else {
+                "so an address that is announced by itself is less preferred than a block"
+            };
+            let why = format!(
+                "is {given}, while pods' routes have metric {metric} (FelixConfiguration's ipv4NormalRoutePriority), {comes_of_it}"
+            );
+            let key = Key::new(Kind::BGPConfiguration, "default");
+            (given != metric).then(|| problem(&key, field, Reason::Invalid(why.into())))
+        })
     }
 
     fn global(&self) -> Option<&BGPConfigurationSpec> {

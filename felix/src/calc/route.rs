@@ -4,7 +4,7 @@
 //!
 //! | # | prefix is | route |
 //! |---|---|---|
-//! | 1 | address of a pod of this node | `dev cali… scope link` |
+//! | 1 | address of a pod of this node, unless another one announces it as moving there | `dev cali… scope link` |
 //! | 2 | address of a tunnel device of this node | none: the kernel's local table has it |
 //! | 3 | address of a BGP peer with a gateway of its own | via that gateway |
 //! | 4 | address that another node has outside its own blocks | to that node, as the pool says |
@@ -26,6 +26,7 @@ use ipnet::IpNet;
 
 use super::bgp_route::BgpRoutes;
 use super::block::Blocks;
+use super::family::PerFamily;
 use super::host::{Host, HostFamily};
 use super::local::{Local, LocalFamily, Tunnel, Uplink};
 use super::object::Objects;
@@ -61,6 +62,8 @@ pub(super) struct Facts<'a> {
     pub(super) services: &'a Services,
     /// What BGPConfiguration says of pools' routes.
     pub(super) of_bgp: Option<ClusterRoutes>,
+    /// Metric of routes that are not elevated.
+    pub(super) normal: PerFamily<u32>,
 }
 
 /// What becomes of a prefix.
@@ -87,7 +90,8 @@ impl Facts<'_> {
         let is_address = dst.prefix_len() == dst.max_prefix_len();
         if is_address {
             if let Some(workload) = self.workloads.at(&dst.addr()) {
-                return self.to_workload(dst, workload);
+                let elsewhere = self.moved_away(dst);
+                return elsewhere.unwrap_or_else(|| self.to_workload(dst, workload));
             }
             if self.local.tunnel_prefixes().any(|own| own == dst) {
                 return Plan::Nothing;
@@ -238,6 +242,19 @@ impl Facts<'_> {
         };
         let metric = self.settings.normal_route_metric;
         Plan::Route(self.settings.route_key(dst, metric), spec)
+    }
+
+    /// The way to an address of this node that another one announces before all others, as a pod moves there alive.
+    fn moved_away(&self, dst: IpNet) -> Option<Plan> {
+        let pool = self.pools.covering(&dst);
+        let by_bgp = !self.routed_by_blocks(&dst, pool)
+            && pool.is_none_or(|pool| pool.may_come_from_bgp(self.of_bgp));
+        let best = self
+            .bgp
+            .at(&dst)
+            .filter(|best| by_bgp && best.local_pref > local_pref(self.normal[family_of(&dst)]))?;
+        let plan = self.via_bgp(dst, pool, best);
+        matches!(plan, Plan::Route(..)).then_some(plan)
     }
 
     fn to_peer(&self, dst: IpNet) -> Plan {

@@ -1,6 +1,6 @@
 //! Metrics of routes from BGP and LOCAL_PREF of own routes: together 2147483647. And which routes come from BGP.
 
-use super::world::{World, affinity, bgp_config, bgp_route, block, node, node_in, pool};
+use super::world::{World, affinity, bgp_config, bgp_route, block, endpoint, node, node_in, pool};
 use super::*;
 
 fn world(settings: Settings) -> World {
@@ -70,6 +70,75 @@ fn own_routes_are_announced_with_what_the_normal_metric_leaves() {
             .collect();
         assert_eq!(announced, [Some(local_pref)], "{metric}");
     }
+}
+
+#[test]
+fn a_pod_with_a_better_metric_than_the_normal_one_is_announced_beside_its_block() {
+    let mut settings = Settings::new("n1");
+    settings.normal_route_metric = 512;
+    let mut world = world(settings);
+    world.put(block("10.1.0.0/26", Some("n1"), &[]));
+    world.put(affinity("n1", "10.1.0.0/26", "confirmed"));
+    world.put(endpoint("a", "n1", "cali1", &["10.1.0.5/32"]));
+    world.flush();
+    let announced = |world: &World| -> Vec<(String, Option<u32>)> {
+        let all = world.originations.values();
+        all.map(|own| (own.prefix.to_string(), own.local_pref))
+            .collect()
+    };
+    let block = |local_pref| ("10.1.0.0/26".to_owned(), Some(local_pref));
+    let pod = |local_pref| ("10.1.0.5/32".to_owned(), Some(local_pref));
+    assert_eq!(announced(&world), [block(2_147_483_135)]);
+    assert_eq!(world.problems(), Vec::<String>::new());
+
+    let normal = |metric: u32| {
+        let other = json!({"ipv4NormalRoutePriority": metric, "ipv6NormalRoutePriority": 512});
+        bgp_config("default", other)
+    };
+    world.put(normal(1024));
+    world.flush();
+    let both = [block(2_147_482_623), pod(2_147_483_135)];
+    assert_eq!(announced(&world), both);
+    let told = world.problems();
+    assert!(
+        told.len() == 1
+            && told[0]
+                .starts_with("BGPConfiguration(default): spec.ipv4NormalRoutePriority: is 1024"),
+        "{told:?}"
+    );
+
+    world.put(normal(512));
+    world.flush();
+    assert_eq!(announced(&world), [block(2_147_483_135)]);
+    assert_eq!(world.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn a_pod_that_moves_to_another_node_alive_is_reached_there_as_soon_as_that_one_announces_it() {
+    let mut world = world(Settings::new("n1"));
+    let pod = "10.1.0.5/32";
+    world.put(endpoint("a", "n1", "cali1", &[pod]));
+    world.flush();
+    let here = "dev cali1 proto 3 scope link metric 1024";
+    assert_eq!(fib(&world, pod).unwrap(), here);
+    // A route of normal priority says nothing against the pod that is here.
+    learn(&mut world, pod, 2_147_482_623);
+    assert_eq!(fib(&world, pod).unwrap(), here);
+    learn(&mut world, pod, 2_147_483_135);
+    let there = "via 10.0.0.2 dev eth0 proto 12 metric 512";
+    assert_eq!(fib(&world, pod).unwrap(), there);
+    world.bgp(pod, &[]);
+    world.flush();
+    assert_eq!(fib(&world, pod).unwrap(), here);
+
+    // Where routes come from blocks, BGP is not asked.
+    learn(&mut world, pod, 2_147_483_135);
+    world.put(pool(
+        "p",
+        json!({"cidr": "10.1.0.0/16", "vxlanMode": "Always"}),
+    ));
+    world.flush();
+    assert_eq!(fib(&world, pod).unwrap(), here);
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
         vec![
             bgp_config("default", json!({"nodeToNodeMeshEnabled": false})),
             bgp_config("default", json!({"asNumber": 65000, "listenPort": 1790})),
+            bgp_config("default", json!({"ipv4NormalRoutePriority": 2048})),
         ],
         vec![
             bgp_peer("x", json!({"peerIP": "10.0.0.2", "asNumber": 65001})),

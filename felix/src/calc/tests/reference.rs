@@ -78,6 +78,14 @@ impl Facts<'_> {
         pools.first().map(|pool| &pool.spec)
     }
 
+    /// Routes of metric 1024 are better than normal ones.
+    fn elevated(&self) -> bool {
+        all!(self, BGPConfiguration).any(|config| {
+            let normal = config.spec.ipv4_normal_route_priority;
+            normal.is_some_and(|normal| normal > 1024)
+        })
+    }
+
     fn has_parent(&self) -> bool {
         let own = self.own_net().map(|net| net.addr());
         own == Some("10.0.0.1".parse().unwrap()) && self.host.addr && self.host.link.is_some()
@@ -113,19 +121,12 @@ impl Facts<'_> {
         let given =
             |handle: Option<&str>| handle.is_some() && self.handle_of(dst).as_deref() == handle;
         let by_ipam = pods.iter().find(|pod| given(pod.handle_id()));
-        if let Some(pod) = by_ipam.or_else(|| pods.first()) {
+        let pod = by_ipam.or_else(|| pods.first()).map(|pod| {
             let dev = &pod.spec.interface_name;
-            return Some(format!("dev {dev} proto 3 scope link metric 1024"));
-        }
+            format!("dev {dev} proto 3 scope link metric 1024")
+        });
         let own_tunnel = self.tunnel_of("n1");
         let vxlan_on = self.vxlan_on();
-        if vxlan_on && own_tunnel.map(|addr| IpNet::from(IpAddr::V4(addr))) == Some(dst) {
-            return None;
-        }
-        if single && self.gateway(dst.addr()).is_some() {
-            let hop = self.by_gateway(dst.addr())?;
-            return Some(format!("{hop}proto 12 metric 1024"));
-        }
         let pool = self.pool(dst);
         let tunnelled = pool.is_some_and(|pool| {
             pool.vxlan_mode != EncapMode::Never || pool.ipip_mode != EncapMode::Never
@@ -145,6 +146,18 @@ impl Facts<'_> {
         } else {
             (pool, tunnelled)
         };
+        if let Some(pod) = pod {
+            // It moves to the node that announces it before all others.
+            let away = self.by_bgp(dst).filter(|_| !tunnelled && self.elevated());
+            return Some(away.unwrap_or(pod));
+        }
+        if vxlan_on && own_tunnel.map(|addr| IpNet::from(IpAddr::V4(addr))) == Some(dst) {
+            return None;
+        }
+        if single && self.gateway(dst.addr()).is_some() {
+            let hop = self.by_gateway(dst.addr())?;
+            return Some(format!("{hop}proto 12 metric 1024"));
+        }
         if tunnelled && let Some(holder) = holder.clone().filter(|holder| holder != "n1") {
             return self.to_node(dst, pool?, &holder);
         }

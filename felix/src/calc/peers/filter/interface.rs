@@ -43,7 +43,10 @@ impl Inputs<'_> {
             let pod = self.workloads.at(&addr.addr());
             pod.is_some_and(|pod| fits(&pod.ifname.0))
         };
-        let by_itself = |addr: &IpNet| !self.blocks.is_aggregated(node, addr);
+        let by_itself = |addr: &IpNet| {
+            self.settings.normal_route_metric < self.normal[Family::of(addr.addr())]
+                || !self.blocks.is_aggregated(node, addr)
+        };
         let pods = self.workloads.addrs().filter(by_itself).filter(on_pod);
         let tunnels = Family::ALL.into_iter().filter_map(|family| {
             let local = &self.local.families[family];
