@@ -90,6 +90,8 @@ pub enum Fault {
     LostReply,
     /// A write is refused as if somebody had been quicker; other requests are not concerned.
     Conflict,
+    /// The store does not allow it: [`StoreError::Refused`]. A watch only ends.
+    Refused,
     /// The caller sees [`StoreError::Unavailable`]; the request is done when [`MemoryStore::deliver_late`] is called.
     Late,
 }
@@ -273,6 +275,7 @@ impl MemoryStore {
         match self.fault(request) {
             None => Ok(read(&self.lock())),
             Some(Fault::LostReply) => Err(unavailable("the answer was lost")),
+            Some(Fault::Refused) => Err(not_allowed()),
             Some(Fault::Unavailable | Fault::Conflict | Fault::Late) => {
                 Err(unavailable("not reached"))
             }
@@ -292,6 +295,7 @@ impl MemoryStore {
                 Err(unavailable("the answer is late"))
             }
             Some(Fault::Unavailable) => Err(unavailable("not reached")),
+            Some(Fault::Refused) => Err(not_allowed()),
             Some(Fault::Conflict) => match plan.ops().next() {
                 Some(op) => Err(self.lock().conflict(op.key())),
                 None => Ok(Vec::new()),
@@ -491,6 +495,10 @@ impl Stream for ClientWatch {
         }
         Poll::Pending
     }
+}
+
+fn not_allowed() -> StoreError {
+    StoreError::Refused("not allowed".into())
 }
 
 fn unavailable(reason: &str) -> StoreError {

@@ -79,6 +79,8 @@ pub struct Graph {
     settings: Settings,
     ownership: Ownership,
     synced: BTreeSet<Kind>,
+    /// Kinds of [`Self::ON_DEMAND`] that the datastore refuses to list, and its words.
+    refused: BTreeMap<Kind, Arc<str>>,
     dirty: Dirty,
     // Facts.
     invalid: BTreeMap<Key, Arc<str>>,
@@ -153,6 +155,7 @@ impl Graph {
             ownership: settings.ownership(),
             settings,
             synced: BTreeSet::new(),
+            refused: BTreeMap::new(),
             dirty: Dirty::default(),
             invalid: BTreeMap::new(),
             pools: Pools::default(),
@@ -255,7 +258,17 @@ impl Graph {
     /// All objects of this kind that existed at the start have been given.
     pub fn handle_in_sync(&mut self, kind: Kind) {
         self.synced.insert(kind);
+        self.refused.remove(&kind);
         self.dirty.all_services |= Self::ON_DEMAND.contains(&kind);
+    }
+
+    /// The datastore refuses to list a kind of [`ON_DEMAND`](Self::ON_DEMAND), in its words, or no longer does (`None`). What was
+    /// known of it stays, and nothing waits for it.
+    pub fn handle_refused(&mut self, kind: Kind, why: Option<Arc<str>>) {
+        match why {
+            Some(why) if Self::ON_DEMAND.contains(&kind) => drop(self.refused.insert(kind, why)),
+            Some(_) | None => drop(self.refused.remove(&kind)),
+        }
     }
 
     /// The address that this node's tunnel device is to have before this node's object names one: others send through the tunnel as
@@ -382,7 +395,9 @@ impl Graph {
 
     /// Whether every prefix this node announces has been polled: from then on the speaker may send End-of-RIB.
     pub fn originations_complete(&self) -> bool {
-        let services_known = self.services_synced() || !self.services.ranges().ask_for_services();
+        let mut kinds = Self::ON_DEMAND.iter();
+        let services_known = !self.services.ranges().ask_for_services()
+            || kinds.all(|kind| self.synced.contains(kind) || self.refused.contains_key(kind));
         self.started && self.originations.is_read() && services_known
     }
 
@@ -409,7 +424,15 @@ impl Graph {
             field: "",
             reason: Reason::NoPool,
         });
+        let asks = self.services.ranges().ask_for_services();
+        let refused = self.refused.iter().filter(|_| asks);
+        let refused = refused.map(|(kind, why)| Problem {
+            subject: Subject::Kind(*kind),
+            field: "",
+            reason: Reason::KindRefused { why: why.clone() },
+        });
         let mut all: Vec<Problem> = invalid
+            .chain(refused)
             .chain(without_pool)
             .chain(skipped)
             .chain(lost)

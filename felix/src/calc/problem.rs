@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::key::Key;
+use api::key::{Key, Kind};
 use ipnet::IpNet;
 
 use super::next_hop::NextHopLoss;
@@ -24,6 +24,8 @@ pub enum Subject {
     Device(&'static str),
     /// A next hop of BGP routes.
     NextHop(IpAddr),
+    /// All objects of a kind.
+    Kind(Kind),
 }
 
 impl fmt::Display for Subject {
@@ -33,6 +35,7 @@ impl fmt::Display for Subject {
             Self::Prefix(prefix) => write!(f, "route {prefix}"),
             Self::Device(name) => write!(f, "device {name}"),
             Self::NextHop(next_hop) => write!(f, "next hop {next_hop}"),
+            Self::Kind(kind) => f.write_str(kind.name()),
         }
     }
 }
@@ -190,6 +193,11 @@ pub enum Reason {
         /// The one of them all that sessions are made for.
         holder: String,
     },
+    /// The datastore refuses to say which objects of the kind there are.
+    KindRefused {
+        /// In its words.
+        why: Arc<str>,
+    },
     /// Two peers at one address have passwords that differ.
     PasswordDiffers {
         /// The address.
@@ -296,6 +304,11 @@ impl fmt::Display for Reason {
                 f,
                 "{address} is also the address of Node {}; sessions are made for {holder:?}, the oldest that an agent wrote",
                 others.join(", ")
+            ),
+            Self::KindRefused { why } => write!(
+                f,
+                "cannot be read, so addresses of Services are announced as before, and none by itself that was not; ranges are not \
+                 concerned: {why}. The rule that allows it is in manifests/base/rbac.yaml"
             ),
             Self::PasswordDiffers { address } => write!(
                 f,

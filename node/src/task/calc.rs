@@ -154,6 +154,9 @@ impl CalcTask {
                     self.in_sync(kind);
                 }
             }
+            (InputKey::Refused(kind), Input::Refused(why)) => {
+                self.graph.handle_refused(kind, why);
+            }
             (InputKey::PeersReported, _) => progress.peers_reported = true,
             (_, Input::BgpRoute(change)) => self.graph.handle_bgp_route(change),
             (InputKey::Password(secret), Input::Password(known)) => {
@@ -177,6 +180,7 @@ impl CalcTask {
                 key,
                 Input::Object(_)
                 | Input::InSync(_)
+                | Input::Refused(_)
                 | Input::Marker
                 | Input::NextHop(_)
                 | Input::TunnelAddr(_)

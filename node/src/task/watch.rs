@@ -5,7 +5,7 @@
 
 mod lost;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -163,6 +163,8 @@ impl WatchTask {
         let mut demanded = self.on_demand.kinds.is_empty();
         let mut note = tokio::time::interval(NOTE_EVERY);
         let mut lost = Lost::default();
+        // Kinds of Services that may not be listed: the datastore's words, and when it said them last.
+        let mut refused: BTreeMap<Kind, (Arc<str>, Instant)> = BTreeMap::new();
         // Kinds whose first listing after an acceptance is still to come.
         let mut unlisted: BTreeSet<Kind> = BTreeSet::new();
         // What counts though the accepted datastore lacks it.
@@ -177,6 +179,11 @@ impl WatchTask {
                     continue;
                 }
                 _ = note.tick() => {
+                    // A watch that goes on says nothing before the next change.
+                    let settled = |_: &Kind, (_, at): &mut (Arc<str>, Instant)| at.elapsed() >= lost::SETTLED;
+                    for (kind, _) in refused.extract_if(.., settled) {
+                        self.allowed(kind);
+                    }
                     self.note(read);
                     continue;
                 }
@@ -199,6 +206,15 @@ impl WatchTask {
                 return;
             };
             match &update {
+                Update::Lost(StoreError::Refused(why)) if self.is_on_demand(kind) => {
+                    let before = refused.insert(kind, (Arc::clone(why), Instant::now()));
+                    if before.is_none_or(|(before, _)| before != *why) {
+                        warn!(%kind, error = %why, "may not be read: addresses of Services are announced as they are known");
+                        self.calc.refused(kind, Some(Arc::clone(why)));
+                    }
+                    self.found(&mut lost, kind);
+                    continue;
+                }
                 Update::Lost(error) => {
                     let (now, wall) = (Instant::now(), SystemTime::now());
                     let line = lost.lose(kind, error.clone(), now, wall);
@@ -254,6 +270,9 @@ impl WatchTask {
                 read.to = later(read.to.take(), reached);
             }
             self.found(&mut lost, kind);
+            if refused.remove(&kind).is_some() {
+                self.allowed(kind);
+            }
             if read.noted.is_none() && matches!(update, Update::InSync(_)) {
                 // At once: an agent that is killed soon after its start must not look like one that never read.
                 self.note(read);
@@ -274,6 +293,16 @@ impl WatchTask {
 
     fn is_bare_node_of_another(&self, item: &KeyValue) -> bool {
         item.key.kind == Kind::Node && item.key.name != self.node && !has_addresses(item)
+    }
+
+    fn is_on_demand(&self, kind: Kind) -> bool {
+        self.on_demand.kinds.iter().any(|(known, _)| *known == kind)
+    }
+
+    /// A kind that might not be read may be again.
+    fn allowed(&self, kind: Kind) {
+        info!(%kind, "may be read again");
+        self.calc.refused(kind, None);
     }
 
     /// A kind is read again.

@@ -388,6 +388,40 @@ fn services_count_once_all_are_known_and_end_of_rib_waits_for_them() {
 }
 
 #[test]
+fn services_that_may_not_be_listed_are_told_and_end_of_rib_does_not_wait_for_them() {
+    let mut world = World::started();
+    world.put(node("n1", "10.0.0.1/24", None));
+    world.put(bgp_config("default", ranges()));
+    world.graph.handle_in_sync(Kind::EndpointSlice);
+    world.flush();
+    assert!(!world.graph.originations_complete());
+    let why = "services is forbidden: cannot list resource services";
+    world.graph.handle_refused(Kind::Service, Some(why.into()));
+    world.flush();
+    assert!(world.graph.originations_complete());
+    assert_eq!(world.announced(), [CLUSTER, BALANCED, EXTERNAL]);
+    let told = world.problems();
+    assert!(
+        told.len() == 1 && told[0].starts_with("Service: cannot be read") && told[0].contains(why),
+        "{told:?}"
+    );
+
+    // The rule was added.
+    world.put(service("web", "Local"));
+    world.put(endpoints("web-1", "web", "IPv4", &["n1"]));
+    world.graph.handle_in_sync(Kind::Service);
+    world.flush();
+    assert_eq!(world.announced().len(), 6);
+    assert_eq!(world.problems(), Vec::<String>::new());
+    // It was taken away: what is known stays.
+    world.graph.handle_refused(Kind::Service, Some(why.into()));
+    world.flush();
+    assert_eq!((world.announced().len(), world.problems().len()), (6, 1));
+    world.graph.handle_refused(Kind::Service, None);
+    assert_eq!(world.problems(), Vec::<String>::new());
+}
+
+#[test]
 fn a_range_of_cluster_addresses_of_the_nodes_own_counts_in_the_place_of_the_clusters() {
     let mut settings = Settings::new("n1");
     settings.service_cluster_ranges = vec!["10.100.0.0/16".parse().unwrap()];

@@ -23,6 +23,8 @@ pub enum InputKey {
     Echo(Key),
     /// All objects of a kind were passed on.
     InSync(Kind),
+    /// Objects of a kind may not be listed.
+    Refused(Kind),
     /// The best BGP route of a prefix.
     BgpRoute(IpNet),
     /// A next hop of BGP routes.
@@ -52,6 +54,8 @@ pub enum Input {
     Marker,
     /// For [`InputKey::InSync`]: where it was so.
     InSync(Cursor),
+    /// For [`InputKey::Refused`]: the datastore's words; `None` when they may again.
+    Refused(Option<Arc<str>>),
     /// For [`InputKey::BgpRoute`].
     BgpRoute(RouteChange),
     /// For [`InputKey::NextHop`]: whether routes use it.
@@ -135,6 +139,11 @@ impl Inbox {
     /// Every object of a kind that the datastore held was passed on.
     pub fn in_sync(&self, kind: Kind, cursor: Cursor) {
         self.0.put(InputKey::InSync(kind), Input::InSync(cursor));
+    }
+
+    /// The datastore refuses to list a kind, in its words; `None` when it does no longer.
+    pub fn refused(&self, kind: Kind, why: Option<Arc<str>>) {
+        self.0.put(InputKey::Refused(kind), Input::Refused(why));
     }
 
     /// The best BGP route of a prefix changed.

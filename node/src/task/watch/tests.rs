@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use api::ipam::block_name;
-use datastore::memory::MemoryStore;
+use datastore::memory::{Fault, MemoryStore, Request};
 use datastore::store::{Expect, Op};
 use ipam::{AssignError, AssignRequest, Timestamp, Wanted};
 
@@ -434,5 +434,54 @@ async fn services_are_followed_once_a_range_of_theirs_is_configured_and_not_befo
             assert_eq!(told.contains(&InputKey::InSync(kind)), followed, "{told:?}");
         }
     }
+    world.cancel.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_that_may_not_be_read_are_one_unknown_input_and_the_datastore_is_not_lost() {
+    let mut world = World::new().await;
+    let forbidden = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let plan = {
+        let forbidden = Arc::clone(&forbidden);
+        move |request: &Request<'_>| {
+            let of_services = match request {
+                Request::List(kind) | Request::Watch(kind) => *kind == Kind::Service,
+                _ => false,
+            };
+            (of_services && forbidden.load(std::sync::atomic::Ordering::SeqCst))
+                .then_some(Fault::Refused)
+        }
+    };
+    world.client.set_fault_plan(plan);
+    let spec = serde_json::json!({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}]});
+    let config = object(Kind::BGPConfiguration, "default", spec);
+    world.store.write(config).await.unwrap();
+    // Longer than any wait before another attempt.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let told = |world: &mut World| {
+        let facts = world.facts.take_now(99).into_iter();
+        let mut refused = None;
+        let mut in_sync = Vec::new();
+        for (key, input) in facts {
+            match (key, input) {
+                (InputKey::Refused(kind), Input::Refused(why)) => refused = Some((kind, why)),
+                (InputKey::InSync(kind), _) => in_sync.push(kind),
+                _ => {}
+            }
+        }
+        (refused, in_sync)
+    };
+    let (refused, in_sync) = told(&mut world);
+    let words = Some("not allowed".into());
+    assert_eq!(refused, Some((Kind::Service, words)));
+    assert!(!in_sync.contains(&Kind::Service) && in_sync.contains(&Kind::EndpointSlice));
+    assert_eq!(world.health.datastore_lost(), None);
+
+    // The rule is added, and nothing has to be started anew.
+    forbidden.store(false, std::sync::atomic::Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (refused, in_sync) = told(&mut world);
+    assert_eq!(refused, Some((Kind::Service, None)));
+    assert_eq!(in_sync, [Kind::Service]);
     world.cancel.cancel();
 }
