@@ -73,7 +73,10 @@ impl Delegate<'_> {
                 self.run("CHECK", &configuration)?;
                 ask(&request)
             }
-            Command::PodCidrs => ask(&request),
+            // An IPAM plugin has none of its own.
+            Command::PodCidrs | Command::Assign | Command::Release | Command::Verify => {
+                ask(&request)
+            }
         }
     }
 

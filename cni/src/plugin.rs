@@ -30,7 +30,7 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The longest configuration read from standard input, in octets.
 const STDIN_MAX_BYTES: u64 = 8 << 20;
 
-/// The name under which the plugin only says that it has nothing to do.
+/// The name under which it is the IPAM of other plugins: it gives addresses and connects nothing.
 const IPAM_PROGRAM: &str = "calico-ipam";
 
 /// What the process is to print, and its exit code.
@@ -65,12 +65,10 @@ pub fn run(
         Err(error) => return failed(&error, Version::NEWEST),
     };
     let command = match environment.operation {
+        Operation::Call(command) if program == IPAM_PROGRAM => command.of_ipam(),
         Operation::Call(command) => command,
         Operation::Version => return versions(stdin),
     };
-    if program == IPAM_PROGRAM {
-        return failed(&no_ipam_plugin(), Version::NEWEST);
-    }
     let mut json = Vec::new();
     if let Err(error) = stdin.take(STDIN_MAX_BYTES).read_to_end(&mut json) {
         let msg = format!("network configuration cannot be read from stdin: {error}");
@@ -147,13 +145,14 @@ fn serve(
     let args = match (command, Args::parse(&environment.args)) {
         (_, Ok(args)) => args,
         // The container id is enough to undo things.
-        (Command::Del | Command::Gc, Err(_)) => Args::default(),
+        (Command::Del | Command::Gc | Command::Release, Err(_)) => Args::default(),
         (_, Err(error)) => return Err(error),
     };
     let netns = match environment.netns.as_deref() {
-        Some(path) if !matches!(command, Command::Status | Command::Gc) => {
+        Some(path) if matches!(command, Command::Add | Command::Del | Command::Check) => {
             netns_for(command, path, environment.own_netns_allowed)?
         }
+        // STATUS and GC are about no pod; an IPAM plugin does nothing in one.
         Some(_) | None => None,
     };
     if command == Command::Add {
@@ -183,6 +182,7 @@ fn serve(
         ips: conf.ips,
         mac: conf.mac,
         features: conf.features,
+        plugin: conf.plugin,
         prev_result,
         valid_attachments: conf.valid_attachments,
     };
@@ -219,7 +219,18 @@ fn serve(
             let result = result.after(earlier.unwrap_or_default());
             Ok(Some(result.to_json(version)))
         }
-        (Command::Del | Command::Check | Command::Status | Command::Gc, Reply::Done) => Ok(None),
+        (Command::Assign, Reply::Added(result)) => {
+            Ok(Some(conf.beside.with(result).to_json(version)))
+        }
+        (
+            Command::Del
+            | Command::Check
+            | Command::Status
+            | Command::Gc
+            | Command::Release
+            | Command::Verify,
+            Reply::Done,
+        ) => Ok(None),
         _ => Err(CniError::new(
             Code::PROTOCOL,
             format!(
@@ -286,14 +297,6 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
-}
-
-fn no_ipam_plugin() -> CniError {
-    CniError::new(
-        Code::UNSUPPORTED_FIELD,
-        "calico-ipam: addresses are given out by the node's agent, not by a plugin of their own; \
-         allowed: plugin type \"calico\" with ipam.type \"calico-ipam\"",
-    )
 }
 
 fn versions(stdin: &mut dyn Read) -> Output {

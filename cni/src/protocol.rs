@@ -47,6 +47,36 @@ pub enum Command {
     Gc,
     /// Say which ranges Kubernetes gave this node. Asked by the plugin itself, for an IPAM plugin that gives out from them.
     PodCidrs,
+    /// Give a pod that another plugin connects its addresses (`calico-ipam` as that plugin's IPAM). Comes without a descriptor.
+    Assign,
+    /// Take back what ASSIGN gave. Must succeed when there is nothing to take back.
+    Release,
+    /// Compare what ASSIGN gave with `prev_result`.
+    Verify,
+}
+
+impl Command {
+    /// What the runtime's command is for an IPAM plugin: it is about the addresses alone.
+    #[must_use]
+    pub const fn of_ipam(self) -> Self {
+        match self {
+            Self::Add => Self::Assign,
+            Self::Del => Self::Release,
+            Self::Check => Self::Verify,
+            other => other,
+        }
+    }
+
+    /// The runtime's command that it serves, for messages.
+    #[must_use]
+    pub const fn of_runtime(self) -> Self {
+        match self {
+            Self::Assign => Self::Add,
+            Self::Release => Self::Del,
+            Self::Verify => Self::Check,
+            other => other,
+        }
+    }
 }
 
 /// A runtime's call, checked by the plugin.
@@ -101,6 +131,9 @@ pub struct Request {
     /// What annotations of pods may ask for (`feature_control`).
     #[serde(default)]
     pub features: Features,
+    /// `type` of the plugin that connects the pod, where that is not this one (ASSIGN).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plugin: String,
     /// Result of ADD, for CHECK.
     #[serde(default)]
     pub prev_result: Option<AddResult>,
@@ -171,7 +204,7 @@ pub struct Attachment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Reply {
-    /// ADD is done: the route is in the FIB and both ends of the pair are up.
+    /// ADD is done: the route is in the FIB and both ends of the pair are up. Of ASSIGN: the addresses alone.
     Added(AddResult),
     /// This node's ranges.
     PodCidrs(Vec<IpNet>),

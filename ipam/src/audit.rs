@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::block;
 use crate::check::{self, Fault};
+use crate::collect::PLUGIN;
 use crate::reserved::Reserved;
 
 /// Handles whose addresses no object of the cluster names: kept back on nodes of another kind.
@@ -43,7 +44,7 @@ pub enum Usage {
     By(Vec<String>),
     /// Nobody any more, and nobody else yet: it cools down.
     Cooling,
-    /// The objects that would say so are not looked at: addresses of Services, of Windows nodes.
+    /// What would say so is not looked at: addresses of Services, of Windows nodes, of pods that other plugins connect.
     NotLookedAt,
     /// Nobody.
     Nobody,
@@ -303,7 +304,8 @@ fn usage(
             .affinity
             .as_deref()
             .is_some_and(|affinity| affinity.starts_with("virtual:"))
-            || holder.handle_id.as_ref().is_some_and(is_reserved) =>
+            || holder.handle_id.as_ref().is_some_and(is_reserved)
+            || holder.secondary.contains_key(PLUGIN) =>
         {
             Usage::NotLookedAt
         }

@@ -25,6 +25,10 @@ use crate::time::Timestamp;
 /// Attributes by which Calico says of which virtual machine of KubeVirt an address is.
 const VIRTUAL_MACHINE: [&str; 4] = ["vmi-name", "vmi-uid", "vm-uid", "vmim-uid"];
 
+/// Attribute that says which plugin connects an address's holder, where that is not the agent's own: nothing that the agent knows
+/// of shows that such an address is used.
+pub const PLUGIN: &str = "plugin";
+
 /// Something that may go. Each names what was looked at: what was changed since is something else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Garbage {
@@ -122,7 +126,7 @@ pub fn of_node(
     cooldown: Cooldown,
     is_used: impl Fn(IpAddr, &AllocationAttribute) -> bool,
 ) -> BTreeSet<Garbage> {
-    let ours = |held: &Held<'_>| held.node() == Some(node) && held.names_its_holder();
+    let ours = |held: &Held<'_>| held.node() == Some(node) && held.has_a_known_user();
     let mut found = unused(held_in(blocks).filter(ours).collect(), is_used);
     for family in [Family::V4, Family::V6] {
         let of_family = |found: &&IPAMBlockSpec| Family::of(found.cidr.addr()) == family;
@@ -229,7 +233,7 @@ impl Cluster {
         }
         let is_own = held.found.affinity == Some(block::host_affinity(node));
         // Of further interfaces only their node knows.
-        !is_own && held.names_its_holder() && held.has(&["pod"])
+        !is_own && held.has_a_known_user() && held.has(&["pod"])
     }
 }
 
@@ -255,6 +259,11 @@ impl Held<'_> {
     fn is_of_a_tunnel(&self) -> bool {
         let kind = self.by.secondary.get("type");
         kind.is_some_and(|kind| kind.ends_with("TunnelAddress"))
+    }
+
+    /// Whether endpoints or devices would say that it is used.
+    fn has_a_known_user(&self) -> bool {
+        self.names_its_holder() && !self.has(&[PLUGIN])
     }
 
     /// Whether it is a pod's, or one interface's of a container: those have endpoints. A virtual machine keeps its address while it

@@ -39,5 +39,5 @@ pub mod view;
 pub use allocator::Ipam;
 pub use companion::{Accompanied, Companion};
 pub use error::AssignError;
-pub use request::{AssignRequest, Assignment, Committed, Released, Wanted};
+pub use request::{AssignRequest, Assignment, Committed, ReleaseAddress, Released, Wanted};
 pub use time::Timestamp;

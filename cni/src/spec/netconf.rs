@@ -1,5 +1,7 @@
 //! The network configuration a plugin gets on its standard input: the specification's keys and Calico's.
 
+mod beside;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use crate::gates::Gate;
 use crate::protocol::{Attachment, Command, Features, IpamSettings, SOCKET_PATH};
 use crate::spec::environment::is_identifier;
 use crate::spec::error::{CniError, Code};
+use crate::spec::netconf::beside::Beside;
 use crate::spec::result::AddResult;
 use crate::spec::version::Version;
 
@@ -123,6 +126,10 @@ pub struct NetConf {
     pub mac: Option<[u8; 6]>,
     /// `feature_control`.
     pub features: Features,
+    /// `type`, for an IPAM plugin: that of the plugin which connects the pod.
+    pub plugin: String,
+    /// What an IPAM plugin's result has beside addresses.
+    pub beside: Beside,
     /// `prevResult`.
     pub prev_result: Option<AddResult>,
     /// `cni.dev/valid-attachments`.
@@ -159,12 +166,16 @@ impl NetConf {
         command: Command,
     ) -> Result<Self, CniError> {
         let needed = match command {
-            Command::Add | Command::Del | Command::PodCidrs => Version::V0_1_0,
-            Command::Check => Version::V0_4_0,
+            Command::Add
+            | Command::Del
+            | Command::PodCidrs
+            | Command::Assign
+            | Command::Release => Version::V0_1_0,
+            Command::Check | Command::Verify => Version::V0_4_0,
             Command::Status | Command::Gc => Version::V1_1_0,
         };
         if cni_version < needed {
-            let name = serde_json::to_string(&command).unwrap_or_default();
+            let name = serde_json::to_string(&command.of_runtime()).unwrap_or_default();
             return Err(CniError::new(
                 Code::INCOMPATIBLE_VERSION,
                 format!(
@@ -179,7 +190,11 @@ impl NetConf {
             ));
         }
         let fields = Fields { object, path: "" };
-        let strict = !matches!(command, Command::Del | Command::Gc);
+        let of_ipam = matches!(
+            command,
+            Command::Assign | Command::Release | Command::Verify
+        );
+        let strict = !of_ipam && !matches!(command, Command::Del | Command::Gc);
         let mut conf = Self {
             cni_version,
             name: network_name(fields)?,
@@ -194,11 +209,13 @@ impl NetConf {
             unknown_keys: unknown_keys(object),
             allow_ip_forwarding: false,
             ipam: IpamSettings::default(),
-            ipam_plugin: ipam_plugin(object),
+            ipam_plugin: ipam_plugin(object).filter(|_| !of_ipam),
             include_default_routes: false,
             ips: Vec::new(),
             mac: None,
             features: Features::default(),
+            plugin: String::new(),
+            beside: Beside::default(),
             prev_result: None,
             valid_attachments: Vec::new(),
         };
@@ -224,20 +241,36 @@ impl NetConf {
                 conf.ips = wanted_ips(runtime, "runtimeConfig.ips")?;
                 conf.mac = wanted_mac(runtime)?;
             }
-            // What is older goes behind.
-            if let Some(args) = fields.object("args")?
-                && let Some(args) = args.object("cni")?
-                && conf.ips.is_empty()
-            {
-                conf.ips = wanted_ips(args, "args.cni.ips")?;
-            }
+            conf.add_older_wishes(fields)?;
             supported_devices(fields)?;
+        }
+        // The other keys are the calling plugin's, which knows what they mean.
+        if command == Command::Assign {
+            conf.ipam = ipam(fields)?;
+            if let Some(runtime) = fields.object("runtimeConfig")? {
+                conf.ips = wanted_ips(runtime, "runtimeConfig.ips")?;
+            }
+            conf.add_older_wishes(fields)?;
+            let kind = fields.text("type")?.filter(|kind| !kind.is_empty());
+            conf.plugin = kind.unwrap_or_else(|| "unknown".to_owned());
+            conf.beside = Beside::read(fields, &conf.plugin)?;
         }
         conf.prev_result = prev_result(object, cni_version, command)?;
         if command == Command::Gc {
             conf.valid_attachments = valid_attachments(object)?;
         }
         Ok(conf)
+    }
+
+    /// What is older goes behind what `runtimeConfig` says.
+    fn add_older_wishes(&mut self, fields: Fields<'_>) -> Result<(), CniError> {
+        if let Some(args) = fields.object("args")?
+            && let Some(args) = args.object("cni")?
+            && self.ips.is_empty()
+        {
+            self.ips = wanted_ips(args, "args.cni.ips")?;
+        }
+        Ok(())
     }
 }
 
@@ -249,12 +282,22 @@ fn prev_result(
 ) -> Result<Option<AddResult>, CniError> {
     let value = object.get("prevResult").filter(|value| !value.is_null());
     match (command, value) {
-        (Command::Check, None) => Err(wrong("prevResult: required for CHECK".to_owned())),
-        (Command::Check | Command::Add, Some(value)) => {
+        (Command::Check | Command::Verify, None) => {
+            Err(wrong("prevResult: required for CHECK".to_owned()))
+        }
+        (Command::Check | Command::Verify | Command::Add, Some(value)) => {
             AddResult::from_json(value, version).map(Some)
         }
         (Command::Add, None)
-        | (Command::Del | Command::Status | Command::Gc | Command::PodCidrs, _) => Ok(None),
+        | (
+            Command::Del
+            | Command::Status
+            | Command::Gc
+            | Command::PodCidrs
+            | Command::Assign
+            | Command::Release,
+            _,
+        ) => Ok(None),
     }
 }
 
@@ -441,7 +484,7 @@ fn valid_attachments(object: &Map<String, Value>) -> Result<Vec<Attachment>, Cni
 
 /// An object and where it stands, so that errors can name fields.
 #[derive(Clone, Copy)]
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     object: &'a Map<String, Value>,
     path: &'static str,
 }

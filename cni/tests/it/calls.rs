@@ -256,17 +256,130 @@ fn version_is_answered_under_both_names_without_an_agent() {
     }
 }
 
-#[test]
-fn called_as_calico_ipam_it_says_where_ipam_is() {
-    let scratch = Scratch::new();
+/// A call of the plugin `calico-ipam` as the IPAM of a plugin of this type, which has these keys for it.
+fn of_ipam(scratch: &Scratch, command: &str, (kind, version): (&str, &str), ipam: Value) -> Call {
     let link = scratch.path("calico-ipam");
-    symlink(env!("CARGO_BIN_EXE_tortie-cni"), &link).expect("a link can be made");
-    let call = Call::new("ADD", &scratch.path("nobody")).program(&link);
-    let msg = call.run().error(2);
-    assert!(
-        msg.contains("node's agent") && msg.contains("ipam.type"),
-        "{msg}"
+    if !link.exists() {
+        symlink(env!("CARGO_BIN_EXE_tortie-cni"), &link).expect("a link can be made");
+    }
+    let socket = scratch.path("agent.sock");
+    // Whatever is left of an earlier call's.
+    let _ = std::fs::remove_file(&socket);
+    let mut conf = configuration(version, &socket);
+    conf["type"] = json!(kind);
+    // Keys of the other plugin, of which some are wrong as ours.
+    conf["mtu"] = json!("1450");
+    conf["device_type"] = json!("whatever");
+    conf["ipam"] = ipam;
+    conf["ipam"]["type"] = json!("calico-ipam");
+    conf["prevResult"] = json!({"cniVersion": version, "ips": [{"address": "10.0.0.5/26"}]});
+    Call::new(command, &socket)
+        .program(&link)
+        .set("CNI_NETNS", "/run/netns/of-another-plugin")
+        .stdin(conf)
+}
+
+#[test]
+fn called_as_calico_ipam_it_gives_takes_back_and_compares_addresses_and_connects_nothing() {
+    let scratch = Scratch::new();
+    let given = AddResult {
+        ips: ["10.0.0.5/26", "fd00::5/122"]
+            .map(|address| IpConfig {
+                address: net(address),
+                gateway: None,
+                interface: None,
+            })
+            .to_vec(),
+        ..AddResult::default()
+    };
+    let cases = [
+        ("ADD", Command::Assign, Reply::Added(given.clone())),
+        ("DEL", Command::Release, Reply::Done),
+        ("CHECK", Command::Verify, Reply::Done),
+    ];
+    for (command, sent, reply) in cases {
+        let call = of_ipam(&scratch, command, ("macvlan", "0.4.0"), json!({}));
+        let agent = serve_one(&scratch.path("agent.sock"), Script::reply(&reply));
+        let outcome = call.run();
+        assert_eq!(outcome.exit_code, 0, "{command}: {}", outcome.stdout);
+        let (request, descriptor) = agent.join().expect("the agent saw a request");
+        assert_eq!((request.command, descriptor), (sent, None));
+        assert_eq!(request.attachment().handle_id(), "k8s-pod-network.4f1c0de");
+        if command == "ADD" {
+            // As Calico's: addresses of their blocks' length, neither gateway nor routes.
+            assert_eq!(outcome.json(), given.to_json(Version::V0_4_0));
+            assert_eq!(request.plugin, "macvlan");
+        } else {
+            assert_eq!(outcome.stdout, "");
+        }
+    }
+    for (command, reply) in [("STATUS", Reply::Done), ("GC", Reply::Done)] {
+        let mut conf: Value = configuration("1.1.0", &scratch.path("agent.sock"));
+        conf["type"] = json!("ptp");
+        conf["cni.dev/valid-attachments"] = json!([]);
+        let call = of_ipam(&scratch, command, ("ptp", "1.1.0"), json!({})).stdin(conf);
+        let agent = serve_one(&scratch.path("agent.sock"), Script::reply(&reply));
+        assert_eq!(call.run().exit_code, 0, "{command}");
+        agent.join().expect("the agent saw a request");
+    }
+}
+
+#[test]
+fn as_calico_ipam_its_result_has_the_gateways_and_routes_that_the_configuration_asks_for() {
+    let scratch = Scratch::new();
+    let of = |kind: &str, ipam: Value| {
+        let given = AddResult {
+            ips: vec![IpConfig {
+                address: net("10.0.0.5/26"),
+                gateway: None,
+                interface: None,
+            }],
+            ..AddResult::default()
+        };
+        let call = of_ipam(&scratch, "ADD", (kind, "1.0.0"), ipam);
+        let reply = Script::reply(&Reply::Added(given));
+        let agent = serve_one(&scratch.path("agent.sock"), reply);
+        let json = call.run().json();
+        agent.join().expect("the agent saw a request");
+        (json["ips"][0]["gateway"].clone(), json["routes"].clone())
+    };
+    let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.0.0.9"}]);
+    let asked = json!({"gateway": "10.0.0.1", "routes": routes});
+    assert_eq!(
+        of("bridge", asked.clone()),
+        (json!("10.0.0.1"), routes.clone())
     );
+    assert_eq!(of("ptp", asked), (json!("10.0.0.1"), routes));
+    // It cannot do without. What is of the other family is left out.
+    let ipv6 = json!({"gateway": ["fd00::1"], "routes": [{"dst": "::/0"}]});
+    assert_eq!(of("ptp", ipv6), (json!("169.254.1.1"), Value::Null));
+
+    let refused = [
+        (
+            json!({"gateway": "10.0.0.1/24"}),
+            "ipam.gateway: \"10.0.0.1/24\"",
+        ),
+        (
+            json!({"gateway": ["10.0.0.1", "10.0.0.2"]}),
+            "ipam.gateway: [\"10.0.0.1\",\"10.0.0.2\"]",
+        ),
+        (json!({"routes": {}}), "ipam.routes: {}"),
+        (
+            json!({"routes": [{"dst": "all"}]}),
+            "ipam.routes: {\"dst\":\"all\"}",
+        ),
+        (
+            json!({"routes": [{"dst": "::/0", "gw": "10.0.0.1"}]}),
+            "ipam.routes: {\"dst\":\"::/0\"",
+        ),
+        (json!({"ipv4_pools": "x"}), "ipam.ipv4_pools: \"x\""),
+    ];
+    for (ipam, text) in refused {
+        let msg = of_ipam(&scratch, "ADD", ("ptp", "1.0.0"), ipam)
+            .run()
+            .error(7);
+        assert!(msg.contains(text) && msg.contains("; allowed: "), "{msg}");
+    }
 }
 
 #[test]

@@ -66,6 +66,9 @@ fn request() -> impl Strategy<Value = Request> {
         Command::Status,
         Command::Gc,
         Command::PodCidrs,
+        Command::Assign,
+        Command::Release,
+        Command::Verify,
     ]);
     let pod = (".*", ".*", option::of(".*")).prop_map(|(namespace, name, uid)| Pod {
         namespace,
@@ -103,6 +106,7 @@ fn request() -> impl Strategy<Value = Request> {
             ips: Vec::new(),
             mac: None,
             features: Features::default(),
+            plugin: String::new(),
             prev_result,
             valid_attachments: valid
                 .into_iter()

@@ -58,12 +58,18 @@ fn a_node_finds_addresses_of_its_pods_and_interfaces_that_nobody_uses() {
         tunnel,
         // It keeps its address while it is off.
         held_by("n1", "machine", &["pod", "namespace", "vmi-name"]),
+        // Of what other plugins connect nobody would hear.
+        held_by(
+            "n1",
+            "lent",
+            &["network", "containerID", "interface", PLUGIN],
+        ),
         // Of two addresses one is used.
         held_by("n1", "two", POD),
         held_by("n1", "two", POD),
     ];
     let blocks = [block_of("10.0.0.0/28", "n1", &holders)];
-    let used: [IpAddr; 2] = ["10.0.0.0", "10.0.0.7"].map(|text| text.parse().unwrap());
+    let used: [IpAddr; 2] = ["10.0.0.0", "10.0.0.8"].map(|text| text.parse().unwrap());
     let found = of_node("n1", &blocks, Cooldown::default(), |address, _| {
         used.contains(&address)
     });
@@ -90,8 +96,25 @@ fn what_a_node_that_is_gone_had_is_found_and_what_its_pods_use_stays() {
     let mut tunnel = held_by("gone", "vxlan-tunnel-addr-gone", &[]);
     let kind = ("type".to_owned(), "vxlanTunnelAddress".to_owned());
     tunnel.secondary.extend([kind]);
-    let holders = [held_by("gone", "a", POD), held_by("gone", "b", POD), tunnel];
-    let borrowers = [held_by("n1", "own", POD), held_by("n2", "far", POD)];
+    // With its node everybody goes whom another plugin had connected there.
+    let lent = |node| {
+        held_by(
+            node,
+            "lent",
+            &["network", "containerID", "interface", PLUGIN],
+        )
+    };
+    let holders = [
+        held_by("gone", "a", POD),
+        held_by("gone", "b", POD),
+        tunnel,
+        lent("gone"),
+    ];
+    let borrowers = [
+        held_by("n1", "own", POD),
+        held_by("n2", "far", POD),
+        lent("n2"),
+    ];
     let cluster = Cluster {
         nodes: ["n1", "n2"].map(str::to_owned).into(),
         affinities: vec![BlockAffinitySpec::confirmed(
@@ -113,7 +136,9 @@ fn what_a_node_that_is_gone_had_is_found_and_what_its_pods_use_stays() {
     let found = cluster.garbage("n1", |address, _| address == used);
     assert_eq!(
         words(&found),
-        ["10.0.0.0", "10.0.0.2", "10.0.0.5", "gone", "left"]
+        [
+            "10.0.0.0", "10.0.0.2", "10.0.0.3", "10.0.0.5", "gone", "left"
+        ]
     );
     assert_eq!(
         Vec::from_iter(cluster.handles_without_address()),

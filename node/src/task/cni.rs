@@ -113,6 +113,9 @@ async fn answer(
         Command::Check => pods.check(&request, netns).await.map(|()| Reply::Done),
         Command::Status => pods.status().await.map(|()| Reply::Done),
         Command::Gc => pods.gc(&request).await.map(|()| Reply::Done),
+        Command::Assign => pods.assign_alone(&request, waits).await.map(Reply::Added),
+        Command::Release => pods.release_alone(&request).await.map(|()| Reply::Done),
+        Command::Verify => pods.verify_alone(&request).await.map(|()| Reply::Done),
         Command::PodCidrs => pods.pod_cidrs().await.map(Reply::PodCidrs),
     };
     let took = started.elapsed();

@@ -5,6 +5,7 @@ mod check;
 pub(super) mod endpoint;
 mod error;
 mod gc;
+mod lend;
 mod record;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,14 @@
 //! What runtimes may ask for beside the specification, and routes of other IPAM plugins.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use cni_conformance::{Container, Kernel, Network};
 use lab::Site;
 use serde_json::{Value, json};
 
-use crate::{network, one_node, stand_in, with_programs};
+use crate::{PLUGINS, needs, network, one_node, stand_in, with_programs};
 
 fn ours(site: &Site, ipam: Value) -> Network {
     let plugin =
@@ -101,5 +103,76 @@ fn routes_of_another_ipam_plugin_are_the_pods_and_are_checked() {
             assert!(format!("{error:#}").contains("172.16.0.0/12"), "{error:#}");
             network.del(&container, &Value::Null, None).unwrap();
         }
+    });
+}
+
+#[test]
+fn debians_ptp_has_the_agents_addresses_by_calico_ipam() {
+    needs("ptp");
+    let name = "conventions::debians_ptp_has_the_agents_addresses_by_calico_ipam";
+    with_programs(name, |programs| {
+        let lab = one_node(programs);
+        let site = &lab.topology.sites[0];
+        let plugins = Path::new(PLUGINS);
+        let ours_is = std::fs::read_link(plugins.join("calico")).unwrap();
+        symlink(ours_is, plugins.join("calico-ipam")).unwrap();
+        let ipam = json!({"type": "calico-ipam"});
+        let mut ptp = network(site, json!({"type": "ptp", "ipam": ipam}));
+        ptp.list["name"] = json!("ptp-net");
+        let containers = ["a", "b", "c"].map(|name| Container::new(site, name).unwrap());
+        let results = [&containers[0], &containers[1]].map(|container| {
+            let result = ptp.add(container, &Value::Null);
+            result.unwrap_or_else(|error| panic!("{error:#}"))
+        });
+        let address = |result: &Value| {
+            let text = result["ips"][0]["address"].as_str().unwrap();
+            text.parse::<ipnet::Ipv4Net>().unwrap()
+        };
+        let given = results.each_ref().map(address);
+        assert_eq!(given.map(|net| net.prefix_len()), [30, 30], "{results:?}");
+        assert_eq!(results[0]["ips"][0]["gateway"], "169.254.1.1");
+        let from_a = &containers[0].namespace;
+        for (from, to) in [
+            (&site.namespace, given[0]),
+            (&site.namespace, given[1]),
+            (from_a, given[1]),
+        ] {
+            let mut pinger = lab::Pinger::open(from, 5).unwrap();
+            let answer = pinger.ping(to.addr(), lab.options.patience).unwrap();
+            assert!(answer.is_some(), "{to}");
+        }
+        // Of one block the agent's own pod has another address.
+        let own = ours(site, json!({"type": "calico-ipam"}));
+        let result = own.add(&containers[2], &Value::Null).unwrap();
+        let third = address(&result);
+        assert!(
+            given.iter().all(|net| net.addr() != third.addr()),
+            "{third}"
+        );
+        for (container, result) in containers.iter().zip(&results) {
+            ptp.check(container, &Value::Null, result)
+                .unwrap_or_else(|error| panic!("{error:#}"));
+        }
+        ptp.del(&containers[0], &Value::Null, None).unwrap();
+        let lost = ptp.check(&containers[0], &Value::Null, &results[0]);
+        let lost = format!("{:#}", lost.expect_err("its address is taken back"));
+        assert!(lost.contains("ptp-net"), "{lost}");
+        // Debian's ptp knows no GC: a runtime that does calls the IPAM plugin of one that does the same way.
+        let mut alone = network(
+            site,
+            json!({"type": "calico-ipam", "ipam": {"type": "calico-ipam"}}),
+        );
+        alone.list["name"] = json!("ptp-net");
+        alone.list["cniVersion"] = json!("1.1.0");
+        let held = |index: usize| {
+            let check = ptp.check(&containers[index], &Value::Null, &results[index]);
+            check.is_ok()
+        };
+        alone.collect(&[&containers[1]]).unwrap();
+        assert!(held(1), "it is valid");
+        own.check(&containers[2], &Value::Null, &result).unwrap();
+        alone.collect(&[]).unwrap();
+        assert!(!held(1));
+        own.check(&containers[2], &Value::Null, &result).unwrap();
     });
 }

@@ -13,6 +13,8 @@ use felix::desired::{IfName, Mac};
 use felix_io::workload::{PodNetwork, Routing};
 use ipnet::IpNet;
 
+use super::lend;
+
 /// Names of what an ADD makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -23,6 +25,8 @@ pub(super) struct Identity {
     /// Host side device.
     pub(super) host_ifname: IfName,
     pod: Option<Pod>,
+    /// The plugin that connects it, where it is not ours.
+    plugin: Option<String>,
 }
 
 impl Identity {
@@ -46,6 +50,7 @@ impl Identity {
             key: Key::namespaced(Kind::WorkloadEndpoint, namespace, name),
             host_ifname: IfName::from(host_ifname.as_str()),
             pod: request.pod.clone(),
+            plugin: Some(request.plugin.clone()).filter(|plugin| !plugin.is_empty()),
             attachment,
         }
     }
@@ -89,6 +94,9 @@ impl Identity {
     /// calico-kube-controllers frees one that it does not find among its pod's. Parts that the handle does not tell apart
     /// stand beside it.
     pub(super) fn attributes(&self, node: &str) -> BTreeMap<String, String> {
+        if let Some(plugin) = &self.plugin {
+            return lend::attributes(node, &self.attachment, plugin);
+        }
         let mut attributes = BTreeMap::from([("node".to_owned(), node.to_owned())]);
         let attachment = &self.attachment;
         if let Some(pod) = self.pod.as_ref().filter(|_| attachment.is_first()) {

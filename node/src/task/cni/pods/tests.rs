@@ -1,5 +1,6 @@
 //! Requests over a store in memory: before the calculation knows every fact, and of many attachments.
 
+mod lend;
 mod model;
 
 use std::os::fd::OwnedFd;
