@@ -40,7 +40,7 @@ use crate::task::calc::{CalcTask, CalcView, Inbox, cluster};
 use crate::task::cni::addresses::Addresses;
 use crate::task::cni::locks::Locks;
 use crate::task::cni::{CniTask, Pods};
-use crate::task::collector::{self, Collector};
+use crate::task::collector::Collector;
 use crate::task::completion::Completion;
 use crate::task::dataplane::{Adopted, DataplaneTask, DataplaneView, WAITS, Wait};
 use crate::task::endpoint_status::{EndpointStatusTask, Endpoints};
@@ -341,7 +341,7 @@ impl Agent {
             view: view.clone(),
             health: health.clone(),
             may_lack_others: self.may_lack_others,
-            grace: collector::GRACE,
+            grace: self.params.ipam_leak_grace_period,
             metrics: metrics.clone(),
             cancel: self.cancel.clone(),
         }

@@ -25,6 +25,10 @@ pub trait Kubernetes: Send + Sync {
     /// Whether Calico's controllers run as Pods of the cluster, which collect what is left of addresses.
     fn kube_controllers(&self) -> Answer<'_, bool>;
 
+    /// `spec.controllers.node.leakGracePeriod` of the KubeControllersConfiguration `default`; `None` where nobody says it, and where it
+    /// may not be read.
+    fn leak_grace_period(&self) -> Answer<'_, Option<String>>;
+
     /// `data` of a ConfigMap; `None` when there is none, and when it may not be read.
     fn config_map<'a>(
         &'a self,

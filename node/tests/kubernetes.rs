@@ -142,6 +142,53 @@ async fn the_controller_managers_command_line_is_read_from_its_pod() {
 }
 
 #[test]
+async fn calicos_controllers_are_seen_and_so_is_their_grace() {
+    let server = server();
+    let kubernetes = kubernetes(&server).await;
+    assert_eq!(kubernetes.kube_controllers().await, Ok(false));
+    assert_eq!(kubernetes.leak_grace_period().await, Ok(None), "no kind");
+    let kind = "crd.projectcalico.org_kubecontrollersconfigurations";
+    let path = format!("{MANIFESTS}/crds/{kind}.yaml");
+    let apply = ["apply", "--server-side", "-f", &path];
+    server.kubectl(&apply).unwrap();
+    let definition = "crd/kubecontrollersconfigurations.crd.projectcalico.org";
+    let wait = ["wait", "--for=condition=Established", definition];
+    server.kubectl(&wait).unwrap();
+    assert_eq!(kubernetes.leak_grace_period().await, Ok(None), "no object");
+    // As Calico's controllers make it, and with a grace of one's own.
+    for (node, said) in [
+        (json!({"reconcilerPeriod": "5m"}), None),
+        (json!({"leakGracePeriod": "7m"}), Some("7m".to_owned())),
+    ] {
+        let object = json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "KubeControllersConfiguration",
+            "metadata": {"name": "default"}, "spec": {"controllers": {"node": node}}});
+        server.apply(&object.to_string()).unwrap();
+        assert_eq!(kubernetes.leak_grace_period().await, Ok(said));
+    }
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "calico-kube-controllers-facts", "namespace": "kube-system",
+            "labels": {"k8s-app": "calico-kube-controllers"}},
+        "spec": {"nodeName": "facts", "containers": [{"name": "main", "image": "none"}]}});
+    let create = [
+        "create",
+        "--raw=/api/v1/namespaces/kube-system/pods",
+        "--filename=-",
+    ];
+    server.kubectl_reading(&create, &pod.to_string()).unwrap();
+    assert_eq!(kubernetes.kube_controllers().await, Ok(true));
+    let over = [
+        "patch",
+        "pod",
+        "calico-kube-controllers-facts",
+        "--namespace=kube-system",
+        "--subresource=status",
+        r#"--patch={"status":{"phase":"Succeeded"}}"#,
+    ];
+    server.kubectl(&over).unwrap();
+    assert_eq!(kubernetes.kube_controllers().await, Ok(false), "it has run");
+}
+
+#[test]
 async fn the_condition_of_a_node_is_set_and_the_others_stay() {
     let server = server();
     make_node(&server, "condition", &["10.244.8.0/24"], "10.0.0.8");

@@ -203,6 +203,10 @@ parameters! {
     /// How often that token is refreshed; by default when a quarter of its life is over.
     cni_token_refresh_interval: Option<Duration> = value::optional_go_duration, ["CNI_TOKEN_REFRESH_INTERVAL"], "", "",
         IsUnset, Stops, "a duration such as `1h`, or nothing";
+    /// How long an address must have been of no use before it is freed, `0s` for never; by default what KubeControllersConfiguration
+    /// `default` says (`controllers.node.leakGracePeriod`), else 15 minutes.
+    ipam_leak_grace_period: Option<Duration> = value::optional_go_duration, ["TORTIE_IPAM_LEAK_GRACE_PERIOD"], "", "",
+        IsUnset, Stops, "a duration such as `15m`, `0s`, or nothing";
     /// File with the time at which `tortie-node shutdown` was called, until the node's network is there again.
     shutdown_timestamp_file: String = value::path, ["CALICO_SHUTDOWN_TIMESTAMP_FILE"], "/var/lib/calico/shutdownTS", "",
         IsUnset, Stops, "an absolute path";

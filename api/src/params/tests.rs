@@ -343,6 +343,7 @@ fn variables_of_the_nodes_life_are_read() {
         ("CALICO_MANAGE_CNI", "false"),
         ("CALICO_NETWORKING", "false"),
         ("CNI_TOKEN_REFRESH_INTERVAL", "1h"),
+        ("TORTIE_IPAM_LEAK_GRACE_PERIOD", "0s"),
         ("CALICO_K8S_NODE_REF", "worker-1"),
         ("CALICO_STARTUP_LOGLEVEL", "DEBUG"),
     ]);
@@ -352,10 +353,12 @@ fn variables_of_the_nodes_life_are_read() {
         given.cni_token_refresh_interval,
         Some(Duration::from_secs(3600))
     );
+    assert_eq!(given.ipam_leak_grace_period, Some(Duration::ZERO));
     assert_eq!(given.kubernetes_node.as_deref(), Some("worker-1"));
     assert_eq!(given.startup_log_level, LogSeverity::Debug);
     for (variable, value, allowed) in [
         ("CNI_TOKEN_REFRESH_INTERVAL", "often", "1h"),
+        ("TORTIE_IPAM_LEAK_GRACE_PERIOD", "soon", "15m"),
         ("CALICO_K8S_NODE_REF", "Worker_1", "Kubernetes Node"),
         ("CALICO_STARTUP_LOGLEVEL", "loud", "Warning"),
         ("CALICO_SHUTDOWN_TIMESTAMP_FILE", "here", "absolute path"),

@@ -99,6 +99,11 @@ impl Looks {
         self.grace
     }
 
+    /// Another one; what is known of what was found stays.
+    pub const fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
+    }
+
     /// How many pieces of garbage wait.
     pub fn waiting(&self) -> usize {
         self.own.len() + self.cluster.len()

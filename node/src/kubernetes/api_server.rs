@@ -62,6 +62,10 @@ const CONTROLLER_MANAGERS: [&str; 2] = ["component", "k8s-app"];
 /// Pods of Calico's controllers, whoever installed them.
 const KUBE_CONTROLLERS: &str = "/api/v1/pods?labelSelector=k8s-app%3Dcalico-kube-controllers";
 
+/// Groups that may have their configuration.
+const KUBE_CONTROLLERS_CONFIGURATIONS: [&str; 2] =
+    ["crd.projectcalico.org/v1", "projectcalico.org/v3"];
+
 /// The words that a Pod's containers are started with.
 fn command_line(pod: &Value) -> Vec<String> {
     let containers = pod["spec"]["containers"].as_array();
@@ -160,6 +164,23 @@ impl Kubernetes for ApiServer {
             let pods = list["items"].as_array().into_iter().flatten();
             let mut phases = pods.map(|pod| pod["status"]["phase"].as_str().unwrap_or_default());
             Ok(phases.any(|phase| !matches!(phase, "Succeeded" | "Failed")))
+        })
+    }
+
+    fn leak_grace_period(&self) -> Answer<'_, Option<String>> {
+        answer(async {
+            for group in KUBE_CONTROLLERS_CONFIGURATIONS {
+                let path = format!("/apis/{group}/kubecontrollersconfigurations/default");
+                let found = match self.client.get(&path).await {
+                    Err(Error::Refused(status)) if status.code == 403 => None,
+                    found => found?,
+                };
+                if let Some(found) = found {
+                    let period = &found["spec"]["controllers"]["node"]["leakGracePeriod"];
+                    return Ok(period.as_str().map(str::to_owned));
+                }
+            }
+            Ok(None)
         })
     }
 

@@ -19,6 +19,7 @@ pub(crate) struct Content {
     pub(crate) config_maps: BTreeMap<(String, String), BTreeMap<String, String>>,
     /// Calico's controllers run.
     pub(crate) kube_controllers: bool,
+    pub(crate) leak_grace_period: Option<String>,
     /// Command lines of kube-controller-manager.
     pub(crate) controller_managers: Vec<Vec<String>>,
     /// Counts by group, version and plural.
@@ -88,6 +89,10 @@ impl Kubernetes for Fake {
 
     fn kube_controllers(&self) -> Answer<'_, bool> {
         self.answer(|content| content.kube_controllers)
+    }
+
+    fn leak_grace_period(&self) -> Answer<'_, Option<String>> {
+        self.answer(|content| content.leak_grace_period.clone())
     }
 
     fn config_map<'a>(

@@ -34,12 +34,14 @@ use crate::task::timestamp;
 use crate::task::watch::echo;
 use crate::telemetry::Metrics;
 
-/// How long something must have been of no use.
+/// How long something must have been of no use where nobody says otherwise.
 pub const GRACE: Duration = Duration::from_secs(15 * 60);
 /// How far clocks drift within a grace.
 const CLOCK_ERROR: Duration = Duration::from_secs(30);
 /// Looks within a grace.
 const LOOKS: u32 = 2;
+/// The least time between two looks, however short the grace: the elected agent lists the cluster's blocks and handles.
+const REST: Duration = Duration::from_secs(5);
 
 /// What the task is made of.
 pub struct Collector {
@@ -59,8 +61,9 @@ pub struct Collector {
     pub health: Health,
     /// Other nodes may not have written back yet what they have: nothing is said of them until the agent starts anew.
     pub may_lack_others: bool,
-    /// How long something must have been of no use.
-    pub grace: Duration,
+    /// How long something must have been of no use; zero: nothing is collected. Where it is not set here a KubeControllersConfiguration
+    /// may say it.
+    pub grace: Option<Duration>,
     /// Counters.
     pub metrics: Metrics,
     /// End of the process.
@@ -79,13 +82,15 @@ impl Collector {
 
     async fn collect(self) {
         // A task that ends by itself ends the agent.
-        if self.grace.is_zero() || self.blocks_from == BlocksFrom::PodCidrs {
+        if self.grace == Some(Duration::ZERO) || self.blocks_from == BlocksFrom::PodCidrs {
             return std::future::pending().await;
         }
         let mut looks = self.looks();
         let mut before = (SystemTime::now(), Instant::now());
         loop {
-            tokio::time::sleep(self.grace / LOOKS).await;
+            let grace = Some(looks.grace()).filter(|grace| !grace.is_zero());
+            let rest = grace.unwrap_or(GRACE) / LOOKS;
+            tokio::time::sleep(rest.max(REST)).await;
             let now = (SystemTime::now(), Instant::now());
             if is_set(before, now) {
                 looks.forget();
@@ -98,13 +103,42 @@ impl Collector {
     }
 
     pub(crate) fn looks(&self) -> Looks {
-        Looks::new(Arc::clone(&self.ipam), self.grace)
+        Looks::new(Arc::clone(&self.ipam), self.grace.unwrap_or(GRACE))
+    }
+
+    /// The grace that counts now.
+    async fn grace_now(&self) -> Result<Duration, String> {
+        let (None, Some(kubernetes)) = (self.grace, &self.kubernetes) else {
+            return Ok(self.grace.unwrap_or(GRACE));
+        };
+        let said = kubernetes.leak_grace_period().await;
+        let Some(text) = said.map_err(|error| error.to_string())? else {
+            return Ok(GRACE);
+        };
+        api::duration::parse(&text).ok_or_else(|| {
+            format!(
+                "KubeControllersConfiguration(default): spec.controllers.node.leakGracePeriod: {text:?}; allowed: a duration such as 15m, \
+                 0s for never"
+            )
+        })
     }
 
     /// Looks once, and frees what has been of no use for long enough.
     pub(crate) async fn look(&self, looks: &mut Looks, now: Timestamp) {
         if let Some(why) = self.unsure() {
             debug!(why, "nothing is collected");
+            looks.forget();
+            return;
+        }
+        match self.grace_now().await {
+            Ok(grace) => looks.set_grace(grace),
+            Err(error) => {
+                warn!(error, "nothing is collected: how long to wait is not known");
+                looks.forget();
+                return;
+            }
+        }
+        if looks.grace().is_zero() {
             looks.forget();
             return;
         }

@@ -46,6 +46,7 @@ const WRONG: &[(&str, &str)] = &[
     ("manage_cni", "off"),
     ("cni_service_account", "CNI"),
     ("cni_token_refresh_interval", "often"),
+    ("ipam_leak_grace_period", "soon"),
     ("shutdown_timestamp_file", "shutdownTS"),
     ("startup_log_level", "loud"),
     ("ipv6_support", "maybe"),

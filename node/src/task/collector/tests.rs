@@ -80,7 +80,7 @@ impl Place {
             view: self.view.subscribe(),
             health: Health::new(std::time::Instant::now(), SystemTime::UNIX_EPOCH),
             may_lack_others: false,
-            grace: Duration::from_secs(GRACE),
+            grace: None,
             metrics: Metrics::new(node).0,
             cancel: CancellationToken::new(),
         }
@@ -238,6 +238,54 @@ async fn beside_calicos_controllers_no_agent_looks_at_the_cluster() {
         collector.look(&mut found, at(time * GRACE)).await;
     }
     assert_eq!(place.handles(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_grace_is_the_agents_own_else_the_clusters_else_a_quarter_of_an_hour() {
+    let place = Place::new().await;
+    let fake = Arc::new(Fake::default());
+    let clusters = place.collector("n1", Some(Arc::clone(&fake)));
+    let own = Collector {
+        grace: Some(Duration::from_secs(60)),
+        ..place.collector("n1", Some(Arc::clone(&fake)))
+    };
+    // The text, the agent that looks, and when an address that nobody uses is freed.
+    for (said, agent, freed_at) in [
+        (None, &clusters, Some(GRACE)),
+        (Some("5m"), &clusters, Some(300)),
+        (Some("5m"), &own, Some(60)),
+        (Some("0s"), &clusters, None),
+        // What cannot be read frees nothing.
+        (Some("soon"), &clusters, None),
+        (Some("soon"), &own, Some(60)),
+    ] {
+        fake.content().leak_grace_period = said.map(str::to_owned);
+        let address = give(&agent.ipam, "leaked").await;
+        let mut looks = agent.looks();
+        let mut freed = None;
+        for time in [0, 59, 60, 299, 300, GRACE - 1, GRACE, 10 * GRACE] {
+            agent.look(&mut looks, at(time)).await;
+            if freed.is_none() && place.handles().is_empty() {
+                freed = Some(time);
+            }
+        }
+        assert_eq!(freed, freed_at, "{said:?}, {address}");
+        let now = at(20 * GRACE);
+        agent
+            .ipam
+            .release_by_handle("net.leaked", now)
+            .await
+            .unwrap();
+    }
+    // An answer that does not come is no answer: what was found is found anew.
+    fake.content().leak_grace_period = None;
+    give(&clusters.ipam, "leaked").await;
+    let mut looks = clusters.looks();
+    clusters.look(&mut looks, at(0)).await;
+    fake.fail(1);
+    clusters.look(&mut looks, at(GRACE)).await;
+    clusters.look(&mut looks, at(2 * GRACE)).await;
+    assert_eq!(place.handles(), ["net.leaked"]);
 }
 
 #[tokio::test]

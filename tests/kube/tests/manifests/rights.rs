@@ -62,6 +62,10 @@ fn the_accounts_may_what_they_need_and_no_more() {
         ("update", "caliconodestatuses.crd.projectcalico.org:status"),
         ("list", "networkpolicies.networking.k8s.io@default"),
         ("list", "globalnetworkpolicies.crd.projectcalico.org"),
+        (
+            "get",
+            "kubecontrollersconfigurations.crd.projectcalico.org/default",
+        ),
     ];
     granted("calico-node", &needed, true);
     let not_needed = [
@@ -81,6 +85,10 @@ fn the_accounts_may_what_they_need_and_no_more() {
         ("update", "bgppeers.crd.projectcalico.org"),
         ("create", "caliconodestatuses.crd.projectcalico.org"),
         ("delete", "ippools.crd.projectcalico.org"),
+        (
+            "list",
+            "kubecontrollersconfigurations.crd.projectcalico.org",
+        ),
         ("create", "serviceaccounts:token"),
         ("delete", "networkpolicies.networking.k8s.io@default"),
         ("list", "customresourcedefinitions.apiextensions.k8s.io"),
