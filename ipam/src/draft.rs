@@ -287,8 +287,10 @@ impl<'v> Draft<'v> {
         affinity
     }
 
-    /// Makes `node`'s claim on a block a confirmed one.
+    /// Makes `node`'s claim on a block a confirmed one. One that is confirmed already stays unless the block is to be made: then it is
+    /// written all the same, as whoever took the block away may be taking away the claim, too.
     pub(crate) fn confirm_affinity(&mut self, node: &str, cidr: IpNet) {
+        let is_made = !matches!(self.block(cidr), Known::Present(_));
         let stored = self
             .view
             .affinities_of(node)
@@ -296,7 +298,7 @@ impl<'v> Draft<'v> {
             .map(|(name, affinity)| (name.to_owned(), affinity.clone()));
         let (name, affinity) = match stored {
             Some((name, affinity)) if !self.affinities.contains_key(&name) => {
-                if affinity.spec.state == AffinityState::Confirmed {
+                if affinity.spec.state == AffinityState::Confirmed && !is_made {
                     return;
                 }
                 let mut affinity = affinity;

@@ -126,7 +126,12 @@ impl Draft<'_> {
                 let stage = self.confirming(after.spec.cidr);
                 stages.put(stage, &key, confirmed(after), Expect::Own);
             }
-            (Some((_, AffinityState::PendingDeletion)), Some(after)) => {
+            // One whose block is gone is as good as new: that it still stands is shown before the block is made again.
+            (Some((_, state)), Some(after))
+                if state == AffinityState::PendingDeletion
+                    || (state == AffinityState::Confirmed
+                        && self.made.contains_key(&after.spec.cidr)) =>
+            {
                 let expect = stages.expect(&key);
                 stages.put(
                     Stage::PendingAffinities,
