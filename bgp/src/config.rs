@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::Term;
-use crate::types::{AfiSafi, Asn, PeerName, RouterId};
+use crate::types::{AfiSafi, Asn, PeerName, Role, RouterId};
 
 /// The whole configuration of one speaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +164,11 @@ pub struct PeerOptions {
     /// IPv4 prefixes may have IPv6 next hops, in both directions, if the peer agrees (RFC 8950); its own address is the next hop
     /// of IPv4 prefixes on an IPv6 session then.
     pub ipv6_next_hops: bool,
+    /// What we are to a peer of another AS (RFC 9234): a peer that says it is something else is refused, routes that are not for
+    /// it are kept back, and those it must not have had are not taken.
+    pub role: Option<Role>,
+    /// A peer that does not say what it is to us is refused, too.
+    pub strict_role: bool,
     /// This is no peer but what peers of a range of addresses have in common.
     pub dynamic: Option<DynamicRange>,
     /// The peer stays configured, but there is no session with it: a standing one ends with Cease/Administrative Shutdown and

@@ -229,6 +229,8 @@ pub enum RouteRefusal {
     OriginatorLoop,
     /// Our cluster id stands in CLUSTER_LIST (RFC 4456 §8).
     ClusterLoop,
+    /// OTC of a customer, or of another AS from a peer: the route leaked (RFC 9234 §5).
+    RouteLeak,
     /// NEXT_HOP is our own address on this session (RFC 4271 §5.1.3).
     NextHopIsSelf,
     /// Next hop is missing or of another family.
@@ -245,6 +247,7 @@ impl fmt::Display for RouteRefusal {
             Self::AsPathEmpty => "empty AS_PATH from another AS",
             Self::OriginatorLoop => "own router id in ORIGINATOR_ID",
             Self::ClusterLoop => "own cluster id in CLUSTER_LIST",
+            Self::RouteLeak => "a leak by its OTC (RFC 9234)",
             Self::NextHopIsSelf => "next hop is our own address",
             Self::NextHopMissing => "no usable next hop in the UPDATE",
         })

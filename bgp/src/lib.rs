@@ -17,12 +17,13 @@
 //! | FSM, collision, timers | RFC 4271 §6.8, §8, §10; 6286; 9687 |
 //! | decision, loops, next hops | RFC 4271 §5.1, §9; 1997; 4456 |
 //! | several paths of a prefix, IPv6 next hops of IPv4 prefixes | RFC 7911, 8950 |
+//! | roles, routes that are for customers only | RFC 9234 |
 //! | refresh | RFC 2918, 7313 (answered, never asked for: the Adj-RIB-In keeps what policy refuses) |
 //! | graceful restart | RFC 4724, 8538, both sides |
 //! | policy terms, eBGP without policies | RFC 8212 |
 //! | prefix limit, shutdown reasons | RFC 4486, 9003 |
 //!
-//! Not here: long-lived graceful restart, roles.
+//! Not here: long-lived graceful restart.
 #![forbid(unsafe_code)]
 
 pub mod action;

@@ -445,6 +445,8 @@ impl Speaker {
             } else {
                 FirstAsCheck::Off
             },
+            role: peer.config.options.role,
+            strict_role: peer.config.options.strict_role,
             plain: peer.plain_open,
         })
     }

@@ -88,6 +88,67 @@ impl PathId {
     pub const ONLY: Self = Self(0);
 }
 
+/// What we are to an eBGP peer (RFC 9234 §3): decides where routes may go on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// The peer is our customer.
+    Provider,
+    /// We are a route server, the peer its client.
+    RouteServer,
+    /// The peer is a route server.
+    RouteServerClient,
+    /// The peer is our provider.
+    Customer,
+    /// Both exchange their own and their customers' routes.
+    Peer,
+}
+
+impl Role {
+    /// As it stands in the capability (§4.1).
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Provider => 0,
+            Self::RouteServer => 1,
+            Self::RouteServerClient => 2,
+            Self::Customer => 3,
+            Self::Peer => 4,
+        }
+    }
+
+    /// The role of a code; `None` for one that is not assigned.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Provider),
+            1 => Some(Self::RouteServer),
+            2 => Some(Self::RouteServerClient),
+            3 => Some(Self::Customer),
+            4 => Some(Self::Peer),
+            _ => None,
+        }
+    }
+
+    /// What the peer must be (§4.2).
+    pub const fn counterpart(self) -> Self {
+        match self {
+            Self::Provider => Self::Customer,
+            Self::Customer => Self::Provider,
+            Self::RouteServer => Self::RouteServerClient,
+            Self::RouteServerClient => Self::RouteServer,
+            Self::Peer => Self::Peer,
+        }
+    }
+
+    /// Routes to the peer may go on to its customers only.
+    pub const fn marks_sent(self) -> bool {
+        matches!(self, Self::Provider | Self::RouteServer | Self::Peer)
+    }
+
+    /// Routes of the peer may go on to our customers only, and the peer gets none that may go to customers only.
+    pub const fn marks_received(self) -> bool {
+        matches!(self, Self::Customer | Self::RouteServerClient | Self::Peer)
+    }
+}
+
 /// Address family and subsequent family (RFC 4760), the two that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AfiSafi {

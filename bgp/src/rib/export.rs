@@ -22,6 +22,8 @@ pub(crate) enum NotFor {
     Community,
     /// There is no own address of its family to name as next hop.
     NoNextHop,
+    /// It may go to customers only, and the group is none (RFC 9234 §5).
+    Role,
     /// The export policy says no.
     Policy,
 }
@@ -61,6 +63,14 @@ pub(crate) fn export(
                 sent.med = None;
             }
             sent.as_path = sent.as_path.prepend(to.local_asn, 1);
+            if let Some(role) = to.role {
+                // RFC 9234 §5.
+                match sent.only_to_customers() {
+                    Some(_) if role.marks_received() => return Err(NotFor::Role),
+                    None if role.marks_sent() => sent.set_only_to_customers(to.local_asn),
+                    Some(_) | None => {}
+                }
+            }
         }
     }
     remove_internal(sent, to.kind);
@@ -150,7 +160,7 @@ mod tests {
     use super::*;
     use crate::config::RoutePolicy;
     use crate::route::NORMAL_LOCAL_PREF;
-    use crate::types::{Asn, RouterId};
+    use crate::types::{Asn, Role, RouterId};
     use crate::wire::attr::AsnWidth;
     use crate::wire::attr::as_path::AsPath;
     use crate::wire::update::encode::MessageLimit;
@@ -165,6 +175,7 @@ mod tests {
             local_asn: Asn(65000),
             local_address: IpAddr::V4(SELF),
             ipv6_next_hops: false,
+            role: None,
             next_hop: NextHopMode::Auto,
             client: false,
             cluster_id: Ipv4Addr::new(7, 7, 7, 7),
@@ -310,6 +321,30 @@ mod tests {
             plain(own.into())
         );
         assert_eq!(sent(&ebgp, PeerKind::Ebgp, false, own.into()), refused);
+    }
+
+    #[test]
+    fn a_role_marks_what_is_for_customers_and_keeps_it_from_all_others() {
+        let sent = |role, otc: Option<u32>| {
+            let mut attributes = learned();
+            if let Some(asn) = otc {
+                attributes.set_only_to_customers(Asn(asn));
+            }
+            let mut key = to(PeerKind::Ebgp);
+            key.role = Some(role);
+            let sent = export(attributes, &from(PeerKind::Ebgp), &key);
+            sent.map(|sent| sent.only_to_customers().map(|asn| asn.0))
+        };
+        for down in [Role::Provider, Role::RouteServer] {
+            assert_eq!(sent(down, None), Ok(Some(65000)));
+            assert_eq!(sent(down, Some(7)), Ok(Some(7)));
+        }
+        for up in [Role::Customer, Role::RouteServerClient] {
+            assert_eq!(sent(up, None), Ok(None));
+            assert_eq!(sent(up, Some(7)), Err(NotFor::Role));
+        }
+        assert_eq!(sent(Role::Peer, None), Ok(Some(65000)));
+        assert_eq!(sent(Role::Peer, Some(7)), Err(NotFor::Role));
     }
 
     #[test]

@@ -44,7 +44,7 @@ use crate::rib::exported::{ExportId, Exports};
 use crate::rib::ids::IdSet;
 use crate::rib::source::SourceId;
 use crate::rib::table::{Place, PrefixId, Table};
-use crate::types::{AfiSafi, Asn};
+use crate::types::{AfiSafi, Asn, Role};
 use crate::wire::attr::AsnWidth;
 use crate::wire::refresh::{RefreshKind, RouteRefresh};
 use crate::wire::update::PeerKind;
@@ -85,6 +85,8 @@ pub(crate) struct GroupKey {
     pub(crate) cluster_id: Ipv4Addr,
     pub(crate) width: AsnWidth,
     pub(crate) limit: MessageLimit,
+    /// What we are to these peers of another AS (RFC 9234).
+    pub(crate) role: Option<Role>,
     /// All paths are sent, with path identifiers (RFC 7911).
     pub(crate) add_paths: bool,
     pub(crate) policy: RoutePolicy,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::config::AddPaths;
-use crate::types::{AfiSafi, Asn, RouterId};
+use crate::types::{AfiSafi, Asn, Role, RouterId};
 use crate::wire::attr::AsnWidth;
 use crate::wire::capability::{
     AddPathFamily, Capability, GracefulFamily, GracefulRestart, NextHopFamily,
@@ -33,6 +33,9 @@ pub(crate) struct Offer {
     /// AS the peer must have.
     pub(crate) peer_asn: Asn,
     pub(crate) first_as: FirstAsCheck,
+    /// What we are to a peer of another AS, and whether it must say what it is to us (RFC 9234).
+    pub(crate) role: Option<Role>,
+    pub(crate) strict_role: bool,
     /// The peer knows no optional parameters (RFC 5492 §3): an OPEN without capabilities, and none of the peer's counts.
     pub(crate) plain: bool,
 }
@@ -116,6 +119,9 @@ impl Offer {
                 families: self.families.iter().map(entry).collect(),
             }));
         }
+        if let Some(role) = self.role.filter(|_| self.asn != self.peer_asn) {
+            capabilities.push(Capability::Role(role.code()));
+        }
         capabilities.push(Capability::FourOctetAs(self.asn));
         if self.add_paths != AddPaths::default() {
             let AddPaths { receive, send } = self.add_paths;
@@ -157,6 +163,9 @@ impl Offer {
         };
         if kind == PeerKind::Ibgp && open.router_id == self.router_id {
             return Err(Notification::bad_identifier());
+        }
+        if kind == PeerKind::Ebgp {
+            self.check_role(open)?;
         }
         let families: BTreeSet<AfiSafi> = self
             .families
@@ -219,6 +228,19 @@ impl Offer {
         })
     }
 
+    /// RFC 9234 §4.2. What is said several times must be said alike.
+    fn check_role(&self, open: &Open) -> Result<(), Notification> {
+        let Some(own) = self.role else {
+            return Ok(());
+        };
+        let fits = |code| Role::from_code(code) == Some(own.counterpart());
+        let missing = self.strict_role && open.roles().next().is_none();
+        if missing || !open.roles().all(fits) {
+            return Err(Notification::role_mismatch());
+        }
+        Ok(())
+    }
+
     /// Whether a connection that we opened is the one to keep when there are two (RFC 4271 §6.8, RFC 6286 §2.3).
     pub(crate) fn keeps_own_connection(&self, peer: RouterId) -> bool {
         (self.router_id, self.asn) > (peer, self.peer_asn)
@@ -247,6 +269,8 @@ mod tests {
             ipv6_next_hops: false,
             peer_asn: Asn(64512),
             first_as: FirstAsCheck::Off,
+            role: None,
+            strict_role: false,
             plain: false,
         };
         let restart = GracefulRestart {

@@ -15,7 +15,7 @@ use crate::rib::table::{AttributesId, PathKey, TooManyPaths};
 use crate::route::{NORMAL_LOCAL_PREF, Origination};
 use crate::session::peer::Peer;
 use crate::speaker::Speaker;
-use crate::types::{AfiSafi, Asn, RouterId};
+use crate::types::{AfiSafi, Asn, Role, RouterId};
 use crate::wire::attr::as_path::SegmentKind;
 use crate::wire::attr::{NextHop, PathAttributes};
 use crate::wire::nlri::Nlri;
@@ -33,6 +33,9 @@ pub(super) struct ImportCheck {
     cluster_id: std::net::Ipv4Addr,
     allow_own_as: u8,
     local_address: Option<IpAddr>,
+    peer_asn: Asn,
+    /// What we are to a peer of another AS.
+    role: Option<Role>,
     /// Nothing is taken without a policy (RFC 8212 §2.1).
     pub(super) policy_missing: Option<RouteRefusal>,
 }
@@ -44,9 +47,12 @@ impl ImportCheck {
         peer: &Peer,
         local_address: Option<IpAddr>,
     ) -> Self {
+        let external = peer.config.local_asn.unwrap_or(config.asn) != peer.config.asn;
         Self {
             asn: config.asn,
-            external: peer.config.local_asn.unwrap_or(config.asn) != peer.config.asn,
+            external,
+            peer_asn: peer.config.asn,
+            role: peer.config.options.role.filter(|_| external),
             local_asn: peer.config.local_asn.filter(|asn| *asn != config.asn),
             router_id: config.router_id,
             cluster_id,
@@ -74,6 +80,9 @@ impl ImportCheck {
                 return Some(RouteRefusal::AsSet);
             }
         }
+        if self.is_leak(attributes) {
+            return Some(RouteRefusal::RouteLeak);
+        }
         if attributes.originator_id == Some(self.router_id) {
             return Some(RouteRefusal::OriginatorLoop);
         }
@@ -85,6 +94,25 @@ impl ImportCheck {
             None => Some(RouteRefusal::NextHopMissing),
             Some(_) if next_hop == self.local_address => Some(RouteRefusal::NextHopIsSelf),
             Some(_) => None,
+        }
+    }
+}
+
+impl ImportCheck {
+    /// RFC 9234 §5, rules 1 and 2 of what is received.
+    fn is_leak(&self, attributes: &PathAttributes) -> bool {
+        let otc = || attributes.only_to_customers();
+        match self.role {
+            None | Some(Role::Customer | Role::RouteServerClient) => false,
+            Some(Role::Provider | Role::RouteServer) => otc().is_some(),
+            Some(Role::Peer) => otc().is_some_and(|asn| asn != self.peer_asn),
+        }
+    }
+
+    /// Rule 3.
+    fn mark(&self, attributes: &mut PathAttributes) {
+        if self.role.is_some_and(Role::marks_received) && attributes.only_to_customers().is_none() {
+            attributes.set_only_to_customers(self.peer_asn);
         }
     }
 }
@@ -124,6 +152,7 @@ impl Speaker {
             }
         }
         if let Some(mut attributes) = update.attributes {
+            check.mark(&mut attributes);
             for reach in &update.reach {
                 if !self.slots[&id].disabled.contains(&reach.nlri.family()) {
                     attributes.next_hop = Some(reach.next_hop);
@@ -294,6 +323,7 @@ impl Speaker {
                 cluster_id: self.cluster_id(),
                 width: agreement.asn_width,
                 limit: agreement.limit,
+                role: peer.options.role,
                 add_paths: agreement.add_paths.contains(family),
                 policy: policy.clone(),
             })

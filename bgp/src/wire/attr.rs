@@ -49,6 +49,27 @@ pub struct PathAttributes {
     pub partial: Partial,
 }
 
+impl PathAttributes {
+    /// OTC (RFC 9234 §5): the AS from which on a route may go to customers only.
+    pub fn only_to_customers(&self) -> Option<Asn> {
+        let otc = |raw: &&RawAttribute| raw.code == AttributeCode::OTC;
+        let value = &self.unknown.iter().find(otc)?.value;
+        Some(Asn(u32::from_be_bytes((**value).try_into().ok()?)))
+    }
+
+    /// Sets OTC, where there is none.
+    pub fn set_only_to_customers(&mut self, asn: Asn) {
+        let mut unknown = std::mem::take(&mut self.unknown).into_vec();
+        unknown.push(RawAttribute {
+            flags: table::OPTIONAL_TRANSITIVE,
+            code: AttributeCode::OTC,
+            value: asn.0.to_be_bytes().into(),
+        });
+        unknown.sort_by_key(|raw| raw.code);
+        self.unknown = unknown.into();
+    }
+}
+
 /// Optional transitive attributes whose Partial bit is set: a speaker on the way did not know them. Nobody may clear it
 /// (RFC 4271 §5). Of AGGREGATOR, COMMUNITIES, EXTENDED COMMUNITIES, LARGE_COMMUNITY; unknown ones have it in their flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

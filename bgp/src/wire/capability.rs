@@ -8,7 +8,7 @@ use crate::types::{AfiSafi, Asn};
 use crate::wire::family::Family;
 use crate::wire::reader::{ReadError, Reader};
 
-/// One capability. Codes that are not listed, long-lived graceful restart (71), role (9) and FQDN (73) among them, are kept as
+/// One capability. Codes that are not listed, long-lived graceful restart (71) and FQDN (73) among them, are kept as
 /// [`Capability::Unknown`].
 ///
 /// ```text
@@ -26,6 +26,8 @@ pub enum Capability {
     ExtendedNextHop(Vec<NextHopFamily>),
     /// 6: messages of up to 65535 octets are received (RFC 8654).
     ExtendedMessage,
+    /// 9: what the sender is to us, a code of [`Role`](crate::types::Role) or none (RFC 9234 §4.1).
+    Role(u8),
     /// 64 (RFC 4724, RFC 8538).
     GracefulRestart(GracefulRestart),
     /// 65: the sender's AS in full (RFC 6793).
@@ -132,6 +134,7 @@ impl Capability {
             Self::RouteRefresh => 2,
             Self::ExtendedNextHop(_) => 5,
             Self::ExtendedMessage => 6,
+            Self::Role(_) => 9,
             Self::GracefulRestart(_) => 64,
             Self::FourOctetAs(_) => 65,
             Self::AddPath(_) => 69,
@@ -159,6 +162,7 @@ impl Capability {
             2 => Self::RouteRefresh,
             5 => decode_extended_next_hop(value.rest()),
             6 => Self::ExtendedMessage,
+            9 => Self::Role(value.u8()?),
             64 => Self::GracefulRestart(decode_graceful_restart(&mut value)?),
             65 => Self::FourOctetAs(Asn(value.u32()?)),
             69 => decode_add_path(value.rest()),
@@ -189,6 +193,7 @@ impl Capability {
                     value.extend_from_slice(&entry.next_hop_afi.to_be_bytes());
                 }
             }
+            Self::Role(code) => value.push(*code),
             Self::FourOctetAs(asn) => value.extend_from_slice(&asn.0.to_be_bytes()),
             Self::AddPath(families) => {
                 for entry in families.iter().take(63) {

@@ -128,6 +128,11 @@ impl Notification {
         Self::new(Self::OPEN, 3, Bytes::new())
     }
 
+    /// 2/11 Role Mismatch (RFC 9234 §4.2).
+    pub fn role_mismatch() -> Self {
+        Self::new(Self::OPEN, 11, Bytes::new())
+    }
+
     /// 2/4 Unsupported Optional Parameter.
     pub fn unsupported_parameter() -> Self {
         Self::new(Self::OPEN, 4, Bytes::new())

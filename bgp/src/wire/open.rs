@@ -169,6 +169,15 @@ impl Open {
         })
     }
 
+    /// What the sender says it is to us, each time that it does (RFC 9234 §4.1).
+    pub fn roles(&self) -> impl Iterator<Item = u8> + '_ {
+        let capabilities = self.capabilities.iter();
+        capabilities.filter_map(|capability| match capability {
+            Capability::Role(code) => Some(*code),
+            _ => None,
+        })
+    }
+
     /// Graceful Restart; the last one when it is repeated (RFC 4724 §3).
     pub fn graceful_restart(&self) -> Option<&GracefulRestart> {
         self.capabilities

@@ -14,6 +14,7 @@ mod policy;
 mod propagation;
 mod refresh;
 mod restart;
+mod roles;
 mod scripted;
 mod selection;
 mod slices;

@@ -236,6 +236,8 @@ impl Turn {
             notification_restart: self.notification(),
             add_paths: AddPaths::default(),
             ipv6_next_hops: self.bit(5),
+            role: self.bit(7).then_some(bgp::types::Role::Customer),
+            strict_role: false,
             dynamic: None,
             shutdown: false,
             shutdown_text: self.bit(7).then(|| "moved".into()),

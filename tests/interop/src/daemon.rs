@@ -285,6 +285,8 @@ pub struct Seen {
     pub originator: Option<Ipv4Addr>,
     /// CLUSTER_LIST.
     pub clusters: Vec<Ipv4Addr>,
+    /// OTC (RFC 9234).
+    pub only_to_customers: Option<u32>,
     /// Kept from a session that ended (RFC 4724), where the daemon says so.
     pub stale: bool,
 }

@@ -319,6 +319,7 @@ fn from_attributes(attributes: &Value, next_hop: &str) -> Seen {
             .iter()
             .filter_map(|id| id.as_str()?.parse().ok())
             .collect(),
+        only_to_customers: None,
         stale: false,
     }
 }

@@ -196,6 +196,7 @@ fn from_path(path: &Value) -> Seen {
             .iter()
             .filter_map(|id| id.as_str()?.parse().ok())
             .collect(),
+        only_to_customers: number(&path["otc"]),
         stale: path["stale"] == true,
     }
 }

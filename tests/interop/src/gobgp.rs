@@ -345,6 +345,7 @@ fn from_path(path: &Value) -> Seen {
             .iter()
             .filter_map(|id| id.as_str()?.parse::<Ipv4Addr>().ok())
             .collect(),
+        only_to_customers: None,
         stale: path["stale"] == true,
     }
 }

@@ -37,6 +37,7 @@ impl Plan {
                 four_octet: true,
                 add_paths: false,
                 ipv6_next_hops: false,
+                role: None,
                 hold_time: 240,
             }],
             routes: Vec::new(),
@@ -93,6 +94,8 @@ pub struct Neighbour {
     pub add_paths: bool,
     /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
     pub ipv6_next_hops: bool,
+    /// What the daemon says it is to us, in the words of RFC 9234 with hyphens: `customer`, `rs-client`.
+    pub role: Option<&'static str>,
     /// Offered, in seconds.
     pub hold_time: u16,
 }

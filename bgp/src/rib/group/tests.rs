@@ -33,6 +33,7 @@ fn key() -> GroupKey {
         width: AsnWidth::Four,
         limit: MessageLimit::Standard,
         ipv6_next_hops: false,
+        role: None,
         add_paths: false,
         policy: RoutePolicy::accept_all(),
     }

@@ -25,6 +25,8 @@ fn offer(own: u8, hold_time: Duration) -> Offer {
         restart: None,
         add_paths: crate::config::AddPaths::default(),
         ipv6_next_hops: false,
+        role: None,
+        strict_role: false,
         peer_asn: Asn(65000),
         first_as: crate::wire::update::FirstAsCheck::Off,
         plain: false,

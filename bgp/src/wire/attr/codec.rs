@@ -383,6 +383,18 @@ pub(super) fn encode_large_communities(
     !attributes.large_communities.is_empty()
 }
 
+// OTC, RFC 9234 §5.
+
+pub(super) fn decode_otc(
+    draft: &mut Draft<'_>,
+    received: &Received<'_>,
+    _: &ReceiveContext,
+) -> Result<(), Flaw> {
+    fixed::<4>(received, "4")?;
+    keep(draft, received);
+    Ok(())
+}
+
 // ATTR_SET, RFC 6368 §5, RFC 7606 §7.16: an origin AS, then attributes that are the customer's business.
 
 pub(super) fn decode_attr_set(

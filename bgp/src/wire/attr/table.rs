@@ -55,7 +55,7 @@ pub(in crate::wire) enum TakenFrom {
 }
 
 const WELL_KNOWN: u8 = TRANSITIVE;
-const OPTIONAL_TRANSITIVE: u8 = OPTIONAL | TRANSITIVE;
+pub(in crate::wire) const OPTIONAL_TRANSITIVE: u8 = OPTIONAL | TRANSITIVE;
 
 /// Attribute codes that other modules name.
 impl AttributeCode {
@@ -77,6 +77,8 @@ impl AttributeCode {
     pub const EXTENDED_COMMUNITIES: Self = Self(16);
     /// LARGE_COMMUNITY.
     pub const LARGE_COMMUNITY: Self = Self(32);
+    /// OTC.
+    pub const OTC: Self = Self(35);
 
     /// The registry's name; `None` for codes that it does not list or that are not met.
     pub fn name(self) -> Option<&'static str> {
@@ -93,7 +95,7 @@ pub(in crate::wire) fn row(code: AttributeCode) -> Option<&'static Row> {
 }
 
 /// Attributes without a row, so that they are shown by name.
-pub(in crate::wire) const PLACES: [(u8, &str); 9] = [
+pub(in crate::wire) const PLACES: [(u8, &str); 8] = [
     (22, "PMSI_TUNNEL"),
     (23, "Tunnel Encapsulation"),
     (24, "Traffic Engineering"),
@@ -101,12 +103,11 @@ pub(in crate::wire) const PLACES: [(u8, &str); 9] = [
     (27, "PE Distinguisher Labels"),
     (29, "BGP-LS"),
     (33, "BGPsec_Path"),
-    (35, "OTC"),
     (40, "BGP Prefix-SID"),
 ];
 
 /// By rising code, which is the order they are written in (RFC 4271 §5).
-pub(in crate::wire) static ROWS: [Row; 18] = [
+pub(in crate::wire) static ROWS: [Row; 19] = [
     Row {
         code: AttributeCode::ORIGIN,
         name: "ORIGIN",
@@ -262,6 +263,16 @@ pub(in crate::wire) static ROWS: [Row; 18] = [
         taken_from: TakenFrom::Any,
         decode: codec::decode_large_communities,
         encode: codec::encode_large_communities,
+    },
+    Row {
+        code: AttributeCode::OTC,
+        name: "OTC",
+        flags: OPTIONAL_TRANSITIVE,
+        malformed: Action::TreatAsWithdraw,
+        taken_from: TakenFrom::Any,
+        decode: codec::decode_otc,
+        // Kept and written with the unknown ones: few routes have it, and few sessions look at it.
+        encode: |_, _, _| false,
     },
     Row {
         code: AttributeCode(128),

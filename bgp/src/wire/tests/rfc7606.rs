@@ -517,3 +517,18 @@ fn rfc_4271_an_unknown_well_known_attribute_ends_the_session() {
     let result = with(bad.clone(), &ebgp());
     assert_eq!(result, Err(Notification::unrecognized_well_known(&bad)));
 }
+
+/// RFC 9234 §5.
+#[test]
+fn an_otc_of_another_length_withdraws_and_a_right_one_goes_on_as_it_is() {
+    for length in [0, 3, 5] {
+        let bad = attribute(0xc0, 35, &vec![0; length]);
+        let update = with(bad, &ebgp()).expect("the session stays up");
+        assert_eq!(only_fault(&update).action, Action::TreatAsWithdraw);
+    }
+    let update = with(attribute(0xc0, 35, &[0, 0, 0xfd, 0xea]), &ebgp()).expect("in order");
+    assert_eq!(update.faults, []);
+    let attributes = update.attributes.expect("announced");
+    assert_eq!(attributes.only_to_customers(), Some(Asn(65002)));
+    assert_eq!(attributes.unknown[0].flags, 0xc0, "known, so not partial");
+}

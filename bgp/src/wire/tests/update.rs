@@ -119,14 +119,14 @@ fn unknown_attributes_are_kept_as_partial_when_transitive_and_dropped_when_not()
         PATH.to_vec(),
         NEXT_HOP.to_vec(),
         attribute(0xc0, 200, &[2]),
-        attribute(0xc0, 35, &[0, 0, 0, 1]),
+        attribute(0xc0, 99, &[0, 0, 0, 1]),
         attribute(0x80, 26, &[3]),
     ];
     let update = decode(&update_body(&[], &attributes, &[8, 11]));
     assert!(update.faults.is_empty());
     let unknown = update.attributes.expect("announced").unknown;
     let codes: Vec<AttributeCode> = unknown.iter().map(|raw| raw.code).collect();
-    assert_eq!(codes, [AttributeCode(35), AttributeCode(200)]);
+    assert_eq!(codes, [AttributeCode(99), AttributeCode(200)]);
     assert!(unknown.iter().all(|raw| raw.flags == 0xe0));
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bgp::config::{AddPaths, PeerConfig};
-use bgp::types::AfiSafi;
+use bgp::types::{AfiSafi, Role};
 
 use super::super::problem::Reason;
 use super::{Refusal, refusal};
@@ -25,7 +25,7 @@ struct Row {
     apply: fn(&str, &mut PeerConfig) -> Option<()>,
 }
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 11] = [
     Row {
         name: "add-paths",
         allowed: "receive, send or both",
@@ -98,6 +98,29 @@ const ROWS: [Row; 9] = [
         allowed: "true or false",
         apply: |value, config| {
             config.options.require_policy = value.parse().ok()?;
+            Some(())
+        },
+    },
+    Row {
+        name: "role",
+        allowed: "what this side is: provider, rs, rs-client, customer or peer",
+        apply: |value, config| {
+            config.options.role = Some(match value {
+                "provider" => Role::Provider,
+                "rs" => Role::RouteServer,
+                "rs-client" => Role::RouteServerClient,
+                "customer" => Role::Customer,
+                "peer" => Role::Peer,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Row {
+        name: "role-strict",
+        allowed: "true or false",
+        apply: |value, config| {
+            config.options.strict_role = value.parse().ok()?;
             Some(())
         },
     },

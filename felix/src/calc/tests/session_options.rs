@@ -4,7 +4,7 @@ use api::key::{Key, Kind};
 use api::object::Object;
 use bgp::config::{AddPaths, PeerConfig, PeerOptions};
 use bgp::policy::Verdict;
-use bgp::types::AfiSafi;
+use bgp::types::{AfiSafi, Role};
 use serde_json::json;
 
 use super::world::{World, bgp_filter, bgp_peer, object};
@@ -53,6 +53,8 @@ fn each_annotation_reaches_its_session() {
             ("prefix-limit", "100"),
             ("prefix-warning", "80"),
             ("require-policy", "true"),
+            ("role", "customer"),
+            ("role-strict", "true"),
             ("shutdown", "moved to rack 7"),
         ],
     );
@@ -70,6 +72,8 @@ fn each_annotation_reaches_its_session() {
             ipv6_next_hops: true,
             prefix_warning: Some(80),
             require_policy: true,
+            role: Some(Role::Customer),
+            strict_role: true,
             shutdown: true,
             shutdown_text: Some("moved to rack 7".into()),
             ..plain.options.clone()

@@ -119,6 +119,7 @@ fn from_route(route: &BirdRoute) -> Seen {
             .split_whitespace()
             .filter_map(|id| id.parse().ok())
             .collect(),
+        only_to_customers: number("otc"),
         stale: false,
     }
 }

@@ -191,6 +191,9 @@ fn begin_session(text: &mut String, n: usize, neighbour: &Neighbour, plan: &Plan
     if neighbour.client {
         text.push_str("rr client;\n");
     }
+    if let Some(role) = neighbour.role {
+        writeln!(text, "local role {};", role.replace('-', "_"))?;
+    }
     if !neighbour.four_octet {
         text.push_str("enable as4 off;\n");
     }

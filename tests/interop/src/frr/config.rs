@@ -112,6 +112,13 @@ fn session(text: &mut String, neighbour: &Neighbour) -> fmt::Result {
     if neighbour.ttl_security {
         writeln!(text, " neighbor {address} ttl-security hops 1")?;
     }
+    if let Some(role) = neighbour.role {
+        let word = match role {
+            "rs" => "rs-server",
+            role => role,
+        };
+        writeln!(text, " neighbor {address} local-role {word}")?;
+    }
     if neighbour.ipv6_next_hops {
         writeln!(text, " neighbor {address} capability extended-nexthop")?;
     }

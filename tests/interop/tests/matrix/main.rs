@@ -36,6 +36,7 @@ mod place;
 mod reflection;
 mod refresh;
 mod restart;
+mod roles;
 mod sessions;
 mod shutdown;
 
