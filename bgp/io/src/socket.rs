@@ -1,7 +1,7 @@
 //! TCP sockets as BGP wants them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 
 use bgp::action::{ConnectRequest, Ttl};
@@ -26,13 +26,23 @@ pub(crate) async fn connect(request: &ConnectRequest) -> io::Result<TcpStream> {
     set_ttl(&socket, request.remote.ip(), request.ttl)?;
     if let Some(address) = request.local_address {
         socket
-            .bind(&SocketAddr::new(address, 0).into())
+            .bind(&bound_to(address, request.remote).into())
             .map_err(|error| named(&format!("source address {address}"), error))?;
     }
     socket.set_tcp_nodelay(true)?;
     TcpSocket::from_std_stream(socket.into())
         .connect(request.remote)
         .await
+}
+
+/// Where to bind a connection: a link-local address is the one of the peer's link (RFC 4007 §6).
+fn bound_to(address: IpAddr, remote: SocketAddr) -> SocketAddr {
+    match (address, remote) {
+        (IpAddr::V6(address), SocketAddr::V6(remote)) if address.is_unicast_link_local() => {
+            SocketAddrV6::new(address, 0, 0, remote.scope_id()).into()
+        }
+        (address, _) => SocketAddr::new(address, 0),
+    }
 }
 
 /// Who may listen on the port of a listening socket beside it.

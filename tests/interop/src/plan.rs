@@ -29,6 +29,7 @@ impl Plan {
                 address: IpAddr::V4(ours),
                 asn: our_asn,
                 local: IpAddr::V4(address),
+                interface: None,
                 families: vec![AfiSafi::Ipv4Unicast],
                 key: None,
                 ttl_security: false,
@@ -78,6 +79,8 @@ pub struct Neighbour {
     pub asn: u32,
     /// The daemon's own address on this session.
     pub local: IpAddr,
+    /// The device of link-local addresses.
+    pub interface: Option<&'static str>,
     /// Families offered.
     pub families: Vec<AfiSafi>,
     /// TCP MD5 key.

@@ -182,6 +182,9 @@ fn begin_session(text: &mut String, n: usize, neighbour: &Neighbour, plan: &Plan
         session_name(n),
         plan.asn
     )?;
+    if let Some(interface) = neighbour.interface {
+        writeln!(text, "interface \"{interface}\";")?;
+    }
     if let Some(key) = neighbour.key {
         writeln!(text, "password \"{key}\";")?;
     }

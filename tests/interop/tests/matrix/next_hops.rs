@@ -1,12 +1,13 @@
 //! IPv4 prefixes with IPv6 next hops (RFC 8950).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bgp::config::PeerConfig;
 use bgp::types::AfiSafi;
 use bgp_io::Command;
 use interop::plan::{Announced, Plan};
 use interop::{FAR, FAR6, NEAR, NEAR6, config, peer};
+use ipnet::Ipv6Net;
 
 use crate::place::{BLOCK, OURS, OUTSIDE, Place, SECOND, THEIRS, learned, prefix};
 
@@ -45,5 +46,38 @@ fn ipv4_prefixes_go_both_ways_over_an_ipv6_session(place: &Place) {
     ours.tell(Command::Originate(prefix(SECOND), None));
     daemon.wait_gone(SECOND);
     daemon.wait_seen(BLOCK, |seen| *seen == block);
+    ours.stop();
+}
+
+daemons_test!(
+    ipv4_prefixes_go_both_ways_over_link_local_addresses,
+    [bird2]
+);
+fn ipv4_prefixes_go_both_ways_over_link_local_addresses(place: &Place) {
+    let [near, far] = [1, 2].map(|host| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host));
+    for (namespace, address) in [(&place.near, near), (&place.far, far)] {
+        let subnet = Ipv6Net::new(address, 64).unwrap();
+        let mut netlink = namespace.netlink().unwrap();
+        netlink.add_address6("eth0", subnet).unwrap();
+    }
+    let links = place.near.netlink().unwrap().links().unwrap();
+    let link = links.iter().find(|link| link.name == "eth0").unwrap();
+    let plan = Plan::new(THEIRS, FAR, NEAR, OURS)
+        .announcing(Announced::new(OUTSIDE))
+        .with(|neighbour| {
+            (neighbour.address, neighbour.local) = (IpAddr::V6(near), IpAddr::V6(far));
+            neighbour.interface = Some("eth0");
+            neighbour.ipv6_next_hops = true;
+        });
+    let daemon = place.start(&plan);
+    let mut there = with_ipv6_next_hops();
+    (there.address, there.local_address) = (IpAddr::V6(far), Some(IpAddr::V6(near)));
+    there.options.scope_id = link.index;
+    let mut ours = place.ours(config(OURS, NEAR, [there]), &[BLOCK]);
+    let block = daemon.wait_seen(BLOCK, |_| true);
+    assert_eq!(block.as_path, [OURS], "{block:?}");
+    assert_eq!(learned(&mut ours, OUTSIDE), [IpAddr::V6(far)]);
+    ours.tell(Command::Originate(prefix(BLOCK), None));
+    daemon.wait_gone(BLOCK);
     ours.stop();
 }
