@@ -10,9 +10,13 @@ use crate::release;
 /// Runs the bench with these arguments.
 pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     let mut packages = vec!["bench"];
-    // What `bench cni` measures lies beside it.
-    if arguments.first().is_some_and(|what| what == "cni") {
-        packages.extend(["node", "cni", "ctl", "datastore-local", "route-reflector"]);
+    // What `bench attacks` and `bench cni` measure lies beside it.
+    match arguments.first().and_then(|what| what.to_str()) {
+        Some("cni") => {
+            packages.extend(["node", "cni", "ctl", "datastore-local", "route-reflector"])
+        }
+        Some("attacks") => packages.push("route-reflector"),
+        _ => {}
     }
     let built = release::build("dist", &packages)?;
     let status = Command::new(built.folder.join("bench"))

@@ -12,6 +12,7 @@
 //!
 //! Standards: RFC 4271, 2918 (refresh), 4456 (in most scenarios every peer is a reflector's client), 4760, 6793.
 
+pub mod attacks;
 pub mod client;
 pub mod cni;
 pub mod daemon;

@@ -1,4 +1,4 @@
-//! `bench bgp`, `bench cni` and `bench dataplane` measure, `bench table` writes docs/performance.md's tables from what was measured.
+//! `bench bgp`, `bench attacks`, `bench cni` and `bench dataplane` measure, `bench table` writes docs/performance.md's tables from what was measured.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use bench::plan::{Family, PLANS, Phase, Plan};
 use bench::report::Report;
 use bench::scenario::Outcome;
 use bench::world::World;
-use bench::{cni, dataplane, scenario, world};
+use bench::{attacks, cni, dataplane, scenario, world};
 use clap::{Parser, Subcommand};
 
 /// Measures the project's parts beside others.
@@ -28,6 +28,10 @@ enum What {
     /// One run of tortie, bird1, bird, frr, rustybgp and openbgpd takes 5 to 9 minutes on two cores, the first the longest; gobgp and bird3
     /// add 1 to 3. A phase that reaches its limit is reported as that, and neither it nor what follows from it is tried again with that daemon.
     Bgp(Bgp),
+    /// Hostile peers of `tortie-rr`: what each attack costs, beside honest sessions.
+    ///
+    /// One run takes about 3 minutes.
+    Attacks(attacks::Arguments),
     /// Pods: what CNI ADD and DEL take with this project's programs, over a real API server and over the embedded store.
     ///
     /// One run takes about 3 minutes on two cores. Nothing of Calico runs: its figures in the table are from an earlier measurement.
@@ -77,6 +81,7 @@ struct Tables {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().what {
         What::Bgp(arguments) => bgp(&arguments),
+        What::Attacks(arguments) => attacks::run(&arguments),
         What::Cni(arguments) => cni::run(&arguments),
         What::Dataplane(arguments) => dataplane::run(&arguments),
         What::Table(arguments) => table(&arguments).map(|()| ExitCode::SUCCESS),
