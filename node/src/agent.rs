@@ -13,6 +13,7 @@ use felix::calc::{Graph, KernelFacts, Settings};
 use felix::desired::SysctlKey;
 use felix::reconcile::Reconciler;
 use felix_io::Kernel;
+use felix_io::workload::Threads;
 use ipam::Ipam;
 use prometheus_client::registry::Registry;
 use regex::Regex;
@@ -486,6 +487,7 @@ impl Agent {
             locks: Locks::default(),
             written: std::sync::Mutex::default(),
             detached: Notify::new(),
+            threads: Threads::open().context("the host's network namespace")?,
         };
         let task = CniTask {
             socket,

@@ -4,7 +4,7 @@
 //! felix::Reconciler ── Vec<Op> ──► Kernel::apply ──► one thread: program socket, /proc/sys
 //!                   ◄─ results ──┘
 //! felix::Reconciler ◄─ KernelEvent ── Kernel::dump (read back) and Kernel::events (notifications)
-//! CNI ADD ──► workload::Attachment ──► a thread of its own: host namespace, then the pod's
+//! CNI ADD ──► workload::Attachment ──► one of workload::Threads: host namespace, then the pod's
 //! ```
 //!
 //! It decides nothing: what to write comes as [`felix::kernel::Op`], what is there goes back as

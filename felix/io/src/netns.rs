@@ -1,5 +1,5 @@
-//! Work in another network namespace: always on a thread made for it, which then ends. A pooled
-//! thread that changed its namespace would run other tasks there.
+//! Work in another network namespace: on a thread made for it, which then ends, or on one of [`crate::workload::Threads`], which
+//! comes back. A worker of the runtime that changed its namespace would run other tasks there.
 
 use std::fs::File;
 use std::io;
@@ -73,9 +73,8 @@ pub(crate) fn check(netns: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Whether the descriptor is the calling thread's own namespace.
-pub(crate) fn is_current(netns: BorrowedFd<'_>) -> io::Result<bool> {
-    let other = rustix::fs::fstat(netns)?;
-    let own = rustix::fs::stat("/proc/thread-self/ns/net")?;
-    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+/// What is the same for two descriptors of one namespace only.
+pub(crate) fn identity(netns: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let found = rustix::fs::fstat(netns)?;
+    Ok((found.st_dev, found.st_ino))
 }

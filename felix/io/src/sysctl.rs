@@ -1,8 +1,8 @@
 //! Files under `/proc/sys`. Those of `net/` belong to the calling thread's network namespace.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use felix::desired::{IfName, SysctlKey};
@@ -54,10 +54,18 @@ pub fn read(key: &SysctlKey) -> Result<String, SysctlError> {
 pub fn write(key: &SysctlKey, value: &Arc<str>) -> Result<(), SysctlError> {
     let path = path(key)?;
     // A file that cannot be read (mode 0200) is just written.
-    if fs::read(&path).is_ok_and(|old| old.trim_ascii_end() == value.as_bytes()) {
+    if holds(&path, value.as_bytes()).is_ok_and(|holds| holds) {
         return Ok(());
     }
     put(key, path, value)
+}
+
+/// Whether a file has this value. A pod's settings are read on its way to its first packet: no size is asked for, and no end.
+fn holds(path: &Path, value: &[u8]) -> io::Result<bool> {
+    // Longer ones are written again.
+    let mut room = [0; 128];
+    let length = File::open(path)?.read(&mut room)?;
+    Ok(room[..length].trim_ascii_end() == value)
 }
 
 /// Writes a value whatever the file holds: for a device that was just made.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! begin   host namespace: old link of the name gone, pair made with the pod's end in the pod's
-//!         namespace (0.2 ms; moving it there would cost 18), host sysctls, host end up
+//!         namespace (0.2 ms; moving it there would cost 18), host end up with its settings
 //! finish  pod namespace: up, addresses, 169.254.1.1 on link with its MAC, routes via it, then both ends
 //!         are waited for: a packet sent before they are operational is lost, and TCP retries after 1 s
 //! detach  host end down (its routes vanish at once), marked; `sweep` deletes the marked ones
@@ -15,17 +15,21 @@
 mod check;
 mod pair;
 mod routing;
+mod threads;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
-use std::thread;
 
 use felix::desired::{IfName, Mac};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 pub use check::check;
+pub use threads::Threads;
+
+use pair::Pair;
+use threads::Host;
 
 use crate::netlink::decode::Link;
 use crate::netlink::socket::Requests;
@@ -248,105 +252,96 @@ impl WorkloadError {
 /// A pair whose addresses are still being decided. Dropping it removes the pair.
 #[derive(Debug)]
 pub struct Attachment {
-    finish: oneshot::Sender<Finish>,
-    /// Closed when the thread ends.
-    ended: oneshot::Receiver<()>,
+    threads: Threads,
+    /// None once it is configured or removed.
+    pair: Option<Pair>,
     /// Of the host end, for the endpoint's record.
     pub host_ifindex: u32,
     /// MAC of the pod end, for the endpoint's record.
     pub pod_mac: Mac,
 }
 
-type Finish = (PodNetwork, oneshot::Sender<Result<Attached, WorkloadError>>);
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let Some(pair) = self.pair.take() else {
+            return;
+        };
+        let removed = self.threads.submit(Box::new(move |host| pair.undo(host)));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "no thread to remove a pod's interface with: it is left over");
+        }
+    }
+}
 
 impl Attachment {
-    /// Makes the pair on a thread of its own. The host's namespace is that of the calling thread.
+    /// Makes the pair. The host's namespace is that of the threads.
     ///
     /// # Errors
     /// Any of [`WorkloadError`]; nothing is left then.
-    pub async fn begin(netns: OwnedFd, spec: PairSpec) -> Result<Self, WorkloadError> {
-        let (finish, finished) = oneshot::channel::<Finish>();
-        let (ready, made) = oneshot::channel();
-        let (running, ended) = oneshot::channel();
-        thread::Builder::new()
-            .name("felix-attach".to_owned())
-            .spawn(move || {
-                attach_thread(netns, spec, ready, finished);
-                drop(running);
+    pub async fn begin(
+        threads: &Threads,
+        netns: OwnedFd,
+        spec: PairSpec,
+    ) -> Result<Self, WorkloadError> {
+        let own = threads.clone();
+        let made = threads.run(move |host| {
+            let pair = Pair::make(host, netns, spec)?;
+            // If nobody waits for it any more, it is dropped, and removed.
+            Ok(Self {
+                threads: own,
+                host_ifindex: pair.host_ifindex(),
+                pod_mac: pair.pod_mac(),
+                pair: Some(pair),
             })
-            .map_err(WorkloadError::Thread)?;
-        let (host_ifindex, pod_mac) = made
-            .await
-            .map_err(|_| WorkloadError::Thread(io::Error::other("it panicked")))??;
-        Ok(Self {
-            finish,
-            ended,
-            host_ifindex,
-            pod_mac,
-        })
+        });
+        made.await
     }
 
     /// Removes the pair and waits until it is gone, so that another one of the name can be made without being taken
     /// for this one.
-    pub async fn abandon(self) {
-        drop(self.finish);
-        // Closed either way: nothing is ever sent.
-        let _ = self.ended.await;
+    pub async fn abandon(mut self) {
+        let Some(pair) = self.pair.take() else {
+            return;
+        };
+        let removed = self.threads.run(move |host| {
+            pair.undo(host);
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "no thread to remove a pod's interface with: it is left over");
+        }
     }
 
     /// Configures the pod and waits until both ends are operational.
     ///
     /// # Errors
     /// Any of [`WorkloadError`]; the pair is removed then.
-    pub async fn finish(self, network: PodNetwork) -> Result<Attached, WorkloadError> {
+    pub async fn finish(mut self, network: PodNetwork) -> Result<Attached, WorkloadError> {
+        let Some(pair) = self.pair.take() else {
+            unreachable!("only what consumes the attachment takes the pair");
+        };
         let (reply, answer) = oneshot::channel();
-        // A dead thread shows in the reply that never comes.
-        drop(self.finish.send((network, reply)));
+        let job = move |host: &mut Host<'_>| {
+            let done = pair.configure(host, &network);
+            let failed = done.is_err();
+            // Before the error is told: whoever hears of it may make another one of the name.
+            if failed {
+                pair.undo(host);
+            }
+            if reply.send(done).is_err() && !failed {
+                pair.undo(host);
+            }
+        };
+        self.threads
+            .submit(Box::new(job))
+            .map_err(WorkloadError::Thread)?;
         answer
             .await
             .map_err(|_| WorkloadError::Thread(io::Error::other("it panicked")))?
     }
 }
 
-/// The life of an attachment's thread.
-fn attach_thread(
-    netns: OwnedFd,
-    spec: PairSpec,
-    ready: oneshot::Sender<Result<(u32, Mac), WorkloadError>>,
-    finished: oneshot::Receiver<Finish>,
-) {
-    let mut pair = match pair::Pair::make(&netns, spec) {
-        Ok(pair) => pair,
-        Err(error) => {
-            // Nobody waits any more: there is nothing to undo either.
-            drop(ready.send(Err(error)));
-            return;
-        }
-    };
-    if ready
-        .send(Ok((pair.host_ifindex(), pair.pod_mac())))
-        .is_err()
-    {
-        return pair.undo();
-    }
-    let Ok((network, reply)) = finished.blocking_recv() else {
-        return pair.undo();
-    };
-    match pair.configure(&network) {
-        Ok(attached) => {
-            if reply.send(Ok(attached)).is_err() {
-                pair.undo();
-            }
-        }
-        Err(error) => {
-            pair.undo();
-            // Nobody waits any more: it is undone already.
-            drop(reply.send(Err(error)));
-        }
-    }
-}
-
-/// Makes and configures a pair in one go.
+/// Makes and configures a pair in one go, on a thread of its own. The host's namespace is that of the calling thread.
 ///
 /// # Errors
 /// Any of [`WorkloadError`]; nothing is left then.
@@ -355,7 +350,11 @@ pub async fn attach(
     spec: PairSpec,
     network: PodNetwork,
 ) -> Result<Attached, WorkloadError> {
-    Attachment::begin(netns, spec).await?.finish(network).await
+    let threads = Threads::open().map_err(WorkloadError::Thread)?;
+    Attachment::begin(&threads, netns, spec)
+        .await?
+        .finish(network)
+        .await
 }
 
 /// Takes a pod's host end down, so that its routes vanish, and marks it for [`sweep`]. No such
@@ -364,21 +363,24 @@ pub async fn attach(
 /// # Errors
 /// The kernel refused, or the device is not a pod's.
 pub async fn detach(host_ifname: IfName) -> Result<(), WorkloadError> {
-    netns::on_thread("felix-detach", move || detach_now(&host_ifname, None))
-        .await
-        .map_err(WorkloadError::Thread)?
+    netns::on_thread("felix-detach", move || {
+        detach_now(&mut requests()?, &host_ifname, None)
+    })
+    .await
+    .map_err(WorkloadError::Thread)?
 }
 
 /// As [`detach`], but a host end that bears another alias than this one stays: it is somebody else's.
 ///
 /// # Errors
 /// The kernel refused, or the device is not a pod's.
-pub async fn detach_own(host_ifname: IfName, alias: String) -> Result<(), WorkloadError> {
-    netns::on_thread("felix-detach", move || {
-        detach_now(&host_ifname, Some(&alias))
-    })
-    .await
-    .map_err(WorkloadError::Thread)?
+pub async fn detach_own(
+    threads: &Threads,
+    host_ifname: IfName,
+    alias: String,
+) -> Result<(), WorkloadError> {
+    let done = threads.run(move |host| detach_now(host.requests()?, &host_ifname, Some(&alias)));
+    done.await
 }
 
 impl Link {
@@ -388,10 +390,13 @@ impl Link {
     }
 }
 
-fn detach_now(host_ifname: &IfName, own_alias: Option<&str>) -> Result<(), WorkloadError> {
+fn detach_now(
+    host: &mut Requests,
+    host_ifname: &IfName,
+    own_alias: Option<&str>,
+) -> Result<(), WorkloadError> {
     let doing = || format!("take interface `{host_ifname}` down");
-    let mut host = requests()?;
-    let Some(found) = pair::find_veth(&mut host, host_ifname)? else {
+    let Some(found) = pair::find_veth(host, host_ifname)? else {
         return Ok(());
     };
     if own_alias.is_some_and(|own| !found.alias.is_empty() && found.alias != own) {

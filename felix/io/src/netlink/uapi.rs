@@ -81,11 +81,17 @@ pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_OPERSTATE: u16 = 16;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_IFALIAS: u16 = 20;
+pub(crate) const IFLA_AF_SPEC: u16 = 26;
 pub(crate) const IFLA_GROUP: u16 = 27;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;
 pub(crate) const IFLA_NUM_TX_QUEUES: u16 = 31;
 pub(crate) const IFLA_NUM_RX_QUEUES: u16 = 32;
+// `linux/if_link.h` and `linux/ip.h`: below IFLA_AF_SPEC, AF_INET.
+pub(crate) const IFLA_INET_CONF: u16 = 1;
+pub(crate) const IPV4_DEVCONF_FORWARDING: u16 = 1;
+pub(crate) const IPV4_DEVCONF_PROXY_ARP: u16 = 3;
+pub(crate) const IPV4_DEVCONF_ROUTE_LOCALNET: u16 = 26;
 pub(crate) const IFLA_INFO_KIND: u16 = 1;
 pub(crate) const IFLA_INFO_DATA: u16 = 2;
 pub(crate) const IFLA_VXLAN_ID: u16 = 1;

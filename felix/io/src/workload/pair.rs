@@ -1,8 +1,8 @@
-//! The steps of an attachment, on the thread made for it.
+//! The steps of an attachment, on one of the threads.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use netlink_sys::Socket;
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
+use super::threads::Host;
 use super::{
     Attached, Families, Forwarding, OldPair, PairSpec, PodNetwork, Routing, WorkloadError, routing,
 };
@@ -22,7 +23,7 @@ use crate::netlink::socket::{self, Requests};
 use crate::netlink::uapi::*;
 use crate::netlink::wire::{Batch, Writer};
 use crate::netlink::{encode, link};
-use crate::{netns, sysctl};
+use crate::sysctl::{self, SysctlError};
 
 /// How long both ends may take to become operational; it takes 15 microseconds normally.
 const OPERATIONAL_WITHIN: Duration = Duration::from_secs(5);
@@ -30,30 +31,28 @@ const OPERATIONAL_WITHIN: Duration = Duration::from_secs(5);
 /// RFC 8200 §5.
 const IPV6_MTU_MIN: u32 = 1280;
 
-/// A pair that exists; the thread is in the pod's namespace.
+/// A pair that exists.
+#[derive(Debug)]
 pub(super) struct Pair {
+    netns: OwnedFd,
     spec: PairSpec,
-    /// In the host's namespace, as sockets stay where they were made.
-    host: Requests,
-    /// Link notifications of the host's namespace.
-    host_links: Socket,
-    pod: Requests,
-    host_link: Link,
-    pod_link: Link,
+    host_ifindex: u32,
+    pod_mac: Mac,
 }
 
 impl Pair {
-    /// Makes the pair and moves the calling thread into the pod's namespace.
-    pub(super) fn make(netns: &OwnedFd, spec: PairSpec) -> Result<Self, WorkloadError> {
+    /// Makes the pair, and brings the host's end up.
+    pub(super) fn make(
+        host: &mut Host<'_>,
+        netns: OwnedFd,
+        spec: PairSpec,
+    ) -> Result<Self, WorkloadError> {
         check_name(&spec.host_ifname)?;
         check_name(&spec.pod_ifname)?;
         check_mtu(&spec)?;
-        netns::check(netns.as_fd()).map_err(WorkloadError::Namespace)?;
-        if netns::is_current(netns.as_fd()).map_err(WorkloadError::Namespace)? {
-            return Err(WorkloadError::HostNamespace);
-        }
-        let mut host = super::requests()?;
-        if let Some(old) = find_veth(&mut host, &spec.host_ifname)? {
+        host.check(&netns)?;
+        let requests = host.requests()?;
+        if let Some(old) = find_veth(requests, &spec.host_ifname)? {
             if spec.old_pair == OldPair::Keep && !old.is_detached() {
                 return Err(WorkloadError::HostInterfaceExists {
                     ifname: spec.host_ifname,
@@ -61,95 +60,65 @@ impl Pair {
                 });
             }
             let doing = format!("delete the old interface `{}`", spec.host_ifname);
-            link::delete(&mut host, &spec.host_ifname).map_err(WorkloadError::kernel(doing))?;
+            link::delete(requests, &spec.host_ifname).map_err(WorkloadError::kernel(doing))?;
         }
-        create(&mut host, netns, &spec)?;
-        let name = spec.host_ifname.clone();
-        let made = Self::made(netns, spec, &mut host);
-        match made {
-            Ok((spec, host_links, pod, host_link, pod_link)) => Ok(Self {
+        create(requests, &netns, &spec)?;
+        match raise(host, &netns, &spec) {
+            Ok((host_ifindex, pod_mac)) => Ok(Self {
+                netns,
                 spec,
-                host,
-                host_links,
-                pod,
-                host_link,
-                pod_link,
+                host_ifindex,
+                pod_mac,
             }),
             Err(error) => {
-                delete_logged(&mut host, &name);
+                delete_logged(host, &spec.host_ifname);
                 Err(error)
             }
         }
     }
 
-    /// What follows the creation and must be undone when it fails.
-    fn made(
-        netns: &OwnedFd,
-        spec: PairSpec,
-        host: &mut Requests,
-    ) -> Result<(PairSpec, Socket, Requests, Link, Link), WorkloadError> {
-        host_sysctls(&spec)?;
-        let name = &spec.host_ifname;
-        let host_link = must_find(host, name)?;
-        host.request(RTM_SETLINK, 0, |writer| {
-            writer.ifinfo(AF_UNSPEC, host_link.state.ifindex, IFF_UP, IFF_UP);
-            if !spec.alias.is_empty() {
-                writer.attr_str(IFLA_IFALIAS, &spec.alias);
-            }
-        })
-        .map_err(WorkloadError::kernel(format!("raise interface `{name}`")))?;
-        let host_links = link_notifications()?;
-        netns::enter(netns.as_fd()).map_err(WorkloadError::Namespace)?;
-        let mut pod = super::requests()?;
-        let pod_link = must_find(&mut pod, &spec.pod_ifname)?;
-        Ok((spec, host_links, pod, host_link, pod_link))
+    pub(super) const fn host_ifindex(&self) -> u32 {
+        self.host_ifindex
     }
 
-    pub(super) fn host_ifindex(&self) -> u32 {
-        self.host_link.state.ifindex
-    }
-
-    fn host_mac(&self) -> Mac {
-        self.host_link.state.mac.unwrap_or(self.spec.host_mac)
-    }
-
-    pub(super) fn pod_mac(&self) -> Mac {
-        self.pod_link.state.mac.unwrap_or(Mac([0; 6]))
+    pub(super) const fn pod_mac(&self) -> Mac {
+        self.pod_mac
     }
 
     /// Configures the pod's side and waits for both ends.
-    pub(super) fn configure(&mut self, network: &PodNetwork) -> Result<Attached, WorkloadError> {
-        let pod_ifname = self.spec.pod_ifname.clone();
-        pod_sysctls(&pod_ifname, network)?;
-        if network.routing == Routing::BySource {
-            routing::clear_rules(&mut self.pod, &pod_ifname)?;
-        }
-        let (batch, doings) = self.pod_batch(network);
-        for (answer, doing) in self.pod.exchange(&batch).into_iter().zip(doings) {
-            answer.map_err(WorkloadError::kernel(doing))?;
-        }
+    pub(super) fn configure(
+        &self,
+        host: &mut Host<'_>,
+        network: &PodNetwork,
+    ) -> Result<Attached, WorkloadError> {
+        let pod_ifname = &self.spec.pod_ifname;
         let deadline = Instant::now() + OPERATIONAL_WITHIN;
-        wait_operational(&mut self.pod, None, &pod_ifname, deadline)?;
+        let pod_link = host.within(&self.netns, || {
+            pod_sysctls(pod_ifname, network)?;
+            let mut pod = super::requests()?;
+            if network.routing == Routing::BySource {
+                routing::clear_rules(&mut pod, pod_ifname)?;
+            }
+            let (batch, doings) = self.pod_batch(network, ifindex(&pod, pod_ifname)?);
+            for (answer, doing) in pod.exchange(&batch).into_iter().zip(doings) {
+                answer.map_err(WorkloadError::kernel(doing))?;
+            }
+            wait_operational(&mut pod, pod_ifname, deadline)
+        })?;
         let host_ifname = &self.spec.host_ifname;
-        wait_operational(
-            &mut self.host,
-            Some(&self.host_links),
-            host_ifname,
-            deadline,
-        )?;
+        let host_link = wait_operational(host.requests()?, host_ifname, deadline)?;
         Ok(Attached {
-            host_ifname: self.spec.host_ifname.clone(),
-            host_ifindex: self.host_ifindex(),
-            host_mac: self.host_mac(),
-            pod_ifname,
-            pod_mac: self.pod_mac(),
-            mtu_bytes: self.pod_link.state.mtu_bytes,
+            host_ifname: host_ifname.clone(),
+            host_ifindex: self.host_ifindex,
+            host_mac: host_link.state.mac.unwrap_or(self.spec.host_mac),
+            pod_ifname: pod_ifname.clone(),
+            pod_mac: self.pod_mac,
+            mtu_bytes: pod_link.state.mtu_bytes,
         })
     }
 
     /// Up, addresses and routes of the pod in one datagram, and the name of each step.
-    fn pod_batch(&self, network: &PodNetwork) -> (Batch, Vec<String>) {
-        let ifindex = self.pod_link.state.ifindex;
+    fn pod_batch(&self, network: &PodNetwork, ifindex: u32) -> (Batch, Vec<String>) {
         let ifname = &self.spec.pod_ifname;
         let mut batch = Batch::default();
         let mut doings = vec![format!("raise the pod's interface `{ifname}`")];
@@ -200,7 +169,7 @@ impl Pair {
                 ifname: ifname.clone(),
                 addr: gateway,
             };
-            encode::set_neigh(&mut batch, &key, self.host_mac(), ifindex);
+            encode::set_neigh(&mut batch, &key, self.spec.host_mac, ifindex);
             doings.push(format!("give the pod its gateway's MAC ({gateway})"));
         }
         if network.routing == Routing::BySource {
@@ -213,10 +182,54 @@ impl Pair {
     }
 
     /// Removes the pair.
-    pub(super) fn undo(&mut self) {
-        delete_logged(&mut self.host, &self.spec.host_ifname);
+    pub(super) fn undo(&self, host: &mut Host<'_>) {
+        delete_logged(host, &self.spec.host_ifname);
     }
 }
+
+/// Brings the host's end up, with the settings that the first packet needs; its number, and the MAC of the pod's end.
+fn raise(
+    host: &mut Host<'_>,
+    netns: &OwnedFd,
+    spec: &PairSpec,
+) -> Result<(u32, Mac), WorkloadError> {
+    host_sysctls(spec)?;
+    let name = &spec.host_ifname;
+    let requests = host.requests()?;
+    let number = ifindex(requests, name)?;
+    let raised = requests.request(RTM_SETLINK, 0, |writer| {
+        writer.ifinfo(AF_UNSPEC, number, IFF_UP, IFF_UP);
+        if !spec.alias.is_empty() {
+            writer.attr_str(IFLA_IFALIAS, &spec.alias);
+        }
+        // As files below /proc/sys each would cost more than this message, and wait for whoever else changes a device.
+        writer.nest(IFLA_AF_SPEC, |writer| {
+            writer.nest(u16::from(AF_INET), |writer| {
+                writer.nest(IFLA_INET_CONF, |writer| {
+                    for setting in HOST_SETTINGS_V4 {
+                        writer.attr_u32(setting, 1);
+                    }
+                });
+            });
+        });
+    });
+    raised.map_err(WorkloadError::kernel(format!("raise interface `{name}`")))?;
+    let pod_mac = match spec.pod_mac {
+        Some(mac) => mac,
+        None => host.within(netns, || {
+            let link = must_find(&mut super::requests()?, &spec.pod_ifname)?;
+            Ok(link.state.mac.unwrap_or(Mac([0; 6])))
+        })?,
+    };
+    Ok((number, pod_mac))
+}
+
+/// What is switched on for IPv4 on the host's end; the reconciler keeps it afterwards.
+const HOST_SETTINGS_V4: [u16; 3] = [
+    IPV4_DEVCONF_ROUTE_LOCALNET,
+    IPV4_DEVCONF_PROXY_ARP,
+    IPV4_DEVCONF_FORWARDING,
+];
 
 /// The pair in one message: the pod's end is born in the pod's namespace under its final name. It
 /// cannot be born up, since its peer does not exist yet at that moment.
@@ -257,14 +270,10 @@ fn create(host: &mut Requests, netns: &OwnedFd, spec: &PairSpec) -> Result<(), W
     }
 }
 
-/// Sysctls of the host end that the first packet needs; the reconciler keeps them afterwards.
+/// Sysctls of the host end that no message sets; the reconciler keeps them afterwards.
 fn host_sysctls(spec: &PairSpec) -> Result<(), WorkloadError> {
     let name = &spec.host_ifname;
-    let mut wanted = vec![
-        (format!("net/ipv4/conf/{name}/route_localnet"), "1"),
-        (format!("net/ipv4/conf/{name}/proxy_arp"), "1"),
-        (format!("net/ipv4/conf/{name}/forwarding"), "1"),
-    ];
+    let mut wanted = Vec::new();
     // A pod works without these two: proxy ARP then answers late, and the host may believe routers.
     let mut optional = vec![(format!("net/ipv4/neigh/{name}/proxy_delay"), "0")];
     if spec.families == Families::Dual {
@@ -277,13 +286,14 @@ fn host_sysctls(spec: &PairSpec) -> Result<(), WorkloadError> {
             wanted.push((format!("net/ipv6/conf/{name}/{key}"), value));
         }
     }
-    // Also of a pod without an IPv6 address, which may send what it likes.
-    let accept_ra = format!("net/ipv6/conf/{name}/accept_ra");
-    if Path::new("/proc/sys").join(&accept_ra).exists() {
-        optional.push((accept_ra, "0"));
-    }
-    if let Err(error) = write_all(name, &optional) {
-        tracing::warn!(ifname = %name, %error, "an optional setting of a pod's interface is refused");
+    // Also of a pod without an IPv6 address, which may send what it likes; a kernel without IPv6 has no such file.
+    optional.push((format!("net/ipv6/conf/{name}/accept_ra"), "0"));
+    for setting in &optional {
+        if let Err(error) = write_all(name, std::slice::from_ref(setting))
+            && !matches!(&error, WorkloadError::Sysctl { source: SysctlError::Write { source, .. }, .. } if source.kind() == ErrorKind::NotFound)
+        {
+            tracing::warn!(ifname = %name, %error, "an optional setting of a pod's interface is refused");
+        }
     }
     write_all(name, &wanted)
 }
@@ -325,26 +335,24 @@ fn write_all(ifname: &IfName, wanted: &[(String, &str)]) -> Result<(), WorkloadE
     Ok(())
 }
 
-/// Waits for `IFLA_OPERSTATE` up. Notifications are subscribed before the state is asked for, so
-/// that no change falls in between: in `links`, or here if the state is not up at once.
+/// Waits for `IFLA_OPERSTATE` up in the thread's namespace. If it is not up at once, notifications are subscribed before the state is asked for again, so
+/// that no change falls in between.
 fn wait_operational(
     requests: &mut Requests,
-    links: Option<&Socket>,
     ifname: &IfName,
     deadline: Instant,
-) -> Result<(), WorkloadError> {
-    if must_find(requests, ifname)?.operstate == IF_OPER_UP {
-        return Ok(());
+) -> Result<Link, WorkloadError> {
+    let found = must_find(requests, ifname)?;
+    if found.operstate == IF_OPER_UP {
+        return Ok(found);
     }
-    let own;
-    let links = if let Some(links) = links {
-        links
-    } else {
-        own = link_notifications()?;
-        &own
-    };
+    let links = link_notifications()?;
     let mut buffer = [0; 16 * 1024];
-    while must_find(requests, ifname)?.operstate != IF_OPER_UP {
+    loop {
+        let found = must_find(requests, ifname)?;
+        if found.operstate == IF_OPER_UP {
+            return Ok(found);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             let waited_ms = OPERATIONAL_WITHIN.as_millis();
@@ -354,10 +362,9 @@ fn wait_operational(
             });
         }
         // Any notification, a lost one or the deadline: the state is asked for again.
-        let _woken = set_socket_timeout(links, Timeout::Recv, Some(left))
-            .and_then(|()| rustix::net::recv(links, &mut buffer[..], RecvFlags::TRUNC));
+        let _woken = set_socket_timeout(&links, Timeout::Recv, Some(left))
+            .and_then(|()| rustix::net::recv(&links, &mut buffer[..], RecvFlags::TRUNC));
     }
-    Ok(())
 }
 
 fn link_notifications() -> Result<Socket, WorkloadError> {
@@ -393,8 +400,19 @@ fn must_find(requests: &mut Requests, ifname: &IfName) -> Result<Link, WorkloadE
         })
 }
 
-fn delete_logged(host: &mut Requests, ifname: &IfName) {
-    if let Err(error) = link::delete(host, ifname) {
+/// The kernel's number of an interface in the socket's namespace.
+fn ifindex(requests: &Requests, ifname: &IfName) -> Result<u32, WorkloadError> {
+    let doing = || format!("look up interface `{ifname}`");
+    rustix::net::netdevice::name_to_index(requests, &ifname.0)
+        .map_err(|errno| WorkloadError::kernel(doing())(errno.into()))
+}
+
+fn delete_logged(host: &mut Host<'_>, ifname: &IfName) {
+    let deleted = host.requests().and_then(|requests| {
+        let doing = "delete it".to_owned();
+        link::delete(requests, ifname).map_err(WorkloadError::kernel(doing))
+    });
+    if let Err(error) = deleted {
         tracing::warn!(%ifname, %error, "a pod's interface is left over");
     }
 }

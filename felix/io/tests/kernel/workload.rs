@@ -11,7 +11,7 @@ use felix::desired::{Checksums, IfName, LinkSpec, Mac, Parent, Row, SysctlKey};
 use felix::kernel::KernelEvent;
 use felix_io::workload::{
     self, Attachment, Families, Forwarding, HOST_MAC, HostEnd, OldPair, PairSpec, PodNetwork,
-    Routing, WorkloadError,
+    Routing, Threads, WorkloadError,
 };
 use felix_io::{Table, netns, sysctl};
 
@@ -207,7 +207,8 @@ kernel_test!(a_pair_whose_addresses_never_come_is_removed, async {
     let node = Node::new().await;
     let before = links(&node).await;
     let mut events = node.kernel.events().unwrap();
-    let attachment = Attachment::begin(namespace::new(), pair("cali1", "eth0"))
+    let threads = Threads::open().unwrap();
+    let attachment = Attachment::begin(&threads, namespace::new(), pair("cali1", "eth0"))
         .await
         .unwrap();
     assert!(attachment.host_ifindex > 0 && attachment.pod_mac != Mac([0; 6]));
@@ -217,6 +218,52 @@ kernel_test!(a_pair_whose_addresses_never_come_is_removed, async {
     crate::node::events_until(&mut events, |event| *event == gone).await;
     assert_eq!(links(&node).await, before);
 });
+
+kernel_test!(
+    threads_that_served_a_pod_are_back_in_the_hosts_namespace,
+    async {
+        let node = Node::new().await;
+        let threads = Threads::open().unwrap();
+        for round in 1..=3_u8 {
+            // One that fails within the pod's namespace, one that is given up, and one that stays.
+            let failing = Attachment::begin(&threads, namespace::new(), pair("cali0", "eth0"));
+            let failing = failing.await.unwrap();
+            workload::detach("cali0".into()).await.unwrap();
+            workload::sweep().await.unwrap();
+            let gone = failing.finish(PodNetwork::new(vec![ip("10.65.0.9")]));
+            assert!(gone.await.is_err());
+            let given_up = Attachment::begin(&threads, namespace::new(), pair("cali0", "eth0"));
+            given_up.await.unwrap().abandon().await;
+            let name = IfName::from(format!("cali{round}").as_str());
+            let inside = namespace::new();
+            let begun = Attachment::begin(
+                &threads,
+                inside.try_clone().unwrap(),
+                PairSpec {
+                    pod_mac: Some(mac(round)),
+                    ..pair(&name.0, "eth0")
+                },
+            );
+            let network = PodNetwork::new(vec![ip(&format!("10.65.0.{round}"))]);
+            let attached = begun.await.unwrap().finish(network.clone()).await.unwrap();
+            assert_eq!(attached.pod_mac, mac(round));
+            assert_eq!(attached.mtu_bytes, 1450);
+            workload::check(inside, pair(&name.0, "eth0"), network)
+                .await
+                .unwrap();
+            for setting in ["forwarding", "proxy_arp", "route_localnet"] {
+                let key = SysctlKey(format!("net/ipv4/conf/{name}/{setting}").into());
+                assert_eq!(sysctl::read(&key).unwrap(), "1", "{key}");
+            }
+            assert!(!links(&node).await.contains(&"cali0".into()));
+            workload::detach_own(&threads, name.clone(), format!("pod of {name}"))
+                .await
+                .unwrap();
+            let ends = workload::host_ends(name.0.to_string()).await.unwrap();
+            assert_eq!(ends, []);
+        }
+    }
+);
 
 kernel_test!(
     each_bad_request_has_its_own_error_and_leaves_nothing,
@@ -257,7 +304,8 @@ kernel_test!(
         };
         let error = attach(namespace::new(), bad).await.unwrap_err();
         assert!(matches!(error, WorkloadError::Kernel { .. }), "{error}");
-        let attachment = Attachment::begin(namespace::new(), pair("cali1", "eth0"))
+        let threads = Threads::open().unwrap();
+        let attachment = Attachment::begin(&threads, namespace::new(), pair("cali1", "eth0"))
             .await
             .unwrap();
         felix_io::workload::detach("cali1".into()).await.unwrap();
@@ -348,8 +396,9 @@ fn host_end(ifname: IfName) -> HostEnd {
 kernel_test!(an_abandoned_pair_is_gone_when_abandoning_it_ends, async {
     let node = Node::new().await;
     let before = links(&node).await;
+    let threads = Threads::open().unwrap();
     for _ in 0..5 {
-        let made = Attachment::begin(namespace::new(), pair("cali1", "eth0")).await;
+        let made = Attachment::begin(&threads, namespace::new(), pair("cali1", "eth0")).await;
         let ends = workload::host_ends("cali".to_owned()).await.unwrap();
         assert_eq!(ends, [host_end("cali1".into())]);
         made.unwrap().abandon().await;
@@ -554,12 +603,13 @@ kernel_test!(a_pair_that_must_not_be_replaced_stays, async {
         let ends = workload::host_ends(name.0.to_string()).await.unwrap();
         ends == [host_end(name.clone())]
     };
-    workload::detach_own(name.clone(), "pod of another".to_owned())
+    let threads = Threads::open().unwrap();
+    workload::detach_own(&threads, name.clone(), "pod of another".to_owned())
         .await
         .unwrap();
     assert!(stays().await, "it bears another alias");
     // What waits for its deletion is nobody's any more.
-    workload::detach_own(name.clone(), format!("pod of {name}"))
+    workload::detach_own(&threads, name.clone(), format!("pod of {name}"))
         .await
         .unwrap();
     assert!(!stays().await);

@@ -81,6 +81,8 @@ pub struct Pods {
     pub written: Mutex<BTreeMap<Key, KeyValue>>,
     /// Notified when a device waits for its deletion.
     pub detached: Notify,
+    /// Where devices are made and taken down.
+    pub threads: workload::Threads,
 }
 
 impl Pods {
@@ -120,14 +122,14 @@ impl Pods {
         let looked = self.look(handles);
         let looks = match &found {
             Found::Own(record) if self.store.folds() => {
-                let (detached, looks) = tokio::join!(detach(attachment, device), looked);
+                let (detached, looks) = tokio::join!(self.detach(attachment, device), looked);
                 detached.map_err(|error| kernel_error(&error))?;
                 self.detached.notify_one();
                 return self.release_with(record, looks?).await;
             }
             Found::Own(record) => {
                 let (detached, deleted, looks) = tokio::join!(
-                    detach(attachment, device),
+                    self.detach(attachment, device),
                     self.delete_record(record),
                     looked
                 );
@@ -137,7 +139,7 @@ impl Pods {
                 looks?
             }
             Found::Nothing => {
-                let (detached, looks) = tokio::join!(detach(attachment, device), looked);
+                let (detached, looks) = tokio::join!(self.detach(attachment, device), looked);
                 detached.map_err(|error| kernel_error(&error))?;
                 self.detached.notify_one();
                 looks?
@@ -294,6 +296,15 @@ impl Pods {
         Ok(())
     }
 
+    /// Takes an attachment's device down. One that says that it is another's stays: the store may have lost its endpoint.
+    async fn detach(
+        &self,
+        attachment: &AttachmentId,
+        device: &IfName,
+    ) -> Result<(), WorkloadError> {
+        workload::detach_own(&self.threads, device.clone(), attachment.path()).await
+    }
+
     fn identify(&self, request: &Request) -> Result<Identity, CniError> {
         if let Some(named) = &request.nodename
             && *named != self.node
@@ -346,9 +357,4 @@ fn all_released(handle: &str, released: &Released) -> Result<(), CniError> {
             format!("address {address} of {handle} was not released: {why}"),
         )),
     }
-}
-
-/// Takes an attachment's device down. One that says that it is another's stays: the store may have lost its endpoint.
-async fn detach(attachment: &AttachmentId, device: &IfName) -> Result<(), WorkloadError> {
-    workload::detach_own(device.clone(), attachment.path()).await
 }

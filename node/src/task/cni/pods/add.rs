@@ -20,11 +20,11 @@ use ipam::{Accompanied, AssignRequest, Assignment, Companion, Wanted};
 use ipnet::IpNet;
 use tracing::{debug, warn};
 
+use super::Pods;
 use super::endpoint::{Identity, Record};
 use super::error::{kernel_error, stopping, store_error};
 use super::record::Found;
 use super::wishes::NamespaceLabels;
-use super::{Pods, detach};
 use crate::task::timestamp;
 
 /// How long ADD waits for the route.
@@ -192,7 +192,7 @@ impl Pods {
         let again = netns
             .try_clone()
             .map_err(|error| cannot(WorkloadError::Namespace(error)))?;
-        let old = match Attachment::begin(netns, pair.clone()).await {
+        let old = match Attachment::begin(&self.threads, netns, pair.clone()).await {
             Err(WorkloadError::HostInterfaceExists { alias, .. }) => alias,
             begun => return begun.map_err(cannot),
         };
@@ -224,7 +224,7 @@ impl Pods {
             ));
         }
         let old_pair = OldPair::Replace;
-        Attachment::begin(again, PairSpec { old_pair, ..pair })
+        Attachment::begin(&self.threads, again, PairSpec { old_pair, ..pair })
             .await
             .map_err(cannot)
     }
@@ -430,7 +430,7 @@ impl Pods {
 
     /// Removes the device of an ADD that failed with `failed`.
     async fn detached(&self, pod: &Identity, failed: CniError) -> CniError {
-        if let Err(error) = detach(&pod.attachment, &pod.host_ifname).await {
+        if let Err(error) = self.detach(&pod.attachment, &pod.host_ifname).await {
             warn!(%error, ifname = %pod.host_ifname, "device of a failed ADD is left behind");
         }
         self.detached.notify_one();

@@ -40,6 +40,7 @@ fn starting() -> (Pods, watch::Sender<CalcView>, Arc<MemoryStore>) {
         locks: Locks::default(),
         written: std::sync::Mutex::default(),
         detached: Notify::new(),
+        threads: workload::Threads::open().unwrap(),
     };
     (pods, view_in, store)
 }
