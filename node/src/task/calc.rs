@@ -8,6 +8,7 @@ pub mod inbox;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::admin::Problem;
@@ -249,8 +250,8 @@ impl CalcTask {
             State::Absent | State::Invalid(_) => None,
         };
         self.endpoints.send_if_modified(|all| match own {
-            Some(own) if all.get(key) != Some(own) => {
-                all.insert(key.clone(), own.clone());
+            Some(own) if all.get(key).is_none_or(|was| **was != *own) => {
+                all.insert(key.clone(), Arc::new(own.clone()));
                 true
             }
             Some(_) => false,

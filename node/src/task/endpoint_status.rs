@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::endpoint::{WorkloadEndpoint, status_file_name};
 use api::key::Key;
@@ -23,8 +24,8 @@ use tracing::{info, warn};
 use crate::task::calc::CalcView;
 use crate::task::dataplane::Wait;
 
-/// This node's endpoints.
-pub type Endpoints = BTreeMap<Key, WorkloadEndpoint>;
+/// This node's endpoints. One that stays as it is stays the same allocation: there may be hundreds, and each change is looked for.
+pub type Endpoints = BTreeMap<Key, Arc<WorkloadEndpoint>>;
 
 /// What a file holds.
 #[derive(Debug, Serialize)]
@@ -137,9 +138,12 @@ impl EndpointStatusTask {
                 .filter(|key| !now.contains_key(*key))
                 .cloned()
                 .collect();
-            let changed = now.iter().filter(|(key, is)| known.get(*key) != Some(*is));
-            let new: Vec<(Key, WorkloadEndpoint)> = changed
-                .map(|(key, endpoint)| (key.clone(), endpoint.clone()))
+            let same = |key: &Key, is: &Arc<WorkloadEndpoint>| {
+                known.get(key).is_some_and(|was| Arc::ptr_eq(was, is))
+            };
+            let changed = now.iter().filter(|(key, is)| !same(key, is));
+            let new: Vec<(Key, Arc<WorkloadEndpoint>)> = changed
+                .map(|(key, endpoint)| (key.clone(), Arc::clone(endpoint)))
                 .collect();
             (gone, new)
         };
@@ -151,7 +155,7 @@ impl EndpointStatusTask {
         let mut waits = Vec::new();
         for (key, endpoint) in new {
             let file = (file_name(&endpoint), content(&endpoint));
-            if let Some(before) = known.insert(key, endpoint.clone())
+            if let Some(before) = known.insert(key, Arc::clone(&endpoint))
                 && file_name(&before) != file.0
             {
                 files.gone(&file_name(&before));
@@ -359,7 +363,7 @@ mod tests {
         let running = tokio::spawn(task.run());
         let there = |name: &str| directory.join(name).exists();
         endpoints.send_modify(|all| {
-            all.insert(key("a"), a.clone());
+            all.insert(key("a"), Arc::new(a.clone()));
         });
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -374,7 +378,7 @@ mod tests {
         until(|| there(&file_name(&a))).await;
 
         endpoints.send_modify(|all| {
-            all.insert(key("b"), b.clone());
+            all.insert(key("b"), Arc::new(b.clone()));
         });
         let wait: Wait = asked.recv().await.unwrap();
         endpoints.send_modify(|all| {
@@ -384,7 +388,7 @@ mod tests {
         // The route of an endpoint that is gone may still come.
         let _ = wait.done.send(());
         endpoints.send_modify(|all| {
-            all.insert(key("a"), a.clone());
+            all.insert(key("a"), Arc::new(a.clone()));
         });
         let wait: Wait = asked.recv().await.unwrap();
         wait.done.send(()).unwrap();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use api::key::Kind;
+use datastore::store::Change;
 use ipam::request::ReleaseAddress;
 use ipam::{Accompanied, AssignError, AssignRequest, Assignment, Companion, Ipam, Released};
 use tokio::sync::{mpsc, oneshot};
@@ -148,11 +150,12 @@ async fn release(ipam: &Ipam, calc: &Inbox, releases: Vec<Waiting<Look, (Release
     let now = timestamp(SystemTime::now());
     match ipam.release_with(&looks, &companions, now).await {
         Ok(committed) => {
-            echo(calc, &committed.written);
+            // Before the echo: nobody waits for that.
             for (freed, answer) in committed.outcome.into_iter().zip(answers) {
                 // Whoever asked may be gone; the addresses are free all the same.
                 let _ = answer.send(Ok(freed));
             }
+            echo(calc, &committed.written);
         }
         Err(error) => {
             for answer in answers {
@@ -170,7 +173,12 @@ async fn assign(ipam: &Ipam, calc: &Inbox, assigns: Vec<Waiting<AssignRequest, A
     let (asked, answers): (Vec<_>, Vec<_>) = assigns.into_iter().unzip();
     let (requests, companions): (Vec<AssignRequest>, Vec<_>) = asked.into_iter().unzip();
     let committed = ipam.assign_with(&requests, &companions).await;
-    echo(calc, &committed.written);
+    // The route to a pod follows from its endpoint, and its ADD waits for that; for the echo of blocks nobody waits.
+    let (endpoints, others): (Vec<&Change>, Vec<&Change>) = committed
+        .written
+        .iter()
+        .partition(|change| change.key().kind == Kind::WorkloadEndpoint);
+    echo(calc, endpoints);
     let mut unwanted = Vec::new();
     for ((outcome, answer), request) in committed.outcome.into_iter().zip(answers).zip(requests) {
         let given = outcome.as_ref().is_ok_and(|(given, _)| !given.existing);
@@ -178,6 +186,7 @@ async fn assign(ipam: &Ipam, calc: &Inbox, assigns: Vec<Waiting<AssignRequest, A
             unwanted.push(request.handle_id);
         }
     }
+    echo(calc, others);
     // The request was given up while its address was being written: nobody else would free it.
     for handle in unwanted {
         let now = timestamp(SystemTime::now());
@@ -193,7 +202,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Poll;
 
-    use api::key::{Key, Kind};
+    use api::key::Key;
     use api::pool::AllowedUse;
     use datastore::memory::{MemoryStore, Request};
     use datastore::store::{Expect, Op, Store};
