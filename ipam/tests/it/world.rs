@@ -1,6 +1,7 @@
 //! A store with pools, and what stands in it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -177,11 +178,12 @@ pub(crate) fn texts(assignment: &Assignment) -> Vec<String> {
         .collect()
 }
 
-/// Counts the requests that reach a store.
+/// Counts the requests that reach a store, and the objects that it answers with.
 #[derive(Clone)]
 pub(crate) struct Counting {
     pub(crate) inner: MemoryStore,
     pub(crate) calls: Arc<Mutex<Vec<&'static str>>>,
+    objects: Arc<AtomicUsize>,
 }
 
 impl Counting {
@@ -189,7 +191,13 @@ impl Counting {
         Delegating(Self {
             inner: inner.clone(),
             calls: Arc::default(),
+            objects: Arc::default(),
         })
+    }
+
+    /// The objects that were read since the last time.
+    pub(crate) fn take_objects(&self) -> usize {
+        self.objects.swap(0, Ordering::Relaxed)
     }
 
     /// The requests since the last time.
@@ -209,6 +217,7 @@ impl Delegate for Counting {
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<KeyValue>, StoreError>> {
         self.note("get");
+        self.objects.fetch_add(1, Ordering::Relaxed);
         self.inner.get(key)
     }
 
@@ -218,7 +227,12 @@ impl Delegate for Counting {
         scope: &'a Scope,
     ) -> BoxFuture<'a, Result<Listing, StoreError>> {
         self.note("list");
-        self.inner.list(kind, scope)
+        Box::pin(async move {
+            let listing = self.inner.list(kind, scope).await?;
+            self.objects
+                .fetch_add(listing.items.len(), Ordering::Relaxed);
+            Ok(listing)
+        })
     }
 
     fn names(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<Key>, StoreError>> {
