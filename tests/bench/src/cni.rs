@@ -12,7 +12,9 @@
 mod beside;
 mod call;
 mod cluster;
+mod cycles;
 mod floor;
+mod large;
 mod many;
 mod outside;
 mod report;
@@ -44,6 +46,10 @@ pub enum Scenario {
     /// ADD and DEL by this plugin, and by the reference plugins ptp and bridge with host-local, where they are installed. Only with the
     /// embedded store.
     Beside,
+    /// ADD, claim, borrowing and DEL before others have 10,000 blocks and 100,000 handles, and beside them. Only with the embedded store.
+    Large,
+    /// Memory and the store's file over 9,000 pods that come and go. Only with the embedded store.
+    Cycles,
 }
 
 impl Scenario {
@@ -53,7 +59,7 @@ impl Scenario {
         match self {
             Self::Pods | Self::Parallel | Self::Claims => true,
             Self::Many => store == Store::Kube,
-            Self::Beside => store == Store::Local,
+            Self::Beside | Self::Large | Self::Cycles => store == Store::Local,
         }
     }
 }

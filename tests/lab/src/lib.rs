@@ -63,6 +63,7 @@ pub use runtime::{
     PLUGIN_DIRECTORY, Pod, RuntimeError, Sandbox, as_plugin_call, call_plugin, make_sandbox,
     plugin_configuration, remove_sandbox,
 };
+pub use store::{FILE as STORE_FILE, SOCKET as STORE_SOCKET};
 pub use topology::{Families, Rack, Site, Topology};
 pub use tors::{Tor, find_bird};
 pub use traffic::{HEALED_AFTER, Traffic};

@@ -10,7 +10,6 @@ use std::time::Instant;
 use kube_lab::Part;
 
 use crate::cluster::{Lab, LabError, log_end, spawn_logged, still_runs};
-use crate::enter::BASE;
 use crate::kube::Kube;
 use crate::options::{Options, Store};
 use crate::programs::Programs;
@@ -18,7 +17,10 @@ use crate::topology::Topology;
 use crate::wait;
 
 /// Where the embedded store listens; the same path in every mount namespace.
-pub(crate) const SOCKET: &str = "/run/tortie-lab/store.sock";
+pub const SOCKET: &str = "/run/tortie-lab/store.sock";
+
+/// What it keeps them in.
+pub const FILE: &str = "/run/tortie-lab/store/store.redb";
 
 /// What keeps the objects.
 #[derive(Debug)]
@@ -125,18 +127,14 @@ impl Lab {
 }
 
 fn start_local(programs: &Programs, options: &Options) -> Result<Child, LabError> {
-    let data = format!("{BASE}/store");
-    fs::create_dir_all(&data).map_err(LabError::system("make the store's directory"))?;
+    if let Some(directory) = Path::new(FILE).parent() {
+        fs::create_dir_all(directory).map_err(LabError::system("make the store's directory"))?;
+    }
     let mut command = Command::new(programs.store());
     command
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .args([
-            "--data",
-            &format!("{data}/store.redb"),
-            "--listen",
-            &format!("unix:{SOCKET}"),
-        ])
+        .args(["--data", FILE, "--listen", &format!("unix:{SOCKET}")])
         .stdin(Stdio::null());
     let mut store = spawn_logged(command, "store")?;
     let deadline = Instant::now() + options.patience;

@@ -6,10 +6,13 @@
 //! They take turns round by round, so that what else the machine does falls on all of them.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use felix::desired::Mac;
+use felix_io::workload::{Attachment, Families, HOST_MAC, OldPair, PairSpec, PodNetwork, Threads};
 use lab::{Lab, Options, Programs, Sandbox, Site, Store, make_sandbox, remove_sandbox};
 use serde_json::{Value, json};
 
@@ -27,6 +30,9 @@ const ALONE: usize = 25;
 /// Pods of a round, [`TOGETHER`] at a time.
 const PARALLEL: usize = 96;
 
+/// Pairs of a round that are made without an agent.
+const PAIRS: usize = 10;
+
 /// A plugin on its machine.
 struct Contender<'a> {
     name: &'static str,
@@ -34,8 +40,8 @@ struct Contender<'a> {
     plugin: Plugin,
 }
 
-/// Measures all that are there, in this many rounds after one that is not timed.
-pub(super) fn run(rounds: usize) -> anyhow::Result<Measures> {
+/// Measures those that are there, of all or of these names, in this many rounds after one that is not timed.
+pub(super) fn run(rounds: usize, names: &[String]) -> anyhow::Result<Measures> {
     let options = Options {
         nodes: 3,
         store: Store::Local,
@@ -44,12 +50,17 @@ pub(super) fn run(rounds: usize) -> anyhow::Result<Measures> {
     };
     let mut lab = Lab::without_agents(options, Programs::find()?)?;
     lab.start_next_agent()?;
-    let mut contenders = vec![Contender {
-        name: "tortie",
-        site: &lab.topology.sites[0],
-        plugin: Plugin::ours(&lab.topology.sites[0])?,
-    }];
-    for (name, site) in ["ptp", "bridge"].into_iter().zip(&lab.topology.sites[1..]) {
+    let asked = |name: &str| names.is_empty() || names.iter().any(|asked| asked == name);
+    let mut contenders = Vec::new();
+    if asked("tortie") {
+        contenders.push(Contender {
+            name: "tortie",
+            site: &lab.topology.sites[0],
+            plugin: Plugin::ours(&lab.topology.sites[0])?,
+        });
+    }
+    let others = ["ptp", "bridge"].into_iter().zip(&lab.topology.sites[1..]);
+    for (name, site) in others.filter(|(name, _)| asked(name)) {
         match folder_with(&[name, "host-local"]) {
             Some(folder) => contenders.push(Contender {
                 name,
@@ -109,10 +120,14 @@ impl Contender<'_> {
         together: usize,
         measures: &mut Measures,
     ) -> anyhow::Result<()> {
-        let mut sandboxes = Vec::with_capacity(count);
-        for number in 0..count {
-            let name = format!("b{round}-{together}-{number}");
-            sandboxes.push(make_sandbox(self.site, &name)?.0);
+        let sandboxes = make_all(self.site, &format!("b{round}-{together}"), count)?;
+        if together == 1 && self.name == "tortie" {
+            let (_, started) = call_all(self.site, &self.plugin, &sandboxes, "VERSION", 1)?;
+            let times: Vec<Duration> = started.iter().map(|(time, _)| *time).collect();
+            measures.note_times("start ms", &times);
+            let alone = make_all(self.site, &format!("b{round}-pair"), PAIRS)?;
+            measures.note_times("pair ms", &pairs(self.site, &alone)?);
+            remove_all(self.site, &alone)?;
         }
         for command in ["ADD", "DEL"] {
             let what = format!("{} {command}", self.name);
@@ -131,6 +146,46 @@ impl Contender<'_> {
         }
         remove_all(self.site, &sandboxes)
     }
+}
+
+/// How long the agent's code takes for a pair each, with nothing around it.
+fn pairs(site: &Site, sandboxes: &[Sandbox]) -> anyhow::Result<Vec<Duration>> {
+    let work = || -> anyhow::Result<Vec<Duration>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let threads = Threads::open()?;
+        let mut times = Vec::with_capacity(sandboxes.len());
+        for (number, sandbox) in (1_u8..).zip(sandboxes) {
+            let netns = fs::File::open(&sandbox.netns_path)?;
+            let spec = PairSpec {
+                host_ifname: format!("floor{number}").as_str().into(),
+                alias: String::new(),
+                old_pair: OldPair::Keep,
+                pod_ifname: "eth0".into(),
+                mtu_bytes: Some(1500),
+                host_mac: HOST_MAC,
+                pod_mac: Some(Mac([2, 0, 0, 0, 1, number])),
+                queues: 1,
+                families: Families::V4,
+            };
+            let network = PodNetwork::new(vec![IpAddr::from([10, 250, 0, number])]);
+            let started = Instant::now();
+            runtime.block_on(async {
+                let begun = Attachment::begin(&threads, netns.into(), spec).await?;
+                begun.finish(network).await
+            })?;
+            times.push(started.elapsed());
+        }
+        Ok(times)
+    };
+    site.namespace.run(work)
+}
+
+fn make_all(site: &Site, name: &str, count: usize) -> anyhow::Result<Vec<Sandbox>> {
+    let mut sandboxes = Vec::with_capacity(count);
+    for number in 0..count {
+        sandboxes.push(make_sandbox(site, &format!("{name}-{number}"))?.0);
+    }
+    Ok(sandboxes)
 }
 
 fn remove_all(site: &Site, sandboxes: &[Sandbox]) -> anyhow::Result<()> {

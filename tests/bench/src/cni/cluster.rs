@@ -153,6 +153,24 @@ impl Cluster {
         times.first().copied().context("one was called")
     }
 
+    /// The same, by a configuration that names a pool.
+    ///
+    /// # Errors
+    /// The plugin's words.
+    pub(super) fn add_from(
+        &mut self,
+        container: &mut Container,
+        pool: &str,
+    ) -> anyhow::Result<Duration> {
+        let usual = self.plugin.clone();
+        let mut configuration: Value = serde_json::from_str(&usual.configuration)?;
+        configuration["ipam"]["ipv4_pools"] = json!([pool]);
+        self.plugin.configuration = configuration.to_string();
+        let took = self.add(container);
+        self.plugin = usual;
+        took
+    }
+
     /// Calls the plugin for all, some at a time: how long it took until the last answered, and each one's time.
     ///
     /// # Errors

@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Timed rounds of scenario `beside`.
     #[arg(long, default_value_t = 8)]
     pub rounds: usize,
+    /// Whom scenario `beside` measures: `tortie`, `ptp`, `bridge`. Default: all that are installed.
+    #[arg(long, value_delimiter = ',', value_parser = ["tortie", "ptp", "bridge"])]
+    pub plugins: Vec<String>,
     /// From which names and the order of pods follow. Default: another one each time, which is printed.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -54,7 +57,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         else {
             anyhow::bail!("a world has one store and one scenario");
         };
-        let measures = inside(store, scenario, (seed, arguments.rounds))?;
+        let measures = inside(store, scenario, seed, arguments)?;
         println!("{RESULT}{}", serde_json::to_string(&measures)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -70,8 +73,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         for scenario in scenarios {
             for store in stores.iter().filter(|store| scenario.is_for(**store)) {
                 eprintln!("run {}, {}: {scenario}", run + 1, store.name());
-                let of_run = (seed.wrapping_add(run as u64), arguments.rounds);
-                let measures = world(*store, *scenario, of_run)?;
+                let of_run = seed.wrapping_add(run as u64);
+                let measures = world(*store, *scenario, of_run, arguments)?;
                 report.add(*store, measures);
                 report.facts.end();
                 if let Some(path) = &arguments.json {
@@ -109,7 +112,8 @@ fn stores(chosen: &[Store]) -> Vec<Store> {
 fn world(
     store: Store,
     scenario: Scenario,
-    (seed, rounds): (u64, usize),
+    seed: u64,
+    arguments: &Arguments,
 ) -> anyhow::Result<Measures> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -121,9 +125,12 @@ fn world(
             &scenario.to_string(),
         ])
         .args(["--seed", &seed.to_string()])
-        .args(["--rounds", &rounds.to_string()])
+        .args(["--rounds", &arguments.rounds.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    if !arguments.plugins.is_empty() {
+        command.args(["--plugins", &arguments.plugins.join(",")]);
+    }
     lab::as_init(&mut command);
     let child = command.spawn().map_err(|error| {
         anyhow::anyhow!("new namespaces: {error}. {}", lab::refusal_advice(&error))

@@ -85,6 +85,15 @@ const BESIDE: [BesideRow; 6] = [
     }),
 ];
 
+/// Of one run's samples in their order.
+fn first(samples: &[f64]) -> f64 {
+    samples.first().copied().unwrap_or(f64::NAN)
+}
+
+fn last(samples: &[f64]) -> f64 {
+    samples.last().copied().unwrap_or(f64::NAN)
+}
+
 /// A figure of the table.
 struct Figure {
     what: &'static str,
@@ -191,6 +200,107 @@ const FIGURES: &[Figure] = &[
         "",
         Some(309.0),
     ),
+    figure(
+        "the plugin's program, asked for its version: p50, ms",
+        "start ms",
+        p50,
+        "",
+        None,
+    ),
+    figure(
+        "a pair made and configured by the agent's code alone: p50, ms",
+        "pair ms",
+        p50,
+        "",
+        None,
+    ),
+    figure(
+        "ADD into an own block: p50, ms",
+        "small ADD ms",
+        p50,
+        "",
+        None,
+    ),
+    figure(
+        "beside 10,000 blocks and 100,000 handles of others",
+        "large ADD ms",
+        p50,
+        "1.5×",
+        None,
+    ),
+    figure(
+        "ADD that claims a block: p50, ms",
+        "small claim ADD ms",
+        p50,
+        "",
+        None,
+    ),
+    figure(
+        "beside 10,000 blocks",
+        "large claim ADD ms",
+        p50,
+        "≤ 50",
+        None,
+    ),
+    figure(
+        "ADD that borrows: p50, ms",
+        "small borrowed ADD ms",
+        p50,
+        "",
+        None,
+    ),
+    figure(
+        "beside 10,000 blocks",
+        "large borrowed ADD ms",
+        p50,
+        "",
+        None,
+    ),
+    figure(
+        "DEL of what was borrowed: p50, ms",
+        "small DEL ms",
+        p50,
+        "",
+        None,
+    ),
+    figure("beside 10,000 blocks", "large DEL ms", p50, "", None),
+    figure(
+        "agent that knows them: resident, MiB",
+        "large agent MiB",
+        p50,
+        "",
+        None,
+    ),
+    figure(
+        "1,000 pods came and went: agent resident, MiB",
+        "cycles agent MiB",
+        first,
+        "",
+        None,
+    ),
+    figure(
+        "9,000 came and went",
+        "cycles agent MiB",
+        last,
+        "the same",
+        None,
+    ),
+    figure(
+        "store resident, MiB: 1,000",
+        "cycles store MiB",
+        first,
+        "",
+        None,
+    ),
+    figure("9,000", "cycles store MiB", last, "the same", None),
+    figure(
+        "store's file, MiB: 1,000",
+        "cycles file MiB",
+        first,
+        "",
+        None,
+    ),
+    figure("9,000", "cycles file MiB", last, "the same", None),
     figure(
         "CPU of one ADD, ms: agent",
         "ADD agent CPU ms",

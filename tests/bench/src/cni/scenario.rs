@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::Scenario;
 use super::beside;
 use super::cluster::{Cluster, Container};
+use super::cycles;
 use super::floor;
+use super::large;
 use super::many;
+use super::outside::Arguments;
 use super::spent::{Counted, Spent, memory};
 
 /// Addresses of a block of the usual size.
@@ -86,18 +89,19 @@ impl Measures {
     }
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Runs a scenario in the world that this process is the first of; `rounds` are those of [`Scenario::Beside`].
+/// Runs a scenario in the world that this process is the first of.
 ///
 /// # Errors
 /// When a program does not come up, or the plugin fails.
 pub fn inside(
     store: Store,
     scenario: Scenario,
-    (seed, rounds): (u64, usize),
+    seed: u64,
+    arguments: &Arguments,
 ) -> anyhow::Result<Measures> {
     lab::prepare()?;
     match scenario {
@@ -105,7 +109,9 @@ pub fn inside(
         Scenario::Parallel => parallel(store, seed),
         Scenario::Claims => claims(store, seed),
         Scenario::Many => many::run(seed),
-        Scenario::Beside => beside::run(rounds),
+        Scenario::Beside => beside::run(arguments.rounds, &arguments.plugins),
+        Scenario::Large => large::run(seed),
+        Scenario::Cycles => cycles::run(seed),
     }
 }
 

@@ -103,7 +103,15 @@ pub(super) enum Counted {
 /// # Errors
 /// When there is no agent.
 pub(super) fn memory() -> anyhow::Result<(f64, f64)> {
-    let agent = process("tortie-node")?.context("no agent runs")?;
+    resident("tortie-node")
+}
+
+/// The same of another program.
+///
+/// # Errors
+/// When it does not run.
+pub(super) fn resident(program: &str) -> anyhow::Result<(f64, f64)> {
+    let agent = process(program)?.with_context(|| format!("no {program} runs"))?;
     let text = fs::read_to_string(format!("/proc/{agent}/status"))?;
     let mib = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
