@@ -18,6 +18,8 @@ use crate::wire::message::{HEADER_LENGTH, Message, MessageType, RawMessage};
 use crate::wire::update::{FirstAsCheck, ReceiveContext, decode_update};
 
 mod bounds;
+mod exported;
+mod policies;
 
 const FAMILY: AfiSafi = AfiSafi::Ipv4Unicast;
 
@@ -465,82 +467,6 @@ fn nothing_is_left_behind_when_all_routes_and_members_go() {
 }
 
 #[test]
-fn a_change_that_a_group_does_not_show_is_not_sent_and_leaves_one_attribute_set() {
-    let mut bench = Bench::new(2);
-    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
-    // MULTI_EXIT_DISC of one neighbour is not for another (RFC 4271 §5.1.4).
-    let ebgp = GroupKey {
-        kind: PeerKind::Ebgp,
-        ..key()
-    };
-    bench.rib.join(receiver, ebgp);
-    let sent = |bench: &mut Bench| {
-        let mut out = Vec::new();
-        bench.rib.transmit(receiver, 10_000, &mut out);
-        out.len()
-    };
-    bench.announce(sender, 1, 5, 0);
-    assert!(sent(&mut bench) > 0);
-    bench.announce(sender, 1, 6, 0);
-    assert_eq!(sent(&mut bench), 0, "only the MED is another");
-    bench.announce(sender, 1, 6, 2);
-    assert!(sent(&mut bench) > 0, "two communities more");
-    assert_eq!(bench.rib.table.attribute_sets(), 1);
-}
-
-/// The attributes that a peer of another AS is sent of one route, under these edits.
-fn sent_to_ebgp(edits: Vec<Edit>) -> PathAttributes {
-    let mut bench = Bench::new(2);
-    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
-    let term = Term {
-        name: "test".into(),
-        matches: Vec::new(),
-        edits,
-        verdict: Verdict::Accept,
-    };
-    let ebgp = GroupKey {
-        kind: PeerKind::Ebgp,
-        policy: RoutePolicy {
-            terms: vec![term],
-            ..RoutePolicy::accept_all()
-        },
-        ..key()
-    };
-    bench.rib.join(receiver, ebgp);
-    bench.announce(sender, 1, 5, 0);
-    let mut out = Vec::new();
-    bench.rib.transmit(receiver, 10_000, &mut out);
-    let body = Bytes::copy_from_slice(&out[HEADER_LENGTH..whole_messages(&out, 1)]);
-    // As iBGP, so that nothing that is there is taken out.
-    let context = ReceiveContext {
-        peer: PeerKind::Ibgp,
-        peer_asn: Asn(1),
-        asn_width: AsnWidth::Four,
-        families: [FAMILY].into(),
-        add_paths: BTreeSet::new(),
-        ipv6_next_hops: false,
-        first_as: FirstAsCheck::Off,
-    };
-    let update = decode_update(&body, &context).expect("in order");
-    update.attributes.expect("an announcement")
-}
-
-#[test]
-fn what_is_for_our_own_as_only_goes_to_no_other_even_by_policy() {
-    let transitive = ExtendedCommunity([0, 2, 0, 1, 0, 0, 0, 1]);
-    let non_transitive = ExtendedCommunity([0x40, 2, 0, 1, 0, 0, 0, 1]);
-    let sent = sent_to_ebgp(vec![
-        Edit::SetLocalPref(300),
-        Edit::SetExtendedCommunities(vec![transitive, non_transitive]),
-        Edit::SetMed(Some(9)),
-    ]);
-    assert_eq!(sent.local_pref, None, "RFC 4271 §5.1.5");
-    assert_eq!(*sent.extended_communities, [transitive], "RFC 4360 §6");
-    assert_eq!(sent.med, Some(9), "this one is for neighbours");
-    assert_eq!((sent.originator_id, sent.cluster_list.len()), (None, 0));
-}
-
-#[test]
 fn a_route_that_fills_a_message_to_the_last_octet_is_sent() {
     // An unknown attribute grows octet by octet to the limit and beyond.
     let mut bench = Bench::new(2);
@@ -570,88 +496,6 @@ fn a_route_that_fills_a_message_to_the_last_octet_is_sent() {
         longest = longest.max(announces.then(|| whole_messages(&out, 1)));
     }
     assert_eq!(longest, Some(4096));
-}
-
-#[test]
-fn a_changed_policy_is_not_compared_with_routes_whose_peer_is_gone() {
-    let mut bench = Bench::new(3);
-    let (sender, second, receiver) = (bench.peers[0], bench.peers[1], bench.peers[2]);
-    bench.join(receiver);
-    for n in 0..6 {
-        bench.announce(sender, n, 1, 0);
-        bench.announce(second, n, 2, 0);
-    }
-    bench.check();
-    bench.change(receiver, 2);
-    (0..6).for_each(|n| bench.withdraw(sender, n));
-    bench.rib.table.remove_source(sender);
-    bench.check();
-    assert_eq!(bench.receivers[&receiver].table[&net(1)], 2);
-}
-
-#[test]
-fn a_route_that_goes_while_policies_change_twice_is_withdrawn() {
-    let mut bench = Bench::new(3);
-    let (sender, receiver, other) = (bench.peers[0], bench.peers[1], bench.peers[2]);
-    bench.join(other);
-    bench.change(other, 3);
-    bench.join(receiver);
-    bench.announce(sender, 1, 1, 0);
-    bench.check();
-    assert!(bench.receivers[&receiver].table.contains_key(&net(1)));
-    bench.change(receiver, 3);
-    bench.withdraw(sender, 1);
-    while !bench.transmit(other, 10_000) {}
-    bench.change(receiver, 1);
-    while bench.rib.is_interrupted() {
-        bench.rib.resume(1);
-    }
-    bench.check();
-    while bench.rib.is_interrupted() {
-        bench.rib.resume(1);
-    }
-    while bench.rib.table.poll_change().is_some() {}
-    assert!(bench.rib.table.ids_in_use().is_empty(), "nothing names it");
-}
-
-#[test]
-fn a_route_told_before_the_first_pass_came_to_it_is_withdrawn() {
-    let mut bench = Bench::new(4);
-    bench.rib.slice = 1;
-    let (sender, receiver) = (bench.peers[0], bench.peers[2]);
-    bench.join(receiver);
-    bench.announce(sender, 0, 0, 0);
-    bench.change(receiver, 1);
-    bench.announce(sender, 11, 0, 0);
-    bench.change(receiver, 0);
-    bench.transmit(receiver, 1);
-    assert!(bench.receivers[&receiver].table.contains_key(&net(11)));
-    bench.withdraw(sender, 11);
-    bench.check();
-}
-
-#[test]
-fn a_changed_policy_sends_what_it_changes_and_nothing_else() {
-    let mut bench = Bench::new(2);
-    let (sender, receiver) = (bench.peers[0], bench.peers[1]);
-    bench.rib.slice = 2;
-    bench.join(receiver);
-    (0..12).for_each(|n| bench.announce(sender, n, 1, 0));
-    bench.check();
-    for (number, changed) in [(2, 4), (0, 4), (1, 6), (0, 6), (3, 12)] {
-        let told = bench.receivers.get_mut(&receiver).expect("a member");
-        told.messages.clear();
-        bench.change(receiver, number);
-        bench.check();
-        let mut prefixes = 0;
-        for message in &bench.receivers[&receiver].messages {
-            if let Message::Update(update) = message {
-                prefixes += update.unreach.iter().flatten().count();
-                prefixes += update.reach.iter().flat_map(|reach| &reach.nlri).count();
-            }
-        }
-        assert_eq!(prefixes, changed, "policy {number}");
-    }
 }
 
 #[derive(Clone, Debug)]
