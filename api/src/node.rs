@@ -12,6 +12,36 @@ use crate::metadata::Resource;
 /// A `Node` object.
 pub type Node = Resource<NodeSpec>;
 
+/// Annotation that drains a node of its routes (RFC 8326).
+pub const DRAIN: &str = "networking.tortie.dev/drain";
+
+/// How far a node is drained of its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// What it announces is the last resort of those who hear it.
+    LastResort,
+    /// Besides, what nobody needs of it is announced no longer: only pods that are still there keep their routes.
+    Withdrawn,
+}
+
+impl Drain {
+    /// Each.
+    pub const ALL: [Self; 2] = [Self::LastResort, Self::Withdrawn];
+
+    /// As the annotation has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::LastResort => "last-resort",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+
+    /// Reads what the annotation has.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|drain| drain.word() == text)
+    }
+}
+
 /// What the cluster must know of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

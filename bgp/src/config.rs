@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::policy::Term;
+use crate::policy::{Edit, Term};
 use crate::types::{AfiSafi, Asn, PeerName, Role, RouterId};
 
 /// The whole configuration of one speaker.
@@ -217,6 +217,8 @@ pub struct RoutePolicy {
     pub terms: Vec<Term>,
     /// What happens to a route that no term decides on.
     pub default_accept: bool,
+    /// Changes made last in every route that passes. No term sees them, and they make no policy of what is none (RFC 8212).
+    pub last: Vec<Edit>,
 }
 
 impl RoutePolicy {
@@ -225,6 +227,7 @@ impl RoutePolicy {
         Self {
             terms: Vec::new(),
             default_accept: true,
+            last: Vec::new(),
         }
     }
 
@@ -233,6 +236,7 @@ impl RoutePolicy {
         Self {
             terms: Vec::new(),
             default_accept: false,
+            last: Vec::new(),
         }
     }
 

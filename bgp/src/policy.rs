@@ -144,6 +144,8 @@ pub enum Edit {
     SetNextHop(IpAddr),
     /// ORIGIN.
     SetOrigin(Origin),
+    /// LOCAL_PREF 0 for a route whose sender is about to go away: one with GRACEFUL_SHUTDOWN (RFC 8326 §4.1).
+    LastResortIfLeaving,
     /// AS_PATH, in front; never AS 0.
     Prepend {
         /// Which AS.
@@ -225,6 +227,26 @@ pub(crate) fn edit(terms: &[Term], applied: &Applied, attributes: &mut PathAttri
     edits.for_each(|edit| edit.make(attributes));
 }
 
+/// Makes the changes that come last.
+pub(crate) fn finish(policy: &RoutePolicy, attributes: &mut PathAttributes) {
+    policy.last.iter().for_each(|edit| edit.make(attributes));
+}
+
+/// Whether a route that passes is changed at all.
+pub(crate) fn changes(
+    policy: &RoutePolicy,
+    applied: &Applied,
+    attributes: &PathAttributes,
+) -> bool {
+    let concerns = |edit: &Edit| *edit != Edit::LastResortIfLeaving || is_leaving(attributes);
+    !applied.is_empty() || policy.last.iter().any(concerns)
+}
+
+fn is_leaving(attributes: &PathAttributes) -> bool {
+    let communities = &attributes.communities;
+    communities.contains(&Community::GRACEFUL_SHUTDOWN)
+}
+
 impl Match {
     fn holds(&self, subject: &Subject<'_>, attributes: &PathAttributes) -> bool {
         let path = &attributes.as_path;
@@ -281,6 +303,11 @@ impl Edit {
                 }
             }
             Self::SetOrigin(origin) => attributes.origin = *origin,
+            Self::LastResortIfLeaving => {
+                if is_leaving(attributes) {
+                    attributes.local_pref = Some(0);
+                }
+            }
             Self::Prepend { asn, times } => {
                 if asn.0 != 0 && *times > 0 {
                     attributes.as_path = attributes.as_path.prepend(*asn, usize::from(*times));

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use ipam::{
     Ipam, IpamCheck, IpamCommand, IpamConfigure, IpamRelease, IpamShow, IpamSplit,
 };
-pub(crate) use node::{Agent, Bgp, BgpCommand, Diags, Kernel, Node, NodeCommand};
+pub(crate) use node::{Agent, Bgp, BgpCommand, Diags, Drain, Kernel, Node, NodeCommand};
 
 use crate::output::Output;
 

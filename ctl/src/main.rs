@@ -14,6 +14,7 @@ mod checksystem;
 mod cli;
 mod cluster;
 mod diags;
+mod drain;
 mod get;
 mod in_use;
 mod ipam;
@@ -69,6 +70,7 @@ fn run_node(command: &NodeCommand) -> anyhow::Result<()> {
     match command {
         NodeCommand::Status(agent) => agent::status(agent),
         NodeCommand::Config(agent) => agent::config(agent),
+        NodeCommand::Drain(asked) => block_on(drain::drain(asked)),
         NodeCommand::Diags(diags) => diags::collect(diags),
         NodeCommand::Checksystem(kernel) => {
             let checked = checksystem::check(kernel);

@@ -98,6 +98,8 @@ pub struct Graph {
     of_bgp: Option<ClusterRoutes>,
     /// What it says is the metric of normal routes.
     normal: PerFamily<u32>,
+    /// This node is drained of what others have as well.
+    withdraws: bool,
     underlay: Underlay,
     /// Device → address that it is to have before this node's object names it.
     tunnel_addrs: BTreeMap<&'static str, IpAddr>,
@@ -170,6 +172,7 @@ impl Graph {
             services: Services::default(),
             of_bgp: None,
             normal: PerFamily::default(),
+            withdraws: false,
             underlay: Underlay::default(),
             tunnel_addrs: BTreeMap::new(),
             started: false,
@@ -355,6 +358,7 @@ impl Graph {
         self.flush_services(&mut dirty);
         self.flush_owner(&mut dirty);
         self.flush_peers(&mut dirty);
+        self.flush_drain(&mut dirty);
         self.flush_next_hops(&mut dirty);
         self.flush_prefixes(&dirty);
         self.flush_tunnels(&dirty);
@@ -550,6 +554,7 @@ impl Graph {
             services: &self.services,
             of_bgp: self.of_bgp,
             normal: self.normal,
+            withdraws: self.withdraws,
         };
         for prefix in prefixes {
             self.originations.put(prefix, facts.originate(prefix));

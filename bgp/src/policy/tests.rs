@@ -249,6 +249,7 @@ fn a_policys_default_is_for_routes_that_no_term_decides_on() {
                 own.clone(),
             ],
             default_accept,
+            last: Vec::new(),
         };
         let passes = |prefix: &str, source| {
             let attributes = route();

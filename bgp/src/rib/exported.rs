@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use crate::policy::{Applied, edit};
+use crate::policy::{Applied, changes, edit, finish};
 use crate::rib::export::{NotFor, export, remove_internal};
 use crate::rib::group::GroupKey;
 use crate::rib::source::Provenance;
@@ -204,8 +204,9 @@ pub(crate) fn exported(
     applied: &Applied,
 ) -> Result<PathAttributes, NotFor> {
     let mut sent = export(attributes, from, to)?;
-    if !applied.is_empty() {
+    if changes(&to.policy, applied, &sent) {
         edit(&to.policy.terms, applied, &mut sent);
+        finish(&to.policy, &mut sent);
         remove_internal(&mut sent, to.kind);
     }
     Ok(sent)

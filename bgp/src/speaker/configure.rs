@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, PeerConfig};
 use crate::event::RouteRefusal;
-use crate::policy::{Subject, decide, edit};
+use crate::policy::{Subject, changes, decide, edit, finish};
 use crate::rib::source::{Provenance, Source, SourceId};
 use crate::route::RouteSource;
 use crate::session::peer::Peer;
@@ -229,9 +229,10 @@ fn checked_anew(
     };
     let import = &peer.config.import;
     let applied = decide(import, &subject).ok_or(RouteRefusal::Policy)?;
-    Ok((!applied.is_empty()).then(|| {
+    Ok(changes(import, &applied, attributes).then(|| {
         let mut edited = attributes.clone();
         edit(&import.terms, &applied, &mut edited);
+        finish(import, &mut edited);
         edited
     }))
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, PeerConfig, RoutePolicy};
 use crate::event::{Event, RouteRefusal};
-use crate::policy::{Applied, Subject, decide, edit};
+use crate::policy::{Applied, Subject, changes, decide, edit, finish};
 use crate::rib::export::own_attributes;
 use crate::rib::group::GroupKey;
 use crate::rib::source::SourceId;
@@ -182,7 +182,8 @@ impl Speaker {
     ) -> Result<(), TooManyPaths> {
         let refusal = check.refusal(attributes).or(check.policy_missing);
         let peer = &self.slots[&id].peer;
-        if refusal.is_none() && !peer.config.import.accepts_all() {
+        let import = &peer.config.import;
+        if refusal.is_none() && !(import.accepts_all() && import.last.is_empty()) {
             return self.announce_by_policy(id, reach, attributes);
         }
         let attributes = self.rib.table.acquire(attributes);
@@ -244,11 +245,14 @@ impl Speaker {
             };
             let announced = match decide(policy, &subject) {
                 None => table.announce(prefix, path, received, Some(RouteRefusal::Policy)),
-                Some(applied) if applied.is_empty() => table.announce(prefix, path, received, None),
+                Some(applied) if !changes(policy, &applied, attributes) => {
+                    table.announce(prefix, path, received, None)
+                }
                 Some(applied) => {
                     let made = *edited.entry(applied).or_insert_with_key(|applied| {
                         let mut made = attributes.clone();
                         edit(&policy.terms, applied, &mut made);
+                        finish(policy, &mut made);
                         table.acquire(&made)
                     });
                     table.announce_edited(prefix, path, made, received)

@@ -94,6 +94,7 @@ fn a_changed_export_policy_is_applied_without_a_reset() {
             verdict: Verdict::Accept,
         }],
         default_accept: false,
+        last: Vec::new(),
     };
     network.reconfigure(0, |config| {
         config.peers.get_mut(&peer_name(1)).expect("a peer").export = only_blocks.clone();
@@ -118,6 +119,7 @@ fn a_changed_import_policy_is_applied_to_the_routes_at_hand() {
     let refuse = RoutePolicy {
         terms: Vec::new(),
         default_accept: false,
+        last: Vec::new(),
     };
     network.reconfigure(0, |config| {
         config.peers.get_mut(&peer_name(1)).expect("a peer").import = refuse.clone();

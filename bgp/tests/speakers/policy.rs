@@ -240,3 +240,47 @@ fn an_ebgp_peer_that_must_have_policies_has_no_routes_without() {
     assert!(network.has_route(2, net(1)) && network.has_route(2, net(2)));
     assert!((0..3).all(|node| network.session_downs(node).is_empty()));
 }
+
+#[test]
+fn what_comes_last_changes_every_route_and_a_receiver_may_make_a_leaving_ones_the_last_resort() {
+    let mut network = chain(1, 3);
+    // A term for one prefix, which accepts before anything else could be said.
+    let mut leaving = terms(vec![term(
+        only(0),
+        vec![Edit::SetMed(Some(7))],
+        Verdict::Accept,
+    )]);
+    leaving.last = vec![
+        Edit::AddCommunities(vec![Community::GRACEFUL_SHUTDOWN]),
+        Edit::SetLocalPref(0),
+    ];
+    set_export(&mut network, 0, 1, &leaving);
+    let said = [Community::GRACEFUL_SHUTDOWN.to_string()];
+    for (n, med) in [(0, Some(7)), (1, None)] {
+        let heard = path(&mut network, 1, net(n));
+        assert_eq!((heard.med, heard.local_pref), (med, 100), "{n}");
+        assert_eq!(heard.communities, said, "{n}");
+    }
+    assert_eq!(path(&mut network, 2, net(1)).communities, said);
+
+    // Whoever honours it does so for these routes only, also when another peer's rule has its say before.
+    let mut honours = terms(vec![term(
+        only(2),
+        vec![Edit::SetLocalPref(300)],
+        Verdict::Accept,
+    )]);
+    honours.last = vec![Edit::LastResortIfLeaving];
+    set_import(&mut network, 1, 0, &honours);
+    for n in [1, 2] {
+        assert_eq!(path(&mut network, 1, net(n)).local_pref, 0, "{n}");
+    }
+    network.originate(0, net(11));
+    network.run(SECOND);
+    assert_eq!(path(&mut network, 1, net(11)).local_pref, 0, "a new one");
+    set_export(&mut network, 0, 1, &RoutePolicy::accept_all());
+    let back = [1, 2, 11].map(|n| path(&mut network, 1, net(n)).local_pref);
+    assert_eq!(back, [100, 300, 100]);
+    let events = network.nodes.iter().flat_map(|node| &node.events);
+    let downs = events.filter(|event| matches!(event, (_, Event::SessionDown { .. })));
+    assert_eq!(downs.count(), 0);
+}

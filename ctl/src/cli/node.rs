@@ -1,6 +1,7 @@
 //! Commands about the node they run on.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -29,6 +30,9 @@ pub(crate) enum NodeCommand {
     Status(Agent),
     /// The settings in force and where each comes from.
     Config(Agent),
+    /// Take traffic off a node before it goes away (RFC 8326): its routes become the last resort of others, then only pods that are
+    /// still there keep theirs. Sessions stand.
+    Drain(Drain),
     /// Collect what a bug report needs into a tar.gz.
     Diags(Diags),
     /// Whether this host's kernel has what an agent needs; with DATASTORE_TYPE=kubernetes also what in the cluster has no
@@ -36,6 +40,27 @@ pub(crate) enum NodeCommand {
     Checksystem(Kernel),
     #[command(hide = true)]
     Run(Anything),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The node.
+    pub(crate) name: String,
+    /// Take it back.
+    #[arg(long, conflicts_with_all = ["after", "last_resort_only"])]
+    pub(crate) undo: bool,
+    /// Time between the two steps, for routes to change everywhere, such as 60s.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub(crate) after: Duration,
+    /// Withdraw nothing.
+    #[arg(long)]
+    pub(crate) last_resort_only: bool,
+    #[command(flatten)]
+    pub(crate) datastore: Datastore,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    api::duration::parse(text).ok_or_else(|| "must be a time such as 60s".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -509,3 +509,38 @@ fn a_reader_that_closes_the_pipe_ends_the_program_without_a_word() {
     }
     served.stop();
 }
+
+#[test]
+fn a_node_is_drained_in_two_steps_and_taken_back_and_keeps_its_other_annotations() {
+    with_store("drain", |ctl| {
+        let annotated = NODES.replacen(
+            "name: n1, ",
+            "name: n1, annotations: {owner: rack team}, ",
+            1,
+        );
+        assert!(ctl(&["apply", "-f", "-"], &annotated).status.success());
+        let annotations = || -> Value {
+            let node = ctl(&["get", "node", "n1", "-o", "json"], "");
+            let node = serde_json::from_slice::<Value>(&node.stdout).unwrap();
+            node["metadata"]["annotations"].clone()
+        };
+        let drain = |arguments: &[&str]| ctl(&[&["node", "drain"], arguments].concat(), "");
+        for (arguments, drained) in [
+            (&["n1", "--last-resort-only"][..], Some("last-resort")),
+            (&["n1", "--after", "0s"], Some("withdrawn")),
+            (&["n1", "--undo"], None),
+        ] {
+            let output = drain(arguments);
+            assert!(output.status.success(), "{}", err(&output));
+            let mut expected = serde_json::json!({"owner": "rack team"});
+            if let Some(word) = drained {
+                expected["networking.tortie.dev/drain"] = word.into();
+            }
+            assert_eq!(annotations(), expected, "{arguments:?}");
+        }
+        let missing = drain(&["n9", "--undo"]);
+        assert_eq!(err(&missing), "resource does not exist: Node(n9)\n");
+        let wrong = drain(&["n1", "--after", "soon"]);
+        assert!(err(&wrong).contains("must be a time such as 60s"));
+    });
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::metadata::Metadata;
-use api::node::{NodeSpec, vxlan_mac, vxlan_mac_v6};
+use api::node::{DRAIN, Drain, NodeSpec, vxlan_mac, vxlan_mac_v6};
 use ipnet::IpNet;
 
 use super::family::PerFamily;
@@ -26,6 +26,8 @@ pub(super) struct Host {
     pub(super) asn: Option<u32>,
     pub(super) cluster_id: Option<Ipv4Addr>,
     pub(super) labels: BTreeMap<String, String>,
+    /// How far it is drained of its routes; `Err` holds the text that says nothing.
+    pub(super) drain: Result<Option<Drain>, String>,
 }
 
 /// What a node has of one family.
@@ -81,6 +83,9 @@ impl Host {
             asn: bgp.and_then(|bgp| bgp.as_number),
             cluster_id: bgp.and_then(|bgp| bgp.route_reflector_cluster_id),
             labels: metadata.labels.clone(),
+            drain: (metadata.annotations.get(DRAIN))
+                .map(|text| Drain::parse(text).ok_or_else(|| text.clone()))
+                .transpose(),
         }
     }
 

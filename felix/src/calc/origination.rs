@@ -16,7 +16,8 @@ impl Facts<'_> {
         let is_address = prefix.prefix_len() == prefix.max_prefix_len();
         let metric = if is_address && self.announces_address(&prefix, normal) {
             self.settings.normal_route_metric
-        } else if self.services.announces(&prefix) || (!is_address && self.announces_block(&prefix))
+        } else if !self.is_withdrawn(&prefix)
+            && (self.services.announces(&prefix) || (!is_address && self.announces_block(&prefix)))
         {
             normal
         } else {
@@ -27,6 +28,14 @@ impl Facts<'_> {
             next_hop: None,
             local_pref: Some(local_pref(metric)),
         })
+    }
+
+    /// This node is drained, and nothing of its own is inside.
+    fn is_withdrawn(&self, prefix: &IpNet) -> bool {
+        let mut tunnels = self.local.tunnel_prefixes();
+        self.withdraws
+            && self.workloads.addrs_inside(prefix).next().is_none()
+            && !tunnels.any(|own| prefix.contains(&own))
     }
 
     /// A block that is being given up is announced until it is gone.

@@ -5,6 +5,7 @@
 //! of a mesh peer with the same address and port.
 
 mod advertised;
+mod drain;
 mod explicit;
 mod filter;
 pub(super) mod options;
@@ -143,6 +144,7 @@ impl Peers {
         builder.reverse();
         builder.mesh();
         builder.share_addresses();
+        builder.drain();
         let v4 = match own.address(Family::V4) {
             Some(IpAddr::V4(addr)) => Some(addr),
             Some(IpAddr::V6(_)) | None => None,

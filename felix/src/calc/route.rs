@@ -64,6 +64,8 @@ pub(super) struct Facts<'a> {
     pub(super) of_bgp: Option<ClusterRoutes>,
     /// Metric of routes that are not elevated.
     pub(super) normal: PerFamily<u32>,
+    /// Of this node only pods keep their routes.
+    pub(super) withdraws: bool,
 }
 
 /// What becomes of a prefix.

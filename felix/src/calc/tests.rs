@@ -1,6 +1,7 @@
 //! The graph as its users see it: facts in, rows, configuration and originations out.
 
 mod advertised;
+mod drain;
 mod dual_stack;
 mod filters;
 mod floating;

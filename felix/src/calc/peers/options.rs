@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bgp::config::{AddPaths, PeerConfig};
+use bgp::policy::Edit;
 use bgp::types::{AfiSafi, Role};
 
 use super::super::problem::Reason;
@@ -25,7 +26,7 @@ struct Row {
     apply: fn(&str, &mut PeerConfig) -> Option<()>,
 }
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     Row {
         name: "add-paths",
         allowed: "receive, send or both",
@@ -63,6 +64,16 @@ const ROWS: [Row; 11] = [
             config.options.ipv6_next_hops = value.parse().ok()?;
             if config.options.ipv6_next_hops {
                 config.families.insert(AfiSafi::Ipv4Unicast);
+            }
+            Some(())
+        },
+    },
+    Row {
+        name: "graceful-shutdown",
+        allowed: "true or false",
+        apply: |value, config| {
+            if value.parse().ok()? {
+                config.import.last = vec![Edit::LastResortIfLeaving];
             }
             Some(())
         },

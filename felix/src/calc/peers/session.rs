@@ -127,6 +127,7 @@ pub(super) fn export_policy(
     RoutePolicy {
         terms,
         default_accept: learned == LearnedRoutes::All,
+        last: Vec::new(),
     }
 }
 

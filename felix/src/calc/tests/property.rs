@@ -67,6 +67,7 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
             node("n1", "10.0.0.1/32", Some("10.1.0.0")),
             node("n1", "10.0.0.1/24", Some("10.1.1.9")),
             node("n1", "10.0.0.9/24", None),
+            drained(node("n1", "10.0.0.1/24", Some("10.1.0.0"))),
             node_in(&json!({"ipipMode": "Always"}), "n1", "10.0.0.1/24", 7),
         ],
         vec![
@@ -189,6 +190,17 @@ fn subjects() -> Vec<(Id, Vec<Fact>)> {
         subjects.push((Id::Kernel(index), facts));
     }
     subjects
+}
+
+/// The node, drained of what others have as well.
+fn drained((key, mut object): (Key, Object)) -> (Key, Object) {
+    if let Object::Node(node) = &mut object {
+        let name = api::node::DRAIN.to_owned();
+        node.metadata
+            .annotations
+            .insert(name, "withdrawn".to_owned());
+    }
+    (key, object)
 }
 
 fn fact() -> impl Strategy<Value = (Id, Fact)> {

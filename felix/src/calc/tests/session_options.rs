@@ -2,8 +2,8 @@
 
 use api::key::{Key, Kind};
 use api::object::Object;
-use bgp::config::{AddPaths, PeerConfig, PeerOptions};
-use bgp::policy::Verdict;
+use bgp::config::{AddPaths, PeerConfig, PeerOptions, RoutePolicy};
+use bgp::policy::{Edit, Verdict};
 use bgp::types::{AfiSafi, Role};
 use serde_json::json;
 
@@ -49,6 +49,7 @@ fn each_annotation_reaches_its_session() {
             ("connect-retry-time", "30s"),
             ("enforce-first-as", "true"),
             ("extended-next-hop", "true"),
+            ("graceful-shutdown", "true"),
             ("hold-time", "9s"),
             ("prefix-limit", "100"),
             ("prefix-warning", "80"),
@@ -63,6 +64,10 @@ fn each_annotation_reaches_its_session() {
         connect_retry_time: std::time::Duration::from_secs(30),
         hold_time: std::time::Duration::from_secs(9),
         prefix_limit: Some(100),
+        import: RoutePolicy {
+            last: vec![Edit::LastResortIfLeaving],
+            ..plain.import.clone()
+        },
         options: PeerOptions {
             add_paths: AddPaths {
                 receive: true,

@@ -196,3 +196,41 @@ fn an_edited_filter_takes_routes_from_the_router_and_from_the_fib_and_gives_them
         },
     );
 }
+
+#[test]
+fn a_router_hears_that_a_drained_node_is_leaving_and_still_reaches_its_pods() {
+    with_bird(
+        "peering::a_router_hears_that_a_drained_node_is_leaving_and_still_reaches_its_pods",
+        |programs| {
+            let place = Place::start(programs, 1);
+            let site = &place.sites()[0];
+            let bird = place.start_bird(TOR, "graceful restart off;");
+            place.apply(&place.peer(TOR, ""));
+            place.wait_blocks(&bird);
+            place.wait_outside_in_fibs();
+            let block = place.block(site);
+            let communities = |wanted: &str| {
+                eventually("the block's communities are those wanted", || {
+                    let route = bird.wait_route(&site.name, &block, site.address);
+                    (route.attribute("community") == wanted)
+                        .then_some(())
+                        .ok_or_else(|| format!("{route:#?}"))
+                });
+                assert_eq!(bird.session(&site.name), "Established");
+                check_packets(&place);
+            };
+            let drain = |arguments: &[&str]| {
+                let all = [&["node", "drain", site.name.as_str()], arguments].concat();
+                let output = place.ctl(&all, "");
+                assert!(output.status.success(), "{output:?}");
+            };
+            drain(&["--last-resort-only"]);
+            communities("(65535,0)");
+            // The pod is still there, so its block is.
+            drain(&["--after", "0s"]);
+            communities("(65535,0)");
+            drain(&["--undo"]);
+            communities("");
+        },
+    );
+}

@@ -1,6 +1,7 @@
 //! Scenarios of whole clusters. `SIM_SEED=<n> cargo test -p sim <name>` replays one.
 
 mod checks;
+mod drain;
 mod endpoints;
 mod faults;
 mod filters;
