@@ -7,6 +7,7 @@
 #[macro_use]
 extern crate harness;
 
+mod leaving;
 mod peering;
 mod place;
 mod pods;

@@ -57,14 +57,19 @@ impl Place {
 
     /// BIRD's configuration: a session with every node, named like the node, in AS `asn`.
     pub(crate) fn bird_config(&self, asn: u32, options: &str) -> String {
+        self.bird_config_of(&self.tor, asn, options)
+    }
+
+    /// The same of another machine of the rack.
+    pub(crate) fn bird_config_of(&self, router: &Site, asn: u32, options: &str) -> String {
         let mut text = format!(
             "{}protocol static outside {{ ipv4; route {OUTSIDE} unreachable; route 0.0.0.0/0 unreachable; }}\n",
-            bird::head(ipv4(&self.tor))
+            bird::head(ipv4(router))
         );
         for site in &self.lab.topology.sites {
             let session = BgpProtocol {
                 name: &site.name,
-                local: (ipv4(&self.tor), asn),
+                local: (ipv4(router), asn),
                 neighbor: (ipv4(site), CLUSTER),
                 options,
             };
@@ -175,7 +180,7 @@ fn ipv4(site: &Site) -> Ipv4Addr {
 }
 
 /// The kernel's BGP routes to a prefix on a node.
-fn learned(site: &Site, prefix: &str) -> Vec<Route> {
+pub(crate) fn learned(site: &Site, prefix: &str) -> Vec<Route> {
     let prefix: IpNet = prefix.parse().unwrap();
     let mut routes = site.namespace.netlink().unwrap().routes().unwrap();
     routes.retain(|route| route.destination == prefix && route.protocol == PROTO_BIRD);
