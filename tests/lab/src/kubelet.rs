@@ -16,12 +16,13 @@ pub(crate) mod run;
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kube_lab::{ApiServer, Controllers, Place, Ports};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use machine::Machine;
 
@@ -36,8 +37,12 @@ use crate::wait;
 const SERVERS: &str = "kube";
 /// Last octet of its address.
 const SERVERS_HOST: u8 = 10;
-/// Addresses of pods.
+/// IPv4 addresses of pods.
 pub const PODS: &str = "192.168.0.0/16";
+/// IPv6 addresses of pods.
+pub const PODS6: &str = "fd00:192:168::/48";
+/// Addresses of Services of both families.
+const SERVICES: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// What an operator applies.
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests");
 /// Programs of Debian packages that the machines run, with the packages.
@@ -158,29 +163,41 @@ pub struct KubeletCluster {
     /// The nodes.
     pub machines: Vec<Machine>,
     controllers: Controllers,
+    families: Families,
     patience: Duration,
 }
 
 impl KubeletCluster {
     /// Builds machines, API server and nodes, and waits until each node's object is there. They are not ready: they have no network.
-    /// `images` are archives that containerd takes, besides busybox. Must be called by process 1's first thread before it has others.
+    /// `images` are archives that containerd takes, besides busybox. Of both families, nodes, Services and pods have addresses of both;
+    /// of IPv6 alone there are none. Must be called by process 1's first thread before it has others.
     ///
     /// # Errors
     /// See [`LabError`].
-    pub fn start(nodes: usize, images: &[&Path], patience: Duration) -> Result<Self, LabError> {
+    pub fn start(
+        nodes: usize,
+        families: Families,
+        images: &[&Path],
+        patience: Duration,
+    ) -> Result<Self, LabError> {
         cgroups::enter().map_err(LabError::system("enter control groups of its own"))?;
-        let topology = Topology::build(nodes, 1, Families::V4)
+        let topology = Topology::build(nodes, 1, families)
             .map_err(LabError::system("build the rack and its machines"))?;
         let servers = topology
             .attach(SERVERS, SERVERS_HOST, 1)
             .map_err(LabError::system("attach the API server's machine"))?;
         let namespace = servers.namespace.clone();
+        let flags = match families {
+            Families::Both => vec![format!("--service-cluster-ip-range={SERVICES}")],
+            Families::V4 | Families::V6 => Vec::new(),
+        };
         let server = ApiServer::start(kube_lab::Options {
             parent: Some(BASE.into()),
             place: Place::of(move |program| namespace.command(program)),
             address: servers.address,
             ports: Some(Ports::USUAL),
             service_accounts: true,
+            flags,
             patience,
             ..kube_lab::Options::default()
         })?;
@@ -196,7 +213,7 @@ impl KubeletCluster {
         let mut machines = Vec::new();
         for site in &topology.sites {
             let mut machine = Machine::start(site.clone(), &images, Instant::now() + patience)?;
-            machine.join(&server, PODS)?;
+            machine.join(&server)?;
             machines.push(machine);
         }
         let mut cluster = Self {
@@ -205,6 +222,7 @@ impl KubeletCluster {
             servers,
             machines,
             controllers,
+            families,
             patience,
         };
         cluster.wait("every node's object", |cluster| {
@@ -282,12 +300,17 @@ impl KubeletCluster {
         format!("{}\n{}", answers.join("\n"), logs.join("\n"))
     }
 
-    /// Applies an overlay of manifests/overlays, as an operator does.
+    /// Applies an overlay of manifests/overlays, as an operator does; where both families are wanted, within an overlay that adds the
+    /// component for it.
     ///
     /// # Errors
     /// kubectl's words.
     pub fn install(&self, overlay: &str) -> Result<(), LabError> {
-        let overlay = format!("{MANIFESTS}/overlays/{overlay}");
+        let overlay = match self.families {
+            Families::Both => dual_stack(overlay)
+                .map_err(LabError::system("write an overlay for both families"))?,
+            Families::V4 | Families::V6 => format!("{MANIFESTS}/overlays/{overlay}"),
+        };
         let apply = ["apply", "--server-side", "--kustomize", &overlay];
         self.server.kubectl(&apply)?;
         Ok(())
@@ -307,6 +330,27 @@ impl KubeletCluster {
         })
     }
 
+    /// The addresses of a pod of the namespace `default`, as its kubelet says them, once there is one of each family: IPv4 first.
+    ///
+    /// # Errors
+    /// As [`KubeletCluster::wait`].
+    pub fn wait_addresses(&mut self, name: &str) -> Result<Vec<IpAddr>, LabError> {
+        self.wait(&format!("addresses of pod {name}"), |cluster| {
+            let words = [
+                "get",
+                "pod",
+                name,
+                "--output=jsonpath={.status.podIPs[*].ip}",
+            ];
+            let said = cluster.server.kubectl(&words)?;
+            let said = said.split_whitespace().map(str::parse);
+            let mut addresses = said.collect::<Result<Vec<IpAddr>, _>>().unwrap_or_default();
+            addresses.sort_unstable();
+            let wanted = 1 + usize::from(cluster.families == Families::Both);
+            Ok((addresses.len() == wanted).then_some(addresses))
+        })
+    }
+
     /// The network namespace of a pod of the namespace `default`.
     ///
     /// # Errors
@@ -323,7 +367,7 @@ impl KubeletCluster {
         Err(LabError::system(format!("find pod {name}"))(missing))
     }
 
-    /// Waits until every node has a BGP connection with every other.
+    /// Waits until every node has a BGP connection with every address of every other.
     ///
     /// # Errors
     /// As [`KubeletCluster::wait`].
@@ -334,7 +378,9 @@ impl KubeletCluster {
                 let peers = established_peers(&site.namespace).unwrap_or_default();
                 sites
                     .clone()
-                    .all(|other| other.name == site.name || peers.contains(&other.address))
+                    .filter(|other| other.name != site.name)
+                    .flat_map(Site::addresses)
+                    .all(|address| peers.contains(&address))
             });
             Ok(meshed.then_some(()))
         })
@@ -365,6 +411,33 @@ impl KubeletCluster {
         }
         Ok(())
     }
+}
+
+/// An operator's own overlay: one of ours with the component for both families, and the IPv6 pool's range. Its folder.
+fn dual_stack(overlay: &str) -> io::Result<String> {
+    let folder = Path::new(BASE).join("overlay");
+    fs::create_dir_all(&folder)?;
+    // Kustomize takes relative paths only.
+    let up = "../".repeat(folder.components().count() - 1);
+    let manifests = fs::canonicalize(MANIFESTS)?;
+    let manifests = format!(
+        "{up}{}",
+        manifests.display().to_string().trim_start_matches('/')
+    );
+    let range = json!([{
+        "op": "add",
+        "path": "/spec/template/spec/containers/0/env/-",
+        "value": {"name": "CALICO_IPV6POOL_CIDR", "value": PODS6},
+    }]);
+    let text = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [format!("{manifests}/overlays/{overlay}")],
+        "components": [format!("{manifests}/components/dual-stack")],
+        "patches": [{"target": {"kind": "DaemonSet", "name": "calico-node"}, "patch": range.to_string()}],
+    });
+    fs::write(folder.join("kustomization.yaml"), text.to_string())?;
+    Ok(folder.display().to_string())
 }
 
 /// Whether an object's condition `Ready` is true.

@@ -24,7 +24,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
     /// Nodes and pods have IPv6 addresses, too, and everything holds for both families.
-    #[arg(long, conflicts_with_all = ["kubelet", "ipv6"])]
+    #[arg(long, conflicts_with = "ipv6")]
     dual_stack: bool,
     /// Nodes and pods have IPv6 addresses alone.
     #[arg(long, conflicts_with_all = ["kubelet", "block_size"])]

@@ -72,6 +72,7 @@ fn each_overlay_is_taken_strictly_and_chooses_backend_pool_and_probes() {
         let environment = environment(agent);
         assert_eq!(environment["CALICO_IPV4POOL_IPIP"], ipip, "{overlay}");
         assert_eq!(environment["CALICO_IPV4POOL_VXLAN"], vxlan, "{overlay}");
+        assert!(!environment.contains_key("IP6"), "{overlay}");
         assert_eq!(environment["DATASTORE_TYPE"], "kubernetes");
         assert_eq!(environment["FELIX_IPV6SUPPORT"], "false");
         assert!(environment.contains_key("NODENAME"));
@@ -142,15 +143,7 @@ fn reflectors_and_agents_never_share_a_node() {
 #[test]
 fn the_component_for_a_plugins_token_adds_the_account_and_its_directory() {
     let server = server();
-    // Kustomize takes relative paths only.
-    let folder = tempfolder(&server);
-    let own = format!(
-        "resources: [{}]\ncomponents: [{}]\n",
-        relative(&folder, "overlays/bgp"),
-        relative(&folder, "components/cni-token")
-    );
-    std::fs::write(folder.join("kustomization.yaml"), own).unwrap();
-    let objects = rendered(&server, &folder.display().to_string());
+    let objects = with_component(&server, "bgp", "cni-token");
     one(&objects, "ServiceAccount", "calico-cni-plugin");
     let agent = container(one(&objects, "DaemonSet", "calico-node"));
     assert_eq!(environment(agent)["CALICO_MANAGE_CNI"], "true");
@@ -159,8 +152,48 @@ fn the_component_for_a_plugins_token_adds_the_account_and_its_directory() {
     assert!(paths.any(|path| path == "/host/etc/cni/net.d"));
 }
 
-fn tempfolder(server: &ApiServer) -> std::path::PathBuf {
-    let folder = server.folder().join("own-overlay");
+#[test]
+fn the_component_for_both_families_asks_for_them_and_leaves_the_rest_as_it_is() {
+    let server = server();
+    for (overlay, vxlan) in [("bgp", None), ("vxlan", Some("Always"))] {
+        let objects = with_component(&server, overlay, "dual-stack");
+        let alone = rendered(&server, &format!("overlays/{overlay}"));
+        let agent = container(one(&objects, "DaemonSet", "calico-node"));
+        let mut both = environment(agent);
+        assert_eq!(both.get("CALICO_IPV6POOL_VXLAN").copied(), vxlan);
+        assert_eq!(both.remove("IP6"), Some("autodetect"));
+        assert_eq!(both.insert("FELIX_IPV6SUPPORT", "false"), Some("true"));
+        assert!(both.remove("FELIX_VXLANMTUV6").is_some());
+        let before = container(one(&alone, "DaemonSet", "calico-node"));
+        assert_eq!(both, environment(before), "{overlay}");
+
+        let list = |objects: &[Value]| -> Value {
+            let config = one(objects, "ConfigMap", "calico-config");
+            let list = config["data"]["cni_network_config"].as_str().unwrap();
+            serde_json::from_str(&list.replace("__CNI_MTU__", "0")).unwrap()
+        };
+        let mut wanted = list(&alone);
+        let families = serde_json::json!({"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "true"});
+        wanted["plugins"][0]["ipam"] = families;
+        assert_eq!(list(&objects), wanted, "{overlay}");
+    }
+}
+
+/// The objects of an overlay with a component.
+fn with_component(server: &ApiServer, overlay: &str, component: &str) -> Vec<Value> {
+    // Kustomize takes relative paths only.
+    let folder = tempfolder(server, &format!("{overlay}-{component}"));
+    let own = format!(
+        "resources: [{}]\ncomponents: [{}]\n",
+        relative(&folder, &format!("overlays/{overlay}")),
+        relative(&folder, &format!("components/{component}"))
+    );
+    std::fs::write(folder.join("kustomization.yaml"), own).unwrap();
+    rendered(server, &folder.display().to_string())
+}
+
+fn tempfolder(server: &ApiServer, name: &str) -> std::path::PathBuf {
+    let folder = server.folder().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder.canonicalize().unwrap()
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::LabError;
 use crate::enter::{BASE, mount_new};
-use crate::kubelet::{busybox, cgroups};
+use crate::kubelet::{PODS, PODS6, busybox, cgroups};
 use crate::topology::Site;
 use crate::wait;
 
@@ -129,9 +129,13 @@ impl Machine {
     }
 
     /// Starts the kubelet and kube-proxy; the node's object appears soon after.
-    pub(super) fn join(&mut self, server: &ApiServer, pods: &str) -> Result<(), LabError> {
+    pub(super) fn join(&mut self, server: &ApiServer) -> Result<(), LabError> {
         let kubelet = self.kubelet_configuration(&server.ca_file());
         let kubelet = self.write("kubelet.json", &kubelet)?;
+        let pods = match self.site.address6 {
+            Some(_) => format!("{PODS},{PODS6}"),
+            None => PODS.to_owned(),
+        };
         let proxy = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
@@ -143,6 +147,8 @@ impl Machine {
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         });
         let proxy = self.write("kube-proxy.json", &proxy)?;
+        let addresses = self.site.addresses().map(|address| address.to_string());
+        let addresses: Vec<String> = addresses.collect();
         let flag = |name: &str, value: &Path| {
             let mut flag = OsString::from(format!("--{name}="));
             flag.push(value);
@@ -160,7 +166,7 @@ impl Machine {
             .arg(flag("root-dir", &self.folder.join("kubelet")))
             .arg(flag("cert-dir", &self.folder.join("certificates")))
             .arg(format!("--hostname-override={}", self.site.name))
-            .arg(format!("--node-ip={}", self.site.address));
+            .arg(format!("--node-ip={}", addresses.join(",")));
         self.kubelet = Some(Process::spawn(
             &self.keeper,
             "kubelet",

@@ -1,6 +1,6 @@
 //! `cargo lab --kubelet` from inside its private world: build, install, prove.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::probe::ping::Pinger;
 use crate::probe::tcp::{SourceReporter, ask_source};
 use crate::progress::Progress;
 use crate::report::{NodeReport, PingCounts, Report, SessionCounts};
+use crate::topology::Families;
 use crate::wait;
 
 /// One exchange between two pods.
@@ -26,7 +27,8 @@ const ROUTES: Duration = Duration::from_secs(30);
 struct Pod {
     name: String,
     node: String,
-    address: Ipv4Addr,
+    /// IPv4 first.
+    addresses: Vec<IpAddr>,
     namespace: NetNs,
 }
 
@@ -37,9 +39,9 @@ pub(crate) fn run(
 ) -> Result<(KubeletCluster, Report), LabError> {
     let overlay = overlay(options.mode)?;
     Lab::check_kernel(options.mode)?;
-    let nodes = options.nodes;
+    let (nodes, families) = (options.nodes, options.families);
     let mut cluster = progress.stage(&format!("Kubernetes with {nodes} kubelets"), || {
-        KubeletCluster::start(nodes, &[&image(profile())], options.patience)
+        KubeletCluster::start(nodes, families, &[&image(profile())], options.patience)
     })?;
     let applied = format!("kubectl apply --server-side --kustomize manifests/overlays/{overlay}");
     progress.stage(&applied, || cluster.install(overlay))?;
@@ -58,7 +60,8 @@ pub(crate) fn run(
         ..Report::default()
     };
     if meshed {
-        let ends = nodes * nodes.saturating_sub(1);
+        let of_each = 1 + usize::from(families == Families::Both);
+        let ends = of_each * nodes * nodes.saturating_sub(1);
         report.sessions = SessionCounts {
             expected: ends,
             established: ends,
@@ -100,15 +103,12 @@ fn make_pods(cluster: &mut KubeletCluster, options: &Options) -> Result<Vec<Pod>
     let mut pods = Vec::new();
     for (name, node) in placed {
         cluster.wait_pod(&name)?;
-        let address = cluster.wait(&format!("an address of pod {name}"), |cluster| {
-            let words = ["get", "pod", &name, "--output=jsonpath={.status.podIP}"];
-            Ok(cluster.server.kubectl(&words)?.parse().ok())
-        })?;
+        let addresses = cluster.wait_addresses(&name)?;
         pods.push(Pod {
             namespace: cluster.pod_namespace(&name)?,
             name,
             node,
-            address,
+            addresses,
         });
     }
     Ok(pods)
@@ -141,41 +141,46 @@ fn nodes_of(cluster: &KubeletCluster, pods: &[Pod]) -> Vec<NodeReport> {
             pods: pods
                 .iter()
                 .filter(|pod| pod.node == site.name)
-                .map(|pod| pod.address.to_string())
+                .flat_map(|pod| pod.addresses.iter().map(IpAddr::to_string))
                 .collect(),
         })
         .collect()
 }
 
-/// Every pod with every other: a ping, and whom a listener saw.
+/// Every pod with every other, by each family: a ping, and whom a listener saw.
 fn prove(pods: &[Pod], report: &mut Report) {
     report.source_address_kept = true;
     let mut counts = PingCounts::default();
     let pairs = pods
         .iter()
         .flat_map(|from| pods.iter().map(move |to| (from, to)));
-    for (from, to) in pairs.filter(|(from, to)| from.name != to.name) {
+    let others = pairs.filter(|(from, to)| from.name != to.name);
+    let ways = others.flat_map(|(from, to)| {
+        let ends = from.addresses.iter().zip(&to.addresses);
+        ends.map(move |(source, target)| (from, *source, to, *target))
+    });
+    for (from, source, to, target) in ways {
         counts.sent += 1;
         let ping = || {
-            let mut pinger = Pinger::open(&from.namespace, 1).ok()?;
-            pinger.ping(to.address, EXCHANGE).ok()?
+            let mut pinger = Pinger::open_for(&from.namespace, 1, target).ok()?;
+            pinger.ping(target, EXCHANGE).ok()?
         };
         if wait::until(Instant::now() + ROUTES, ping).is_none() {
             counts.lost += 1;
             report.faults.push(format!(
-                "{} -> {} ({}): no answer to pings",
-                from.name, to.name, to.address
+                "{} -> {} ({target}): no answer to pings",
+                from.name, to.name
             ));
         }
-        let seen = SourceReporter::open(&to.namespace, to.address)
+        let seen = SourceReporter::open(&to.namespace, target)
             .and_then(|reporter| ask_source(&from.namespace, reporter.address(), EXCHANGE));
         match seen {
-            Ok(seen) if seen.source == from.address => {}
+            Ok(seen) if seen.source == source => {}
             other => {
                 report.source_address_kept = false;
                 report.faults.push(format!(
-                    "{} -> {}: expected the source {}, but {other:?}",
-                    from.name, to.name, from.address
+                    "{} -> {} ({target}): expected the source {source}, but {other:?}",
+                    from.name, to.name
                 ));
             }
         }

@@ -17,7 +17,7 @@ fn cargo_lab() -> Command {
     }
     kubelet::build_image(kubelet::profile()).unwrap_or_else(|error| panic!("{error}"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-    command.args(["--kubelet", "--json"]);
+    command.args(["--kubelet", "--json", "--dual-stack"]);
     command
 }
 
@@ -32,7 +32,8 @@ fn proved(mode: &str) -> Result<(), String> {
     }
     let report: Report = serde_json::from_slice(&output.stdout).unwrap();
     assert!(output.status.success(), "{report:#?}");
-    assert_eq!((report.pings.sent, report.pings.lost), (2, 0));
+    // Two pods, both ways, of both families.
+    assert_eq!((report.pings.sent, report.pings.lost), (4, 0));
     assert!(report.source_address_kept);
     assert_eq!(report.nodes.len(), 2);
     assert_eq!(report.left_behind, Vec::<String>::new());

@@ -1,22 +1,23 @@
 //! The DaemonSet of manifests/ with this project's image.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use lab::kubelet::KubeletCluster;
-use lab::{NetNs, SourceReporter, Stream};
+use lab::{Families, NetNs, SourceReporter, Stream};
 use serde_json::{Value, json};
 
 use crate::{PATIENCE, with_product};
 
-/// Address of the Service that leads to pod `b`.
+/// Addresses of the Service that leads to pod `b`.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 80);
+const SERVICE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x80);
 
 #[test]
 fn pods_are_addressed_by_the_plugin_and_reach_each_other_and_an_upgrade_loses_no_packet() {
     let name = "daemonset::pods_are_addressed_by_the_plugin_and_reach_each_other_and_an_upgrade_loses_no_packet";
-    with_product(name, |mut cluster| {
+    with_product(name, Families::Both, |mut cluster| {
         let done = |what: &str, started: Instant| println!("{what} after {:?}", started.elapsed());
         let started = Instant::now();
         cluster
@@ -45,7 +46,7 @@ fn pods_are_addressed_by_the_plugin_and_reach_each_other_and_an_upgrade_loses_no
 fn an_upgrade_in_vxlan_that_brings_bgp_goes_through_by_itself_and_loses_no_packet() {
     let name =
         "daemonset::an_upgrade_in_vxlan_that_brings_bgp_goes_through_by_itself_and_loses_no_packet";
-    with_product(name, |mut cluster| {
+    with_product(name, Families::Both, |mut cluster| {
         cluster
             .install("vxlan")
             .and_then(|()| cluster.wait_nodes_ready())
@@ -90,7 +91,11 @@ fn pods() -> String {
     };
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "b"},
-        "spec": {"selector": {"app": "b"}, "clusterIP": SERVICE, "ports": [{"port": 80}]},
+        "spec": {
+            "selector": {"app": "b"}, "ipFamilyPolicy": "RequireDualStack",
+            "clusterIP": SERVICE, "clusterIPs": [SERVICE, SERVICE6],
+            "ports": [{"port": 80}],
+        },
     });
     [pod("a", "n1"), pod("b", "n2"), service]
         .map(|object| object.to_string())
@@ -112,11 +117,10 @@ fn logs_and_exec(cluster: &KubeletCluster) {
     }
 }
 
-fn address(cluster: &KubeletCluster, pod: &str) -> Ipv4Addr {
-    let said = cluster
-        .server
-        .kubectl(&["get", "pod", pod, "--output=jsonpath={.status.podIP}"]);
-    said.unwrap().parse().unwrap()
+/// Of both families.
+fn addresses(cluster: &mut KubeletCluster, pod: &str) -> Vec<IpAddr> {
+    let addresses = cluster.wait_addresses(pod);
+    addresses.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The page that a pod serves, asked for from a namespace.
@@ -141,29 +145,34 @@ fn asked(cluster: &mut KubeletCluster, from: &NetNs, server: IpAddr, port: u16) 
     answer.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// In both directions, and the receiver's kernel has the sender's own address.
+/// In both directions by each family, and the receiver's kernel has the sender's own address.
 fn reach(cluster: &mut KubeletCluster) {
-    let pool: ipnet::Ipv4Net = lab::kubelet::PODS.parse().unwrap();
+    let pools: [ipnet::IpNet; 2] =
+        [lab::kubelet::PODS, lab::kubelet::PODS6].map(|pool| pool.parse().unwrap());
     for (from, to) in [("a", "b"), ("b", "a")] {
-        let (source, target) = (address(cluster, from), address(cluster, to));
-        assert!(pool.contains(&source), "{from} has {source}");
+        let (sources, targets) = (addresses(cluster, from), addresses(cluster, to));
         let namespaces = [from, to].map(|pod| cluster.pod_namespace(pod).unwrap());
-        assert_eq!(
-            asked(cluster, &namespaces[0], target.into(), 80),
-            format!("{to}\n")
-        );
-        let reporter = SourceReporter::open(&namespaces[1], target).unwrap();
-        let seen = lab::ask_source(&namespaces[0], reporter.address(), PATIENCE).unwrap();
-        assert_eq!(seen.source, source, "what {to} saw of {from}");
+        for ((source, target), pool) in sources.into_iter().zip(targets).zip(&pools) {
+            assert!(pool.contains(&source), "{from} has {source}");
+            assert_eq!(
+                asked(cluster, &namespaces[0], target, 80),
+                format!("{to}\n")
+            );
+            let reporter = SourceReporter::open(&namespaces[1], target).unwrap();
+            let seen = lab::ask_source(&namespaces[0], reporter.address(), PATIENCE).unwrap();
+            assert_eq!(seen.source, source, "what {to} saw of {from}");
+        }
     }
 }
 
-/// The other node's port, and the Service's address, from a pod and from a node.
+/// The other node's port, and the Service's addresses, from a pod and from a node.
 fn host_port_and_service(cluster: &mut KubeletCluster) {
-    let node = cluster.machines[1].site.address;
+    let node = cluster.machines[1].site.clone();
+    let ports = node.addresses().map(|address| (address, 8080));
+    let services = [(SERVICE.into(), 80), (SERVICE6.into(), 80)];
     let pod = cluster.pod_namespace("a").unwrap();
     let first = cluster.machines[0].site.namespace.clone();
-    for (server, port) in [(node, 8080), (SERVICE.into(), 80)] {
+    for (server, port) in ports.chain(services) {
         assert_eq!(
             asked(cluster, &pod, server, port),
             "b\n",
@@ -177,22 +186,19 @@ fn host_port_and_service(cluster: &mut KubeletCluster) {
     }
 }
 
-/// 100 numbered packets a second in both directions, while every node's agent is replaced in its turn, which `begin` asks for,
+/// 100 numbered packets a second of each family in both directions, while every node's agent is replaced in its turn, which `begin` asks for,
 /// and until the new ones, which speak BGP, have their sessions.
 fn upgrade(cluster: &mut KubeletCluster, begin: impl FnOnce(&KubeletCluster)) {
     let namespaces = ["a", "b"].map(|pod| cluster.pod_namespace(pod).unwrap());
-    let addresses = ["a", "b"].map(|pod| address(cluster, pod));
-    let streams = [(0, 1), (1, 0)].map(|(from, to)| {
-        let name = format!("{from} -> {to}");
-        Stream::start(
-            &name,
-            &namespaces[from],
-            &namespaces[to],
-            addresses[to],
-            100,
-        )
-        .unwrap()
-    });
+    let targets = ["a", "b"].map(|pod| addresses(cluster, pod));
+    let mut streams = Vec::new();
+    for (from, to) in [(0, 1), (1, 0)] {
+        for address in &targets[to] {
+            let name = format!("{from} -> {to} ({address})");
+            let (sender, receiver) = (&namespaces[from], &namespaces[to]);
+            streams.push(Stream::start(&name, sender, receiver, *address, 100).unwrap());
+        }
+    }
     let before = agents(cluster);
     let started = Instant::now();
     begin(cluster);

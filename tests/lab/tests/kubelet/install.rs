@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::Stdio;
 
 use lab::kubelet::KubeletCluster;
-use lab::{BASE, NetNs, Stream};
+use lab::{BASE, Families, NetNs, Stream};
 
 use crate::with_product;
 
@@ -144,7 +144,7 @@ fn nothing_was_lost(streams: [Stream; 2], cluster: &KubeletCluster) {
 #[test]
 fn who_follows_the_page_has_pods_that_reach_each_other_and_keep_doing_so() {
     let name = "install::who_follows_the_page_has_pods_that_reach_each_other_and_keep_doing_so";
-    with_product(name, |mut cluster| {
+    with_product(name, Families::V4, |mut cluster| {
         let page = fs::read_to_string(format!("{ROOT}/docs/install.md")).unwrap();
         let said = follow(&cluster, &page, "An empty cluster");
         assert!(said.contains(" 0% packet loss"), "{said}");

@@ -15,6 +15,7 @@ mod skeleton;
 use std::path::Path;
 use std::time::Duration;
 
+use lab::Families;
 use lab::kubelet::{self, KubeletCluster};
 
 fn main() -> std::process::ExitCode {
@@ -26,7 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Runs `body` with a cluster of two nodes in a private world; `name` is the test's full name. Whatever the test did, nothing of it
 /// is left afterwards.
-fn with_cluster(name: &str, images: &[&Path], body: impl FnOnce(KubeletCluster)) {
+fn with_cluster(
+    name: &str,
+    families: Families,
+    images: &[&Path],
+    body: impl FnOnce(KubeletCluster),
+) {
     if !lab::is_inside() {
         if let Err(reason) = kubelet::available() {
             harness::skip("kubelet", &reason);
@@ -34,7 +40,7 @@ fn with_cluster(name: &str, images: &[&Path], body: impl FnOnce(KubeletCluster))
         kubelet::sweep().unwrap();
     }
     lab::in_namespaces(name, || {
-        let cluster = KubeletCluster::start(2, images, PATIENCE);
+        let cluster = KubeletCluster::start(2, families, images, PATIENCE);
         body(cluster.unwrap_or_else(|error| panic!("{error}")));
     });
     if !lab::is_inside() {
@@ -43,14 +49,14 @@ fn with_cluster(name: &str, images: &[&Path], body: impl FnOnce(KubeletCluster))
 }
 
 /// As [`with_cluster`], with this project's image on the nodes.
-fn with_product(name: &str, body: impl FnOnce(KubeletCluster)) {
+fn with_product(name: &str, families: Families, body: impl FnOnce(KubeletCluster)) {
     if !lab::is_inside() {
         if let Err(reason) = kubelet::available() {
             harness::skip("kubelet", &reason);
         }
         kubelet::build_image(PROFILE).unwrap_or_else(|error| panic!("{error}"));
     }
-    with_cluster(name, &[&kubelet::image(PROFILE)], body);
+    with_cluster(name, families, &[&kubelet::image(PROFILE)], body);
 }
 
 /// What the tests themselves are built with.

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use lab::Families;
+
 use crate::with_cluster;
 
 /// Addresses of pods on each node: nothing routes them to the other one.
@@ -23,6 +25,7 @@ fn bridge(node: usize) -> serde_json::Value {
 fn nodes_are_ready_and_run_pods_with_another_projects_plugin() {
     with_cluster(
         "skeleton::nodes_are_ready_and_run_pods_with_another_projects_plugin",
+        Families::V4,
         &[],
         |mut cluster| {
             let started = Instant::now();
