@@ -1,5 +1,5 @@
 //! Messages to the kernel: operations on rows with one message each (routes, MACs, addresses, neighbours, forwarding entries), tunnel
-//! devices and rules.
+//! devices, pairs of devices and rules.
 
 use std::net::IpAddr;
 
@@ -309,6 +309,49 @@ pub(crate) fn ipip_device(writer: &mut Writer<'_>, name: &IfName) {
     writer.block(IFLA_LINKINFO, |writer| {
         writer.attr_str(IFLA_INFO_KIND, "ipip");
     });
+}
+
+/// One end of a pair of devices to be made.
+pub(crate) struct VethEnd<'a> {
+    pub(crate) name: &'a IfName,
+    /// The kernel chooses one else.
+    pub(crate) mac: Option<Mac>,
+    /// The kernel's 1500 else.
+    pub(crate) mtu_bytes: Option<u32>,
+    /// Transmit and receive queues, as many of each.
+    pub(crate) queues: u32,
+}
+
+/// A pair of devices to be made: the peer is born in the network namespace of this descriptor.
+pub(crate) fn veth_pair(
+    writer: &mut Writer<'_>,
+    end: &VethEnd<'_>,
+    peer: &VethEnd<'_>,
+    netns: i32,
+) {
+    veth_end(writer, end);
+    writer.block(IFLA_LINKINFO, |writer| {
+        writer.attr_str(IFLA_INFO_KIND, "veth");
+        writer.block(IFLA_INFO_DATA, |writer| {
+            writer.block(VETH_INFO_PEER, |writer| {
+                veth_end(writer, peer);
+                writer.attr_u32(IFLA_NET_NS_FD, netns.cast_unsigned());
+            });
+        });
+    });
+}
+
+fn veth_end(writer: &mut Writer<'_>, end: &VethEnd<'_>) {
+    writer.ifinfo(AF_UNSPEC, 0, 0, 0);
+    writer.attr_str(IFLA_IFNAME, &end.name.0);
+    if let Some(mtu_bytes) = end.mtu_bytes {
+        writer.attr_u32(IFLA_MTU, mtu_bytes);
+    }
+    if let Some(Mac(mac)) = end.mac {
+        writer.attr(IFLA_ADDRESS, &mac);
+    }
+    writer.attr_u32(IFLA_NUM_TX_QUEUES, end.queues);
+    writer.attr_u32(IFLA_NUM_RX_QUEUES, end.queues);
 }
 
 /// A device to be up, with this MTU.

@@ -19,10 +19,11 @@ use super::{
     Attached, Families, Forwarding, OldPair, PairSpec, PodNetwork, Routing, WorkloadError, routing,
 };
 use crate::netlink::decode::Link;
+use crate::netlink::encode::{self, VethEnd};
+use crate::netlink::link;
 use crate::netlink::socket::{self, Requests};
 use crate::netlink::uapi::*;
-use crate::netlink::wire::{Batch, Writer};
-use crate::netlink::{encode, link};
+use crate::netlink::wire::Batch;
 use crate::sysctl::{self, SysctlError};
 
 /// How long both ends may take to become operational; it takes 15 microseconds normally.
@@ -234,29 +235,16 @@ const HOST_SETTINGS_V4: [u16; 3] = [
 /// The pair in one message: the pod's end is born in the pod's namespace under its final name. It
 /// cannot be born up, since its peer does not exist yet at that moment.
 fn create(host: &mut Requests, netns: &OwnedFd, spec: &PairSpec) -> Result<(), WorkloadError> {
-    let end = |writer: &mut Writer<'_>, name: &IfName, mac: Option<Mac>| {
-        writer.ifinfo(AF_UNSPEC, 0, 0, 0);
-        writer.attr_str(IFLA_IFNAME, &name.0);
-        if let Some(mtu) = spec.mtu_bytes {
-            writer.attr_u32(IFLA_MTU, mtu);
-        }
-        if let Some(Mac(mac)) = mac {
-            writer.attr(IFLA_ADDRESS, &mac);
-        }
-        writer.attr_u32(IFLA_NUM_TX_QUEUES, spec.queues);
-        writer.attr_u32(IFLA_NUM_RX_QUEUES, spec.queues);
+    let end = |name, mac| VethEnd {
+        name,
+        mac,
+        mtu_bytes: spec.mtu_bytes,
+        queues: spec.queues,
     };
+    let of_host = end(&spec.host_ifname, Some(spec.host_mac));
+    let of_pod = end(&spec.pod_ifname, spec.pod_mac);
     let made = host.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |writer| {
-        end(writer, &spec.host_ifname, Some(spec.host_mac));
-        writer.nest(IFLA_LINKINFO, |writer| {
-            writer.attr_str(IFLA_INFO_KIND, "veth");
-            writer.nest(IFLA_INFO_DATA, |writer| {
-                writer.nest(VETH_INFO_PEER, |writer| {
-                    end(writer, &spec.pod_ifname, spec.pod_mac);
-                    writer.attr_u32(IFLA_NET_NS_FD, netns.as_raw_fd().cast_unsigned());
-                });
-            });
-        });
+        encode::veth_pair(writer, &of_host, &of_pod, netns.as_raw_fd());
     });
     let doing = format!(
         "create the interface pair `{}`/`{}`",

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -349,6 +349,45 @@ fn tunnel_devices_are_the_octets_that_the_crate_writes() {
         let attributes = mtu_bytes.map(LinkAttribute::Mtu).into_iter().collect();
         let expected = RouteNetlinkMessage::NewLink(device(2, LinkFlags::Up, attributes));
         assert_eq!(raised, theirs(expected, 0), "{mtu_bytes:?}");
+    }
+}
+
+#[test]
+fn pairs_of_devices_are_the_octets_that_the_crate_writes() {
+    let (host, pod) = (IfName::from("cali0123456789a"), IfName::from("eth0"));
+    for (mac, mtu_bytes) in [(None, None), (Some(Mac([2, 0, 0, 0, 0, 7])), Some(1450))] {
+        let attributes = |name: &IfName, mac: Option<Mac>| {
+            let mut attributes = vec![LinkAttribute::IfName(name.to_string())];
+            attributes.extend(mtu_bytes.map(LinkAttribute::Mtu));
+            attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+            attributes.push(LinkAttribute::NumTxQueues(1));
+            attributes.push(LinkAttribute::NumRxQueues(1));
+            attributes
+        };
+        let mut of_pod = attributes(&pod, mac);
+        of_pod.push(LinkAttribute::NetNsFd(9));
+        let peer = device(0, LinkFlags::empty(), of_pod);
+        let host_mac = Mac([0xee; 6]);
+        let mut of_host = attributes(&host, Some(host_mac));
+        of_host.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        let new = NLM_F_CREATE | NLM_F_EXCL;
+        let end = |name, mac| VethEnd {
+            name,
+            mac,
+            mtu_bytes,
+            queues: 1,
+        };
+        let made = ours(|batch| {
+            batch.request(RTM_NEWLINK, new, |writer| {
+                veth_pair(writer, &end(&host, Some(host_mac)), &end(&pod, mac), 9);
+            });
+        });
+        let expected = device(0, LinkFlags::empty(), of_host);
+        let expected = theirs(RouteNetlinkMessage::NewLink(expected), new);
+        assert_eq!(made, expected, "{mac:?}");
     }
 }
 
