@@ -26,14 +26,14 @@ pub(crate) struct Names {
     names: BTreeMap<u32, Option<IfName>>,
     tunnels_up: BTreeSet<u32>,
     pub(crate) next_hops: NextHops,
-    /// Routes' only next hops as they were read, so that routes share them.
-    alone: BTreeMap<Hop, Hops>,
+    /// Routes' only next hops as they were read, so that routes share them: each in the place that follows from it, if no other is there.
+    alone: Vec<Option<(Hop, Hops)>>,
     /// Those of a route that has none.
     nowhere: Hops,
 }
 
 /// Next hops that are remembered at most.
-const ALONE: usize = 4096;
+const ALONE: usize = 1024;
 
 impl Names {
     /// Knows these devices.
@@ -74,14 +74,15 @@ impl Names {
 
     /// The same as the only one of a route.
     fn alone(&mut self, socket: impl AsFd + Copy, hop: Hop) -> Option<Hops> {
-        if let Some(known) = self.alone.get(&hop) {
-            return Some(known.clone());
+        let place = hop.number() % ALONE;
+        if let Some(Some((known, hops))) = self.alone.get(place)
+            && *known == hop
+        {
+            return Some(hops.clone());
         }
         let hops = Hops::from(vec![self.named(socket, hop.clone())?]);
-        if self.alone.len() >= ALONE {
-            self.alone.clear();
-        }
-        self.alone.insert(hop, hops.clone());
+        self.alone.resize(ALONE, None);
+        self.alone[place] = Some((hop, hops.clone()));
         Some(hops)
     }
 

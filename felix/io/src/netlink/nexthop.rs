@@ -20,6 +20,23 @@ pub(crate) struct Hop {
     pub(crate) onlink: bool,
 }
 
+impl Hop {
+    /// A number that follows from it, the same for few others.
+    pub(crate) fn number(&self) -> usize {
+        let gateway = match self.gateway {
+            None => 0,
+            Some(IpAddr::V4(addr)) => u32::from(addr),
+            // Hosts of a network differ at the end.
+            Some(IpAddr::V6(addr)) => u128::from(addr) as u32,
+        };
+        let ifindex = self.ifindex.unwrap_or_default();
+        // The upper bits of a product depend on all bits.
+        let mixed =
+            u64::from(gateway ^ ifindex.rotate_left(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        usize::from((mixed >> 48) as u16)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     Hop(Hop),
