@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::rules::{Family, Rules};
 
@@ -120,6 +120,38 @@ pub enum RowKind {
 }
 
 impl RowKey {
+    /// The key before which there is none of the kind. Kinds stand one after the other in the order of keys.
+    pub(crate) fn least(kind: RowKind) -> Self {
+        let (ifname, text) = (IfName::from(""), || Arc::from(""));
+        let addr = IpAddr::from([0; 4]);
+        let net = IpNet::from(Ipv4Net::default());
+        match kind {
+            RowKind::Link => Self::Link(ifname),
+            RowKind::Mac => Self::Mac(ifname),
+            RowKind::Addr => Self::Addr(AddrKey { ifname, addr: net }),
+            RowKind::Neigh => Self::Neigh(NeighKey { ifname, addr }),
+            RowKind::Fdb => Self::Fdb(FdbKey {
+                ifname,
+                mac: Mac([0; 6]),
+            }),
+            RowKind::NextHop => Self::NextHop(NextHopId(0)),
+            RowKind::Route => Self::Route(RouteKey {
+                table: 0,
+                dst: net,
+                tos: 0,
+                metric: 0,
+            }),
+            RowKind::Rules => Self::Rules(Family::V4),
+            RowKind::Element => Self::Element(ElementKey {
+                family: Family::V4,
+                set: text(),
+                addr,
+            }),
+            RowKind::Leftover => Self::Leftover(Leftover::ArpTable),
+            RowKind::Sysctl => Self::Sysctl(SysctlKey(text())),
+        }
+    }
+
     /// Its kind.
     pub const fn kind(&self) -> RowKind {
         match self {
@@ -287,6 +319,10 @@ impl Deref for Hops {
 
 impl From<Vec<NextHop>> for Hops {
     fn from(hops: Vec<NextHop>) -> Self {
+        if hops.is_empty() {
+            // Takes no memory.
+            return Self::default();
+        }
         Self(hops.into())
     }
 }
@@ -450,5 +486,69 @@ impl SysctlKey {
     /// A device's IPv4 setting: `rp_filter`, `proxy_arp`, ….
     pub fn of_ipv4(ifname: impl std::fmt::Display, name: &str) -> Self {
         Self(format!("net/ipv4/conf/{ifname}/{name}").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_one_after_the_other_and_the_least_key_of_each_before_its_others() {
+        let kinds = [
+            RowKind::Link,
+            RowKind::Mac,
+            RowKind::Addr,
+            RowKind::Neigh,
+            RowKind::Fdb,
+            RowKind::NextHop,
+            RowKind::Route,
+            RowKind::Rules,
+            RowKind::Element,
+            RowKind::Leftover,
+            RowKind::Sysctl,
+        ];
+        assert!(kinds.is_sorted());
+        let least: Vec<RowKey> = kinds.into_iter().map(RowKey::least).collect();
+        assert!(least.iter().map(RowKey::kind).eq(kinds));
+        assert!(least.is_sorted());
+        let (ifname, addr) = (IfName::from("a"), IpAddr::from([0; 16]));
+        let some = [
+            RowKey::Link(ifname.clone()),
+            RowKey::Mac(ifname.clone()),
+            RowKey::Addr(AddrKey {
+                ifname: ifname.clone(),
+                addr: addr.into(),
+            }),
+            RowKey::Neigh(NeighKey {
+                ifname: ifname.clone(),
+                addr,
+            }),
+            RowKey::Fdb(FdbKey {
+                ifname,
+                mac: Mac([0; 6]),
+            }),
+            RowKey::NextHop(NextHopId(1)),
+            RowKey::Route(RouteKey {
+                table: 1,
+                dst: IpNet::from(Ipv4Net::default()),
+                tos: 0,
+                metric: 0,
+            }),
+            RowKey::Rules(Family::V6),
+            RowKey::Element(ElementKey {
+                family: Family::V4,
+                set: "a".into(),
+                addr: [0; 4].into(),
+            }),
+            RowKey::Leftover(Leftover::IpSet("".into())),
+            RowKey::Sysctl(SysctlKey("a".into())),
+        ];
+        for (least, some) in least.iter().zip(&some) {
+            assert!(least < some, "{least:?} {some:?}");
+        }
+        for (some, next) in some.iter().zip(least.iter().skip(1)) {
+            assert!(some < next, "{some:?} {next:?}");
+        }
     }
 }

@@ -22,6 +22,7 @@ mod elements;
 mod entry;
 mod object;
 mod observed;
+mod ordered;
 mod result;
 #[cfg(test)]
 mod tests;
@@ -35,12 +36,13 @@ use crate::kernel::{KernelEvent, Op, OpError};
 use crate::ownership::Ownership;
 use decide::Decision;
 use entry::{Entry, Flight, Held, Stage};
+use ordered::Ordered;
 
 /// Keeps the kernel as it is wanted.
 #[derive(Debug)]
 pub struct Reconciler {
     ownership: Ownership,
-    entries: BTreeMap<RowKey, Entry>,
+    entries: Ordered<RowKey, Entry>,
     links: BTreeMap<IfName, Link>,
     /// Pod's device → rows on it. Other devices change rarely: their rows are looked for.
     on_device: BTreeMap<IfName, BTreeSet<RowKey>>,
@@ -156,7 +158,7 @@ impl Reconciler {
     pub fn new(ownership: Ownership) -> Self {
         Self {
             ownership,
-            entries: BTreeMap::new(),
+            entries: Ordered::new(),
             links: BTreeMap::new(),
             on_device: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -179,17 +181,17 @@ impl Reconciler {
     /// This row is wanted.
     pub fn set(&mut self, row: Row) {
         let key = row.key();
-        let same = |entry: &Entry| entry.wanted.as_ref() == Some(&row);
+        let same = |entry: &Entry| entry.wanted() == Some(&row);
         if !self.entries.get(&key).is_some_and(same) {
             self.reset_backoff(&key);
             let known = self.known_mac(&key);
             self.edit(&key, |entry| {
-                if entry.held == Held::Absent
+                if entry.is_absent()
                     && let Some(known) = known
                 {
-                    entry.held = Held::Has(known);
+                    entry.hold(Held::Has(known));
                 }
-                entry.wanted = Some(row);
+                entry.want(Some(row));
                 entry.asked_for = true;
             });
         }
@@ -200,9 +202,9 @@ impl Reconciler {
         if self.entries.contains_key(key) {
             self.reset_backoff(key);
             self.edit(key, |entry| {
-                entry.wanted = None;
+                entry.want(None);
                 if is_setting(key) {
-                    entry.held = Held::Absent;
+                    entry.hold(Held::Absent);
                 }
             });
         }
@@ -222,12 +224,10 @@ impl Reconciler {
     /// A row the kernel has, foreign ones included.
     pub fn resync_entry(&mut self, row: Row) {
         let key = row.key();
-        let mut held = Held::Has(row);
         let resync = self.resyncs.get(&key.kind());
-        if resync.is_some_and(|resync| resync.gone.contains(&key)) {
-            held.mark_stale();
-        }
-        self.observe(&key, held);
+        let is_gone = resync.is_some_and(|resync| resync.gone.contains(&key));
+        let held = if is_gone { Held::Stale } else { Held::Has };
+        self.observe(&key, held(row));
     }
 
     /// All rows of this kind have been given. For [`RowKind::Link`] all devices have been given as
@@ -248,18 +248,17 @@ impl Reconciler {
         }
         let first = self.read.insert(kind);
         let keys: Vec<RowKey> = self
-            .entries
-            .iter()
-            .filter(|(key, entry)| {
-                let missing = entry.held != Held::Absent && entry.seen != resync.number;
-                key.kind() == kind && entry.flight.is_none() && (first || missing)
+            .of_kind(kind)
+            .filter(|(_, entry)| {
+                let missing = !entry.is_absent() && entry.seen != resync.number;
+                entry.flight.is_none() && (first || missing)
             })
             .map(|(key, _)| key.clone())
             .collect();
         for key in keys {
             self.edit(&key, |entry| {
                 if entry.seen != resync.number {
-                    entry.held = Held::Absent;
+                    entry.hold(Held::Absent);
                 }
             });
         }
@@ -317,7 +316,7 @@ impl Reconciler {
             .get_mut(&key)
             .expect("an entry leaves `ready` before it goes");
         entry.stage = None;
-        let op = match (&entry.wanted, stage) {
+        let op = match (entry.wanted(), stage) {
             (
                 Some(row),
                 Stage::SetLink
@@ -331,7 +330,7 @@ impl Reconciler {
                 | Stage::SetRoute,
             ) => Op::Set(row.clone()),
             (Some(_) | None, _) => {
-                let held = entry.held.row().cloned();
+                let held = entry.held().cloned();
                 Op::Remove(held.expect("what is not there is not to be removed"))
             }
         };
@@ -344,6 +343,12 @@ impl Reconciler {
         }));
         self.in_flight += 1;
         Some(op)
+    }
+
+    /// All of a kind, in order.
+    fn of_kind(&self, kind: RowKind) -> impl Iterator<Item = (&RowKey, &Entry)> {
+        let entries = self.entries.from(&RowKey::least(kind));
+        entries.take_while(move |(key, _)| key.kind() == kind)
     }
 
     /// Notes that a reading of this kind of row, if one is going on, need not show this one.
@@ -409,7 +414,7 @@ impl Reconciler {
     /// Whether this very row is wanted and the kernel has it.
     pub fn has(&self, row: &Row) -> bool {
         let entry = self.entries.get(&row.key());
-        entry.is_some_and(|entry| entry.programmed && entry.wanted.as_ref() == Some(row))
+        entry.is_some_and(|entry| entry.programmed && entry.wanted() == Some(row))
     }
 
     /// Whether nothing is in flight or to be tried again. Rows that wait for a device do not count.
@@ -443,9 +448,8 @@ impl Reconciler {
     /// The sysctls that are wanted. Of most the kernel does not notify changes: the caller reads them now and then and
     /// gives what it read to [`kernel_event`](Self::kernel_event).
     pub fn wanted_sysctls(&self) -> impl Iterator<Item = &SysctlKey> {
-        let first = RowKey::Sysctl(SysctlKey("".into()));
-        let entries = self.entries.range(first..);
-        entries.filter_map(|(_, entry)| match &entry.wanted {
+        let entries = self.of_kind(RowKind::Sysctl);
+        entries.filter_map(|(_, entry)| match entry.wanted() {
             Some(Row::Sysctl(key, _)) => Some(key),
             Some(_) | None => None,
         })
@@ -471,13 +475,13 @@ impl Reconciler {
         let loose = self.entries.get(&RowKey::Sysctl(loose));
         self.is_programmed(&RowKey::Link(ifname.clone()))
             && self.links.get(ifname).is_some_and(|link| link.up)
-            && loose.is_none_or(|entry| entry.wanted.is_none() || entry.programmed)
+            && loose.is_none_or(|entry| !entry.is_wanted() || entry.programmed)
     }
 
     /// The value of a sysctl that is wanted and, as far as is known, in the kernel.
     pub fn programmed_sysctl(&self, key: &SysctlKey) -> Option<&str> {
         let entry = self.entries.get(&RowKey::Sysctl(key.clone()))?;
-        match &entry.wanted {
+        match entry.wanted() {
             Some(Row::Sysctl(_, value)) if entry.programmed => Some(value),
             Some(_) | None => None,
         }
@@ -486,8 +490,8 @@ impl Reconciler {
     /// How much is wanted, and how much of it is there. Looks at every row.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for (key, entry) in &self.entries {
-            if entry.wanted.is_some() {
+        for (key, entry) in self.entries.iter() {
+            if entry.is_wanted() {
                 counts.wanted += 1;
                 counts.pending += usize::from(!entry.programmed);
                 counts.routes += usize::from(entry.programmed && key.kind() == RowKind::Route);

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::entry::{Entry, Held, Stage, devices, matches, route_devices};
+use super::entry::{Entry, Stage, devices, route_devices};
 use super::{Reconciler, Stuck};
 use crate::desired::{
     FdbKey, IfName, LinkSpec, NeighKey, Parent, RouteKey, RouteKind, Row, RowKey,
@@ -24,13 +24,13 @@ pub(super) enum Decision {
 
 impl Reconciler {
     pub(super) fn edit(&mut self, key: &RowKey, change: impl FnOnce(&mut Entry)) {
-        let entry = self.entries.entry(key.clone()).or_default();
+        let entry = self.entries.or_default(key);
         let before = entry.workloads(&self.ownership);
         let (object, members) = (entry.object(), entry.members().to_vec());
-        let stood = matches!(entry.held, Held::Has(_));
+        let stood = entry.stands();
         change(entry);
         let after = entry.workloads(&self.ownership);
-        let (named, stands) = (entry.object(), matches!(entry.held, Held::Has(_)));
+        let (named, stands) = (entry.object(), entry.stands());
         let members_now = entry.members().to_vec();
         if before != after {
             for ifname in before.iter().filter(|name| !after.contains(*name)) {
@@ -135,7 +135,7 @@ impl Reconciler {
     /// Whether a row is wanted and not there.
     fn is_on_its_way(&self, key: &RowKey) -> bool {
         let entry = self.entries.get(key);
-        entry.is_some_and(|entry| entry.wanted.is_some() && !entry.programmed)
+        entry.is_some_and(|entry| entry.is_wanted() && !entry.programmed)
     }
 
     /// The neighbour, or the forwarding entry, that a route through a VXLAN device is to lead over and that is not there yet; the
@@ -165,7 +165,7 @@ impl Reconciler {
             if self.is_on_its_way(&neighbour) {
                 return Some(neighbour);
             }
-            let Some(Row::Neigh(_, mac)) = &self.entries.get(&neighbour)?.wanted else {
+            let Some(Row::Neigh(_, mac)) = self.entries.get(&neighbour)?.wanted() else {
                 return None;
             };
             let entry = RowKey::Fdb(FdbKey { ifname, mac: *mac });
@@ -192,13 +192,15 @@ impl Reconciler {
         &self,
         key: &RouteKey,
     ) -> impl Iterator<Item = (&RowKey, &Entry)> {
-        self.entries.range(destination(key))
+        let (first, last) = destination(key).into_inner();
+        let entries = self.entries.from(&first);
+        entries.take_while(move |(other, _)| **other <= last)
     }
 
     pub(super) fn review_unwanted(&mut self) {
         let unwanted = self.entries.iter();
         let keys: Vec<RowKey> = unwanted
-            .filter(|(_, entry)| entry.wanted.is_none())
+            .filter(|(_, entry)| !entry.is_wanted())
             .map(|(key, _)| key.clone())
             .collect();
         for key in keys {
@@ -210,15 +212,14 @@ impl Reconciler {
         if entry.flight.is_some() || !self.read.contains(&key.kind()) {
             return Decision::Wait;
         }
-        let Some(wanted) = &entry.wanted else {
+        let Some(wanted) = entry.wanted() else {
             return self.decide_unwanted(key, entry);
         };
-        match &entry.held {
-            Held::Has(held) if matches(wanted, held) => return Decision::Done,
-            Held::Has(held) | Held::Stale(held) if !self.ownership.owns(held) => {
-                return Decision::Stuck(Stuck::Foreign(held.clone()));
-            }
-            Held::Absent | Held::Has(_) | Held::Stale(_) => {}
+        if entry.stands_as_wanted() {
+            return Decision::Done;
+        }
+        if let Some(held) = entry.held().filter(|held| !self.ownership.owns(held)) {
+            return Decision::Stuck(Stuck::Foreign(held.clone()));
         }
         if self.is_held_back(key, entry) {
             return Decision::Wait;
@@ -236,7 +237,7 @@ impl Reconciler {
     }
 
     pub(super) fn decide_unwanted(&self, key: &RowKey, entry: &Entry) -> Decision {
-        let Some(held) = entry.held.row() else {
+        let Some(held) = entry.held() else {
             return Decision::Wait;
         };
         let is_leftover = matches!(key, RowKey::Leftover(_));
@@ -288,8 +289,7 @@ impl Reconciler {
         };
         !entry.asked_for
             && entry
-                .held
-                .row()
+                .held()
                 .is_some_and(|held| self.ownership.owns(held) && !stays_anyway(held))
     }
 
@@ -297,10 +297,10 @@ impl Reconciler {
     /// builds on, or was refused and is tried again.
     fn is_to_come(&self, entry: &Entry) -> bool {
         let is_foreign = |held: &Row| !self.ownership.owns(held);
-        entry.wanted.is_some()
+        entry.is_wanted()
             && (entry.stage.is_some()
                 || entry.flight.is_some()
-                || !(entry.programmed || entry.held.row().is_some_and(is_foreign)))
+                || !(entry.programmed || entry.held().is_some_and(is_foreign)))
     }
 
     pub(super) fn is_held_back(&self, key: &RowKey, entry: &Entry) -> bool {

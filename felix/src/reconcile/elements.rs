@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Reconciler;
 use super::entry::{Entry, Held};
-use crate::desired::{ElementKey, Leftover, Row, RowKey};
+use crate::desired::{ElementKey, Row, RowKey, RowKind};
 use crate::kernel::Op;
 use crate::rules::{Family, Rules};
 
@@ -21,7 +21,7 @@ impl Reconciler {
             set: "".into(),
             addr: IpAddr::from([0; 4]),
         });
-        let entries = self.entries.range(first..);
+        let entries = self.entries.from(&first);
         entries.map_while(move |(key, entry)| match key {
             RowKey::Element(key) if key.family == family => Some((key, entry)),
             _ => None,
@@ -38,13 +38,8 @@ impl Reconciler {
 
     /// The agent's own rules stand, or no longer.
     pub(super) fn review_leftovers(&mut self) {
-        let first = RowKey::Leftover(Leftover::ArpTable);
-        let entries = self.entries.range(first..);
-        let keys = entries.map_while(|(key, _)| match key {
-            RowKey::Leftover(_) => Some(key.clone()),
-            _ => None,
-        });
-        let keys: Vec<RowKey> = keys.collect();
+        let leftovers = self.of_kind(RowKind::Leftover);
+        let keys: Vec<RowKey> = leftovers.map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.review(&key);
         }
@@ -61,7 +56,7 @@ impl Reconciler {
         let belongs = |key: &ElementKey| sets.is_some_and(|sets| sets.contains(&*key.set));
         let stays = |entry: &Entry| {
             let kept = !self.deletes.any || (self.keeps_unasked && !entry.asked_for);
-            entry.wanted.is_some() || (entry.held.row().is_some() && kept)
+            entry.is_wanted() || (!entry.is_absent() && kept)
         };
         let elements = self.elements(family);
         let elements = elements.filter(|(key, entry)| belongs(key) && stays(entry));
@@ -86,10 +81,10 @@ impl Reconciler {
             let is_there = elements.binary_search(&key).is_ok();
             self.edit(&RowKey::Element(key.clone()), |entry| {
                 entry.written |= is_there;
-                entry.held = match is_there {
+                entry.hold(match is_there {
                     true => Held::Has(Row::Element(key)),
                     false => Held::Absent,
-                };
+                });
             });
         }
     }

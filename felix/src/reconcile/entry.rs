@@ -9,9 +9,8 @@ use crate::kernel::{Op, OpError};
 use crate::ownership::Ownership;
 
 /// What the kernel has under a key, as far as it showed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Held {
-    #[default]
     Absent,
     Has(Row),
     /// It had this, and may have dropped it without a notification.
@@ -23,12 +22,6 @@ impl Held {
         match self {
             Self::Absent => None,
             Self::Has(row) | Self::Stale(row) => Some(row),
-        }
-    }
-
-    pub(super) fn mark_stale(&mut self) {
-        if let Self::Has(row) = std::mem::take(self) {
-            *self = Self::Stale(row);
         }
     }
 }
@@ -101,10 +94,21 @@ impl Stage {
     }
 }
 
+/// [`Held`], with a row that is the wanted one kept as that: in a large table all are.
+#[derive(Debug, Default)]
+enum Kept {
+    #[default]
+    Absent,
+    HasWanted,
+    StaleWanted,
+    Has(Box<Row>),
+    Stale(Box<Row>),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    pub(super) wanted: Option<Row>,
-    pub(super) held: Held,
+    wanted: Option<Row>,
+    kept: Kept,
     pub(super) flight: Option<Box<Flight>>,
     pub(super) failure: Option<Box<Failure>>,
     /// Where it stands among the operations to execute.
@@ -121,16 +125,101 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    pub(super) const fn wanted(&self) -> Option<&Row> {
+        self.wanted.as_ref()
+    }
+
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// This is wanted from now on, or nothing.
+    pub(super) fn want(&mut self, wanted: Option<Row>) {
+        let held = self.take_held();
+        self.wanted = wanted;
+        self.hold(held);
+    }
+
+    /// What the kernel has, or had when it last showed it.
+    pub(super) fn held(&self) -> Option<&Row> {
+        match &self.kept {
+            Kept::Absent => None,
+            Kept::HasWanted | Kept::StaleWanted => self.wanted.as_ref(),
+            Kept::Has(row) | Kept::Stale(row) => Some(row),
+        }
+    }
+
+    /// Whether it has something, as far as is known.
+    pub(super) const fn stands(&self) -> bool {
+        matches!(self.kept, Kept::HasWanted | Kept::Has(_))
+    }
+
+    /// Whether it has what is wanted, and says so.
+    pub(super) fn stands_as_wanted(&self) -> bool {
+        match (&self.kept, &self.wanted) {
+            (Kept::HasWanted, _) => true,
+            (Kept::Has(held), Some(wanted)) => matches(wanted, held),
+            _ => false,
+        }
+    }
+
+    /// Whether it has nothing, as far as is known.
+    pub(super) const fn is_absent(&self) -> bool {
+        matches!(self.kept, Kept::Absent)
+    }
+
+    /// Whether just this is known of the kernel.
+    pub(super) fn holds(&self, held: &Held) -> bool {
+        match (&self.kept, held) {
+            (Kept::Absent, Held::Absent) => true,
+            (Kept::HasWanted, Held::Has(row)) | (Kept::StaleWanted, Held::Stale(row)) => {
+                self.wanted.as_ref() == Some(row)
+            }
+            (Kept::Has(kept), Held::Has(row)) | (Kept::Stale(kept), Held::Stale(row)) => {
+                **kept == *row
+            }
+            _ => false,
+        }
+    }
+
+    /// This is known of the kernel from now on.
+    pub(super) fn hold(&mut self, held: Held) {
+        let is_wanted = |row: &Row| self.wanted.as_ref() == Some(row);
+        self.kept = match held {
+            Held::Absent => Kept::Absent,
+            Held::Has(row) if is_wanted(&row) => Kept::HasWanted,
+            Held::Has(row) => Kept::Has(Box::new(row)),
+            Held::Stale(row) if is_wanted(&row) => Kept::StaleWanted,
+            Held::Stale(row) => Kept::Stale(Box::new(row)),
+        };
+    }
+
+    /// The kernel may have dropped it without a notification.
+    pub(super) fn mark_stale(&mut self) {
+        self.kept = match std::mem::take(&mut self.kept) {
+            Kept::HasWanted => Kept::StaleWanted,
+            Kept::Has(row) => Kept::Stale(row),
+            kept @ (Kept::Absent | Kept::StaleWanted | Kept::Stale(_)) => kept,
+        };
+    }
+
+    fn take_held(&mut self) -> Held {
+        match std::mem::take(&mut self.kept) {
+            Kept::Absent => Held::Absent,
+            Kept::HasWanted => self.wanted.take().map_or(Held::Absent, Held::Has),
+            Kept::StaleWanted => self.wanted.take().map_or(Held::Absent, Held::Stale),
+            Kept::Has(row) => Held::Has(*row),
+            Kept::Stale(row) => Held::Stale(*row),
+        }
+    }
+
     pub(super) const fn is_void(&self) -> bool {
-        self.wanted.is_none()
-            && matches!(self.held, Held::Absent)
-            && self.flight.is_none()
-            && self.stage.is_none()
+        self.wanted.is_none() && self.is_absent() && self.flight.is_none() && self.stage.is_none()
     }
 
     /// The next-hop object that the kernel's route names.
-    pub(super) const fn object(&self) -> Option<NextHopId> {
-        match self.held.row() {
+    pub(super) fn object(&self) -> Option<NextHopId> {
+        match self.held() {
             Some(Row::Route(_, spec)) => spec.object,
             Some(_) | None => None,
         }
@@ -138,7 +227,7 @@ impl Entry {
 
     /// The next-hop objects that the kernel's group needs.
     pub(super) fn members(&self) -> &[NextHopId] {
-        match self.held.row() {
+        match self.held() {
             Some(Row::NextHop(_, spec)) => spec.members(),
             Some(_) | None => &[],
         }
@@ -156,10 +245,18 @@ impl Entry {
         }
     }
 
+    /// What is wanted and what the kernel has; one row when they are the same.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        let other = match &self.kept {
+            Kept::Absent | Kept::HasWanted | Kept::StaleWanted => None,
+            Kept::Has(row) | Kept::Stale(row) => Some(&**row),
+        };
+        self.wanted.iter().chain(other)
+    }
+
     /// Whether one of both rows is on a device.
     pub(super) fn is_on(&self, ifname: &IfName) -> bool {
-        let mut rows = self.wanted.iter().chain(self.held.row());
-        rows.any(|row| match row {
+        self.rows().any(|row| match row {
             Row::Route(_, spec) => route_devices(spec).any(|device| device == ifname),
             row => devices(row).contains(ifname),
         })
@@ -168,7 +265,7 @@ impl Entry {
     /// Pods' devices of both rows, sorted. There are none in most entries of a large table.
     pub(super) fn workloads(&self, ownership: &Ownership) -> Vec<IfName> {
         let mut all = Vec::new();
-        for row in self.wanted.iter().chain(self.held.row()) {
+        for row in self.rows() {
             match row {
                 Row::Route(_, spec) => {
                     let ours = route_devices(spec).filter(|name| ownership.is_workload(name));

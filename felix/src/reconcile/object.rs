@@ -32,7 +32,7 @@ impl Reconciler {
         for key in keys {
             self.edit(&key, |entry| {
                 entry.disturb();
-                entry.held.mark_stale();
+                entry.mark_stale();
             });
         }
     }

@@ -30,9 +30,9 @@ impl Reconciler {
         let mut wanted = false;
         if let Some(entry) = self.entries.get_mut(key) {
             entry.seen = reading.unwrap_or(entry.seen);
-            wanted = entry.wanted.is_some();
+            wanted = entry.is_wanted();
             // What is known already: most of what is read again, and every notification of an own write.
-            if entry.held == held && entry.is_at_rest() {
+            if entry.is_at_rest() && entry.holds(&held) {
                 return;
             }
         }
@@ -48,9 +48,7 @@ impl Reconciler {
             return;
         }
         let fits = match (
-            self.entries
-                .get(key)
-                .and_then(|entry| entry.wanted.as_ref()),
+            self.entries.get(key).and_then(|entry| entry.wanted()),
             &held,
         ) {
             (Some(wanted), Held::Has(held)) => matches(wanted, held),
@@ -65,7 +63,7 @@ impl Reconciler {
                 (false, true) => entry.repeats.saturating_add(1),
                 (false, false) => entry.repeats,
             };
-            entry.held = held;
+            entry.hold(held);
             entry.seen = reading.unwrap_or(entry.seen);
             entry.disturb();
         });
@@ -102,10 +100,10 @@ impl Reconciler {
                 entry.disturb();
                 match key.kind() {
                     RowKind::NextHop | RowKind::Route | RowKind::Neigh if !link.up => {
-                        entry.held.mark_stale();
+                        entry.mark_stale();
                     }
-                    RowKind::Sysctl if link.up => entry.held.mark_stale(),
-                    RowKind::Link if !link.up && before.is_some() => entry.held.mark_stale(),
+                    RowKind::Sysctl if link.up => entry.mark_stale(),
+                    RowKind::Link if !link.up && before.is_some() => entry.mark_stale(),
                     RowKind::Link
                     | RowKind::Mac
                     | RowKind::Addr
@@ -140,11 +138,11 @@ impl Reconciler {
         for key in self.keys_on(ifname) {
             self.edit(&key, |entry| {
                 entry.disturb();
-                let held = entry.held.row().map(devices).unwrap_or_default();
+                let held = entry.held().map(devices).unwrap_or_default();
                 if held.iter().all(|device| device == ifname) && !held.is_empty() {
-                    entry.held = Held::Absent;
+                    entry.hold(Held::Absent);
                 } else if held.contains(ifname) {
-                    entry.held.mark_stale();
+                    entry.mark_stale();
                 }
             });
         }
@@ -157,8 +155,7 @@ impl Reconciler {
             return;
         }
         let sourced = self.entries.iter().filter_map(|(key, entry)| {
-            let rows = entry.wanted.iter().chain(entry.held.row());
-            let mut sources = rows.filter_map(|row| match row {
+            let mut sources = entry.rows().filter_map(|row| match row {
                 Row::Route(_, spec) => spec.prefsrc,
                 _ => None,
             });
@@ -184,7 +181,7 @@ impl Reconciler {
             if lost {
                 self.edit(&key, |entry| {
                     entry.disturb();
-                    entry.held.mark_stale();
+                    entry.mark_stale();
                 });
             }
         }
@@ -199,7 +196,7 @@ impl Reconciler {
         self.entries
             .iter()
             .filter(|(_, entry)| {
-                let waits = match &entry.wanted {
+                let waits = match entry.wanted() {
                     Some(Row::Link(_, LinkSpec::Vxlan { parent, .. })) => {
                         matches!(parent, Parent::Device(parent) if parent == ifname)
                     }

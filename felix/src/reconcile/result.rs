@@ -28,7 +28,7 @@ impl Reconciler {
                 ifindex: None,
                 mac: None,
             });
-            let held = self.entries.get(key).and_then(|entry| entry.held.row());
+            let held = self.entries.get(key).and_then(|entry| entry.held());
             let made_anew = match held {
                 Some(Row::Link(_, held)) => !same_device(spec, held),
                 Some(_) | None => true,
@@ -36,7 +36,7 @@ impl Reconciler {
             for on in self.keys_on(name) {
                 self.edit(&on, |entry| {
                     if made_anew && on != *key {
-                        entry.held.mark_stale();
+                        entry.mark_stale();
                     }
                 });
             }
@@ -45,15 +45,15 @@ impl Reconciler {
             entry.written = true;
             // What was notified meanwhile may be older or newer than the write: if newer, it holds; if older, the
             // notification of the write is still to come.
-            let shown = entry.held.row().is_some_and(|held| matches(&row, held));
-            if entry.wanted.is_none() && is_setting(key) {
-                entry.held = Held::Absent;
+            let shown = entry.held().is_some_and(|held| matches(&row, held));
+            if !entry.is_wanted() && is_setting(key) {
+                entry.hold(Held::Absent);
             } else if !observed {
-                entry.held = Held::Has(row);
+                entry.hold(Held::Has(row));
             } else if !shown {
                 entry.repeats = entry.repeats.saturating_add(1);
-                if entry.held == Held::Absent {
-                    entry.held = Held::Stale(row);
+                if entry.is_absent() {
+                    entry.hold(Held::Stale(row));
                 }
             }
         });
@@ -65,7 +65,7 @@ impl Reconciler {
         if let RowKey::Rules(family) = key {
             self.elements_are(*family, &[]);
         }
-        self.edit(key, |entry| entry.held = Held::Absent);
+        self.edit(key, |entry| entry.hold(Held::Absent));
     }
 
     pub(super) fn failed(&mut self, now: Instant, key: &RowKey, error: OpError) {
