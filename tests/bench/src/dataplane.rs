@@ -33,6 +33,8 @@ pub enum Work {
     Add,
     /// The kernel is read again while every route is as it is wanted.
     Resync,
+    /// The same again and again, as an idle agent does now and then.
+    Idle,
     /// All routes lead to one peer, which is then reached another way.
     Move,
     /// The NAT-outgoing rules of a thousand pools are replaced by others.
@@ -53,6 +55,8 @@ pub enum Way {
     Raw,
     /// `ip -batch`, `ip route show`, `nft -f`.
     Ip,
+    /// `ip nexthop replace` on the agent's object, with nobody who listens: what the kernel takes.
+    Object,
     /// rtnetlink, one request at a time.
     Rtnetlink,
     /// netlink-proto under it, batches of 100 requests.
@@ -74,11 +78,22 @@ impl Work {
                 Way::Proto,
             ],
             Self::Resync => &[Way::Tortie, Way::Classic, Way::Raw, Way::Ip, Way::Rtnetlink],
-            Self::Move => &[Way::Tortie, Way::Classic, Way::Raw, Way::Ip, Way::Proto],
+            Self::Idle => &[Way::Tortie, Way::Raw],
+            Self::Move => &[
+                Way::Tortie,
+                Way::Classic,
+                Way::Raw,
+                Way::Ip,
+                Way::Object,
+                Way::Proto,
+            ],
             Self::Rules => &[Way::Tortie, Way::Ip],
         }
     }
 }
+
+/// Readings of [`Work::Idle`].
+const READINGS: u32 = 10;
 
 /// What was spent on a piece of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,7 +102,7 @@ pub struct Spent {
     pub seconds: f64,
     /// Of the process, in user and kernel mode.
     pub cpu_seconds: f64,
-    /// VmHWM.
+    /// VmHWM; of [`Work::Idle`] VmRSS.
     pub peak_mib: f64,
 }
 

@@ -41,10 +41,22 @@ impl Processes {
     /// # Errors
     /// When /proc cannot be read.
     pub fn peak_kib(&self) -> anyhow::Result<u64> {
+        self.memory_kib("VmHWM:")
+    }
+
+    /// Memory that is resident, in KiB (VmRSS), summed over processes.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        self.memory_kib("VmRSS:")
+    }
+
+    fn memory_kib(&self, name: &str) -> anyhow::Result<u64> {
         let mut sum = 0;
         for pid in self.ids()? {
             let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
             let field = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
             sum += field.unwrap_or(0u64);
         }
@@ -102,5 +114,6 @@ mod tests {
         let own = Processes::of(std::process::id());
         assert!(own.cpu().unwrap() > Duration::ZERO);
         assert!(own.peak_kib().unwrap() > 100);
+        assert!(own.resident_kib().unwrap() > 100);
     }
 }

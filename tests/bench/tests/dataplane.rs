@@ -49,7 +49,13 @@ fn each_work_is_done_and_counted_in_the_kernel_by_each_way() {
         let ways = work["ways"].as_object().unwrap();
         (work["work"].as_str().unwrap(), ways.len())
     });
-    let all = [("add", 7), ("resync", 5), ("move", 5), ("rules", 2)];
+    let all = [
+        ("add", 7),
+        ("resync", 5),
+        ("idle", 2),
+        ("move", 6),
+        ("rules", 2),
+    ];
     assert_eq!(ways.collect::<Vec<_>>(), all);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(shown.contains("the peer of 2000 routes moves"), "{shown}");

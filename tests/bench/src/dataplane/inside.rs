@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use super::network::{self, DEVICES, Peers, routes};
 use super::ours::{Ours, named, object, row};
 use super::rules::Pools;
-use super::{Spent, Way, Work, crates, other, raw};
+use super::{READINGS, Spent, Way, Work, crates, other, raw};
 use crate::usage::{Processes, own_cpu};
 
 /// Among so many routes each peer has one.
@@ -34,6 +34,7 @@ pub(super) fn run(task: Task) -> anyhow::Result<Spent> {
         match task.work {
             Work::Add => task.add().await,
             Work::Resync => task.resync().await,
+            Work::Idle => task.idle().await,
             Work::Move => task.move_all().await,
             Work::Rules => task.rules().await,
         }
@@ -63,19 +64,60 @@ impl Task {
             Way::Ip => self.ip(&other::batch(wanted(), "add", 0))?,
             Way::Rtnetlink => measured(crates::add(wanted(), 0, ifindex)).await?,
             Way::Proto => measured(crates::replace(wanted(), 0, ifindex)).await?,
+            Way::Object => bail!("an object is replaced, not added"),
         };
         network::ensure_routes(self.routes, 0)?;
         Ok(spent)
     }
 
+    /// The agent with the routes, by objects as it would write them unless it is to have none.
+    async fn with_routes(self) -> anyhow::Result<Ours> {
+        let wanted = || routes(self.routes, self.seed, Peers::Many);
+        let mut ours = Ours::start(true).await?;
+        if self.way == Way::Classic {
+            ours.write(wanted().map(|wanted| row(&wanted, 0))).await?;
+        } else {
+            let objects = wanted().map(|wanted| object(&wanted, 0)).take(OBJECTS);
+            let rows = wanted().map(|wanted| named(&wanted));
+            ours.write(objects.chain(rows)).await?;
+        }
+        Ok(ours)
+    }
+
+    async fn idle(self) -> anyhow::Result<Spent> {
+        let wanted = || routes(self.routes, self.seed, Peers::Many);
+        let expected = self.routes as usize;
+        let spent = if self.way == Way::Raw {
+            raw::write(wanted(), raw::ADD, 0, ifindex(0)?)?;
+            let mut readings = (0..READINGS).map(|_| raw::count());
+            measured(async { readings.try_for_each(|count| equal(count?, expected)) }).await?
+        } else {
+            let mut ours = self.with_routes().await?;
+            let before = ours.reconciler.stats();
+            let spent = measured(async {
+                for _ in 0..READINGS {
+                    ours.resync().await?;
+                    ours.write(std::iter::empty()).await?;
+                }
+                Ok(())
+            })
+            .await?;
+            ensure!(before == ours.reconciler.stats(), "something was written");
+            spent
+        };
+        let resident = Processes::of(std::process::id()).resident_kib()?;
+        Ok(Spent {
+            peak_mib: resident as f64 / 1024.0,
+            ..spent
+        })
+    }
+
     async fn resync(self) -> anyhow::Result<Spent> {
         let wanted = || routes(self.routes, self.seed, Peers::Many);
-        let rows = wanted().map(|wanted| row(&wanted, 0));
         let expected = self.routes as usize;
         Ok(match self.way {
             Way::Tortie | Way::Classic | Way::Deaf => {
-                let mut ours = Ours::start(true).await?;
-                ours.write(rows).await?;
+                let mut ours = self.with_routes().await?;
                 let before = ours.reconciler.stats();
                 let spent = measured(async {
                     ours.resync().await?;
@@ -116,6 +158,14 @@ impl Task {
                 let spent = measured(ours.write(rows(1))).await?;
                 ours.ensure_written()?;
                 spent
+            }
+            Way::Object => {
+                let mut ours = Ours::start(false).await?;
+                let first = wanted().map(|wanted| object(&wanted, 0)).take(1);
+                let routes = wanted().map(|wanted| named(&wanted));
+                ours.write(first.chain(routes)).await?;
+                let peer = wanted().next().context("there are routes")?;
+                other::replace_object(&peer, 1)?
             }
             way => {
                 raw::write(wanted(), raw::ADD, 0, ifindex(0)?)?;

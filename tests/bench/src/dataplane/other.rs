@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rustix::process::{WaitId, WaitIdOptions};
 
-use super::Spent;
 use super::network::{DEVICES, PROTOCOL, Wanted};
+use super::{Spent, ours};
 use crate::usage::Processes;
 
 /// How often its memory is looked at.
@@ -30,6 +30,26 @@ pub(super) fn batch(routes: impl Iterator<Item = Wanted>, verb: &str, device: us
         );
     }
     text
+}
+
+/// Has the object of a route's peer lead through another device's network.
+pub(super) fn replace_object(peer: &Wanted, device: usize) -> anyhow::Result<Spent> {
+    let number = ours::id(peer).0.to_string();
+    let gateway = peer.gateway(device).to_string();
+    let protocol = PROTOCOL.to_string();
+    let words = [
+        "nexthop",
+        "replace",
+        "id",
+        &number,
+        "via",
+        &gateway,
+        "dev",
+        DEVICES[device].0,
+        "protocol",
+        &protocol,
+    ];
+    run("ip", &words)
 }
 
 /// Runs a program to its end, and says what it took.

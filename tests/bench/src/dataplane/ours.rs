@@ -178,7 +178,7 @@ pub(super) fn object(wanted: &Wanted, device: usize) -> Row {
 }
 
 /// As the agent numbers it: by the peer, wherever it is.
-fn id(wanted: &Wanted) -> NextHopId {
+pub(super) fn id(wanted: &Wanted) -> NextHopId {
     NextHopId::of(&[wanted.gateway(0).into()])
 }
 

@@ -20,7 +20,7 @@ pub struct Arguments {
     /// By what. Default: all.
     #[arg(long, value_delimiter = ',', value_enum)]
     pub ways: Vec<Way>,
-    /// Numbers of routes; a peer's move has the first only.
+    /// Numbers of routes; a peer's move and idleness have the first only.
     #[arg(long, value_delimiter = ',', default_values_t = [100_000, 1_000_000])]
     pub routes: Vec<u32>,
     /// Runs of each, each in a process and a namespace of its own.
@@ -103,7 +103,7 @@ fn tasks(arguments: &Arguments, seed: u64) -> Vec<Task> {
     for work in Work::value_variants().iter().copied().filter(chosen) {
         let numbers = match work {
             Work::Add | Work::Resync => &arguments.routes[..],
-            Work::Move => arguments.routes.get(..1).unwrap_or_default(),
+            Work::Move | Work::Idle => arguments.routes.get(..1).unwrap_or_default(),
             // Has none.
             Work::Rules => &[0],
         };

@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::rules::POOLS;
-use super::{Spent, Way, Work};
+use super::{READINGS, Spent, Way, Work};
 use crate::facts::Facts;
 use crate::report::write_between;
 
@@ -126,12 +126,13 @@ impl Row {
         let what = match self.work {
             Work::Add => format!("{} routes are added", self.routes),
             Work::Resync => format!("{} unchanged routes are read", self.routes),
+            Work::Idle => format!("{} routes stand, {READINGS} readings", self.routes),
             Work::Move => format!("the peer of {} routes moves", self.routes),
             Work::Rules => format!("the rules of {POOLS} pools are replaced"),
         };
         for (way, spent) in medians {
             let rate = match self.work {
-                Work::Rules => "—".to_owned(),
+                Work::Rules | Work::Idle => "—".to_owned(),
                 _ => format!("{:.2} M", f64::from(self.routes) / spent.seconds / 1e6),
             };
             table.add_row([
@@ -158,6 +159,7 @@ impl Way {
             (Self::Ip, Work::Rules) => "nft -f",
             (Self::Ip, Work::Resync) => "ip route show",
             (Self::Ip, _) => "ip -batch",
+            (Self::Object, _) => "ip nexthop replace, nobody listens",
             (Self::Rtnetlink, _) => "rtnetlink",
             (Self::Proto, _) => "netlink-proto, batches of 100",
         }
