@@ -259,24 +259,29 @@ pub struct RouteKey {
 }
 
 impl RouteKey {
-    /// Numbers in whose order keys are. Trees of a million routes compare little else.
-    fn rank(&self) -> (u64, u128, u64) {
-        let (is_v6, addr) = match self.dst {
-            IpNet::V4(net) => (0, u128::from(u32::from(net.addr()))),
-            IpNet::V6(net) => (1, u128::from(net.addr())),
-        };
+    /// Numbers in whose order keys of a table and family are. Maps of a million routes compare little else.
+    fn rest(&self) -> u64 {
         let length = u64::from(self.dst.prefix_len());
-        (
-            u64::from(self.table) << 1 | is_v6,
-            addr,
-            length << 40 | u64::from(self.tos) << 32 | u64::from(self.metric),
-        )
+        length << 40 | u64::from(self.tos) << 32 | u64::from(self.metric)
     }
 }
 
 impl Ord for RouteKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.rank().cmp(&other.rank())
+        if self.table != other.table {
+            return self.table.cmp(&other.table);
+        }
+        let by_addr = match (&self.dst, &other.dst) {
+            (IpNet::V4(net), IpNet::V4(other)) => {
+                u32::from(net.addr()).cmp(&u32::from(other.addr()))
+            }
+            (IpNet::V6(net), IpNet::V6(other)) => {
+                u128::from(net.addr()).cmp(&u128::from(other.addr()))
+            }
+            (IpNet::V4(_), IpNet::V6(_)) => Ordering::Less,
+            (IpNet::V6(_), IpNet::V4(_)) => Ordering::Greater,
+        };
+        by_addr.then_with(|| self.rest().cmp(&other.rest()))
     }
 }
 

@@ -9,6 +9,7 @@
 //!                                                        ▲ finger: the last one that was changed
 //! ```
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -23,6 +24,15 @@ pub(super) struct Ordered<K, V> {
     /// Chunks that are empty, to be used again.
     free: Vec<usize>,
     finger: Place,
+    until: Until<K>,
+}
+
+/// Where the chunk of the finger ends: a key below that, and above the chunk's last one, would be its next.
+#[derive(Debug)]
+enum Until<K> {
+    Unknown,
+    Below(K),
+    Endless,
 }
 
 /// Chunk and position in it.
@@ -39,6 +49,7 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
             chunks: Vec::new(),
             free: Vec::new(),
             finger: Place { chunk: 0, at: 0 },
+            until: Until::Unknown,
         }
     }
 
@@ -49,7 +60,7 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
 
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let place = self.find(key).ok()?;
-        self.finger = place;
+        self.point_at(place);
         let chunk = self.chunks.get_mut(place.chunk)?;
         chunk.get_mut(place.at).map(|(_, value)| value)
     }
@@ -67,7 +78,7 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
             Ok(place) => place,
             Err(place) => self.insert(key.clone(), V::default(), place),
         };
-        self.finger = place;
+        self.point_at(place);
         &mut self.chunks[place.chunk][place.at].1
     }
 
@@ -80,6 +91,7 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
             let (bound, _) = self.index.range(..=key).next_back()?;
             let bound = bound.clone();
             self.index.remove(&bound);
+            self.until = Until::Unknown;
             self.free.push(place.chunk);
         } else if chunk.len() * 4 <= chunk.capacity() {
             chunk.shrink_to(chunk.len() * 2);
@@ -121,12 +133,8 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
 
     /// Where a key is, or would be in the chunk that has its neighbours.
     fn find(&self, key: &K) -> Result<Place, Place> {
-        let Place { chunk, at } = self.finger;
-        for at in [at, at + 1] {
-            let place = Place { chunk, at };
-            if self.pair(place).is_some_and(|(other, _)| other == key) {
-                return Ok(place);
-            }
+        if let Some(found) = self.beside(key) {
+            return found;
         }
         let before = self.index.range(..=key).next_back();
         let Some((_, &chunk)) = before.or_else(|| self.index.first_key_value()) else {
@@ -139,6 +147,45 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
         }
     }
 
+    /// The same, where the finger tells it: a key that is the finger's own, the next one, or between both.
+    fn beside(&self, key: &K) -> Option<Result<Place, Place>> {
+        let Place { chunk, at } = self.finger;
+        let pairs = self.chunks.get(chunk)?;
+        let next = Place { chunk, at: at + 1 };
+        match key.cmp(&pairs.get(at)?.0) {
+            Ordering::Less => return None,
+            Ordering::Equal => return Some(Ok(self.finger)),
+            Ordering::Greater => {}
+        }
+        match (pairs.get(next.at), &self.until) {
+            (Some((other, _)), _) => match key.cmp(other) {
+                Ordering::Less => Some(Err(next)),
+                Ordering::Equal => Some(Ok(next)),
+                Ordering::Greater => None,
+            },
+            (None, Until::Below(bound)) => (key < bound).then_some(Err(next)),
+            (None, Until::Endless) => Some(Err(next)),
+            (None, Until::Unknown) => None,
+        }
+    }
+
+    fn point_at(&mut self, place: Place) {
+        let is_known = !matches!(self.until, Until::Unknown);
+        let before = std::mem::replace(&mut self.finger, place);
+        if before.chunk == place.chunk && is_known {
+            return;
+        }
+        let last = self.chunks.get(place.chunk).and_then(|pairs| pairs.last());
+        let next = last.and_then(|(last, _)| {
+            let after = (Bound::Excluded(last), Bound::Unbounded);
+            self.index.range(after).next()
+        });
+        self.until = match next {
+            Some((bound, _)) => Until::Below(bound.clone()),
+            None => Until::Endless,
+        };
+    }
+
     /// Puts a pair where [`Ordered::find`] said that it would be.
     fn insert(&mut self, key: K, value: V, place: Place) -> Place {
         let Place { chunk, at } = place;
@@ -147,6 +194,7 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
             Some(first) if *first.key() > key => {
                 let chunk = first.remove();
                 self.index.insert(key.clone(), chunk);
+                self.until = Until::Unknown;
             }
             Some(_) => {}
         }
@@ -183,6 +231,7 @@ impl<K: Ord + Clone, V> Ordered<K, V> {
             }
         };
         self.index.insert(bound, chunk);
+        self.until = Until::Unknown;
         Place { chunk, at: 0 }
     }
 }
