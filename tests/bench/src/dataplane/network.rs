@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use ipnet::Ipv4Net;
@@ -19,7 +20,12 @@ const PEERS: u32 = 64;
 /// The routing protocol's number: BGP's, as the agent writes it.
 pub(super) const PROTOCOL: u8 = 12;
 
-/// Makes the devices.
+/// How long devices may take until they are up; a loaded machine may need a second.
+const UP_WITHIN: Duration = Duration::from_secs(30);
+/// How often that is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Makes the devices, and waits until they are up: rows on others would wait for them.
 pub(super) fn furnish() -> anyhow::Result<()> {
     let mut batch = "link set lo up\n".to_owned();
     for (name, addr) in DEVICES {
@@ -27,7 +33,21 @@ pub(super) fn furnish() -> anyhow::Result<()> {
             "link add {name} type veth peer name {name}-far\naddress add {addr}/16 dev {name}\nlink set {name}-far up\nlink set {name} up\n"
         ));
     }
-    ip(&["-batch", "-"], &batch).map(drop)
+    ip(&["-batch", "-"], &batch)?;
+    let deadline = Instant::now() + UP_WITHIN;
+    loop {
+        let shown = ip(&["-oneline", "link", "show", "up"], "")?;
+        let shown = String::from_utf8_lossy(&shown);
+        let are_up = DEVICES.iter().all(|(name, _)| {
+            let mut lines = shown.lines();
+            lines.any(|line| line.contains(&format!(" {name}@")) && line.contains(" state UP "))
+        });
+        if are_up {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "devices are not up: {shown}");
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Runs ip with this on its standard input; what it printed.
