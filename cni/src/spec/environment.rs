@@ -219,6 +219,27 @@ mod tests {
     }
 
     #[test]
+    fn the_plugins_own_namespace_is_allowed_where_the_runtime_says_so() {
+        let allowed = |text: &str| {
+            let variables = [
+                ("CNI_COMMAND", "DEL"),
+                ("CNI_CONTAINERID", "a"),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_PATH", "/opt/cni/bin"),
+                ("CNI_NETNS_OVERRIDE", text),
+            ];
+            let read = read(&variables).ok().flatten();
+            read.map(|read| read.own_netns_allowed)
+        };
+        for text in ["1", "TRUE", "true"] {
+            assert_eq!(allowed(text), Some(true), "{text}");
+        }
+        for text in ["", "0", "yes"] {
+            assert_eq!(allowed(text), Some(false), "{text}");
+        }
+    }
+
+    #[test]
     fn ids_and_interface_names_are_checked() {
         let with = |id: &str, ifname: &str| {
             read(&[
