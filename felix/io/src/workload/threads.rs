@@ -68,6 +68,16 @@ struct Home {
     identity: (u64, u64),
 }
 
+impl Home {
+    /// Threads are made by whoever needs one, wherever that is. Who is there already needs no right to go anywhere.
+    fn go(&self) -> io::Result<()> {
+        if netns::identity(netns::current()?.as_fd())? == self.identity {
+            return Ok(());
+        }
+        netns::enter(self.netns.as_fd())
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
@@ -100,9 +110,9 @@ impl Threads {
         // Nobody waits any more: the value is dropped, as a cancelled future's would be.
         self.submit(Box::new(move |host| drop(reply.send(work(host)))))
             .map_err(WorkloadError::Thread)?;
-        answer
-            .await
-            .map_err(|_| WorkloadError::Thread(io::Error::other("it panicked")))?
+        answer.await.map_err(|_| {
+            WorkloadError::Thread(io::Error::other("the thread ended before it was done"))
+        })?
     }
 
     /// Leaves work to one of the threads.
@@ -136,8 +146,10 @@ impl Threads {
 /// The life of a thread.
 fn serve(shared: &Shared) {
     let _count = Count(shared);
-    // Threads are made by whoever needs one, wherever that is.
-    if netns::enter(shared.home.netns.as_fd()).is_err() {
+    if let Err(error) = shared.home.go() {
+        tracing::error!(%error, "a thread could not go to the host's network namespace");
+        // Whoever waits is told, instead of waiting for ever.
+        shared.state().jobs.clear();
         return;
     }
     let mut host = Host {

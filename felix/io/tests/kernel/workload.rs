@@ -14,6 +14,7 @@ use felix_io::workload::{
     Routing, Threads, WorkloadError,
 };
 use felix_io::{Table, netns, sysctl};
+use rustix::thread::CapabilitySet;
 
 use crate::namespace::{self, kernel_test};
 use crate::node::{Node, UNDERLAY, ip, mac, net, pair, pod_route, route, via};
@@ -218,6 +219,24 @@ kernel_test!(a_pair_whose_addresses_never_come_is_removed, async {
     crate::node::events_until(&mut events, |event| *event == gone).await;
     assert_eq!(links(&node).await, before);
 });
+
+kernel_test!(
+    an_agent_that_may_not_enter_namespaces_says_so_for_each_pod,
+    async {
+        let _node = Node::new().await;
+        let threads = Threads::open().unwrap();
+        let inside = namespace::new();
+        let mut may = rustix::thread::capabilities(None).unwrap();
+        may.effective.remove(CapabilitySet::SYS_ADMIN);
+        rustix::thread::set_capabilities(None, may).unwrap();
+        let begun = Attachment::begin(&threads, inside, pair("cali0", "eth0")).await;
+        let error = begun.err();
+        assert!(
+            matches!(error, Some(WorkloadError::Namespace(_))),
+            "{error:?}"
+        );
+    }
+);
 
 kernel_test!(
     threads_that_served_a_pod_are_back_in_the_hosts_namespace,
