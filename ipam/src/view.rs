@@ -26,12 +26,15 @@ use lazy::Lazy;
 /// Pools come first: a node that makes a block looks at its pool once more before it gives an address. If the pool still
 /// was another one then, the block stood before the pool became what was read here, and so before blocks were listed.
 /// That is how blocks of two sizes over the same addresses are kept apart without a transaction.
+///
+/// Claims come before blocks: a claim is confirmed once its block stands, so the block of a confirmed claim that is not among
+/// the blocks that are read after it is gone, and not one that is being made.
 pub const KINDS: [Kind; 5] = [
     Kind::IPPool,
     Kind::IPAMConfig,
     Kind::IPReservation,
-    Kind::IPAMBlock,
     Kind::BlockAffinity,
+    Kind::IPAMBlock,
 ];
 
 /// Those of [`KINDS`] that nobody but IPAM needs: who watches for [`crate::Ipam::observe`] watches them, too.

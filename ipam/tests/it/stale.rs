@@ -130,6 +130,29 @@ fn a_claim_that_is_taken_away_with_its_block_meanwhile_is_made_anew_with_it() {
     }
 }
 
+#[test]
+fn a_claim_that_is_made_while_another_agent_reads_what_its_node_has_stays() {
+    for (folds, polls) in [true, false]
+        .into_iter()
+        .flat_map(|folds| (0..POLLS).map(move |polls| (folds, polls)))
+    {
+        let world = World::that_folds(folds, &[("p", "10.0.0.0/29", 30)]);
+        let other = Ipam::new(Arc::new(Slow::new(&world.store, Comparing::Yes)), "n2");
+        // The node seemed to be gone; it is back, and a pod gets its first address.
+        let mut release: Option<Task<'_>> = Some(Box::pin(async {
+            let released = other.release_host_affinities("n1", true, seconds(1_000));
+            released.await.unwrap();
+        }));
+        run_some(&mut release, polls);
+        assign(&world.ipam("n1"), request("n1.0")).unwrap();
+        run_some(&mut release, usize::MAX);
+        let claimed: Vec<_> = world.affinities().iter().map(|claim| claim.cidr).collect();
+        let owned: Vec<_> = world.blocks().iter().map(|block| block.cidr).collect();
+        assert_eq!(claimed, owned, "folds {folds}, {polls} polls");
+        world.assert_sound();
+    }
+}
+
 /// Nothing is left of one that is done.
 fn run_some(task: &mut Option<Task<'_>>, polls: usize) {
     let mut context = Context::from_waker(Waker::noop());
