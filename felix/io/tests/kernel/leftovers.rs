@@ -37,11 +37,15 @@ fn run(words: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Rules as a program shows them, with counters.
+/// Rules as a program shows them, with counters; chains without theirs, which count what the kernel itself sends at any time.
 fn saved(program: &str) -> Vec<String> {
     let text = run(&format!("{program}-save -c"));
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.map(str::to_owned).collect()
+    let shown = lines.map(|line| match line.split_once(" [") {
+        Some((chain, _)) if line.starts_with(':') => chain,
+        _ => line,
+    });
+    shown.map(str::to_owned).collect()
 }
 
 async fn found(node: &Node) -> Vec<Leftover> {
