@@ -119,6 +119,23 @@ pub enum RowKind {
     Sysctl,
 }
 
+impl RowKind {
+    /// Each, in the order of keys.
+    pub const ALL: [Self; 11] = [
+        Self::Link,
+        Self::Mac,
+        Self::Addr,
+        Self::Neigh,
+        Self::Fdb,
+        Self::NextHop,
+        Self::Route,
+        Self::Rules,
+        Self::Element,
+        Self::Leftover,
+        Self::Sysctl,
+    ];
+}
+
 impl RowKey {
     /// The key before which there is none of the kind. Kinds stand one after the other in the order of keys.
     pub(crate) fn least(kind: RowKind) -> Self {
@@ -500,19 +517,7 @@ mod tests {
 
     #[test]
     fn kinds_stand_one_after_the_other_and_the_least_key_of_each_before_its_others() {
-        let kinds = [
-            RowKind::Link,
-            RowKind::Mac,
-            RowKind::Addr,
-            RowKind::Neigh,
-            RowKind::Fdb,
-            RowKind::NextHop,
-            RowKind::Route,
-            RowKind::Rules,
-            RowKind::Element,
-            RowKind::Leftover,
-            RowKind::Sysctl,
-        ];
+        let kinds = RowKind::ALL;
         assert!(kinds.is_sorted());
         let least: Vec<RowKey> = kinds.into_iter().map(RowKey::least).collect();
         assert!(least.iter().map(RowKey::kind).eq(kinds));

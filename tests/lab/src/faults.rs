@@ -51,7 +51,7 @@ pub fn go_unnoticed(mut lab: Lab) {
     // One that goes again.
     lab.add_pod(lab.topology.sites.len() - 1)
         .unwrap_or_else(|error| panic!("{error}"));
-    converge(&mut lab).unwrap_or_else(|error| panic!("{error}"));
+    lab.converge().unwrap_or_else(|error| panic!("{error}"));
     let mut traffic = Traffic::start(&lab).expect("pods take packets");
     let befell = all(&mut lab, &mut traffic);
     let lost = traffic.finish().expect("senders go on");
@@ -72,20 +72,13 @@ fn all(lab: &mut Lab, traffic: &mut Traffic) -> Outcome {
 }
 
 fn settle(lab: &mut Lab, traffic: &Traffic) -> Outcome {
-    converge(lab)?;
+    lab.converge()?;
     // The first packet after a fault may have to wait for a neighbour's answer that was lost: it is late, and lost only if the next fault
     // meets it.
     if traffic.flows(lab.options.patience) {
         Ok(())
     } else {
         Err("not all packets flow again".to_owned())
-    }
-}
-
-fn converge(lab: &mut Lab) -> Outcome {
-    match lab.wait_converged().map_err(said)? {
-        Some(_) => Ok(()),
-        None => Err(format!("{:#?}", lab.prove().faults)),
     }
 }
 

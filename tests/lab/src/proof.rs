@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Lab, LabError};
 use crate::netlink::{NeighbourTable, Netlink};
+use crate::proof::claim::describe;
 use crate::wait;
 
 /// Everything that one look at the cluster showed.
@@ -49,6 +50,17 @@ impl Lab {
                 && fib::all_complete(lab, &mut first_of_fibs)
         })?;
         Ok(complete.then(|| self.started.elapsed()))
+    }
+
+    /// The same, for who goes on only then.
+    ///
+    /// # Errors
+    /// A program of the cluster ended meanwhile; or all that is wrong at the deadline.
+    pub fn converge(&mut self) -> Result<(), String> {
+        match self.wait_converged().map_err(|error| describe(&error))? {
+            Some(_) => Ok(()),
+            None => Err(format!("{:#?}", self.prove().faults)),
+        }
     }
 
     fn wait_until(&mut self, mut holds: impl FnMut(&Self) -> bool) -> Result<bool, LabError> {

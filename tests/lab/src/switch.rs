@@ -30,10 +30,7 @@ impl Lab {
         // Nothing tells that a node has not yet done something: this is how long it is away.
         std::thread::sleep(LATE_BY);
         self.thaw_agent(late).map_err(|error| what(&error))?;
-        match self.wait_converged().map_err(|error| what(&error))? {
-            Some(_) => Ok(()),
-            None => Err(format!("{:#?}", self.prove().faults)),
-        }
+        self.converge()
     }
 
     /// Has `tortiectl` on the first machine change an object.

@@ -122,20 +122,12 @@ impl Agent {
     }
 
     fn read_back(&mut self, kernel: &Kernel) {
-        const KINDS: [RowKind; 10] = [
-            RowKind::Link,
-            RowKind::Addr,
-            RowKind::Neigh,
-            RowKind::Fdb,
-            RowKind::NextHop,
-            RowKind::Route,
-            RowKind::Rules,
-            RowKind::Element,
-            RowKind::Leftover,
-            RowKind::Sysctl,
-        ];
+        // A MAC is read with its link.
+        let kinds = RowKind::ALL
+            .into_iter()
+            .filter(|kind| *kind != RowKind::Mac);
         self.graph.handle_kernel_resync();
-        for kind in KINDS {
+        for kind in kinds {
             self.reconciler.resync_begin(kind);
             if kind == RowKind::Link {
                 kernel

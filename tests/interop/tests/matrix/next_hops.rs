@@ -9,7 +9,9 @@ use interop::plan::{Announced, Plan};
 use interop::{FAR, FAR6, NEAR, NEAR6, config, peer};
 use ipnet::Ipv6Net;
 
-use crate::place::{BLOCK, OURS, OUTSIDE, Place, SECOND, THEIRS, learned, prefix};
+use crate::place::{
+    BLOCK, OURS, OUTSIDE, Place, SECOND, THEIRS, carries_both_ways, learned, prefix,
+};
 
 /// Our side of an IPv6 session for IPv4 prefixes.
 fn with_ipv6_next_hops() -> PeerConfig {
@@ -38,14 +40,7 @@ fn ipv4_prefixes_go_both_ways_over_an_ipv6_session(place: &Place) {
     let mut configured = config(OURS, NEAR, [with_ipv6_next_hops()]);
     configured.listen_addresses = [IpAddr::V6(NEAR6)].into();
     let mut ours = place.ours(configured, &[BLOCK, SECOND]);
-    let block = daemon.wait_seen(BLOCK, |_| true);
-    assert_eq!(block.as_path, [OURS], "{block:?}");
-    assert_eq!(block.next_hop, Some(IpAddr::V6(NEAR6)), "{block:?}");
-    assert_eq!(learned(&mut ours, OUTSIDE), [IpAddr::V6(FAR6)]);
-    daemon.wait_seen(SECOND, |_| true);
-    ours.tell(Command::Originate(prefix(SECOND), None));
-    daemon.wait_gone(SECOND);
-    daemon.wait_seen(BLOCK, |seen| *seen == block);
+    carries_both_ways(&*daemon, &mut ours, NEAR6.into(), FAR6.into());
     ours.stop();
 }
 

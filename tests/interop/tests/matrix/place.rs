@@ -8,7 +8,7 @@ use bgp::event::{DownReason, Event, NotificationText};
 use bgp::route::Origination;
 use bgp_io::{Command, Output};
 use interop::plan::{Announced, Plan};
-use interop::{Begin, Daemon, FAR, Kind, NEAR, OurSpeaker, config, joined, peer};
+use interop::{Begin, Daemon, FAR, Kind, NEAR, OurSpeaker, Seen, config, joined, peer};
 use ipnet::{IpNet, Ipv4Net};
 use lab::NetNs;
 
@@ -116,6 +116,25 @@ pub(crate) fn learned(speaker: &mut OurSpeaker, wanted: &str) -> Vec<IpAddr> {
         }
         _ => None,
     })
+}
+
+/// [`BLOCK`] and [`SECOND`] are at the daemon by way of `near`, with our AS alone in their path, and [`OUTSIDE`] is here by way of
+/// `far`; [`SECOND`] goes from there when it is withdrawn, and nothing else. Answers what [`BLOCK`] is there.
+#[track_caller]
+pub(crate) fn carries_both_ways(
+    daemon: &(dyn Daemon + 'static),
+    ours: &mut OurSpeaker,
+    near: IpAddr,
+    far: IpAddr,
+) -> Seen {
+    let block = daemon.wait_seen(BLOCK, |_| true);
+    assert_eq!(block.as_path, [OURS], "{block:?}");
+    assert_eq!(block.next_hop, Some(near), "{block:?}");
+    assert_eq!(learned(ours, OUTSIDE), [far]);
+    daemon.wait_seen(SECOND, |_| true);
+    ours.tell(Command::Originate(prefix(SECOND), None));
+    daemon.wait_gone(SECOND);
+    daemon.wait_seen(BLOCK, |seen| *seen == block)
 }
 
 /// Waits until a session ends; why, and whether routes are kept.

@@ -10,8 +10,8 @@ use interop::plan::{Announced, Plan};
 use interop::{FAR, FAR6, NEAR, NEAR6, config, eventually, peer};
 
 use crate::place::{
-    BLOCK, OURS, OUTSIDE, OWN_PREFERENCE, Place, SECOND, THEIRS, down, external, is_session_up,
-    learned, originate, prefix, sent, with_external,
+    BLOCK, OURS, OUTSIDE, OWN_PREFERENCE, Place, SECOND, THEIRS, carries_both_ways, down, external,
+    is_session_up, learned, originate, prefix, sent, with_external,
 };
 
 const BLOCK6: &str = "fd00:7::/64";
@@ -25,15 +25,8 @@ daemons_test!(
 fn an_external_ipv4_session_carries_routes_both_ways(place: &Place) {
     let daemon = place.start(&external());
     let mut ours = place.ours(with_external(|_| {}), &[BLOCK, SECOND]);
-    let block = daemon.wait_seen(BLOCK, |_| true);
-    assert_eq!(block.as_path, [OURS], "{block:?}");
-    assert_eq!(block.next_hop, Some(IpAddr::V4(NEAR)), "{block:?}");
+    let block = carries_both_ways(&*daemon, &mut ours, NEAR.into(), FAR.into());
     assert_eq!(block.origin, "IGP", "{block:?}");
-    assert_eq!(learned(&mut ours, OUTSIDE), [IpAddr::V4(FAR)]);
-    daemon.wait_seen(SECOND, |_| true);
-    ours.tell(Command::Originate(prefix(SECOND), None));
-    daemon.wait_gone(SECOND);
-    daemon.wait_seen(BLOCK, |seen| *seen == block);
     ours.stop();
 }
 

@@ -57,10 +57,7 @@ fn options() -> Options {
 
 /// Waits until every session, route and pod is there.
 fn converged(lab: &mut Lab) {
-    let converged = lab
-        .wait_converged()
-        .unwrap_or_else(|error| panic!("{error}"));
-    assert!(converged.is_some(), "{:#?}", lab.prove().faults);
+    lab.converge().unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// One for each node's kernel: what happens to its routes from now on.
