@@ -89,6 +89,11 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
+    /// Whether the session is between two ASes, where the speaker's own is `asn`.
+    pub fn is_external(&self, asn: Asn) -> bool {
+        self.local_asn.unwrap_or(asn) != self.asn
+    }
+
     /// What tells this peer from all others.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {

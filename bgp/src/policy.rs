@@ -218,18 +218,14 @@ pub(crate) fn decide(policy: &RoutePolicy, subject: &Subject<'_>) -> Option<Appl
     passes.then_some(evaluation.applied)
 }
 
-/// Makes the edits of terms that applied.
-pub(crate) fn edit(terms: &[Term], applied: &Applied, attributes: &mut PathAttributes) {
+/// Makes the edits of terms that applied, and the changes that come last.
+pub(crate) fn edit(policy: &RoutePolicy, applied: &Applied, attributes: &mut PathAttributes) {
     let edits = applied
         .iter()
-        .filter_map(|index| terms.get(usize::from(*index)))
+        .filter_map(|index| policy.terms.get(usize::from(*index)))
         .flat_map(|term| &term.edits);
+    let edits = edits.chain(&policy.last);
     edits.for_each(|edit| edit.make(attributes));
-}
-
-/// Makes the changes that come last.
-pub(crate) fn finish(policy: &RoutePolicy, attributes: &mut PathAttributes) {
-    policy.last.iter().for_each(|edit| edit.make(attributes));
 }
 
 /// Whether a route that passes is changed at all.

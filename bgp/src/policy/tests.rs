@@ -43,7 +43,11 @@ fn verdict(terms: &[Term], prefix: &str) -> (Verdict, PathAttributes) {
         },
     );
     let mut edited = attributes;
-    edit(terms, &evaluation.applied, &mut edited);
+    let policy = RoutePolicy {
+        terms: terms.to_vec(),
+        ..RoutePolicy::accept_all()
+    };
+    edit(&policy, &evaluation.applied, &mut edited);
     (evaluation.verdict, edited)
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use crate::policy::{Applied, changes, edit, finish};
+use crate::policy::{Applied, changes, edit};
 use crate::rib::export::{NotFor, export, remove_internal};
 use crate::rib::group::GroupKey;
 use crate::rib::source::Provenance;
@@ -205,8 +205,7 @@ pub(crate) fn exported(
 ) -> Result<PathAttributes, NotFor> {
     let mut sent = export(attributes, from, to)?;
     if changes(&to.policy, applied, &sent) {
-        edit(&to.policy.terms, applied, &mut sent);
-        finish(&to.policy, &mut sent);
+        edit(&to.policy, applied, &mut sent);
         remove_internal(&mut sent, to.kind);
     }
     Ok(sent)

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, PeerConfig};
 use crate::event::RouteRefusal;
-use crate::policy::{Subject, changes, decide, edit, finish};
+use crate::policy::{Subject, changes, decide, edit};
 use crate::rib::source::{Provenance, Source, SourceId};
 use crate::route::RouteSource;
 use crate::session::peer::Peer;
@@ -231,17 +231,16 @@ fn checked_anew(
     let applied = decide(import, &subject).ok_or(RouteRefusal::Policy)?;
     Ok(changes(import, &applied, attributes).then(|| {
         let mut edited = attributes.clone();
-        edit(&import.terms, &applied, &mut edited);
-        finish(import, &mut edited);
+        edit(import, &applied, &mut edited);
         edited
     }))
 }
 
 fn kind(peer: &PeerConfig, config: &Config) -> PeerKind {
-    if peer.local_asn.unwrap_or(config.asn) == peer.asn {
-        PeerKind::Ibgp
-    } else {
+    if peer.is_external(config.asn) {
         PeerKind::Ebgp
+    } else {
+        PeerKind::Ibgp
     }
 }
 

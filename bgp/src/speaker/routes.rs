@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, PeerConfig, RoutePolicy};
 use crate::event::{Event, RouteRefusal};
-use crate::policy::{Applied, Subject, changes, decide, edit, finish};
+use crate::policy::{Applied, Subject, changes, decide, edit};
 use crate::rib::export::own_attributes;
 use crate::rib::group::GroupKey;
 use crate::rib::source::SourceId;
@@ -47,7 +47,7 @@ impl ImportCheck {
         peer: &Peer,
         local_address: Option<IpAddr>,
     ) -> Self {
-        let external = peer.config.local_asn.unwrap_or(config.asn) != peer.config.asn;
+        let external = peer.config.is_external(config.asn);
         Self {
             asn: config.asn,
             external,
@@ -119,8 +119,7 @@ impl ImportCheck {
 
 /// An eBGP peer that must have a policy has none (RFC 8212).
 fn policy_missing(config: &Config, peer: &PeerConfig, policy: &RoutePolicy) -> bool {
-    let ebgp = peer.local_asn.unwrap_or(config.asn) != peer.asn;
-    ebgp && peer.options.require_policy && policy.accepts_all()
+    peer.is_external(config.asn) && peer.options.require_policy && policy.accepts_all()
 }
 
 impl Speaker {
@@ -251,8 +250,7 @@ impl Speaker {
                 Some(applied) => {
                     let made = *edited.entry(applied).or_insert_with_key(|applied| {
                         let mut made = attributes.clone();
-                        edit(&policy.terms, applied, &mut made);
-                        finish(policy, &mut made);
+                        edit(policy, applied, &mut made);
                         table.acquire(&made)
                     });
                     table.announce_edited(prefix, path, made, received)

@@ -61,8 +61,7 @@ impl Builder<'_> {
                 Edit::AddCommunities(vec![Community::GRACEFUL_SHUTDOWN]),
                 Edit::SetLocalPref(0),
             ];
-            let external = peer.local_asn.unwrap_or(self.asn) != peer.asn;
-            if drain == Drain::Withdrawn && external {
+            if drain == Drain::Withdrawn && peer.is_external(self.asn) {
                 let learned = Match::PeerType(vec![RouteSource::Ebgp, RouteSource::Ibgp]);
                 let term = Term {
                     name: "learned routes of a drained node".into(),
